@@ -1,0 +1,56 @@
+"""Errors a user can cause: each says where, what was found, what is allowed, what to do.
+
+Every field goes to ``Exception.__init__``, so an error survives the pickling
+that carries it from a worker process to the driver.
+"""
+
+
+class NasError(Exception):
+    """A mistake that stops before compute is spent, or a result that cannot be had.
+
+    Args:
+        where: the field, file, position or address that is wrong.
+        found: what stands there.
+        expected: what is allowed there.
+        advice: what to do about it, where that is not obvious.
+    """
+
+    def __init__(self, where: str, found: object, expected: str, advice: str = "") -> None:
+        super().__init__(where, found, expected, advice)
+        self.where, self.found, self.expected, self.advice = where, found, expected, advice
+
+    def __str__(self) -> str:
+        message = f"{self.where}: found {self.found}, expected {self.expected}"
+        return f"{message}. {self.advice}" if self.advice else message
+
+
+class ConfigError(NasError):
+    """A field of a configuration, a command's option or a limit is wrong."""
+
+
+class UnknownNameError(NasError):
+    """A name is in no registry; ``expected`` lists the registered ones."""
+
+
+class SpaceError(NasError):
+    """A search space, a genotype or a rule contradicts itself or the space."""
+
+
+class DataError(NasError):
+    """A data set is missing, empty or not of the shape the space expects."""
+
+
+class StoreError(NasError):
+    """A study's store cannot be read or written, or is of another version."""
+
+
+class IncompleteTableError(NasError):
+    """A position or block has no usable evaluation or cost."""
+
+
+class InfeasibleError(NasError):
+    """No network satisfies the limits; the fields say what is attainable."""
+
+
+class ClusterError(NasError):
+    """Ray, Prefect or MLflow does not answer, or cannot satisfy a request."""
