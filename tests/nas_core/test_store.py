@@ -1,0 +1,128 @@
+"""The store: parts are whole, checked, versioned, and stay inside the root."""
+
+import os
+import pickle
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nas_core.errors import StoreError
+from nas_core.evaluations import Evaluation, to_table
+from nas_core.store import Store, _checksum, missing
+
+
+def evaluation(genotype="0-1", metric=0.5, **changes):
+    fields = {
+        "space_id": "space", "scorer_id": "scorer", "genotype": genotype, "seed": 0, "status": "ok", "metric": metric,
+        "metric_name": "accuracy", "higher_is_better": True, "split": "validation", "num_examples": 10,
+        "wall_s": 0.1, "device": "cpu",
+    }  # fmt: skip
+    return Evaluation(**{**fields, **changes})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "study")
+
+
+def test_rows_come_back_as_they_were_written(store):
+    rows = [evaluation("0-1"), evaluation("1-1", None, status="failed", message="NaN loss")]
+    store.add_evaluations(rows)
+    assert store.evaluations("space", "scorer") == rows
+
+
+def test_the_same_rows_written_twice_are_one_part(store):
+    assert store.add_evaluations([evaluation()]) == store.add_evaluations([evaluation()])
+    assert len(store.paths("evaluations")) == 1
+
+
+def test_a_success_wins_over_a_failure_of_the_same_key(store):
+    store.add_evaluations([evaluation(metric=None, status="failed")])
+    store.add_evaluations([evaluation(metric=0.7)])
+    assert [row.metric for row in store.evaluations("space", "scorer")] == [0.7]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-20], lambda data: data[:50] + b"\xff" + data[51:], lambda data: b""]
+)
+def test_a_damaged_part_is_set_aside_and_its_rows_are_missing(store, damage):
+    part = store.add_evaluations([evaluation("0-1")])[0]
+    store.add_evaluations([evaluation("1-1")])
+    store.write_bytes(part, damage(store.read_bytes(part)))
+    left = store.evaluations("space", "scorer")
+    assert [row.genotype for row in left] == ["1-1"]
+    assert missing(["0-1", "1-1"], left) == ["0-1"]
+    assert len(store.quarantined()) == 1
+
+
+def test_a_part_of_another_version_is_refused(store):
+    table = to_table([evaluation()]).replace_schema_metadata({"schema_version": "99"})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    data = sink.getvalue().to_pybytes()
+    store.write_bytes(f"evaluations/space/scorer/{_checksum(data)}.parquet", data)
+    with pytest.raises(StoreError, match="schema version 99, expected schema version 1"):
+        store.evaluations("space", "scorer")
+
+
+def test_a_half_written_file_is_never_seen(store, tmp_path):
+    folder = tmp_path / "study/evaluations/space/scorer"
+    folder.mkdir(parents=True)
+    (folder / ".abc.parquet.123").write_bytes(b"half")
+    assert store.paths() == []
+    assert store.evaluations("space", "scorer") == []
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../b"])
+def test_no_path_leaves_the_root(store, path):
+    with pytest.raises(StoreError, match="inside the study"):
+        store.write_bytes(path, b"x")
+
+
+def test_compaction_keeps_every_row(store):
+    for number in range(5):
+        store.add_evaluations([evaluation(f"0-{number}")])
+    before = store.evaluations("space", "scorer")
+    assert store.compact() == 5
+    assert len(store.paths("evaluations")) == 1
+    assert sorted(store.evaluations("space", "scorer"), key=str) == sorted(before, key=str)
+
+
+def test_a_store_travels_to_workers_by_its_root(store):
+    store.write_json("a.json", {"b": 1})
+    assert pickle.loads(pickle.dumps(store)).read_json("a.json") == {"b": 1}
+
+
+def test_a_missing_study_is_said(tmp_path):
+    with pytest.raises(StoreError, match="no such folder"):
+        Store(tmp_path / "nowhere", create=False)
+
+
+def test_a_root_that_is_a_file_is_said(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError):
+        Store(tmp_path / "file" / "study")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
+def test_errors_of_the_disk_are_told_in_words(store, monkeypatch):
+    def no_space(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "_write", no_space)
+    with pytest.raises(StoreError, match=r"No space left.*resumes"):
+        store.write_bytes("x", b"y")
+
+
+def test_a_store_that_errs_for_a_while_is_asked_again(store, monkeypatch):
+    monkeypatch.setattr("nas_core.store.RETRY_DELAYS_S", (0.0, 0.0))
+    answers = iter([OSError(5, "Input/output error"), OSError(5, "Input/output error"), None])
+
+    def flaky(path, data):
+        answer = next(answers)
+        if answer:
+            raise answer
+
+    monkeypatch.setattr(store, "_write", flaky)
+    store.write_bytes("x", b"y")
