@@ -1,0 +1,450 @@
+"""All that a report shows, as frozen plain data: made from tables, written as ``report.json``.
+
+A stage that has not run is None or empty, and the page names the command that
+makes it. Units: metrics as the scorer measured them (accuracies are fractions
+in [0, 1]), costs in ``nas_core.evaluations.UNITS``, times in seconds.
+Genotypes are strings. Intervals are ``low``/``high``, both None when unknown.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from nas_core.errors import StoreError
+from nas_core.evaluations import CostTable
+from nas_core.space import Genotype, SearchSpace
+
+SUMMARY_VERSION = 1
+Costs = Mapping[str, float]  # resource -> value of a whole network
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSummary:
+    """The images: how many in each split, and which parts of the study see them."""
+
+    name: str
+    num_train: int | None = None  # images a network is trained on while scoring
+    num_validation: int | None = None
+    num_test: int | None = None
+    description: str = ""  # one sentence more, such as "28 x 28 grey images of clothes"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorerSummary:
+    """What rated the networks, and in which unit."""
+
+    kind: str  # train, supernet, tabular, ...
+    metric_name: str
+    split: str  # the data the metric is measured on, such as "validation"
+    higher_is_better: bool = True
+    num_examples: int | None = None  # of the split
+    seeds: tuple[int, ...] = ()
+    description: str = ""  # one sentence on how a network is rated
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageCost:
+    """What one stage took. ``num_reused`` results came from the store and cost nothing now."""
+
+    stage: str  # score, profile, select, verify, train
+    wall_s: float  # by the clock
+    compute_s: float | None = None  # summed over workers
+    num_evaluations: int = 0  # networks evaluated, profiled or trained
+    num_failed: int = 0
+    num_reused: int = 0
+    device: str = ""
+
+
+NetworkRole = Literal["design", "held-out", "verify", "known"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluatedNetwork:
+    """One network's measured metric beside its prediction.
+
+    ``role`` says what it was evaluated for: ``design`` fits the predictor,
+    ``held-out`` only tests it, ``verify`` was proposed by the solver (its
+    ``predicted`` is the one made before it was evaluated), ``known`` is a
+    table's entry shown for orientation.
+    """
+
+    genotype: str
+    metric: float
+    role: NetworkRole = "design"
+    num_seeds: int = 1
+    predicted: float | None = None
+    low: float | None = None  # interval of the prediction
+    high: float | None = None
+    costs: Costs = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockEffect:
+    """What taking a block instead of the position's base block does to the metric.
+
+    Turned so that positive is better whatever the metric; 0 for the base
+    block itself. In the metric's unit (a fraction for accuracies).
+    """
+
+    position: int
+    choice: int
+    effect: float
+    low: float | None = None
+    high: float | None = None
+    num_evaluations: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockEffects:
+    """The effects of all blocks, the base network they refer to, and how they were derived."""
+
+    base: str
+    effects: tuple[BlockEffect, ...]
+    contexts: tuple[str, ...] = ()  # networks in which blocks were swapped
+    link: str = "identity"
+    interval_level: float | None = None  # such as 0.9
+    sentence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limit:
+    """A bound on one resource of the whole network; ``text`` is what the user wrote."""
+
+    resource: str
+    at_most: float
+    text: str = ""
+    device: str = ""  # where the resource was measured, if that matters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectedNetwork:
+    """A network the solver returned (``evaluated`` once the scorer has really rated it)."""
+
+    genotype: str
+    predicted: float
+    low: float | None = None
+    high: float | None = None
+    evaluated: float | None = None
+    costs: Costs = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectionSummary:
+    """The solver's answer and what it proved. ``networks`` is best first; empty if none was found.
+
+    ``bound`` is in the metric's unit: no network within the limits has a better
+    prediction. ``gap`` is relative, 0 when optimality is proven.
+    """
+
+    status: str  # optimal, feasible, infeasible, unknown
+    sentence: str
+    networks: tuple[SelectedNetwork, ...] = ()
+    bound: float | None = None
+    gap: float | None = None
+    solve_s: float | None = None
+    route: str = ""  # which program and solver, such as "CP-SAT, linear objective"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeastCost:
+    """The least of one resource that any network reaches when only that resource counts."""
+
+    resource: str
+    least: float
+    limit: float | None = None
+    genotype: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Infeasibility:
+    """Why no network satisfies the limits, and what would help."""
+
+    sentence: str
+    least: tuple[LeastCost, ...] = ()
+    conflict: tuple[str, ...] = ()  # limits that cannot hold together
+    relaxations: tuple[str, ...] = ()  # sentences such as "allow 3.1 ms more latency"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationSummary:
+    """How well predictions agree with evaluations on networks not used to fit.
+
+    The pairs themselves are the ``held-out`` rows of ``StudySummary.networks``.
+    """
+
+    num_networks: int
+    kendall: float | None = None
+    spearman: float | None = None
+    mean_abs_error: float | None = None  # in the metric's unit
+    coverage: float | None = None  # share of pairs inside the interval
+    interval_level: float | None = None  # share that should be inside
+    baseline_name: str = "parameters"  # counting this instead of predicting
+    baseline_kendall: float | None = None
+    sentence: str = ""  # the verdict, compared with the baseline
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerificationRound:
+    """One round of solve, evaluate the best for real, refit."""
+
+    index: int  # from 1
+    genotypes: tuple[str, ...]  # evaluated in this round
+    best_genotype: str  # best evaluated network within the limits after the round
+    best_metric: float
+    predicted_metric: float | None = None  # predicted of the solver's first choice, before evaluation
+    kendall: float | None = None  # after refitting
+    num_evaluations: int = 0  # in all stages until the end of the round
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerificationSummary:
+    """The record of rounds, the network that stands, and why it ended."""
+
+    rounds: tuple[VerificationRound, ...]
+    winner: str
+    stands: bool
+    sentence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontierPoint:
+    """The best network under one limit of a resource; ``proven`` if no better one exists for the program."""
+
+    limit: float
+    cost: float
+    predicted: float
+    genotype: str
+    proven: bool
+    evaluated: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontierSummary:
+    """The best predicted metric over a range of limits of one resource."""
+
+    resource: str
+    points: tuple[FrontierPoint, ...]
+    sentence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyPair:
+    """A whole network's time as the sum of its blocks' and as measured."""
+
+    genotype: str
+    predicted_ms: float
+    measured_ms: float
+    spread_ms: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyAdditivity:
+    """How far the sum of block latencies is from the network's own."""
+
+    pairs: tuple[LatencyPair, ...]
+    device: str
+    batch_size: int
+    num_threads: int
+    num_repeats: int
+    r2: float | None = None
+    kendall: float | None = None
+    worst_relative_error: float | None = None  # fraction
+    correction: str = ""  # such as "measured = 0.93 x sum + 0.2 ms"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CurvePoint:
+    """State of a training at the end of an epoch."""
+
+    epoch: float
+    train_loss: float | None = None
+    val_accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedNetwork:
+    """A fully trained network. Accuracies are fractions; test was touched once, at the end."""
+
+    role: Literal["winner", "base", "random"]
+    genotype: str
+    test_accuracy: float | None
+    val_accuracy: float | None = None
+    costs: Costs = field(default_factory=dict)
+    curve: tuple[CurvePoint, ...] = ()
+    wall_s: float | None = None
+    seed: int | None = None
+    num_epochs: float | None = None
+    message: str = ""  # why it failed, if it did
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingSummary:
+    """The winner and what it is compared with, all trained alike."""
+
+    networks: tuple[TrainedNetwork, ...]
+    num_test_examples: int | None = None
+    recipe: str = ""  # one sentence
+    device: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Where the numbers come from, and how to get them again. Holds no host or user name."""
+
+    code_version: str
+    space_id: str
+    scorer_id: str
+    profiler_id: str = ""
+    created: str = ""  # ISO 8601
+    versions: Mapping[str, str] = field(default_factory=dict)  # package -> version
+    devices: Mapping[str, str] = field(default_factory=dict)  # stage -> description
+    commands: tuple[str, ...] = ()  # that reproduce the study
+    tracking: Mapping[str, str] = field(default_factory=dict)  # label -> run id, model URI, ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudySummary:
+    """One study as its report shows it."""
+
+    name: str
+    seed: int
+    space: SearchSpace
+    base: str  # genotype
+    data: DataSummary
+    scorer: ScorerSummary
+    device: str
+    provenance: Provenance
+    stages: tuple[StageCost, ...] = ()
+    networks: tuple[EvaluatedNetwork, ...] = ()
+    num_evaluated: int = 0  # distinct networks with a metric; may exceed ``networks``
+    num_failed: int = 0
+    cost_tables: tuple[CostTable, ...] = ()
+    base_costs: Costs = field(default_factory=dict)
+    block_effects: BlockEffects | None = None
+    limits: tuple[Limit, ...] = ()
+    selection: SelectionSummary | None = None
+    infeasibility: Infeasibility | None = None
+    calibration: CalibrationSummary | None = None
+    verification: VerificationSummary | None = None
+    frontiers: tuple[FrontierSummary, ...] = ()
+    latency: LatencyAdditivity | None = None
+    training: TrainingSummary | None = None
+
+    @property
+    def winner(self) -> str | None:
+        """Genotype of the network chosen: verified if that ran, else the solver's first."""
+        if self.verification is not None:
+            return self.verification.winner
+        if self.selection is not None and self.selection.networks:
+            return self.selection.networks[0].genotype
+        return None
+
+    def evaluated(self, genotype: str) -> EvaluatedNetwork | None:
+        """The measured row of a network, if it is among ``networks``."""
+        return next((row for row in self.networks if row.genotype == genotype), None)
+
+    def selected(self, genotype: str) -> SelectedNetwork | None:
+        """The solver's row of a network, if it returned it."""
+        rows = self.selection.networks if self.selection is not None else ()
+        return next((row for row in rows if row.genotype == genotype), None)
+
+    def trained(self, role: str) -> tuple[TrainedNetwork, ...]:
+        """The trained networks of one role."""
+        rows = self.training.networks if self.training is not None else ()
+        return tuple(row for row in rows if row.role == role)
+
+    def costs_of(self, genotype: str) -> dict[str, float]:
+        """All known costs of a network: sums of the cost tables, then what was recorded for it."""
+        known = Genotype.parse(genotype)
+        costs = {
+            table.resource: table.total(known)
+            for table in self.cost_tables
+            if known.resolution in (None, table.resolution)
+        }
+        if genotype == self.base:
+            costs |= self.base_costs
+        trained = self.training.networks if self.training is not None else ()
+        for row in (self.evaluated(genotype), self.selected(genotype), *trained):
+            if row is not None and row.genotype == genotype:
+                costs |= row.costs
+        return costs
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; ``from_dict`` gives an equal summary back."""
+        return {"summary_version": SUMMARY_VERSION, **_encode(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "StudySummary":
+        """The summary written by ``to_dict``.
+
+        Raises:
+            StoreError: if it is of another version, or not a summary.
+        """
+        version = data.get("summary_version")
+        if version != SUMMARY_VERSION:
+            raise StoreError("report.json: summary_version", version, str(SUMMARY_VERSION), "Run `mathnas report`.")
+        try:
+            summary = _decode(cls, {key: value for key, value in data.items() if key != "summary_version"})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError("report.json", error, "a study's summary", "Run `mathnas report`.") from None
+        assert isinstance(summary, cls)
+        return summary
+
+    def write(self, path: Path) -> None:
+        """Writes ``report.json``, whole or not at all."""
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(json.dumps(self.to_dict(), allow_nan=False, indent=1), encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "StudySummary":
+        """The summary in a ``report.json``; raises StoreError if there is none."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(str(path), error, "a study's report.json", "Run `mathnas report`.") from None
+        if not isinstance(data, dict):
+            raise StoreError(str(path), type(data).__name__, "a JSON object", "Run `mathnas report`.")
+        return cls.from_dict(data)
+
+
+def _encode(value: Any) -> Any:
+    """Plain JSON of frozen data; infinities and NaN become strings, which JSON has no numbers for."""
+    if isinstance(value, SearchSpace):
+        return value.as_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _encode(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_encode(item) for item in value]
+    if hasattr(value, "item"):  # a numpy scalar
+        return _encode(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _decode(hint: Any, value: Any) -> Any:
+    """The value of type ``hint`` that ``_encode`` wrote."""
+    if hint is SearchSpace:
+        return SearchSpace.from_dict(value)
+    if is_dataclass(hint):
+        hints = get_type_hints(hint)
+        unknown = set(value) - set(hints)
+        if unknown:
+            raise KeyError(f"unknown fields {sorted(unknown)}")
+        return hint(**{name: _decode(hints[name], item) for name, item in value.items()})  # type: ignore[operator]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        inner = next(argument for argument in arguments if argument is not NoneType)
+        return None if value is None else _decode(inner, value)
+    if origin is tuple:
+        return tuple(_decode(arguments[0], item) for item in value)
+    if origin is not None and origin is not Literal:  # Mapping
+        return {key: _decode(arguments[1], item) for key, item in value.items()}
+    return float(value) if hint is float else value
