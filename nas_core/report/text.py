@@ -1,0 +1,202 @@
+"""Quantities in words: units a person reads, shared by the page, the figures and the command line."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from nas_core.evaluations import UNITS
+from nas_core.report.summary import StudySummary
+
+_COUNT_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
+_RESOURCE_NAMES = {
+    "flops": "multiply-adds",
+    "params": "parameters",
+    "activation_bytes": "activation memory",
+    "latency_ms": "latency",
+    "energy_mj": "energy",
+}
+_SPLITS = {"val": "validation", "test": "test", "train": "training"}
+
+
+def resource_name(resource: str) -> str:
+    """What a resource is called in a sentence: ``multiply-adds`` for ``flops``."""
+    return _RESOURCE_NAMES.get(resource, resource.replace("_", " "))
+
+
+def format_quantity(resource: str, value: float | None) -> str:
+    """An amount of a resource with its unit: ``1.83 G multiply-adds``, ``2.4 M parameters``, ``12.3 ms``.
+
+    None and NaN are written as an en dash. An unknown resource gets no unit.
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    match resource:
+        case "flops" | "params":
+            return f"{_scaled(value)} {_RESOURCE_NAMES[resource]}"
+        case _ if resource.endswith("_bytes"):
+            return _bytes(value)
+        case _ if resource.endswith("_ms"):
+            return format_milliseconds(value)
+        case _ if resource.endswith("_mj"):
+            return f"{_significant(value)} mJ"
+        case _:
+            return _scaled(value)
+
+
+def format_milliseconds(value: float) -> str:
+    """A latency: ``850 µs``, ``12.3 ms``, ``1.20 s``."""
+    if 0 < abs(value) < 1:
+        return f"{_significant(value * 1e3)} µs"
+    return f"{_significant(value)} ms" if abs(value) < 1000 else f"{_significant(value / 1e3)} s"
+
+
+def format_duration(seconds: float | None) -> str:
+    """A wall or compute time: ``40 ms``, ``8.2 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds is None or math.isnan(seconds):
+        return "–"
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.0f} ms" if seconds >= 0.0095 else f"{seconds * 1e3:.2g} ms"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def is_fraction(metric_name: str) -> bool:
+    """Whether a metric is an accuracy in [0, 1], shown as a percentage (others are shown as they are)."""
+    return bool(re.search(r"accuracy|top_?[15]$", metric_name))
+
+
+def metric_label(metric_name: str, split: str = "") -> str:
+    """What a metric is called in a sentence: ``validation accuracy`` for ``val_accuracy``."""
+    words = [_SPLITS.get(word, word) for word in metric_name.split("_") if word]
+    label = " ".join(words)
+    return label if not split or split in words else f"{split} {label}"
+
+
+def format_metric(metric_name: str, value: float | None) -> str:
+    """A metric's value: accuracies as ``93.13 %``, anything else with four digits."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value * 100:.2f} %" if is_fraction(metric_name) else f"{value:.4g}"
+
+
+def format_metric_change(metric_name: str, change: float | None) -> str:
+    """A signed difference of two values: ``+1.25 points`` for accuracies."""
+    if change is None or math.isnan(change):
+        return "–"
+    text = f"{change * 100:+.2f} points" if is_fraction(metric_name) else f"{change:+.3g}"
+    return text.replace("-", "−")
+
+
+def format_count(value: int) -> str:
+    """A whole number with thin gaps between thousands; beyond a million millions, as a power of ten."""
+    if abs(value) < 10**15:
+        return f"{value:,}".replace(",", " ")
+    exponent = len(str(abs(value))) - 1
+    # Integers beyond 10^308 do not fit a float, so the digits are cut from the text.
+    digits = str(value)[:3]
+    return f"{digits[0]}.{digits[1:]} × 10{str(exponent).translate(_SUPERSCRIPTS)}"
+
+
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def format_space_size(num_choices: Sequence[int], num_resolutions: int, num_networks: int) -> str:
+    """The number of networks of a family as it comes about: ``3⁸ = 6 561``."""
+    counts = sorted(set(num_choices), reverse=True)
+    if len(counts) > 4:
+        return format_count(num_networks)
+    powers = [f"{n}{_superscript(sum(c == n for c in num_choices))}" for n in counts if n > 1]
+    if num_resolutions > 1:
+        powers.append(f"{num_resolutions} resolutions")
+    return f"{' × '.join(powers)} = {format_count(num_networks)}" if powers else format_count(num_networks)
+
+
+def _superscript(power: int) -> str:
+    return "" if power == 1 else str(power).translate(_SUPERSCRIPTS)
+
+
+def _significant(value: float) -> str:
+    """Three digits without an exponent, zero as 0."""
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return str(value)
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{min(decimals, 6)}f}"
+
+
+def _scaled(value: float) -> str:
+    # The limits sit just under 1000 so that 999.9 k is written as 1.00 M.
+    for size, prefix in _COUNT_PREFIXES:
+        if abs(value) >= size * 0.9995:
+            return _significant(value / size) + prefix
+    return f"{value:.0f}" if float(value).is_integer() else _significant(value)
+
+
+def _bytes(value: float) -> str:
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if abs(value) >= size:
+            return f"{_significant(value / size)} {unit}"
+    return f"{value:.0f} B"
+
+
+def describe_resource(resource: str) -> str:
+    """A resource with its full unit: ``latency, milliseconds per batch``."""
+    unit = UNITS.get(resource, "")
+    name = resource_name(resource)
+    return f"{name}, {unit}" if unit and not unit.startswith(name) else unit or name
+
+
+def summary_table(summary: StudySummary) -> str:
+    """The end of ``mathnas run``: winner, base and random networks side by side, as plain text."""
+    resources = shown_resources(summary)
+    header = ["", "genotype", "test accuracy", *[resource_name(r) for r in resources]]
+    rows = [
+        [label, genotype, format_metric("test_accuracy", accuracy)]
+        + [format_quantity(r, summary.costs_of(genotype).get(r)) for r in resources]
+        for label, genotype, accuracy in compared_networks(summary)
+    ]
+    lines = [*_aligned([header, *rows])]
+    if summary.limits:
+        limits = ", ".join(
+            f"{resource_name(x.resource)} ≤ {format_quantity(x.resource, x.at_most)}" for x in summary.limits
+        )
+        lines.append(f"limits: {limits}")
+    if summary.selection is not None:
+        lines.append(summary.selection.sentence)
+    space = summary.space
+    size = format_space_size(space.num_choices, len(space.resolutions), space.num_networks)
+    lines.append(f"evaluated: {format_count(summary.num_evaluated)} networks of {size}")
+    return "\n".join(line.rstrip() for line in lines if line)
+
+
+def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | None]]:
+    """(label, genotype, test accuracy or None) of winner, base and the random networks."""
+    rows: list[tuple[str, str, float | None]] = []
+    trained = summary.training.networks if summary.training is not None else ()
+    if summary.winner is not None and not summary.trained("winner"):
+        rows.append(("winner", summary.winner, None))
+    if not summary.trained("base"):
+        rows.append(("base", summary.base, None))
+    rows += [(row.role, row.genotype, row.test_accuracy) for row in trained]
+    order = {"winner": 0, "base": 1, "random": 2}
+    return sorted(rows, key=lambda row: order[row[0]])
+
+
+def shown_resources(summary: StudySummary) -> list[str]:
+    """Resources worth a column: the limited ones first, then the others known for the base network."""
+    limited = [limit.resource for limit in summary.limits]
+    known = ["flops", "params", "latency_ms", "energy_mj", "activation_bytes"]
+    costs = summary.costs_of(summary.base)
+    return list(dict.fromkeys([*limited, *[r for r in known if r in costs], *sorted(costs)]))
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
