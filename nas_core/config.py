@@ -42,6 +42,7 @@ class DataConfig(Section):
     path: str | None = Field(
         None, description="Folder or Parquet file of the data, where it is not at its usual place."
     )
+    download: bool = Field(False, description="Fetch the images over the network where they are not found.")
     train_examples: int | None = Field(
         None, ge=1, description="Images to train on while scoring; empty: all but validation."
     )
@@ -53,7 +54,7 @@ class DataConfig(Section):
     @property
     def identity(self) -> dict[str, object]:
         """What of the data a score depends on (where a named set lies does not matter)."""
-        fields = self.model_dump(exclude={"path"})
+        fields = self.model_dump(exclude={"path", "download"})
         return {**fields, "path": self.path if self.name == "folder" else None}
 
 
@@ -214,7 +215,7 @@ class ClusterConfig(Section):
         default_factory=dict,
         description="Custom Ray resources latency measurement asks for: pins it to the target device.",
     )
-    max_in_flight: int = Field(0, ge=0, description="Batches under way at a time; 0: twice the workers.")
+    max_in_flight: int = Field(0, ge=0, description="Most batches under way at a time; 0: one per worker.")
     max_attempts: int = Field(
         3, ge=1, le=100, description="Tries of a batch whose worker dies before it is recorded as failed."
     )

@@ -1,0 +1,128 @@
+"""Progress a person can follow: a bar in a terminal, lines when piped, an artifact in the dashboard."""
+
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+log = logging.getLogger(__name__)
+
+ARTIFACT_EVERY_S = 2.0
+LINE_EVERY_S = 10.0
+
+
+@dataclass
+class Progress:
+    """Counts one stage's work; use as a context manager.
+
+    ``total`` and ``done`` count evaluations (or whatever ``noun`` names);
+    ``done`` starts at what the store already holds.
+    """
+
+    stage: str
+    total: int
+    done: int = 0
+    failed: int = 0
+    noun: str = "networks"
+    _started: float = field(default_factory=time.monotonic)
+    _done_before: int = 0
+    _last_line: float = 0.0
+    _last_artifact: float = 0.0
+    _note: str = ""
+    _bar: Any = None
+    _bar_task: Any = None
+    _artifact_id: UUID | None = None
+
+    def __enter__(self) -> "Progress":
+        self._done_before = self.done
+        if sys.stderr.isatty():
+            self._bar = _terminal_bar()
+            self._bar.start()
+            self._bar_task = self._bar.add_task(self.stage, total=max(self.total, 1), completed=self.done, text="")
+        self._show(force=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._show(force=True)
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, done: int, failed: int = 0) -> None:
+        """More is done, of which some failed."""
+        self.done += done
+        self.failed += failed
+        self._show()
+
+    def note(self, done: int, total: int, note: str) -> None:
+        """How far the present unit is, such as epochs of a training."""
+        self.done, self.total, self._note = done, total, note
+        self._show()
+
+    @property
+    def text(self) -> str:
+        """done/total, rate, estimated time left, failures."""
+        new, elapsed = self.done - self._done_before, time.monotonic() - self._started
+        words = [f"{self.done}/{self.total} {self.noun}"]
+        if new > 0 and elapsed > 0:
+            rate = new / elapsed
+            words.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
+            if self.done < self.total:
+                words.append(f"{_clock((self.total - self.done) / rate)} left")
+        words.append(f"{self.failed} failed" if self.failed else "")
+        words.append(self._note)
+        return ", ".join(word for word in words if word)
+
+    def _show(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._bar_task, completed=self.done, total=max(self.total, 1), text=self.text)
+        elif force or now - self._last_line >= LINE_EVERY_S:
+            self._last_line = now
+            print(f"{self.stage}: {self.text}", file=sys.stderr, flush=True)
+        if force or now - self._last_artifact >= ARTIFACT_EVERY_S:
+            self._last_artifact = now
+            self._update_artifact()
+
+    def _update_artifact(self) -> None:
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+        from prefect.context import get_run_context
+        from prefect.exceptions import MissingContextError
+
+        try:
+            get_run_context()
+        except MissingContextError:
+            return
+        percent = 100.0 * self.done / max(self.total, 1)
+        try:
+            if self._artifact_id is None:
+                artifact: Any = create_progress_artifact(progress=percent, description=f"{self.stage}: {self.text}")
+                self._artifact_id = artifact
+            else:
+                update_progress_artifact(self._artifact_id, progress=percent, description=f"{self.stage}: {self.text}")
+        except Exception as error:  # the dashboard may be away; the work goes on
+            log.warning("progress artifact not written: %s", error)
+
+
+def _terminal_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<9}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[text]}"),
+    )
+    return RichProgress(*columns, console=Console(stderr=True))
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
