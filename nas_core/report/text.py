@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 
 from nas_core.evaluations import UNITS
-from nas_core.report.summary import StudySummary
+from nas_core.report.summary import Limit, StudySummary
+from nas_core.space import BlockSpec
 
 _COUNT_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
 _RESOURCE_NAMES = {
@@ -41,6 +42,25 @@ def format_quantity(resource: str, value: float | None) -> str:
             return f"{_significant(value)} mJ"
         case _:
             return _scaled(value)
+
+
+def format_amount(resource: str, value: float | None) -> str:
+    """``format_quantity`` where a heading already names the resource: ``1.83 G``, ``2.4 M``, ``12.3 ms``."""
+    return format_quantity(resource, value).removesuffix(f" {resource_name(resource)}")
+
+
+def format_limit(limit: Limit) -> str:
+    """A limit in words: ``at most 61.8 M multiply-adds``, ``at most 12.3 ms latency (CPU)``."""
+    place = f" ({limit.device})" if limit.device else ""
+    return f"at most {format_amount(limit.resource, limit.at_most)} {resource_name(limit.resource)}{place}"
+
+
+def short_genotype(genotype: str, longest: int = 41) -> str:
+    """The genotype, its middle left out where it would not fit a table."""
+    if len(genotype) <= longest:
+        return genotype
+    kept = longest // 2 - 2
+    return f"{genotype[:kept].rsplit('-', 1)[0]}-…-{genotype[-kept:].split('-', 1)[1]}"
 
 
 def format_milliseconds(value: float) -> str:
@@ -153,21 +173,24 @@ def describe_resource(resource: str) -> str:
     return f"{name}, {unit}" if unit and not unit.startswith(name) else unit or name
 
 
+def describe_block(spec: BlockSpec) -> str:
+    """A block in a few words: ``mbconv, kernel 5, expansion 6``."""
+    parts = [spec.kind.replace("_", " "), *[f"{name.replace('_', ' ')} {value}" for name, value in spec.params]]
+    return ", ".join(parts)
+
+
 def summary_table(summary: StudySummary) -> str:
     """The end of ``mathnas run``: winner, base and random networks side by side, as plain text."""
     resources = shown_resources(summary)
     header = ["", "genotype", "test accuracy", *[resource_name(r) for r in resources]]
     rows = [
-        [label, genotype, format_metric("test_accuracy", accuracy)]
-        + [format_quantity(r, summary.costs_of(genotype).get(r)) for r in resources]
+        [label, short_genotype(genotype), format_metric("test_accuracy", accuracy)]
+        + [format_amount(r, summary.costs_of(genotype).get(r)) for r in resources]
         for label, genotype, accuracy in compared_networks(summary)
     ]
     lines = [*_aligned([header, *rows])]
     if summary.limits:
-        limits = ", ".join(
-            f"{resource_name(x.resource)} ≤ {format_quantity(x.resource, x.at_most)}" for x in summary.limits
-        )
-        lines.append(f"limits: {limits}")
+        lines.append(f"limits: {', '.join(map(format_limit, summary.limits))}")
     if summary.selection is not None:
         lines.append(summary.selection.sentence)
     space = summary.space

@@ -1,0 +1,661 @@
+"""The report's figures, drawn by matplotlib from a summary alone.
+
+Each ``figure_*`` function gives a Figure, and raises ``NotYetRunError`` if its
+stage has not run. Matplotlib is imported when the first figure is drawn, and
+no global state of it is touched: no pyplot, settings inside a context.
+"""
+
+import io
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas_core.report.strip import NO_OP_KIND, Strip, strips
+from nas_core.report.style import THEMES, Theme, ThemeName, rc_params
+from nas_core.report.summary import (
+    BlockEffect,
+    EvaluatedNetwork,
+    FrontierSummary,
+    Limit,
+    StageCost,
+    StudySummary,
+    TrainedNetwork,
+)
+from nas_core.report.text import (
+    describe_block,
+    format_amount,
+    format_duration,
+    is_fraction,
+    metric_label,
+    resource_name,
+)
+from nas_core.space import Genotype
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH_IN = 9.0
+DPI = 160
+MAX_CELLS_WITH_NUMBERS = 400
+logger = logging.getLogger(__name__)
+
+
+class NotYetRunError(LookupError):
+    """The stage a figure shows has left nothing in the summary."""
+
+
+def save_figures(summary: StudySummary, folder: Path | None = None, theme: ThemeName = "light") -> dict[str, bytes]:
+    """PNG bytes of every figure whose stage has run, by name; also written to ``folder`` if given."""
+    images: dict[str, bytes] = {}
+    for name in FIGURES:
+        with suppress(NotYetRunError):
+            images[name] = render(summary, name, theme)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, png in images.items():
+            (folder / f"{name}.png").write_bytes(png)
+    return images
+
+
+def render(summary: StudySummary, name: str, theme: ThemeName = "light") -> bytes:
+    """PNG bytes of one figure.
+
+    Raises:
+        NotYetRunError: if its stage has not run.
+        KeyError: if there is no figure of that name.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    # Settings are process-wide in matplotlib, hence the context around drawing and rendering.
+    with mpl.rc_context(rc_params(THEMES[theme])):
+        figure = FIGURES[name](summary, THEMES[theme])
+        FigureCanvasAgg(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, metadata={"Software": ""})
+    return buffer.getvalue()
+
+
+# --- the chosen network ------------------------------------------------------
+
+
+def figure_network(summary: StudySummary, theme: Theme) -> "Figure":
+    """The chosen network as a strip of blocks, the base network under it on the same scale."""
+    winner = _required(summary.winner, "selection")
+    names = [winner] if winner == summary.base else [winner, summary.base]
+    drawn = strips(summary, names)
+    figure = _figure(height=1.0 + 1.75 * len(drawn))
+    axes = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
+    for ax, strip, title in zip(axes, drawn, ("Chosen network", "Base network"), strict=False):
+        _draw_strip(ax, strip, theme)
+        ax.set_title(title)
+    figure.legend(handles=_kind_handles(drawn, theme), loc="upper left", bbox_to_anchor=(0.01, 0.02), ncols=4)
+    return figure
+
+
+def _draw_strip(ax: "Axes", strip: Strip, theme: Theme) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    wordy = len(strip.blocks) <= 24
+    ax.plot([-1, len(strip.blocks)], [0, 0], color=theme.rule, lw=2, zorder=1)
+    for block in strip.blocks:
+        box = FancyBboxPatch(
+            (block.position - 0.38, -block.height / 2),
+            0.76,
+            block.height,
+            boxstyle="round,pad=0,rounding_size=0.03",
+            facecolor=_kind_colour(block.kind, theme),
+            edgecolor=theme.winner if block.differs else "none",
+            linewidth=1.8 if wordy else 0.6,
+            zorder=2,
+        )
+        ax.add_patch(box)
+        if wordy and strip.resource and block.cost is not None:
+            text = format_amount(strip.resource, block.cost)
+            ax.text(
+                block.position, block.height / 2 + 0.05, text, ha="center", va="bottom", fontsize=8, color=theme.faint
+            )
+    for stage in strip.stages:
+        ax.plot([stage.first - 0.4, stage.last + 0.4], [-0.62, -0.62], color=theme.faint, lw=1)
+        if stage.last - stage.first + 1 >= len(strip.blocks) / 12:
+            middle = (stage.first + stage.last) / 2
+            ax.text(middle, -0.68, stage.label, ha="center", va="top", fontsize=8, color=theme.faint)
+    ax.set_xlim(-1, len(strip.blocks))
+    ax.set_ylim(-0.85, 0.72)
+    ax.axis("off")
+
+
+def _kind_colour(kind: int, theme: Theme) -> str:
+    return theme.no_op if kind == NO_OP_KIND else theme.kinds[kind % len(theme.kinds)]
+
+
+def _kind_handles(drawn: Sequence[Strip], theme: Theme) -> list[Any]:
+    from matplotlib.patches import Patch
+
+    used = sorted({block.kind for strip in drawn for block in strip.blocks})
+    names = {NO_OP_KIND: "identity or absent", **dict(enumerate(drawn[0].kinds))}
+    handles = [Patch(facecolor=_kind_colour(kind, theme), label=names[kind]) for kind in used]
+    if any(block.differs for strip in drawn for block in strip.blocks):
+        handles.append(Patch(facecolor="none", edgecolor=theme.winner, lw=1.8, label="differs from the base"))
+    return handles
+
+
+# --- block effects -----------------------------------------------------------
+
+
+def figure_block_effects(summary: StudySummary, theme: Theme) -> "Figure":
+    """Heat map of block effects, positions left to right, the chosen path drawn on it."""
+    effects = _required(summary.block_effects, "block effects")
+    counts = summary.space.num_choices
+    effect_NM = np.full((max(counts), len(counts)), np.nan)
+    for row in effects.effects:
+        effect_NM[row.choice, row.position] = row.effect
+    numbered = effect_NM.size <= MAX_CELLS_WITH_NUMBERS
+    figure = _figure(height=min(max(0.42 * max(counts) + 1.5, 2.6), 6.5))
+    ax = figure.subplots()
+    most = _colour_range(effect_NM)
+    image = ax.imshow(effect_NM, cmap=_diverging(theme), aspect="auto", vmin=-most, vmax=most)
+    _mark_uncertain(ax, effects.effects, Genotype.parse(effects.base), theme)
+    _mark_path(ax, summary, Genotype.parse(effects.base), theme, numbered)
+    if numbered:
+        _write_cells(ax, summary.scorer.metric_name, effects.effects, image, len(counts), theme)
+    _label_effect_axes(ax, summary, theme)
+    unit = "percentage points" if is_fraction(summary.scorer.metric_name) else summary.scorer.metric_name
+    bar = figure.colorbar(image, ax=ax, pad=0.015, fraction=0.04)
+    bar.set_label(f"effect, {unit}")
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: _effect_text(summary.scorer.metric_name, value))
+    handles = _effect_handles(effects.effects, effects.base, theme)
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.01), ncols=3)
+    return figure
+
+
+def _diverging(theme: Theme) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("effect", [theme.worse, theme.neutral, theme.better])
+    colours.set_bad(theme.paper)
+    return colours
+
+
+def _colour_range(effect_NM: np.ndarray) -> float:
+    """Effect at full colour: the 97th percentile, so that one ruinous block does not bleach the rest."""
+    sizes = np.abs(effect_NM[np.isfinite(effect_NM)])
+    return float(np.percentile(sizes[sizes > 0], 97)) if (sizes > 0).any() else 1.0
+
+
+def _is_uncertain(row: BlockEffect, base: Genotype) -> bool:
+    """Whether the interval spans zero, so the block cannot be told from the base block."""
+    if row.low is None or row.high is None or base.choices[row.position] == row.choice:
+        return False
+    return row.low <= 0 <= row.high
+
+
+def _mark_uncertain(ax: "Axes", effects: Iterable[BlockEffect], base: Genotype, theme: Theme) -> None:
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    cells = [Rectangle((e.position - 0.5, e.choice - 0.5), 1, 1) for e in effects if _is_uncertain(e, base)]
+    ax.add_collection(PatchCollection(cells, facecolor="none", edgecolor=theme.fit, hatch="///", linewidth=0))
+
+
+def _mark_path(ax: "Axes", summary: StudySummary, base: Genotype, theme: Theme, numbered: bool) -> None:
+    from matplotlib.patches import Rectangle
+
+    if numbered:
+        for position, choice in enumerate(base.choices):
+            ax.add_patch(
+                Rectangle((position - 0.45, choice - 0.44), 0.9, 0.88, fill=False, ec=theme.base, lw=1, ls=(0, (2, 2)))
+            )
+    else:
+        ax.plot(range(len(base.choices)), base.choices, ls="", marker=".", ms=3, color=theme.base)
+    if summary.winner is None:
+        return
+    path = Genotype.parse(summary.winner).choices
+    # The line passes under the numbers but over the colours.
+    ax.plot(range(len(path)), path, color=theme.winner, lw=2.4 if numbered else 1.3, alpha=0.45 if numbered else 0.9)
+    if numbered:
+        for position, choice in enumerate(path):
+            ax.add_patch(Rectangle((position - 0.47, choice - 0.46), 0.94, 0.92, fill=False, ec=theme.winner, lw=2.2))
+
+
+def _write_cells(
+    ax: "Axes", metric_name: str, effects: Iterable[BlockEffect], image: Any, num_positions: int, theme: Theme
+) -> None:
+    for row in effects:
+        r, g, b, _ = image.cmap(image.norm(row.effect))
+        dark = 0.299 * r + 0.587 * g + 0.114 * b < 0.55
+        ax.text(
+            row.position,
+            row.choice,
+            _effect_text(metric_name, row.effect),
+            ha="center",
+            va="center",
+            fontsize=9.5 if num_positions <= 12 else 7,
+            color="#ffffff" if dark else "#1d2430",
+            zorder=5,
+        )
+
+
+def _effect_text(metric_name: str, effect: float) -> str:
+    scaled = effect * 100 if is_fraction(metric_name) else effect
+    text = f"{scaled:+.2g}" if abs(scaled) < 1 else f"{scaled:+.1f}"
+    return "0" if abs(scaled) < 0.005 else text.replace("-", "−")
+
+
+def _label_effect_axes(ax: "Axes", summary: StudySummary, theme: Theme) -> None:
+    space = summary.space
+    ax.grid(False)
+    ax.set_xlabel("position in the network, input to output")
+    ax.set_xticks(range(space.num_positions) if space.num_positions <= 30 else range(0, space.num_positions, 10))
+    same = len({tuple(map(describe_block, p.blocks)) for p in space.positions}) == 1
+    if same and max(space.num_choices) <= 12:
+        names = [describe_block(block) for block in space.positions[0].blocks]
+        ax.set_yticks(range(len(names)), [f"{name}   {index}" for index, name in enumerate(names)])
+    else:
+        step = 1 if max(space.num_choices) <= 20 else 5
+        ax.set_yticks(range(0, max(space.num_choices), step))
+        ax.set_ylabel("choice")
+    for side in ("left", "bottom"):
+        ax.spines[side].set_visible(False)
+
+
+def _effect_handles(effects: Iterable[BlockEffect], base: str, theme: Theme) -> list[Any]:
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(facecolor="none", edgecolor=theme.winner, lw=2.2, label="chosen block"),
+        Patch(facecolor="none", edgecolor=theme.base, ls=(0, (2, 2)), label="base block (effect 0)"),
+    ]
+    if any(_is_uncertain(row, Genotype.parse(base)) for row in effects):
+        handles.append(
+            Patch(facecolor=theme.neutral, edgecolor=theme.fit, hatch="///", lw=0, label="not told apart from the base")
+        )
+    return handles
+
+
+# --- predicted against evaluated ---------------------------------------------
+
+
+def figure_calibration(summary: StudySummary, theme: Theme) -> "Figure":
+    """Predicted against evaluated metric; rank statistics of the held-out networks in the corner."""
+    rows = [row for row in summary.networks if row.predicted is not None]
+    if not rows:
+        raise NotYetRunError("predictions")
+    figure = _figure(width=6.6, height=5.4)
+    ax = figure.subplots()
+    scale = 100 if is_fraction(summary.scorer.metric_name) else 1
+    looks = {
+        "design": ("o", theme.fit, 5, f"used to fit ({_count(rows, 'design')})"),
+        "held-out": ("s", theme.held_out, 6, f"held out ({_count(rows, 'held-out')})"),
+        "verify": ("^", theme.verify, 7, f"proposed by the solver ({_count(rows, 'verify')})"),
+    }
+    for role, (marker, colour, size, label) in looks.items():
+        mine = [row for row in rows if row.role == role]
+        if mine:
+            _scatter_with_intervals(ax, mine, scale, marker, colour, size, label, intervals=role != "design")
+    _mark_winner(ax, summary, rows, scale, theme)
+    _draw_diagonal(ax, [(scale * (row.predicted or 0.0), scale * row.metric) for row in rows], theme)
+    ax.set_xlabel(f"predicted {_metric_axis(summary)}")
+    ax.set_ylabel(f"evaluated {_metric_axis(summary)}")
+    ax.text(0.03, 0.97, _rank_text(summary), transform=ax.transAxes, va="top", linespacing=1.5, color=theme.ink)
+    ax.legend(loc="lower right")
+    return figure
+
+
+def _count(rows: Iterable[EvaluatedNetwork], role: str) -> int:
+    return sum(row.role == role for row in rows)
+
+
+def _scatter_with_intervals(
+    ax: "Axes",
+    rows: Sequence[EvaluatedNetwork],
+    scale: float,
+    marker: str,
+    colour: str,
+    size: float,
+    label: str,
+    intervals: bool,
+) -> None:
+    x = [scale * (row.predicted or 0.0) for row in rows]
+    y = [scale * row.metric for row in rows]
+    bounded = [row for row in rows if row.low is not None and row.high is not None] if intervals else []
+    ax.hlines(
+        [scale * row.metric for row in bounded],
+        [scale * (row.low or 0.0) for row in bounded],
+        [scale * (row.high or 0.0) for row in bounded],
+        color=colour,
+        lw=1,
+        alpha=0.5,
+    )
+    ax.plot(x, y, ls="", marker=marker, ms=size, mfc=colour, mec=ax.get_facecolor(), mew=0.6, label=label)
+
+
+def _mark_winner(
+    ax: "Axes", summary: StudySummary, rows: Sequence[EvaluatedNetwork], scale: float, theme: Theme
+) -> None:
+    for row in rows:
+        if row.genotype == summary.winner:
+            ax.plot(
+                [scale * (row.predicted or 0.0)],
+                [scale * row.metric],
+                ls="",
+                marker="*",
+                ms=17,
+                mfc=theme.winner,
+                mec=theme.paper,
+                zorder=6,
+                label="chosen",
+            )
+            return
+
+
+def _draw_diagonal(ax: "Axes", pairs: Sequence[tuple[float, float]], theme: Theme) -> None:
+    """The line of perfect agreement, over the range of the points."""
+    values = [value for pair in pairs for value in pair]
+    pad = 0.04 * (max(values) - min(values)) or 0.5
+    ends = (min(values) - pad, max(values) + pad)
+    ax.plot(ends, ends, color=theme.faint, lw=1, ls=(0, (4, 3)), zorder=1)
+    ax.set_xlim(ends)
+    ax.set_ylim(ends)
+
+
+def _rank_text(summary: StudySummary) -> str:
+    result = summary.calibration
+    if result is None:
+        return "no held-out networks"
+    lines = [
+        f"Kendall τ = {result.kendall:.2f}" if result.kendall is not None else "",
+        f"Spearman ρ = {result.spearman:.2f}" if result.spearman is not None else "",
+        f"n = {result.num_networks} held out",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _metric_axis(summary: StudySummary) -> str:
+    label = metric_label(summary.scorer.metric_name, summary.scorer.split)
+    return f"{label}, %" if is_fraction(summary.scorer.metric_name) else label
+
+
+# --- metric against resources ------------------------------------------------
+
+
+def figure_frontier(summary: StudySummary, theme: Theme) -> "Figure":
+    """Metric against each limited resource: evaluated networks, frontier, limit, base and chosen network."""
+    resources = _drawn_resources(summary)
+    if not resources or not (summary.networks or summary.frontiers):
+        raise NotYetRunError("evaluations")
+    columns = min(len(resources), 2)
+    rows = -(-len(resources) // columns)
+    figure = _figure(width=6.6 if columns == 1 else WIDTH_IN, height=4.1 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, resource in zip(axes, resources, strict=False):
+        _draw_resource(ax, summary, resource, theme)
+    for ax in axes[len(resources) :]:
+        ax.axis("off")
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="upper left", bbox_to_anchor=(0.01, 0.01), ncols=3)
+    return figure
+
+
+def _drawn_resources(summary: StudySummary) -> list[str]:
+    """Limited resources and those with a frontier; without either, the first resource with known costs."""
+    wanted = [*[limit.resource for limit in summary.limits], *[front.resource for front in summary.frontiers]]
+    return list(dict.fromkeys(wanted)) or list(summary.costs_of(summary.base))[:1]
+
+
+def _draw_resource(ax: "Axes", summary: StudySummary, resource: str, theme: Theme) -> None:
+    scale = 100 if is_fraction(summary.scorer.metric_name) else 1
+    _draw_evaluated(ax, summary, resource, scale, theme)
+    for front in summary.frontiers:
+        if front.resource == resource:
+            _draw_frontier(ax, front, scale, theme)
+    for limit in summary.limits:
+        if limit.resource == resource:
+            _draw_limit(ax, limit, theme)
+    _draw_named(ax, summary, resource, scale, theme)
+    ax.xaxis.set_major_formatter(lambda value, _: format_amount(resource, value))
+    ax.xaxis.set_major_locator(_few_ticks())
+    ax.set_xlabel(resource_name(resource))
+    ax.set_ylabel(_metric_axis(summary))
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(5)
+
+
+def _draw_evaluated(ax: "Axes", summary: StudySummary, resource: str, scale: float, theme: Theme) -> None:
+    groups = (("known", "known from the table", 2.5, 0.35), ("", "evaluated", 4.5, 0.85))
+    for role, label, size, alpha in groups:
+        rows = [row for row in summary.networks if (row.role == "known") == (role == "known")]
+        pairs = [(cost, scale * row.metric) for row in rows if (cost := _cost(summary, row, resource)) is not None]
+        if pairs:
+            x, y = zip(*pairs, strict=True)
+            ax.plot(x, y, ls="", marker="o", ms=size, mfc=theme.fit, mec="none", alpha=alpha, label=label)
+
+
+def _cost(summary: StudySummary, row: EvaluatedNetwork, resource: str) -> float | None:
+    found = row.costs.get(resource)
+    return found if found is not None else summary.costs_of(row.genotype).get(resource)
+
+
+def _draw_frontier(ax: "Axes", front: FrontierSummary, scale: float, theme: Theme) -> None:
+    points = sorted(front.points, key=lambda point: point.cost)
+    ax.step(
+        [point.cost for point in points],
+        [scale * point.predicted for point in points],
+        where="post",
+        color=theme.frontier,
+        label="frontier (predicted)",
+    )
+    for proven, label in ((True, "proven optimal"), (False, "not proven")):
+        mine = [point for point in points if point.proven is proven]
+        if mine:
+            ax.plot(
+                [point.cost for point in mine],
+                [scale * point.predicted for point in mine],
+                ls="",
+                marker="D",
+                ms=4.5,
+                mfc=theme.frontier if proven else theme.paper,
+                mec=theme.frontier,
+                label=label,
+            )
+
+
+def _draw_limit(ax: "Axes", limit: Limit, theme: Theme) -> None:
+    left, right = ax.get_xlim()
+    right = max(right, limit.at_most + 0.05 * (right - left))
+    ax.axvspan(limit.at_most, right, color=theme.rule, alpha=0.45, lw=0, zorder=0)
+    ax.axvline(limit.at_most, color=theme.ink, lw=1.2, ls=(0, (5, 3)), label="limit")
+    ax.set_xlim(left, right)
+
+
+def _draw_named(ax: "Axes", summary: StudySummary, resource: str, scale: float, theme: Theme) -> None:
+    marks = (("base", summary.base, "P", 10, theme.base), ("chosen", summary.winner, "*", 17, theme.winner))
+    for label, genotype, marker, size, colour in marks:
+        if genotype is None:
+            continue
+        cost, value = summary.costs_of(genotype).get(resource), _known_metric(summary, genotype)
+        if cost is not None and value is not None:
+            ax.plot(
+                [cost],
+                [scale * value],
+                ls="",
+                marker=marker,
+                ms=size,
+                mfc=colour,
+                mec=theme.paper,
+                zorder=6,
+                label=label,
+            )
+
+
+def _known_metric(summary: StudySummary, genotype: str) -> float | None:
+    """Evaluated metric of a network, or its prediction."""
+    row, selected = summary.evaluated(genotype), summary.selected(genotype)
+    if row is not None:
+        return row.metric
+    if selected is not None:
+        return selected.predicted if selected.evaluated is None else selected.evaluated
+    return None
+
+
+# --- latency -----------------------------------------------------------------
+
+
+def figure_latency(summary: StudySummary, theme: Theme) -> "Figure":
+    """Whole networks' measured latency against the sum of their blocks'."""
+    result = _required(summary.latency, "latency")
+    if not result.pairs:
+        raise NotYetRunError("latency of whole networks")
+    figure = _figure(width=6.6, height=5.0)
+    ax = figure.subplots()
+    x = [pair.predicted_ms for pair in result.pairs]
+    y = [pair.measured_ms for pair in result.pairs]
+    ax.errorbar(
+        x,
+        y,
+        yerr=[pair.spread_ms for pair in result.pairs],
+        ls="",
+        marker="o",
+        mfc=theme.held_out,
+        mec=theme.paper,
+        ecolor=theme.held_out,
+        elinewidth=1,
+        label="network (bar: 10th to 90th percentile)",
+    )
+    _draw_diagonal(ax, list(zip(x, y, strict=True)), theme)
+    ax.set_xlabel("sum of block latencies, ms per batch")
+    ax.set_ylabel("measured latency, ms per batch")
+    lines = [
+        f"R² = {result.r2:.3f}" if result.r2 is not None else "",
+        f"Kendall τ = {result.kendall:.2f}" if result.kendall is not None else "",
+        f"worst error {result.worst_relative_error:.1%}" if result.worst_relative_error is not None else "",
+        f"n = {len(result.pairs)}",
+    ]
+    text = "\n".join(line for line in lines if line)
+    ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", linespacing=1.5, color=theme.ink)
+    ax.legend(loc="lower right")
+    return figure
+
+
+# --- training ----------------------------------------------------------------
+
+
+def figure_training(summary: StudySummary, theme: Theme) -> "Figure":
+    """Validation accuracy and training loss of the trained networks, epoch by epoch."""
+    training = _required(summary.training, "training")
+    curves = [row for row in training.networks if row.curve]
+    if not curves:
+        raise NotYetRunError("training curves")
+    figure = _figure(height=3.6)
+    left, right = figure.subplots(1, 2)
+    shown: set[str] = set()
+    for row in sorted(curves, key=lambda row: row.role == "winner"):
+        _draw_curve(left, right, row, theme, "" if row.role in shown else row.role)
+        shown.add(row.role)
+    left.set_ylabel("validation accuracy, %")
+    right.set_ylabel("training loss")
+    for ax in (left, right):
+        ax.set_xlabel("epoch")
+    left.legend(loc="lower right")
+    return figure
+
+
+def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, theme: Theme, label: str) -> None:
+    looks: dict[str, tuple[str, str, float]] = {
+        "winner": (theme.winner, "-", 2.4),
+        "base": (theme.base, "--", 1.6),
+        "random": (theme.fit, "-", 1.4),
+    }
+    colour, style, width = looks[row.role]
+    names = {"winner": "chosen", "": None}
+    label_shown = names.get(label, label)
+    accuracy = [(p.epoch, 100 * p.val_accuracy) for p in row.curve if p.val_accuracy is not None]
+    loss = [(p.epoch, p.train_loss) for p in row.curve if p.train_loss is not None]
+    for ax, pairs in ((left, accuracy), (right, loss)):
+        if pairs:
+            x, y = zip(*pairs, strict=True)
+            ax.plot(x, y, color=colour, ls=style, lw=width, label=label_shown)
+
+
+# --- cost of the study -------------------------------------------------------
+
+
+def figure_study_cost(summary: StudySummary, theme: Theme) -> "Figure":
+    """Networks handled and time taken by each stage."""
+    stages = summary.stages
+    if not stages:
+        raise NotYetRunError("stages")
+    figure = _figure(height=0.42 * len(stages) + 1.3)
+    left, right = figure.subplots(1, 2, sharey=True)
+    y = np.arange(len(stages))
+    _draw_counts(left, stages, y, theme)
+    seconds = [stage.wall_s for stage in stages]
+    right.barh(y, seconds, height=0.62, color=theme.held_out)
+    for index, stage in enumerate(stages):
+        right.text(stage.wall_s, index, f"  {format_duration(stage.wall_s)}", va="center", fontsize=9)
+    right.set_title("Wall time")
+    right.set_xlim(0, max(seconds) * 1.25 or 1)
+    left.set_yticks(y, [stage.stage for stage in stages])
+    left.invert_yaxis()
+    for ax in (left, right):
+        ax.tick_params(axis="y", labelcolor=theme.ink, labelsize=10)
+        ax.xaxis.set_visible(False)
+        ax.grid(False)
+        for side in ("bottom", "left"):
+            ax.spines[side].set_visible(False)
+    return figure
+
+
+def _draw_counts(ax: "Axes", stages: Sequence[StageCost], y: np.ndarray, theme: Theme) -> None:
+    start = np.zeros(len(stages))
+    parts = (
+        ("new", theme.frontier, [s.num_evaluations for s in stages]),
+        ("from the store", theme.no_op, [s.num_reused for s in stages]),
+        ("failed", theme.winner, [s.num_failed for s in stages]),
+    )
+    for label, colour, values in parts:
+        if any(values):
+            ax.barh(y, values, left=start, height=0.62, color=colour, label=label)
+            start = start + np.array(values)
+    for index, total in enumerate(start):
+        ax.text(total, index, f"  {total:.0f}" if total else "–", va="center", fontsize=9)
+    ax.set_xlim(0, max(float(start.max()), 1) * 1.25)
+    ax.set_title("Networks")
+    if start.any():
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 0.0), ncols=3)
+
+
+# --- common ------------------------------------------------------------------
+
+
+def _figure(height: float, width: float = WIDTH_IN) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _required(value: Any, stage: str) -> Any:
+    if value is None:
+        raise NotYetRunError(stage)
+    return value
+
+
+FIGURES: dict[str, Callable[[StudySummary, Theme], "Figure"]] = {
+    "network": figure_network,
+    "block_effects": figure_block_effects,
+    "calibration": figure_calibration,
+    "frontier": figure_frontier,
+    "latency": figure_latency,
+    "training": figure_training,
+    "study_cost": figure_study_cost,
+}
