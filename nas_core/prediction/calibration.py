@@ -1,0 +1,137 @@
+"""How predictions agree with networks that were not used to fit, beside counting parameters and FLOPs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+
+from nas_core.errors import IncompleteTableError
+from nas_core.evaluations import CostTable, EvaluationTable
+from nas_core.prediction.predictor import Predictor
+from nas_core.space import SearchSpace
+
+LEAST_HELD_OUT = 3  # networks below which no rank statistic is given
+COUNTS = ("params", "flops")  # what a predictor is compared with
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankStatistics:
+    """Agreement of an ordering with the true one; ``kendall_top_half`` on the truly better half."""
+
+    kendall: float
+    spearman: float
+    kendall_top_half: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Predicted against measured on ``n`` held-out networks.
+
+    ``rmse`` and ``regret`` are in the metric's unit, ``rmse_refitted`` after
+    adding the best constant; ``coverage_90`` is the share of measurements
+    inside their interval; ``regret`` how far the measured metric of the network
+    predicted best lies from the best one. ``counts`` holds the rank statistics of
+    ordering by parameters and by FLOPs.
+    """
+
+    n: int
+    kendall: float
+    spearman: float
+    kendall_top_half: float
+    rmse: float
+    rmse_refitted: float
+    coverage_90: float
+    regret: float
+    counts: Mapping[str, RankStatistics]
+    verdict: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def rank_statistics(guess_N: np.ndarray, truth_N: np.ndarray) -> RankStatistics:
+    """Kendall's tau-b and Spearman's rho, 0 where an ordering is constant."""
+    top_N = truth_N >= np.median(truth_N)
+    return RankStatistics(
+        kendall=_correlation(kendalltau, guess_N, truth_N),
+        spearman=_correlation(spearmanr, guess_N, truth_N),
+        kendall_top_half=_correlation(kendalltau, guess_N[top_N], truth_N[top_N]),
+    )
+
+
+def _correlation(statistic: Any, guess_N: np.ndarray, truth_N: np.ndarray) -> float:
+    if len(guess_N) < 2 or np.ptp(guess_N) == 0 or np.ptp(truth_N) == 0:
+        return 0.0
+    return float(statistic(guess_N, truth_N).statistic)
+
+
+def calibrate(
+    predictor: Predictor, space: SearchSpace, table_heldout: EvaluationTable, costs: Mapping[str, CostTable]
+) -> Calibration:
+    """Agreement of the predictor with measured networks that it was not fitted to.
+
+    ``costs`` may hold ``params`` and ``flops``: the orderings it is compared with.
+
+    Raises:
+        IncompleteTableError: with fewer than LEAST_HELD_OUT networks.
+    """
+    predictions = predictor.predict(table_heldout.genotypes)
+    counted = {
+        name: np.array([costs[name].total(genotype) for genotype in table_heldout.genotypes])
+        for name in COUNTS
+        if name in costs
+    }
+    sign = table_heldout.sign
+    ends = np.array([(p.low, p.high) for p in predictions]).reshape(-1, 2)
+    return compare(
+        guess_N=sign * np.array([p.metric for p in predictions]),
+        low_N=np.min(sign * ends, axis=1) if len(ends) else np.empty(0),
+        high_N=np.max(sign * ends, axis=1) if len(ends) else np.empty(0),
+        truth_N=table_heldout.metric_K,
+        counted=counted,
+    )
+
+
+def compare(
+    *,
+    guess_N: np.ndarray,
+    low_N: np.ndarray,
+    high_N: np.ndarray,
+    truth_N: np.ndarray,
+    counted: Mapping[str, np.ndarray],
+) -> Calibration:
+    """The calibration of predictions with intervals, all higher-is-better; see ``calibrate``."""
+    count = len(truth_N)
+    if count < LEAST_HELD_OUT:
+        raise IncompleteTableError("held-out networks", count, f"{LEAST_HELD_OUT} at least", "Raise design.held_out.")
+    error_N = guess_N - truth_N
+    mine = rank_statistics(guess_N, truth_N)
+    counts = {name: rank_statistics(value_N, truth_N) for name, value_N in counted.items()}
+    return Calibration(
+        n=count,
+        kendall=mine.kendall,
+        spearman=mine.spearman,
+        kendall_top_half=mine.kendall_top_half,
+        rmse=float(np.sqrt(np.mean(error_N**2))),
+        rmse_refitted=float(np.std(error_N)),
+        coverage_90=float(np.mean((truth_N >= low_N) & (truth_N <= high_N))),
+        regret=float(truth_N.max() - truth_N[np.argmax(guess_N)]),
+        counts=counts,
+        verdict=_verdict(mine, counts, count),
+    )
+
+
+def _verdict(mine: RankStatistics, counts: Mapping[str, RankStatistics], count: int) -> str:
+    """One honest sentence: whether the predictor orders networks better than counting does."""
+    if not counts:
+        return f"Kendall's tau {mine.kendall:.2f} on {count} held-out networks; no counts to compare with."
+    name, best = max(counts.items(), key=lambda item: item[1].kendall)
+    error = np.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1)))  # of tau under independence
+    figures = f"tau {mine.kendall:.2f} against {best.kendall:.2f} on {count} held-out networks"
+    if mine.kendall <= best.kendall:
+        return f"The predictor does not beat counting {name}: {figures}."
+    if mine.kendall - best.kendall < error:
+        return f"The predictor is ahead of counting {name}, but within the error of so few networks: {figures}."
+    return f"The predictor beats counting {name}: {figures}."

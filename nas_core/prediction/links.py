@@ -1,0 +1,124 @@
+"""Monotone links between the metric and the scale on which block effects add up.
+
+A link keeps the order of networks, so maximising a linear function of link
+values maximises the metric too. Metrics here are "higher is better"
+(``EvaluationTable`` turns the others). K = evaluated networks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from nas_core.errors import ConfigError
+
+LinkName = Literal["identity", "log-error", "reciprocal-error", "rank"]
+ERROR_LINKS: tuple[LinkName, ...] = ("log-error", "reciprocal-error")
+LINKS: tuple[LinkName, ...] = ("identity", *ERROR_LINKS, "rank")
+
+FLOOR = 1e-3  # error fraction added so that a perfect network has a finite link value
+PERCENT_ABOVE = 1.5  # accuracies whose best exceeds this cannot be fractions
+
+
+def accuracy_scale(metric_K: np.ndarray) -> float | None:
+    """1.0 if the metrics can be fractions, 100.0 if they can be percentages, None if neither.
+
+    A metric with a negative value or one above 100 has no error to speak of.
+    """
+    low, high = float(np.min(metric_K)), float(np.max(metric_K))
+    if low < 0 or high > 100:
+        return None
+    if high <= 1:
+        return 1.0
+    return 100.0 if high > PERCENT_ABOVE else None
+
+
+def normal_scores(metric_K: np.ndarray) -> np.ndarray:
+    """Standard normal quantile of each value's average rank; ties share a score."""
+    return np.asarray(ndtri((rankdata(metric_K) - 0.5) / len(metric_K)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A strictly increasing map from metric to link value, and its inverse.
+
+    ``top`` is the metric of a perfect network where that is known (1 or 100),
+    else infinity. ``knots`` are (metric, score) pairs of the rank link.
+    """
+
+    name: LinkName
+    top: float
+    bottom: float
+    knots_metric: np.ndarray
+    knots_value: np.ndarray
+
+    def forward(self, metric_N: np.ndarray) -> np.ndarray:
+        metric_N = np.asarray(metric_N, dtype=float)
+        match self.name:
+            case "identity":
+                return metric_N
+            case "log-error":
+                return np.asarray(-np.log(1 - np.minimum(metric_N / self.top, 1) + FLOOR))
+            case "reciprocal-error":
+                return np.asarray(1 / (1 - np.minimum(metric_N / self.top, 1) + FLOOR))
+            case "rank":
+                return _interpolate(metric_N, self.knots_metric, self.knots_value)
+
+    def inverse(self, value_N: np.ndarray) -> np.ndarray:
+        """The metric of a link value, kept inside what the metric can be."""
+        value_N = np.asarray(value_N, dtype=float)
+        match self.name:
+            case "identity":
+                metric_N = value_N
+            case "log-error":
+                metric_N = self.top * (1 + FLOOR - np.exp(-value_N))
+            case "reciprocal-error":
+                # A value of 0 or less would be an error without bound: the worst attainable one stands for it.
+                metric_N = self.top * (1 + FLOOR - 1 / np.maximum(value_N, 1 / (1 + FLOOR)))
+            case "rank":
+                metric_N = _interpolate(value_N, self.knots_value, self.knots_metric)
+        return np.asarray(np.clip(metric_N, self.bottom, self.top))
+
+
+def _interpolate(at_N: np.ndarray, from_K: np.ndarray, to_K: np.ndarray) -> np.ndarray:
+    """Piecewise linear through increasing knots; beyond them, the mean slope of the nearest quarter."""
+    inside_N = np.interp(at_N, from_K, to_K)
+    if len(from_K) < 2:
+        return np.asarray(inside_N + (at_N - from_K[0]))
+    quarter = max(1, (len(from_K) - 1) // 4)
+    low = (to_K[quarter] - to_K[0]) / (from_K[quarter] - from_K[0])
+    high = (to_K[-1] - to_K[-1 - quarter]) / (from_K[-1] - from_K[-1 - quarter])
+    return np.asarray(
+        inside_N + low * np.minimum(at_N - from_K[0], 0) + high * np.maximum(at_N - from_K[-1], 0), dtype=float
+    )
+
+
+def make_link(name: LinkName, metric_K: np.ndarray) -> Link:
+    """The link fitted to the evaluated metrics.
+
+    Raises:
+        ConfigError: if an error link is asked for and the metric is no accuracy.
+    """
+    scale = accuracy_scale(metric_K)
+    if name in ERROR_LINKS and scale is None:
+        raise ConfigError(
+            "predict.link",
+            f"{name} for metrics between {np.min(metric_K):g} and {np.max(metric_K):g}",
+            "identity or rank; error links need an accuracy in [0, 1] or [0, 100]",
+        )
+    knots, index = np.unique(metric_K, return_index=True)
+    return Link(
+        name=name,
+        top=np.inf if scale is None else scale,
+        bottom=-np.inf if scale is None else 0.0,
+        knots_metric=knots,
+        knots_value=normal_scores(metric_K)[index],
+    )
+
+
+def possible_links(metric_K: np.ndarray) -> Sequence[LinkName]:
+    """The links this metric allows, see ``accuracy_scale``."""
+    return LINKS if accuracy_scale(metric_K) is not None else ("identity", "rank")

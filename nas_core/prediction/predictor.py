@@ -1,0 +1,478 @@
+"""Fits a predictor of the metric to evaluated networks, choosing link, exponent, pairs and ridge by cross-validation.
+
+Everything is tried on the scale of ranks, which links share: an alternative's
+score is the share of the variance of the networks' normal scores that
+leave-one-group-out predictions explain (1 is perfect, 0 is guessing the mean).
+Groups are networks that compute the same function, so none straddles a split.
+
+Axes: K fitted networks, N any networks, D one-hot columns (``encoding``).
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.special import ndtri
+
+from nas_core.config import PredictConfig
+from nas_core.errors import ConfigError, IncompleteTableError
+from nas_core.evaluations import CostTable, EvaluationTable
+from nas_core.prediction.encoding import Encoding, totals
+from nas_core.prediction.equivalence import checked, equivalents, function_id, has_equivalents
+from nas_core.prediction.links import Link, LinkName, make_link, normal_scores, possible_links
+from nas_core.prediction.regression import Fitted, Kernel, Regression, cross_validate, regress
+from nas_core.program.problem import Budget, Objective, Pair, Ragged, SelectionProblem, Table
+from nas_core.space import Genotype, SearchSpace
+
+COVERAGE = 0.9  # of every interval
+LEAST_NETWORKS = 3  # fewer cannot be cross-validated
+PAIR_WEIGHTS = (0.0, 0.6)  # rho in k = h + rho h^2
+NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # ridge, as a share of the signal variance
+EXPONENTS = (0.0, 0.3, 1.0)  # p in (Fbar / F)^p
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The metric expected of a network, in the metric's own unit and sign, and its 90 % interval."""
+
+    genotype: Genotype
+    metric: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """One setting of the predictor and how well it predicts networks left out of its fit.
+
+    ``score`` is the R2 on normal scores (1 is perfect), ``spearman`` the rank
+    correlation; ``chosen`` marks the one in use.
+    """
+
+    link: LinkName
+    exponent: float
+    pairs: float
+    ridge: float
+    score: float
+    spearman: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockEffect:
+    """What a block does to the metric in place of the base's block, all else as in the base.
+
+    ``effect`` is metric(with this block) - metric(with the base's block), in
+    the metric's own unit and sign; [low, high] is its 90 % interval.
+    ``num_evaluations`` counts the evaluated networks that hold the block,
+    ``contexts`` the evaluated pairs that differ in nothing but these two blocks.
+    """
+
+    position: int
+    choice: int
+    effect: float
+    low: float
+    high: float
+    base: str
+    contexts: int
+    num_evaluations: int
+    higher_is_better: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTerms:
+    """The predictor as a selection program in link units: maximising it maximises the predicted metric.
+
+    link value = base_score + (sum of scores + sum of pair terms) x (reference / FLOPs)^exponent.
+    One (score, base_score) per resolution; the key is None where the space has one.
+    """
+
+    score: Mapping[int | None, Ragged]
+    base_score: Mapping[int | None, float]
+    pairs: Mapping[Pair, float]
+    exponent: float
+    reference: float | None
+
+    def value(self, genotype: Genotype, flops: float | None = None) -> float:
+        """Link value of one network; ``flops`` is needed where the exponent is not 0."""
+        rows = self.score[genotype.resolution]
+        total = sum(row[choice] for row, choice in zip(rows, genotype.choices, strict=True))
+        taken = set(enumerate(genotype.choices))
+        total += sum(value for (a, b), value in self.pairs.items() if a in taken and b in taken)
+        if self.exponent:
+            assert flops is not None
+            assert self.reference is not None
+            total *= (self.reference / flops) ** self.exponent
+        return self.base_score[genotype.resolution] + total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A fitted predictor. See ``fit``.
+
+    ``quantile`` multiplies a standard deviation into half a 90 % interval; it
+    is taken from the left-out residuals, so that intervals cover what they say.
+    """
+
+    space: SearchSpace
+    base: Genotype
+    table: EvaluationTable
+    link: Link
+    regression: Regression
+    exponent: float
+    flops: CostTable | None
+    reference: float | None
+    quantile: float
+    selection: tuple[Alternative, ...]
+
+    @property
+    def chosen(self) -> Alternative:
+        return next(alternative for alternative in self.selection if alternative.chosen)
+
+    @property
+    def encoding(self) -> Encoding:
+        return self.regression.encoding
+
+    def scale(self, codes_NP: np.ndarray) -> np.ndarray:
+        """(Fbar / F)^p of networks."""
+        return flops_scale(self.flops, self.reference, self.exponent, codes_NP)
+
+    def link_values(self, codes_NP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted link value of networks and the standard deviation of a measurement of it."""
+        mean_N, sd_N = self.regression.predict(self.encoding.one_hot(codes_NP), self.scale(codes_NP))
+        return mean_N, np.sqrt(sd_N**2 + self.regression.variance * self.regression.kernel.noise)
+
+    def predict(self, genotypes: Iterable[Genotype]) -> list[Prediction]:
+        """The metric expected of each network with its 90 % interval."""
+        listed = [checked(self.space, genotype) for genotype in genotypes]
+        if not listed:
+            return []
+        mean_N, sd_N = self.link_values(self.encoding.encode(listed))
+        metric_N, ends_2N = self._metric(mean_N), self._ends(mean_N, sd_N)
+        return [
+            Prediction(genotype=genotype, metric=float(metric), low=float(low), high=float(high))
+            for genotype, metric, low, high in zip(listed, metric_N, *ends_2N, strict=True)
+        ]
+
+    def to_metric(self, link_value: float) -> float:
+        """The metric, in its own unit and sign, of a link value such as a selection's objective."""
+        return float(self._metric(np.array([link_value]))[0])
+
+    def _metric(self, value_N: np.ndarray) -> np.ndarray:
+        return self.table.sign * self.link.inverse(value_N)
+
+    def _ends(self, mean_N: np.ndarray, sd_N: np.ndarray) -> np.ndarray:
+        """Low and high end of the interval, in the metric's own unit and sign."""
+        ends = [self._metric(mean_N - self.quantile * sd_N), self._metric(mean_N + self.quantile * sd_N)]
+        return np.sort(np.stack(ends), axis=0)
+
+    def score_terms(self) -> ScoreTerms:
+        """The scores a selection program maximises; see ``ScoreTerms``."""
+        score_D, pair_DD = self.regression.terms
+        places, origin_D = len(self.space.num_choices), self.regression.origin_D
+        # z = x - origin: the base's entries are subtracted, which keeps one score per block.
+        shifted_P = np.add.reduceat(score_D * origin_D, self.encoding.offsets)
+        ragged = [
+            tuple(score_D[o : o + n] - shifted_P[p])
+            for p, (o, n) in enumerate(zip(self.encoding.offsets, self.encoding.sizes, strict=True))
+        ]
+        pairs = {
+            ((p, i), (q, j)): float(pair_DD[self.encoding.offsets[p] + i, self.encoding.offsets[q] + j])
+            for p, q in itertools.combinations(range(places), 2)
+            for i in range(self.encoding.sizes[p])
+            for j in range(self.encoding.sizes[q])
+        }
+        score: dict[int | None, Ragged] = {}
+        base_score: dict[int | None, float] = {}
+        for index, resolution in enumerate(self.encoding.resolutions or (None,)):
+            column = int(self.encoding.offsets[-1]) + index
+            own = [
+                tuple(
+                    float(value + (pair_DD[column, self.encoding.offsets[p] + c] if resolution else 0.0))
+                    for c, value in enumerate(ragged[p])
+                )
+                for p in range(places)
+            ]
+            score[resolution] = tuple(own)
+            base_score[resolution] = self.regression.mean + (float(ragged[-1][index]) if resolution else 0.0)
+        return ScoreTerms(
+            score=score,
+            base_score=base_score,
+            pairs=pairs if self.regression.kernel.pairs else {},
+            exponent=self.exponent,
+            reference=self.reference if self.exponent else None,
+        )
+
+    def problem(
+        self,
+        costs: Sequence[CostTable] = (),
+        budgets: Sequence[Budget] = (),
+        forbidden: Sequence[Genotype] = (),
+    ) -> SelectionProblem:
+        """The program whose optimum is the best predicted network within the budgets.
+
+        ``costs`` holds a table per resource (and per resolution, where the space
+        has several). An exponent above 0 adds the resource ``flops``.
+        """
+        terms = self.score_terms()
+        tables = []
+        for resolution, score in terms.score.items():
+            mine = {table.resource: table for table in costs if resolution in (None, table.resolution)}
+            if terms.exponent and self.flops is not None:
+                mine.setdefault("flops", self.flops)
+            tables.append(
+                Table(
+                    score=score,
+                    base_score=terms.base_score[resolution],
+                    costs={name: table.block for name, table in mine.items()},
+                    base_costs={name: table.fixed for name, table in mine.items()},
+                    resolution=resolution,
+                )
+            )
+        objective = (
+            Objective(kind="fractional", resource="flops", reference=terms.reference, exponent=terms.exponent)
+            if terms.exponent
+            else Objective()
+        )
+        shared = {
+            "budgets": tuple(budgets),
+            "rules": self.space.rules,
+            "objective": objective,
+            "forbidden": tuple(forbidden),
+            "pairs": terms.pairs,
+            "positions": tuple(position.name for position in self.space.positions),
+        }
+        if len(tables) > 1:
+            return SelectionProblem(resolutions=tuple(tables), **shared)  # type: ignore[arg-type]
+        only = tables[0]
+        return SelectionProblem(
+            score=only.score,
+            base_score=only.base_score,
+            costs=only.costs,
+            base_costs=only.base_costs,
+            **shared,  # type: ignore[arg-type]
+        )
+
+    def effects(self) -> list[BlockEffect]:
+        """The effect of every block in place of the base's, position by position; the base's own blocks at 0."""
+        return [
+            self._effect(position, choice)
+            for position, count in enumerate(self.space.num_choices)
+            for choice in range(count)
+        ]
+
+    def _effect(self, position: int, choice: int) -> BlockEffect:
+        codes_2P = self.encoding.encode([self.base, self.base.swap(position, choice)])
+        x_2D, scale_2 = self.encoding.one_hot(codes_2P), self.scale(codes_2P)
+        value_2, _ = self.regression.predict(x_2D, scale_2)
+        covariance_22 = self.regression.covariance(x_2D, scale_2)
+        sd = float(np.sqrt(max(covariance_22[0, 0] + covariance_22[1, 1] - 2 * covariance_22[0, 1], 0.0)))
+        if choice == self.base.choices[position]:
+            sd = 0.0
+        ends = self.quantile * sd * np.array([0.0, -1.0, 1.0])
+        with_block, low, high = self._metric(value_2[1] + ends) - self._metric(value_2[:1])[0]
+        return BlockEffect(
+            position=position,
+            choice=choice,
+            effect=float(with_block),
+            low=float(min(low, high)),
+            high=float(max(low, high)),
+            base=str(self.base),
+            contexts=self._num_contexts(position, choice),
+            num_evaluations=sum(g.choices[position] == choice for g in self.table.genotypes),
+            higher_is_better=self.table.sign > 0,
+        )
+
+    @cached_property
+    def _evaluated(self) -> frozenset[Genotype]:
+        return frozenset(self.table.genotypes)
+
+    def _num_contexts(self, position: int, choice: int) -> int:
+        base_choice = self.base.choices[position]
+        if choice == base_choice:
+            return sum(genotype.choices[position] == choice for genotype in self.table.genotypes)
+        return sum(
+            genotype.choices[position] == choice and genotype.swap(position, base_choice) in self._evaluated
+            for genotype in self.table.genotypes
+        )
+
+
+def flops_scale(flops: CostTable | None, reference: float | None, exponent: float, codes_NP: np.ndarray) -> np.ndarray:
+    """(Fbar / F)^p per network; ones where p is 0."""
+    if exponent == 0:
+        return np.ones(len(codes_NP))
+    assert flops is not None
+    assert reference is not None
+    return np.asarray((reference / totals(flops, codes_NP)) ** exponent)
+
+
+def mean_flops(flops: CostTable) -> float:
+    """Fbar: the mean FLOPs over all networks of the space, multiply-adds."""
+    return flops.fixed + sum(float(np.mean(row)) for row in flops.block)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Observed:
+    """The evaluated networks, each with its equivalents: what every alternative is fitted to."""
+
+    encoding: Encoding
+    codes_KP: np.ndarray
+    metric_K: np.ndarray
+    copies_K: np.ndarray
+    group_K: np.ndarray
+    first_K: np.ndarray  # True on the rows that were evaluated, False on their equivalents
+
+
+def _observe(space: SearchSpace, table: EvaluationTable, groups: Sequence[str] | None) -> _Observed:
+    encoding = Encoding.of(space)
+    labels = list(groups) if groups is not None else [function_id(space, checked(space, g)) for g in table.genotypes]
+    genotypes, metric, copies, group, first = [], [], [], [], []
+    evaluated = set(table.genotypes)
+    several = has_equivalents(space)
+    for genotype, value, label in zip(table.genotypes, table.metric_K, labels, strict=True):
+        others = [g for g in equivalents(space, genotype)[1:] if g not in evaluated] if several else []
+        for index, copy in enumerate([genotype, *others]):
+            genotypes.append(copy)
+            metric.append(float(value))
+            copies.append(1.0 + len(others))
+            group.append(label)
+            first.append(index == 0)
+    return _Observed(
+        encoding=encoding,
+        codes_KP=encoding.encode(genotypes),
+        metric_K=np.array(metric),
+        copies_K=np.array(copies),
+        group_K=np.unique(np.array(group), return_inverse=True)[1],
+        first_K=np.array(first),
+    )
+
+
+def _prepare(seen: _Observed, exponent: float, base: Genotype, flops: CostTable | None) -> Fitted:
+    reference = mean_flops(flops) if flops is not None else None
+    columns = seen.encoding.num_columns
+    origin_D = seen.encoding.one_hot(seen.encoding.encode([base]))[0] if exponent else np.zeros(columns)
+    return Fitted(
+        encoding=seen.encoding,
+        x_KD=seen.encoding.one_hot(seen.codes_KP),
+        scale_K=flops_scale(flops, reference, exponent, seen.codes_KP),
+        origin_D=origin_D,
+        copies_K=seen.copies_K,
+        group_K=seen.group_K,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """One alternative, fitted and cross-validated."""
+
+    alternative: Alternative
+    link: Link
+    regression: Regression
+    z_K: np.ndarray  # left-out residuals in standard deviations, of the evaluated rows
+
+
+def _score(seen: _Observed, left_out_K: np.ndarray, link: Link, rank_link: Link) -> tuple[float, float]:
+    """R2 on normal scores and Spearman of left-out predictions."""
+    keep = seen.first_K
+    truth = rank_link.forward(seen.metric_K[keep])
+    guess = rank_link.forward(link.inverse(left_out_K[keep]))
+    spread = float(((truth - truth.mean()) ** 2).sum())
+    if spread == 0:
+        return 0.0, 0.0
+    ranks = np.stack([normal_scores(truth), normal_scores(left_out_K[keep])])
+    spearman = float(np.corrcoef(ranks)[0, 1]) if np.ptp(ranks[1]) > 0 else 0.0
+    return 1 - float(((truth - guess) ** 2).sum()) / spread, spearman
+
+
+def _try(seen: _Observed, data: Fitted, link: Link, rank_link: Link, kernel: Kernel, exponent: float) -> _Trial:
+    value_K = link.forward(seen.metric_K)
+    model = regress(data, value_K, kernel)
+    left_out_K, sd_K = cross_validate(model, data, value_K)
+    score, spearman = _score(seen, left_out_K, link, rank_link)
+    alternative = Alternative(
+        link=link.name, exponent=exponent, pairs=kernel.pairs, ridge=kernel.noise, score=score, spearman=spearman
+    )
+    z_K = ((value_K - left_out_K) / sd_K)[seen.first_K]
+    return _Trial(alternative=alternative, link=link, regression=model, z_K=z_K)
+
+
+def _quantile(z_K: np.ndarray) -> float:
+    """Half-width of the interval in standard deviations: the conformal quantile of left-out residuals.
+
+    With fewer networks than the quantile needs, the normal one where it is larger.
+    """
+    count = len(z_K)
+    level = np.ceil((count + 1) * COVERAGE) / count
+    measured = float(np.quantile(np.abs(z_K), min(level, 1.0), method="higher"))
+    return measured if level <= 1 else max(measured, float(ndtri((1 + COVERAGE) / 2)))
+
+
+def _exponents(config: PredictConfig, flops: CostTable | None, space: SearchSpace) -> tuple[float, ...]:
+    if config.flops_exponent == "auto":
+        return EXPONENTS if flops is not None and len(space.resolutions) == 1 else (0.0,)
+    exponent = float(config.flops_exponent)
+    if not 0 <= exponent <= 1:
+        raise ConfigError("predict.flops_exponent", exponent, "auto or a number from 0 to 1")
+    if exponent and (flops is None or len(space.resolutions) > 1):
+        found = f"{exponent:g} without FLOPs" if flops is None else f"{exponent:g} in a space of several resolutions"
+        raise ConfigError("predict.flops_exponent", found, "0 or auto", "Profile the resource flops first.")
+    return (exponent,)
+
+
+def _kernels(config: PredictConfig, exponent: float) -> list[Kernel]:
+    wanted = {"auto": PAIR_WEIGHTS, True: PAIR_WEIGHTS[1:], False: (0.0,)}[config.pairs]
+    return [
+        Kernel(pairs=pairs, noise=noise)
+        for pairs in wanted
+        # A ratio of pairwise sums has no exact program, so pairs go with exponent 0 unless both are asked for.
+        if not (pairs and exponent and config.pairs == "auto")
+        for noise in NOISES
+    ]
+
+
+def fit(
+    space: SearchSpace,
+    table: EvaluationTable,
+    config: PredictConfig,
+    *,
+    base: Genotype,
+    flops: CostTable | None = None,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Predictor:
+    """The predictor fitted to the evaluated networks; settings left on ``auto`` are cross-validated.
+
+    ``groups`` labels the networks of ``table``: those with one label are never
+    split by cross-validation (default: what they compute). ``flops`` allows the
+    FLOPs exponent. The fit is deterministic; ``seed`` is kept for callers that pass one to every step.
+
+    Raises:
+        IncompleteTableError: with fewer than LEAST_NETWORKS networks.
+        ConfigError: for a link or exponent that this metric or these costs do not allow.
+    """
+    if len(table) < LEAST_NETWORKS:
+        raise IncompleteTableError("evaluations", f"{len(table)} networks", f"{LEAST_NETWORKS} at least to fit")
+    seen = _observe(space, table, groups)
+    names = possible_links(seen.metric_K) if config.link == "auto" else (config.link,)
+    rank_link = make_link("rank", seen.metric_K)
+    trials = []
+    for exponent in _exponents(config, flops, space):
+        data = _prepare(seen, exponent, base, flops)
+        for name in names:
+            link = make_link(name, seen.metric_K)
+            trials += [_try(seen, data, link, rank_link, kernel, exponent) for kernel in _kernels(config, exponent)]
+    best = max(range(len(trials)), key=lambda index: trials[index].alternative.score)
+    return Predictor(
+        space=space,
+        base=base,
+        table=table,
+        link=trials[best].link,
+        regression=trials[best].regression,
+        exponent=trials[best].alternative.exponent,
+        flops=flops,
+        reference=mean_flops(flops) if flops is not None else None,
+        quantile=_quantile(trials[best].z_K),
+        selection=tuple(replace(t.alternative, chosen=index == best) for index, t in enumerate(trials)),
+    )
