@@ -1,0 +1,115 @@
+"""Solves one table's additive program: relaxation, then the core search, then CP-SAT where the core is too large."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas_core.program import core, cpsat
+from nas_core.program.linear import Ints, LinearProgram
+from nas_core.program.relaxation import Relaxation, relax
+from nas_core.program.result import Status
+
+Choices = tuple[int, ...]
+# How to order and refuse networks exactly: a key that is larger for better ones, None for a network that is not allowed.
+Judge = Callable[[Choices], object | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apart:
+    """Networks must differ from ``choices`` in at least ``distance`` positions."""
+
+    choices: Choices
+    distance: int
+
+    def allows(self, choices: Sequence[int]) -> bool:
+        return sum(a != b for a, b in zip(self.choices, choices, strict=True)) >= self.distance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """What a solve may spend. ``deadline`` is a ``time.monotonic()``."""
+
+    deadline: float
+    workers: int = 1
+    seed: int = 0
+
+    @classmethod
+    def seconds(cls, limit_s: float, workers: int = 1, seed: int = 0) -> "Effort":
+        return cls(deadline=time.monotonic() + limit_s, workers=workers, seed=seed)
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self.deadline - time.monotonic())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The best network of one table. ``bound``: no network of the program has a higher (linear) value."""
+
+    status: Status
+    choices: Choices | None
+    bound: float  # in the objective's unit
+    route: str
+
+
+INFEASIBLE = Answer(status=Status.INFEASIBLE, choices=None, bound=-np.inf, route="relaxation")
+
+
+def best(
+    lp: LinearProgram, judge: Judge, apart: Sequence[Apart], effort: Effort, relaxation: Relaxation | None = None
+) -> Answer:
+    """The network with the highest value that ``judge`` allows.
+
+    ``judge`` may order networks more exactly than the float value of the
+    program does, and may refuse what only exact arithmetic can refuse. It must
+    agree with the program's value up to the relaxation's ``error``.
+    """
+    relaxation = relax(lp) if relaxation is None else relaxation
+    if relaxation is None:
+        return cpsat.prove_infeasible(lp, apart, effort)
+    try:
+        return _by_core(lp, relaxation, judge, apart, effort)
+    except core.CoreTooLargeError:
+        return cpsat.best(lp, relaxation, judge, apart, effort)
+
+
+def _by_core(lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart], effort: Effort) -> Answer:
+    deadline = time.monotonic() + 0.5 * effort.left_s
+    for level in core.levels(lp, relaxation, deadline=deadline):
+        for columns_SG in _near_ties(level, relaxation.error):
+            choices = _best_allowed(lp, columns_SG, judge, apart)
+            if choices is not None:
+                bound = lp.value_of(columns_SG[0]) + relaxation.error
+                return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="core search")
+    return Answer(status=Status.INFEASIBLE, choices=None, bound=-np.inf, route="core search")
+
+
+def _near_ties(level: core.Level, error: float) -> Iterator[Ints]:
+    """The networks of a level in runs whose order the floats cannot tell; the last run only if it is complete."""
+    loss_S = level.loss_S
+    if not len(loss_S):
+        return
+    breaks = np.flatnonzero(np.diff(loss_S) > 2 * error) + 1
+    edges = [0, *breaks.tolist(), len(loss_S)]
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        # A run that reaches the level's end may go on beyond; one that fills the whole level is a tie
+        is_complete = level.is_everything or loss_S[high - 1] + 2 * error < level.complete_to or high - low >= core.KEEP
+        if is_complete:
+            yield level.columns_SG[low:high]
+
+
+def _best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Sequence[Apart]) -> Choices | None:
+    """The best of some networks: highest key, then lexicographically first."""
+    allowed = []
+    for columns_G in columns_SG:
+        choices = lp.columns.choices(columns_G)
+        if all(other.allows(choices) for other in apart):
+            key = judge(choices)
+            if key is not None:
+                allowed.append((key, choices))
+    if not allowed:
+        return None
+    top = max(key for key, _ in allowed)  # type: ignore[type-var]  # keys of one judge are comparable
+    return min(choices for key, choices in allowed if key == top)

@@ -1,0 +1,166 @@
+"""Solves one table's program with a quotient for its objective, exactly.
+
+Maximise q(x) = N(x) / F(x)^p, with N linear (and pair terms), F > 0 a resource's total and 0 <= p <= 1.
+MathNAS Eq. 6 is base - q'(x) Fbar^p with N = -(summed losses); the ratio of two totals is p = 1.
+
+With q* the best value known, a better network has N - q* F^p > 0. On an
+interval of F, the curved term has a linear upper bound: its chord where
+q* >= 0 (then -q* F^p is convex), a tangent where q* < 0 (then it is concave). If the linear
+program with that bound has no positive value, the interval holds nothing better.
+Else its network either improves q*, or splits the interval at its own F, where
+both bounds are tight. For p = 1 the bound is exact, nothing is ever split, and this is
+Dinkelbach's method. The printed Charnes-Cooper form (Eq. 10-11) is not linear and not used.
+
+q* is compared as exact fractions, and lambda reaches the linear program as floats whose
+rounding is covered by its relaxation's ``error``: no coefficient can overflow.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nas_core.program.additive import Answer, Choices, Judge
+from nas_core.program.linear import Floats, Ints, LinearProgram
+from nas_core.program.result import Status
+
+MAX_INTERVALS = 10_000
+Maximise = Callable[[LinearProgram, Judge], Answer]  # of the program's linear value (and pair terms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quotient:
+    """N = ``offset`` + the program's linear value (and pairs); F = ``base`` + ``divisor_C`` . x; exponent p.
+
+    ``divisor_int_C`` is ``divisor_C`` in integers, ``scale`` integer units per unit of F.
+    """
+
+    offset: float
+    base: float
+    divisor_C: Floats
+    divisor_int_C: Ints
+    scale: float
+    exponent: float
+
+    def divisor(self, integer: int) -> float:
+        """F of a network whose integer total is ``integer``."""
+        return self.base + integer / self.scale
+
+
+@dataclass(frozen=True)
+class _Interval:
+    low: int
+    high: int
+
+
+def best(
+    lp: LinearProgram, quotient: Quotient, judge: Judge, q_of: Callable[[Choices], float], maximise: Maximise
+) -> Answer:
+    """The network with the highest quotient. ``judge`` orders by the exact quotient, ``q_of`` gives it as a float.
+
+    The answer's bound is of q.
+    """
+    starts = lp.starts_G1[:-1]
+    everything = _Interval(
+        int(np.minimum.reduceat(quotient.divisor_int_C, starts).sum()),
+        int(np.maximum.reduceat(quotient.divisor_int_C, starts).sum()),
+    )
+    answer = maximise(lp, judge)  # q* = 0
+    if answer.choices is None:
+        return answer
+    search = _Search(lp, quotient, judge, q_of, maximise)
+    search.improve(answer)
+    return search.run([everything])
+
+
+class _Search:
+    def __init__(
+        self,
+        lp: LinearProgram,
+        quotient: Quotient,
+        judge: Judge,
+        q_of: Callable[[Choices], float],
+        maximise: Maximise,
+    ) -> None:
+        self.lp, self.quotient, self.judge, self.q_of, self.maximise = lp, quotient, judge, q_of, maximise
+        self.choices: Choices | None = None
+        self.key: object = None
+        self.q = -math.inf
+        self.route = ""
+
+    def improve(self, answer: Answer) -> bool:
+        """Whether the answer's network is better than the best so far, which it then becomes."""
+        assert answer.choices is not None, "the caller looks"
+        key = self.judge(answer.choices)
+        if self.choices is not None and not key > self.key:  # type: ignore[operator]  # keys of one judge compare
+            return False
+        self.choices, self.key, self.q = answer.choices, key, self.q_of(answer.choices)
+        self.route = f"parametric, {answer.route}"
+        return True
+
+    def run(self, intervals: list[_Interval]) -> Answer:
+        excess = 0.0
+        for _ in range(MAX_INTERVALS):
+            if not intervals:
+                break
+            interval = intervals.pop()
+            lp, constant = self._bounded(interval)
+            answer = self.maximise(lp, self.judge)
+            if answer.status is Status.INFEASIBLE:
+                continue
+            least_power = self.quotient.divisor(interval.low) ** self.quotient.exponent
+            if answer.choices is None or answer.status is not Status.OPTIMAL:  # out of time
+                excess = max(excess, (answer.bound + constant) / least_power)
+                if answer.choices is not None:
+                    self.improve(answer)
+                continue
+            if self.improve(answer):
+                intervals.append(interval)
+            elif self.quotient.exponent < 1 and answer.bound + constant > self._error(constant):
+                intervals += self._split(interval, answer.choices)
+        if intervals:
+            excess = math.inf
+        status = Status.OPTIMAL if excess == 0.0 else Status.FEASIBLE
+        return Answer(status=status, choices=self.choices, bound=self.q + excess, route=self.route)
+
+    def _error(self, constant: float) -> float:
+        return 1e-11 * (abs(constant) + float(np.abs(self.lp.value_C).max()) * self.lp.num_groups)
+
+    def _bounded(self, interval: _Interval) -> tuple[LinearProgram, float]:
+        """The program of the linear upper bound of N - q* F^p over an interval, and the constant it leaves out."""
+        quotient, q = self.quotient, self.q
+        low, high = quotient.divisor(interval.low), quotient.divisor(interval.high)
+        if quotient.exponent == 1:
+            slope, at = 1.0, 0.0
+        elif q >= 0 and high > low:
+            slope = (high**quotient.exponent - low**quotient.exponent) / (high - low)
+            at = low**quotient.exponent - slope * low
+        else:
+            middle = (low + high) / 2
+            slope = quotient.exponent * middle ** (quotient.exponent - 1)
+            at = middle**quotient.exponent - slope * middle
+        constant = quotient.offset - q * (slope * quotient.base + at)
+        lp = replace(self.lp, value_C=self.lp.value_C - q * slope * quotient.divisor_C)
+        return (lp if quotient.exponent == 1 else self._within(lp, interval)), constant
+
+    def _within(self, lp: LinearProgram, interval: _Interval) -> LinearProgram:
+        rows = np.stack([self.quotient.divisor_int_C, -self.quotient.divisor_int_C])
+        return replace(
+            lp,
+            rows_KC=np.concatenate([lp.rows_KC, rows]),
+            limits_K=np.concatenate([lp.limits_K, [interval.high, -interval.low]]),
+        )
+
+    def _split(self, interval: _Interval, choices: Choices) -> list[_Interval]:
+        """Two parts that meet at the network's F, or at the middle where that is an end already."""
+        columns = self.lp.columns
+        at = sum(
+            int(self.quotient.divisor_int_C[columns.column((positions[0], choices[positions[0]]))])  # type: ignore[index]  # it is taken
+            for positions in columns.groups
+        )
+        if interval.low == interval.high:
+            return []  # the bound is exact here, so this is rounding
+        if not interval.low < at < interval.high or self.q < 0:
+            at = (interval.low + interval.high) // 2
+        return [_Interval(interval.low, at), _Interval(at + 1, interval.high)]

@@ -1,0 +1,169 @@
+"""Limits as people write them: ``latency_ms <= 12 ms``, ``flops = 60%``, ``flops = 2 .. 3 M``.
+
+Grammar::
+
+    limit  := RESOURCE "<=" AMOUNT | RESOURCE ">=" AMOUNT | RESOURCE "=" AMOUNT | RESOURCE "=" AMOUNT ".." AMOUNT
+    AMOUNT := NUMBER ["%" | UNIT]
+
+``=`` with one amount is a budget: at most. A percentage is of the base
+network's cost. A unit is converted to the resource's own, which the end of its
+name states (``latency_ms``, ``energy_mj``, ``weight_bytes``); a resource without such
+an ending is a count, with K, M, G (or B) and T. ``latency`` finds ``latency_ms``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from nas_core.errors import ConfigError
+from nas_core.program.problem import Budget
+
+_SI = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 10**3), "": Fraction(1)}
+# Ending of a resource's name -> (unit it is in, what every unit of that quantity is worth).
+_TIME = {**{f"{prefix}s": worth for prefix, worth in _SI.items()}, "µs": _SI["u"]}
+_ENERGY = {**{f"{prefix}J": worth for prefix, worth in _SI.items()}, "µJ": _SI["u"], "kJ": Fraction(1000)}
+_BYTES = {
+    "B": Fraction(1),
+    **{f"{prefix}B": Fraction(1000**power) for power, prefix in enumerate("kMGT", start=1)},
+    "KB": Fraction(1000),
+    **{f"{prefix}iB": Fraction(1024**power) for power, prefix in enumerate("KMGT", start=1)},
+}
+_COUNT = {"": Fraction(1), "K": Fraction(10**3), "k": Fraction(10**3), "M": Fraction(10**6)}
+_COUNT |= {"G": Fraction(10**9), "B": Fraction(10**9), "T": Fraction(10**12)}
+_ENDINGS: dict[str, tuple[str, dict[str, Fraction]]] = {
+    **{unit: (unit, _TIME) for unit in ("ns", "us", "ms", "s")},
+    **{unit.lower(): (unit, _ENERGY) for unit in ("nJ", "uJ", "mJ", "J")},
+    "bytes": ("B", _BYTES),
+    "kb": ("kB", _BYTES),
+    "mb": ("MB", _BYTES),
+    "gb": ("GB", _BYTES),
+    "mib": ("MiB", _BYTES),
+    "mflops": ("M", _COUNT),
+    "gflops": ("G", _COUNT),
+}
+_LIMIT = re.compile(r"\s*(?P<resource>[A-Za-z_][\w.]*)\s*(?P<sign><=|>=|==|=|≤|≥)\s*(?P<amounts>.+?)\s*")
+_AMOUNT = re.compile(r"(?P<number>[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>%|[A-Za-zµ]*)")
+_EXPECTED = "RESOURCE<=AMOUNT, RESOURCE>=AMOUNT, RESOURCE=AMOUNT or RESOURCE=LOW .. HIGH, such as latency_ms<=12 ms or flops=60%"
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A number with the unit the user wrote: a unit's symbol, ``%``, or nothing."""
+
+    number: Fraction
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{float(self.number):g}{'' if self.unit in ('', '%') else ' '}{self.unit}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParsedLimit:
+    """A limit before it knows the problem's resources and its base network."""
+
+    resource: str
+    at_most: Amount | None = None
+    at_least: Amount | None = None
+    text: str
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether a percentage of the base network is in it."""
+        return any(amount is not None and amount.unit == "%" for amount in (self.at_most, self.at_least))
+
+    def resolve(self, base_costs: Mapping[str, float] | None = None, *, resources: Iterable[str] = ()) -> Budget:
+        """The limit in the resource's own unit.
+
+        Args:
+            base_costs: total cost of the base network per resource; percentages are of it.
+            resources: the problem's resources, where they are more than those of ``base_costs``.
+
+        Raises:
+            ConfigError: for an unknown resource or unit, or a percentage without a base network.
+        """
+        known = {*resources, *(base_costs or {})}
+        name = _resource_named(self.resource, known, self.text)
+        base = None if base_costs is None else base_costs.get(name)
+        upper = None if self.at_most is None else _in_own_unit(self.at_most, name, base, self.text)
+        lower = None if self.at_least is None else _in_own_unit(self.at_least, name, base, self.text)
+        return Budget(resource=name, at_most=upper, at_least=lower)
+
+
+def parse_limit(text: str) -> ParsedLimit:
+    """The limit written as ``text``; see the module for the grammar.
+
+    Raises:
+        ConfigError: if the text is not a limit.
+    """
+    match = _LIMIT.fullmatch(text)
+    if match is None:
+        raise ConfigError("limit", repr(text), _EXPECTED)
+    resource, sign = match["resource"], match["sign"]
+    amounts = [_amount(part.strip(), text) for part in match["amounts"].split("..")]
+    if len(amounts) > 2 or (len(amounts) == 2 and sign not in ("=", "==")):
+        raise ConfigError("limit", repr(text), _EXPECTED)
+    if len(amounts) == 2:
+        low, high = amounts
+        low = Amount(low.number, low.unit or high.unit)  # "2 .. 3 M" is two to three million
+        return ParsedLimit(resource=resource, at_least=low, at_most=high, text=text)
+    if sign == "==":
+        return ParsedLimit(resource=resource, at_least=amounts[0], at_most=amounts[0], text=text)
+    if sign in (">=", "≥"):
+        return ParsedLimit(resource=resource, at_least=amounts[0], text=text)
+    return ParsedLimit(resource=resource, at_most=amounts[0], text=text)
+
+
+def format_amount(resource: str, value: float, *, sign: bool = False) -> str:
+    """A total or a difference for people: ``12.3 ms``, ``+0.4 M params``."""
+    ending = _ending(resource)
+    plus = "+" if sign and value > 0 else ""
+    if ending is not None and ending[1] is not _COUNT:
+        return f"{plus}{value:.6g} {ending[0]}"
+    worth = value * float(_COUNT[ending[0]]) if ending else value
+    for symbol in ("T", "G", "M", "K"):
+        if abs(worth) >= float(_COUNT[symbol]) / 10:  # 0.4 M rather than 400 K
+            return f"{plus}{worth / float(_COUNT[symbol]):.6g} {symbol} {_noun(resource)}"
+    return f"{plus}{worth:.6g} {_noun(resource)}"
+
+
+def _noun(resource: str) -> str:
+    return resource.removesuffix("_mflops").removesuffix("_gflops").removeprefix("num_")
+
+
+def _ending(resource: str) -> tuple[str, dict[str, Fraction]] | None:
+    head, _, tail = resource.rpartition("_")
+    return _ENDINGS.get(tail.lower()) if head or tail.lower() in ("mflops", "gflops") else None
+
+
+def _amount(text: str, limit: str) -> Amount:
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"limit {limit!r}", repr(text), "a number with an optional unit or %, such as 12 ms, 5 M, 60%"
+        )
+    return Amount(Fraction(match["number"].replace("_", "")), match["unit"])
+
+
+def _resource_named(name: str, known: Iterable[str], text: str) -> str:
+    names = sorted(known)
+    if name in names:
+        return name
+    loose = [other for other in names if other.rpartition("_")[0] == name and _ending(other) is not None]
+    if len(loose) == 1:
+        return loose[0]
+    raise ConfigError(f"limit {text!r}", repr(name), f"a resource of the problem: {', '.join(names) or 'it has none'}")
+
+
+def _in_own_unit(amount: Amount, resource: str, base: float | None, text: str) -> float:
+    if amount.unit == "%":
+        if base is None:
+            raise ConfigError(f"limit {text!r}", "a percentage", "an amount", "There is no base network to take it of.")
+        return float(amount.number / 100 * Fraction(str(float(base))))
+    own, worths = _ending(resource) or ("", _COUNT)
+    unit = amount.unit or own
+    if unit not in worths:
+        raise ConfigError(
+            f"limit {text!r}", f"unit {amount.unit!r}", f"a unit of {resource}: {', '.join(filter(None, worths))} or %"
+        )
+    return float(amount.number * worths[unit] / worths[own])

@@ -1,0 +1,348 @@
+"""The selection program as plain data: scores and costs per block, limits, rules, an objective.
+
+One network takes one block per position; the program asks for the allowed
+network with the highest objective value. Nothing here knows a solver.
+
+``SelectionProblem.from_dict`` documents the JSON form of a stored problem.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+
+from nas_core.errors import ConfigError, IncompleteTableError
+from nas_core.space import BlockId, Genotype, Rule
+
+Ragged = tuple[tuple[float, ...], ...]  # one number per block: [M][n_i]
+Pair = tuple[BlockId, BlockId]
+ObjectiveKind = Literal["additive", "fractional", "ratio"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """A bound on the total of one resource, inclusive, in the resource's own unit."""
+
+    resource: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def __post_init__(self) -> None:
+        where = f"budget on {self.resource}"
+        if self.at_most is None and self.at_least is None:
+            raise ConfigError(where, "no bound", "at_most, at_least or both")
+        for bound in (self.at_most, self.at_least):
+            if bound is not None and not math.isfinite(bound):
+                raise ConfigError(where, bound, "a finite number")
+        if self.at_most is not None and self.at_least is not None and self.at_least > self.at_most:
+            raise ConfigError(where, f"at_least {self.at_least} > at_most {self.at_most}", "at_least <= at_most")
+
+    def sides(self) -> tuple["Budget", ...]:
+        """This budget as one-sided budgets, upper side first."""
+        upper = () if self.at_most is None else (Budget(resource=self.resource, at_most=self.at_most),)
+        lower = () if self.at_least is None else (Budget(resource=self.resource, at_least=self.at_least),)
+        return upper + lower
+
+    def __str__(self) -> str:
+        parts = [] if self.at_most is None else [f"{self.resource} <= {self.at_most:g}"]
+        return " and ".join(parts + ([] if self.at_least is None else [f"{self.resource} >= {self.at_least:g}"]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """What is maximised. S = summed scores and pair terms, F = total of ``resource``, base constants apart.
+
+    ``additive``: base_score + S.
+    ``fractional``: base_score + S * (reference / F)^exponent, MathNAS Eq. 6 with S = -(summed losses)
+    and ``reference`` = Fbar; exponent 0 is additive, 1 is the paper's.
+    ``ratio``: (base_score + S) / F, such as metric per millisecond.
+    """
+
+    kind: ObjectiveKind = "additive"
+    resource: str | None = None
+    reference: float | None = None
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ObjectiveKind):
+            raise ConfigError("objective.kind", repr(self.kind), f"one of {', '.join(get_args(ObjectiveKind))}")
+        if self.kind != "additive" and self.resource is None:
+            raise ConfigError("objective.resource", None, f"the resource that the {self.kind} objective divides by")
+        if self.kind == "fractional" and not (self.reference is not None and 0 < self.reference < math.inf):
+            raise ConfigError("objective.reference", self.reference, "a positive number (Fbar of MathNAS Eq. 6)")
+        if not 0 <= self.exponent <= 1:
+            raise ConfigError("objective.exponent", self.exponent, "a number in [0, 1]")
+
+    @property
+    def is_additive(self) -> bool:
+        return self.kind == "additive" or (self.kind == "fractional" and self.exponent == 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Scores and costs of every block at one input resolution.
+
+    ``score`` is [M][n_i], higher is better; every resource of ``costs`` has the
+    same shape. A network's totals are the base constants plus the entries of its blocks.
+    ``resolution`` is in pixels, and None where the problem has one resolution.
+    """
+
+    score: Ragged
+    costs: Mapping[str, Ragged] = field(default_factory=dict)
+    base_score: float = 0.0
+    base_costs: Mapping[str, float] = field(default_factory=dict)
+    resolution: int | None = None
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__  # the one place where a table is normalised
+        set_(self, "score", _ragged(self.score, "score"))
+        set_(self, "costs", {name: _ragged(rows, f"costs.{name}") for name, rows in self.costs.items()})
+        set_(self, "base_score", _finite(self.base_score, "base_score"))
+        set_(self, "base_costs", {name: _finite(x, f"base_costs.{name}") for name, x in self.base_costs.items()})
+        for name, rows in self.costs.items():
+            if tuple(map(len, rows)) != self.num_choices:
+                found = f"choices per position {tuple(map(len, rows))}"
+                raise ConfigError(f"costs.{name}", found, f"the score's {self.num_choices}")
+        for name in self.base_costs:
+            if name not in self.costs:
+                raise ConfigError(f"base_costs.{name}", "no such resource", f"one of {sorted(self.costs)}")
+
+    @cached_property
+    def num_choices(self) -> tuple[int, ...]:
+        """n_i for every position."""
+        return tuple(map(len, self.score))
+
+    def as_dict(self) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "score": [list(row) for row in self.score],
+            "base_score": self.base_score,
+            "costs": {name: [list(row) for row in rows] for name, rows in self.costs.items()},
+            "base_costs": dict(self.base_costs),
+        }
+        return data if self.resolution is None else {"resolution": self.resolution, **data}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionProblem:
+    """What the solver is given.
+
+    Either ``score``, ``base_score``, ``costs`` and ``base_costs`` describe the
+    one table, or ``resolutions`` holds one table per input resolution, of which
+    the solver chooses one as well.
+
+    Args:
+        score: [M][n_i], higher is better.
+        base_score: a constant added to the summed scores.
+        costs: resource -> [M][n_i], in the resource's own unit.
+        base_costs: resource -> a constant added to its total (stem, head, base network).
+        budgets: bounds on totals; several on one resource hold together.
+        rules: linear rules between choices.
+        objective: what is maximised.
+        forbidden: whole networks that are excluded; one without a resolution is excluded at all of them.
+        resolutions: the tables of the outer choice, each with its own ``resolution``.
+        pairs: ((p, c), (q, d)) -> what taking both adds to the summed scores.
+        positions: names of the positions, for people; empty or one each.
+
+    Raises:
+        ConfigError: for shapes that disagree, unknown resources or blocks, a total that may be <= 0 in a ratio.
+        IncompleteTableError: for a score or cost that is not a finite number.
+    """
+
+    score: Ragged = ()
+    base_score: float = 0.0
+    costs: Mapping[str, Ragged] = field(default_factory=dict)
+    base_costs: Mapping[str, float] = field(default_factory=dict)
+    budgets: tuple[Budget, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    objective: Objective = field(default_factory=Objective)
+    forbidden: tuple[Genotype, ...] = ()
+    resolutions: tuple[Table, ...] = ()
+    pairs: Mapping[Pair, float] = field(default_factory=dict)
+    positions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__  # the one place where a problem is normalised
+        forbidden = cast(Iterable[Genotype | Sequence[int]], self.forbidden)
+        set_(self, "forbidden", tuple(_genotype(item) for item in forbidden))
+        set_(self, "pairs", _pairs(self.pairs))
+        set_(self, "budgets", tuple(self.budgets))
+        set_(self, "rules", tuple(self.rules))
+        if bool(self.score) == bool(self.resolutions):
+            found = "both" if self.score else "neither"
+            raise ConfigError("problem", f"{found} of score and resolutions", "exactly one of them")
+        self._check_tables()
+        self._check_names()
+        for rule in self.rules:
+            self._check_rule(rule)
+        for genotype in self.forbidden:
+            if len(genotype.choices) != self.num_positions:
+                raise ConfigError("forbidden", str(genotype), f"{self.num_positions} choices")
+
+    def _check_tables(self) -> None:
+        tables = self.tables
+        if not tables[0].score or not all(tables[0].score):
+            raise ConfigError("score", "a position without blocks", "one block at least per position")
+        labels = [table.resolution for table in tables]
+        if self.resolutions and (None in labels or len(set(labels)) != len(labels)):
+            raise ConfigError("resolutions", labels, "distinct sizes in pixels")
+        for table in tables[1:]:
+            if table.num_choices != tables[0].num_choices or set(table.costs) != set(tables[0].costs):
+                raise ConfigError(
+                    f"resolutions {table.resolution}",
+                    f"choices {table.num_choices}, costs {sorted(table.costs)}",
+                    f"those of the first table: {tables[0].num_choices}, {sorted(tables[0].costs)}",
+                )
+
+    def _check_names(self) -> None:
+        for where, name in [*(("budgets", b.resource) for b in self.budgets), ("objective", self.objective.resource)]:
+            if name is not None and name not in self.resources:
+                raise ConfigError(
+                    where, repr(name), f"a resource of the problem: {', '.join(self.resources) or 'none'}"
+                )
+        if self.positions and len(self.positions) != self.num_positions:
+            raise ConfigError("positions", f"{len(self.positions)} names", f"{self.num_positions}, one per position")
+        if not self.objective.is_additive:
+            for table in self.tables:
+                least = _least_total(table, cast(str, self.objective.resource))
+                if least <= 0:
+                    expected = "a total above zero in every network, since the objective divides by it"
+                    raise ConfigError(f"costs.{self.objective.resource}", f"least total {least:g}", expected)
+        for first, second in self.pairs:
+            for block in (first, second):
+                self._check_block(block, "pairs")
+            if first[0] == second[0]:
+                raise ConfigError("pairs", (first, second), "blocks of two different positions")
+
+    def _check_block(self, block: BlockId, where: str) -> None:
+        position, choice = block
+        if not (0 <= position < self.num_positions and 0 <= choice < self.num_choices[position]):
+            raise ConfigError(where, block, f"a block (position, choice) of a problem with choices {self.num_choices}")
+
+    def _check_rule(self, rule: Rule) -> None:
+        for block in rule.blocks:
+            self._check_block(block, f"rule {rule.kind}")
+        if any(not 0 <= position < self.num_positions for position in rule.positions):
+            raise ConfigError(f"rule {rule.kind}", rule.positions, f"positions 0 to {self.num_positions - 1}")
+        if rule.kind == "implies" and not rule.blocks:
+            raise ConfigError("rule implies", "no blocks", "the block that implies, then the blocks it needs")
+
+    @cached_property
+    def tables(self) -> tuple[Table, ...]:
+        """One table per resolution; a single one without a label where there is no outer choice."""
+        if self.resolutions:
+            return self.resolutions
+        table = Table(score=self.score, base_score=self.base_score, costs=self.costs, base_costs=self.base_costs)
+        return (table,)
+
+    def table(self, resolution: int | None) -> Table:
+        """The table of one resolution; KeyError if there is none."""
+        return {table.resolution: table for table in self.tables}[resolution]
+
+    @property
+    def num_choices(self) -> tuple[int, ...]:
+        return self.tables[0].num_choices
+
+    @property
+    def num_positions(self) -> int:
+        return len(self.num_choices)
+
+    @property
+    def num_networks(self) -> int:
+        """prod n_i times the number of resolutions, limits and rules not applied."""
+        return math.prod(self.num_choices) * len(self.tables)
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        return tuple(self.tables[0].costs)
+
+    def with_budgets(self, budgets: Iterable[Budget]) -> "SelectionProblem":
+        """This problem under other limits."""
+        return replace(self, budgets=tuple(budgets))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form that ``from_dict`` reads."""
+        tables = (
+            {"resolutions": [table.as_dict() for table in self.resolutions]}
+            if self.resolutions
+            else self.tables[0].as_dict()
+        )
+        return {
+            **tables,
+            "budgets": [
+                _without_none(resource=b.resource, at_most=b.at_most, at_least=b.at_least) for b in self.budgets
+            ],
+            "rules": [rule.as_dict() for rule in self.rules],
+            "objective": _without_none(
+                kind=self.objective.kind,
+                resource=self.objective.resource,
+                reference=self.objective.reference,
+                exponent=self.objective.exponent,
+            ),
+            "forbidden": [str(genotype) for genotype in self.forbidden],
+            "pairs": [{"blocks": [list(a), list(b)], "value": value} for (a, b), value in self.pairs.items()],
+            "positions": list(self.positions),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "SelectionProblem":
+        """A problem stored as JSON. Keys, all but ``score`` (or ``resolutions``) optional:
+
+        ``score``: [M][n_i] numbers, higher is better. ``base_score``: number.
+        ``costs``: {resource: [M][n_i] numbers}. ``base_costs``: {resource: number}.
+        ``resolutions``: instead of the four above, a list of objects with the
+        same four and ``resolution`` in pixels.
+        ``budgets``: list of {"resource", "at_most", "at_least"} or of strings
+        such as "latency_ms <= 12 ms"; a percentage is of the network ``base``.
+        ``base``: genotype such as "0-0-1", needed by percentages only.
+        ``rules``: list of {"kind": forbid | require | implies | at_most | equal,
+        "blocks": [[position, choice], ...], "count", "positions"}.
+        ``objective``: {"kind": additive | fractional | ratio, "resource", "reference", "exponent"}.
+        ``forbidden``: list of genotypes. ``pairs``: list of
+        {"blocks": [[p, c], [q, d]], "value"}. ``positions``: list of M names.
+
+        Raises:
+            NasError: says which key, what it holds and what it may hold.
+        """
+        from nas_core.program import stored  # the reader needs this module, and limits.py
+
+        return stored.read_problem(data)
+
+
+def _without_none(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _finite(value: float, where: str) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise IncompleteTableError(where, number, "a finite number")
+    return number
+
+
+def _ragged(rows: Sequence[Sequence[float]], where: str) -> Ragged:
+    table = tuple(tuple(map(float, row)) for row in rows)
+    for position, row in enumerate(table):
+        if not np.isfinite(row).all():
+            choice = int(np.flatnonzero(~np.isfinite(row))[0])
+            raise IncompleteTableError(f"{where}, position {position}, choice {choice}", row[choice], "a finite number")
+    return table
+
+
+def _genotype(item: Genotype | Sequence[int]) -> Genotype:
+    return item if isinstance(item, Genotype) else Genotype(tuple(map(int, item)))
+
+
+def _pairs(pairs: Mapping[Pair, float]) -> dict[Pair, float]:
+    """Pairs in position order, numbers checked; the two orders of one pair add up."""
+    ordered: dict[Pair, float] = {}
+    for (first, second), value in pairs.items():
+        pair = (first, second) if first <= second else (second, first)
+        ordered[pair] = ordered.get(pair, 0.0) + _finite(value, f"pairs {pair}")
+    return ordered
+
+
+def _least_total(table: Table, resource: str) -> float:
+    return table.base_costs.get(resource, 0.0) + math.fsum(min(row) for row in table.costs[resource])

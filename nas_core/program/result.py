@@ -1,0 +1,132 @@
+"""What the solver answers: networks, a statement of proof, and why there is none."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from nas_core.program.problem import Budget
+from nas_core.space import Genotype
+
+
+class Status(Enum):
+    """How far the answer is proven; every value is a sentence with advice."""
+
+    OPTIMAL = "Proven optimal: no network within the limits has a higher value."
+    FEASIBLE = (
+        "Within the limits but not proven optimal: the gap says how much better a network could be; allow more time."
+    )
+    INFEASIBLE = "Proven infeasible: no network satisfies the limits and rules; the explanation says which collide."
+    STOPPED = "Stopped before any network was found or excluded; allow more time or loosen a limit."
+
+    @property
+    def is_proven(self) -> bool:
+        return self in (Status.OPTIMAL, Status.INFEASIBLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """One selected network. ``value`` and ``costs`` are recomputed exactly from the unscaled tables."""
+
+    genotype: Genotype
+    value: float
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"genotype": str(self.genotype), "value": self.value, "costs": dict(self.costs)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relaxation:
+    """The smallest change of one limit, all others kept, that lets some network in.
+
+    ``by`` is how much to add to an ``at_most`` (or to take from an ``at_least``),
+    in the resource's unit; None where no change of this limit alone is enough.
+    """
+
+    budget: Budget
+    by: float | None
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why no network is within the limits.
+
+    Args:
+        least: resource -> least attainable total under the rules alone; None where the rules leave no network.
+        least_given_others: resource -> least attainable total under the other resources' limits; None if there is none.
+        most: like ``least``, the most attainable total, for resources with an ``at_least``.
+        conflict: a smallest set of limits that no network satisfies together; empty if the rules alone collide.
+        relaxations: the cheapest relaxation of each limit alone.
+    """
+
+    least: Mapping[str, float | None]
+    least_given_others: Mapping[str, float | None]
+    most: Mapping[str, float | None]
+    conflict: tuple[Budget, ...]
+    relaxations: tuple[Relaxation, ...]
+
+    def __str__(self) -> str:
+        if not self.conflict:
+            return "The rules and the excluded networks alone leave no network."
+        collide = " and ".join(map(str, self.conflict))
+        reach = ", ".join(f"least {name} {value:g}" for name, value in self.least.items() if value is not None)
+        fixes = " or ".join(relaxation.text for relaxation in self.relaxations if relaxation.by is not None)
+        verb = "cannot be met" if len(self.conflict) == 1 else "collide"
+        return f"{collide} {verb}; attainable: {reach}; cheapest relaxation: {fixes or 'more than one limit'}."
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "least": dict(self.least),
+            "least_given_others": dict(self.least_given_others),
+            "most": dict(self.most),
+            "conflict": [str(budget) for budget in self.conflict],
+            "relaxations": [{"limit": str(r.budget), "by": r.by, "text": r.text} for r in self.relaxations],
+            "text": str(self),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionResult:
+    """The answer to one selection problem.
+
+    Args:
+        status: what is proven.
+        selections: best first; empty only if infeasible or stopped. Each was verified without a solver.
+        bound: no network of the program (for top k: none beyond those before the last selection) has a higher value.
+        gap: bound minus the value of the selection it concerns, in the objective's unit; 0 when proven.
+        solve_s: wall seconds.
+        route: which solver proved it.
+        explanation: why there is no network; only if infeasible.
+    """
+
+    status: Status
+    selections: tuple[Selection, ...]
+    bound: float
+    gap: float
+    solve_s: float
+    route: str
+    explanation: Explanation | None = None
+
+    @property
+    def best(self) -> Selection:
+        """The first selection; IndexError if there is none."""
+        return self.selections[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "status": self.status.name.lower(),
+            "message": self.status.value,
+            "selections": [selection.as_dict() for selection in self.selections],
+            "bound": _json_number(self.bound),
+            "gap": _json_number(self.gap),
+            "solve_s": self.solve_s,
+            "route": self.route,
+            "explanation": None if self.explanation is None else self.explanation.as_dict(),
+        }
+
+
+def _json_number(value: float) -> float | None:
+    """JSON has no infinities."""
+    return value if abs(value) < float("inf") else None

@@ -1,0 +1,130 @@
+"""Which solver proves what, and why.
+
+| program | route | why |
+| --- | --- | --- |
+| additive, few linear limits | core search (``core``) | the relaxation's gap is tiny, so few combinations lie between |
+| ... with strong rules, many priced limits, mass ties | CP-SAT on the columns that reduced-cost fixing leaves (``cpsat``) | no limit on structure, and learns from the rules |
+| fractional, ratio | a sequence of additive programs (``fractional``) | exact without overflow: lambda only steers, exact fractions decide |
+| pair terms | HiGHS, flow form (``pairwise``) | its relaxation is tight; CP-SAT's products are not |
+
+The core search is tried first wherever it applies: it knows within a fraction
+of the time whether it fits, and then CP-SAT takes over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from nas_core.program import additive, fractional, pairwise
+from nas_core.program.additive import Answer, Apart, Choices, Effort
+from nas_core.program.exact import Value, evaluate, violations
+from nas_core.program.linear import Floats, LinearProgram, TableProgram
+from nas_core.program.problem import SelectionProblem, Table
+from nas_core.program.relaxation import Relaxation, relax
+from nas_core.space import Genotype
+
+
+class TableSolver:
+    """Finds the best network of one table, again and again."""
+
+    def __init__(self, problem: SelectionProblem, table: Table, program: TableProgram | None = None) -> None:
+        self.problem, self.table = problem, table
+        self.program = TableProgram(problem, table) if program is None else program
+        self._lp: LinearProgram | None = None
+        self._relaxation: Relaxation | None = None
+        self._terms: pairwise.PairTerms | None = None
+        if self.program.columns is not None:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        assert self.program.columns is not None
+        lp = self.program.linear(self.program.score_F, self.problem.budgets)
+        if self.problem.pairs:
+            self._terms = pairwise.PairTerms.of(self.problem.pairs, self.program.columns)
+            lp = replace(lp, value_C=lp.value_C + self._terms.own_C)
+        self._lp = lp
+        if self.problem.objective.is_additive and not self.problem.pairs:
+            self._relaxation = relax(lp)
+
+    def with_problem(self, problem: SelectionProblem) -> "TableSolver":
+        """The same table and rules under other limits."""
+        return TableSolver(problem, self.table, self.program)
+
+    def bound(self) -> float:
+        """No network of this table has a higher value; infinite where that is not known cheaply."""
+        if self._relaxation is None:
+            return float("inf")
+        return self._relaxation.bound + self._relaxation.error + self.table.base_score
+
+    def key(self, choices: Choices) -> Value:
+        """The exact value of a network: larger is better."""
+        return evaluate(self.problem, Genotype(choices, self.table.resolution)).value
+
+    def judge(self, choices: Choices) -> Value | None:
+        """The exact value, or None if exact arithmetic finds a limit broken."""
+        genotype = Genotype(choices, self.table.resolution)
+        totals = evaluate(self.problem, genotype)
+        return None if violations(self.problem, genotype, totals.costs) else totals.value
+
+    def best(self, chosen: Sequence[Genotype], min_distance: int, effort: Effort) -> Answer:
+        """The best network at least ``min_distance`` from the chosen ones; the bound is of the objective's value."""
+        if self._lp is None:
+            return additive.INFEASIBLE
+        apart = self._apart(chosen, min_distance)
+        objective = self.problem.objective
+        if objective.is_additive:
+            answer = self._maximise(self._lp, apart, effort, self._relaxation)
+            return replace(answer, bound=answer.bound + self.table.base_score)
+        return self._best_quotient(self._lp, apart, effort)
+
+    def _maximise(
+        self, lp: LinearProgram, apart: Sequence[Apart], effort: Effort, relaxation: Relaxation | None = None
+    ) -> Answer:
+        if self._terms is not None and len(self._terms.value_P):
+            return pairwise.best(lp, self._terms, self.judge, apart, effort)
+        return additive.best(lp, self.judge, apart, effort, relaxation)
+
+    def _best_quotient(self, lp: LinearProgram, apart: Sequence[Apart], effort: Effort) -> Answer:
+        objective, columns = self.problem.objective, self.program.columns
+        assert objective.resource is not None and columns is not None, "Objective checks it, the caller looks"
+        integers = self.program.integers(objective.resource)
+        divisor_C: Floats = columns.gather(self.program.cost_F(objective.resource)).astype(np.float64)
+        quotient = fractional.Quotient(
+            offset=self.table.base_score if objective.kind == "ratio" else 0.0,
+            base=self.table.base_costs.get(objective.resource, 0.0),
+            divisor_C=divisor_C,
+            divisor_int_C=columns.gather(integers.flat).astype(np.int64),
+            scale=float(integers.scale),
+            exponent=1.0 if objective.kind == "ratio" else objective.exponent,
+        )
+        factor, shift = self._from_quotient()
+        answer = fractional.best(
+            lp,
+            quotient,
+            self.judge,
+            lambda choices: (float(self.key(choices)) - shift) / factor,
+            lambda program, judge: self._maximise(program, apart, effort),
+        )
+        return replace(answer, bound=answer.bound * factor + shift)
+
+    def _from_quotient(self) -> tuple[float, float]:
+        """The objective is factor * q + shift."""
+        objective = self.problem.objective
+        if objective.kind == "ratio":
+            return 1.0, 0.0
+        assert objective.reference is not None, "Objective checks it"
+        return float(objective.reference**objective.exponent), self.table.base_score
+
+    def _apart(self, chosen: Sequence[Genotype], min_distance: int) -> list[Apart]:
+        """What the forbidden and the chosen networks demand of this table's networks."""
+        apart = [
+            Apart(choices=genotype.choices, distance=1)
+            for genotype in self.problem.forbidden
+            if genotype.resolution in (None, self.table.resolution)
+        ]
+        for genotype in chosen:
+            distance = min_distance - (genotype.resolution != self.table.resolution)
+            if distance > 0:
+                apart.append(Apart(choices=genotype.choices, distance=distance))
+        return apart

@@ -1,0 +1,144 @@
+"""Reads a stored problem (``PROBLEM.json``); ``SelectionProblem.from_dict`` documents its keys."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from nas_core.errors import ConfigError
+from nas_core.program.exact import evaluate
+from nas_core.program.limits import parse_limit
+from nas_core.program.problem import Budget, Objective, Pair, SelectionProblem, Table
+from nas_core.space import BlockId, Genotype, Rule
+
+T = TypeVar("T")
+_TABLE_KEYS = ("score", "base_score", "costs", "base_costs")
+_KEYS = (*_TABLE_KEYS, "resolutions", "budgets", "base", "rules", "objective", "forbidden", "pairs", "positions")
+
+
+def read_problem(data: Mapping[str, Any]) -> SelectionProblem:
+    """The problem that ``data`` describes; raises NasError where it does not describe one."""
+    _known_keys(data, _KEYS, "problem")
+    tables = tuple(_table(row, f"resolutions[{i}]") for i, row in enumerate(_list(data, "resolutions")))
+    single = {key: data[key] for key in _TABLE_KEYS if key in data}
+    if tables and single:
+        raise ConfigError("problem", f"resolutions and {', '.join(single)}", "one of them")
+    shape = {"resolutions": tables} if tables else _table_fields(single, "problem")
+    unlimited = SelectionProblem(
+        **shape,
+        rules=tuple(_rule(row, f"rules[{i}]") for i, row in enumerate(_list(data, "rules"))),
+        objective=_objective(data.get("objective", {})),
+        forbidden=tuple(Genotype.parse(_of_type(text, str, "forbidden")) for text in _list(data, "forbidden")),
+        pairs=dict(_pair(row, f"pairs[{i}]") for i, row in enumerate(_list(data, "pairs"))),
+        positions=tuple(_of_type(name, str, "positions") for name in _list(data, "positions")),
+    )
+    base_costs = _base_costs(unlimited, data.get("base"))
+    budgets = [_budget(row, unlimited, base_costs, f"budgets[{i}]") for i, row in enumerate(_list(data, "budgets"))]
+    return unlimited.with_budgets(budgets)
+
+
+def _of_type(value: Any, kind: type[T], where: str) -> T:
+    if not isinstance(value, kind):
+        raise ConfigError(
+            where, repr(value), {list: "a list", str: "a text", dict: "an object"}.get(kind, kind.__name__)
+        )
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(where, repr(value), "a number")
+    return float(value)
+
+
+def _integer(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(where, repr(value), "an integer")
+    return value
+
+
+def _list(data: Mapping[str, Any], key: str) -> list[Any]:
+    return _of_type(data.get(key, []), list, key)
+
+
+def _known_keys(data: Any, keys: Sequence[str], where: str) -> None:
+    if not isinstance(data, Mapping):
+        raise ConfigError(where, repr(data)[:60], f"an object with {', '.join(keys)}")
+    for key in data:
+        if key not in keys:
+            raise ConfigError(f"{where}.{key}", "an unknown key", f"one of {', '.join(keys)}")
+
+
+def _ragged(rows: Any, where: str) -> tuple[tuple[float, ...], ...]:
+    return tuple(
+        tuple(_number(value, f"{where}[{p}][{c}]") for c, value in enumerate(_of_type(row, list, f"{where}[{p}]")))
+        for p, row in enumerate(_of_type(rows, list, where))
+    )
+
+
+def _table_fields(data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    if "score" not in data:
+        raise ConfigError(f"{where}.score", "nothing", "a list of positions, each a list of one number per block")
+    costs = _of_type(data.get("costs", {}), dict, f"{where}.costs")
+    bases = _of_type(data.get("base_costs", {}), dict, f"{where}.base_costs")
+    return {
+        "score": _ragged(data["score"], f"{where}.score"),
+        "base_score": _number(data.get("base_score", 0.0), f"{where}.base_score"),
+        "costs": {name: _ragged(rows, f"{where}.costs.{name}") for name, rows in costs.items()},
+        "base_costs": {name: _number(value, f"{where}.base_costs.{name}") for name, value in bases.items()},
+    }
+
+
+def _table(data: Any, where: str) -> Table:
+    _known_keys(data, ("resolution", *_TABLE_KEYS), where)
+    return Table(resolution=_integer(data.get("resolution"), f"{where}.resolution"), **_table_fields(data, where))
+
+
+def _block(data: Any, where: str) -> BlockId:
+    if not isinstance(data, list) or len(data) != 2:
+        raise ConfigError(where, repr(data), "[position, choice]")
+    return (_integer(data[0], where), _integer(data[1], where))
+
+
+def _rule(data: Any, where: str) -> Rule:
+    _known_keys(data, ("kind", "blocks", "count", "positions"), where)
+    kinds = ("forbid", "require", "implies", "at_most", "equal")
+    if data.get("kind") not in kinds:
+        raise ConfigError(f"{where}.kind", repr(data.get("kind")), f"one of {', '.join(kinds)}")
+    blocks = tuple(_block(block, f"{where}.blocks") for block in _list(data, "blocks"))
+    positions = tuple(_integer(p, f"{where}.positions") for p in _list(data, "positions"))
+    count = _integer(data.get("count", 1), f"{where}.count")
+    return Rule(kind=data["kind"], blocks=blocks, count=count, positions=positions)
+
+
+def _objective(data: Any) -> Objective:
+    _known_keys(data, ("kind", "resource", "reference", "exponent"), "objective")
+    numbers = {key: _number(data[key], f"objective.{key}") for key in ("reference", "exponent") if key in data}
+    texts = {key: _of_type(data[key], str, f"objective.{key}") for key in ("kind", "resource") if key in data}
+    return Objective(**texts, **numbers)  # type: ignore[arg-type]  # Objective checks the kind
+
+
+def _pair(data: Any, where: str) -> tuple[Pair, float]:
+    _known_keys(data, ("blocks", "value"), where)
+    blocks = _of_type(data.get("blocks"), list, f"{where}.blocks")
+    if len(blocks) != 2:
+        raise ConfigError(f"{where}.blocks", repr(blocks), "two blocks, [[p, c], [q, d]]")
+    first, second = (_block(block, f"{where}.blocks") for block in blocks)
+    return (first, second), _number(data.get("value"), f"{where}.value")
+
+
+def _base_costs(problem: SelectionProblem, base: Any) -> dict[str, float] | None:
+    if base is None:
+        return None
+    genotype = Genotype.parse(_of_type(base, str, "base"))
+    labels = [table.resolution for table in problem.tables]
+    fits = genotype.resolution in labels and len(genotype.choices) == problem.num_positions
+    if not fits or any(not 0 <= c < n for c, n in zip(genotype.choices, problem.num_choices, strict=True)):
+        raise ConfigError("base", base, f"a network with choices below {problem.num_choices} at resolution {labels}")
+    return {name: float(total) for name, total in evaluate(problem, genotype).costs.items()}
+
+
+def _budget(data: Any, problem: SelectionProblem, base_costs: dict[str, float] | None, where: str) -> Budget:
+    if isinstance(data, str):
+        return parse_limit(data).resolve(base_costs, resources=problem.resources)
+    _known_keys(data, ("resource", "at_most", "at_least"), where)
+    bounds = {side: _number(data[side], f"{where}.{side}") for side in ("at_most", "at_least") if side in data}
+    return Budget(resource=_of_type(data.get("resource"), str, f"{where}.resource"), **bounds)
