@@ -26,12 +26,13 @@ from nas_core.report.summary import (
     TrainedNetwork,
 )
 from nas_core.report.text import (
+    axis_unit,
     describe_block,
     format_amount,
     format_duration,
+    format_percent,
     is_fraction,
     metric_label,
-    resource_name,
 )
 from nas_core.space import Genotype
 
@@ -160,8 +161,14 @@ def figure_block_effects(summary: StudySummary, theme: Theme) -> "Figure":
     ax = figure.subplots()
     most = _colour_range(effect_NM)
     image = ax.imshow(effect_NM, cmap=_diverging(theme), aspect="auto", vmin=-most, vmax=most)
-    _mark_uncertain(ax, effects.effects, Genotype.parse(effects.base), theme)
-    _mark_path(ax, summary, Genotype.parse(effects.base), theme, numbered)
+    base = Genotype.parse(effects.base)
+    if numbered:
+        _mark_uncertain(ax, effects.effects, base, theme)
+    else:
+        image.set_alpha(_paleness(effect_NM, effects.effects, base))
+    _mark_base(ax, base, theme, numbered)
+    if summary.winner is not None:
+        _mark_path(ax, Genotype.parse(summary.winner), theme, numbered)
     if numbered:
         _write_cells(ax, summary.scorer.metric_name, effects.effects, image, len(counts), theme)
     _label_effect_axes(ax, summary, theme)
@@ -170,7 +177,7 @@ def figure_block_effects(summary: StudySummary, theme: Theme) -> "Figure":
     bar.set_label(f"effect, {unit}")
     bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_formatter(lambda value, _: _effect_text(summary.scorer.metric_name, value))
-    handles = _effect_handles(effects.effects, effects.base, theme)
+    handles = _effect_handles(effects.effects, base, theme, numbered)
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.01), ncols=3)
     return figure
 
@@ -204,32 +211,50 @@ def _mark_uncertain(ax: "Axes", effects: Iterable[BlockEffect], base: Genotype, 
     ax.add_collection(PatchCollection(cells, facecolor="none", edgecolor=theme.fit, hatch="///", linewidth=0))
 
 
-def _mark_path(ax: "Axes", summary: StudySummary, base: Genotype, theme: Theme, numbered: bool) -> None:
+def _paleness(effect_NM: np.ndarray, effects: Iterable[BlockEffect], base: Genotype) -> np.ndarray:
+    """Opacity per cell where there are too many to hatch: uncertain ones are pale."""
+    alpha_NM = np.ones_like(effect_NM)
+    for row in effects:
+        if _is_uncertain(row, base):
+            alpha_NM[row.choice, row.position] = 0.4
+    return alpha_NM
+
+
+def _mark_base(ax: "Axes", base: Genotype, theme: Theme, numbered: bool) -> None:
+    if not numbered:
+        ax.plot(range(len(base.choices)), base.choices, ls="", marker=".", ms=2.5, color=theme.base)
+        return
+    for position, choice in enumerate(base.choices):
+        _outline(ax, position, choice, 0.06, ec=theme.base, lw=1, ls=(0, (2, 2)))
+
+
+def _mark_path(ax: "Axes", winner: Genotype, theme: Theme, numbered: bool) -> None:
+    path = winner.choices
+    ax.plot(range(len(path)), path, color=theme.winner, lw=2.4 if numbered else 0.8, alpha=0.45)
+    if not numbered:
+        ax.plot(range(len(path)), path, ls="", marker="s", ms=4, mfc=theme.winner, mec=theme.paper, mew=0.6)
+        return
+    for position, choice in enumerate(path):
+        _outline(ax, position, choice, 0.03, ec=theme.winner, lw=2.2)
+
+
+def _outline(ax: "Axes", position: int, choice: int, inset: float, **look: Any) -> None:
     from matplotlib.patches import Rectangle
 
-    if numbered:
-        for position, choice in enumerate(base.choices):
-            ax.add_patch(
-                Rectangle((position - 0.45, choice - 0.44), 0.9, 0.88, fill=False, ec=theme.base, lw=1, ls=(0, (2, 2)))
-            )
-    else:
-        ax.plot(range(len(base.choices)), base.choices, ls="", marker=".", ms=3, color=theme.base)
-    if summary.winner is None:
-        return
-    path = Genotype.parse(summary.winner).choices
-    # The line passes under the numbers but over the colours.
-    ax.plot(range(len(path)), path, color=theme.winner, lw=2.4 if numbered else 1.3, alpha=0.45 if numbered else 0.9)
-    if numbered:
-        for position, choice in enumerate(path):
-            ax.add_patch(Rectangle((position - 0.47, choice - 0.46), 0.94, 0.92, fill=False, ec=theme.winner, lw=2.2))
+    side = 1 - 2 * inset
+    ax.add_patch(Rectangle((position - 0.5 + inset, choice - 0.5 + inset), side, side, fill=False, **look))
 
 
 def _write_cells(
     ax: "Axes", metric_name: str, effects: Iterable[BlockEffect], image: Any, num_positions: int, theme: Theme
 ) -> None:
+    from matplotlib.patheffects import withStroke
+
     for row in effects:
         r, g, b, _ = image.cmap(image.norm(row.effect))
         dark = 0.299 * r + 0.587 * g + 0.114 * b < 0.55
+        # A halo in the cell's own colour keeps the number legible over hatching and the path.
+        halo = withStroke(linewidth=3, foreground=(r, g, b))
         ax.text(
             row.position,
             row.choice,
@@ -238,14 +263,17 @@ def _write_cells(
             va="center",
             fontsize=9.5 if num_positions <= 12 else 7,
             color="#ffffff" if dark else "#1d2430",
+            path_effects=[halo],
             zorder=5,
         )
 
 
 def _effect_text(metric_name: str, effect: float) -> str:
     scaled = effect * 100 if is_fraction(metric_name) else effect
-    text = f"{scaled:+.2g}" if abs(scaled) < 1 else f"{scaled:+.1f}"
-    return "0" if abs(scaled) < 0.005 else text.replace("-", "−")
+    if scaled == 0:
+        return "0"
+    text = f"{scaled:+.2f}" if 0.005 <= abs(scaled) < 10 else f"{scaled:+.2g}" if abs(scaled) < 1 else f"{scaled:+.0f}"
+    return text.replace("-", "−")
 
 
 def _label_effect_axes(ax: "Axes", summary: StudySummary, theme: Theme) -> None:
@@ -265,18 +293,24 @@ def _label_effect_axes(ax: "Axes", summary: StudySummary, theme: Theme) -> None:
         ax.spines[side].set_visible(False)
 
 
-def _effect_handles(effects: Iterable[BlockEffect], base: str, theme: Theme) -> list[Any]:
+def _effect_handles(effects: Iterable[BlockEffect], base: Genotype, theme: Theme, numbered: bool) -> list[Any]:
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles = [
-        Patch(facecolor="none", edgecolor=theme.winner, lw=2.2, label="chosen block"),
-        Patch(facecolor="none", edgecolor=theme.base, ls=(0, (2, 2)), label="base block (effect 0)"),
+    chosen, unchanged, unsure = "chosen block", "base block (effect 0)", "not told apart from the base block"
+    uncertain = any(_is_uncertain(row, base) for row in effects)
+    if not numbered:
+        handles = [
+            Line2D([], [], color=theme.winner, marker="s", mec=theme.paper, lw=0.8, label=chosen),
+            Line2D([], [], color=theme.base, marker=".", ls="", label=unchanged),
+        ]
+        return [*handles, Patch(facecolor=theme.better, alpha=0.3, label=f"pale: {unsure}")] if uncertain else handles
+    patches = [
+        Patch(facecolor="none", edgecolor=theme.winner, lw=2.2, label=chosen),
+        Patch(facecolor="none", edgecolor=theme.base, ls=(0, (2, 2)), label=unchanged),
     ]
-    if any(_is_uncertain(row, Genotype.parse(base)) for row in effects):
-        handles.append(
-            Patch(facecolor=theme.neutral, edgecolor=theme.fit, hatch="///", lw=0, label="not told apart from the base")
-        )
-    return handles
+    unsure_patch = Patch(facecolor=theme.neutral, edgecolor=theme.fit, hatch="///", lw=0, label=unsure)
+    return [*patches, unsure_patch] if uncertain else patches
 
 
 # --- predicted against evaluated ---------------------------------------------
@@ -419,9 +453,10 @@ def _draw_resource(ax: "Axes", summary: StudySummary, resource: str, theme: Them
         if limit.resource == resource:
             _draw_limit(ax, limit, theme)
     _draw_named(ax, summary, resource, scale, theme)
-    ax.xaxis.set_major_formatter(lambda value, _: format_amount(resource, value))
+    divisor, label = axis_unit(resource, max(ax.get_xlim()))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value / divisor:g}")
     ax.xaxis.set_major_locator(_few_ticks())
-    ax.set_xlabel(resource_name(resource))
+    ax.set_xlabel(label)
     ax.set_ylabel(_metric_axis(summary))
 
 
@@ -538,7 +573,9 @@ def figure_latency(summary: StudySummary, theme: Theme) -> "Figure":
     lines = [
         f"R² = {result.r2:.3f}" if result.r2 is not None else "",
         f"Kendall τ = {result.kendall:.2f}" if result.kendall is not None else "",
-        f"worst error {result.worst_relative_error:.1%}" if result.worst_relative_error is not None else "",
+        f"worst error {format_percent(result.worst_relative_error, 1)}"
+        if result.worst_relative_error is not None
+        else "",
         f"n = {len(result.pairs)}",
     ]
     text = "\n".join(line for line in lines if line)
@@ -621,7 +658,7 @@ def _draw_counts(ax: "Axes", stages: Sequence[StageCost], y: np.ndarray, theme: 
     parts = (
         ("new", theme.frontier, [s.num_evaluations for s in stages]),
         ("from the store", theme.no_op, [s.num_reused for s in stages]),
-        ("failed", theme.winner, [s.num_failed for s in stages]),
+        ("failed", theme.worse, [s.num_failed for s in stages]),
     )
     for label, colour, values in parts:
         if any(values):

@@ -113,6 +113,7 @@ def rc_params(theme: Theme) -> dict[str, Any]:
         "legend.labelcolor": theme.ink,
         "font.family": _installed_fonts(),
         "font.size": 10,
+        "text.parse_math": False,  # a "$" in a name is a dollar sign
         "hatch.linewidth": 0.6,
         "lines.linewidth": 1.8,
         "lines.markersize": 6,

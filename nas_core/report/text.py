@@ -49,6 +49,18 @@ def format_amount(resource: str, value: float | None) -> str:
     return format_quantity(resource, value).removesuffix(f" {resource_name(resource)}")
 
 
+def axis_unit(resource: str, largest: float) -> tuple[float, str]:
+    """(divisor, label) with which values up to ``largest`` are small numbers: ``(1e6, "multiply-adds, M")``."""
+    name = resource_name(resource)
+    if resource.endswith(("_ms", "_mj")):
+        return 1.0, f"{name}, {'ms' if resource.endswith('_ms') else 'mJ'}"
+    if resource.endswith("_bytes"):
+        units: tuple[tuple[float, str], ...] = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
+    else:
+        units = tuple((size, prefix.strip()) for size, prefix in _COUNT_PREFIXES)
+    return next(((size, f"{name}, {unit}") for size, unit in units if largest >= size), (1.0, name))
+
+
 def format_limit(limit: Limit) -> str:
     """A limit in words: ``at most 61.8 M multiply-adds``, ``at most 12.3 ms latency (CPU)``."""
     place = f" ({limit.device})" if limit.device else ""
@@ -96,6 +108,11 @@ def metric_label(metric_name: str, split: str = "") -> str:
     words = [_SPLITS.get(word, word) for word in metric_name.split("_") if word]
     label = " ".join(words)
     return label if not split or split in words else f"{split} {label}"
+
+
+def format_percent(share: float, digits: int = 0) -> str:
+    """A share in [0, 1] as a percentage."""
+    return f"{share * 100:.{digits}f} %"
 
 
 def format_metric(metric_name: str, value: float | None) -> str:

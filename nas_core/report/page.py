@@ -1,0 +1,555 @@
+"""The report as one self-contained HTML page: no request leaves it, and it reads without JavaScript.
+
+``page_context`` turns a summary into strings and rows; ``page.html`` only
+arranges them. Everything is escaped by the template engine; the only markup
+made here is none.
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas_core.report import story
+from nas_core.report.figures import FIGURES, NotYetRunError, render
+from nas_core.report.strip import NO_OP_KIND, Strip, strips
+from nas_core.report.style import THEMES, ThemeName
+from nas_core.report.summary import EvaluatedNetwork, StudySummary, TrainedNetwork
+from nas_core.report.text import (
+    compared_networks,
+    describe_block,
+    format_amount,
+    format_count,
+    format_duration,
+    format_metric,
+    format_metric_change,
+    format_percent,
+    metric_label,
+    resource_name,
+    short_genotype,
+    shown_resources,
+)
+from nas_core.space import Genotype
+
+HERE = Path(__file__).parent
+MAX_NETWORK_ROWS = 100
+MAX_PAGE_BYTES = 5_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    """A number a reader looks for first. ``share`` in [0, 1] is drawn as a bar."""
+
+    label: str
+    value: str
+    note: str
+    share: float | None = None
+    exceeded: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FigureBlock:
+    """A figure with how to read it and where its numbers come from, or the command that makes it."""
+
+    name: str
+    title: str
+    paragraphs: tuple[str, ...]
+    source: str
+    images: Mapping[str, str]  # theme -> data URI; empty if the stage has not run
+    command: str
+    narrow: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Headings and rows of text; ``sortable`` rows carry no meaning in their order."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    foot: tuple[str, ...] = ()
+    marked: int | None = None  # row that holds the chosen network
+    note: str = ""
+
+
+def write_page(summary: StudySummary, path: Path) -> Path:
+    """Writes ``report.html``, whole or not at all, and returns its path."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(render_page(summary), encoding="utf-8")
+    return temporary.replace(path)
+
+
+def render_page(summary: StudySummary) -> str:
+    """The page as text, under ``MAX_PAGE_BYTES``."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("page.html").render(page_context(summary))
+    assert len(page.encode()) < MAX_PAGE_BYTES, "a figure is too large for the page"
+    return page
+
+
+def page_context(summary: StudySummary) -> dict[str, Any]:
+    """All the template needs, by name."""
+    return {
+        "css": _style_sheet(),
+        "summary": summary,
+        "headline": story.headline(summary),
+        "answer": story.answer(summary),
+        "tiles": tiles(summary),
+        "comparison": comparison_table(summary),
+        "comparison_source": story.training_source(summary),
+        "infeasible": least_cost_table(summary),
+        "strips": _drawn_strips(summary),
+        "blocks": block_table(summary),
+        "figures": {block.name: block for block in figure_blocks(summary)},
+        "proof": story.proof(summary),
+        "alternatives": alternatives_table(summary),
+        "rounds": rounds_table(summary),
+        "evaluated": evaluated_table(summary),
+        "provenance": provenance_table(summary),
+        "glossary": GLOSSARY,
+        "metric": metric_label(summary.scorer.metric_name, summary.scorer.split),
+    }
+
+
+def _style_sheet() -> str:
+    """page.css with the figures' colours as variables, so that page and figures agree."""
+    import markupsafe
+
+    parts = []
+    for name, theme in THEMES.items():
+        colours = {
+            "paper": theme.paper,
+            "ink": theme.ink,
+            "faint": theme.faint,
+            "rule": theme.rule,
+            "winner": theme.winner,
+            "frontier": theme.frontier,
+            "no-op": theme.no_op,
+            **{f"kind{index}": colour for index, colour in enumerate(theme.kinds)},
+        }
+        rules = ":root{" + "".join(f"--{key}:{colour};" for key, colour in colours.items()) + "}"
+        parts.append(rules if name == "light" else f"@media (prefers-color-scheme: dark){{{rules}}}")
+    # Both are this package's own files; no user's text is in them.
+    return markupsafe.Markup("\n".join([*parts, (HERE / "page.css").read_text(encoding="utf-8")]))
+
+
+# --- numbers first -------------------------------------------------------------
+
+
+def tiles(summary: StudySummary) -> list[Tile]:
+    """The chosen network's accuracy and costs, what is proven, what it took."""
+    return [*_accuracy_tile(summary), *_limit_tiles(summary), *_proof_tile(summary), *_effort_tile(summary)]
+
+
+def _accuracy_tile(summary: StudySummary) -> list[Tile]:
+    winner = summary.winner
+    if winner is None:
+        return []
+    trained = next(iter(summary.trained("winner")), None)
+    if trained is not None and trained.test_accuracy is not None:
+        value = format_metric("test_accuracy", trained.test_accuracy)
+        return [Tile(label="test accuracy", value=value, note="measured once, after training")]
+    label = metric_label(summary.scorer.metric_name, summary.scorer.split)
+    evaluated, selected = summary.evaluated(winner), summary.selected(winner)
+    name = summary.scorer.metric_name
+    if evaluated is not None:
+        return [
+            Tile(label=label, value=format_metric(name, evaluated.metric), note=f"by the {summary.scorer.kind} scorer")
+        ]
+    if selected is not None:
+        return [Tile(label=label, value=format_metric(name, selected.predicted), note="predicted, not yet evaluated")]
+    return []
+
+
+def _limit_tiles(summary: StudySummary) -> list[Tile]:
+    if summary.winner is None:
+        return []
+    costs, found = summary.costs_of(summary.winner), []
+    for limit in summary.limits:
+        cost = costs.get(limit.resource)
+        if cost is None:
+            continue
+        share = cost / limit.at_most if limit.at_most else 1.0
+        found.append(
+            Tile(
+                label=resource_name(limit.resource),
+                value=format_amount(limit.resource, cost),
+                note=f"{format_percent(share)} of the limit, {format_amount(limit.resource, limit.at_most)}",
+                share=min(share, 1.0),
+                exceeded=share > 1 + 1e-9,
+            )
+        )
+    return found
+
+
+def _proof_tile(summary: StudySummary) -> list[Tile]:
+    selection = summary.selection
+    if selection is None:
+        return []
+    proven = selection.status == "optimal"
+    gap = "" if selection.gap is None else f"gap {format_percent(selection.gap, 2)}"
+    note = "best predicted network within the limits" if proven else gap or "optimality not proven"
+    return [Tile(label="selection", value="proven" if proven else selection.status, note=note)]
+
+
+def _effort_tile(summary: StudySummary) -> list[Tile]:
+    of_all = format_count(summary.space.num_networks)
+    return [Tile(label="networks evaluated", value=format_count(summary.num_evaluated), note=f"of {of_all}")]
+
+
+# --- tables --------------------------------------------------------------------
+
+
+def comparison_table(summary: StudySummary) -> Table:
+    """Chosen, base and random networks: measured test accuracy and costs, the limits below."""
+    resources = shown_resources(summary)
+    base_costs = summary.costs_of(summary.base)
+    networks = summary.training.networks if summary.training is not None else ()
+    trained: dict[tuple[str, str], TrainedNetwork] = {(row.role, row.genotype): row for row in networks}
+    names = {"winner": "chosen", "base": "base", "random": "random"}
+    rows = []
+    compared = compared_networks(summary)
+    for label, genotype, accuracy in compared:
+        row = trained.get((label, genotype))
+        costs = summary.costs_of(genotype)
+        rows.append(
+            (
+                names[label],
+                short_genotype(genotype),
+                format_metric("test_accuracy", accuracy)
+                if row is None or not row.message
+                else f"failed: {row.message}",
+                format_metric("val_accuracy", row.val_accuracy) if row is not None else "–",
+                *[_amount_beside(name, costs.get(name), base_costs.get(name)) for name in resources],
+                format_duration(row.wall_s) if row is not None else "–",
+            )
+        )
+    limits = {limit.resource: f"≤ {format_amount(limit.resource, limit.at_most)}" for limit in summary.limits}
+    head = (
+        "network",
+        "genotype",
+        "test accuracy",
+        "validation accuracy",
+        *map(resource_name, resources),
+        "training took",
+    )
+    foot = ("limits", "", "", "", *[limits.get(name, "–") for name in resources], "") if limits else ()
+    marked = next((index for index, (label, _, _) in enumerate(compared) if label == "winner"), None)
+    return Table(head=head, rows=tuple(rows), foot=foot, marked=marked)
+
+
+def _amount_beside(resource: str, cost: float | None, base: float | None) -> str:
+    """An amount, with its share of the base network's."""
+    text = format_amount(resource, cost)
+    return f"{text} ({format_percent(cost / base)})" if cost is not None and base and cost != base else text
+
+
+def least_cost_table(summary: StudySummary) -> Table | None:
+    """The least attainable value of each resource beside its limit, when no network satisfies them."""
+    if summary.infeasibility is None:
+        return None
+    rows = tuple(
+        (
+            resource_name(row.resource),
+            format_amount(row.resource, row.least),
+            format_amount(row.resource, row.limit),
+            short_genotype(row.genotype),
+        )
+        for row in summary.infeasibility.least
+    )
+    return Table(head=("resource", "least attainable", "limit asked for", "attained by"), rows=rows)
+
+
+def block_table(summary: StudySummary) -> Table | None:
+    """The chosen network block by block, with effects and costs."""
+    if summary.winner is None:
+        return None
+    winner = Genotype.parse(summary.winner)
+    rows_of = summary.block_effects.effects if summary.block_effects is not None else ()
+    effects = {(row.position, row.choice): row for row in rows_of}
+    tables = [t for t in summary.cost_tables if winner.resolution in (None, t.resolution)]
+    rows = []
+    for index, choice in enumerate(winner.choices):
+        position = summary.space.positions[index]
+        effect = effects.get((index, choice))
+        rows.append(
+            (
+                str(index),
+                str(choice),
+                describe_block(position.blocks[choice]),
+                f"{position.out_channels}, stride {position.stride}",
+                format_metric_change(summary.scorer.metric_name, effect.effect if effect is not None else None),
+                *[format_amount(table.resource, table.block[index][choice]) for table in tables],
+            )
+        )
+    head = ("position", "choice", "block", "channels", "effect", *[resource_name(table.resource) for table in tables])
+    return Table(head=head, rows=tuple(rows))
+
+
+def alternatives_table(summary: StudySummary) -> Table | None:
+    """What the solver returned, best first."""
+    if summary.selection is None or not summary.selection.networks:
+        return None
+    name, resources = summary.scorer.metric_name, shown_resources(summary)
+    rows = tuple(
+        (
+            str(rank),
+            short_genotype(row.genotype),
+            _interval(name, row.predicted, row.low, row.high),
+            format_metric(name, row.evaluated),
+            *[format_amount(resource, summary.costs_of(row.genotype).get(resource)) for resource in resources],
+        )
+        for rank, row in enumerate(summary.selection.networks, 1)
+    )
+    genotypes = [row.genotype for row in summary.selection.networks]
+    marked = genotypes.index(summary.winner) if summary.winner in genotypes else None
+    head = ("rank", "genotype", "predicted (interval)", "evaluated", *map(resource_name, resources))
+    return Table(head=head, rows=rows, marked=marked)
+
+
+def _interval(metric_name: str, value: float, low: float | None, high: float | None) -> str:
+    text = format_metric(metric_name, value)
+    if low is None or high is None:
+        return text
+    return f"{text} ({format_metric(metric_name, low)} to {format_metric(metric_name, high)})"
+
+
+def rounds_table(summary: StudySummary) -> Table | None:
+    """The verification rounds."""
+    if summary.verification is None:
+        return None
+    name = summary.scorer.metric_name
+    rows = tuple(
+        (
+            str(row.index),
+            str(len(row.genotypes)),
+            format_metric(name, row.predicted_metric),
+            format_metric(name, row.best_metric),
+            short_genotype(row.best_genotype),
+            "–" if row.kendall is None else f"{row.kendall:.2f}",
+            format_count(row.num_evaluations),
+        )
+        for row in summary.verification.rounds
+    )
+    head = (
+        "round",
+        "evaluated",
+        "first choice, predicted",
+        "best evaluated",
+        "which is",
+        "τ after",
+        "evaluations so far",
+    )
+    return Table(head=head, rows=rows)
+
+
+def evaluated_table(summary: StudySummary) -> Table | None:
+    """The best evaluated networks; at most MAX_NETWORK_ROWS, and the note says so."""
+    rows = [row for row in summary.networks if row.role != "known"]
+    if not rows:
+        return None
+    name, resources = summary.scorer.metric_name, shown_resources(summary)
+    best = sorted(rows, key=lambda row: row.metric, reverse=summary.scorer.higher_is_better)[:MAX_NETWORK_ROWS]
+    note = f"The best {len(best)} of {format_count(len(rows))}." if len(best) < len(rows) else ""
+    cells = tuple(_evaluated_cells(summary, row, name, resources) for row in best)
+    head = ("genotype", "evaluated for", "evaluated", "predicted", "seeds", *map(resource_name, resources))
+    marked = next((index for index, row in enumerate(best) if row.genotype == summary.winner), None)
+    return Table(head=head, rows=cells, marked=marked, note=note)
+
+
+def _evaluated_cells(summary: StudySummary, row: EvaluatedNetwork, name: str, resources: list[str]) -> tuple[str, ...]:
+    costs = summary.costs_of(row.genotype)
+    return (
+        short_genotype(row.genotype),
+        {"design": "fitting", "held-out": "calibration", "verify": "verification"}.get(row.role, row.role),
+        format_metric(name, row.metric),
+        format_metric(name, row.predicted),
+        str(row.num_seeds),
+        *[format_amount(resource, costs.get(resource)) for resource in resources],
+    )
+
+
+def provenance_table(summary: StudySummary) -> Table:
+    """Ids, versions, seeds and devices."""
+    known = summary.provenance
+    rows = [
+        ("study", f"{summary.name}, seed {summary.seed}"),
+        ("made", known.created),
+        ("mathnas", known.code_version),
+        ("space", f"{summary.space.name}, id {known.space_id}"),
+        ("scorer", f"{summary.scorer.kind}, id {known.scorer_id}. {summary.scorer.description}"),
+        ("profiler", known.profiler_id),
+        ("data", _data_sentence(summary)),
+        ("training", summary.training.recipe if summary.training is not None else ""),
+        ("device", summary.device),
+        *[(f"device of {stage}", device) for stage, device in known.devices.items()],
+        *known.tracking.items(),
+        ("versions", ", ".join(f"{name} {version}" for name, version in known.versions.items())),
+    ]
+    return Table(head=("what", "value"), rows=tuple((key, value) for key, value in rows if value))
+
+
+def _data_sentence(summary: StudySummary) -> str:
+    data = summary.data
+    counts = (("train", data.num_train), ("validation", data.num_validation), ("test", data.num_test))
+    parts = [f"{format_count(number)} {split}" for split, number in counts if number is not None]
+    sizes = f": {', '.join(parts)} images" if parts else ""
+    return f"{data.name}{sizes}. {data.description}".strip()
+
+
+# --- figures -------------------------------------------------------------------
+
+
+def figure_blocks(summary: StudySummary) -> list[FigureBlock]:
+    """Every figure with its words; those whose stage has not run name the command instead."""
+    return [_figure_block(summary, name) for name in FIGURES]
+
+
+def _figure_block(summary: StudySummary, name: str) -> FigureBlock:
+    title, reading, command, narrow = WORDS[name]
+    verdicts = {
+        "calibration": story.calibration_verdict(summary.calibration) if summary.calibration is not None else "",
+        "block_effects": summary.block_effects.sentence if summary.block_effects is not None else "",
+        "latency": _additivity(summary),
+    }
+    sources = {
+        "latency": story.latency_source(summary),
+        "training": story.training_source(summary),
+        "study_cost": f"wall-clock times of this study's stages; {summary.device}",
+        "network": story.metric_source(summary),
+    }
+    return FigureBlock(
+        name=name,
+        title=title,
+        paragraphs=tuple(text for text in (verdicts.get(name, ""), reading) if text),
+        source=sources.get(name) or story.metric_source(summary),
+        images=_images(summary, name),
+        command=command,
+        narrow=narrow,
+    )
+
+
+def _images(summary: StudySummary, name: str) -> dict[str, str]:
+    if name == "network":  # the page draws it as inline SVG
+        return {}
+    themes: tuple[ThemeName, ...] = ("light", "dark")
+    try:
+        return {theme: _data_uri(render(summary, name, theme)) for theme in themes}
+    except NotYetRunError:
+        return {}
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _additivity(summary: StudySummary) -> str:
+    result = summary.latency
+    if result is None:
+        return ""
+    parts = [f"On {len(result.pairs)} whole networks"]
+    if result.r2 is not None:
+        parts.append(f"the sum of block latencies explains {format_percent(max(result.r2, 0.0))} of the variance")
+    if result.worst_relative_error is not None:
+        parts.append(f"the worst error is {format_percent(result.worst_relative_error, 1)}")
+    text = f"{parts[0]}, {' and '.join(parts[1:])}." if len(parts) > 1 else ""
+    return f"{text} {result.correction}".strip()
+
+
+def _drawn_strips(summary: StudySummary) -> list[dict[str, Any]]:
+    """Chosen and base network, each with its title and the colours it uses."""
+    if summary.winner is None:
+        return []
+    names = [summary.winner] if summary.winner == summary.base else [summary.winner, summary.base]
+    drawn = strips(summary, names)
+    titles = ("Chosen network", "Base network")
+    return [
+        {"title": title, "strip": strip, "legend": _legend(strip), "resource": resource_name(strip.resource or "")}
+        for title, strip in zip(titles, drawn, strict=False)
+    ]
+
+
+def _legend(strip: Strip) -> list[tuple[int, str]]:
+    used = sorted({block.kind for block in strip.blocks})
+    return [(kind, "identity or absent" if kind == NO_OP_KIND else strip.kinds[kind]) for kind in used]
+
+
+WORDS: dict[str, tuple[str, str, str, bool]] = {
+    # name: title, how to read it, command that makes it, whether the figure is narrow
+    "network": ("The network", "", "mathnas select", False),
+    "block_effects": (
+        "What each block does",
+        "Each column is a position of the network, each row a block that can stand there. The number is what happens "
+        "to the metric when this block replaces the base network's block at that position alone: blue helps, orange "
+        "hurts. Framed cells joined by a line are the chosen network. The chosen path need not pass through the best "
+        "cell of every column, because the blocks also have costs.",
+        "mathnas score",
+        False,
+    ),
+    "calibration": (
+        "Can the predictions be trusted?",
+        "Each point is a network that was really evaluated. On the dashed line, prediction and evaluation agree. "
+        "Only the held-out networks (squares) test the predictor: it never saw them. Horizontal bars are the "
+        "predictor's own intervals. τ and ρ are 1 when the order is right throughout, 0 when it is chance.",
+        "mathnas score",
+        True,
+    ),
+    "frontier": (
+        "What a limit costs",
+        "Left of the dashed line is within the limit. The green steps show the best predicted value attainable at "
+        "each amount of the resource; the dots are networks that were really evaluated, so they may lie off the "
+        "predicted steps. Each panel looks at one resource; the chosen network has to keep within all limits at once.",
+        "mathnas select",
+        False,
+    ),
+    "latency": (
+        "Does latency add up?",
+        "The program adds the latencies of single blocks. Here whole networks were timed too. On the dashed line, "
+        "the sum is exact; points below it run faster than the sum says.",
+        "mathnas profile",
+        True,
+    ),
+    "training": (
+        "Training",
+        "Validation accuracy and training loss after each epoch. All networks were trained by the same recipe.",
+        "mathnas train",
+        False,
+    ),
+    "study_cost": (
+        "What the study cost",
+        "Networks handled and wall time by stage. Results found in the store are not computed again.",
+        "mathnas run",
+        False,
+    ),
+}
+
+GLOSSARY: tuple[tuple[str, str], ...] = (
+    ("block", "a piece of the network, such as a convolution with its normalisation; one stands at each position"),
+    ("genotype", "the network written as one number per position: which of the blocks there it takes"),
+    ("base network", "the network that others are compared with; blocks are swapped into it one at a time"),
+    ("scorer", "what rates a network without training it fully, so that many can be compared"),
+    ("block effect", "what taking a block instead of the base network's block does to the metric"),
+    ("prediction", "the metric expected of a network from the effects of its blocks; it costs no evaluation"),
+    ("held-out network", "evaluated only to test the predictor, never to fit it"),
+    ("Kendall τ", "agreement of two orders: the share of pairs in the same order minus the share in opposite order"),
+    ("Spearman ρ", "correlation of two rankings; 1 is the same order"),
+    ("interval", "the range in which the predictor expects the true metric"),
+    ("limit", "a bound on a resource of the whole network, such as latency on one device"),
+    ("multiply-adds", "multiplications with additions that one image takes in convolutions and linear layers"),
+    ("frontier", "the best predicted networks over a range of limits"),
+    ("bound and gap", "the best value any network could still have by the proof, and its distance to the one found"),
+    (
+        "verification",
+        "the best predicted networks are really evaluated, the predictor is refitted, and the program "
+        "is solved again until the choice stands",
+    ),
+    ("validation and test", "validation images guide the study; test images are used once, for the final numbers"),
+)

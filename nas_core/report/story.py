@@ -1,0 +1,284 @@
+"""What a study found, in sentences: every claim with its conditions, and no better than the numbers.
+
+Plain text; the page escapes it.
+"""
+
+import math
+import statistics
+
+from nas_core.report.summary import CalibrationSummary, StudySummary
+from nas_core.report.text import (
+    format_amount,
+    format_count,
+    format_duration,
+    format_limit,
+    format_metric,
+    format_metric_change,
+    format_percent,
+    format_space_size,
+    metric_label,
+    resource_name,
+    short_genotype,
+)
+from nas_core.space import Genotype
+
+
+def headline(summary: StudySummary) -> str:
+    """The answer in one line."""
+    if summary.winner is not None:
+        return f"The network found: {short_genotype(summary.winner)}"
+    if summary.infeasibility is not None:
+        return "No network satisfies the limits"
+    return "No network has been selected yet"
+
+
+def answer(summary: StudySummary) -> list[str]:
+    """What was found, what it attains, within which limits, how sure we are, what it took."""
+    if summary.winner is None:
+        sentences = [_family(summary)]
+        if summary.infeasibility is not None:
+            sentences.append(summary.infeasibility.sentence)
+        return [*sentences, effort(summary)]
+    return [
+        _found(summary, summary.winner),
+        _attains(summary, summary.winner),
+        within_limits(summary, summary.winner),
+        certainty(summary),
+        effort(summary),
+    ]
+
+
+def _family(summary: StudySummary) -> str:
+    space = summary.space
+    size = format_space_size(space.num_choices, len(space.resolutions), space.num_networks)
+    return f"The family {space.name} has {space.num_positions} positions and {size} networks."
+
+
+def _found(summary: StudySummary, winner: str) -> str:
+    distance = Genotype.parse(winner).distance(Genotype.parse(summary.base))
+    same = "It is the base network itself." if winner == summary.base else ""
+    swapped = f"It differs from the base network at {distance} of {summary.space.num_positions} positions."
+    return f"{_family(summary)} Of these the study chose one. {same or swapped}"
+
+
+def _attains(summary: StudySummary, winner: str) -> str:
+    trained = summary.trained("winner")
+    if not trained or trained[0].test_accuracy is None:
+        return _expected(summary, winner)
+    images = summary.training.num_test_examples if summary.training is not None else None
+    on = f"{format_count(images)} test images" if images else "the test images"
+    text = (
+        f"Fully trained, it classifies {format_metric('test_accuracy', trained[0].test_accuracy)} of {on} correctly; "
+        "no earlier step had seen these images."
+    )
+    return " ".join([text, *comparison(summary)])
+
+
+def _expected(summary: StudySummary, winner: str) -> str:
+    """The winner's metric before it is trained."""
+    label = metric_label(summary.scorer.metric_name, summary.scorer.split)
+    evaluated, selected = summary.evaluated(winner), summary.selected(winner)
+    value = evaluated.metric if evaluated is not None else selected.evaluated if selected is not None else None
+    if value is not None:
+        known = f"The {summary.scorer.kind} scorer measured {format_metric(summary.scorer.metric_name, value)} {label}"
+    elif selected is not None:
+        known = f"Its predicted {label} is {format_metric(summary.scorer.metric_name, selected.predicted)}"
+    else:
+        known = f"Its {label} is not known"
+    return f"{known}. It has not been fully trained, so its test accuracy is not known."
+
+
+def comparison(summary: StudySummary) -> list[str]:
+    """How the trained winner stands beside base and random networks; says so when it does not win."""
+    winner = next((row.test_accuracy for row in summary.trained("winner")), None)
+    if winner is None:
+        return []
+    sentences = []
+    base = next((row.test_accuracy for row in summary.trained("base")), None)
+    if base is not None and summary.base != summary.winner:
+        sentences.append(f"The base network, trained alike, reaches {_beside(base, winner)}{_base_outside(summary)}.")
+    random = [row.test_accuracy for row in summary.trained("random") if row.test_accuracy is not None]
+    if random:
+        sentences.append(_random_sentence(random, winner))
+    noise = test_noise(summary)
+    others = [value for value in (base, *random) if value is not None]
+    if noise is not None and any(abs(winner - value) < noise for value in others):
+        sentences.append(
+            f"Differences under {noise * 100:.1f} points may be chance: that is the 95 % margin of a difference "
+            "on so many test images, and training once more moves the numbers too."
+        )
+    return sentences
+
+
+def _beside(value: float, winner: float) -> str:
+    change = format_metric_change("test_accuracy", value - winner)
+    return f"{format_metric('test_accuracy', value)} ({change})"
+
+
+def _base_outside(summary: StudySummary) -> str:
+    costs = summary.costs_of(summary.base)
+    broken = [limit for limit in summary.limits if costs.get(limit.resource, 0.0) > limit.at_most]
+    return ", but does not keep within the limits" if broken else ""
+
+
+def _random_sentence(random: list[float], winner: float) -> str:
+    median = statistics.median(random)
+    beaten = sum(value < winner for value in random)
+    many = len(random) > 1
+    who = f"The median of {len(random)} random networks" if many else "A random network"
+    text = f"{who} within the same limits reaches {_beside(median, winner)}"
+    if winner <= median:
+        return f"{text}: the chosen network does not beat {'that median' if many else 'it'} here."
+    return f"{text}; the chosen one beats {beaten} of {len(random)}." if many else f"{text}."
+
+
+def test_noise(summary: StudySummary) -> float | None:
+    """95 % margin of the difference of two test accuracies, from the number of test images alone."""
+    images = summary.training.num_test_examples if summary.training is not None else None
+    accuracy = next((row.test_accuracy for row in summary.trained("winner")), None)
+    if not images or accuracy is None or not 0 <= accuracy <= 1:
+        return None
+    return 1.96 * math.sqrt(2 * accuracy * (1 - accuracy) / images)
+
+
+def within_limits(summary: StudySummary, winner: str) -> str:
+    """The winner's cost beside each limit."""
+    costs = summary.costs_of(winner)
+    if not summary.limits:
+        known = [_named_amount(name, costs[name]) for name in costs]
+        return f"No limits were set. It takes {_joined(known)}." if known else "No limits were set."
+    parts, broken = [], []
+    for limit in summary.limits:
+        cost = costs.get(limit.resource)
+        if cost is None:
+            parts.append(f"{format_limit(limit)} (its own cost is not known)")
+            continue
+        parts.append(f"{format_amount(limit.resource, cost)} of {format_limit(limit)}")
+        if cost > limit.at_most * (1 + 1e-9):
+            broken.append(resource_name(limit.resource))
+    verdict = f"It exceeds the limit on {_joined(broken)}" if broken else "It keeps within the limits"
+    return f"{verdict}: {_joined(parts)}."
+
+
+def _named_amount(resource: str, value: float) -> str:
+    """An amount that always names its resource: ``12.3 ms latency``."""
+    return f"{format_amount(resource, value)} {resource_name(resource)}"
+
+
+def _joined(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
+
+
+def certainty(summary: StudySummary) -> str:
+    """What is proven, and how far predictions can be trusted."""
+    parts = []
+    if summary.selection is not None:
+        parts.append(summary.selection.sentence)
+    if summary.verification is not None:
+        parts.append(summary.verification.sentence)
+    if summary.calibration is not None:
+        parts.append(calibration_verdict(summary.calibration))
+    else:
+        parts.append("Predictions were not compared with held-out networks, so how far to trust them is not known.")
+    return " ".join(part for part in parts if part)
+
+
+def calibration_verdict(result: CalibrationSummary) -> str:
+    """How well the predictor orders unseen networks, in words, with the baseline beside it."""
+    if result.kendall is None:
+        return f"The rank agreement on {result.num_networks} held-out networks could not be computed."
+    share = (1 + result.kendall) / 2
+    text = (
+        f"On {result.num_networks} networks it had not seen, the predictor puts about {format_percent(share)} of pairs "
+        f"in the right order (Kendall τ {result.kendall:.2f})"
+    )
+    if result.sentence:
+        return f"{text}. {result.sentence}"
+    if result.baseline_kendall is None:
+        return f"{text}."
+    better = result.kendall > result.baseline_kendall
+    verdict = "does better than" if better else "does no better than"
+    return f"{text}; it {verdict} counting {result.baseline_name} (τ {result.baseline_kendall:.2f})."
+
+
+def proof(summary: StudySummary) -> str:
+    """The optimality statement: status, bound, gap, time and route."""
+    selection = summary.selection
+    if selection is None:
+        return ""
+    name = summary.scorer.metric_name
+    parts = [f"Status: {selection.status}."]
+    if selection.bound is not None:
+        parts.append(
+            f"No network within the limits has a predicted value beyond {format_metric(name, selection.bound)}."
+        )
+    if selection.gap is not None:
+        parts.append("The gap is 0." if selection.gap == 0 else f"The gap is {format_percent(selection.gap, 3)}.")
+    if selection.solve_s is not None:
+        parts.append(f"Solving took {format_duration(selection.solve_s)}.")
+    if selection.route:
+        parts.append(f"Route: {selection.route}.")
+    if selection.networks and summary.winner != selection.networks[0].genotype:
+        parts.append("Verification measured another of the proposed networks as better, and that one was chosen.")
+    parts.append("The proof is about predicted values: it is only as good as the predictions are.")
+    return " ".join(parts)
+
+
+def effort(summary: StudySummary) -> str:
+    """How many networks were really evaluated, and how long all of it took."""
+    if summary.num_evaluated == 0:
+        return "Nothing has been evaluated yet."
+    space = summary.space
+    share = summary.num_evaluated / space.num_networks if space.num_networks < 10**300 else 0.0
+    percent = f" ({format_percent(share, 2)})" if share >= 1e-4 else ""
+    failed = f"; {format_count(summary.num_failed)} more failed" if summary.num_failed else ""
+    seconds = sum(stage.wall_s for stage in summary.stages)
+    took = f" The study took {format_duration(seconds)} on {summary.device}." if seconds else ""
+    evaluated = format_count(summary.num_evaluated)
+    of_all = format_count(space.num_networks)
+    return f"{evaluated} of {of_all} networks{percent} were evaluated{failed}.{took}"
+
+
+def metric_source(summary: StudySummary) -> str:
+    """Where the metric of an evaluation comes from."""
+    scorer = summary.scorer
+    parts = [f"{metric_label(scorer.metric_name, scorer.split)} by the {scorer.kind} scorer"]
+    if scorer.num_examples:
+        parts.append(f"{format_count(scorer.num_examples)} {scorer.split} examples of {summary.data.name}")
+    if scorer.seeds:
+        parts.append(f"seed{'s' if len(scorer.seeds) > 1 else ''} {', '.join(map(str, scorer.seeds))}")
+    parts.append(f"{format_count(summary.num_evaluated)} networks evaluated")
+    return "; ".join([*parts, *_stage_source(summary, "score")])
+
+
+def _stage_source(summary: StudySummary, stage: str) -> list[str]:
+    rows = [row for row in summary.stages if row.stage == stage]
+    return [f"{format_duration(row.wall_s)} on {row.device or summary.device}" for row in rows]
+
+
+def training_source(summary: StudySummary) -> str:
+    """Where test accuracies come from."""
+    training = summary.training
+    if training is None:
+        return ""
+    epochs = {row.num_epochs for row in training.networks if row.num_epochs}
+    seeds = sorted({row.seed for row in training.networks if row.seed is not None})
+    parts = [f"test split of {summary.data.name}, touched once per network"]
+    if training.num_test_examples:
+        parts.append(f"{format_count(training.num_test_examples)} images")
+    if seeds:
+        parts.append(f"one training each, seed {', '.join(map(str, seeds))}")
+    if len(epochs) == 1:
+        parts.append(f"{epochs.pop():g} epochs")
+    device = training.device or summary.device
+    seconds = sum(row.wall_s or 0.0 for row in training.networks)
+    return "; ".join([*parts, f"{format_duration(seconds)} on {device}" if seconds else device])
+
+
+def latency_source(summary: StudySummary) -> str:
+    """How latencies were measured."""
+    result = summary.latency
+    if result is None:
+        return ""
+    conditions = f"batch {result.batch_size}, {result.num_threads} thread{'s' if result.num_threads != 1 else ''}"
+    return f"median of {result.num_repeats} timed runs after warm-up; {conditions}; {result.device}"

@@ -1,0 +1,385 @@
+"""Studies of any size with invented but plausible numbers, seeded, for tests of the report."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+
+from nas_core.evaluations import CostTable
+from nas_core.report.summary import (
+    BlockEffect,
+    BlockEffects,
+    CalibrationSummary,
+    CurvePoint,
+    DataSummary,
+    EvaluatedNetwork,
+    FrontierPoint,
+    FrontierSummary,
+    LatencyAdditivity,
+    LatencyPair,
+    Limit,
+    Provenance,
+    ScorerSummary,
+    SelectedNetwork,
+    SelectionSummary,
+    StageCost,
+    StudySummary,
+    TrainedNetwork,
+    TrainingSummary,
+    VerificationRound,
+    VerificationSummary,
+)
+from nas_core.space import BlockSpec, Genotype, Position, SearchSpace
+
+Metric = Callable[[Genotype], float]
+SMALL = (3,) * 8
+RAGGED = tuple(3 + (5 * p) % 7 for p in range(20))
+LARGE = (50,) * 100
+
+
+def make_space(num_choices: Sequence[int], name: str = "invented") -> SearchSpace:
+    """A family whose widths double and sizes halve at three places, identity first."""
+    shapes = [(3, 3), (5, 6), (3, 6), (7, 6), (5, 3), (7, 3), (3, 4), (5, 4)]
+    positions = []
+    for position, count in enumerate(num_choices):
+        stage = min(3 * position // len(num_choices), 2)
+        first = position == 0 or stage != min(3 * (position - 1) // len(num_choices), 2)
+        blocks = [BlockSpec.of("identity")]
+        for index in range(count - 1):
+            kernel, expansion = shapes[index % len(shapes)]
+            blocks.append(BlockSpec.of("mbconv", kernel=kernel, expansion=expansion + 10 * (index // len(shapes))))
+        positions.append(
+            Position(name=f"p{position}", out_channels=64 * 2**stage, stride=2 if first else 1, blocks=tuple(blocks))
+        )
+    return SearchSpace(
+        name=name,
+        in_channels=3,
+        resolutions=(32,),
+        num_classes=10,
+        stem=BlockSpec.of("conv_bn_relu", kernel=3, out_channels=32),
+        head=BlockSpec.of("conv_pool_linear", width=1280),
+        positions=tuple(positions),
+    )
+
+
+def make_costs(space: SearchSpace) -> tuple[CostTable, ...]:
+    """Block prices that grow with kernel, expansion and width."""
+
+    def price(scale: float, power: float) -> tuple[tuple[float, ...], ...]:
+        rows = []
+        for position in space.positions:
+            rows.append(
+                tuple(
+                    float(round(scale * (p.out_channels / 64) ** power * (5 + p.kernel) * p.expansion, 3))
+                    if (p := _Shape.of(position, block)).expansion
+                    else 0.0
+                    for block in position.blocks
+                )
+            )
+        return tuple(rows)
+
+    def table(resource: str, fixed: float, scale: float, power: float) -> CostTable:
+        return CostTable(resource=resource, device="CPU", resolution=32, fixed=fixed, block=price(scale, power))
+
+    return (
+        table("flops", 6.1e6, 1.4e5, 0.2),
+        table("params", 3.4e5, 1.5e3, 2.0),
+        table("latency_ms", 0.35, 0.0061, 0.4),
+    )
+
+
+def _noise(genotype: Genotype) -> np.random.Generator:
+    """Noise that depends on the network alone."""
+    return np.random.default_rng(zlib.crc32(str(genotype).encode()))
+
+
+class _Shape:
+    def __init__(self, out_channels: int, kernel: int, expansion: int) -> None:
+        self.out_channels, self.kernel, self.expansion = out_channels, kernel, expansion
+
+    @classmethod
+    def of(cls, position: Position, block: BlockSpec) -> "_Shape":
+        params = dict(block.params)
+        return cls(position.out_channels, int(params.get("kernel", 0)), int(params.get("expansion", 0)))
+
+
+def invented_metric(space: SearchSpace, seed: int) -> Metric:
+    """An accuracy that saturates in the sum of hidden block values."""
+    rng = np.random.default_rng(seed)
+    hidden = [np.concatenate([[0.0], rng.gamma(3, 0.25, count - 1)]) for count in space.num_choices]
+    most = sum(float(row.max()) for row in hidden)
+
+    def metric(genotype: Genotype) -> float:
+        total = sum(float(row[choice]) for row, choice in zip(hidden, genotype.choices, strict=True))
+        return float(0.92 - 0.35 * np.exp(-4 * total / most))
+
+    return metric
+
+
+def make_study(
+    num_choices: Sequence[int] = SMALL, seed: int = 0, space: SearchSpace | None = None, metric: Metric | None = None
+) -> StudySummary:
+    """A complete study: every stage has run."""
+    rng = np.random.default_rng(seed)
+    space = space or make_space(num_choices)
+    metric = metric or invented_metric(space, seed)
+    base = Genotype(tuple(count - 1 for count in space.num_choices))
+    tables = make_costs(space)
+    effects = {
+        (p, c): metric(base.swap(p, c)) - metric(base)
+        for p, count in enumerate(space.num_choices)
+        for c in range(count)
+    }
+
+    def predict(genotype: Genotype) -> float:
+        fitted = genotype.distance(base) <= 1
+        return metric(genotype) + (0.0 if fitted else 0.004 * float(_noise(genotype).normal()))
+
+    def costs(genotype: Genotype) -> dict[str, float]:
+        return {table.resource: table.total(genotype) for table in tables}
+
+    limits = tuple(
+        Limit(resource=r, at_most=share * costs(base)[r], text=f"{r}<={share:.0%}", device=d)
+        for r, share, d in (("flops", 0.75, ""), ("latency_ms", 0.8, "CPU, 1 thread"))
+    )
+
+    def within(genotype: Genotype) -> bool:
+        known = costs(genotype)
+        return all(known[x.resource] <= x.at_most for x in limits)
+
+    sampled = [space.sample(rng) for _ in range(400)]
+    ordered = sorted({*sampled, *space.neighbours(base)[:200]}, key=predict, reverse=True)
+    best = [g for g in ordered if within(g)][:6]
+    winner = max(best[:4], key=metric)
+
+    def row(genotype: Genotype, role: str) -> EvaluatedNetwork:
+        value = predict(genotype)
+        return EvaluatedNetwork(
+            genotype=str(genotype),
+            metric=metric(genotype),
+            role=role,  # type: ignore[arg-type]
+            predicted=value,
+            low=value - 0.008,
+            high=value + 0.008,
+            costs=costs(genotype),
+        )
+
+    held_out = sampled[:16]
+    networks = (
+        row(base, "design"),
+        *[row(g, "design") for g in space.neighbours(base)[:60]],
+        *[row(g, "held-out") for g in held_out],
+        *[row(g, "verify") for g in best[:4]],
+    )
+    selected = tuple(
+        SelectedNetwork(
+            genotype=str(g),
+            predicted=predict(g),
+            low=predict(g) - 0.008,
+            high=predict(g) + 0.008,
+            evaluated=metric(g),
+            costs=costs(g),
+        )
+        for g in [winner, *[g for g in best if g != winner]][:3]
+    )
+    random = next((g for g in sampled if within(g) and g != winner), base)
+    return StudySummary(
+        name="invented-study",
+        seed=seed,
+        space=space,
+        base=str(base),
+        data=DataSummary(name="cifar10", num_train=49_000, num_validation=1_000, num_test=10_000),
+        scorer=ScorerSummary(
+            kind="supernet",
+            metric_name="val_accuracy",
+            split="validation",
+            num_examples=1_000,
+            seeds=(seed,),
+            description="Each network borrows weights that were trained once for all of them.",
+        ),
+        device="2 CPU cores (x86-64)",
+        provenance=Provenance(
+            code_version="0.1.0",
+            space_id=space.space_id,
+            scorer_id="0a1b2c3d4e5f",
+            profiler_id="5f4e3d2c1b0a",
+            created="2026-11-20T10:15:00+00:00",
+            versions={"python": "3.11.9", "torch": "2.13.0", "ortools": "9.15"},
+            devices={"score": "2 CPU cores (x86-64)"},
+            commands=("mathnas run study.yaml --root studies/invented-study",),
+            tracking={"MLflow model": "models:/invented-study@champion"},
+        ),
+        stages=(
+            StageCost(stage="score", wall_s=131, compute_s=240, num_evaluations=33, device="2 CPU cores"),
+            StageCost(stage="profile", wall_s=14.2, compute_s=14.2, num_evaluations=25, device="1 CPU core"),
+            StageCost(stage="select", wall_s=0.4, compute_s=0.5),
+            StageCost(stage="verify", wall_s=9.1, compute_s=17, num_evaluations=4, num_reused=2, num_failed=1),
+            StageCost(stage="train", wall_s=148, compute_s=290, num_evaluations=3, device="2 CPU cores"),
+        ),
+        networks=networks,
+        num_evaluated=len(networks),
+        num_failed=1,
+        cost_tables=tables,
+        base_costs={},
+        block_effects=BlockEffects(
+            base=str(base),
+            contexts=(str(base),),
+            link="identity",
+            interval_level=0.9,
+            effects=tuple(
+                BlockEffect(
+                    position=p,
+                    choice=c,
+                    effect=value,
+                    low=value - (0.0 if c == base.choices[p] else 0.004),
+                    high=value + (0.0 if c == base.choices[p] else 0.004),
+                )
+                for (p, c), value in effects.items()
+            ),
+        ),
+        limits=limits,
+        selection=SelectionSummary(
+            status="optimal",
+            sentence="Proven: no network within the limits has a better prediction.",
+            networks=selected,
+            bound=selected[0].predicted,
+            gap=0.0,
+            solve_s=0.021,
+            route="CP-SAT 9.15, linear objective",
+        ),
+        calibration=CalibrationSummary(
+            num_networks=len(held_out),
+            kendall=float(kendalltau([predict(g) for g in held_out], [metric(g) for g in held_out]).statistic),
+            spearman=float(spearmanr([predict(g) for g in held_out], [metric(g) for g in held_out]).statistic),
+            mean_abs_error=0.009,
+            coverage=0.875,
+            interval_level=0.9,
+            baseline_name="multiply-adds",
+            baseline_kendall=0.55,
+            sentence="The predictor orders unseen networks better than counting their multiply-adds.",
+        ),
+        verification=VerificationSummary(
+            rounds=(
+                VerificationRound(
+                    index=1,
+                    genotypes=tuple(map(str, best[:2])),
+                    best_genotype=str(best[0]),
+                    best_metric=metric(best[0]),
+                    predicted_metric=predict(best[0]),
+                    kendall=0.72,
+                    num_evaluations=70,
+                ),
+                VerificationRound(
+                    index=2,
+                    genotypes=tuple(map(str, best[2:4])),
+                    best_genotype=str(winner),
+                    best_metric=metric(winner),
+                    predicted_metric=predict(best[2]),
+                    kendall=0.74,
+                    num_evaluations=72,
+                ),
+            ),
+            winner=str(winner),
+            stands=True,
+            sentence="The choice stood: the last round found no better network.",
+        ),
+        frontiers=tuple(_frontier(x.resource, ordered, predict, costs) for x in limits),
+        latency=_latency(held_out[:12], costs, rng),
+        training=TrainingSummary(
+            networks=tuple(
+                _trained(role, g, metric(g) + 0.02, costs(g), rng)
+                for role, g in (("winner", winner), ("base", base), ("random", random))
+            ),
+            num_test_examples=10_000,
+            recipe="30 epochs of SGD, cosine schedule, label smoothing 0.1, moving average of the weights.",
+            device="2 CPU cores",
+        ),
+    )
+
+
+def _frontier(
+    resource: str,
+    ordered: Sequence[Genotype],
+    predict: Metric,
+    costs: Callable[[Genotype], dict[str, float]],
+) -> FrontierSummary:
+    points, best = [], -np.inf
+    for genotype in sorted(ordered, key=lambda g: costs(g)[resource]):
+        if predict(genotype) > best:
+            best = predict(genotype)
+            cost = costs(genotype)[resource]
+            point = FrontierPoint(
+                limit=cost, cost=cost, predicted=best, genotype=str(genotype), proven=len(points) != 2
+            )
+            points.append(point)
+    return FrontierSummary(resource=resource, points=tuple(points))
+
+
+def _latency(
+    genotypes: Sequence[Genotype], costs: Callable[[Genotype], dict[str, float]], rng: np.random.Generator
+) -> LatencyAdditivity:
+    pairs = tuple(
+        LatencyPair(
+            genotype=str(g),
+            predicted_ms=costs(g)["latency_ms"],
+            measured_ms=costs(g)["latency_ms"] * float(rng.normal(0.95, 0.03)),
+            spread_ms=0.04,
+        )
+        for g in genotypes
+    )
+    return LatencyAdditivity(
+        pairs=pairs,
+        device="CPU (x86-64)",
+        batch_size=1,
+        num_threads=1,
+        num_repeats=30,
+        r2=0.981,
+        kendall=0.91,
+        worst_relative_error=0.083,
+    )
+
+
+def _trained(
+    role: str, genotype: Genotype, accuracy: float, costs: dict[str, float], rng: np.random.Generator
+) -> TrainedNetwork:
+    epochs = range(1, 31)
+    curve = tuple(
+        CurvePoint(
+            epoch=float(e),
+            train_loss=float(0.5 + 1.8 * np.exp(-e / 6) + rng.normal(0, 0.01)),
+            val_accuracy=float(accuracy - 0.5 * np.exp(-e / 5) + rng.normal(0, 0.003)),
+        )
+        for e in epochs
+    )
+    return TrainedNetwork(
+        role=role,  # type: ignore[arg-type]
+        genotype=str(genotype),
+        test_accuracy=accuracy,
+        val_accuracy=accuracy + 0.003,
+        costs=costs,
+        curve=curve,
+        wall_s=49.0,
+        seed=0,
+        num_epochs=30,
+    )
+
+
+def not_run(study: StudySummary) -> StudySummary:
+    """The study before anything was evaluated."""
+    return replace(
+        study,
+        stages=(),
+        networks=(),
+        num_evaluated=0,
+        num_failed=0,
+        cost_tables=(),
+        block_effects=None,
+        selection=None,
+        calibration=None,
+        verification=None,
+        frontiers=(),
+        latency=None,
+        training=None,
+    )
