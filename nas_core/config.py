@@ -151,6 +151,7 @@ class ProfileConfig(Section):
     num_threads: int = Field(1, ge=1, le=1024, description="CPU threads while latency is measured.")
     warmup: int = Field(5, ge=0, le=10_000, description="Untimed runs before the timed ones.")
     repeats: int = Field(30, ge=3, le=100_000, description="Timed runs per block; the median counts.")
+    channels_last: bool = Field(False, description="Measure latency with channels-last activations and weights.")
     networks: int = Field(12, ge=0, le=10_000, description="Whole networks timed to say how additive latency is.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device measured; auto: a GPU where there is one."
@@ -298,23 +299,30 @@ def _expectation(error: Any, path: str) -> str:
     return f"one of the keys: {known}"
 
 
-def load_config(path: str | Path, overrides: Mapping[str, str] | None = None) -> StudyConfig:
+def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) -> StudyConfig:
     """The configuration in a YAML file, with dotted overrides such as ``{"scorer.recipe.epochs": "2"}``.
 
     Raises:
         ConfigError: if the file is missing, is no YAML mapping, or a field is wrong.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), str(error), "a readable YAML file", "`mathnas init` writes one.") from None
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(str(path), error.strerror, "a readable YAML file", "`mathnas init` writes one.") from None
+    return load_config(text, source=str(path), overrides=overrides)
+
+
+def load_config(text: bytes, *, source: str, overrides: Mapping[str, str] | None = None) -> StudyConfig:
+    """The configuration in YAML text; ``source`` is what errors call it. Raises as ``read_config``."""
+    try:
+        data = yaml.safe_load(text.decode())
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(str(path), str(error).replace("\n", " ")[:300], "YAML") from None
+        raise ConfigError(source, str(error).replace("\n", " ")[:300], "YAML") from None
     if not isinstance(data, dict):
-        raise ConfigError(str(path), type(data).__name__, "a mapping of sections such as `space:` and `data:`")
-    for dotted, text in (overrides or {}).items():
-        _override(data, dotted, text)
-    return parse_config(data, str(path))
+        raise ConfigError(source, type(data).__name__, "a mapping of sections such as `space:` and `data:`")
+    for dotted, value in (overrides or {}).items():
+        _override(data, dotted, value)
+    return parse_config(data, source)
 
 
 def _override(data: dict[str, Any], dotted: str, text: str) -> None:

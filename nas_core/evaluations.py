@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 Status = Literal["ok", "failed"]
+Combine = Literal["sum", "max"]
 FIXED_PART = -1  # position of a Cost that prices the stem and the head together
 WHOLE_NETWORK = -2  # position of a Cost that prices the network of its genotype
 
@@ -93,6 +94,8 @@ class Cost:
         place = (self.genotype, self.position, self.choice, self.resolution)
         return (self.space_id, self.profiler_id, self.device, *place, self.resource)
 
+
+COMBINE: Mapping[str, Combine] = {"activation_bytes": "max"}  # how parts make a whole; every other resource adds up
 
 Row = TypeVar("Row", Evaluation, Cost)
 
@@ -183,9 +186,10 @@ class EvaluationTable:
 
 @dataclass(frozen=True, kw_only=True)
 class CostTable:
-    """Prices of every block at one resolution: total = fixed + sum of the taken blocks' prices.
+    """Prices of every block at one resolution: a network's is the sum, or the largest, of its parts'.
 
-    ``block`` is ragged, one tuple of values per position; units as in ``UNITS``.
+    ``combine`` says which; ``fixed`` is the price of stem and head. ``block`` is
+    ragged, one tuple of values per position; units as in ``UNITS``.
     """
 
     resource: str
@@ -219,8 +223,14 @@ class CostTable:
             block=tuple(tuple(values[p, c] for c in range(count)) for p, count in enumerate(num_choices)),
         )
 
+    @property
+    def combine(self) -> Combine:
+        return COMBINE.get(self.resource, "sum")
+
     def total(self, genotype: Genotype) -> float:
-        return self.fixed + sum(row[choice] for row, choice in zip(self.block, genotype.choices, strict=True))
+        """The network's price, predicted from its blocks."""
+        taken = [row[choice] for row, choice in zip(self.block, genotype.choices, strict=True)]
+        return max(self.fixed, *taken) if self.combine == "max" else self.fixed + sum(taken)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

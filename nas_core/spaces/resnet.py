@@ -22,7 +22,8 @@ def resnet(
 ) -> SearchSpace:
     """``stages`` x ``depth`` positions for small images.
 
-    Channels double and the image halves at each stage but the first. Every block but a stage's first may be absent, and is then absent to the stage's end.
+    Channels double and the image halves at each stage but the first. Every
+    block but a stage's first may be absent, and is then absent to the stage's end.
     """
     positions, rules = list[Position](), list[Rule]()
     for stage in range(stages):
