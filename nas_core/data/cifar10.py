@@ -89,6 +89,9 @@ def _read_binary(folder: Path, split: Split) -> RawImages:
 def _read_torchvision(root: Path, split: Split) -> RawImages:
     # torchvision compares every file with its published MD5 before it unpickles it.
     try:
+        from nas_core.blocks.timm_compat import define_missing_operators
+
+        define_missing_operators()
         from torchvision.datasets import CIFAR10
 
         data = CIFAR10(str(root), train=split == "train", download=False)
@@ -100,6 +103,9 @@ def _read_torchvision(root: Path, split: Split) -> RawImages:
 def _download() -> None:
     """The binary distribution into the cache: it holds no pickles."""
     try:
+        from nas_core.blocks.timm_compat import define_missing_operators
+
+        define_missing_operators()
         from torchvision.datasets.utils import download_and_extract_archive
 
         url = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"

@@ -85,7 +85,10 @@ def _folder(config: DataConfig) -> Path:
 
 def _download() -> None:
     try:
-        from torchvision.datasets import FashionMNIST  # type: ignore[import-untyped, unused-ignore]
+        from nas_core.blocks.timm_compat import define_missing_operators
+
+        define_missing_operators()
+        from torchvision.datasets import FashionMNIST
 
         FashionMNIST(str(cache_folder()), download=True)
     except Exception as error:  # torchvision raises whatever urllib, the disk or its own import raises

@@ -1,0 +1,72 @@
+"""Scorers rate networks: one protocol, one file per scorer, chosen by ``scorer.kind`` of the configuration.
+
+No torch here: `study_scorer_id` is asked for by commands that only read.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from nas_core.config import StudyConfig, scorer_id
+from nas_core.evaluations import Evaluation
+from nas_core.space import Genotype, SearchSpace
+
+if TYPE_CHECKING:
+    from nas_core.store import Store
+
+OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
+
+# Raised when a scorer's code changes what it measures: rows of another version are not reused.
+VERSIONS = {"train": 1, "supernet": 1, "tabular": 1}
+
+
+class Scorer(Protocol):
+    """Rates networks of one space for one study.
+
+    ``metric_name`` carries the unit, ``split`` the data the metric is measured on.
+    """
+
+    metric_name: str
+    higher_is_better: bool
+    split: str
+
+    @property
+    def prepared(self) -> bool:
+        """Whether ``evaluate`` can be called."""
+        ...
+
+    def prepare(self, on_progress: OnProgress) -> None:
+        """What has to happen once before any network is rated; returns at once where nothing is left to do.
+
+        Wrong settings or missing files raise a NasError here, before compute is spent.
+        """
+        ...
+
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
+        """One row per genotype, in order; one that fails is a row with its message, the rest goes on."""
+        ...
+
+
+def study_scorer_id(config: StudyConfig) -> str:
+    """Id of the study's scorer: its settings, its data and the version of its code."""
+    return scorer_id(config, VERSIONS[config.scorer.kind])
+
+
+def build_scorer(config: StudyConfig, space: SearchSpace, store: "Store", device: str = "auto") -> Scorer:
+    """The scorer that the configuration asks for; loads nothing yet.
+
+    ``device`` is ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+    """
+    # Imported here: only the scorer in use, and torch only for those that need it.
+    match config.scorer.kind:
+        case "train":
+            from nas_core.scoring.train import TrainScorer
+
+            return TrainScorer(config, space, device)
+        case "supernet":
+            from nas_core.scoring.supernet import SupernetScorer
+
+            return SupernetScorer(config, space, store, device)
+        case "tabular":
+            from nas_core.scoring.tabular import TabularScorer
+
+            return TabularScorer(config, space)

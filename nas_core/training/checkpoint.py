@@ -1,0 +1,72 @@
+"""Checkpoints without pickle: one safetensors file whose header carries the JSON part of the state.
+
+One file, written whole through the store, so tensors and JSON can never
+belong to different steps.
+"""
+
+import json
+import logging
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import torch as st
+
+from nas_core.store import Store
+
+log = logging.getLogger(__name__)
+JSON_KEY = "state"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a training keeps its state, and how often.
+
+    ``every_s`` seconds pass between two saves at least; ``run_id`` names what
+    is trained (recipe, data, seed): a state of another run is not resumed.
+    """
+
+    store: Store
+    path: str
+    run_id: str
+    every_s: float = 30.0
+
+    def save(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        text = json.dumps({"run_id": self.run_id, **state})
+        self.store.write_bytes(self.path, pack(tensors, {JSON_KEY: text}))
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """The saved tensors (on the CPU) and state; None if there is none of this run."""
+        if not self.store.exists(self.path):
+            return None
+        try:
+            tensors, metadata = unpack(self.store.read_bytes(self.path))
+            state = json.loads(metadata[JSON_KEY])
+        except (SafetensorError, ValueError, KeyError, struct.error) as error:
+            log.warning("checkpoint %s is unreadable (%s): training starts afresh", self.path, error)
+            return None
+        if state.pop("run_id", None) != self.run_id:
+            log.info("checkpoint %s is of another training: this one starts afresh", self.path)
+            return None
+        return tensors, state
+
+    def remove(self) -> None:
+        self.store.delete(self.path)
+
+
+def pack(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The tensors and texts as one safetensors file."""
+    # safetensors wants plain contiguous tensors; strides are the reader's affair.
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return bytes(st.save(plain, dict(metadata or {})))
+
+
+def unpack(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and texts of a safetensors file; SafetensorError or ValueError if it is damaged."""
+    tensors = st.load(data)
+    (header_bytes,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + header_bytes])
+    return tensors, header.get("__metadata__", {})
