@@ -1,9 +1,8 @@
 """What networks cost: one profiler per file behind one protocol (``rows.Profiler``).
 
 Counts are exact and the same everywhere; latency is measured on the machine at
-hand. Importing this package imports no torch: ``profile_blocks``,
-``profile_networks``, ``count_networks``, ``extreme_genotypes`` and
-``device_name`` do, when they are called.
+hand. Importing this package imports no torch: ``profile*``, ``count_networks``,
+``extreme_genotypes`` and ``device_name`` do, when they are called.
 """
 
 from collections.abc import Sequence
@@ -52,28 +51,40 @@ def device_name(config: ProfileConfig, resource: str = "latency_ms") -> str:
     return profiler_of(resource).device(config)
 
 
-def profile_blocks(space: SearchSpace, config: ProfileConfig, resources: Sequence[str]) -> list[Cost]:
-    """A row for the fixed part and for every block, at every resolution, for every resource.
+def profile(
+    space: SearchSpace,
+    genotypes: Sequence[Genotype],
+    config: ProfileConfig,
+    resources: Sequence[str],
+    *,
+    blocks: bool = True,
+) -> list[Cost]:
+    """A row per resource for the fixed part, every block at every resolution, and every whole network of ``genotypes``.
 
-    A measurement that failed is a row with ``status="failed"`` and its message.
+    Measured together, blocks and networks take turns, so that a machine whose
+    speed drifts does not make a sum of blocks look unlike its network. A
+    measurement that failed is a row with ``status="failed"`` and its message.
 
     Raises:
         UnknownNameError: for a resource that no profiler measures.
+        ConfigError: if the device asked for is not there.
     """
     rows = []
     for profiler, mine in _by_profiler(resources):
-        rows += profiler.measure_blocks(space, config, mine)
+        rows += profiler.measure(space, genotypes, config, mine, blocks=blocks)
     return rows
+
+
+def profile_blocks(space: SearchSpace, config: ProfileConfig, resources: Sequence[str]) -> list[Cost]:
+    """``profile`` without whole networks."""
+    return profile(space, [], config, resources)
 
 
 def profile_networks(
     space: SearchSpace, genotypes: Sequence[Genotype], config: ProfileConfig, resources: Sequence[str]
 ) -> list[Cost]:
-    """A row for every whole network and resource; failures and raises as in ``profile_blocks``."""
-    rows = []
-    for profiler, mine in _by_profiler(resources):
-        rows += profiler.measure_networks(space, genotypes, config, mine)
-    return rows
+    """``profile`` of whole networks only."""
+    return profile(space, genotypes, config, resources, blocks=False)
 
 
 def _by_profiler(resources: Sequence[str]) -> list[tuple[Profiler, list[str]]]:
@@ -129,6 +140,7 @@ __all__ = [
     "count_networks",
     "device_name",
     "extreme_genotypes",
+    "profile",
     "profile_blocks",
     "profile_networks",
     "profiler_id",

@@ -26,23 +26,24 @@ class LatencyProfiler:
 
         return device_name(config)
 
-    def measure_blocks(self, space: SearchSpace, config: ProfileConfig, resources: Sequence[str]) -> list[Cost]:
-        from nas_core.costs.timing import time_blocks
+    def measure(
+        self,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        config: ProfileConfig,
+        resources: Sequence[str],
+        *,
+        blocks: bool,
+    ) -> list[Cost]:
+        from nas_core.costs.timing import time_space
 
         writer = RowWriter.of(self, space, config)
         rows = []
         for resolution in space.resolutions:
-            fixed, blocks = time_blocks(space, resolution, config)
-            rows.append(writer.fixed_part(resolution, RESOURCE, fixed))
-            rows += [writer.block(block, resolution, RESOURCE, measured) for block, measured in blocks.items()]
+            mine = [genotype for genotype in genotypes if space.resolution_of(genotype) == resolution]
+            timings = time_space(space, resolution, mine, config, blocks=blocks)
+            if timings.fixed_part is not None:
+                rows.append(writer.fixed_part(resolution, RESOURCE, timings.fixed_part))
+            rows += [writer.block(block, resolution, RESOURCE, measured) for block, measured in timings.blocks.items()]
+            rows += [writer.network(genotype, RESOURCE, measured) for genotype, measured in timings.networks.items()]
         return rows
-
-    def measure_networks(
-        self, space: SearchSpace, genotypes: Sequence[Genotype], config: ProfileConfig, resources: Sequence[str]
-    ) -> list[Cost]:
-        from nas_core.costs.timing import time_networks
-
-        writer = RowWriter.of(self, space, config)
-        measured = time_networks(space, genotypes, config)
-        pairs = zip(genotypes, measured, strict=True)
-        return [writer.network(genotype, RESOURCE, measurement) for genotype, measurement in pairs]

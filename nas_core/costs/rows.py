@@ -15,7 +15,7 @@ ANY_DEVICE = "any"  # device of a cost that is the same everywhere
 class Profiler(Protocol):
     """What measures one or more resources of blocks and of whole networks.
 
-    The class itself needs no torch; its ``measure_*`` and ``device`` may import it.
+    The class itself needs no torch; its ``measure`` and ``device`` may import it.
     """
 
     @property
@@ -28,16 +28,24 @@ class Profiler(Protocol):
     def device(self, config: ProfileConfig) -> str:
         """Name of the device measured, or ANY_DEVICE; raises ConfigError if it is not there."""
 
-    def measure_blocks(self, space: SearchSpace, config: ProfileConfig, resources: Sequence[str]) -> list[Cost]:
-        """One row for the fixed part and for every block, at every resolution, for every resource.
-
-        A measurement that failed is a row with ``status="failed"`` and its message.
-        """
-
-    def measure_networks(
-        self, space: SearchSpace, genotypes: Sequence[Genotype], config: ProfileConfig, resources: Sequence[str]
+    def measure(
+        self,
+        space: SearchSpace,
+        genotypes: Sequence[Genotype],
+        config: ProfileConfig,
+        resources: Sequence[str],
+        *,
+        blocks: bool,
     ) -> list[Cost]:
-        """One row for every network and resource; failures as in ``measure_blocks``."""
+        """A row per resource for every whole network of ``genotypes``, and with ``blocks`` for the space's parts.
+
+        The parts are stem and head together, and every block, at every
+        resolution. A measurement that failed is a row with ``status="failed"``
+        and its message.
+
+        Raises:
+            ConfigError: if the device is not there.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,28 +45,51 @@ class Part:
     shape: tuple[int, int, int]
 
 
-def time_blocks(space: SearchSpace, resolution: int, config: ProfileConfig) -> tuple[Measured, dict[BlockId, Measured]]:
-    """Milliseconds per batch of (stem and head together, every block); 0 for a block that does nothing."""
-    place_of: dict[BlockId, tuple[PlacedBlock, int]] = {
+@dataclass(frozen=True, kw_only=True)
+class SpaceTimings:
+    """Milliseconds per batch at one resolution; ``fixed_part`` is stem and head together, None if not asked for."""
+
+    fixed_part: Measured | None
+    blocks: dict[BlockId, Measured]
+    networks: dict[Genotype, Measured]
+
+
+def time_space(
+    space: SearchSpace, resolution: int, genotypes: Sequence[Genotype], config: ProfileConfig, *, blocks: bool
+) -> SpaceTimings:
+    """Times whole networks and, with ``blocks``, stem, head and every block, all taking turns with each other.
+
+    A block that does nothing is not timed and costs 0.
+
+    Raises:
+        ConfigError: if the device is not there.
+    """
+    place_of = _places(space, resolution) if blocks else {}
+    distinct = list(dict.fromkeys(place for place in place_of.values() if not place[0].is_no_op))
+    ends = [_stem(space, resolution), _head(space, resolution)] if blocks else []
+    parts = [*ends, *(_block(*place) for place in distinct)]
+    whole = list(dict.fromkeys(genotypes))
+    together, later = whole[:NETWORKS_AT_ONCE], whole[NETWORKS_AT_ONCE:]
+    timings = time_parts([*parts, *(_network(space, genotype) for genotype in together)], config)
+    networks = dict(zip(together, map(_measured, timings[len(parts) :]), strict=True))
+    if later:
+        networks |= time_space(space, resolution, later, config, blocks=False).networks
+    timed = dict(zip(distinct, map(_measured, timings[len(ends) : len(parts)]), strict=True))
+    nothing = Measurement(value=0.0)
+    return SpaceTimings(
+        fixed_part=_measured(_added(timings[0], timings[1])) if blocks else None,
+        blocks={block: timed.get(place, nothing) for block, place in place_of.items()},
+        networks=networks,
+    )
+
+
+def _places(space: SearchSpace, resolution: int) -> dict[BlockId, tuple[PlacedBlock, int]]:
+    """Every block with its shape and the side in pixels of its input."""
+    return {
         (position, choice): (placed, input_side(space, position, resolution))
         for position, blocks in enumerate(placed_blocks(space))
         for choice, placed in enumerate(blocks)
     }
-    distinct = list(dict.fromkeys(place for place in place_of.values() if not place[0].is_no_op))
-    ends = [_stem(space, resolution), _head(space, resolution)]
-    stem, head, *timings = time_parts([*ends, *(_block(*place) for place in distinct)], config)
-    timed = {place: _measured(timing) for place, timing in zip(distinct, timings, strict=True)}
-    nothing = Measurement(value=0.0)
-    return _measured(_added(stem, head)), {block: timed.get(place, nothing) for block, place in place_of.items()}
-
-
-def time_networks(space: SearchSpace, genotypes: Sequence[Genotype], config: ProfileConfig) -> list[Measured]:
-    """Milliseconds per batch of whole networks."""
-    measured: list[Measured] = []
-    for start in range(0, len(genotypes), NETWORKS_AT_ONCE):
-        parts = [_network(space, genotype) for genotype in genotypes[start : start + NETWORKS_AT_ONCE]]
-        measured += [_measured(timing) for timing in time_parts(parts, config)]
-    return measured
 
 
 def time_parts(parts: Sequence[Part], config: ProfileConfig) -> list[Timing]:
