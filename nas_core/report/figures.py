@@ -185,9 +185,8 @@ def figure_block_effects(summary: StudySummary, theme: Theme) -> "Figure":
 def _diverging(theme: Theme) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    colours = LinearSegmentedColormap.from_list("effect", [theme.worse, theme.neutral, theme.better])
-    colours.set_bad(theme.paper)
-    return colours
+    # Cells that a ragged space does not have are NaN and stay transparent.
+    return LinearSegmentedColormap.from_list("effect", [theme.worse, theme.neutral, theme.better])
 
 
 def _colour_range(effect_NM: np.ndarray) -> float:
@@ -272,7 +271,9 @@ def _effect_text(metric_name: str, effect: float) -> str:
     scaled = effect * 100 if is_fraction(metric_name) else effect
     if scaled == 0:
         return "0"
-    text = f"{scaled:+.2f}" if 0.005 <= abs(scaled) < 10 else f"{scaled:+.2g}" if abs(scaled) < 1 else f"{scaled:+.0f}"
+    if is_fraction(metric_name) and abs(scaled) < 0.005:
+        return "≈ 0"
+    text = f"{scaled:+.2f}" if 0.005 <= abs(scaled) < 10 else f"{scaled:+.2g}"
     return text.replace("-", "−")
 
 
@@ -478,7 +479,7 @@ def _draw_evaluated(ax: "Axes", summary: StudySummary, resource: str, scale: flo
 
 def _cost(summary: StudySummary, row: EvaluatedNetwork, resource: str) -> float | None:
     found = row.costs.get(resource)
-    return found if found is not None else summary.costs_of(row.genotype).get(resource)
+    return found if found is not None else summary.summed_costs(row.genotype).get(resource)
 
 
 def _draw_frontier(ax: "Axes", front: FrontierSummary, scale: float, theme: Theme) -> None:

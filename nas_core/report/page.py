@@ -6,13 +6,14 @@ made here is none.
 """
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas_core.report import story
-from nas_core.report.figures import FIGURES, NotYetRunError, render
+from nas_core.report.figures import FIGURES, save_figures
 from nas_core.report.strip import NO_OP_KIND, Strip, strips
 from nas_core.report.style import THEMES, ThemeName
 from nas_core.report.summary import EvaluatedNetwork, StudySummary, TrainedNetwork
@@ -72,15 +73,35 @@ class Table:
     note: str = ""
 
 
-def write_page(summary: StudySummary, path: Path) -> Path:
-    """Writes ``report.html``, whole or not at all, and returns its path."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(render_page(summary), encoding="utf-8")
-    return temporary.replace(path)
+Drawn = Mapping[ThemeName, Mapping[str, bytes]]  # theme -> figure -> PNG
 
 
-def render_page(summary: StudySummary) -> str:
-    """The page as text, under ``MAX_PAGE_BYTES``."""
+def report_files(summary: StudySummary) -> dict[str, bytes]:
+    """Everything a report consists of, by relative path: the page, ``report.json`` and ``figures/*.png``."""
+    drawn = draw(summary)
+    data = json.dumps(summary.to_dict(), allow_nan=False, indent=1)
+    figures = {f"figures/{name}.png": png for name, png in drawn["light"].items()}
+    return {"report.html": render_page(summary, drawn).encode(), "report.json": data.encode(), **figures}
+
+
+def write_report(summary: StudySummary, folder: Path) -> Path:
+    """Writes the files of a report, each whole or not at all, and returns the page's path."""
+    for name, content in report_files(summary).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    return folder / "report.html"
+
+
+def draw(summary: StudySummary) -> Drawn:
+    """Every figure whose stage has run, in both themes."""
+    return {theme: save_figures(summary, theme=theme) for theme in THEMES}
+
+
+def render_page(summary: StudySummary, drawn: Drawn | None = None) -> str:
+    """The page as text, under ``MAX_PAGE_BYTES``; ``drawn`` saves drawing the figures again."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -90,16 +111,19 @@ def render_page(summary: StudySummary) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html").render(page_context(summary))
+    page = environment.get_template("page.html").render(
+        page_context(summary, draw(summary) if drawn is None else drawn)
+    )
     assert len(page.encode()) < MAX_PAGE_BYTES, "a figure is too large for the page"
     return page
 
 
-def page_context(summary: StudySummary) -> dict[str, Any]:
+def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
     """All the template needs, by name."""
     return {
         "css": _style_sheet(),
         "summary": summary,
+        "base": short_genotype(summary.base),
         "headline": story.headline(summary),
         "answer": story.answer(summary),
         "tiles": tiles(summary),
@@ -108,7 +132,7 @@ def page_context(summary: StudySummary) -> dict[str, Any]:
         "infeasible": least_cost_table(summary),
         "strips": _drawn_strips(summary),
         "blocks": block_table(summary),
-        "figures": {block.name: block for block in figure_blocks(summary)},
+        "figures": {block.name: block for block in figure_blocks(summary, drawn)},
         "proof": story.proof(summary),
         "alternatives": alternatives_table(summary),
         "rounds": rounds_table(summary),
@@ -384,6 +408,8 @@ def provenance_table(summary: StudySummary) -> Table:
         ("study", f"{summary.name}, seed {summary.seed}"),
         ("made", known.created),
         ("mathnas", known.code_version),
+        ("chosen network", summary.winner or ""),
+        ("base network", summary.base),
         ("space", f"{summary.space.name}, id {known.space_id}"),
         ("scorer", f"{summary.scorer.kind}, id {known.scorer_id}. {summary.scorer.description}"),
         ("profiler", known.profiler_id),
@@ -408,12 +434,12 @@ def _data_sentence(summary: StudySummary) -> str:
 # --- figures -------------------------------------------------------------------
 
 
-def figure_blocks(summary: StudySummary) -> list[FigureBlock]:
+def figure_blocks(summary: StudySummary, drawn: Drawn) -> list[FigureBlock]:
     """Every figure with its words; those whose stage has not run name the command instead."""
-    return [_figure_block(summary, name) for name in FIGURES]
+    return [_figure_block(summary, name, drawn) for name in FIGURES]
 
 
-def _figure_block(summary: StudySummary, name: str) -> FigureBlock:
+def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock:
     title, reading, command, narrow = WORDS[name]
     verdicts = {
         "calibration": story.calibration_verdict(summary.calibration) if summary.calibration is not None else "",
@@ -426,25 +452,16 @@ def _figure_block(summary: StudySummary, name: str) -> FigureBlock:
         "study_cost": f"wall-clock times of this study's stages; {summary.device}",
         "network": story.metric_source(summary),
     }
+    on_page = name != "network"  # which the page draws as inline SVG
     return FigureBlock(
         name=name,
         title=title,
         paragraphs=tuple(text for text in (verdicts.get(name, ""), reading) if text),
         source=sources.get(name) or story.metric_source(summary),
-        images=_images(summary, name),
+        images={theme: _data_uri(images[name]) for theme, images in drawn.items() if name in images and on_page},
         command=command,
         narrow=narrow,
     )
-
-
-def _images(summary: StudySummary, name: str) -> dict[str, str]:
-    if name == "network":  # the page draws it as inline SVG
-        return {}
-    themes: tuple[ThemeName, ...] = ("light", "dark")
-    try:
-        return {theme: _data_uri(render(summary, name, theme)) for theme in themes}
-    except NotYetRunError:
-        return {}
 
 
 def _data_uri(png: bytes) -> str:
@@ -472,7 +489,13 @@ def _drawn_strips(summary: StudySummary) -> list[dict[str, Any]]:
     drawn = strips(summary, names)
     titles = ("Chosen network", "Base network")
     return [
-        {"title": title, "strip": strip, "legend": _legend(strip), "resource": resource_name(strip.resource or "")}
+        {
+            "title": title,
+            "genotype": short_genotype(strip.genotype, 61),
+            "strip": strip,
+            "legend": _legend(strip),
+            "resource": resource_name(strip.resource or ""),
+        }
         for title, strip in zip(titles, drawn, strict=False)
     ]
 
@@ -503,7 +526,7 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         True,
     ),
     "frontier": (
-        "What a limit costs",
+        "The selection, and what the limits cost",
         "Left of the dashed line is within the limit. The green steps show the best predicted value attainable at "
         "each amount of the resource; the dots are networks that were really evaluated, so they may lie off the "
         "predicted steps. Each panel looks at one resource; the chosen network has to keep within all limits at once.",

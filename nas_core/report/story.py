@@ -13,7 +13,6 @@ from nas_core.report.text import (
     format_duration,
     format_limit,
     format_metric,
-    format_metric_change,
     format_percent,
     format_space_size,
     metric_label,
@@ -32,20 +31,20 @@ def headline(summary: StudySummary) -> str:
     return "No network has been selected yet"
 
 
-def answer(summary: StudySummary) -> list[str]:
-    """What was found, what it attains, within which limits, how sure we are, what it took."""
-    if summary.winner is None:
-        sentences = [_family(summary)]
-        if summary.infeasibility is not None:
-            sentences.append(summary.infeasibility.sentence)
-        return [*sentences, effort(summary)]
-    return [
-        _found(summary, summary.winner),
-        _attains(summary, summary.winner),
-        within_limits(summary, summary.winner),
-        certainty(summary),
-        effort(summary),
-    ]
+def answer(summary: StudySummary) -> list[tuple[str, str]]:
+    """(question, answer): what it attains, within which limits, how sure we are, what it took."""
+    rows = [("Chosen from", _family(summary)), ("It took", effort(summary))]
+    if summary.winner is not None:
+        rows = [
+            ("It attains", _attains(summary, summary.winner)),
+            ("Within limits", within_limits(summary, summary.winner)),
+            ("How sure", certainty(summary)),
+            ("Chosen from", _found(summary, summary.winner)),
+            ("It took", effort(summary)),
+        ]
+    elif summary.infeasibility is not None:
+        rows = [("Why", summary.infeasibility.sentence), *rows]
+    return [(question, text) for question, text in rows if text]
 
 
 def _family(summary: StudySummary) -> str:
@@ -56,9 +55,11 @@ def _family(summary: StudySummary) -> str:
 
 def _found(summary: StudySummary, winner: str) -> str:
     distance = Genotype.parse(winner).distance(Genotype.parse(summary.base))
-    same = "It is the base network itself." if winner == summary.base else ""
-    swapped = f"It differs from the base network at {distance} of {summary.space.num_positions} positions."
-    return f"{_family(summary)} Of these the study chose one. {same or swapped}"
+    same = "The chosen network is the base network itself." if winner == summary.base else ""
+    swapped = (
+        f"The chosen network differs from the base network at {distance} of {summary.space.num_positions} positions."
+    )
+    return f"{_family(summary)} {same or swapped}"
 
 
 def _attains(summary: StudySummary, winner: str) -> str:
@@ -111,14 +112,16 @@ def comparison(summary: StudySummary) -> list[str]:
 
 
 def _beside(value: float, winner: float) -> str:
-    change = format_metric_change("test_accuracy", value - winner)
-    return f"{format_metric('test_accuracy', value)} ({change})"
+    points = (value - winner) * 100
+    if abs(points) < 0.005:
+        return f"{format_metric('test_accuracy', value)}, the same"
+    return f"{format_metric('test_accuracy', value)}, {abs(points):.2f} points {'more' if points > 0 else 'less'}"
 
 
 def _base_outside(summary: StudySummary) -> str:
     costs = summary.costs_of(summary.base)
     broken = [limit for limit in summary.limits if costs.get(limit.resource, 0.0) > limit.at_most]
-    return ", but does not keep within the limits" if broken else ""
+    return "; it does not keep within the limits" if broken else ""
 
 
 def _random_sentence(random: list[float], winner: float) -> str:

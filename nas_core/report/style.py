@@ -36,7 +36,7 @@ LIGHT = Theme(
     ink="#1d2430",
     faint="#5c6675",
     rule="#d9dde4",
-    winner="#c2410c",
+    winner="#b5126f",
     base="#1d2430",
     fit="#9aa5b4",
     held_out="#0067a8",
@@ -46,14 +46,14 @@ LIGHT = Theme(
     neutral="#f4f4f1",
     worse="#c0611a",
     no_op="#c9ced6",
-    kinds=("#56a0d3", "#e0892b", "#35a07c", "#b87aa8", "#d9c63c", "#1f5f99", "#b0521c", "#6d7787"),
+    kinds=("#56a0d3", "#1f5f99", "#35a07c", "#d9c63c", "#e0892b", "#9a7fc4", "#b0521c", "#6d7787"),
 )
 DARK = Theme(
     paper="#171c24",
     ink="#e6e9ee",
     faint="#a0a9b6",
     rule="#39424f",
-    winner="#ff8a4c",
+    winner="#ff7ac0",
     base="#e6e9ee",
     fit="#738093",
     held_out="#5bb4ee",
@@ -63,7 +63,7 @@ DARK = Theme(
     neutral="#262d38",
     worse="#e0803a",
     no_op="#4a5361",
-    kinds=("#4d94c5", "#cc7d2a", "#31926f", "#ab6f9c", "#bfae36", "#2f72ad", "#a85422", "#7d8796"),
+    kinds=("#7fc0ec", "#3a79b4", "#31926f", "#bfae36", "#cc7d2a", "#8f75b8", "#a85422", "#7d8796"),
 )
 THEMES: dict[ThemeName, Theme] = {"light": LIGHT, "dark": DARK}
 

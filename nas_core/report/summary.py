@@ -357,14 +357,15 @@ class StudySummary:
         rows = self.training.networks if self.training is not None else ()
         return tuple(row for row in rows if row.role == role)
 
-    def costs_of(self, genotype: str) -> dict[str, float]:
-        """All known costs of a network: sums of the cost tables, then what was recorded for it."""
+    def summed_costs(self, genotype: str) -> dict[str, float]:
+        """Costs of a network as sums over the cost tables."""
         known = Genotype.parse(genotype)
-        costs = {
-            table.resource: table.total(known)
-            for table in self.cost_tables
-            if known.resolution in (None, table.resolution)
-        }
+        tables = [table for table in self.cost_tables if known.resolution in (None, table.resolution)]
+        return {table.resource: table.total(known) for table in tables}
+
+    def costs_of(self, genotype: str) -> dict[str, float]:
+        """All known costs of a network: what was recorded for it, else sums of the cost tables."""
+        costs = self.summed_costs(genotype)
         if genotype == self.base:
             costs |= self.base_costs
         trained = self.training.networks if self.training is not None else ()

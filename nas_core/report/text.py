@@ -131,9 +131,9 @@ def format_metric_change(metric_name: str, change: float | None) -> str:
 
 
 def format_count(value: int) -> str:
-    """A whole number with thin gaps between thousands; beyond a million millions, as a power of ten."""
+    """A whole number, ``6,561``; beyond a million millions, as a power of ten."""
     if abs(value) < 10**15:
-        return f"{value:,}".replace(",", " ")
+        return f"{value:,}"
     exponent = len(str(abs(value))) - 1
     # Integers beyond 10^308 do not fit a float, so the digits are cut from the text.
     digits = str(value)[:3]
@@ -144,7 +144,7 @@ _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def format_space_size(num_choices: Sequence[int], num_resolutions: int, num_networks: int) -> str:
-    """The number of networks of a family as it comes about: ``3⁸ = 6 561``."""
+    """The number of networks of a family as it comes about: ``3⁸ = 6,561``."""
     counts = sorted(set(num_choices), reverse=True)
     if len(counts) > 4:
         return format_count(num_networks)
@@ -164,8 +164,9 @@ def _significant(value: float) -> str:
         return "0"
     if not math.isfinite(value):
         return str(value)
-    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{min(decimals, 6)}f}"
+    rounded = float(f"{value:.3g}")  # first, as rounding may add a digit: 0.9999 is 1.00
+    decimals = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:.{min(decimals, 6)}f}"
 
 
 def _scaled(value: float) -> str:

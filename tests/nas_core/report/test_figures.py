@@ -1,0 +1,78 @@
+import threading
+from dataclasses import replace
+
+import pytest
+
+from nas_core.report.figures import FIGURES, NotYetRunError, render, save_figures
+from nas_core.report.strip import strips
+from nas_core.report.summary import BlockEffect, BlockEffects
+from tests.nas_core.report.studies import LARGE, RAGGED, SMALL, make_study, not_run
+
+PNG = b"\x89PNG\r\n"
+STUDIES = {"small": make_study(SMALL), "ragged": make_study(RAGGED), "large": make_study(LARGE)}
+
+
+@pytest.mark.parametrize("size", STUDIES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_renders_at_every_size(size, name):
+    png = render(STUDIES[size], name)
+    assert png.startswith(PNG)
+    assert len(png) < 700_000
+
+
+def test_stages_that_have_not_run_have_no_figure():
+    assert save_figures(not_run(make_study())) == {}
+    with pytest.raises(NotYetRunError):
+        render(not_run(make_study()), "calibration")
+
+
+def test_figures_are_saved_by_name_in_both_themes(tmp_path):
+    light = save_figures(STUDIES["small"], tmp_path / "figures")
+    assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == set(light) == set(FIGURES)
+    assert render(STUDIES["small"], "network", "dark") != light["network"]
+
+
+def test_drawing_leaves_matplotlibs_settings_alone():
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    render(STUDIES["small"], "study_cost")
+    assert dict(mpl.rcParams) == before
+
+
+def test_figures_of_degenerate_numbers():
+    study = STUDIES["small"]
+    nothing = BlockEffects(base=study.base, effects=(BlockEffect(position=0, choice=0, effect=0.0),))
+    one = replace(study, networks=study.networks[:1], frontiers=(), limits=(), block_effects=nothing)
+    same = replace(one, networks=tuple(replace(row, metric=0.5, predicted=0.5) for row in study.networks))
+    for case in (one, same):
+        assert set(save_figures(case)) == set(FIGURES)
+
+
+def test_a_dollar_in_a_name_is_no_formula():
+    study = replace(STUDIES["small"], scorer=replace(STUDIES["small"].scorer, metric_name="a$b^$_{c"))
+    assert render(study, "calibration").startswith(PNG)
+
+
+def test_figures_can_be_drawn_off_the_main_thread():
+    drawn = []
+    thread = threading.Thread(target=lambda: drawn.append(render(STUDIES["small"], "study_cost")))
+    thread.start()
+    thread.join()
+    assert drawn[0].startswith(PNG)
+
+
+def test_strips_share_one_scale_and_mark_what_differs():
+    study = STUDIES["small"]
+    winner, base = strips(study, [study.winner, study.base])
+    assert max(block.height for strip in (winner, base) for block in strip.blocks) == 1
+    changed = [a.label != b.label for a, b in zip(winner.blocks, base.blocks, strict=True)]
+    assert [block.differs for block in winner.blocks] == changed
+    assert [stage.label for stage in base.stages] == ["16 × 16 px, 64 ch", "8 × 8 px, 128 ch", "4 × 4 px, 256 ch"]
+
+
+def test_a_strip_without_costs_draws_blocks_alike():
+    study = replace(STUDIES["small"], cost_tables=())
+    (strip,) = strips(study, [study.base])
+    assert strip.resource is None
+    assert len({block.height for block in strip.blocks}) == 1

@@ -1,0 +1,196 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from nas_core.report import story
+from nas_core.report.page import MAX_PAGE_BYTES, render_page, report_files, write_report
+from nas_core.report.summary import Infeasibility, LeastCost, SelectionSummary, StudySummary
+from nas_core.report.text import format_amount, format_metric
+from nas_core.space import BlockSpec, Position
+from tests.nas_core.report.studies import LARGE, RAGGED, SMALL, make_space, make_study, not_run
+
+NO_FIGURES = {"light": {}, "dark": {}}
+ATTACK = "<script>alert('x')</script>\"&"
+
+
+@pytest.fixture(scope="module")
+def study():
+    return make_study(SMALL)
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    return render_page(study)
+
+
+class _Structure(HTMLParser):
+    """Open elements and outside addresses of a page."""
+
+    VOID = frozenset({"meta", "img", "source", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in {"src", "href", "srcset", "action", "data"}:
+                self.addresses.append(value)
+            if name == "id":
+                self.ids.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def structure(page: str) -> _Structure:
+    parser = _Structure()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+@pytest.mark.parametrize("num_choices", [SMALL, RAGGED, LARGE])
+def test_the_page_is_small_whole_and_asks_for_nothing(num_choices):
+    page = render_page(make_study(num_choices))
+    assert len(page.encode()) < MAX_PAGE_BYTES
+    assert all(address.startswith("data:image/png;base64,") for address in structure(page).addresses)
+    assert not re.search(r"https?://|@import|url\(", page)
+
+
+def test_the_page_holds_the_numbers(study, page):
+    winner = study.trained("winner")[0]
+    costs = study.costs_of(study.winner)
+    wanted = [
+        study.winner,
+        study.base,
+        format_metric("test_accuracy", winner.test_accuracy),
+        format_metric("test_accuracy", study.trained("random")[0].test_accuracy),
+        *[format_amount(name, value) for name, value in costs.items()],
+        f"{study.calibration.kendall:.2f}",
+        f"{study.calibration.spearman:.2f}",
+        "3⁸ = 6,561",
+        study.space.space_id,
+        study.provenance.scorer_id,
+        study.provenance.commands[0],
+        study.selection.sentence,
+    ]
+    for text in wanted:
+        assert text in page
+
+
+def test_every_figure_is_there_in_both_themes(page):
+    assert page.count("data:image/png;base64,") == 2 * 6
+    assert page.count('<svg class="strip"') == 2
+
+
+def test_missing_stages_name_their_command(study):
+    page = render_page(not_run(study))
+    structure(page)
+    for verb in ("score", "profile", "select", "verify", "train", "run"):
+        assert f"<code>mathnas {verb}</code>" in page
+    assert "No network has been selected yet" in page
+    assert "Nothing has been evaluated yet" in page
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["networks", "cost_tables", "block_effects", "selection", "calibration", "verification", "training", "stages"],
+)
+def test_any_one_missing_stage_leaves_a_page(study, field):
+    empty = () if isinstance(getattr(study, field), tuple) else None
+    structure(render_page(replace(study, **{field: empty}), NO_FIGURES))
+
+
+def test_what_users_write_cannot_inject():
+    space = make_space(SMALL, ATTACK)
+    evil = Position(
+        name=ATTACK, out_channels=64, stride=1, blocks=(BlockSpec.of(ATTACK), BlockSpec.of("mbconv", a=ATTACK))
+    )
+    space = replace(space, positions=(evil, *space.positions[1:]))
+    study = make_study(space=space)
+    study = replace(
+        study,
+        name=ATTACK,
+        device=ATTACK,
+        data=replace(study.data, name=ATTACK, description=ATTACK),
+        scorer=replace(study.scorer, metric_name=ATTACK, split=ATTACK, kind=ATTACK, description=ATTACK),
+        selection=replace(study.selection, sentence=ATTACK, route=ATTACK, status=ATTACK),
+        provenance=replace(study.provenance, commands=(ATTACK,), tracking={ATTACK: ATTACK}, created=ATTACK),
+        limits=tuple(replace(limit, text=ATTACK, device=ATTACK) for limit in study.limits),
+    )
+    page = render_page(study, NO_FIGURES)
+    structure(page)
+    assert page.count("<script>") == 1  # our own
+    assert "alert('x')" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_an_infeasible_study_says_what_is_attainable(study):
+    nothing = replace(
+        not_run(study),
+        selection=SelectionSummary(status="infeasible", sentence="No network satisfies the limits."),
+        infeasibility=Infeasibility(
+            sentence="The least latency any network reaches is 1.2 ms.",
+            least=(LeastCost(resource="latency_ms", least=1.2, limit=0.5, genotype="0-0-0-0-0-0-0-0"),),
+            conflict=("latency_ms<=0.5 ms",),
+            relaxations=("Allow 0.7 ms more latency.",),
+        ),
+    )
+    page = render_page(nothing)
+    structure(page)
+    for text in (
+        "No network satisfies the limits",
+        "1.20 ms",
+        "500 µs",
+        "Allow 0.7 ms more latency.",
+        "0-0-0-0-0-0-0-0",
+    ):
+        assert text in page
+
+
+def test_a_loss_is_shown_in_its_own_unit(study):
+    scorer = replace(study.scorer, metric_name="val_loss", higher_is_better=False)
+    page = render_page(replace(study, scorer=scorer), NO_FIGURES)
+    best = min(row.metric for row in study.networks)
+    assert f"{best:.4g}" in page
+    assert "validation loss" in page
+
+
+def test_the_report_files_are_the_page_its_data_and_its_figures(study, tmp_path):
+    path = write_report(study, tmp_path)
+    assert path == tmp_path / "report.html"
+    assert StudySummary.read(tmp_path / "report.json") == study
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 7
+    assert not list(tmp_path.rglob(".*"))
+    assert report_files(study)["report.html"] == path.read_bytes()  # the same study gives the same page
+
+
+def test_a_winner_that_does_not_win_is_said_not_to(study):
+    rows = tuple(
+        replace(row, test_accuracy=0.80 if row.role == "winner" else 0.85, message="")
+        for row in study.training.networks
+    )
+    sentences = " ".join(story.comparison(replace(study, training=replace(study.training, networks=rows))))
+    assert "5.00 points more" in sentences
+    assert "does not beat" in sentences
+
+
+def test_small_differences_are_called_chance(study):
+    rows = tuple(replace(row, test_accuracy=0.80 if row.role == "winner" else 0.799) for row in study.training.networks)
+    sentences = " ".join(story.comparison(replace(study, training=replace(study.training, networks=rows))))
+    assert "may be chance" in sentences
+
+
+def test_a_broken_limit_is_said_to_be(study):
+    tight = replace(study, limits=tuple(replace(limit, at_most=limit.at_most / 100) for limit in study.limits))
+    assert story.within_limits(tight, study.winner).startswith("It exceeds the limit on multiply-adds and latency")

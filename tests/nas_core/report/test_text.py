@@ -1,0 +1,100 @@
+import pytest
+
+from nas_core.report import text
+from tests.nas_core.report.studies import make_study, not_run
+
+
+@pytest.mark.parametrize(
+    ("resource", "value", "expected"),
+    [
+        ("flops", 1.83e9, "1.83 G multiply-adds"),
+        ("flops", 61_800_000, "61.8 M multiply-adds"),
+        ("flops", 999_900, "1.00 M multiply-adds"),
+        ("params", 2.4e6, "2.40 M parameters"),
+        ("params", 12, "12 parameters"),
+        ("latency_ms", 12.3, "12.3 ms"),
+        ("latency_ms", 0.85, "850 µs"),
+        ("latency_ms", 1200, "1.20 s"),
+        ("energy_mj", 3.456, "3.46 mJ"),
+        ("activation_bytes", 1536, "1.50 KiB"),
+        ("activation_bytes", 12, "12 B"),
+        ("my_cost", 1500, "1.50 k"),
+        ("flops", 0, "0 multiply-adds"),
+        ("flops", None, "–"),
+        ("latency_ms", float("nan"), "–"),
+    ],
+)
+def test_quantities(resource, value, expected):
+    assert text.format_quantity(resource, value) == expected
+
+
+def test_an_amount_leaves_out_the_name_that_a_heading_has():
+    assert text.format_amount("flops", 1.83e9) == "1.83 G"
+    assert text.format_amount("latency_ms", 12.3) == "12.3 ms"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("val_accuracy", 0.93127, "93.13 %"),
+        ("test_accuracy", 1.0, "100.00 %"),
+        ("mean_acc", 93.127, "93.13"),
+        ("val_loss", 0.01234, "0.01234"),
+        ("val_accuracy", None, "–"),
+    ],
+)
+def test_metrics(name, value, expected):
+    assert text.format_metric(name, value) == expected
+
+
+def test_changes_are_signed():
+    assert text.format_metric_change("val_accuracy", -0.0125) == "−1.25 points"
+    assert text.format_metric_change("val_loss", 0.5) == "+0.5"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.0004, "0.4 ms"),
+        (0.04, "40 ms"),
+        (8.24, "8.2 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
+def test_durations(seconds, expected):
+    assert text.format_duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_choices", "resolutions", "expected"),
+    [((3,) * 8, 1, "3⁸ = 6,561"), ((9, 9, 4), 1, "9² × 4 = 324"), ((2, 2), 3, "2² × 3 resolutions = 12")],
+)
+def test_the_size_of_a_family(num_choices, resolutions, expected):
+    number = resolutions
+    for count in num_choices:
+        number *= count
+    assert text.format_space_size(num_choices, resolutions, number) == expected
+
+
+def test_a_count_beyond_floats_is_a_power_of_ten():
+    assert text.format_count(50**1000) == "9.33 × 10¹⁶⁹⁸"
+
+
+def test_a_long_genotype_keeps_its_ends():
+    short = text.short_genotype("-".join(["12"] * 100))
+    assert len(short) <= 41
+    assert short.startswith("12-12-")
+    assert short.endswith("-12-12")
+
+
+def test_the_table_of_a_run_names_everything():
+    study = make_study()
+    table = text.summary_table(study)
+    for words in (study.winner, study.base, "winner", "base", "random", "at most", study.selection.sentence):
+        assert words in table
+
+
+def test_the_table_of_a_study_that_has_not_run():
+    assert "evaluated: 0 networks" in text.summary_table(not_run(make_study()))
