@@ -5,6 +5,7 @@ checked here, before any compute is spent. Every field has a description, and
 a unit and a range where it is a number.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from nas_core.errors import ConfigError
 from nas_core.identity import content_id
 
+PATHS = (("space", "file"), ("data", "path"), ("scorer", "path"))  # fields that name a file or a folder
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
@@ -266,6 +268,8 @@ def scorer_id(config: StudyConfig, version: int) -> str:
     How many networks share a Ray task, or run side by side, changes no score.
     """
     settings = config.scorer.model_dump(mode="json", exclude={"batch", "side_by_side", "eval_batch_size"})
+    if config.scorer.kind == "tabular":  # where the table lies does not matter, nor do images
+        settings["path"] = Path(config.scorer.path).name
     data = {} if config.scorer.kind == "tabular" else config.data.identity
     return content_id({"scorer": settings, "data": data, "version": version})
 
@@ -309,11 +313,16 @@ def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         text = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(str(path), error.strerror, "a readable YAML file", "`mathnas init` writes one.") from None
-    return load_config(text, source=str(path), overrides=overrides)
+    return load_config(text, source=str(path), overrides=overrides, folder=Path(path).absolute().parent)
 
 
-def load_config(text: bytes, *, source: str, overrides: Mapping[str, str] | None = None) -> StudyConfig:
-    """The configuration in YAML text; ``source`` is what errors call it. Raises as ``read_config``."""
+def load_config(
+    text: bytes, *, source: str, overrides: Mapping[str, str] | None = None, folder: Path | None = None
+) -> StudyConfig:
+    """The configuration in YAML text; ``source`` is what errors call it. Raises as ``read_config``.
+
+    Relative paths in it are relative to ``folder``, where one is given.
+    """
     try:
         data = yaml.safe_load(text.decode())
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -322,7 +331,17 @@ def load_config(text: bytes, *, source: str, overrides: Mapping[str, str] | None
         raise ConfigError(source, type(data).__name__, "a mapping of sections such as `space:` and `data:`")
     for dotted, value in (overrides or {}).items():
         _override(data, dotted, value)
+    for section, field in PATHS:
+        _resolve_path(data, section, field, folder)
     return parse_config(data, source)
+
+
+def _resolve_path(data: dict[str, Any], section: str, field: str, folder: Path | None) -> None:
+    """Environment variables and ``~`` expanded; relative paths joined to the folder."""
+    fields = data.get(section)
+    if isinstance(fields, dict) and isinstance(fields.get(field), str):
+        path = Path(os.path.expandvars(fields[field])).expanduser()
+        fields[field] = str(path if folder is None else folder / path)
 
 
 def _override(data: dict[str, Any], dotted: str, text: str) -> None:

@@ -160,6 +160,18 @@ class Store:
         """Every stored cost of a space, one row per key."""
         return self._rows(f"costs/{space_id}", Cost)
 
+    def drop_failed(self, space_id: str, scorer_id: str) -> int:
+        """Forget the failed evaluations of a space by a scorer; returns how many there were."""
+        dropped = 0
+        for path in self._parts(f"evaluations/{space_id}/{scorer_id}"):
+            rows = self._read_part(path, Evaluation)
+            kept = [row for row in rows if row.status == "ok"]
+            if len(kept) < len(rows):
+                self.add_evaluations(kept)
+                self.delete(path)
+                dropped += len(rows) - len(kept)
+        return dropped
+
     def _add(self, rows: Sequence[Row], folder_of: Callable[[Row], str]) -> list[str]:
         by_folder: dict[str, list[Row]] = {}
         for row in rows:

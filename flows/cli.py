@@ -1,0 +1,358 @@
+"""The command line `mathnas`. Verbs are the stages; heavy imports happen inside the verb that needs them.
+
+Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
+130 when interrupted. Only this module prints.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas_core.errors import ConfigError, NasError
+
+if TYPE_CHECKING:
+    from nas_core.config import StudyConfig
+    from nas_core.study import Answer, Stage, Study
+
+app = typer.Typer(
+    name="mathnas",
+    help="Finds the best network of a block-wise family within your limits, and proves what it says.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Root = Annotated[str, typer.Argument(help="The study's folder, or an s3:// or gs:// URI.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    try:
+        app()
+    except NasError as error:
+        print(f"mathnas: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("study.yaml"),
+    force: Annotated[bool, typer.Option(help="Overwrite the file.")] = False,
+) -> None:
+    """Write a commented configuration to edit."""
+    from flows.init_command import commented_config
+
+    if path.exists() and not force:
+        raise ConfigError(str(path), "a file", "a path that is free", "--force overwrites it.")
+    _write_text(path, commented_config())
+    print(f"Wrote {path}. Edit it, then: mathnas run {path} --dry-run")
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), error.strerror or str(error), "a path that can be written") from None
+
+
+@app.command()
+def spaces() -> None:
+    """List the registered search spaces with their parameters."""
+    from nas_core.config import SpaceConfig
+    from nas_core.spaces import SPACES, build_space, space_params
+
+    for name in SPACES:
+        space = build_space(SpaceConfig(name=name))
+        choices = " x ".join(map(str, space.num_choices))
+        params = ", ".join(f"{key}={value}" for key, value in space_params(name).items())
+        print(f"{name}: {space.num_positions} positions ({choices} blocks), {space.num_networks:,} networks; {params}")
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="The study's YAML file.")],
+    root: Annotated[str | None, typer.Option(help="Folder or URI of the study; default: studies/NAME.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a field, e.g. seed=3 or verify.patience=2.")
+    ] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="Repeat this stage and those after it.")] = None,
+    until: Annotated[str, typer.Option(help="Last stage to run.")] = "report",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated; change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a study: every stage, as far as it is missing."""
+    from nas_core.config import read_config
+
+    study_config = read_config(config, _overrides(set_ or []))
+    where = root or f"studies/{study_config.name}"
+    if dry_run:
+        _print_plan(study_config, where, as_json)
+        return
+    _quiet_prefect()
+    from flows.preflight import preflight
+    from flows.study import run_study
+
+    preflight(study_config, where)
+    run_study(study_config, where, rerun_from=_stage(from_), until=_stage(until) or "report")
+    _print_outcome(_open(where), as_json)
+
+
+def _overrides(texts: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError("--set", repr(text), "field=value, such as seed=3")
+        pairs[name.strip()] = value
+    return pairs
+
+
+def _stage(name: str | None) -> "Stage | None":
+    from nas_core.study import STAGES
+
+    if name is None:
+        return None
+    for stage in STAGES:
+        if stage == name:
+            return stage
+    raise ConfigError("stage", repr(name), f"one of: {', '.join(STAGES)}")
+
+
+def _quiet_prefect() -> None:
+    """Our own progress and messages go to the terminal; Prefect's log goes to its server."""
+    import os
+
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def _open(root: str) -> "Study":
+    from nas_core.study import Study
+
+    return Study.open(root)
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, indent=2))
+
+
+def _print_plan(config: "StudyConfig", root: str, as_json: bool) -> None:
+    from flows.plan import plan, plan_in_words
+
+    found = plan(config, root)
+    if as_json:
+        _print_json(found)
+    else:
+        print(plan_in_words(found))
+
+
+def _print_outcome(study: "Study", as_json: bool) -> None:
+    from nas_core.report.collect import summarise
+    from nas_core.report.text import summary_table
+
+    summary = summarise(study)
+    if as_json:
+        _print_json(summary.to_dict())
+        return
+    print(summary_table(summary))
+    from nas_core.study import REPORT
+
+    if study.store.exists(REPORT):
+        print(f"Report: {study.store.uri(REPORT)}")
+    tracking = study.output("tracking.json")
+    if tracking is not None:
+        print(f"MLflow: {tracking['uri']}  (mlflow ui --backend-store-uri {tracking['uri']})")
+
+
+def _run_stage(stage: str, root: str) -> "Study":
+    """One stage of a stored study, even where it is done already."""
+    _quiet_prefect()
+    from flows.preflight import preflight
+    from flows.study import FLOWS
+
+    study = _open(root)
+    preflight(study.config, root)
+    FLOWS[stage](study.config, root)
+    return _open(root)
+
+
+@app.command()
+def profile(
+    root: Annotated[str | None, typer.Argument(help="The study's folder; or use --space.")] = None,
+    space: Annotated[str | None, typer.Option(help="Registered space, without a study.")] = None,
+    genotypes: Annotated[Path | None, typer.Option(help="File with one genotype a line.")] = None,
+    resources: Annotated[str, typer.Option(help="Resources to count, separated by commas.")] = "flops,params",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what the blocks of a study cost; or count networks of a space."""
+    if (root is None) == (space is None):
+        raise ConfigError("profile", "both or neither of DIR and --space", "one of them")
+    if space is not None:
+        _print_json(_counted(space, genotypes, resources))
+        return
+    assert root is not None
+    _print_status(_run_stage("profile", root), as_json)
+
+
+def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[str, Any]]:
+    from nas_core.config import SpaceConfig
+    from nas_core.costs import count_networks
+    from nas_core.spaces import build_space
+
+    if genotypes is None:
+        raise ConfigError("--genotypes", "nothing", "a file with one genotype a line")
+    try:
+        lines = genotypes.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("--genotypes", str(error), "a readable text file") from None
+    built = build_space(SpaceConfig(name=space))
+    networks = [built.parse(line) for line in lines if line.strip()]
+    return count_networks(built, networks, [name.strip() for name in resources.split(",")])
+
+
+@app.command()
+def score(
+    root: Root,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Evaluate failed networks again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the networks of the design that are missing."""
+    if retry_failed:
+        _open(root).forget_failures()
+    _print_status(_run_stage("score", root), as_json)
+
+
+@app.command()
+def select(
+    source: Annotated[str, typer.Argument(help="The study's folder, or a problem's JSON file.")],
+    limit: Annotated[
+        list[str] | None, typer.Option(help="Such as 'flops=60%' or 'latency_ms<=12 ms'; repeatable.")
+    ] = None,
+    top: Annotated[int | None, typer.Option(min=1, max=10_000, help="Distinct best networks wanted.")] = None,
+    min_distance: Annotated[int | None, typer.Option(min=1, help="Positions in which any two differ at least.")] = None,
+    time_limit_s: Annotated[float, typer.Option("--time", min=0.001, help="Solver time limit, seconds.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Select the best networks within limits from what is stored. Evaluates nothing, changes nothing."""
+    if source.endswith(".json"):
+        _select_stored_problem(Path(source), limit or [], top or 1, min_distance or 1, time_limit_s, as_json)
+        return
+    study = _open(source)
+    config = study.config.select
+    answer = study.select(
+        config.limits if limit is None else limit,
+        top=top or config.top,
+        min_distance=min_distance or config.min_distance,
+        time_limit_s=time_limit_s,
+    )
+    if as_json:
+        _print_json(answer.as_dict())
+    else:
+        _print_answer(answer)
+    study.require(answer)
+
+
+def _select_stored_problem(
+    path: Path, limits: Sequence[str], top: int, min_distance: int, time_limit_s: float, as_json: bool
+) -> None:
+    from nas_core.program import SelectionProblem, parse_limit, top_k
+    from nas_core.study import infeasible
+
+    problem = SelectionProblem.from_dict(_read_json(path))
+    budgets = [parse_limit(text).resolve(resources=problem.resources) for text in limits]
+    result = top_k(
+        problem.with_budgets((*problem.budgets, *budgets)), top, min_distance=min_distance, time_limit_s=time_limit_s
+    )
+    if as_json:
+        _print_json(result.as_dict())
+    else:
+        print(result.status.value)
+        for rank, choice in enumerate(result.selections, start=1):
+            costs = ", ".join(f"{name} {value:g}" for name, value in choice.costs.items())
+            print(f"{rank:>3}  {choice.genotype}  value {choice.value:.6g}  {costs}")
+    if not result.selections:
+        raise infeasible([str(budget) for budget in budgets], str(result.explanation or result.status.value))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(str(path), str(error), "a JSON file with a selection problem") from None
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), type(data).__name__, "a JSON object with a selection problem")
+    return data
+
+
+def _print_answer(answer: "Answer") -> None:
+    from nas_core.report.text import format_quantity
+
+    print(answer.message)
+    for rank, choice in enumerate(answer.selections, start=1):
+        low, high = choice.interval
+        costs = ", ".join(format_quantity(name, value) for name, value in choice.costs.items())
+        measured = "" if choice.evaluated is None else f", evaluated {choice.evaluated:.4f}"
+        print(
+            f"{rank:>3}  {choice.genotype}  predicted {choice.predicted:.4f} [{low:.4f}, {high:.4f}]{measured}  {costs}"
+        )
+
+
+@app.command()
+def verify(root: Root, as_json: AsJson = False) -> None:
+    """Evaluate the best networks for real, refit, solve again, until the choice stands."""
+    _print_status(_run_stage("verify", root), as_json)
+
+
+@app.command()
+def train(root: Root, as_json: AsJson = False) -> None:
+    """Train the winner with the full recipe, and what it is compared with."""
+    _print_status(_run_stage("train", root), as_json)
+
+
+@app.command()
+def report(root: Root, as_json: AsJson = False) -> None:
+    """Log the study to MLflow and write the report."""
+    _print_outcome(_run_stage("report", root), as_json)
+
+
+@app.command()
+def status(root: Root, as_json: AsJson = False) -> None:
+    """Say how far every stage is."""
+    _print_status(_open(root), as_json)
+
+
+def _print_status(study: "Study", as_json: bool) -> None:
+    stages = study.status()
+    quarantined = study.store.quarantined()
+    if as_json:
+        rows = {
+            stage: {"state": row.state, "done": row.done, "total": row.total, "failed": row.failed}
+            for stage, row in stages.items()
+        }
+        _print_json({"stages": rows, "quarantined": quarantined})
+        return
+    for stage, row in stages.items():
+        failed = f", {row.failed} failed" if row.failed else ""
+        print(f"{stage:<8} {row.state:<8} {row.done}/{row.total}{failed}")
+    for path in quarantined:
+        print(f"damaged part set aside: {path}")
+
+
+@app.command()
+def serve(
+    root: Annotated[str, typer.Option(help="Folder or URI under which studies are kept.")] = "studies",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect's page, if none is configured.")] = 4200,
+    limit: Annotated[int, typer.Option(min=1, help="Studies that run at a time; others wait.")] = 1,
+) -> None:
+    """Trigger studies from Prefect's page: starts a server on 127.0.0.1 unless PREFECT_API_URL names one."""
+    from flows.serve_command import serve_flows
+
+    serve_flows(root, port, limit)

@@ -1,0 +1,33 @@
+"""Stage `score`: evaluate the design's networks, from which block effects are derived."""
+
+from prefect import flow
+
+from flows.stage import stage_run
+from nas_core.config import StudyConfig
+from nas_core.study import DESIGN
+from tasks.profiling import profile
+from tasks.scoring import evaluate, prepare_scorer
+
+
+@flow(name="score", flow_run_name="score-{config.name}", validate_parameters=True)
+def score(config: StudyConfig, root: str) -> None:
+    """Evaluate what the store does not hold yet of the base, the contexts, their one-swap neighbours, the held-out."""
+    with stage_run(config, root, "score") as run:
+        profile(config, root, ["flops"])  # the design's base and contexts are named by their FLOPs
+        run.study.forget_costs()
+        design = run.study.design
+        run.study.store.write_json(DESIGN, design_table(design))
+        genotypes = [str(genotype) for genotype in design.genotypes]
+        if run.study.missing(design.genotypes):
+            prepare_scorer(config, root)
+        run.num_new = evaluate(config, root, genotypes, "score")
+        run.num_reused = len(genotypes) - run.num_new
+        rows = [row for row in run.study.evaluations() if row.genotype in set(genotypes)]
+        run.num_failed = sum(row.status == "failed" for row in rows)
+        run.device = rows[-1].device
+
+
+def design_table(design: object) -> dict[str, object]:
+    """The design as JSON: role -> genotypes."""
+    roles = {"contexts": design.contexts, "swaps": design.swaps, "held_out": design.held_out}  # type: ignore[attr-defined]
+    return {"base": str(design.base), **{name: list(map(str, networks)) for name, networks in roles.items()}}  # type: ignore[attr-defined]

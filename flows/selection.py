@@ -1,0 +1,28 @@
+"""Stages `select` and `verify`: the exact program's answer, then really evaluated until it stands."""
+
+from prefect import flow
+
+import tasks.selection as work
+from flows.stage import stage_run
+from nas_core.config import StudyConfig
+from tasks.scoring import evaluate, prepare_scorer
+
+
+@flow(name="select", flow_run_name="select-{config.name}", validate_parameters=True)
+def select(config: StudyConfig, root: str) -> None:
+    """Fit the predictor to what is evaluated and solve for the best networks within the limits."""
+    with stage_run(config, root, "select"):
+        work.select(config, root)
+
+
+@flow(name="verify", flow_run_name="verify-{config.name}", validate_parameters=True)
+def verify(config: StudyConfig, root: str) -> None:
+    """Evaluate the best networks for real, refit, solve again, until the choice stands or the budget ends."""
+    with stage_run(config, root, "verify") as run:
+        index = 0
+        while proposed := work.plan_round(config, root, index):
+            prepare_scorer(config, root)
+            new = evaluate(config, root, proposed, "verify")
+            run.num_new, run.num_reused = run.num_new + new, run.num_reused + len(proposed) - new
+            work.close_round(config, root, index)
+            index += 1

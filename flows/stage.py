@@ -1,0 +1,36 @@
+"""What every stage does around its work: one writer at a time, a record of what it took, artifacts."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from nas_core.config import StudyConfig
+from nas_core.study import Stage, Study
+
+
+@dataclass
+class StageRun:
+    """A stage under way; the flow fills in the counts."""
+
+    study: Study
+    num_new: int = 0
+    num_reused: int = 0
+    num_failed: int = 0
+    device: str = ""
+
+
+@contextmanager
+def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun]:
+    """The study, for the time of one stage; what the stage took is recorded if it ends well."""
+    run = StageRun(Study.create(config, root))
+    started = time.perf_counter()
+    yield run
+    run.study.record(
+        stage,
+        wall_s=time.perf_counter() - started,
+        num_new=run.num_new,
+        num_reused=run.num_reused,
+        num_failed=run.num_failed,
+        device=run.device,
+    )

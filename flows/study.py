@@ -1,0 +1,34 @@
+"""The whole study: profile, score, select, verify, train, report, each only as far as it is missing."""
+
+from prefect import flow
+
+from flows.profiling import profile
+from flows.reporting import report
+from flows.scoring import score
+from flows.selection import select, verify
+from flows.training import train
+from nas_core.config import StudyConfig
+from nas_core.study import STAGES, Stage, Study
+
+FLOWS = {"profile": profile, "score": score, "select": select, "verify": verify, "train": train, "report": report}
+
+
+@flow(name="study", flow_run_name="study-{config.name}", validate_parameters=True)
+def run_study(config: StudyConfig, root: str, rerun_from: Stage | None = None, until: Stage = "report") -> str:
+    """Run every stage that is missing or stale; returns the study's root.
+
+    Args:
+        config: the study.
+        root: folder or URI of the study's store.
+        rerun_from: repeat this stage and those after it on purpose (evaluations and costs are kept).
+        until: the last stage to run.
+    """
+    study = Study.create(config, root)
+    if rerun_from is not None:
+        study.forget(rerun_from)
+    for stage in STAGES[: STAGES.index(until) + 1]:
+        if Study.create(config, root).status()[stage].state not in ("done", "failed"):
+            FLOWS[stage](config, root)
+        if stage == "profile":
+            Study.create(config, root).check_limits()  # before networks are evaluated in vain
+    return root

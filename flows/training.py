@@ -1,0 +1,16 @@
+"""Stage `train`: the winner and what it is compared with, by the full recipe."""
+
+from prefect import flow
+
+import tasks.training as work
+from flows.stage import stage_run
+from nas_core.config import StudyConfig
+
+
+@flow(name="train", flow_run_name="train-{config.name}", validate_parameters=True)
+def train(config: StudyConfig, root: str) -> None:
+    """Train the winner; what was trained from the same inputs is not trained again."""
+    with stage_run(config, root, "train") as run:
+        rows = work.train(config, root)["networks"]
+        run.num_new = len(rows)
+        run.device = rows[0].get("device", "")

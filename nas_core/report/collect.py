@@ -1,0 +1,403 @@
+"""Makes the summary that a report shows from what a study's store holds. No torch, no solver but for frontiers."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+import nas_core
+from nas_core.errors import NasError
+from nas_core.evaluations import Evaluation
+from nas_core.prediction import Predictor, calibrate
+from nas_core.prediction.predictor import COVERAGE
+from nas_core.program import Budget, frontier
+from nas_core.report.summary import (
+    BlockEffect,
+    BlockEffects,
+    CalibrationSummary,
+    Costs,
+    CurvePoint,
+    DataSummary,
+    EvaluatedNetwork,
+    FrontierPoint,
+    FrontierSummary,
+    LatencyAdditivity,
+    LatencyPair,
+    Limit,
+    NetworkRole,
+    Provenance,
+    ScorerSummary,
+    SelectedNetwork,
+    SelectionSummary,
+    StageCost,
+    StudySummary,
+    TrainedNetwork,
+    TrainingSummary,
+    VerificationRound,
+    VerificationSummary,
+)
+from nas_core.space import Genotype
+from nas_core.study import SELECTION, STAGES, TRAINING, VERIFICATION, Study, with_additive_limits
+
+MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
+FRONTIER_TIME_LIMIT_S = 10.0
+PACKAGES = ("torch", "timm", "ortools", "ray", "prefect", "mlflow", "numpy", "pyarrow")
+SCORERS = {
+    "train": "every network is trained from scratch by a short recipe",
+    "supernet": "all networks share weights that are trained once; each is rated with its own normalisation statistics",
+    "tabular": "ratings are read from a table of known results",
+}
+
+
+def summarise(study: Study) -> StudySummary:
+    """All that the report shows; what was not run yet is None or empty."""
+    rows = study.evaluations()
+    predictor = _predictor(study)
+    design_is_known = study.has_flops
+    return StudySummary(
+        name=study.config.name,
+        seed=study.config.seed,
+        space=study.space,
+        base=str(study.base) if design_is_known else "-".join("0" for _ in study.space.positions),
+        data=_data(study),
+        scorer=_scorer(study, rows),
+        device=next((row.device for row in rows if row.device), ""),
+        provenance=_provenance(study),
+        stages=_stages(study, rows),
+        networks=_networks(study, rows, predictor),
+        num_evaluated=len({row.genotype for row in rows if row.status == "ok"}),
+        num_failed=sum(row.status == "failed" for row in rows),
+        cost_tables=tuple(table for mine in study.cost_tables.values() for table in mine.values())
+        if _profiled(study)
+        else (),
+        base_costs=study.costs_of(study.base) if _profiled(study) else {},
+        block_effects=_effects(predictor),
+        limits=_limits(study),
+        selection=_selection(study),
+        calibration=_calibration(study, predictor),
+        verification=_verification(study),
+        frontiers=_frontiers(study, predictor),
+        latency=_latency(study),
+        training=_training(study),
+    )
+
+
+def _predictor(study: Study) -> Predictor | None:
+    try:
+        return study.predictor()
+    except NasError:  # nothing to fit yet: the page says which command makes it
+        return None
+
+
+def _profiled(study: Study) -> bool:
+    try:
+        return bool(study.cost_tables)
+    except NasError:
+        return False
+
+
+def _data(study: Study) -> DataSummary:
+    config = study.config.data
+    if study.config.scorer.kind == "tabular":
+        return DataSummary(name="table", description="no images: ratings come from a table")
+    training = study.output(TRAINING) or {}
+    return DataSummary(
+        name=config.name,
+        num_train=config.train_examples,
+        num_validation=config.validation_examples,
+        num_test=training.get("num_test_examples"),
+    )
+
+
+def _scorer(study: Study, rows: Sequence[Evaluation]) -> ScorerSummary:
+    kind = study.config.scorer.kind
+    first = next((row for row in rows if row.status == "ok"), None)
+    return ScorerSummary(
+        kind=kind,
+        metric_name=first.metric_name if first else "metric",
+        split=first.split if first else "validation",
+        higher_is_better=first.higher_is_better if first else True,
+        num_examples=first.num_examples if first else None,
+        seeds=tuple(sorted({row.seed for row in rows})),
+        description=SCORERS[kind],
+    )
+
+
+def _provenance(study: Study) -> Provenance:
+    records = study.records()
+    tracking = study.output("tracking.json") or {}
+    labels = {"MLflow": tracking.get("uri", ""), "study run": tracking.get("runs", {}).get("study", "")}
+    labels["registered model"] = tracking.get("model", {}).get("uri", "")
+    return Provenance(
+        code_version=nas_core.__version__,
+        space_id=study.space.space_id,
+        scorer_id=study.scorer_id,
+        profiler_id=", ".join(f"{name} {identity}" for name, identity in study.profiler_ids.items()),
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        devices={stage: record["device"] for stage, record in records.items() if record["device"]},
+        commands=("mathnas run study.yaml --root STUDY",),
+        tracking={label: value for label, value in labels.items() if value},
+    )
+
+
+def _stages(study: Study, rows: Sequence[Evaluation]) -> tuple[StageCost, ...]:
+    records = study.records()
+    scored = {"score": sum(row.wall_s for row in rows)}
+    return tuple(
+        StageCost(
+            stage=stage,
+            wall_s=records[stage]["wall_s"],
+            compute_s=scored.get(stage),
+            num_evaluations=records[stage]["num_new"],
+            num_failed=records[stage]["num_failed"],
+            num_reused=records[stage]["num_reused"],
+            device=records[stage]["device"],
+        )
+        for stage in STAGES
+        if stage in records
+    )
+
+
+def _costs(study: Study, genotype: Genotype) -> Costs:
+    return study.costs_of(genotype) if _profiled(study) else {}
+
+
+def _networks(study: Study, rows: Sequence[Evaluation], predictor: Predictor | None) -> tuple[EvaluatedNetwork, ...]:
+    """Evaluated networks with their predictions: those made before evaluation, where verification made one."""
+    shown = [row for row in rows if row.status == "ok"][:MOST_NETWORKS_SHOWN]
+    genotypes = [Genotype.parse(row.genotype) for row in shown]
+    predictions = predictor.predict(genotypes) if predictor else [None] * len(shown)
+    held_out = set(map(str, study.design.held_out)) if study.has_flops else set()
+    designed = set(map(str, study.design.genotypes)) if study.has_flops else set()
+    earlier = _predictions_before_evaluation(study)
+    networks = []
+    for row, genotype, now in zip(shown, genotypes, predictions, strict=True):
+        role: NetworkRole = (
+            "held-out" if row.genotype in held_out else "design" if row.genotype in designed else "verify"
+        )
+        predicted, low, high = earlier.get(row.genotype) or (
+            (now.metric, now.low, now.high) if now else (None, None, None)
+        )
+        assert row.metric is not None
+        networks.append(
+            EvaluatedNetwork(
+                genotype=row.genotype,
+                metric=row.metric,
+                role=role,
+                predicted=predicted,
+                low=low,
+                high=high,
+                costs=_costs(study, genotype),
+            )
+        )
+    return tuple(networks)
+
+
+def _predictions_before_evaluation(study: Study) -> dict[str, tuple[float, float, float]]:
+    rounds = (study.output(VERIFICATION) or {"rounds": []})["rounds"]
+    return {
+        genotype: (predicted, low, high)
+        for row in rounds
+        for genotype, predicted, low, high in zip(
+            row["proposed"], row["predicted"], row["low"], row["high"], strict=True
+        )
+    }
+
+
+def _effects(predictor: Predictor | None) -> BlockEffects | None:
+    if predictor is None:
+        return None
+    sign = predictor.table.sign
+    effects = tuple(
+        BlockEffect(
+            position=row.position,
+            choice=row.choice,
+            effect=sign * row.effect,
+            low=min(sign * row.low, sign * row.high),
+            high=max(sign * row.low, sign * row.high),
+            num_evaluations=row.num_evaluations,
+        )
+        for row in predictor.effects()
+    )
+    chosen = predictor.chosen
+    sentence = (
+        f"Of {len(predictor.selection)} settings, cross-validation chose link {chosen.link}, "
+        f"FLOPs exponent {chosen.exponent:g}, {'with' if chosen.pairs else 'without'} pairwise terms "
+        f"(R² {chosen.score:.2f} on networks left out of the fit)."
+    )
+    return BlockEffects(
+        base=str(predictor.base), effects=effects, link=chosen.link, interval_level=COVERAGE, sentence=sentence
+    )
+
+
+def _limits(study: Study) -> tuple[Limit, ...]:
+    texts = study.config.select.limits
+    if not texts or not _profiled(study):
+        return ()
+    return tuple(
+        Limit(resource=budget.resource, at_most=budget.at_most, text=text, device=_device(study, budget))
+        for text, budget in zip(texts, study.budgets(texts), strict=True)
+        if budget.at_most is not None
+    )
+
+
+def _device(study: Study, budget: Budget) -> str:
+    return next((row.device for row in study.costs(budget.resource)), "") if budget.resource == "latency_ms" else ""
+
+
+def _selection(study: Study) -> SelectionSummary | None:
+    answer = study.output(SELECTION)
+    if answer is None:
+        return None
+    evaluated = {row.genotype: row.metric for row in study.evaluations()}
+    return SelectionSummary(
+        status=answer["status"],
+        sentence=answer["message"],
+        networks=tuple(
+            SelectedNetwork(
+                genotype=row["genotype"],
+                predicted=row["predicted"],
+                low=row["interval"][0],
+                high=row["interval"][1],
+                evaluated=evaluated.get(row["genotype"]),
+                costs=row["costs"],
+            )
+            for row in answer["selections"]
+        ),
+        bound=answer["bound"],
+        gap=answer["gap"],
+        solve_s=answer["solve_s"],
+        route=answer["route"],
+    )
+
+
+def _calibration(study: Study, predictor: Predictor | None) -> CalibrationSummary | None:
+    held_out = study.held_out_table() if study.has_flops else None
+    if predictor is None or held_out is None or not _profiled(study):
+        return None
+    tables = next(iter(study.cost_tables.values()))
+    try:
+        found = calibrate(predictor, study.space, held_out, tables)
+    except NasError:
+        return None
+    baseline = max(found.counts.items(), key=lambda item: item[1].kendall, default=None)
+    return CalibrationSummary(
+        num_networks=found.n,
+        kendall=found.kendall,
+        spearman=found.spearman,
+        coverage=found.coverage_90,
+        interval_level=COVERAGE,
+        baseline_name=baseline[0] if baseline else "parameters",
+        baseline_kendall=baseline[1].kendall if baseline else None,
+        sentence=found.verdict,
+    )
+
+
+def _verification(study: Study) -> VerificationSummary | None:
+    record = study.output(VERIFICATION)
+    if record is None or not record.get("winner"):
+        return None
+    closed = [row for row in record["rounds"] if row.get("incumbent")]
+    rounds = tuple(
+        VerificationRound(
+            index=index,
+            genotypes=tuple(row["proposed"]),
+            best_genotype=row["incumbent"],
+            best_metric=row["incumbent_metric"],
+            predicted_metric=row["predicted"][0],
+            num_evaluations=row["num_evaluations"],
+        )
+        for index, row in enumerate(closed, start=1)
+    )
+    return VerificationSummary(
+        rounds=rounds, winner=record["winner"], stands=record["stands"], sentence=_capital(record["reason"])
+    )
+
+
+def _capital(reason: str) -> str:
+    return f"{reason[:1].upper()}{reason[1:]}." if reason else ""
+
+
+def _frontiers(study: Study, predictor: Predictor | None) -> tuple[FrontierSummary, ...]:
+    """The best predicted metric over every limit of each limited resource (of FLOPs where nothing is limited)."""
+    if predictor is None or not _profiled(study):
+        return ()
+    budgets = study.budgets(study.config.select.limits)
+    resources = dict.fromkeys(b.resource for b in budgets if b.at_most is not None) or {"flops": None}
+    by_resolution, _ = with_additive_limits(study.cost_tables, ())
+    tables = [table for mine in by_resolution.values() for table in mine.values()]
+    evaluated = {row.genotype: row.metric for row in study.evaluations() if row.status == "ok"}
+    found = []
+    for resource in resources:
+        if any(table.resource == resource for table in tables):
+            front = frontier(predictor.problem(tables), resource, time_limit_s=FRONTIER_TIME_LIMIT_S)
+            found.append(FrontierSummary(resource=resource, points=_points(predictor, front, resource, evaluated)))
+    return tuple(found)
+
+
+def _points(
+    predictor: Predictor, front: Any, resource: str, evaluated: dict[str, float | None]
+) -> tuple[FrontierPoint, ...]:
+    return tuple(
+        FrontierPoint(
+            limit=point.costs[resource],
+            cost=point.costs[resource],
+            predicted=predictor.to_metric(point.value),
+            genotype=str(point.genotype),
+            proven=True,
+            evaluated=evaluated.get(str(point.genotype)),
+        )
+        for point in front.points
+    )
+
+
+def _latency(study: Study) -> LatencyAdditivity | None:
+    found = study.additivity if _profiled(study) else None
+    if found is None:
+        return None
+    rows = [row for row in study.costs("latency_ms") if row.genotype and row.status == "ok"]
+    spread = {row.genotype: row.spread for row in rows}
+    pairs = tuple(
+        LatencyPair(
+            genotype=genotype, predicted_ms=predicted, measured_ms=measured, spread_ms=spread.get(genotype, 0.0)
+        )
+        for genotype, predicted, measured in zip(found.genotypes, found.predicted, found.measured, strict=True)
+    )
+    return LatencyAdditivity(
+        pairs=pairs,
+        device=rows[0].device,
+        batch_size=rows[0].batch_size,
+        num_threads=rows[0].num_threads,
+        num_repeats=rows[0].num_repeats,
+        r2=found.r2,
+        kendall=found.kendall,
+        worst_relative_error=found.worst_relative_error,
+        correction=f"measured = {found.slope:.3f} x sum + {found.intercept:.3f} ms",
+    )
+
+
+def _training(study: Study) -> TrainingSummary | None:
+    output = study.output(TRAINING)
+    if output is None:
+        return None
+    networks = tuple(
+        TrainedNetwork(
+            role=row["role"],
+            genotype=row["genotype"],
+            test_accuracy=row["test_accuracy"],
+            val_accuracy=row["val_accuracy"],
+            costs=row["costs"],
+            curve=tuple(
+                CurvePoint(
+                    epoch=point["epoch"], train_loss=point.get("train_loss"), val_accuracy=point.get("val_accuracy")
+                )
+                for point in row["curve"]
+            ),
+            wall_s=row["wall_s"],
+            seed=study.config.seed,
+            num_epochs=study.config.train.recipe.epochs,
+        )
+        for row in output["networks"]
+    )
+    recipe = study.config.train.recipe
+    text = f"{recipe.epochs:g} epochs, batch {recipe.batch_size}, peak rate {recipe.lr:g} (cosine), {recipe.augment}"
+    return TrainingSummary(networks=networks, recipe=text, device=output["networks"][0].get("device", ""))

@@ -1,0 +1,562 @@
+"""One search: its configuration, its space and its store, and what can be derived from them.
+
+Everything a stage needs to know is read from the store through here, so a stage
+can be run again from anywhere. Nothing here imports torch: selecting from
+stored scores starts in a second. A stage's output names the content id of its
+inputs; an output whose inputs have changed since is stale.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import yaml
+
+from nas_core.config import StudyConfig, load_config
+from nas_core.costs import Additivity, additivity, profiler_id
+from nas_core.design import Design, make_design
+from nas_core.errors import IncompleteTableError, InfeasibleError, StoreError
+from nas_core.evaluations import COMBINE, WHOLE_NETWORK, Cost, CostTable, Evaluation, EvaluationTable
+from nas_core.identity import content_id
+from nas_core.prediction import Predictor, fit
+from nas_core.prediction.equivalence import equivalents
+from nas_core.program import Budget, Selection, SelectionProblem, SelectionResult, Status, Table, solve, top_k
+from nas_core.program.limits import parse_limit
+from nas_core.scoring import study_scorer_id
+from nas_core.space import Genotype, SearchSpace
+from nas_core.spaces import build_space
+from nas_core.store import Store, missing
+
+Stage = Literal["profile", "score", "select", "verify", "train", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+State = Literal["missing", "partial", "failed", "stale", "done", "running"]
+
+CONFIG = "study.yaml"
+DESIGN = "design.json"
+BLOCK_SCORES = "block_scores.parquet"
+SELECTION = "selection.json"
+VERIFICATION = "verification.json"
+TRAINING = "training.json"
+REPORT = "report.html"
+SUMMARY = "report.json"
+OUTPUTS: dict[Stage, tuple[str, ...]] = {
+    "profile": (),
+    "score": (),
+    "select": (SELECTION, BLOCK_SCORES),
+    "verify": (VERIFICATION,),
+    "train": (TRAINING,),
+    "report": (REPORT, SUMMARY),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A selected network as a person reads it: its predicted metric with interval, its costs."""
+
+    genotype: str
+    predicted: float
+    interval: tuple[float, float]
+    costs: dict[str, float]
+    evaluated: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a selection says: networks best first, and what is proven.
+
+    ``bound`` is in the metric's unit: no network within the limits has a better
+    prediction. ``gap`` is how far the worst proven part is from it, in the
+    program's unit; 0 is proven optimal.
+    """
+
+    status: str
+    message: str
+    bound: float | None
+    gap: float | None
+    solve_s: float
+    route: str
+    limits: tuple[str, ...]
+    selections: tuple[Choice, ...]
+    explanation: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStatus:
+    """How far a stage is; ``total`` is what it needs in all."""
+
+    state: State
+    done: int
+    total: int
+    failed: int = 0
+
+
+class Study:
+    """A study in a store. ``open`` reads one, ``create`` makes one or changes its configuration."""
+
+    def __init__(self, config: StudyConfig, store: Store) -> None:
+        self.config, self.store = config, store
+
+    @classmethod
+    def create(cls, config: StudyConfig, root: str) -> "Study":
+        """The study with this configuration under ``root``; what the store already holds is kept."""
+        study = cls(config, Store(root))
+        study.space  # a wrong space stops here, before anything is written  # noqa: B018
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        if not study.store.exists(CONFIG) or study.store.read_bytes(CONFIG) != text.encode():
+            study.store.write_bytes(CONFIG, text.encode())
+        return study
+
+    @classmethod
+    def open(cls, root: str) -> "Study":
+        """The study under ``root``.
+
+        Raises:
+            StoreError: if there is none.
+        """
+        store = Store(root, create=False)
+        if not store.exists(CONFIG):
+            raise StoreError(
+                root, f"no {CONFIG}", "the folder of a study", "`mathnas run CONFIG --root DIR` makes one."
+            )
+        return cls(load_config(store.read_bytes(CONFIG), source=store.uri(CONFIG)), store)
+
+    # identity
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The family of networks, with the data's channels and classes where the scorer sees images."""
+        if self.config.scorer.kind == "tabular":
+            return build_space(self.config.space)
+        from nas_core.data import data_shape
+
+        in_channels, _, num_classes = data_shape(self.config.data)
+        return build_space(self.config.space, in_channels=in_channels, num_classes=num_classes)
+
+    @cached_property
+    def scorer_id(self) -> str:
+        return study_scorer_id(self.config)
+
+    @cached_property
+    def profiler_ids(self) -> dict[str, str]:
+        """Resource -> id of what measures it; FLOPs are always counted, since designs need them."""
+        resources = dict.fromkeys(("flops", *self.config.profile.resources))
+        return {resource: profiler_id(self.config.profile, resource) for resource in resources}
+
+    @property
+    def resolutions(self) -> dict[int | None, int]:
+        """A genotype's resolution -> the input size in pixels."""
+        if len(self.space.resolutions) == 1:
+            return {None: self.space.resolutions[0]}
+        return {size: size for size in self.space.resolutions}
+
+    def _settings(self, *sections: str) -> dict[str, Any]:
+        return {name: getattr(self.config, name).model_dump(mode="json") for name in sections}
+
+    def inputs_of(self, stage: Stage) -> str:
+        """Content id of all that the stage's output depends on."""
+        known: dict[str, Any] = {"space": self.space.space_id, "profilers": self.profiler_ids}
+        known |= {"networks": self.config.profile.networks, "seed": self.config.seed}
+        if stage == "profile":
+            return content_id(known)
+        known |= {"scorer": self.scorer_id, **self._settings("design")}
+        if stage == "score":
+            return content_id(known)
+        known |= self._settings("predict", "select")
+        if stage == "select":
+            return content_id(known)
+        known |= self._settings("verify")
+        if stage == "verify":
+            return content_id(known)
+        known |= {**self._settings("train"), "data": self.config.data.identity, "winner": self.winner}
+        if stage == "train":
+            return content_id(known)
+        return content_id({**known, **self._settings("tracking"), "name": self.config.name})
+
+    # what is stored
+
+    def evaluations(self) -> list[Evaluation]:
+        """Every stored evaluation by this study's scorer and seed."""
+        rows = self.store.evaluations(self.space.space_id, self.scorer_id)
+        return [row for row in rows if row.seed == self.config.seed]
+
+    def missing(self, genotypes: Sequence[Genotype]) -> list[str]:
+        """Of these networks, those without an evaluation."""
+        return missing(map(str, genotypes), self.evaluations())
+
+    @cached_property
+    def _costs(self) -> list[Cost]:
+        mine = set(self.profiler_ids.values())
+        return [row for row in self.store.costs(self.space.space_id) if row.profiler_id in mine]
+
+    def forget_costs(self) -> None:
+        """Read the costs again: some were added."""
+        for name in ("_costs", "cost_tables", "design", "additivity"):
+            self.__dict__.pop(name, None)
+
+    def costs(self, resource: str) -> list[Cost]:
+        """Stored costs of one resource, blocks and whole networks."""
+        return [
+            row for row in self._costs if row.resource == resource and row.profiler_id == self.profiler_ids[resource]
+        ]
+
+    @cached_property
+    def cost_tables(self) -> dict[int | None, dict[str, CostTable]]:
+        """Per resolution and resource, the price of every block (latency corrected for what is not additive).
+
+        Raises:
+            IncompleteTableError: naming the first block without a price.
+        """
+        tables: dict[int | None, dict[str, CostTable]] = {}
+        for label, pixels in self.resolutions.items():
+            tables[label] = {
+                resource: CostTable.from_rows(self.costs(resource), resource, self.space.num_choices, pixels)
+                for resource in self.profiler_ids
+            }
+        if self.additivity is not None:
+            for mine in tables.values():
+                mine["latency_ms"] = self.additivity.corrected(mine["latency_ms"])
+        return tables
+
+    @cached_property
+    def flops(self) -> CostTable:
+        """FLOPs of the blocks at the first resolution."""
+        return CostTable.from_rows(self.costs("flops"), "flops", self.space.num_choices, self.space.resolutions[0])
+
+    @cached_property
+    def additivity(self) -> Additivity | None:
+        """How the sum of block latencies agrees with measured networks; None where too few were measured."""
+        if "latency_ms" not in self.profiler_ids:
+            return None
+        rows = [row for row in self.costs("latency_ms") if row.position == WHOLE_NETWORK and row.status == "ok"]
+        rows = [row for row in rows if row.resolution == self.space.resolutions[0]]
+        if len(rows) < 3:
+            return None
+        table = CostTable.from_rows(
+            self.costs("latency_ms"), "latency_ms", self.space.num_choices, self.space.resolutions[0]
+        )
+        return additivity(table, rows)
+
+    def costs_of(self, genotype: Genotype) -> dict[str, float]:
+        """A network's total of every resource, in the resource's unit."""
+        return {resource: table.total(genotype) for resource, table in self.cost_tables[genotype.resolution].items()}
+
+    # what is derived
+
+    @cached_property
+    def design(self) -> Design:
+        """The networks to evaluate before the first selection; needs the FLOPs of the blocks."""
+        return make_design(self.space, self.config.design, self.config.seed, self.flops)
+
+    @property
+    def base(self) -> Genotype:
+        return self.design.base
+
+    def table(self) -> EvaluationTable:
+        """The evaluated networks a predictor is fitted to: all but those held out.
+
+        Raises:
+            IncompleteTableError: if none succeeded, or naming a position whose alternatives all failed.
+        """
+        held_out = {str(genotype) for genotype in self.design.held_out}
+        rows = [row for row in self.evaluations() if row.genotype not in held_out]
+        table = EvaluationTable.from_rows(rows)
+        self._check_every_position(table, [row for row in rows if row.status == "failed"])
+        return table
+
+    def _check_every_position(self, table: EvaluationTable, failed: Sequence[Evaluation]) -> None:
+        """A position whose alternatives all failed has no score to choose by."""
+        covered = {
+            (p, c) for g in table.genotypes for alike in equivalents(self.space, g) for p, c in enumerate(alike.choices)
+        }
+        for position, name in enumerate(place.name for place in self.space.positions):
+            scored = sum((position, choice) in covered for choice in range(self.space.num_choices[position]))
+            lost = [row for row in failed if (position, Genotype.parse(row.genotype).choices[position]) not in covered]
+            if scored < 2 and lost:
+                raise IncompleteTableError(
+                    f"position {position} ({name})",
+                    f"{len(lost)} failed evaluations, {lost[0].genotype}: {lost[0].message}",
+                    "a score for one of its alternatives at least",
+                    "Mend the cause, then run `mathnas score --retry-failed`.",
+                )
+
+    def held_out_table(self) -> EvaluationTable | None:
+        """The held-out networks that were evaluated, for calibration; None if there are none."""
+        held_out = {str(genotype) for genotype in self.design.held_out}
+        rows = [row for row in self.evaluations() if row.genotype in held_out and row.status == "ok"]
+        return EvaluationTable.from_rows(rows) if rows else None
+
+    def predictor(self) -> Predictor:
+        """The predictor fitted to everything evaluated but the held-out networks."""
+        flops = self.flops if len(self.space.resolutions) == 1 else None
+        return fit(self.space, self.table(), self.config.predict, base=self.base, flops=flops, seed=self.config.seed)
+
+    def write_block_scores(self) -> None:
+        """Write ``block_scores.parquet``: each block's effect, and the evaluations it came from."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        predictor = self.predictor()
+        held_by: dict[tuple[int, int], list[str]] = {}
+        for genotype in predictor.table.genotypes:
+            for block in enumerate(genotype.choices):
+                held_by.setdefault(block, []).append(str(genotype))
+        rows = [
+            {
+                "space_id": self.space.space_id,
+                "scorer_id": self.scorer_id,
+                "seed": self.config.seed,
+                **asdict(effect),
+                "block": str(self.space.positions[effect.position].blocks[effect.choice]),
+                "evaluations": held_by.get((effect.position, effect.choice), []),
+            }
+            for effect in predictor.effects()
+        ]
+        metadata = {"metric": predictor.table.metric_name, "link": predictor.chosen.link, "schema_version": "1"}
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(rows).replace_schema_metadata(metadata), sink)
+        self.store.write_bytes(BLOCK_SCORES, bytes(sink.getvalue()))
+
+    # selection
+
+    def budgets(self, limits: Sequence[str]) -> tuple[Budget, ...]:
+        """The limits in the resources' own units; percentages are of the base network.
+
+        Raises:
+            ConfigError: for a limit that cannot be read or names an unmeasured resource.
+        """
+        return tuple(parse_limit(text).resolve(self.costs_of(self.base)) for text in limits)
+
+    def problem(
+        self, predictor: Predictor, budgets: Sequence[Budget], forbidden: Sequence[Genotype] = ()
+    ) -> SelectionProblem:
+        """The program whose optimum is the best predicted network within the budgets."""
+        tables, budgets = with_additive_limits(self.cost_tables, budgets)
+        return predictor.problem([table for mine in tables.values() for table in mine.values()], budgets, forbidden)
+
+    def check_limits(self) -> None:
+        """Whether any network is within the configured limits; needs costs, no evaluation.
+
+        Raises:
+            InfeasibleError: if none is, with what is attainable and which limits collide.
+        """
+        limits = self.config.select.limits
+        tables, budgets = with_additive_limits(self.cost_tables, self.budgets(limits))
+        zeros = tuple((0.0,) * count for count in self.space.num_choices)
+        rows = [
+            Table(
+                score=zeros,
+                costs={name: table.block for name, table in mine.items()},
+                base_costs={name: table.fixed for name, table in mine.items()},
+                resolution=label,
+            )
+            for label, mine in tables.items()
+        ]
+        first = {"score": rows[0].score, "costs": rows[0].costs, "base_costs": rows[0].base_costs}
+        tables_of_problem: dict[str, Any] = first if len(rows) == 1 else {"resolutions": tuple(rows)}
+        result = solve(SelectionProblem(**tables_of_problem, budgets=budgets, rules=self.space.rules))
+        if result.status is Status.INFEASIBLE:
+            raise infeasible(limits, str(result.explanation))
+
+    def within(self, genotype: Genotype, budgets: Sequence[Budget]) -> bool:
+        """Whether a network satisfies the budgets and the space's rules."""
+        costs = self.costs_of(genotype)
+        upper = all(b.at_most is None or costs[b.resource] <= b.at_most for b in budgets)
+        return upper and all(b.at_least is None or costs[b.resource] >= b.at_least for b in budgets)
+
+    def select(self, limits: Sequence[str], *, top: int, min_distance: int = 1, time_limit_s: float = 60.0) -> Answer:
+        """The ``top`` best predicted networks within the limits."""
+        budgets = self.budgets(limits)
+        predictor = self.predictor()
+        problem = self.problem(predictor, budgets)
+        result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s)
+        return self._answer(predictor, result, tuple(limits))
+
+    def _answer(self, predictor: Predictor, result: SelectionResult, limits: tuple[str, ...]) -> Answer:
+        evaluated = {row.genotype: row.metric for row in self.evaluations() if row.status == "ok"}
+        found = result.status in (Status.OPTIMAL, Status.FEASIBLE)
+        return Answer(
+            status=result.status.name.lower(),
+            message=result.status.value,
+            bound=predictor.to_metric(result.bound) if found and abs(result.bound) < float("inf") else None,
+            gap=result.gap if found and abs(result.gap) < float("inf") else None,
+            solve_s=result.solve_s,
+            route=result.route,
+            limits=limits,
+            selections=tuple(self._choices(predictor, result.selections, evaluated)),
+            explanation=result.explanation.as_dict() if result.explanation else None,
+        )
+
+    def _choices(
+        self, predictor: Predictor, selections: Sequence[Selection], evaluated: Mapping[str, float | None]
+    ) -> list[Choice]:
+        genotypes = [selection.genotype for selection in selections]
+        return [
+            Choice(
+                genotype=str(genotype),
+                predicted=prediction.metric,
+                interval=(prediction.low, prediction.high),
+                costs=self.costs_of(genotype),
+                evaluated=evaluated.get(str(genotype)),
+            )
+            for genotype, prediction in zip(genotypes, predictor.predict(genotypes), strict=True)
+        ]
+
+    # stages
+
+    def output(self, path: str) -> dict[str, Any] | None:
+        """A stage's JSON output, or None where it has not run."""
+        return dict(self.store.read_json(path)) if self.store.exists(path) else None
+
+    def record(
+        self, stage: Stage, *, wall_s: float, num_new: int, num_reused: int, num_failed: int, device: str
+    ) -> None:
+        """Note that a stage has ended: what it was made from, what it took.
+
+        Seconds and counts add up over the runs that had the same inputs.
+        """
+        inputs = self.inputs_of(stage)
+        before = self.output(_record_path(stage)) or {}
+        again = before.get("inputs") == inputs
+        data = {
+            "inputs": inputs,
+            "wall_s": wall_s + (before["wall_s"] if again else 0.0),
+            "num_new": num_new + (before["num_new"] if again else 0),
+            "num_reused": before["num_reused"] if again else num_reused,
+            "num_failed": num_failed,
+            "device": device or (before["device"] if again else ""),
+        }
+        self.store.write_json(_record_path(stage), data)
+
+    def records(self) -> dict[Stage, dict[str, Any]]:
+        """What every stage that ended took."""
+        found = {stage: self.output(_record_path(stage)) for stage in STAGES}
+        return {stage: record for stage, record in found.items() if record is not None}
+
+    @property
+    def winner(self) -> str | None:
+        """Genotype of the network chosen: verified if that ran, else the solver's first."""
+        verified = self.output(VERIFICATION)
+        if verified is not None and verified.get("winner"):
+            return str(verified["winner"])
+        selected = self.output(SELECTION)
+        if selected is not None and selected["selections"]:
+            return str(selected["selections"][0]["genotype"])
+        return None
+
+    def forget(self, stage: Stage) -> None:
+        """Delete the outputs of a stage and of those after it; evaluations and costs stay."""
+        for later in STAGES[STAGES.index(stage) :]:
+            for path in (*OUTPUTS[later], _record_path(later)):
+                self.store.delete(path)
+
+    def forget_failures(self) -> int:
+        """Drop this study's failed evaluations, so that they are tried again; returns how many."""
+        return self.store.drop_failed(self.space.space_id, self.scorer_id)
+
+    def status(self) -> dict[Stage, StageStatus]:
+        """How far every stage is."""
+        profile = self._profile_status()
+        score = self._score_status() if self.has_flops else StageStatus(state="missing", done=0, total=0)
+        rest: dict[Stage, StageStatus] = {
+            stage: self._output_status(stage) for stage in STAGES if stage not in ("profile", "score")
+        }
+        return {"profile": profile, "score": score, **rest}
+
+    @property
+    def has_flops(self) -> bool:
+        """Whether the blocks' FLOPs are in the store, so that the design can be named."""
+        try:
+            return bool(self.flops)
+        except IncompleteTableError:
+            return False
+
+    def _profile_status(self) -> StageStatus:
+        blocks = sum(self.space.num_choices) + 1
+        total = blocks * len(self.profiler_ids) * len(self.space.resolutions)
+        rows = [row for row in self._costs if row.position != WHOLE_NETWORK]
+        failed = sum(row.status == "failed" for row in rows)
+        return StageStatus(state=_state(len(rows), total, failed), done=len(rows), total=total, failed=failed)
+
+    def _score_status(self) -> StageStatus:
+        wanted = {str(genotype) for genotype in self.design.genotypes}
+        rows = [row for row in self.evaluations() if row.genotype in wanted]
+        failed = sum(row.status == "failed" for row in rows)
+        return StageStatus(
+            state=_state(len(rows), len(wanted), failed), done=len(rows), total=len(wanted), failed=failed
+        )
+
+    def _output_status(self, stage: Stage) -> StageStatus:
+        record = self.output(_record_path(stage))
+        if record is None or not all(self.store.exists(path) for path in OUTPUTS[stage]):
+            begun = any(self.store.exists(path) for path in OUTPUTS[stage])
+            return StageStatus(state="partial" if begun else "missing", done=0, total=1)
+        stale = record["inputs"] != self.inputs_of(stage)
+        return StageStatus(state="stale" if stale else "done", done=0 if stale else 1, total=1)
+
+    def require(self, answer: Answer) -> Choice:
+        """The first selection.
+
+        Raises:
+            InfeasibleError: if there is none, with what is attainable.
+        """
+        if answer.selections:
+            return answer.selections[0]
+        explanation = (answer.explanation or {}).get("text", "")
+        raise InfeasibleError(
+            "select.limits", ", ".join(answer.limits) or "none", "limits some network satisfies", explanation
+        )
+
+
+def infeasible(limits: Sequence[str], explanation: str) -> InfeasibleError:
+    """No network is within the limits; ``explanation`` says what is attainable."""
+    return InfeasibleError(
+        "select.limits", ", ".join(limits) or "none", "limits that some network satisfies", explanation
+    )
+
+
+def _record_path(stage: Stage) -> str:
+    return f"stages/{stage}.json"
+
+
+def _state(done: int, total: int, failed: int) -> State:
+    if done == 0:
+        return "missing"
+    if done < total:
+        return "partial"
+    return "failed" if failed == total else "done"
+
+
+def with_additive_limits(
+    tables: Mapping[int | None, Mapping[str, CostTable]], budgets: Sequence[Budget]
+) -> tuple[dict[int | None, dict[str, CostTable]], tuple[Budget, ...]]:
+    """Tables and budgets in which every resource adds up, for the selection program.
+
+    A resource whose total is the largest of its blocks' (``COMBINE``), such as
+    peak memory, becomes a count of the blocks that exceed the limit, which must be 0.
+    """
+    additive = {
+        label: {name: table for name, table in mine.items() if COMBINE.get(name) != "max"}
+        for label, mine in tables.items()
+    }
+    kept: list[Budget] = []
+    for budget in budgets:
+        if COMBINE.get(budget.resource) != "max" or budget.at_most is None:
+            kept.append(budget)
+            continue
+        name = f"{budget.resource}_over_{budget.at_most:g}"
+        for label, mine in tables.items():
+            additive[label][name] = _excess(mine[budget.resource], name, budget.at_most)
+        kept.append(Budget(resource=name, at_most=0))
+    return additive, tuple(kept)
+
+
+def _excess(table: CostTable, name: str, at_most: float) -> CostTable:
+    block = tuple(tuple(float(value > at_most) for value in row) for row in table.block)
+    return CostTable(
+        resource=name, device=table.device, resolution=table.resolution, fixed=float(table.fixed > at_most), block=block
+    )

@@ -1,0 +1,76 @@
+"""Measure what blocks and networks cost; counts are made once, latency where `cluster.profile_resources` says."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from prefect import task
+
+from nas_core.config import StudyConfig
+from nas_core.evaluations import WHOLE_NETWORK
+from nas_core.identity import evaluation_seed
+from nas_core.space import Genotype
+from nas_core.store import Store
+from nas_core.study import Study
+from tasks.progress import Progress
+from tasks.ray_pool import Cluster, run_jobs
+from tasks.scoring import worth_a_retry
+
+COUNTS = ("flops", "params", "activation_bytes")
+
+
+def profile_job(config_json: str, root: str, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> int:
+    """Measure blocks (and the networks named) in a worker, write the rows; returns how many failed."""
+    from nas_core.costs import profile_blocks, profile_networks
+
+    config = StudyConfig.model_validate_json(config_json)
+    store = Store(root)
+    space = Study(config, store).space
+    num_failed = 0
+    for done, resource in enumerate(resources):
+        report(done, len(resources), resource)
+        rows = profile_blocks(space, config.profile, [resource])
+        if genotypes and resource not in COUNTS:
+            rows += profile_networks(space, [Genotype.parse(text) for text in genotypes], config.profile, [resource])
+        store.add_costs(rows)
+        num_failed += sum(row.status == "failed" for row in rows)
+    report(len(resources), len(resources), "")
+    return num_failed
+
+
+@task(task_run_name="profile", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
+def profile(config: StudyConfig, root: str, resources: Sequence[str]) -> int:
+    """Measure the resources that the store does not hold yet; returns how many that were."""
+    study = Study(config, Store(root))
+    missing = [resource for resource in resources if not is_profiled(study, resource)]
+    if not missing:
+        return 0
+    networks = [str(genotype) for genotype in additivity_sample(study)]
+    with (
+        Cluster(config.cluster) as cluster,
+        Progress(stage="profile", total=len(missing), noun="resources") as progress,
+    ):
+        job = (config.model_dump_json(), root, missing, networks)
+        request = cluster.profile_request
+        run_jobs(cluster, profile_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
+    return len(missing)
+
+
+def is_profiled(study: Study, resource: str) -> bool:
+    """Whether every block has a row of this resource, and the sample of networks where it is measured."""
+    rows = study.costs(resource)
+    blocks = {(row.position, row.choice, row.resolution) for row in rows if row.position != WHOLE_NETWORK}
+    wanted = (sum(study.space.num_choices) + 1) * len(study.space.resolutions)
+    if len(blocks) < wanted:
+        return False
+    measured = {row.genotype for row in rows if row.position == WHOLE_NETWORK}
+    return resource in COUNTS or {str(genotype) for genotype in additivity_sample(study)} <= measured
+
+
+def additivity_sample(study: Study) -> list[Genotype]:
+    """Networks measured whole, to say how additive a measured cost is; at the first resolution."""
+    rng = np.random.default_rng(evaluation_seed(study.config.seed, "additivity"))
+    resolution = study.space.resolutions[0] if len(study.space.resolutions) > 1 else None
+    drawn = (study.space.sample(rng) for _ in range(4 * study.config.profile.networks))
+    distinct = dict.fromkeys(Genotype(genotype.choices, resolution) for genotype in drawn)
+    return list(distinct)[: study.config.profile.networks]

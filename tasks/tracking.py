@@ -1,0 +1,308 @@
+"""MLflow: one parent run per study, one child run per trained network. The only importer of mlflow.
+
+Workers never talk to MLflow: the driver logs what the store holds, in few large
+calls, so a tracking server that is away costs a later ``mathnas report``, not
+results. Run ids are kept in the study, so logging again updates the same runs.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nas_core.config import TrackingConfig
+from nas_core.errors import ClusterError, ConfigError
+from nas_core.identity import content_id
+from nas_core.store import Store
+from nas_core.study import BLOCK_SCORES, REPORT, SELECTION, TRAINING, VERIFICATION, Study
+
+log = logging.getLogger(__name__)
+
+RUNS = "tracking.json"
+TABLE = "evaluations.json"
+FILES = ("study.yaml", SELECTION, VERIFICATION, TRAINING, BLOCK_SCORES, REPORT)
+SECONDS_TO_ANSWER = "10"
+
+
+def tracking_uri(store: Store) -> str:
+    """MLFLOW_TRACKING_URI, or a SQLite file in the study.
+
+    Raises:
+        ConfigError: for a study on object storage without MLFLOW_TRACKING_URI.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if given:
+        return given
+    if not store.is_local:
+        raise ConfigError(
+            "MLFLOW_TRACKING_URI", "nothing", f"a tracking server, since {store.root} holds no SQLite file"
+        )
+    return f"sqlite:///{store.uri('mlflow.db')}"
+
+
+def client(store: Store) -> Any:
+    """An MLflow client whose server answered.
+
+    Raises:
+        ClusterError: if it does not.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", SECONDS_TO_ANSWER)
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    uri = tracking_uri(store)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    try:
+        client.search_experiments(max_results=1)
+    except Exception as error:  # mlflow wraps every kind of network and database error in its own
+        words = str(error).splitlines()[0][:200]
+        raise ClusterError(
+            "MLFLOW_TRACKING_URI", _without_password(uri), f"a tracking server that answers ({words})"
+        ) from None
+    return client
+
+
+def _without_password(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri
+
+
+def log_study(study: Study, pictures: Mapping[str, bytes]) -> dict[str, Any]:
+    """Log everything the store holds to the study's run; returns the run ids and the tracking URI.
+
+    ``pictures`` are the report's figures as PNG by name. Trained networks get a
+    child run each; the winner's model is registered and carries the alias.
+    """
+    runs = _Runs(study)
+    parent = runs.parent()
+    runs.log_settings(parent)
+    runs.log_data(parent)
+    runs.log_tables(parent)
+    runs.log_files(parent, pictures)
+    training = study.output(TRAINING) or {"networks": []}
+    for row in training["networks"]:
+        runs.log_network(parent, row)
+    runs.finish(parent)
+    return runs.ids
+
+
+class _Runs:
+    """The runs of one study, by the ids that the study keeps."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.store = study, study.store
+        self.config: TrackingConfig = study.config.tracking
+        self.client = client(self.store)
+        before = study.output(RUNS) or {}
+        uri = _without_password(tracking_uri(self.store))
+        self.ids: dict[str, Any] = before if before.get("uri") == uri else {"uri": uri, "runs": {}}
+
+    def finish(self, run_id: str) -> None:
+        self.client.set_terminated(run_id)
+        self.save()
+
+    def save(self) -> None:
+        self.store.write_json(RUNS, self.ids)
+
+    def _experiment(self) -> str:
+        known = self.client.get_experiment_by_name(self.config.experiment)
+        if known is not None:
+            return str(known.experiment_id)
+        embedded = not os.environ.get("MLFLOW_TRACKING_URI")
+        location = Path(self.store.uri("mlartifacts")).as_uri() if embedded else None
+        return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
+
+    def _run(self, key: str, name: str, tags: Mapping[str, str]) -> str:
+        """The run known by ``key``, made where there is none."""
+        import mlflow
+
+        known = self.ids["runs"].get(key)
+        if known is not None:
+            try:
+                return str(self.client.get_run(known).info.run_id)
+            except mlflow.exceptions.MlflowException:
+                log.warning("run %s is gone from %s: logging to a new one", known, self.ids["uri"])
+        run = self.client.create_run(self._experiment(), run_name=name, tags=dict(tags))
+        self.ids["runs"][key] = run.info.run_id
+        self.save()
+        return str(run.info.run_id)
+
+    @property
+    def _tags(self) -> dict[str, str]:
+        study = self.study
+        ids = {"space_id": study.space.space_id, "scorer_id": study.scorer_id, "study": study.config.name}
+        return {f"mathnas.{name}": value for name, value in ids.items()}
+
+    def parent(self) -> str:
+        return self._run("study", self.study.config.name, {**self._tags, "mathnas.kind": "study"})
+
+    def log_settings(self, run_id: str) -> None:
+        """Settings as parameters (the first time; they cannot change), selection and counts as metrics."""
+        self._log_params(run_id, _flat(self.study.config.model_dump(mode="json")))
+        rows = self.study.evaluations()
+        numbers = {
+            "evaluations": float(len(rows)),
+            "evaluations_failed": float(sum(row.status == "failed" for row in rows)),
+            "evaluation_seconds": sum(row.wall_s for row in rows),
+        }
+        selected = self.study.output(SELECTION)
+        if selected and selected["selections"]:
+            best = selected["selections"][0]
+            numbers |= {"selected_predicted": best["predicted"], "solve_s": selected["solve_s"]}
+            numbers |= {f"selected_{name}": value for name, value in best["costs"].items()}
+        self._log_batches(run_id, [(name, float(value), 0) for name, value in numbers.items()])
+
+    def log_tables(self, run_id: str) -> None:
+        """Evaluations as a table that MLflow's page shows, whole every time."""
+        columns = ("genotype", "status", "metric", "metric_name", "split", "wall_s", "device", "message")
+        data = [[getattr(row, name) for name in columns] for row in self.study.evaluations()]
+        self.client.log_dict(run_id, {"columns": list(columns), "data": data}, TABLE)
+        self.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": TABLE, "type": "table"}]))
+
+    def log_data(self, run_id: str) -> None:
+        """What the study was fed, in MLflow's own terms."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if self.client.get_run(run_id).inputs.dataset_inputs:
+            return
+        data = self.study.config.data
+        source = json.dumps(data.identity)
+        dataset = Dataset(name=data.name, digest=content_id(data.identity)[:8], source_type="local", source=source)
+        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "search")])])
+
+    def log_files(self, run_id: str, pictures: Mapping[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for path in FILES:
+                if self.store.exists(path):
+                    (Path(folder) / path).write_bytes(self.store.read_bytes(path))
+            figures = Path(folder) / "figures"
+            figures.mkdir()
+            for name, png in pictures.items():
+                (figures / f"{name}.png").write_bytes(png)
+            self.client.log_artifacts(run_id, folder)
+
+    def log_network(self, parent: str, row: Mapping[str, Any]) -> None:
+        """A child run of a trained network: curves, system metrics, accuracies, costs, model files."""
+        tags = {
+            **self._tags,
+            "mlflow.parentRunId": parent,
+            "mathnas.kind": row["role"],
+            "mathnas.genotype": row["genotype"],
+        }
+        trained_as = content_id({"study": self.study.inputs_of("train"), "name": row["name"]})
+        run_id = self._run(trained_as, f"{row['name']} {row['genotype']}", tags)
+        if self.client.get_run(run_id).info.status == "FINISHED":
+            return
+        self._log_batches(run_id, _curves(row))
+        self._log_params(run_id, {"genotype": row["genotype"], **_flat(self.study.config.train.recipe.model_dump())})
+        self._log_network_files(run_id, row)
+        if row["role"] == "winner":
+            self.ids["model"] = self._register(run_id, row)
+        self.client.set_terminated(run_id)
+
+    def _log_network_files(self, run_id: str, row: Mapping[str, Any]) -> None:
+        folder = f"winner/{row['name']}"
+        with tempfile.TemporaryDirectory() as local:
+            for path in self.store.paths(folder):
+                name = PurePosixPath(path).relative_to(folder)
+                if not str(name).startswith("checkpoint"):
+                    target = Path(local) / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(self.store.read_bytes(path))
+            self.client.log_artifacts(run_id, local, artifact_path="network")
+
+    def _register(self, run_id: str, row: Mapping[str, Any]) -> dict[str, str]:
+        """Register the winner as an exported program (no pickle), and give it the alias."""
+        import mlflow
+        import torch
+        from nas_core.training.export import load_deployed
+
+        module, example = load_deployed(self.store, f"winner/{row['name']}")
+        name = self.config.registered_model or self.study.config.name
+        with mlflow.start_run(run_id=run_id), _quiet():
+            info = mlflow.pytorch.log_model(
+                module,
+                name="model",
+                serialization_format="pt2",
+                input_example=example,
+                registered_model_name=name,
+                pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy"],
+                metadata={"genotype": row["genotype"], **self._tags},
+            )
+        version = str(info.registered_model_version)
+        self.client.set_registered_model_alias(name, self.config.alias, version)
+        self.client.set_model_version_tag(name, version, "mathnas.genotype", row["genotype"])
+        return {"name": name, "version": version, "uri": f"models:/{name}@{self.config.alias}"}
+
+    def _log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Parameters can be set once: those that are there stay."""
+        from mlflow.entities import Param
+
+        known = self.client.get_run(run_id).data.params
+        params = [Param(name, str(value)[:500]) for name, value in values.items() if name not in known]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100])
+
+    def _log_batches(self, run_id: str, points: Sequence[tuple[str, float, int]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value, step in points if math.isfinite(value)]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+
+def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """(metric, value, step): training curves by epoch, system metrics by sample, final figures at step 0."""
+    points: list[tuple[str, float, int]] = []
+    for step, epoch in enumerate(row.get("curve", [])):
+        points += [(name, float(value), step) for name, value in epoch.items() if name != "epoch" and value is not None]
+    for step, sample in enumerate(row.get("system", [])):
+        points += [(f"system/{name}", float(value), step) for name, value in sample.items()]
+    final = {"test_accuracy": row.get("test_accuracy"), "val_accuracy_final": row.get("val_accuracy"), **row["costs"]}
+    points += [(name, float(value), 0) for name, value in final.items() if value is not None]
+    return points
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow and torch.export print advice on the screen while a model is logged."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def registered_model(study: Study) -> Any:
+    """The winner as its users load it: from the registry, by its alias."""
+    import mlflow
+
+    client(study.store)
+    runs = study.output(RUNS) or {}
+    with _quiet():
+        return mlflow.pytorch.load_model(runs["model"]["uri"])
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

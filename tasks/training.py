@@ -1,0 +1,54 @@
+"""Train the winner with the full recipe, and what it is compared with, all alike."""
+
+from typing import Any
+
+from prefect import task
+
+from nas_core.comparison import Candidate, candidates
+from nas_core.config import StudyConfig
+from nas_core.space import Genotype
+from nas_core.store import Store
+from nas_core.study import Study
+from tasks.progress import Progress
+from tasks.ray_pool import Cluster, run_jobs
+from tasks.scoring import worth_a_retry
+from tasks.system_metrics import SystemMetrics
+
+
+def train_job(config_json: str, root: str, name: str, genotype: str, report: Any) -> dict[str, Any]:
+    """Train one network in a worker; its files are under ``winner/<name>/`` in the store."""
+    from nas_core.training.winner import train_network
+
+    config = StudyConfig.model_validate_json(config_json)
+    store = Store(root)
+    architecture = Study(config, store).space.architecture(Genotype.parse(genotype))
+    with SystemMetrics() as metrics:
+        trained = train_network(
+            architecture, config.train, config.data, seed=config.seed, store=store, name=name, on_progress=report
+        )
+    return {**trained.as_dict(), "system": metrics.samples}
+
+
+@task(task_run_name="train", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
+def train(config: StudyConfig, root: str) -> dict[str, Any]:
+    """Train the winner and its comparisons; a training that was cut off resumes from its checkpoint."""
+    study = Study(config, Store(root))
+    wanted = candidates(study)
+    with Cluster(config.cluster) as cluster, Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
+        shares = [0.0] * len(wanted)
+
+        def on_progress(index: int, done: int, total: int, note: str) -> None:
+            shares[index] = 100.0 * done / max(total, 1)
+            progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
+
+        jobs = [(config.model_dump_json(), root, item.name, item.genotype) for item in wanted]
+        results = run_jobs(cluster, train_job, jobs, cluster.training_request, on_progress)
+    rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
+    output = {"networks": rows}
+    study.store.write_json("training.json", output)
+    return output
+
+
+def _row(study: Study, candidate: Candidate, result: dict[str, Any]) -> dict[str, Any]:
+    costs = study.costs_of(Genotype.parse(candidate.genotype))
+    return {"name": candidate.name, "role": candidate.role, "genotype": candidate.genotype, "costs": costs, **result}
