@@ -1,5 +1,6 @@
 """Solves one table's additive program: relaxation, then the core search, then CP-SAT where the core is too large."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from nas_core.program.relaxation import Relaxation, relax
 from nas_core.program.result import Status
 
 Choices = tuple[int, ...]
-# How to order and refuse networks exactly: a key that is larger for better ones, None for a network that is not allowed.
+# Orders and refuses networks exactly: a key that is larger for better ones, None for one that is not allowed.
 Judge = Callable[[Choices], object | None]
 
 
@@ -68,7 +69,9 @@ def best(
     """
     relaxation = relax(lp) if relaxation is None else relaxation
     if relaxation is None:
-        return cpsat.prove_infeasible(lp, apart, effort)
+        return INFEASIBLE
+    if relaxation.seems_infeasible:  # floats say so; integers have to prove it
+        return cpsat.best(lp, relaxation, judge, apart, effort)
     try:
         return _by_core(lp, relaxation, judge, apart, effort)
     except core.CoreTooLargeError:
@@ -93,7 +96,7 @@ def _near_ties(level: core.Level, error: float) -> Iterator[Ints]:
         return
     breaks = np.flatnonzero(np.diff(loss_S) > 2 * error) + 1
     edges = [0, *breaks.tolist(), len(loss_S)]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         # A run that reaches the level's end may go on beyond; one that fills the whole level is a tie
         is_complete = level.is_everything or loss_S[high - 1] + 2 * error < level.complete_to or high - low >= core.KEEP
         if is_complete:

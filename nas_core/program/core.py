@@ -214,7 +214,8 @@ class _Search:
     def _room(self, left: _Half, g: float, k: int) -> Ints:
         """How much slack row k may keep beside each left state."""
         room = (g - left.loss_S) / self.relaxation.duals_K[k] * (1 + 1e-9)
-        return np.minimum(room, 2.0**60).astype(np.int64) + 1
+        whole: Ints = np.minimum(room, 2.0**60).astype(np.int64) + 1
+        return whole
 
     def _narrowest(self, right: _Half, g: float) -> list[int]:
         """The one or two rows whose window is the smallest share of the right half's range."""

@@ -76,32 +76,14 @@ class _Model:
         return np.flatnonzero(values)
 
 
-def prove_infeasible(lp: LinearProgram, apart: Sequence["Apart"], effort: "Effort") -> "Answer":
-    """The status of a program whose relaxation (floats) has no solution, proven with integers."""
-    from nas_core.program.additive import Answer
-
-    model = _Model(lp, apart)
-    solver, status = model.solve(effort)
-    if status in (model.cp_model.OPTIMAL, model.cp_model.FEASIBLE):
-        return Answer(
-            status=Status.FEASIBLE, choices=lp.columns.choices(model.taken(solver)), bound=math.inf, route="CP-SAT"
-        )
-    proven = status == model.cp_model.INFEASIBLE
-    return Answer(
-        status=Status.INFEASIBLE if proven else Status.STOPPED,
-        choices=None,
-        bound=-math.inf if proven else math.inf,
-        route="CP-SAT",
-    )
-
-
 def best(
     lp: LinearProgram, relaxation: Relaxation, judge: "Judge", apart: Sequence["Apart"], effort: "Effort"
 ) -> "Answer":
     """The best network, by rounds of growing columns; see the module."""
     from nas_core.program.additive import Answer, Apart
 
-    loss_C, refused, g = relaxation.loss_C, list(apart), _first_round(lp, relaxation)
+    loss_C, refused = relaxation.loss_C, list(apart)
+    g = math.inf if relaxation.seems_infeasible else _first_round(lp, relaxation)
     while True:
         kept = loss_C <= g
         round_lp = lp.keep(kept)

@@ -46,7 +46,7 @@ class _Finder:
         self.problem, self.deadline = problem, deadline
 
     def extreme(self, resource: str, sign: int, budgets: Iterable[Budget]) -> Fraction | None:
-        """Least (sign 1) or most (sign -1) attainable total of a resource within other limits; None if there is none."""
+        """Least (sign 1) or most (sign -1) attainable total within other limits; None if there is none."""
         from nas_core.program.selection import Session
 
         problem = _minimising(self.problem, resource, sign).with_budgets(budgets)

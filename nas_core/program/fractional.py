@@ -155,10 +155,7 @@ class _Search:
     def _split(self, interval: _Interval, choices: Choices) -> list[_Interval]:
         """Two parts that meet at the network's F, or at the middle where that is an end already."""
         columns = self.lp.columns
-        at = sum(
-            int(self.quotient.divisor_int_C[columns.column((positions[0], choices[positions[0]]))])  # type: ignore[index]  # it is taken
-            for positions in columns.groups
-        )
+        at = int(self.quotient.divisor_int_C[columns.columns(choices)].sum())
         if interval.low == interval.high:
             return []  # the bound is exact here, so this is rounding
         if not interval.low < at < interval.high or self.q < 0:

@@ -6,9 +6,10 @@ the cheapest network of that value, then demand strictly less; every point is
 proven. Two resources: the frontier of the first under ever tighter limits on the second.
 """
 
+import itertools
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -127,7 +128,7 @@ def _undominated(program: TableProgram, table: Table, resource: str) -> list[tup
     margin = FLOAT_ERROR * float(np.maximum.reduceat(np.abs(score), starts[:-1]).sum())
     value_S, cost_S = np.zeros(1), np.zeros(1, dtype=np.int64)
     trail: list[Ints] = []
-    for low, high in zip(starts[:-1], starts[1:], strict=True):
+    for low, high in itertools.pairwise(starts):
         count = int(high - low)
         if len(value_S) * count > MAX_STATES:
             return None
@@ -190,7 +191,7 @@ def _float_below(total: Fraction) -> float:
 
 
 def _by_boxes(problem: SelectionProblem, resources: tuple[str, str], deadline: float) -> tuple[list[Selection], Status]:
-    """Boxes below (limit, limit), each solved once; a box that lies in another with the same answer is not split twice."""
+    """Boxes below (limit, limit), each solved once."""
     session, points = Session(problem), dict[str, Selection]()
     seen: set[tuple[Budget, ...]] = set()
     boxes: list[tuple[Budget, ...]] = [()]
@@ -213,19 +214,22 @@ def _by_boxes(problem: SelectionProblem, resources: tuple[str, str], deadline: f
     return kept, Status.OPTIMAL if kept else Status.INFEASIBLE
 
 
-def _undominated_points(problem: SelectionProblem, points: object, resources: tuple[str, str]) -> list[Selection]:
+def _undominated_points(
+    problem: SelectionProblem, points: Iterable[Selection], resources: tuple[str, str]
+) -> list[Selection]:
     """Points that no other beats in value and both resources, exactly; of equal ones the first."""
-    exact = []
-    for point in points:  # type: ignore[attr-defined]
+    listed = list(points)
+    vectors = []  # larger is better in every place
+    for point in listed:
         totals = evaluate(problem, point.genotype)
-        exact.append((point, totals.value, *(totals.costs[name] for name in resources)))
-    kept = []
-    for i, (point, value, a, b) in enumerate(exact):
-        beaten = any(
-            v >= value and x <= a and y <= b and ((v, x, y) != (value, a, b) or j < i)
-            for j, (_, v, x, y) in enumerate(exact)
-            if j != i
-        )
-        if not beaten:
-            kept.append(point)
-    return kept
+        vectors.append((totals.value, *(-totals.costs[name] for name in resources)))
+    return [
+        point
+        for i, (point, own) in enumerate(zip(listed, vectors, strict=True))
+        if not any(_beats(other, own, j < i) for j, other in enumerate(vectors) if j != i)
+    ]
+
+
+def _beats(other: tuple[Value, ...], own: tuple[Value, ...], is_first: bool) -> bool:
+    """Whether a vector is nowhere below another, and above it somewhere or listed before it."""
+    return all(x >= y for x, y in zip(other, own, strict=True)) and (other != own or is_first)

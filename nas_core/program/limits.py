@@ -44,7 +44,7 @@ _ENDINGS: dict[str, tuple[str, dict[str, Fraction]]] = {
 }
 _LIMIT = re.compile(r"\s*(?P<resource>[A-Za-z_][\w.]*)\s*(?P<sign><=|>=|==|=|≤|≥)\s*(?P<amounts>.+?)\s*")
 _AMOUNT = re.compile(r"(?P<number>[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>%|[A-Za-zµ]*)")
-_EXPECTED = "RESOURCE<=AMOUNT, RESOURCE>=AMOUNT, RESOURCE=AMOUNT or RESOURCE=LOW .. HIGH, such as latency_ms<=12 ms or flops=60%"
+_EXPECTED = "RESOURCE<=AMOUNT, >= or =, or RESOURCE=LOW .. HIGH, such as latency_ms<=12 ms or flops=60%"
 
 
 @dataclass(frozen=True, slots=True)

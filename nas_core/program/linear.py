@@ -62,7 +62,7 @@ class Columns:
         return len(self.choice_C)
 
     @cached_property
-    def group_C(self) -> Ints:
+    def group_C(self) -> Ints:  # noqa: N802 - axes end the name
         """Group of every column."""
         return np.repeat(np.arange(len(self.groups)), np.diff(self.starts_G1))
 
@@ -82,7 +82,7 @@ class Columns:
         """[F] per block -> [C] per column, summed over tied positions."""
         if len(self.groups) == len(self._group_of):
             return flat[self.member]
-        return np.add.reduceat(flat[self.member], self.member_start_C)  # type: ignore[no-any-return]
+        return np.add.reduceat(flat[self.member], self.member_start_C)
 
     def choices(self, columns_G: Sequence[int] | Ints) -> tuple[int, ...]:
         """One column per group -> one choice per position."""
@@ -91,6 +91,11 @@ class Columns:
             for position in positions:
                 choice[position] = int(self.choice_C[column])
         return tuple(choice[position] for position in range(len(choice)))
+
+    def columns(self, choices: Sequence[int]) -> Ints:
+        """One choice per position -> [G] the columns taken; KeyError if a tie or a rule excludes the network."""
+        index = self._index
+        return np.array([index[g, choices[positions[0]]] for g, positions in enumerate(self.groups)], dtype=np.int64)
 
     def keep(self, kept_C: npt.NDArray[np.bool_]) -> "Columns":
         """Only the columns where ``kept_C``; a group may end up empty."""
@@ -119,7 +124,7 @@ class LinearProgram:
     is_relaxed: bool
 
     @property
-    def starts_G1(self) -> Ints:
+    def starts_G1(self) -> Ints:  # noqa: N802 - axes end the name
         return self.columns.starts_G1
 
     @property
@@ -320,7 +325,7 @@ class TableProgram:
         self._rule_rows = [] if made is None else [rule_row(rule, made[0]) for rule in made[1]]
         self.score_F = flatten(table.score)
 
-    def cost_F(self, resource: str) -> Floats:
+    def cost_F(self, resource: str) -> Floats:  # noqa: N802 - axes end the name
         """[F] entries of a resource, unscaled."""
         return flatten(self.table.costs[resource])
 

@@ -10,6 +10,7 @@ highspy and ortools share symbols and cannot live in one process.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from nas_core.program.additive import Answer, Apart, Effort, Judge
 from nas_core.program.linear import Columns, Floats, Ints, LinearProgram
 from nas_core.program.problem import Pair
 from nas_core.program.result import Status
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 OBJECTIVE_SPREAD = 1e4  # HiGHS stops at an absolute gap of 1e-6, so at a relative one of 1e-10
 HIGHS_TIME_LIMIT, HIGHS_INFEASIBLE = 1, 2  # statuses of scipy.optimize.milp
@@ -71,14 +75,13 @@ def _solve(lp: LinearProgram, terms: PairTerms, apart: Sequence[Apart], effort: 
     count = len(value)
     rows, limits = _upper_rows(lp, apart)
     norm = np.maximum(np.abs(rows).max(axis=1, initial=0.0), 1.0)
-    upper = sparse.csr_matrix(rows / norm[:, None])
-    upper.resize((len(limits), count))
+    upper = sparse.csr_matrix(np.pad(rows / norm[:, None], ((0, 0), (0, count - rows.shape[1]))))
     answer = milp(
         -value * scale,
         integrality=np.concatenate([np.ones(len(lp.value_C)), np.zeros(len(form.value_Z))]),
         bounds=Bounds(0, 1),
         constraints=[
-            LinearConstraint(form.equalities(sparse), form.right_side, form.right_side),
+            LinearConstraint(form.equalities(), form.right_side, form.right_side),
             LinearConstraint(upper, -np.inf, limits / norm),
         ],
         options={"mip_rel_gap": 0.0, "time_limit": max(effort.left_s, 0.01)},
@@ -86,12 +89,12 @@ def _solve(lp: LinearProgram, terms: PairTerms, apart: Sequence[Apart], effort: 
     return _answer(lp, answer, scale)
 
 
-def _answer(lp: LinearProgram, answer: object, scale: float) -> Answer:
+def _answer(lp: LinearProgram, answer: Any, scale: float) -> Answer:
     """HiGHS's result as an Answer; statuses as scipy documents them."""
-    status, x = answer.status, answer.x  # type: ignore[attr-defined]  # scipy's OptimizeResult
+    status, x = answer.status, answer.x
     if status == HIGHS_INFEASIBLE:
         return Answer(status=Status.INFEASIBLE, choices=None, bound=-math.inf, route="HiGHS, flow form")
-    bound = math.inf if answer.mip_dual_bound is None else -answer.mip_dual_bound / scale  # type: ignore[attr-defined]
+    bound = math.inf if answer.mip_dual_bound is None else -answer.mip_dual_bound / scale
     if x is None:
         return Answer(status=Status.STOPPED, choices=None, bound=bound, route="HiGHS, flow form")
     taken_C = x[: len(lp.value_C)]
@@ -134,8 +137,10 @@ class _FlowForm:
         num_links = sum(int(starts[g + 1] - starts[g] + starts[h + 1] - starts[h]) for g, h in self.blocks)
         self.right_side = np.concatenate([np.ones(lp.num_groups), np.zeros(num_links)])
 
-    def equalities(self, sparse: object) -> object:
+    def equalities(self) -> "sparse.csr_matrix[np.float64]":
         """One column per group, then sum_j z_ij = x_i and sum_i z_ij = x_j."""
+        from scipy import sparse
+
         starts, num_x = self.lp.starts_G1, len(self.lp.value_C)
         rows, columns, values = [self.lp.columns.group_C], [np.arange(num_x)], [np.ones(num_x)]
         row = self.lp.num_groups
@@ -149,4 +154,4 @@ class _FlowForm:
             values += [np.ones(n * m), np.ones(n * m), -np.ones(n + m)]
             row += n + m
         matrix = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
-        return sparse.csr_matrix(matrix, shape=(row, num_x + len(self.value_Z)))  # type: ignore[attr-defined]
+        return sparse.csr_matrix(matrix, shape=(row, num_x + len(self.value_Z)))

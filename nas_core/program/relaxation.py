@@ -11,10 +11,11 @@ column that loses more than (bound - value of a known network) is in no better
 network: reduced-cost fixing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nas_core.program.duals import multipliers
 from nas_core.program.linear import Floats, Ints, LinearProgram
 
 FLOAT_ERROR = 1e-12  # of the summed magnitudes: far above what the sums can round away
@@ -22,7 +23,10 @@ FLOAT_ERROR = 1e-12  # of the summed magnitudes: far above what the sums can rou
 
 @dataclass(frozen=True, kw_only=True)
 class Relaxation:
-    """``best_G``: the column of each group that loses nothing. ``error``: what float rounding can hide in a loss."""
+    """``best_G``: the column of each group that loses nothing. ``error``: what float rounding can hide in a loss.
+
+    ``seems_infeasible``: the linear relaxation has no solution, as far as floats can tell.
+    """
 
     duals_K: Floats
     bound: float
@@ -30,19 +34,20 @@ class Relaxation:
     best_G: Ints
     slack_K: Ints  # limits minus the total of the best columns; negative where these break a limit
     error: float
+    seems_infeasible: bool = False
 
 
 def relax(lp: LinearProgram) -> Relaxation | None:
-    """The relaxation of a program; None if it has no solution (then neither has the program)."""
+    """The relaxation of a program; None if one row alone shows that no network is within the limits."""
     least_K = np.minimum.reduceat(lp.rows_KC, lp.starts_G1[:-1], axis=1).sum(axis=1)
     if (least_K > lp.limits_K).any():
         return None
-    binding = np.flatnonzero(np.maximum.reduceat(lp.rows_KC, lp.starts_G1[:-1], axis=1).sum(axis=1) > lp.limits_K)
     free = with_duals(lp, np.zeros(len(lp.limits_K)))
-    if not len(binding) or (free.slack_K >= 0).all():
+    if (free.slack_K >= 0).all():
         return free
-    duals = _duals(lp, binding)
-    return None if duals is None else with_duals(lp, duals)
+    most_K = np.maximum.reduceat(lp.rows_KC, lp.starts_G1[:-1], axis=1).sum(axis=1)
+    duals_K = multipliers(lp, np.flatnonzero(most_K > lp.limits_K))
+    return replace(free, seems_infeasible=True) if duals_K is None else with_duals(lp, duals_K)
 
 
 def with_duals(lp: LinearProgram, duals_K: Floats) -> Relaxation:
@@ -64,30 +69,3 @@ def with_duals(lp: LinearProgram, duals_K: Floats) -> Relaxation:
         slack_K=slack_K,
         error=FLOAT_ERROR * magnitude,
     )
-
-
-def _duals(lp: LinearProgram, binding: Ints) -> Floats | None:
-    """Multipliers of the rows from the LP (HiGHS); None if the LP has no solution."""
-    from scipy import sparse
-    from scipy.optimize import linprog
-
-    count = lp.columns.num_columns
-    rows, limits = lp.rows_KC[binding].astype(np.float64), lp.limits_K[binding].astype(np.float64)
-    scale = np.maximum(np.abs(rows).max(axis=1), 1.0)
-    value_scale = max(float(np.abs(lp.value_C).max()), 1e-300)
-    choose_one = sparse.csr_matrix((np.ones(count), np.arange(count), lp.starts_G1), shape=(lp.num_groups, count))
-    answer = linprog(
-        -lp.value_C / value_scale,
-        A_ub=rows / scale[:, None],
-        b_ub=limits / scale,
-        A_eq=choose_one,
-        b_eq=np.ones(lp.num_groups),
-        bounds=(0, None),
-        method="highs",
-    )
-    if answer.status == 2:
-        return None
-    duals = np.zeros(len(lp.limits_K))
-    if answer.status == 0:  # else no multipliers: the bound is weaker, and holds
-        duals[binding] = np.maximum(-answer.ineqlin.marginals, 0.0) * value_scale / scale
-    return duals

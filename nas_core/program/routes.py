@@ -1,11 +1,14 @@
 """Which solver proves what, and why.
 
-| program | route | why |
-| --- | --- | --- |
-| additive, few linear limits | core search (``core``) | the relaxation's gap is tiny, so few combinations lie between |
-| ... with strong rules, many priced limits, mass ties | CP-SAT on the columns that reduced-cost fixing leaves (``cpsat``) | no limit on structure, and learns from the rules |
-| fractional, ratio | a sequence of additive programs (``fractional``) | exact without overflow: lambda only steers, exact fractions decide |
-| pair terms | HiGHS, flow form (``pairwise``) | its relaxation is tight; CP-SAT's products are not |
+additive, few linear limits -> core search (``core``):
+    the gap of the relaxation is tiny, so few combinations lie in it.
+additive with strong rules, many priced limits or mass ties -> CP-SAT on the
+columns that reduced-cost fixing leaves (``cpsat``):
+    it has no limit on structure, and learns from the rules.
+fractional, ratio -> a sequence of additive programs (``fractional``):
+    exact without overflow, since floats only steer and exact fractions decide.
+pair terms -> HiGHS on the flow form (``pairwise``):
+    its relaxation is tight, that of CP-SAT's Boolean products is not.
 
 The core search is tried first wherever it applies: it knows within a fraction
 of the time whether it fits, and then CP-SAT takes over.
@@ -87,7 +90,8 @@ class TableSolver:
 
     def _best_quotient(self, lp: LinearProgram, apart: Sequence[Apart], effort: Effort) -> Answer:
         objective, columns = self.problem.objective, self.program.columns
-        assert objective.resource is not None and columns is not None, "Objective checks it, the caller looks"
+        assert objective.resource is not None, "Objective checks it"
+        assert columns is not None, "the caller looks"
         integers = self.program.integers(objective.resource)
         divisor_C: Floats = columns.gather(self.program.cost_F(objective.resource)).astype(np.float64)
         quotient = fractional.Quotient(

@@ -148,7 +148,7 @@ class Session:
         if not found:
             status = Status.STOPPED if open_bounds else Status.INFEASIBLE
             return None, status, max(open_bounds, default=-float("inf"))
-        top = max(found, key=lambda c: (c.key,))  # type: ignore[arg-type,return-value]  # keys compare
+        top = max(found, key=lambda c: (c.key,))
         assert top.selection is not None
         bound = max([top.selection.value, *open_bounds])
         status = Status.OPTIMAL if bound <= top.selection.value else Status.FEASIBLE

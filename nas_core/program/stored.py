@@ -10,6 +10,7 @@ from nas_core.program.problem import Budget, Objective, Pair, SelectionProblem, 
 from nas_core.space import BlockId, Genotype, Rule
 
 T = TypeVar("T")
+_KIND_NAMES: dict[type, str] = {list: "a list", str: "a text", dict: "an object"}
 _TABLE_KEYS = ("score", "base_score", "costs", "base_costs")
 _KEYS = (*_TABLE_KEYS, "resolutions", "budgets", "base", "rules", "objective", "forbidden", "pairs", "positions")
 
@@ -37,9 +38,7 @@ def read_problem(data: Mapping[str, Any]) -> SelectionProblem:
 
 def _of_type(value: Any, kind: type[T], where: str) -> T:
     if not isinstance(value, kind):
-        raise ConfigError(
-            where, repr(value), {list: "a list", str: "a text", dict: "an object"}.get(kind, kind.__name__)
-        )
+        raise ConfigError(where, repr(value), _KIND_NAMES[kind])
     return value
 
 
