@@ -1,0 +1,194 @@
+"""The training loop: it learns, resumes bit for bit, and says when it diverges."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nas_core.config import DataConfig, Recipe
+from nas_core.data import ImageData, load_data
+from nas_core.spaces.tiny import tiny
+from nas_core.store import Store
+from nas_core.training.checkpoint import Checkpoint
+from nas_core.training.loop import (
+    Schedule,
+    TrainingDiverged,
+    evaluate_accuracy,
+    make_optimizer,
+    predicted_logits,
+    train,
+)
+from nas_core.training.network import build_network
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    return load_data(DataConfig(name="digits", validation_examples=300), 8)
+
+
+@pytest.fixture
+def network():
+    space = tiny()
+    return build_network(space.architecture(space.parse("1-0-1")), seed=3)
+
+
+RECIPE = Recipe(epochs=4, batch_size=64, augment="crop-flip-cutout", ema_decay=0.9, label_smoothing=0.1)
+
+
+def fit(network, data, recipe=RECIPE, **arguments):
+    return train(
+        network,
+        recipe,
+        data.train_images,
+        data.train_labels,
+        normalise=data.normalisation,
+        seed=5,
+        device="cpu",
+        **arguments,
+    )
+
+
+def test_it_learns(network, data):
+    fit(network, data, Recipe(epochs=6, batch_size=32, lr=0.05, augment="none"))
+    accuracy = evaluate_accuracy(
+        network, data.validation_images, data.validation_labels, normalise=data.normalisation, device="cpu"
+    )
+    assert accuracy > 0.8
+
+
+def test_same_seed_same_weights_and_global_generator_untouched(data):
+    space, states = tiny(), []
+    for _ in range(2):
+        before = torch.get_rng_state()
+        network = build_network(space.architecture(space.parse("0-1-0")), seed=3)
+        after_build = torch.get_rng_state()
+        fit(network, data, RECIPE.model_copy(update={"epochs": 1}))
+        assert torch.equal(torch.get_rng_state(), after_build)
+        states.append(network.state_dict())
+        torch.set_rng_state(before)
+        torch.rand(3)  # the global generator's state makes no difference
+    assert all(torch.equal(first, second) for first, second in zip(*map(dict.values, states), strict=True))
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing may catch it."""
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_an_interrupted_run_ends_bit_equal_to_an_unbroken_one(data, tmp_path, ema_decay):
+    space, recipe = tiny(), RECIPE.model_copy(update={"ema_decay": ema_decay, "epochs": 2})
+    checkpoint = Checkpoint(store=Store(tmp_path), path="c.safetensors", run_id="a", every_s=0)
+
+    def fresh():
+        return build_network(space.architecture(space.parse("1-1-0")), seed=3)
+
+    def kill_at(step):
+        def on_step(done, total):
+            if done == step:
+                raise Killed
+
+        return on_step
+
+    unbroken, broken = fresh(), fresh()
+    whole = fit(unbroken, data, recipe)
+    for step in (7, 25):  # in the middle of both epochs
+        with pytest.raises(Killed):
+            fit(broken, data, recipe, checkpoint=checkpoint, on_step=kill_at(step))
+        broken = fresh()
+    parts = fit(broken, data, recipe, checkpoint=checkpoint)
+    assert parts.history == whole.history
+    assert parts.steps == whole.steps
+    for name, tensor in unbroken.state_dict().items():
+        assert torch.equal(tensor, broken.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path):
+    store = Store(tmp_path)
+    Checkpoint(store=store, path="c", run_id="a").save({"x": torch.ones(1)}, {"step": 3})
+    assert Checkpoint(store=store, path="c", run_id="b").load() is None
+    tensors, state = Checkpoint(store=store, path="c", run_id="a").load()
+    assert state == {"step": 3}
+    assert torch.equal(tensors["x"], torch.ones(1))
+
+
+def test_a_damaged_checkpoint_is_ignored(tmp_path):
+    store = Store(tmp_path)
+    checkpoint = Checkpoint(store=store, path="c", run_id="a")
+    checkpoint.save({"x": torch.ones(10)}, {"step": 3})
+    store.write_bytes("c", store.read_bytes("c")[:-7])
+    assert checkpoint.load() is None
+
+
+def test_divergence_is_an_error(network, data):
+    with pytest.raises(TrainingDiverged, match="loss"):
+        fit(network, data, Recipe(epochs=1, lr=100, clip_norm=None, batch_size=8, warmup_fraction=0))
+        with torch.no_grad():  # some machines survive even that
+            next(network.parameters()).fill_(math.nan)
+        fit(network, data)
+
+
+class Greedy(nn.Module):
+    """A network that does not fit into memory with more than 40 images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training and len(images) > 40:
+            raise torch.OutOfMemoryError("40 images are enough")
+        return self.network(images)
+
+
+def test_a_batch_that_does_not_fit_is_split_once(network, data):
+    assert fit(Greedy(network), data, Recipe(epochs=0.2, batch_size=64)).parts == 2
+    with pytest.raises(torch.OutOfMemoryError):
+        fit(Greedy(network), data, Recipe(epochs=0.2, batch_size=128))
+
+
+def test_half_batches_have_the_whole_batch_gradient():
+    torch.manual_seed(0)
+    data = load_data(DataConfig(name="digits", validation_examples=300, train_examples=64), 8)
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    recipe = Recipe(epochs=1, batch_size=64, augment="none")
+    fit(networks[0], data, recipe)
+    split = Greedy(networks[1])
+    assert fit(split, data, recipe).parts == 2
+    assert torch.allclose(networks[0][1].weight, networks[1][1].weight, atol=1e-7)
+
+
+def test_schedule_rises_then_falls_to_almost_nothing():
+    schedule = Schedule.of(Recipe(epochs=10, batch_size=10, lr=1.0, warmup_fraction=0.1), num_images=105)
+    rates = [schedule.lr(step) for step in range(schedule.num_steps)]
+    assert schedule.num_steps == 100
+    assert max(rates) == rates[9] == rates[10] == 1.0
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[-1] < 0.001
+
+
+def test_norms_and_biases_do_not_decay(network):
+    decayed, others = make_optimizer(network, Recipe()).param_groups
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in others["params"])
+    assert others["weight_decay"] == 0
+
+
+def test_dropout_resumes_and_repeats_too(data):
+    def run():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+        fit(network, data, Recipe(epochs=0.5, batch_size=64))
+        return network[2].weight
+
+    first = run()
+    torch.rand(5)
+    assert torch.equal(first, run())
+
+
+def test_logits_do_not_depend_on_the_batch_size(network, data):
+    options = {"normalise": data.normalisation, "device": "cpu"}
+    one = predicted_logits(network, data.validation_images[:50], batch_size=50, **options)
+    many = predicted_logits(network, data.validation_images[:50], batch_size=7, **options)
+    assert torch.allclose(one, many, atol=1e-5)

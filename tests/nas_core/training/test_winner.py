@@ -1,0 +1,86 @@
+"""The full training: stored whole, resumed, exported, loaded back."""
+
+import pytest
+import torch
+
+from nas_core.config import DataConfig, Recipe, TrainConfig
+from nas_core.data import load_data
+from nas_core.spaces.tiny import tiny
+from nas_core.store import Store
+from nas_core.training.export import load_exported
+from nas_core.training.loop import accuracy
+from nas_core.training.winner import load_deployed, train_network
+
+DATA = DataConfig(name="digits", validation_examples=300)
+TRAIN = TrainConfig(
+    recipe=Recipe(epochs=3, batch_size=64, ema_decay=0.9, label_smoothing=0.1, augment="crop-flip"),
+    checkpoint_every_s=0,
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def architecture():
+    space = tiny()
+    return space.architecture(space.parse("1-0-1"))
+
+
+@pytest.fixture(scope="module")
+def trained(store, architecture):
+    return train_network(architecture, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner")
+
+
+def test_everything_is_in_the_store(store, trained):
+    for path in (trained.weights_path, trained.architecture_path, trained.program_path):
+        assert store.exists(path)
+    assert not store.exists("winner/winner/checkpoint.safetensors")
+    assert [row["epoch"] for row in trained.history] == [1, 2, 3]
+    assert trained.history[-1]["validation_accuracy"] == trained.validation_accuracy
+
+
+def test_loaded_program_and_weights_have_the_measured_test_accuracy(store, trained):
+    images, labels = load_data(DATA, 8).test()
+    program = load_exported(store.read_bytes(trained.program_path))
+    module, architecture = load_deployed(store, "winner")
+    assert str(architecture.genotype) == trained.genotype
+    with torch.no_grad():
+        from_program, from_weights = program(images.float() / 255), module(images)
+    assert torch.allclose(from_program, from_weights, atol=1e-5)
+    assert accuracy(from_program, labels) == trained.test_accuracy
+    assert program(images[:1].float() / 255).shape == (1, 10)
+
+
+def test_a_finished_training_is_not_repeated(store, architecture, trained):
+    def fail(*_):
+        raise AssertionError("trained again")
+
+    again = train_network(
+        architecture, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner", on_progress=fail
+    )
+    assert again == trained
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_training_resumes_to_the_same_result(tmp_path, architecture, trained):
+    store, seen = Store(tmp_path), []
+
+    def kill(done, total, message):
+        seen.append(done)
+        if done == 20 and seen.count(20) == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_network(architecture, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner", on_progress=kill)
+    resumed = train_network(
+        architecture, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner", on_progress=kill
+    )
+    assert seen[20] == 20  # the step after the checkpoint, not step 1
+    assert resumed.history == trained.history
+    assert resumed.test_accuracy == trained.test_accuracy
