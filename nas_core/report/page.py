@@ -448,7 +448,7 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
     }
     sources = {
         "latency": story.latency_source(summary),
-        "training": story.training_source(summary),
+        "training": story.curves_source(summary),
         "study_cost": f"wall-clock times of this study's stages; {summary.device}",
         "network": story.metric_source(summary),
     }

@@ -261,21 +261,35 @@ def _stage_source(summary: StudySummary, stage: str) -> list[str]:
 
 def training_source(summary: StudySummary) -> str:
     """Where test accuracies come from."""
-    training = summary.training
-    if training is None:
+    if summary.training is None:
         return ""
+    images = summary.training.num_test_examples
+    counted = [f"{format_count(images)} images"] if images else []
+    split = f"test split of {summary.data.name}, touched once per network"
+    return "; ".join([split, *counted, *_training_conditions(summary)])
+
+
+def curves_source(summary: StudySummary) -> str:
+    """Where the curves of a training come from."""
+    if summary.training is None:
+        return ""
+    images = summary.data.num_validation
+    counted = [f"{format_count(images)} validation images"] if images else []
+    split = f"training and validation splits of {summary.data.name}"
+    return "; ".join([split, *counted, *_training_conditions(summary)])
+
+
+def _training_conditions(summary: StudySummary) -> list[str]:
+    training = summary.training
+    assert training is not None
     epochs = {row.num_epochs for row in training.networks if row.num_epochs}
     seeds = sorted({row.seed for row in training.networks if row.seed is not None})
-    parts = [f"test split of {summary.data.name}, touched once per network"]
-    if training.num_test_examples:
-        parts.append(f"{format_count(training.num_test_examples)} images")
-    if seeds:
-        parts.append(f"one training each, seed {', '.join(map(str, seeds))}")
+    parts = [f"one training each, seed {', '.join(map(str, seeds))}"] if seeds else []
     if len(epochs) == 1:
         parts.append(f"{epochs.pop():g} epochs")
     device = training.device or summary.device
     seconds = sum(row.wall_s or 0.0 for row in training.networks)
-    return "; ".join([*parts, f"{format_duration(seconds)} on {device}" if seconds else device])
+    return [*parts, f"{format_duration(seconds)} on {device}" if seconds else device]
 
 
 def latency_source(summary: StudySummary) -> str:
