@@ -59,9 +59,9 @@ def profile(
     *,
     blocks: bool = True,
 ) -> list[Cost]:
-    """A row per resource for the fixed part, every block at every resolution, and every whole network of ``genotypes``.
+    """A row per resource for the fixed part and every block at every resolution, and for every network given.
 
-    Measured together, blocks and networks take turns, so that a machine whose
+    A network given twice is measured once. Measured together, blocks and networks take turns, so that a machine whose
     speed drifts does not make a sum of blocks look unlike its network. A
     measurement that failed is a row with ``status="failed"`` and its message.
 
@@ -69,9 +69,10 @@ def profile(
         UnknownNameError: for a resource that no profiler measures.
         ConfigError: if the device asked for is not there.
     """
+    distinct = list(dict.fromkeys(genotypes))
     rows = []
     for profiler, mine in _by_profiler(resources):
-        rows += profiler.measure(space, genotypes, config, mine, blocks=blocks)
+        rows += profiler.measure(space, distinct, config, mine, blocks=blocks)
     return rows
 
 
@@ -114,14 +115,13 @@ def count_networks(space: SearchSpace, genotypes: Sequence[Genotype], resources:
         if resource not in counted:
             advice = f"{resource} is measured, not counted." if resource in UNITS else ""
             raise UnknownNameError("resource", repr(resource), f"one of: {', '.join(counted)}", advice)
-    rows = profile_blocks(space, ProfileConfig(), resources)
-    tables = {resource: cost_tables(space, rows, resource) for resource in resources}
-    counts = []
+    from nas_core.costs.counting import count_architecture
+
+    rows = []
     for genotype in genotypes:
-        resolution = space.resolution_of(space.check(genotype))
-        totals = {resource: round(tables[resource][resolution].total(genotype)) for resource in resources}
-        counts.append({"genotype": str(genotype), **totals})
-    return counts
+        counts = count_architecture(space.architecture(genotype))  # its blocks are counted once per process
+        rows.append({"genotype": str(genotype), **{resource: counts[resource] for resource in resources}})
+    return rows
 
 
 def extreme_genotypes(space: SearchSpace) -> tuple[Genotype, Genotype]:

@@ -68,8 +68,7 @@ def time_space(
     distinct = list(dict.fromkeys(place for place in place_of.values() if not place[0].is_no_op))
     ends = [_stem(space, resolution), _head(space, resolution)] if blocks else []
     parts = [*ends, *(_block(*place) for place in distinct)]
-    whole = list(dict.fromkeys(genotypes))
-    together, later = whole[:NETWORKS_AT_ONCE], whole[NETWORKS_AT_ONCE:]
+    together, later = genotypes[:NETWORKS_AT_ONCE], genotypes[NETWORKS_AT_ONCE:]
     timings = time_parts([*parts, *(_network(space, genotype) for genotype in together)], config)
     networks = dict(zip(together, map(_measured, timings[len(parts) :]), strict=True))
     if later:

@@ -1,0 +1,133 @@
+"""Counts: equal to the published benchmark's, to real modules', and to counting by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from nas_core.blocks.assemble import assemble
+from nas_core.config import ProfileConfig, SpaceConfig
+from nas_core.costs import cost_tables, count_networks, extreme_genotypes, profile_blocks
+from nas_core.costs.counting import count_architecture, count_module
+from nas_core.errors import SpaceError, UnknownNameError
+from nas_core.space import Genotype
+from nas_core.spaces import build_space
+from nas_core.spaces.nasbench_macro import nasbench_macro
+from nas_core.spaces.tiny import tiny
+from tests.reference_data import reference_data
+
+SMALL = {
+    "nasbench-macro": {},
+    "tiny": {},
+    "resnet": {"stem_channels": 8},
+    "mobile": {"width": 0.25, "resolutions": "33,64"},
+}
+
+
+@pytest.mark.data
+def test_every_network_of_nasbench_macro_counts_as_its_table_says():
+    table = pd.read_parquet(reference_data("nasbench_macro/cifar10.parquet"))
+    genotypes = [Genotype(tuple(map(int, arch))) for arch in table["arch"]]
+    counts = pd.DataFrame(count_networks(nasbench_macro(), genotypes, ["flops", "params"]))
+    assert len(counts) == 6561
+    assert (counts["flops"].to_numpy() == table["flops"].to_numpy()).all()
+    assert (counts["params"].to_numpy() == table["params"].to_numpy()).all()
+
+
+def counted_by_running(network: nn.Module, x: torch.Tensor) -> tuple[int, int]:
+    """Multiply-adds and parameters of a real network on a real image, written the obvious way."""
+    flops = []
+
+    def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        weights_per_output = layer.weight[0].numel()
+        flops.append(output.numel() * weights_per_output)
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(hook)
+    with torch.inference_mode():
+        network.eval()(x)
+    return sum(flops), sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_sums_of_blocks_are_the_counts_of_assembled_networks(name):
+    space = build_space(SpaceConfig(name=name, params=SMALL[name]), num_classes=7)
+    rng = np.random.default_rng(0)
+    genotypes = list(space.genotypes()) if name == "tiny" else [space.sample(rng) for _ in range(6)]
+    for genotype, row in zip(genotypes, count_networks(space, genotypes, ["flops", "params"]), strict=True):
+        size = space.resolution_of(genotype)
+        network = assemble(space.architecture(genotype))
+        flops, params = counted_by_running(network, torch.randn(1, space.in_channels, size, size))
+        assert row == {"genotype": str(genotype), "flops": flops, "params": params}
+
+
+@pytest.mark.parametrize("name", list(SMALL))
+def test_the_largest_part_is_the_networks_activation_peak(name):
+    """A whole network also holds the image that its caller passed in, and nothing else."""
+    space = build_space(SpaceConfig(name=name, params=SMALL[name]))
+    rng = np.random.default_rng(1)
+    genotypes = [space.sample(rng) for _ in range(4)]
+    tables = cost_tables(space, profile_blocks(space, ProfileConfig(), ["activation_bytes"]), "activation_bytes")
+    for genotype in genotypes:
+        architecture = space.architecture(genotype)
+        size = architecture.resolution
+        whole = count_module(lambda a=architecture: assemble(a), (space.in_channels, size, size)).activation_bytes
+        largest = tables[size].total(genotype)
+        image = space.in_channels * size * size * 4
+        assert largest == count_architecture(architecture).activation_bytes
+        assert whole - image <= largest <= whole
+
+
+@pytest.mark.parametrize(
+    ("layers", "peak_floats"),
+    [
+        ([nn.ReLU()], 2 * 48),
+        ([nn.ReLU(inplace=True)], 48),
+        ([nn.ReLU(), nn.ReLU()], 3 * 48),  # input, first, second: the first is held while the second is made
+        ([nn.ReLU(), nn.ReLU(), nn.ReLU()], 3 * 48),
+        ([nn.Conv2d(3, 6, 1)], 48 + 96),
+        ([nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6), nn.Conv2d(6, 3, 1)], 48 + 2 * 96),
+        ([nn.Flatten(), nn.Linear(48, 10)], 48 + 10),  # flattening is a view, the weight is no activation
+    ],
+)
+def test_peak_memory_by_hand(layers, peak_floats):
+    assert count_module(lambda: nn.Sequential(*layers).to("meta"), (3, 4, 4)).activation_bytes == 4 * peak_floats
+
+
+def test_a_residual_keeps_its_shortcut_in_memory():
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.ReLU(), nn.ReLU(), nn.ReLU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.body(x)
+            return self.body(y) + y
+
+    assert count_module(Residual, (1, 4, 4)).activation_bytes == 4 * 4 * 16
+
+
+def test_a_genotype_of_another_space_is_refused():
+    with pytest.raises(SpaceError, match="2 choices"):
+        count_networks(tiny(), [Genotype((0, 0))], ["flops"])
+
+
+@pytest.mark.parametrize(("resource", "message"), [("latency_ms", "measured, not counted"), ("flop", "one of: flops")])
+def test_what_is_not_counted_is_refused(resource, message):
+    with pytest.raises(UnknownNameError, match=message):
+        count_networks(tiny(), [], [resource])
+
+
+@pytest.mark.parametrize(
+    ("name", "smallest", "largest"),
+    [
+        ("nasbench-macro", "0-0-0-0-0-0-0-0", "2-2-2-2-2-2-2-2"),
+        ("tiny", "0-0-0", "2-2-2"),
+        ("mobile", "0-" + "-".join(["0-0-9-9"] * 5) + "@33", "0-" + "-".join(["8"] * 20) + "@64"),
+    ],
+)
+def test_the_extreme_networks_are_allowed_and_extreme(name, smallest, largest):
+    space = build_space(SpaceConfig(name=name, params=SMALL[name]))
+    assert tuple(map(str, extreme_genotypes(space))) == (smallest, largest)
