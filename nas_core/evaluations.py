@@ -200,12 +200,12 @@ class CostTable:
 
     @classmethod
     def from_rows(cls, rows: Sequence[Cost], resource: str, num_choices: Sequence[int], resolution: int) -> "CostTable":
-        """The table of one resource at one resolution.
+        """The table of one resource at one resolution, on the device that most of the rows are from.
 
         Raises:
             IncompleteTableError: naming the first block that has no price.
         """
-        mine = [row for row in rows if row.resource == resource and row.resolution == resolution]
+        mine = _on_one_device([row for row in rows if row.resource == resource and row.resolution == resolution])
         priced = {(row.position, row.choice): row.value for row in mine if row.status == "ok" and not row.genotype}
         wanted = [(FIXED_PART, 0), *((p, c) for p, count in enumerate(num_choices) for c in range(count))]
         for place in wanted:
@@ -234,3 +234,10 @@ class CostTable:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _on_one_device(rows: Sequence[Cost]) -> list[Cost]:
+    """The rows of the device with the most successes: prices of two machines do not add up."""
+    devices = [row.device for row in rows if row.status == "ok"] or [row.device for row in rows]
+    most = max(dict.fromkeys(devices), key=devices.count, default="")
+    return [row for row in rows if row.device == most]
