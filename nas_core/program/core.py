@@ -32,7 +32,8 @@ from nas_core.program.relaxation import Relaxation
 MAX_STATES = 400_000  # combinations of one half
 MAX_PAIRS = 20_000_000  # pairs of halves looked at in one level
 CHUNK = 1 << 19
-GROWTH = 1.5  # of g from level to level
+FIRST_COLUMNS = 24  # that lose anything, in the first level
+GROWTH = 1.3  # of g from level to level; a level costs about the square of the one before
 KEEP = 1_024  # networks kept of one level: the best ones; eight times more if the caller refuses them all
 MAX_KEEP = 1 << 16
 
@@ -111,7 +112,7 @@ class _Search:
         """A loss that a handful of columns stay below."""
         if not len(self.order):
             return self.everything
-        index = min(self.lp.num_groups, len(self.order) - 1)
+        index = min(FIRST_COLUMNS, len(self.order) - 1)
         return max(float(self.sorted_loss[index]), self.everything * 1e-9)
 
     def level(self, g: float, keep: int) -> Level:

@@ -62,7 +62,10 @@ def _nested(lp: LinearProgram, priced: Ints) -> Floats | None:
 
 
 def _minimise(dual: _Dual, lambda_K: Floats, k: int) -> tuple[float, Floats] | None:
-    """Minimise over the multipliers 0 to k, in place; L there and a subgradient that is zero in them where they are not."""
+    """Minimise over the multipliers 0 to k, in place.
+
+    Returns L there, and a subgradient that is zero for those that are positive.
+    """
     if k < 0:
         return dual.at(lambda_K)
     guess = lambda_K[k] if lambda_K[k] > 0 else dual.step
@@ -76,17 +79,19 @@ def _minimise(dual: _Dual, lambda_K: Floats, k: int) -> tuple[float, Floats] | N
             return None  # no multiplier makes the limit hold: the relaxation has no solution
     if high is None:
         return None
+    lowest = high[1]
     for _ in range(MAX_ROUNDS):
         crossing = _crossing(low, high, k)
         middle = _point(dual, lambda_K, k, crossing)
         if middle is None:
             return None
+        lowest = middle[1]
         expected = low[1] + low[2][k] * (crossing - low[0])
-        if middle[1] <= expected + TOLERANCE * dual.magnitude * (k + 1) or not low[0] < crossing < high[0]:
+        if lowest <= expected + TOLERANCE * dual.magnitude * (k + 1) or not low[0] < crossing < high[0]:
             break
         low, high = (middle, high) if middle[2][k] < 0 else (low, middle)
     share = high[2][k] / (high[2][k] - low[2][k])
-    return middle[1], share * low[2] + (1 - share) * high[2]
+    return lowest, share * low[2] + (1 - share) * high[2]
 
 
 def _point(dual: _Dual, lambda_K: Floats, k: int, at: float) -> tuple[float, float, Floats] | None:
