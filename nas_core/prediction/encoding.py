@@ -17,15 +17,22 @@ from nas_core.space import Genotype, Rule, SearchSpace
 
 @dataclass(frozen=True)
 class Encoding:
-    """The places of a space and how many choices each has."""
+    """The places of a space, how many choices each has, and which choices are the same block.
+
+    ``labels`` numbers the distinct blocks, one entry per one-hot column of the
+    positions; empty where all are distinct.
+    """
 
     num_choices: tuple[int, ...]
     resolutions: tuple[int, ...] = ()  # empty unless the space has several
+    labels: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, space: SearchSpace) -> "Encoding":
         several = space.resolutions if len(space.resolutions) > 1 else ()
-        return cls(space.num_choices, several)
+        blocks = [block for position in space.positions for block in position.blocks]
+        number = {block: index for index, block in enumerate(dict.fromkeys(blocks))}
+        return cls(space.num_choices, several, tuple(number[block] for block in blocks))
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -41,6 +48,18 @@ class Encoding:
     def place_of_column(self) -> np.ndarray:
         """Place of each one-hot column."""
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    @cached_property
+    def label_rows(self) -> np.ndarray:
+        """One-hot rows of each column's distinct block; each resolution is a block of its own."""
+        labels = list(self.labels) or list(range(sum(self.num_choices)))
+        labels += [max(labels) + 1 + index for index in range(len(self.resolutions))]
+        return np.asarray(np.eye(max(labels) + 1)[labels])
+
+    @property
+    def shares_blocks(self) -> bool:
+        """Whether one block is offered at several positions."""
+        return len(set(self.labels)) < len(self.labels)
 
     @property
     def num_columns(self) -> int:

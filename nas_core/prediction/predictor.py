@@ -20,10 +20,12 @@ from nas_core.config import PredictConfig
 from nas_core.errors import ConfigError, IncompleteTableError
 from nas_core.evaluations import CostTable, EvaluationTable
 from nas_core.prediction.encoding import Encoding, totals
-from nas_core.prediction.equivalence import checked, equivalents, function_id, has_equivalents
+from nas_core.prediction.equivalence import checked
 from nas_core.prediction.links import Link, LinkName, make_link, normal_scores, possible_links
+from nas_core.prediction.observations import Observations, observe
 from nas_core.prediction.regression import Fitted, Kernel, Regression, cross_validate, regress
-from nas_core.program.problem import Budget, Objective, Pair, Ragged, SelectionProblem, Table
+from nas_core.program import Budget, Objective, SelectionProblem, Table
+from nas_core.program.problem import Pair, Ragged
 from nas_core.space import Genotype, SearchSpace
 
 COVERAGE = 0.9  # of every interval
@@ -313,53 +315,15 @@ def mean_flops(flops: CostTable) -> float:
     return flops.fixed + sum(float(np.mean(row)) for row in flops.block)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Observed:
-    """The evaluated networks, each with its equivalents: what every alternative is fitted to."""
-
-    encoding: Encoding
-    codes_KP: np.ndarray
-    metric_K: np.ndarray
-    copies_K: np.ndarray
-    group_K: np.ndarray
-    first_K: np.ndarray  # True on the rows that were evaluated, False on their equivalents
-
-
-def _observe(space: SearchSpace, table: EvaluationTable, groups: Sequence[str] | None) -> _Observed:
-    encoding = Encoding.of(space)
-    labels = list(groups) if groups is not None else [function_id(space, checked(space, g)) for g in table.genotypes]
-    genotypes, metric, copies, group, first = [], [], [], [], []
-    evaluated = set(table.genotypes)
-    several = has_equivalents(space)
-    for genotype, value, label in zip(table.genotypes, table.metric_K, labels, strict=True):
-        others = [g for g in equivalents(space, genotype)[1:] if g not in evaluated] if several else []
-        for index, copy in enumerate([genotype, *others]):
-            genotypes.append(copy)
-            metric.append(float(value))
-            copies.append(1.0 + len(others))
-            group.append(label)
-            first.append(index == 0)
-    return _Observed(
-        encoding=encoding,
-        codes_KP=encoding.encode(genotypes),
-        metric_K=np.array(metric),
-        copies_K=np.array(copies),
-        group_K=np.unique(np.array(group), return_inverse=True)[1],
-        first_K=np.array(first),
-    )
-
-
-def _prepare(seen: _Observed, exponent: float, base: Genotype, flops: CostTable | None) -> Fitted:
+def _prepare(seen: Observations, exponent: float, base: Genotype, flops: CostTable | None) -> Fitted:
+    """The observations with the FLOPs scale of an exponent; with one above 0, blocks count against the base's."""
+    if exponent == 0:
+        return seen.prepared()
     reference = mean_flops(flops) if flops is not None else None
-    columns = seen.encoding.num_columns
-    origin_D = seen.encoding.one_hot(seen.encoding.encode([base]))[0] if exponent else np.zeros(columns)
-    return Fitted(
-        encoding=seen.encoding,
-        x_KD=seen.encoding.one_hot(seen.codes_KP),
+    return replace(
+        seen.prepared(),
         scale_K=flops_scale(flops, reference, exponent, seen.codes_KP),
-        origin_D=origin_D,
-        copies_K=seen.copies_K,
-        group_K=seen.group_K,
+        origin_D=seen.encoding.one_hot(seen.encoding.encode([base]))[0],
     )
 
 
@@ -373,7 +337,7 @@ class _Trial:
     z_K: np.ndarray  # left-out residuals in standard deviations, of the evaluated rows
 
 
-def _score(seen: _Observed, left_out_K: np.ndarray, link: Link, rank_link: Link) -> tuple[float, float]:
+def _score(seen: Observations, left_out_K: np.ndarray, link: Link, rank_link: Link) -> tuple[float, float]:
     """R2 on normal scores and Spearman of left-out predictions."""
     keep = seen.first_K
     truth = rank_link.forward(seen.metric_K[keep])
@@ -386,7 +350,7 @@ def _score(seen: _Observed, left_out_K: np.ndarray, link: Link, rank_link: Link)
     return 1 - float(((truth - guess) ** 2).sum()) / spread, spearman
 
 
-def _try(seen: _Observed, data: Fitted, link: Link, rank_link: Link, kernel: Kernel, exponent: float) -> _Trial:
+def _try(seen: Observations, data: Fitted, link: Link, rank_link: Link, kernel: Kernel, exponent: float) -> _Trial:
     value_K = link.forward(seen.metric_K)
     model = regress(data, value_K, kernel)
     left_out_K, sd_K = cross_validate(model, data, value_K)
@@ -454,7 +418,7 @@ def fit(
     """
     if len(table) < LEAST_NETWORKS:
         raise IncompleteTableError("evaluations", f"{len(table)} networks", f"{LEAST_NETWORKS} at least to fit")
-    seen = _observe(space, table, groups)
+    seen = observe(space, table, groups)
     names = possible_links(seen.metric_K) if config.link == "auto" else (config.link,)
     rank_link = make_link("rank", seen.metric_K)
     trials = []

@@ -3,7 +3,7 @@
 Axes: K evaluated networks, N candidates, P places, D one-hot columns.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,11 +12,18 @@ from nas_core.config import PredictConfig, VerifyConfig
 from nas_core.evaluations import CostTable, EvaluationTable
 from nas_core.prediction.encoding import Encoding, all_codes, allowed, totals
 from nas_core.prediction.equivalence import equivalents, has_equivalents
-from nas_core.prediction.search import Pool, next_batch
-from nas_core.program.problem import Budget
+from nas_core.prediction.observations import observe
+from nas_core.prediction.regression import Regression
+from nas_core.prediction.search import choose_batch, is_among, surrogate
+from nas_core.program import Budget, SelectionProblem, top_k
 from nas_core.space import Genotype, SearchSpace
 
-ENUMERATE_UP_TO = 200_000  # networks of a space that are all scored; beyond, candidates are sampled and climbed to
+ENUMERATE_UP_TO = 200_000  # networks of a space that are all scored; beyond, candidates are climbed to
+SAMPLED = 5_000  # random networks a climb may start from
+PROGRAM_STARTS = 20  # and networks the selection program adds, per resolution
+PROGRAM_TIME_S = 20.0
+CLIMBERS = 100  # best networks whose neighbours are looked at in each step
+CLIMB_STEPS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,24 +103,21 @@ def propose(
     take the earlier ones into account. Networks that compute what an evaluated,
     avoided or already proposed one computes are left out. Empty when nothing is left.
     """
-    encoding = Encoding.of(space)
-    rng = np.random.default_rng([seed, round, 2])
-    codes_NP = _candidate_codes(space, encoding, table, rng)
-    open_N = allowed(space.rules, codes_NP) & within(encoding, codes_NP, budgets, costs)
-    pool = Pool(encoding=encoding, codes_NP=codes_NP[open_N])
+    encoding, seen = Encoding.of(space), observe(space, table)
+    model = surrogate(seen)
+    codes_NP = _candidates(space, table, budgets, costs, model, np.random.default_rng([seed, round, 2]))
     blocked = {*table.genotypes, *avoid}
-    if has_equivalents(space):
+    several = has_equivalents(space)
+    if several:
         blocked = {copy for genotype in blocked for copy in equivalents(space, genotype)}
-    chosen = next_batch(
-        pool,
-        evaluated_KP=encoding.encode(table.genotypes),
-        metric_K=table.metric_K,
-        blocked_KP=encoding.encode(blocked),
-        k=k,
-        rng=rng,
-        copies=lambda code_P: encoding.encode(equivalents(space, encoding.genotype(code_P))),
+    chosen = choose_batch(
+        model,
+        codes_NP,
+        ~is_among(codes_NP, encoding.encode(blocked)),
+        k,
+        (lambda code_P: encoding.encode(equivalents(space, encoding.genotype(code_P)))) if several else None,
     )
-    return [encoding.genotype(code_P) for code_P in pool.codes_NP[chosen]]
+    return [encoding.genotype(code_P) for code_P in codes_NP[chosen]]
 
 
 def within(
@@ -138,10 +142,76 @@ def _resource_totals(encoding: Encoding, codes_NP: np.ndarray, tables: Sequence[
     return np.asarray(total_RN[codes_NP[:, -1], np.arange(len(codes_NP))])
 
 
-def _candidate_codes(
-    space: SearchSpace, encoding: Encoding, table: EvaluationTable, rng: np.random.Generator
+def _candidates(
+    space: SearchSpace,
+    table: EvaluationTable,
+    budgets: Sequence[Budget],
+    costs: Sequence[CostTable],
+    model: Regression,
+    rng: np.random.Generator,
 ) -> np.ndarray:
+    """Allowed networks within the budgets: all of a small space, the promising ones of a large one."""
+    encoding = model.encoding
+
+    def allowed_ones(codes_NP: np.ndarray) -> np.ndarray:
+        mask_N = allowed(space.rules, codes_NP) & within(encoding, codes_NP, budgets, costs)
+        return np.asarray(codes_NP[mask_N])
+
     if encoding.num_networks <= ENUMERATE_UP_TO:
-        return all_codes(encoding.sizes)
-    sample_NP = np.stack([rng.integers(size, size=20_000, dtype=np.int16) for size in encoding.sizes], axis=1)
-    return np.unique(sample_NP, axis=0)
+        return allowed_ones(all_codes(encoding.sizes))
+    sample_NP = np.stack([rng.integers(size, size=SAMPLED, dtype=np.int16) for size in encoding.sizes], axis=1)
+    start_NP = allowed_ones(np.concatenate([_program_codes(model, space, budgets, costs), sample_NP]))
+    return climb(model, np.concatenate([start_NP, allowed_ones(encoding.encode(table.genotypes))]), allowed_ones)
+
+
+def _program_codes(
+    model: Regression, space: SearchSpace, budgets: Sequence[Budget], costs: Sequence[CostTable]
+) -> np.ndarray:
+    """The networks of highest additive score that satisfy rules and budgets, by the selection program.
+
+    Pair terms are left to the climb that starts here: the program's part is to
+    be inside tight limits, where random networks are not.
+    """
+    encoding = model.encoding
+    score_D, pair_DD = model.terms
+    # The expected pair term of a block beside a uniformly random rest keeps its share in the additive score.
+    score_D = score_D + pair_DD @ (1 / np.repeat(encoding.sizes, encoding.sizes))
+    places = np.split(score_D, encoding.offsets[1:])
+    score = tuple(tuple(map(float, row)) for row in places[: space.num_positions])
+    found: list[Genotype] = []
+    for resolution in encoding.resolutions or (None,):
+        mine = {table.resource: table for table in costs if resolution in (None, table.resolution)}
+        problem = SelectionProblem(
+            score=score,
+            costs={name: table.block for name, table in mine.items()},
+            base_costs={name: table.fixed for name, table in mine.items()},
+            budgets=tuple(budgets),
+            rules=space.rules,
+        )
+        result = top_k(problem, PROGRAM_STARTS, time_limit_s=PROGRAM_TIME_S)
+        found += [Genotype(selection.genotype.choices, resolution) for selection in result.selections]
+    return encoding.encode(found)
+
+
+def climb(model: Regression, start_NP: np.ndarray, allowed_ones: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The start networks and every one-swap neighbour met while climbing the predicted value from the best of them."""
+    encoding = model.encoding
+    known_NP = np.unique(start_NP, axis=0)
+    for _ in range(CLIMB_STEPS):
+        mean_N = model.mean_of(encoding.one_hot(known_NP))
+        best_NP = known_NP[np.argsort(-mean_N)[:CLIMBERS]]
+        swaps_NP = np.concatenate([_swaps(encoding, code_P) for code_P in best_NP])
+        grown_NP = np.unique(np.concatenate([known_NP, allowed_ones(swaps_NP)]), axis=0)
+        if len(grown_NP) == len(known_NP):
+            break
+        known_NP = grown_NP
+    return known_NP
+
+
+def _swaps(encoding: Encoding, code_P: np.ndarray) -> np.ndarray:
+    """Every code that differs from ``code_P`` in one place."""
+    swaps_DP = np.repeat(code_P[None], encoding.num_columns, axis=0)
+    columns = np.arange(encoding.num_columns)
+    place_D = encoding.place_of_column
+    swaps_DP[columns, place_D] = columns - encoding.offsets[place_D]
+    return swaps_DP

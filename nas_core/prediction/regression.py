@@ -2,18 +2,21 @@
 
 The model is a Gaussian process with the kernel
 
-    k(g, g') = s(g) s(g') (h + rho h^2),   h(g, g') = sum_p w_p [g_p = g'_p],   sum_p w_p = 1
+    k(g, g') = s(g) s(g') (h + rho h^2)
+    h(g, g') = (1 - tau) mean_p [g_p = g'_p] + tau sum_b share_b(g) share_b(g')
 
-on link values minus their mean. h is ridge regression on one-hot blocks; h^2
-expands into products of two choices, so the posterior mean is exactly an
+on link values minus their mean, where share_b(g) is the share of positions that
+hold block b. The first part is ridge regression on one-hot blocks; the second
+lets a block that is offered at several positions have an effect in common; h^2
+expands into products of two choices. So the posterior mean is exactly an
 additive score per block plus one per pair of blocks: a selection program
 (``Regression.terms``). s(g) = (Fbar / F(g))^p is MathNAS's FLOPs ratio (Eq. 4);
 with p > 0 blocks are measured against the base network, as in Eq. 5.
 
-Axes: K fitted networks, N any networks, P places, D one-hot columns (``encoding``).
+Axes: K fitted networks, N any networks, P places, D one-hot columns
+(``encoding``), F features of the kernel h.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,80 +32,93 @@ JITTER = 1e-9  # of the signal variance: keeps the Gram matrix factorable when t
 class Kernel:
     """Settings of the kernel.
 
-    ``pairs`` is rho; ``noise`` the noise variance of one evaluation as a share
-    of the signal variance (the ridge); ``relevance_P`` are the weights w_p,
-    equal if empty. ``from_base`` subtracts the base's blocks (for exponents > 0).
+    ``pairs`` is rho, ``shared`` is tau; ``noise`` the noise variance of one
+    evaluation as a share of the signal variance (the ridge).
     """
 
     pairs: float
     noise: float
-    relevance_P: tuple[float, ...] = ()
+    shared: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regression:
-    """A fitted model. ``weights_D`` = w_p / 1 per column, ``alpha_K`` = (K + noise)^-1 (y - mean).
+    """A fitted model. ``alpha_K`` = (K + noise)^-1 (y - mean); ``variance`` scales the kernel, in squared link units.
 
-    ``variance`` scales the kernel, in squared link units.
+    ``phi_KF`` = (one-hot rows - origin) ``factor_DF``, so that h = phi phi^T.
     """
 
     kernel: Kernel
     encoding: Encoding
     origin_D: np.ndarray
-    weights_D: np.ndarray
-    x_KD: np.ndarray
+    factor_DF: np.ndarray
+    phi_KF: np.ndarray
     scale_K: np.ndarray
+    noise_K: np.ndarray
     chol_KK: np.ndarray
     alpha_K: np.ndarray
     mean: float
     variance: float
 
-    def cross(self, x_ND: np.ndarray, scale_N: np.ndarray) -> np.ndarray:
-        return _kernel(x_ND - self.origin_D, self.x_KD, self.weights_D, self.kernel.pairs, scale_N, self.scale_K)
+    def features(self, x_ND: np.ndarray) -> np.ndarray:
+        return np.asarray((x_ND - self.origin_D) @ self.factor_DF)
 
     def predict(self, x_ND: np.ndarray, scale_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Posterior mean and standard deviation of the link value (noise not included)."""
-        cross_NK = self.cross(x_ND, scale_N)
-        mean_N = self.mean + cross_NK @ self.alpha_K
+        phi_NF = self.features(x_ND)
+        cross_NK = _kernel(phi_NF, self.phi_KF, self.kernel.pairs, scale_N, self.scale_K)
         half_KN = solve_triangular(self.chol_KK, cross_NK.T, lower=True, check_finite=False)
-        prior_N = _prior(x_ND - self.origin_D, self.weights_D, self.kernel.pairs, scale_N)
+        h_N = np.einsum("nf,nf->n", phi_NF, phi_NF)
+        prior_N = h_N * (1 + self.kernel.pairs * h_N) * scale_N**2
         variance_N = np.maximum(prior_N - np.einsum("kn,kn->n", half_KN, half_KN), 0)
-        return mean_N, np.sqrt(self.variance * variance_N)
+        return self.mean + cross_NK @ self.alpha_K, np.sqrt(self.variance * variance_N)
 
     def covariance(self, x_ND: np.ndarray, scale_N: np.ndarray) -> np.ndarray:
         """Posterior covariance of the link values of N networks."""
-        z_ND = x_ND - self.origin_D
-        half_KN = solve_triangular(self.chol_KK, self.cross(x_ND, scale_N).T, lower=True, check_finite=False)
-        prior_NN = _kernel(z_ND, z_ND, self.weights_D, self.kernel.pairs, scale_N, scale_N)
+        phi_NF = self.features(x_ND)
+        cross_NK = _kernel(phi_NF, self.phi_KF, self.kernel.pairs, scale_N, self.scale_K)
+        half_KN = solve_triangular(self.chol_KK, cross_NK.T, lower=True, check_finite=False)
+        prior_NN = _kernel(phi_NF, phi_NF, self.kernel.pairs, scale_N, scale_N)
         return np.asarray(self.variance * (prior_NN - half_KN.T @ half_KN))
 
     @cached_property
     def terms(self) -> tuple[np.ndarray, np.ndarray]:
-        """(score_D, pair_DD): link value = mean + s(g) (score . z + sum over place pairs p < q of pair).
+        """(score_D, pair_DD): link value = mean + s(g) (score . z + sum over places p < q of pair).
 
-        z = one-hot row minus ``origin_D``. ``pair_DD`` is symmetric with zero blocks on each place's diagonal.
+        z = one-hot row minus ``origin_D``. ``pair_DD`` is symmetric, zero within each place. Exact where
+        ``origin_D`` is zero or the kernel has no pairs.
         """
         signed_K = self.alpha_K * self.scale_K
-        score_D = self.weights_D * (signed_K @ self.x_KD)
+        score_D = self.factor_DF @ (signed_K @ self.phi_KF)
         if self.kernel.pairs == 0:
             return score_D, np.zeros((len(score_D), len(score_D)))
-        product_DD = self.kernel.pairs * np.outer(self.weights_D, self.weights_D)
-        product_DD *= self.x_KD.T @ (signed_K[:, None] * self.x_KD)
-        same_place_DD = self.encoding.place_of_column[:, None] == self.encoding.place_of_column
-        return score_D + np.diag(product_DD), np.where(same_place_DD, 0.0, 2 * product_DD)
+        product_FF = self.phi_KF.T @ (signed_K[:, None] * self.phi_KF)
+        product_DD = self.kernel.pairs * self.factor_DF @ product_FF @ self.factor_DF.T
+        place_D = self.encoding.place_of_column
+        return score_D + np.diag(product_DD), np.where(place_D[:, None] == place_D, 0.0, 2 * product_DD)
+
+    def mean_of(self, x_ND: np.ndarray) -> np.ndarray:
+        """Posterior mean through ``terms``: cheaper than ``predict`` for many networks (scales of 1)."""
+        score_D, pair_DD = self.terms
+        half_ND = x_ND @ (pair_DD / 2)
+        return np.asarray(self.mean + x_ND @ score_D + np.einsum("nd,nd->n", half_ND, x_ND))
 
 
 def _kernel(
-    z_ND: np.ndarray, z_KD: np.ndarray, weights_D: np.ndarray, pairs: float, scale_N: np.ndarray, scale_K: np.ndarray
+    phi_NF: np.ndarray, phi_KF: np.ndarray, pairs: float, scale_N: np.ndarray, scale_K: np.ndarray
 ) -> np.ndarray:
-    h_NK = (z_ND * weights_D) @ z_KD.T
+    h_NK = phi_NF @ phi_KF.T
     k_NK = h_NK if pairs == 0 else h_NK * (1 + pairs * h_NK)
     return np.asarray(k_NK * scale_N[:, None] * scale_K)
 
 
-def _prior(z_ND: np.ndarray, weights_D: np.ndarray, pairs: float, scale_N: np.ndarray) -> np.ndarray:
-    h_N = (z_ND**2) @ weights_D
-    return np.asarray((h_N + pairs * h_N**2) * scale_N**2)
+def _factor(encoding: Encoding, shared: float) -> np.ndarray:
+    """factor_DF with h = (x factor) (x' factor)^T; the shared columns are left out where tau is 0."""
+    places = len(encoding.sizes)
+    own_DD = np.eye(encoding.num_columns) * np.sqrt((1 - shared) / places)
+    if shared == 0:
+        return np.asarray(own_DD)
+    return np.hstack([own_DD, encoding.label_rows * (np.sqrt(shared) / places)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +133,6 @@ class Fitted:
     group_K: np.ndarray  # equal for networks that compute the same function
 
 
-def _weights(encoding: Encoding, relevance_P: Sequence[float]) -> np.ndarray:
-    relevance = np.array(relevance_P) if len(relevance_P) else np.ones(len(encoding.sizes))
-    return np.asarray((relevance / relevance.sum())[encoding.place_of_column])
-
-
 def _mean_and_alpha(chol_KK: np.ndarray, y_K: np.ndarray) -> tuple[float, np.ndarray]:
     """Generalised least-squares mean of y and (K + noise)^-1 (y - mean)."""
     solved_2K = cho_solve((chol_KK, True), np.stack([y_K, np.ones_like(y_K)], axis=1), check_finite=False)
@@ -131,10 +142,11 @@ def _mean_and_alpha(chol_KK: np.ndarray, y_K: np.ndarray) -> tuple[float, np.nda
 
 def regress(data: Fitted, y_K: np.ndarray, kernel: Kernel) -> Regression:
     """The posterior given link values ``y_K``; the signal variance is its maximum-likelihood value."""
-    weights_D = _weights(data.encoding, kernel.relevance_P)
-    z_KD = data.x_KD - data.origin_D
-    gram_KK = _kernel(z_KD, z_KD, weights_D, kernel.pairs, data.scale_K, data.scale_K)
-    gram_KK[np.diag_indices_from(gram_KK)] += (kernel.noise + JITTER) * data.copies_K
+    factor_DF = _factor(data.encoding, kernel.shared)
+    phi_KF = (data.x_KD - data.origin_D) @ factor_DF
+    noise_K = (kernel.noise + JITTER) * data.copies_K
+    gram_KK = _kernel(phi_KF, phi_KF, kernel.pairs, data.scale_K, data.scale_K)
+    gram_KK[np.diag_indices_from(gram_KK)] += noise_K
     chol_KK = np.linalg.cholesky(gram_KK)
     mean, alpha_K = _mean_and_alpha(chol_KK, y_K)
     variance = max(float((y_K - mean) @ alpha_K) / max(len(y_K) - 1, 1), 1e-12)
@@ -142,9 +154,10 @@ def regress(data: Fitted, y_K: np.ndarray, kernel: Kernel) -> Regression:
         kernel=kernel,
         encoding=data.encoding,
         origin_D=data.origin_D,
-        weights_D=weights_D,
-        x_KD=z_KD,
+        factor_DF=factor_DF,
+        phi_KF=phi_KF,
         scale_K=data.scale_K,
+        noise_K=noise_K,
         chol_KK=chol_KK,
         alpha_K=alpha_K,
         mean=mean,

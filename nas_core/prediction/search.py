@@ -1,57 +1,115 @@
-"""The next batch to evaluate, from a pool of candidates and what was evaluated so far.
+"""The next batch to evaluate: a surrogate of the ranks, an upper confidence bound, a batch that spreads.
 
-Axes: K evaluated networks, N candidates, P places, D one-hot columns.
+The metric of what was evaluated is turned into normal scores (the rank link),
+so that collapsed networks do not bend the fit and, as better networks come in,
+the scale stretches where it matters. A Gaussian process on blocks and pairs
+(``regression``) is fitted with the settings of highest evidence; candidates are
+valued by mean + BETA sd. Within a batch the variance, but not the mean, is
+updated for the members already chosen (Desautels et al., 2014), which keeps
+later members away from near-copies of earlier ones.
+
+Axes: K rows fitted, N candidates, P places, D one-hot columns.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from nas_core.prediction.encoding import Encoding
 from nas_core.prediction.links import normal_scores
-from nas_core.prediction.regression import Fitted, Kernel, Regression, log_evidence, regress
+from nas_core.prediction.observations import Observations, observe_rows
+from nas_core.prediction.regression import Kernel, Regression, log_evidence, regress
+from nas_core.space import SearchSpace
 
-PAIRS = 0.6
-NOISES = (0.003, 0.01, 0.03, 0.1)
+BETA = 0.5  # standard deviations added to the mean
+PAIRS = (0.2, 0.6, 2.0)
+NOISES = (0.01, 0.05)
+SHARED = (0.0, 0.3, 0.6)
+SHORTLIST = 1_000  # candidates of highest mean for which the variance is worked out
+DESIGN_CANDIDATES = 400  # random networks among which a balanced design is chosen
 
-
-@dataclass(frozen=True)
-class Pool:
-    """Candidates, every one within the limits and rules."""
-
-    encoding: Encoding
-    codes_NP: np.ndarray
-
-    @cached_property
-    def one_hot(self) -> np.ndarray:
-        return self.encoding.one_hot(self.codes_NP)
+DesignKind = Literal["balanced", "one-swap"]
 
 
-def next_batch(
-    pool: Pool,
-    *,
-    evaluated_KP: np.ndarray,
-    metric_K: np.ndarray,
-    blocked_KP: np.ndarray,
+def surrogate(seen: Observations) -> Regression:
+    """The regression of normal scores with the settings of highest evidence."""
+    score_K = normal_scores(seen.metric_K)
+    shared = SHARED if seen.encoding.shares_blocks else (0.0,)
+    data = seen.prepared()
+    models = (
+        regress(data, score_K, Kernel(pairs=pairs, noise=noise, shared=tau))
+        for pairs, noise, tau in itertools.product(PAIRS, NOISES, shared)
+    )
+    return max(models, key=log_evidence)
+
+
+def choose_batch(
+    model: Regression,
+    codes_NP: np.ndarray,
+    open_N: np.ndarray,
     k: int,
-    rng: np.random.Generator,
-    copies: Callable[[np.ndarray], np.ndarray] | None = None,
+    same_function: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[int]:
-    """Rows of the pool to evaluate next, at most ``k``, best first."""
-    open_N = ~is_among(pool.codes_NP, blocked_KP)
-    model = surrogate(pool.encoding, evaluated_KP, metric_K)
-    mean_N, sd_N = model.predict(pool.one_hot, np.ones(len(pool.codes_NP)))
-    value_N = np.where(open_N, mean_N + sd_N, -np.inf)
+    """At most ``k`` rows of ``codes_NP`` among the open ones, in order of their upper confidence bound.
+
+    ``same_function`` maps one row of choices to all rows of choices that
+    compute the same; none of them follows it into the batch.
+    """
+    rows = _shortlist(model, codes_NP, open_N, k)
+    codes_SP = codes_NP[rows]
+    posterior = _Posterior(model, codes_SP)
+    open_S = np.ones(len(rows), dtype=bool)
     chosen: list[int] = []
-    while len(chosen) < k and np.isfinite(value_N).any():
-        best = int(np.argmax(value_N))
-        chosen.append(best)
-        value_N[best] = -np.inf
-        if copies is not None:
-            value_N[is_among(pool.codes_NP, copies(pool.codes_NP[best]))] = -np.inf
+    while len(chosen) < k and open_S.any():
+        best = int(np.argmax(np.where(open_S, posterior.mean_S + BETA * posterior.sd, -np.inf)))
+        chosen.append(int(rows[best]))
+        open_S[best] = False
+        if same_function is not None:
+            open_S &= ~is_among(codes_SP, same_function(codes_SP[best]))
+        posterior.condition_on(best)
     return chosen
+
+
+def _shortlist(model: Regression, codes_NP: np.ndarray, open_N: np.ndarray, k: int) -> np.ndarray:
+    """Open rows of highest posterior mean."""
+    rows = np.flatnonzero(open_N)
+    size = max(SHORTLIST, 10 * k)
+    if len(rows) <= size:
+        return rows
+    mean_N = model.mean_of(model.encoding.one_hot(codes_NP[rows]))
+    return np.asarray(rows[np.argpartition(-mean_N, size)[:size]])
+
+
+class _Posterior:
+    """Mean and deviation of the shortlist S, updated as members of a batch are taken for granted."""
+
+    def __init__(self, model: Regression, codes_SP: np.ndarray) -> None:
+        self.model = model
+        self.phi_SF = model.features(model.encoding.one_hot(codes_SP))
+        cross_SK = self._kernel(self.phi_SF, model.phi_KF)
+        self.mean_S = model.mean + cross_SK @ model.alpha_K
+        self.half_KS = solve_triangular(model.chol_KK, cross_SK.T, lower=True, check_finite=False)
+        h_S = np.einsum("sf,sf->s", self.phi_SF, self.phi_SF)
+        prior_S = h_S * (1 + model.kernel.pairs * h_S)
+        self.share_S = np.maximum(prior_S - np.einsum("ks,ks->s", self.half_KS, self.half_KS), 0)
+
+    def _kernel(self, phi_SF: np.ndarray, phi_KF: np.ndarray) -> np.ndarray:
+        h_SK = phi_SF @ phi_KF.T
+        return np.asarray(h_SK * (1 + self.model.kernel.pairs * h_SK))
+
+    @property
+    def sd(self) -> np.ndarray:
+        return np.asarray(np.sqrt(self.model.variance * self.share_S))
+
+    def condition_on(self, row: int) -> None:
+        """Shrink the variance as if ``row`` had been measured at its predicted value."""
+        own_S = self._kernel(self.phi_SF, self.phi_SF[row : row + 1])[:, 0] - self.half_KS.T @ self.half_KS[:, row]
+        step_S = own_S / np.sqrt(self.share_S[row] + self.model.kernel.noise)
+        self.half_KS = np.vstack([self.half_KS, step_S])
+        self.share_S = np.maximum(self.share_S - step_S**2, 0)
 
 
 def is_among(codes_NP: np.ndarray, listed_KP: np.ndarray) -> np.ndarray:
@@ -67,16 +125,68 @@ def _keys(codes_NP: np.ndarray) -> np.ndarray:
     return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
 
 
-def surrogate(encoding: Encoding, codes_KP: np.ndarray, metric_K: np.ndarray) -> Regression:
-    """The model of normal scores with the ridge of highest evidence."""
-    count = len(codes_KP)
-    data = Fitted(
-        encoding=encoding,
-        x_KD=encoding.one_hot(codes_KP),
-        scale_K=np.ones(count),
-        origin_D=np.zeros(encoding.num_columns),
-        copies_K=np.ones(count),
-        group_K=np.arange(count),
-    )
-    models = [regress(data, normal_scores(metric_K), Kernel(PAIRS, noise)) for noise in NOISES]
-    return max(models, key=log_evidence)
+def balanced_size(encoding: Encoding) -> int:
+    """Networks of a balanced design: half a one-swap design's, 1 + sum (n_p - 1), and one."""
+    return 1 + (2 + encoding.num_columns - len(encoding.sizes)) // 2
+
+
+def balanced_rows(
+    encoding: Encoding, codes_NP: np.ndarray, first: Sequence[int], num: int, rng: np.random.Generator
+) -> list[int]:
+    """``num`` rows, the given ``first`` ones included, in which every choice occurs about equally often.
+
+    Greedy: each row is the candidate whose choices occurred least so far and
+    that shares least with its nearest chosen row. Every block is thus measured
+    in several contexts, at half the evaluations of the one-swap design.
+    """
+    chosen = list(first)
+    candidates = rng.choice(len(codes_NP), min(len(codes_NP), DESIGN_CANDIDATES), replace=False)
+    x_CD = encoding.one_hot(codes_NP[candidates])
+    x_KD = encoding.one_hot(codes_NP[chosen])
+    left_C = ~np.isin(candidates, chosen)
+    while len(chosen) < num and left_C.any():
+        seen_C = x_CD @ x_KD.sum(axis=0) + 0.5 * (x_CD @ x_KD.T).max(axis=1)
+        best = int(np.argmin(np.where(left_C, seen_C, np.inf)))
+        left_C[best] = False
+        chosen.append(int(candidates[best]))
+        x_KD = np.vstack([x_KD, x_CD[best]])
+    return chosen
+
+
+def one_swap_rows(codes_NP: np.ndarray, base: int) -> list[int]:
+    """The base and every row that differs from it in one place."""
+    distance_N = (codes_NP != codes_NP[base]).sum(axis=1)
+    return [base, *(int(row) for row in np.flatnonzero(distance_N == 1))]
+
+
+def search_pool(
+    space: SearchSpace,
+    codes_NP: np.ndarray,
+    measure: Callable[[list[int]], np.ndarray],
+    *,
+    num_evaluations: int,
+    per_round: int,
+    rng: np.random.Generator,
+    design: DesignKind = "balanced",
+) -> list[int]:
+    """A whole search over listed networks: a design around a random base, then batches until the budget ends.
+
+    ``measure`` returns the metric (higher is better) of rows of ``codes_NP``.
+    Returns the rows in order of evaluation.
+    """
+    encoding = Encoding.of(space)
+    base = int(rng.integers(len(codes_NP)))
+    if design == "balanced":
+        rows = balanced_rows(encoding, codes_NP, [base], min(balanced_size(encoding), num_evaluations), rng)
+    else:
+        rows = one_swap_rows(codes_NP, base)[:num_evaluations]
+    metric = list(measure(rows))
+    open_N = np.ones(len(codes_NP), dtype=bool)
+    open_N[rows] = False
+    while len(rows) < num_evaluations and open_N.any():
+        model = surrogate(observe_rows(encoding, codes_NP[rows], np.array(metric)))
+        new = choose_batch(model, codes_NP, open_N, min(per_round, num_evaluations - len(rows)))
+        metric += list(measure(new))
+        rows += new
+        open_N[new] = False
+    return rows

@@ -1,0 +1,21 @@
+"""Searches that ours is compared with, on the same task: each is a function of a ``SearchTask``.
+
+A search returns rows of the table in the order it evaluates them, each once,
+each within the limit; costs are known before evaluation, metrics are not.
+"""
+
+from tests.benchmarks.peers.blocks import paper_rule
+from tests.benchmarks.peers.evolution import regularised_evolution
+from tests.benchmarks.peers.simple import local_search, random_search
+from tests.benchmarks.peers.task import Search, SearchTask
+from tests.benchmarks.peers.tree import tree_search
+
+PEERS: dict[str, Search] = {
+    "random": random_search,
+    "evolution": regularised_evolution,
+    "uct": tree_search,
+    "local": local_search,
+    "paper": paper_rule,
+}
+
+__all__ = ["PEERS", "Search", "SearchTask"]
