@@ -12,4 +12,6 @@ def report(config: StudyConfig, root: str) -> None:
     """Log the study to MLflow, register the winner, check the registered model, write the report."""
     with stage_run(config, root, "report"):
         work.track(config, root)
+        work.check_registered_model(config, root)
         work.write_report(config, root)
+        work.attach_report(config, root)

@@ -21,7 +21,7 @@ COUNTS = ("flops", "params", "activation_bytes")
 
 def profile_job(config_json: str, root: str, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> int:
     """Measure blocks (and the networks named) in a worker, write the rows; returns how many failed."""
-    from nas_core.costs import profile_blocks, profile_networks
+    from nas_core.costs import profile
 
     config = StudyConfig.model_validate_json(config_json)
     store = Store(root)
@@ -29,9 +29,9 @@ def profile_job(config_json: str, root: str, resources: Sequence[str], genotypes
     num_failed = 0
     for done, resource in enumerate(resources):
         report(done, len(resources), resource)
-        rows = profile_blocks(space, config.profile, [resource])
-        if genotypes and resource not in COUNTS:
-            rows += profile_networks(space, [Genotype.parse(text) for text in genotypes], config.profile, [resource])
+        # blocks and whole networks take turns, so that a machine that drifts does not look non-additive
+        whole = [] if resource in COUNTS else [Genotype.parse(text) for text in genotypes]
+        rows = profile(space, whole, config.profile, [resource])
         store.add_costs(rows)
         num_failed += sum(row.status == "failed" for row in rows)
     report(len(resources), len(resources), "")

@@ -5,28 +5,51 @@ from typing import Any
 from prefect import task
 
 from nas_core.config import StudyConfig
+from nas_core.errors import StoreError
+from nas_core.report import report_files
 from nas_core.report.collect import summarise
-from nas_core.report.figures import save_figures
-from nas_core.report.page import render_page
 from nas_core.store import Store
-from nas_core.study import REPORT, SUMMARY, Study
+from nas_core.study import REPORT, TRAINING, Study
 from tasks import tracking
+
+SAME_ACCURACY = 0.002  # an image or two may flip between a GPU's arithmetic and the CPU's
 
 
 @task(task_run_name="track")
 def track(config: StudyConfig, root: str) -> dict[str, Any]:
-    """Log runs, tables, figures and models; returns the run ids."""
+    """Log runs, tables and models to MLflow; returns the run ids."""
+    return tracking.log_study(Study(config, Store(root)))
+
+
+@task(task_run_name="check-registered-model")
+def check_registered_model(config: StudyConfig, root: str) -> float | None:
+    """Test accuracy of the winner loaded back from the registry; None where no winner was trained.
+
+    Raises:
+        StoreError: if it is not the accuracy that the training measured.
+    """
     study = Study(config, Store(root))
-    return tracking.log_study(study, save_figures(summarise(study)))
+    training = study.output(TRAINING)
+    if training is None:
+        return None
+    trained = training["networks"][0]["test_accuracy"]
+    loaded = tracking.registered_accuracy(study)
+    if abs(loaded - trained) > SAME_ACCURACY:
+        raise StoreError("registered model", f"test accuracy {loaded:.4f}", f"{trained:.4f}, as trained")
+    study.store.write_json("registered.json", {"test_accuracy": loaded, "trained_test_accuracy": trained})
+    return loaded
 
 
 @task(task_run_name="write-report")
 def write_report(config: StudyConfig, root: str) -> str:
     """Write report.html, report.json and the figures; returns where the page is."""
     study = Study(config, Store(root))
-    summary = summarise(study)
-    for name, png in save_figures(summary).items():
-        study.store.write_bytes(f"figures/{name}.png", png)
-    study.store.write_json(SUMMARY, summary.to_dict())
-    study.store.write_bytes(REPORT, render_page(summary).encode())
+    for path, content in report_files(summarise(study)).items():
+        study.store.write_bytes(path, content)
     return study.store.uri(REPORT)
+
+
+@task(task_run_name="attach-report")
+def attach_report(config: StudyConfig, root: str) -> None:
+    """Put the report and the figures beside the study's run in MLflow."""
+    tracking.log_files(Study(config, Store(root)))

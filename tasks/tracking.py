@@ -21,6 +21,7 @@ from typing import Any
 from nas_core.config import TrackingConfig
 from nas_core.errors import ClusterError, ConfigError
 from nas_core.identity import content_id
+from nas_core.space import Genotype
 from nas_core.store import Store
 from nas_core.study import BLOCK_SCORES, REPORT, SELECTION, TRAINING, VERIFICATION, Study
 
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 RUNS = "tracking.json"
 TABLE = "evaluations.json"
+TEST_BATCH = 500
 FILES = ("study.yaml", SELECTION, VERIFICATION, TRAINING, BLOCK_SCORES, REPORT)
 SECONDS_TO_ANSWER = "10"
 
@@ -79,23 +81,27 @@ def _without_password(uri: str) -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri
 
 
-def log_study(study: Study, pictures: Mapping[str, bytes]) -> dict[str, Any]:
-    """Log everything the store holds to the study's run; returns the run ids and the tracking URI.
+def log_study(study: Study) -> dict[str, Any]:
+    """Log what the store holds to the study's run; returns the run ids and the tracking URI.
 
-    ``pictures`` are the report's figures as PNG by name. Trained networks get a
-    child run each; the winner's model is registered and carries the alias.
+    Trained networks get a child run each; the winner's model is registered and
+    carries the alias.
     """
     runs = _Runs(study)
     parent = runs.parent()
     runs.log_settings(parent)
     runs.log_data(parent)
     runs.log_tables(parent)
-    runs.log_files(parent, pictures)
     training = study.output(TRAINING) or {"networks": []}
     for row in training["networks"]:
         runs.log_network(parent, row)
     runs.finish(parent)
     return runs.ids
+
+
+def log_files(study: Study) -> None:
+    """Attach the report, the figures and the stages' outputs to the study's run."""
+    _Runs(study).log_files()
 
 
 class _Runs:
@@ -182,16 +188,18 @@ class _Runs:
         dataset = Dataset(name=data.name, digest=content_id(data.identity)[:8], source_type="local", source=source)
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "search")])])
 
-    def log_files(self, run_id: str, pictures: Mapping[str, bytes]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            for path in FILES:
-                if self.store.exists(path):
-                    (Path(folder) / path).write_bytes(self.store.read_bytes(path))
-            figures = Path(folder) / "figures"
-            figures.mkdir()
-            for name, png in pictures.items():
-                (figures / f"{name}.png").write_bytes(png)
-            self.client.log_artifacts(run_id, folder)
+    def log_files(self) -> None:
+        files = [path for path in (*FILES, *self.store.paths("figures")) if self.store.exists(path)]
+        self._log_artifacts(self.parent(), {path: path for path in files})
+
+    def _log_artifacts(self, run_id: str, paths: Mapping[str, str]) -> None:
+        """Log files of the store (values) under their names in the run (keys), in one call."""
+        with tempfile.TemporaryDirectory() as local:
+            for name, path in paths.items():
+                target = Path(local) / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(self.store.read_bytes(path))
+            self.client.log_artifacts(run_id, local)
 
     def log_network(self, parent: str, row: Mapping[str, Any]) -> None:
         """A child run of a trained network: curves, system metrics, accuracies, costs, model files."""
@@ -213,23 +221,21 @@ class _Runs:
         self.client.set_terminated(run_id)
 
     def _log_network_files(self, run_id: str, row: Mapping[str, Any]) -> None:
-        folder = f"winner/{row['name']}"
-        with tempfile.TemporaryDirectory() as local:
-            for path in self.store.paths(folder):
-                name = PurePosixPath(path).relative_to(folder)
-                if not str(name).startswith("checkpoint"):
-                    target = Path(local) / name
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(self.store.read_bytes(path))
-            self.client.log_artifacts(run_id, local, artifact_path="network")
+        paths = self.store.paths(f"winner/{row['name']}")
+        wanted = {f"network/{PurePosixPath(path).name}": path for path in paths if "checkpoint" not in path}
+        self._log_artifacts(run_id, wanted)
 
     def _register(self, run_id: str, row: Mapping[str, Any]) -> dict[str, str]:
         """Register the winner as an exported program (no pickle), and give it the alias."""
         import mlflow
+        import numpy as np
         import torch
-        from nas_core.training.export import load_deployed
 
-        module, example = load_deployed(self.store, f"winner/{row['name']}")
+        from nas_core.training.winner import load_deployed
+
+        module, architecture = load_deployed(self.store, row["name"])
+        side = architecture.resolution
+        example = np.zeros((2, architecture.in_channels, side, side), dtype=np.float32)
         name = self.config.registered_model or self.study.config.name
         with mlflow.start_run(run_id=run_id), _quiet():
             info = mlflow.pytorch.log_model(
@@ -267,12 +273,12 @@ class _Runs:
 def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     """(metric, value, step): training curves by epoch, system metrics by sample, final figures at step 0."""
     points: list[tuple[str, float, int]] = []
-    for step, epoch in enumerate(row.get("curve", [])):
-        points += [(name, float(value), step) for name, value in epoch.items() if name != "epoch" and value is not None]
-    for step, sample in enumerate(row.get("system", [])):
+    for step, epoch in enumerate(row["history"], start=1):
+        points += [(name, float(value), step) for name, value in epoch.items() if name not in ("epoch", "step")]
+    for step, sample in enumerate(row["system"]):
         points += [(f"system/{name}", float(value), step) for name, value in sample.items()]
-    final = {"test_accuracy": row.get("test_accuracy"), "val_accuracy_final": row.get("val_accuracy"), **row["costs"]}
-    points += [(name, float(value), 0) for name, value in final.items() if value is not None]
+    points += [(name, float(value), 0) for name, value in row["costs"].items()]
+    points += [("test_accuracy", row["test_accuracy"], 0), ("training_seconds", row["wall_s"], 0)]
     return points
 
 
@@ -296,6 +302,23 @@ def registered_model(study: Study) -> Any:
     runs = study.output(RUNS) or {}
     with _quiet():
         return mlflow.pytorch.load_model(runs["model"]["uri"])
+
+
+def registered_accuracy(study: Study) -> float:
+    """Test accuracy of the registered model, loaded as its users do."""
+    import torch
+
+    from nas_core.data import load_data
+
+    model = registered_model(study)
+    space, config = study.space, study.config
+    resolution = space.resolution_of(Genotype.parse(str(study.winner)))
+    images, labels = load_data(config.data, resolution, space.in_channels).test()
+    correct = 0
+    with torch.inference_mode():
+        for part, truth in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
+            correct += int((model(part.float() / 255).argmax(1) == truth).sum())
+    return correct / len(labels)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -99,12 +99,12 @@ def _data(study: Study) -> DataSummary:
     config = study.config.data
     if study.config.scorer.kind == "tabular":
         return DataSummary(name="table", description="no images: ratings come from a table")
-    training = study.output(TRAINING) or {}
+    trained = (study.output(TRAINING) or {"networks": [{}]})["networks"][0]
     return DataSummary(
         name=config.name,
         num_train=config.train_examples,
         num_validation=config.validation_examples,
-        num_test=training.get("num_test_examples"),
+        num_test=trained.get("num_test_examples"),
     )
 
 
@@ -384,13 +384,11 @@ def _training(study: Study) -> TrainingSummary | None:
             role=row["role"],
             genotype=row["genotype"],
             test_accuracy=row["test_accuracy"],
-            val_accuracy=row["val_accuracy"],
+            val_accuracy=row["validation_accuracy"],
             costs=row["costs"],
             curve=tuple(
-                CurvePoint(
-                    epoch=point["epoch"], train_loss=point.get("train_loss"), val_accuracy=point.get("val_accuracy")
-                )
-                for point in row["curve"]
+                CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), val_accuracy=at.get("validation_accuracy"))
+                for at in row["history"]
             ),
             wall_s=row["wall_s"],
             seed=study.config.seed,
@@ -400,4 +398,7 @@ def _training(study: Study) -> TrainingSummary | None:
     )
     recipe = study.config.train.recipe
     text = f"{recipe.epochs:g} epochs, batch {recipe.batch_size}, peak rate {recipe.lr:g} (cosine), {recipe.augment}"
-    return TrainingSummary(networks=networks, recipe=text, device=output["networks"][0].get("device", ""))
+    winner = output["networks"][0]
+    return TrainingSummary(
+        networks=networks, num_test_examples=winner["num_test_examples"], recipe=text, device=winner["device"]
+    )
