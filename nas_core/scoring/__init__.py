@@ -70,3 +70,15 @@ def build_scorer(config: StudyConfig, space: SearchSpace, store: "Store", device
             from nas_core.scoring.tabular import TabularScorer
 
             return TabularScorer(config, space)
+
+
+def check_scorer(config: StudyConfig, space: SearchSpace) -> None:
+    """What a scorer needs beside images, checked before compute is spent: a table that fits the space.
+
+    Raises:
+        DataError: if the table, one of its columns, or its networks are not what is asked for.
+    """
+    if config.scorer.kind == "tabular":
+        from nas_core.scoring.tabular import read_metrics
+
+        read_metrics(config.scorer, space)

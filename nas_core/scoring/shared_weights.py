@@ -1,13 +1,10 @@
 """A supernet: one module per block of the space; every network of the space is a path through it."""
 
-import numpy as np
 import torch
 from torch import nn
 
 from nas_core.blocks.assemble import build_block, build_head, build_stem
 from nas_core.space import Genotype, PlacedBlock, SearchSpace
-
-NUM_DRAWS = 1000  # random networks among which the extremes are sought where rules exclude the obvious ones
 
 
 class SharedWeights(nn.Module):
@@ -47,32 +44,3 @@ class SharedWeights(nn.Module):
         for module in self.path(genotype):
             images = module(images)
         return images
-
-    def extremes(self, space: SearchSpace) -> tuple[Genotype, Genotype]:
-        """The networks with the fewest and with the most parameters, at the smallest and largest resolution.
-
-        Where rules exclude them, the extremes among random networks of the space.
-        """
-        sizes = [[_num_parameters(block) for block in _children(candidates)] for candidates in self.positions]
-        several = len(space.resolutions) > 1
-        ends = []
-        for best_of, resolution in ((min, min(space.resolutions)), (max, max(space.resolutions))):
-            choices = tuple(best_of(range(len(row)), key=row.__getitem__) for row in sizes)
-            ends.append(Genotype(choices, resolution if several else None))
-        if all(space.allows(genotype) for genotype in ends):
-            return ends[0], ends[1]
-        rng = np.random.default_rng(0)
-        drawn = sorted((space.sample(rng) for _ in range(NUM_DRAWS)), key=lambda g: (_size(sizes, g), g))
-        return drawn[0], drawn[-1]
-
-
-def _children(candidates: nn.Module) -> list[nn.Module]:
-    return list(candidates.children())
-
-
-def _size(sizes: list[list[int]], genotype: Genotype) -> int:
-    return sum(row[choice] for row, choice in zip(sizes, genotype.choices, strict=True))
-
-
-def _num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from nas_core.config import StudyConfig, SupernetScorerConfig
+from nas_core.costs import extreme_genotypes
 from nas_core.data import ImageData, check_data, load_data, resized
 from nas_core.errors import StoreError
 from nas_core.evaluations import Evaluation
@@ -207,7 +208,7 @@ class PathSampler:
 
     def __init__(self, network: SharedWeights, space: SearchSpace, settings: SupernetScorerConfig, seed: int) -> None:
         self.network, self.space, self.settings, self.seed = network, space, settings, seed
-        self.extremes = list(network.extremes(space)) if settings.sandwich else []
+        self.extremes = list(extreme_genotypes(space)) if settings.sandwich else []
 
     def paths(self, step: int) -> list[Genotype]:
         """The networks trained in a step: a function of the seed and the step alone."""

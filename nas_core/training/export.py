@@ -15,6 +15,9 @@ from nas_core.data.images import Normalisation
 class Deployed(nn.Module):
     """Normalisation and network: takes B C H W images as floats in [0, 1] or as uint8, gives logits."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
         self.network = network

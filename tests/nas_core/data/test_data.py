@@ -100,7 +100,7 @@ def test_missing_fashion_mnist_says_how_to_get_it(tmp_path):
 def test_a_cut_file_is_named(fashion_folder):
     file = fashion_folder / "train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(DataError, match="train-images-idx3-ubyte.gz"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz"):
         load_data(DataConfig(name="fashion-mnist", path=str(fashion_folder), validation_examples=10), 28)
 
 
@@ -175,5 +175,5 @@ def test_folder_without_splits_makes_one_that_stays(tmp_path):
 
 
 def test_folder_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="data.path"):
+    with pytest.raises(DataError, match=r"data\.path"):
         check_data(DataConfig(name="folder", path=str(tmp_path / "none")))

@@ -58,9 +58,7 @@ def test_a_finished_training_is_not_repeated(store, architecture, trained):
     def fail(*_):
         raise AssertionError("trained again")
 
-    again = train_network(
-        architecture, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner", on_progress=fail
-    )
+    again = train_network(architecture, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner", on_progress=fail)
     assert again == trained
 
 

@@ -1,0 +1,142 @@
+"""Shared weights: what is trained in a step, resuming, and ratings that mean something."""
+
+import numpy as np
+import pytest
+import torch
+
+from nas_core.config import Recipe, SupernetScorerConfig
+from nas_core.errors import StoreError
+from nas_core.scoring import build_scorer, supernet
+from nas_core.scoring.shared_weights import SharedWeights
+from nas_core.scoring.supernet import PathSampler, SupernetScorer
+from nas_core.space import SearchSpace, absent_to_end
+from nas_core.spaces.tiny import tiny
+from nas_core.store import Store
+from tests.nas_core.scoring.studies import SUPERNET, space_of, study
+from tests.nas_core.scoring.test_supernet_pass import every_kind
+
+
+def sampler(space: SearchSpace, **settings) -> PathSampler:
+    return PathSampler(SharedWeights(space, 0), space, SupernetScorerConfig(**settings), seed=1)
+
+
+def test_sandwich_trains_smallest_and_largest_in_every_step():
+    paths = sampler(tiny(), random_paths=3).paths(step=5)
+    assert [str(path) for path in paths[:2]] == ["0-0-0", "2-2-2"]
+    assert len(paths) == 5
+
+
+def test_paths_follow_from_seed_and_step():
+    first, second = sampler(tiny()), sampler(tiny())
+    assert [first.paths(step) for step in range(9)] == [second.paths(step) for step in range(9)]
+    assert len({tuple(first.paths(step)) for step in range(9)}) > 1
+
+
+def test_paths_obey_the_rules():
+    space = every_kind()
+    sampled = sampler(space)
+    paths = [path for step in range(50) for path in sampled.paths(step)]
+    assert all(space.allows(path) for path in paths)
+    assert absent_to_end([(1, 9), (2, 1)]) == space.rules
+
+
+def test_random_paths_take_every_block_about_equally_often():
+    counts = np.zeros((3, 3))
+    paths = sampler(tiny(), sandwich=False, random_paths=2)
+    for step in range(300):
+        for path in paths.paths(step):
+            for position, choice in enumerate(path.choices):
+                counts[position, choice] += 1
+    assert counts.min() > 150
+
+
+def test_gradients_are_the_mean_over_the_paths():
+    space = tiny()
+    images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
+    settings = SupernetScorerConfig(random_paths=1, recipe=Recipe(augment="none"))
+    network = SharedWeights(space, 0)
+    paths = PathSampler(network, space, settings, seed=1)
+    paths(images, labels, 0, 1.0)
+    found = network.head[-1].weight.grad.clone()
+    expected = torch.zeros_like(found)
+    for genotype in paths.paths(0):
+        network.zero_grad()
+        torch.nn.functional.cross_entropy(network(images, genotype), labels).backward()
+        expected += network.head[-1].weight.grad / 3
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_several_resolutions_are_trained_and_rated(tmp_path):
+    base = tiny().as_dict()
+    space = SearchSpace.from_dict({**base, "resolutions": [8, 6]})
+    config = study(SUPERNET)
+    scorer = SupernetScorer(config, space, Store(tmp_path), "cpu")
+    scorer.prepare(lambda *_: None)
+    rows = scorer.evaluate([space.parse("1-1-1@8"), space.parse("1-1-1@6"), space.parse("2-1-1@6")])
+    assert [row.status for row in rows] == ["ok"] * 3
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(supernet, "CHECKPOINT_EVERY_S", 0)
+    config = study(SUPERNET)
+    space = space_of(config)
+
+    def kill(done, total, message):
+        if done == 5:
+            raise Killed
+
+    broken, whole = Store(tmp_path / "broken"), Store(tmp_path / "whole")
+    with pytest.raises(Killed):
+        build_scorer(config, space, broken, "cpu").prepare(kill)
+    assert not build_scorer(config, space, broken, "cpu").prepared
+    steps = []
+    for store in (broken, whole):
+        build_scorer(config, space, store, "cpu").prepare(lambda done, total, message: steps.append(done))
+    assert steps[0] == 5
+    path = SupernetScorer(config, space, whole, "cpu").weights_path
+    assert broken.read_bytes(path) == whole.read_bytes(path)
+    assert not [path for path in broken.paths() if "checkpoint" in path]
+
+
+def test_rating_before_training_says_so(tmp_path):
+    config = study(SUPERNET)
+    with pytest.raises(StoreError, match=r"supernet-s3\.safetensors"):
+        build_scorer(config, space_of(config), Store(tmp_path), "cpu").evaluate([space_of(config).parse("0-0-0")])
+
+
+def test_ratings_in_parts_are_the_ratings_at_once(tmp_path, monkeypatch):
+    config = study(SUPERNET)
+    space, store = space_of(config), Store(tmp_path)
+    scorer = SupernetScorer(config, space, store, "cpu")
+    scorer.prepare(lambda *_: None)
+    genotypes = space.neighbours(space.parse("1-1-1"))
+    at_once = [row.metric for row in scorer.evaluate(genotypes)]
+    monkeypatch.setattr(supernet, "MAX_ACTIVATION_BYTES", 2**20)
+    assert len(scorer._image_parts(scorer.network, 8)) > 1
+    assert [row.metric for row in scorer.evaluate(genotypes)] == at_once
+
+
+def test_weights_that_are_no_numbers_are_failed_rows(tmp_path):
+    config = study(SUPERNET)
+    space = space_of(config)
+    scorer = SupernetScorer(config, space, Store(tmp_path), "cpu")
+    scorer.prepare(lambda *_: None)
+    with torch.no_grad():
+        next(scorer.network.block(0, 1).parameters()).fill_(float("nan"))
+    bad, good = scorer.evaluate([space.parse("1-0-0"), space.parse("0-0-0")])
+    assert (bad.status, good.status) == ("failed", "ok")
+    assert "no finite numbers" in bad.message
+
+
+def test_enough_training_rates_networks_far_above_chance(tmp_path):
+    config = study({**SUPERNET, "recipe": {"epochs": 6, "batch_size": 32, "lr": 0.1, "augment": "none"}})
+    space = space_of(config)
+    scorer = build_scorer(config, space, Store(tmp_path), "cpu")
+    scorer.prepare(lambda *_: None)
+    metrics = {row.genotype: row.metric for row in scorer.evaluate(list(space.genotypes()))}
+    assert metrics["2-2-2"] > 0.4
+    assert np.mean(list(metrics.values())) > 0.25
