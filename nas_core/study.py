@@ -7,6 +7,7 @@ inputs; an output whose inputs have changed since is stale.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -382,7 +383,7 @@ class Study:
         return Answer(
             status=result.status.name.lower(),
             message=result.status.value,
-            bound=predictor.to_metric(result.bound) if found and abs(result.bound) < float("inf") else None,
+            bound=_bound(predictor, result) if found else None,
             gap=result.gap if found and abs(result.gap) < float("inf") else None,
             solve_s=result.solve_s,
             route=result.route,
@@ -517,6 +518,12 @@ def infeasible(limits: Sequence[str], explanation: str) -> InfeasibleError:
     return InfeasibleError(
         "select.limits", ", ".join(limits) or "none", "limits that some network satisfies", explanation
     )
+
+
+def _bound(predictor: Predictor, result: SelectionResult) -> float | None:
+    """What no network within the limits is predicted to exceed; a top-k's own bound is that of its last."""
+    bound = max(result.bound, result.best.value)
+    return predictor.to_metric(bound) if math.isfinite(bound) else None
 
 
 def _record_path(stage: Stage) -> str:

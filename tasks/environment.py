@@ -12,6 +12,8 @@ DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_OFFLINE": "1",
+    # matrices here are small: threads that spin for them cost more than they save (torch has its own)
+    "OPENBLAS_NUM_THREADS": "1",
     # a cold in-process Prefect server needs longer than the default on a busy machine
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
