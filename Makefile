@@ -1,0 +1,45 @@
+# make demo   set up and run a whole study on real images (a few minutes on two cores)
+# make test   set up and pass the tests
+# make check  format, lint, types, import contracts
+# make clean  remove the virtual environment and the demo's study
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
+DEMO := $(if $(wildcard $(FASHION)),demo,demo-digits)
+
+.PHONY: demo test test-all check format clean
+
+demo: $(READY)
+	@echo "Running flows/configs/$(DEMO).yaml; what is done already is reused."
+	@$(BIN)/mathnas run flows/configs/$(DEMO).yaml --root studies/$(DEMO)
+
+test: $(READY)
+	$(BIN)/pytest -m "not slow and not browser and not services"
+
+test-all: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv studies/demo studies/demo-digits
+
+# torch first: with it in place nothing below replaces it by another build
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "Setting up .venv with $(PYTHON): about 2.5 GB, some minutes, once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
