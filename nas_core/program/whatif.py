@@ -7,8 +7,10 @@ from dataclasses import replace
 from nas_core.program.additive import Effort
 from nas_core.program.explanation import explain
 from nas_core.program.problem import Budget, SelectionProblem
-from nas_core.program.result import SelectionResult, Status
+from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.selection import TIME_LIMIT_S, Session
+from nas_core.program.verification import selection_of
+from nas_core.space import Genotype
 
 
 class WhatIf:
@@ -22,6 +24,14 @@ class WhatIf:
     def __init__(self, problem: SelectionProblem) -> None:
         self.problem = problem
         self._session = Session(problem)
+
+    def evaluate(self, genotype: Genotype) -> Selection:
+        """One network's value and costs, whether or not it is within the limits.
+
+        Raises:
+            KeyError: for a resolution that the problem does not have.
+        """
+        return selection_of(self.problem, genotype)
 
     def select(
         self,
