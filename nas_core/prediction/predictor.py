@@ -32,6 +32,7 @@ COVERAGE = 0.9  # of every interval
 LEAST_NETWORKS = 3  # fewer cannot be cross-validated
 PAIR_WEIGHTS = (0.0, 0.6)  # rho in k = h + rho h^2
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # ridge, as a share of the signal variance
+SHARED = (0.0, 0.3, 0.6)  # tau: how much of a block's effect is common to all positions
 EXPONENTS = (0.0, 0.3, 1.0)  # p in (Fbar / F)^p
 
 
@@ -50,13 +51,15 @@ class Alternative:
     """One setting of the predictor and how well it predicts networks left out of its fit.
 
     ``score`` is the R2 on normal scores (1 is perfect), ``spearman`` the rank
-    correlation; ``chosen`` marks the one in use.
+    correlation; ``chosen`` marks the one in use. ``shared`` is how much of a block's
+    effect is common to the positions that offer it.
     """
 
     link: LinkName
     exponent: float
     pairs: float
     ridge: float
+    shared: float
     score: float
     spearman: float
     chosen: bool = False
@@ -151,12 +154,17 @@ class Predictor:
         listed = [checked(self.space, genotype) for genotype in genotypes]
         if not listed:
             return []
-        mean_N, sd_N = self.link_values(self.encoding.encode(listed))
-        metric_N, ends_2N = self._metric(mean_N), self._ends(mean_N, sd_N)
+        columns = self.predict_codes(self.encoding.encode(listed))
         return [
             Prediction(genotype=genotype, metric=float(metric), low=float(low), high=float(high))
-            for genotype, metric, low, high in zip(listed, metric_N, *ends_2N, strict=True)
+            for genotype, metric, low, high in zip(listed, *columns, strict=True)
         ]
+
+    def predict_codes(self, codes_NP: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Metric, low and high end of the interval for rows of choices (``encoding``)."""
+        mean_N, sd_N = self.link_values(codes_NP)
+        low_N, high_N = self._ends(mean_N, sd_N)
+        return self._metric(mean_N), low_N, high_N
 
     def to_metric(self, link_value: float) -> float:
         """The metric, in its own unit and sign, of a link value such as a selection's objective."""
@@ -356,7 +364,13 @@ def _try(seen: Observations, data: Fitted, link: Link, rank_link: Link, kernel: 
     left_out_K, sd_K = cross_validate(model, data, value_K)
     score, spearman = _score(seen, left_out_K, link, rank_link)
     alternative = Alternative(
-        link=link.name, exponent=exponent, pairs=kernel.pairs, ridge=kernel.noise, score=score, spearman=spearman
+        link=link.name,
+        exponent=exponent,
+        pairs=kernel.pairs,
+        ridge=kernel.noise,
+        shared=kernel.shared,
+        score=score,
+        spearman=spearman,
     )
     z_K = ((value_K - left_out_K) / sd_K)[seen.first_K]
     return _Trial(alternative=alternative, link=link, regression=model, z_K=z_K)
@@ -385,14 +399,15 @@ def _exponents(config: PredictConfig, flops: CostTable | None, space: SearchSpac
     return (exponent,)
 
 
-def _kernels(config: PredictConfig, exponent: float) -> list[Kernel]:
+def _kernels(config: PredictConfig, exponent: float, encoding: Encoding) -> list[Kernel]:
     wanted = {"auto": PAIR_WEIGHTS, True: PAIR_WEIGHTS[1:], False: (0.0,)}[config.pairs]
     return [
-        Kernel(pairs=pairs, noise=noise)
+        Kernel(pairs=pairs, noise=noise, shared=shared)
         for pairs in wanted
         # A ratio of pairwise sums has no exact program, so pairs go with exponent 0 unless both are asked for.
         if not (pairs and exponent and config.pairs == "auto")
         for noise in NOISES
+        for shared in (SHARED if encoding.shares_blocks else SHARED[:1])
     ]
 
 
@@ -426,7 +441,10 @@ def fit(
         data = _prepare(seen, exponent, base, flops)
         for name in names:
             link = make_link(name, seen.metric_K)
-            trials += [_try(seen, data, link, rank_link, kernel, exponent) for kernel in _kernels(config, exponent)]
+            trials += [
+                _try(seen, data, link, rank_link, kernel, exponent)
+                for kernel in _kernels(config, exponent, seen.encoding)
+            ]
     best = max(range(len(trials)), key=lambda index: trials[index].alternative.score)
     return Predictor(
         space=space,
