@@ -356,3 +356,7 @@ def serve(
     from flows.serve_command import serve_flows
 
     serve_flows(root, port, limit)
+
+
+if __name__ == "__main__":
+    main()

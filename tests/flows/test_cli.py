@@ -1,0 +1,126 @@
+"""The command line: what it prints for programs, and one clear message with exit code 2 for what a user can mend."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nas_core.config import StudyConfig, read_config
+
+CONFIGS = sorted((Path(__file__).parents[2] / "flows/configs").glob("*.yaml"))
+
+
+def mathnas(*arguments, **environment):
+    import os
+
+    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
+
+
+def refused(*arguments, **environment):
+    """The one-line message of a refused command."""
+    done = mathnas(*arguments, **environment)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("mathnas: "), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def study_file(tmp_path):
+    def write(**sections):
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump({"name": "s", "space": {"name": "tiny"}, **sections}))
+        return path
+
+    return write
+
+
+def test_init_writes_a_configuration_that_is_all_defaults(tmp_path):
+    path = tmp_path / "study.yaml"
+    assert mathnas("init", path).returncode == 0
+    assert read_config(path) == StudyConfig()
+    assert "free" in refused("init", path)
+
+
+@pytest.mark.parametrize("path", [path for path in CONFIGS if "space" not in path.name], ids=lambda path: path.stem)
+def test_example_configurations_are_valid(path):
+    assert read_config(path).name
+
+
+def test_spaces_are_listed():
+    printed = mathnas("spaces").stdout
+    assert "nasbench-macro: 8 positions" in printed
+    assert "6,561 networks" in printed
+
+
+def test_networks_are_counted(tmp_path):
+    genotypes = tmp_path / "genotypes.txt"
+    genotypes.write_text("2-2-2-1-2-2-0-2\n0-0-0-0-0-0-0-0\n")
+    done = mathnas("profile", "--space", "nasbench-macro", "--genotypes", genotypes, "--resources", "flops,params", "--json")
+    rows = json.loads(done.stdout)
+    assert [row["genotype"] for row in rows] == ["2-2-2-1-2-2-0-2", "0-0-0-0-0-0-0-0"]
+    assert all(row["flops"] > row["params"] > 0 for row in rows)
+
+
+def test_a_dry_run_counts_and_changes_nothing(study_file, tmp_path):
+    done = mathnas("run", study_file(), "--root", tmp_path / "root", "--dry-run", "--json")
+    plan = json.loads(done.stdout)
+    assert plan["networks_in_space"] == 27
+    assert plan["missing"] == plan["evaluations"] > 7
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"spcae": 1}, "spcae: found 1, expected one of the keys: name, seed, space"),
+        ({"seed": "x"}, "seed: found 'x'"),
+        ({"space": {"name": "nowhere"}}, "'nowhere', expected one of: mobile, nasbench-macro"),
+        ({"space": {"name": "tiny", "params": {"width": 3}}}, "space.params.width"),
+        ({"select": {"limits": ["flops<"]}}, "'flops<'"),
+        ({"select": {"limits": ["speed<=3"]}}, "speed, expected a resource of profile.resources"),
+        ({"data": {"name": "folder", "path": "/nowhere"}}, "/nowhere"),
+        ({"scorer": {"kind": "tabular", "path": "none.parquet"}}, "none.parquet"),
+        ({"design": {"base": "9-9-9"}}, "9-9-9"),
+        ({"name": "../up"}, "name: found '../up'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_study_is_one_clear_message(study_file, tmp_path, sections, expected):
+    path = study_file(**sections)
+    assert expected in refused("run", path, "--root", tmp_path / "root")
+
+
+@pytest.mark.parametrize("variable", ["RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
+def test_an_address_that_does_not_answer_is_named(study_file, tmp_path, variable):
+    address = "127.0.0.1:1" if variable == "RAY_ADDRESS" else "http://127.0.0.1:1/api"
+    message = refused("run", study_file(), "--root", tmp_path / "root", **{variable: address})
+    assert variable in message
+    assert address in message
+
+
+def test_wrong_places_are_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert "no such folder" in refused("status", tmp_path / "nowhere")
+    assert "no study.yaml" in refused("select", tmp_path)
+    assert "a readable YAML file" in refused("run", tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- a\n")
+    assert "a mapping of sections" in refused("run", tmp_path / "list.yaml")
+
+
+def test_a_stored_problem_is_solved_without_a_study(tmp_path):
+    path = tmp_path / "problem.json"
+    problem = {"score": [[0, 1, 2], [0, 3]], "costs": {"flops": [[1, 2, 9], [1, 2]]}, "budgets": ["flops <= 4"]}
+    path.write_text(json.dumps(problem))
+    answer = json.loads(mathnas("select", path, "--json").stdout)
+    assert answer["status"] == "optimal"
+    assert [row["genotype"] for row in answer["selections"]] == ["1-1"]
+    assert "least flops 2" in refused("select", path, "--limit", "flops<=1")
+
+
+if __name__ == "__main__":
+    pytest.main([__file__])

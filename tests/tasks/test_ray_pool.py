@@ -1,0 +1,79 @@
+"""The loop over Ray: nothing lost when workers die, a deadly network is given up, impossible requests fail at once."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from nas_core.errors import ClusterError, DataError
+from tasks.ray_pool import Request, run_batches, run_jobs
+
+
+class Echo:
+    """Fails nothing; dies on the item 'kill', raises on 'raise'."""
+
+    def run(self, batch):
+        if "kill" in batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "raise" in batch:
+            raise DataError("data.path", "nothing", "images")
+        return batch.count("fail")
+
+
+def slow_square(number, report):
+    for step in range(3):
+        report(step + 1, 3, "squaring")
+        time.sleep(0.05)
+    return number * number
+
+
+def fail(number, report):
+    raise DataError("data.path", number, "images")
+
+
+def finished(cluster, batches, long=False):
+    return list(run_batches(cluster, Echo, [], batches, cluster.evaluation_request, long=long))
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_every_item_comes_back_once(cluster, long):
+    batches = [[f"{row}-{column}" for column in range(3)] for row in range(10)]
+    done = finished(cluster, batches, long)
+    assert sorted(item for batch in done for item in batch.items) == sorted(item for batch in batches for item in batch)
+
+
+def test_a_deadly_item_is_given_up_alone(cluster):
+    done = finished(cluster, [["a", "kill", "b"], ["c", "fail"]])
+    crashed = [batch for batch in done if batch.crash]
+    assert [batch.items for batch in crashed] == [("kill",)]
+    assert "gave up after 3 tries" in crashed[0].crash
+    assert sorted(item for batch in done for item in batch.items) == ["a", "b", "c", "fail", "kill"]
+    assert sum(batch.num_failed for batch in done) == 2
+
+
+def test_a_users_mistake_crosses_the_process_as_it_is(cluster):
+    with pytest.raises(DataError, match="found nothing, expected images"):
+        finished(cluster, [["raise"]])
+    with pytest.raises(DataError, match="found 3"):
+        run_jobs(cluster, fail, [(3,)], cluster.evaluation_request, lambda *_: None)
+
+
+def test_jobs_report_and_return_in_order(cluster):
+    seen = []
+    results = run_jobs(
+        cluster, slow_square, [(2,), (3,)], cluster.evaluation_request, lambda *progress: seen.append(progress)
+    )
+    assert results == [4, 9]
+    assert (0, 3, 3, "squaring") in seen
+    assert (1, 3, 3, "squaring") in seen
+
+
+def test_an_impossible_request_fails_at_once(cluster):
+    with pytest.raises(ClusterError, match=r"expected a node with .*4 GPU"):
+        list(run_batches(cluster, Echo, [], [["a"]], Request(num_gpus=4), long=False))
+
+
+def test_actors_leave_the_cpus_to_later_work(cluster):
+    finished(cluster, [["a"], ["b"]])
+    assert run_jobs(cluster, slow_square, [(4,)], cluster.training_request, lambda *_: None) == [16]
