@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
 """
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop cleanly: workers and servers end with us
     try:
         app()
     except NasError as error:
@@ -98,11 +100,14 @@ def run(
         _print_plan(study_config, where, as_json)
         return
     _quiet_prefect()
+    from flows.prefect_server import prefect_api
     from flows.preflight import preflight
-    from flows.study import run_study
 
     preflight(study_config, where)
-    run_study(study_config, where, rerun_from=_stage(from_), until=_stage(until) or "report")
+    with prefect_api():  # before prefect is imported: it reads the address then
+        from flows.study import run_study
+
+        run_study(study_config, where, rerun_from=_stage(from_), until=_stage(until) or "report")
     _print_outcome(_open(where), as_json)
 
 
@@ -175,12 +180,15 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
 def _run_stage(stage: str, root: str) -> "Study":
     """One stage of a stored study, even where it is done already."""
     _quiet_prefect()
+    from flows.prefect_server import prefect_api
     from flows.preflight import preflight
-    from flows.study import FLOWS
 
     study = _open(root)
     preflight(study.config, root)
-    FLOWS[stage](study.config, root)
+    with prefect_api():
+        from flows.study import FLOWS
+
+        FLOWS[stage](study.config, root)
     return _open(root)
 
 

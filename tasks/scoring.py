@@ -45,7 +45,9 @@ def prepare_job(config_json: str, root: str, report: Any) -> None:
 
 @task(task_run_name="prepare-scorer", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
 def prepare_scorer(config: StudyConfig, root: str) -> None:
-    """Train the scorer's shared weights, if it has any and they are not in the store; check its inputs otherwise."""
+    """Train the scorer's shared weights, if it has any and they are not in the store."""
+    if config.scorer.kind != "supernet":
+        return
     with Cluster(config.cluster) as cluster, Progress(stage="prepare", total=1, noun="steps") as progress:
         job = (config.model_dump_json(), root)
         request = cluster.training_request

@@ -61,7 +61,9 @@ def test_spaces_are_listed():
 def test_networks_are_counted(tmp_path):
     genotypes = tmp_path / "genotypes.txt"
     genotypes.write_text("2-2-2-1-2-2-0-2\n0-0-0-0-0-0-0-0\n")
-    done = mathnas("profile", "--space", "nasbench-macro", "--genotypes", genotypes, "--resources", "flops,params", "--json")
+    done = mathnas(
+        "profile", "--space", "nasbench-macro", "--genotypes", genotypes, "--resources", "flops,params", "--json"
+    )
     rows = json.loads(done.stdout)
     assert [row["genotype"] for row in rows] == ["2-2-2-1-2-2-0-2", "0-0-0-0-0-0-0-0"]
     assert all(row["flops"] > row["params"] > 0 for row in rows)

@@ -1,0 +1,93 @@
+"""A Prefect server of our own on 127.0.0.1, where PREFECT_API_URL names none.
+
+Prefect would start one by itself; this one also ends when the process that
+started it is killed, so that a SIGKILL leaves nothing behind.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nas_core.errors import ClusterError
+
+START_S = 120.0
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@contextmanager
+def prefect_api(port: int | None = None, *, page: bool = False) -> Iterator[str]:
+    """The API's URL, set as PREFECT_API_URL: the configured one, or a server for the time of the context.
+
+    ``page`` serves Prefect's page as well; ``port`` None takes a free one.
+
+    Raises:
+        ClusterError: if a server cannot be started.
+    """
+    configured = os.environ.get("PREFECT_API_URL")
+    if configured:
+        yield configured
+        return
+    port = port or _free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    process = _start(port, page)
+    try:
+        _wait_for(url, process)
+        os.environ["PREFECT_API_URL"] = url
+        yield url
+    finally:
+        os.environ.pop("PREFECT_API_URL", None)
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _start(port: int, page: bool) -> "subprocess.Popen[bytes]":
+    app = "prefect.server.api.server:create_app"
+    command = [sys.executable, "-m", "uvicorn", "--factory", app, "--host", "127.0.0.1", "--port", str(port)]
+    environment = {
+        **os.environ,
+        "PREFECT_UI_ENABLED": "1" if page else "0",
+        "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_API_PORT": str(port),
+    }
+    return subprocess.Popen(
+        [*command, "--log-level", "error"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    )
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise ClusterError(
+                "Prefect server", f"exit code {process.returncode}", f"a server at {url}", "Is the port free?"
+            )
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise ClusterError("Prefect server", f"no answer in {START_S:.0f} s", f"a server at {url}")

@@ -1,0 +1,159 @@
+"""What orchestration costs: N no-op evaluations through the `score` flow, against N bare Ray tasks.
+
+    python -m tests.benchmarks.overhead --evaluations 1000 [--nodes 3] [--json]
+
+A no-op evaluation is a look-up in a table that is made up here. Both ways run
+on the same Ray cluster, started before the clocks; so is the Prefect server.
+Starting them is reported apart (``start_s``). ``study_ms`` is everything else:
+the design, the flow's and its tasks' bookkeeping, workers that start and read
+the table, whole Parquet parts, progress.
+"""
+
+import argparse
+import itertools
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.prefect_server import prefect_api
+from tests.benchmarks.conditions import conditions
+
+CHOICES = 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--evaluations", type=int, default=1000)
+    parser.add_argument("--nodes", type=int, default=1, help="Ray nodes on this machine (ray.cluster_utils)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), arguments.evaluations, arguments.nodes, arguments.repeats)
+    if not arguments.json:
+        for name, value in figures.items():
+            print(f"{name}: {value}")
+    print(json.dumps(figures))
+
+
+def measure(folder: Path, evaluations: int, nodes: int, repeats: int) -> dict[str, object]:
+    """Median milliseconds per evaluation both ways, seconds to start, and the driver's peak memory."""
+    started = time.perf_counter()
+    with prefect_api(), ray_cluster(nodes) as cluster:
+        import ray
+
+        from flows.study import run_study
+        from nas_core.study import Study
+
+        start_s = time.perf_counter() - started
+        config = study_config(folder, evaluations)
+        bare, studied = [], []
+        for repeat in range(repeats):
+            bare.append(bare_ray_s(ray, evaluations))
+            root = str(folder / f"study-{repeat}")
+            run_study(config, root, until="profile")
+            began = time.perf_counter()
+            run_study(config, root, until="score")
+            studied.append(time.perf_counter() - began)
+            stored = len(Study.open(root).evaluations())
+            assert stored == evaluations, f"{stored} evaluations stored, {evaluations} wanted"
+        totals = cluster.totals
+    per = 1000 / evaluations
+    bare_ms, study_ms = sorted(bare)[repeats // 2] * per, sorted(studied)[repeats // 2] * per
+    return {
+        "evaluations": evaluations,
+        "bare_ray_ms": round(bare_ms, 3),
+        "study_ms": round(study_ms, 3),
+        "overhead_ms": round(study_ms - bare_ms, 3),
+        "driver_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "start_s": round(start_s, 1),
+        "nodes": nodes,
+        "ray_cpus": totals.get("CPU", 0),
+        "repeats": repeats,
+        "conditions": conditions(),
+    }
+
+
+class ray_cluster:  # noqa: N801  (used as a context manager)
+    """The product's own connection; with several nodes, a cluster of them on this machine behind it."""
+
+    def __init__(self, nodes: int) -> None:
+        self.nodes = nodes
+
+    def __enter__(self):
+        import os
+
+        from nas_core.config import ClusterConfig
+        from tasks.ray_pool import Cluster
+
+        self.several = None
+        if self.nodes > 1:
+            from ray.cluster_utils import Cluster as SeveralNodes
+
+            self.several = SeveralNodes(initialize_head=True, head_node_args={"num_cpus": 1})
+            for _ in range(self.nodes - 1):
+                self.several.add_node(num_cpus=1)
+            os.environ["RAY_ADDRESS"] = self.several.address
+        self.connection = Cluster(ClusterConfig())
+        return self.connection
+
+    def __exit__(self, *error):
+        self.connection.__exit__(*error)
+        if self.several is not None:
+            self.several.shutdown()
+
+
+def bare_ray_s(ray, evaluations: int) -> float:
+    """Seconds for as many no-op Ray tasks."""
+
+    @ray.remote
+    def no_op(number):
+        return number
+
+    ray.get([no_op.remote(number) for number in range(8)])  # the workers are there
+    began = time.perf_counter()
+    ray.get([no_op.remote(number) for number in range(evaluations)])
+    return time.perf_counter() - began
+
+
+def study_config(folder: Path, evaluations: int):
+    """A study whose design is ``evaluations`` networks of a made-up table."""
+    from nas_core.config import parse_config
+
+    num_positions = 8
+    while CHOICES**num_positions < 3 * evaluations:
+        num_positions += 1
+    rows = list(itertools.product(range(CHOICES), repeat=num_positions))
+    table = {"arch": ["".join(map(str, row)) for row in rows], "mean_acc": [float(sum(row)) for row in rows]}
+    pq.write_table(pa.table(table), folder / "table.parquet")
+    blocks = [{"kind": "conv", "kernel": 1 + 2 * choice} for choice in range(CHOICES)]
+    space = {
+        "name": "made-up",
+        "in_channels": 3,
+        "num_classes": 10,
+        "resolutions": [8],
+        "stem": {"kind": "conv", "out_channels": 8},
+        "head": {"kind": "pool-linear"},
+        "positions": [{"name": f"p{p}", "out_channels": 8, "blocks": blocks} for p in range(num_positions)],
+    }
+    (folder / "space.yaml").write_text(json.dumps(space))
+    one_swaps = 1 + num_positions * (CHOICES - 1)
+    return parse_config(
+        {
+            "name": "overhead",
+            "space": {"file": str(folder / "space.yaml")},
+            "scorer": {"kind": "tabular", "path": str(folder / "table.parquet")},
+            "design": {"held_out": evaluations - one_swaps},
+            "profile": {"resources": ["flops"]},
+        },
+        "overhead",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The whole study through the real engines: Prefect, Ray, MLflow; what is done is not done again."""
+
+import os
+
+import pytest
+
+from flows.prefect_server import prefect_api
+from nas_core.errors import IncompleteTableError, InfeasibleError
+from nas_core.evaluations import Evaluation
+from nas_core.study import STAGES, Study
+from tests.conftest import config_of
+
+
+@pytest.fixture(scope="module")
+def api():
+    with prefect_api():
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(api, cluster, tmp_path_factory):
+    """A tiny study on real images, run to its end."""
+    from flows.study import run_study
+
+    root = str(tmp_path_factory.mktemp("study") / "tiny")
+    run_study(config_of(), root)
+    return root
+
+
+def parts(root):
+    return set(Study.open(root).store.paths("evaluations"))
+
+
+def test_every_stage_is_done(finished):
+    assert {stage: row.state for stage, row in Study.open(finished).status().items()} == dict.fromkeys(STAGES, "done")
+
+
+def test_the_design_is_evaluated_once_each(finished):
+    study = Study.open(finished)
+    rows = study.evaluations()
+    assert len({row.genotype for row in rows}) == len(rows)
+    assert {str(genotype) for genotype in study.design.genotypes} <= {row.genotype for row in rows}
+    assert all(row.status == "ok" and 0 <= row.metric <= 1 and row.split == "validation" for row in rows)
+
+
+def test_the_winner_is_within_the_limits_and_evaluated(finished):
+    study = Study.open(finished)
+    from nas_core.space import Genotype
+
+    winner = Genotype.parse(study.winner)
+    assert study.within(winner, study.budgets(study.config.select.limits))
+    assert study.winner in {row.genotype for row in study.evaluations()}
+
+
+def test_the_winner_is_registered_and_loads_back_the_same(finished):
+    study = Study.open(finished)
+    registered = study.output("registered.json")
+    assert registered["test_accuracy"] == pytest.approx(registered["trained_test_accuracy"], abs=0.002)
+    runs = study.output("tracking.json")
+    assert runs["model"]["uri"] == "models:/tiny@champion"
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri=runs["uri"])
+    parent = client.get_run(runs["runs"]["study"])
+    assert parent.data.params["space.name"] == "tiny"
+    assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"report.html", "figures", "study.yaml"}
+    children = [client.get_run(run) for key, run in runs["runs"].items() if key != "study"]
+    assert {run.data.tags["mathnas.kind"] for run in children} == {"winner", "base"}
+    assert all("test_accuracy" in run.data.metrics for run in children)
+
+
+def test_the_report_is_one_page(finished):
+    page = Study.open(finished).store.read_bytes("report.html")
+    assert len(page) < 5_000_000
+    assert Study.open(finished).winner.encode() in page
+
+
+def test_running_again_evaluates_and_trains_nothing(finished):
+    from flows.study import run_study
+
+    before, trained = parts(finished), Study.open(finished).output("training.json")
+    run_study(config_of(), finished)
+    assert parts(finished) == before
+    assert Study.open(finished).output("training.json") == trained
+
+
+def test_a_changed_limit_scores_nothing_again(finished, api):
+    from flows.study import run_study
+
+    changed = config_of(select={"limits": ["params<=80%"], "top": 1}, verify={"evaluations": 0})
+    before = parts(finished)
+    run_study(changed, finished, until="verify")
+    assert parts(finished) == before
+    assert Study.open(finished).output("selection.json")["limits"] == ["params<=80%"]
+
+
+def test_a_deleted_output_is_made_again(finished):
+    from flows.study import run_study
+
+    study = Study.open(finished)
+    before = parts(finished)
+    study.forget("select")
+    assert study.status()["select"].state == "missing"
+    run_study(study.config, finished, until="select")
+    assert Study.open(finished).status()["select"].state == "done"
+    assert parts(finished) == before
+
+
+def test_impossible_limits_stop_before_anything_is_evaluated(api, cluster, tmp_path):
+    from flows.study import run_study
+
+    root = str(tmp_path / "impossible")
+    with pytest.raises(InfeasibleError, match=r"select.limits: found flops<=1.*attainable: least flops"):
+        run_study(config_of(select={"limits": ["flops<=1"]}), root)
+    assert not parts(root)
+
+
+def test_a_position_whose_alternatives_all_failed_is_named(api, cluster, tabular_config, tmp_path):
+    from flows.study import run_study
+
+    root = str(tmp_path / "failed")
+    run_study(tabular_config, root, until="profile")
+    study = Study.open(root)
+    lost = [genotype for genotype in study.design.fit_genotypes if genotype.choices[2] != 0]
+    rows = [
+        Evaluation(
+            space_id=study.space.space_id, scorer_id=study.scorer_id, genotype=str(genotype), seed=0, status="failed",
+            metric=None, metric_name="mean_acc", higher_is_better=True, split="table", num_examples=0, wall_s=0.0,
+            device="", message="loss is NaN",
+        )
+        for genotype in lost
+    ]  # fmt: skip
+    study.store.add_evaluations(rows)
+    with pytest.raises(IncompleteTableError, match=r"position 2 .*loss is NaN"):
+        run_study(tabular_config, root, until="select")
+
+
+def test_the_environment_is_left_as_it_was(finished):
+    assert "RAY_ADDRESS" not in os.environ
