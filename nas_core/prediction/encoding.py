@@ -105,7 +105,8 @@ def allowed(rules: Sequence[Rule], codes_NP: np.ndarray) -> np.ndarray:
 
 
 def _rule_mask(rule: Rule, codes_NP: np.ndarray) -> np.ndarray:
-    taken_NB = np.array([codes_NP[:, p] == c for p, c in rule.blocks], dtype=bool).reshape(len(rule.blocks), -1).T
+    blocks_B2 = np.array(rule.blocks, dtype=np.int64).reshape(-1, 2)
+    taken_NB = codes_NP[:, blocks_B2[:, 0]] == blocks_B2[:, 1]
     match rule.kind:
         case "forbid":
             mask_N = ~taken_NB.all(axis=1)

@@ -179,8 +179,9 @@ def cross_validate(model: Regression, data: Fitted, y_K: np.ndarray) -> tuple[np
     all networks, and so does the kernel.
     """
     precision_KK = cho_solve((model.chol_KK, True), np.eye(len(y_K)), check_finite=False)
-    residual_K, variance_K = np.empty(len(y_K)), np.empty(len(y_K))
-    for group in np.unique(data.group_K):
+    variance_K = 1 / np.diag(precision_KK)  # right for networks that are alone in their group
+    residual_K = model.alpha_K * variance_K
+    for group in np.flatnonzero(np.bincount(data.group_K) > 1):
         rows = np.flatnonzero(data.group_K == group)
         block = np.linalg.inv(precision_KK[np.ix_(rows, rows)])
         residual_K[rows] = block @ model.alpha_K[rows]

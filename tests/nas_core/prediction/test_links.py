@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas_core.errors import ConfigError
+from nas_core.prediction.links import LINKS, accuracy_scale, make_link, normal_scores, possible_links
+
+metrics = st.lists(st.floats(0.01, 0.99), min_size=3, max_size=30, unique=True).map(np.array)
+
+
+@given(metrics, st.sampled_from(LINKS), st.sampled_from([1.0, 100.0]))
+def test_links_increase_and_invert(fraction_K, name, scale):
+    metric_K = np.sort(fraction_K) * scale
+    if scale == 100 and metric_K.max() <= 1.5:
+        return
+    link = make_link(name, metric_K)
+    assert (np.diff(link.forward(metric_K)) >= 0).all()
+    assert np.allclose(link.inverse(link.forward(metric_K)), metric_K, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_predictions_stay_accuracies(name):
+    link = make_link(name, np.array([0.2, 0.5, 0.6, 0.9]))
+    metric_N = link.inverse(np.linspace(-50, 50, 101))
+    assert (metric_N >= 0).all()
+    assert (metric_N <= 1).all()
+    assert (np.diff(metric_N) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("metric", "scale"),
+    [([0.1, 0.9], 1.0), ([10.0, 93.1], 100.0), ([-3.0, -2.0], None), ([80.0, 400.0], None), ([0.5, 1.2], None)],
+)
+def test_scale_is_inferred_or_refused(metric, scale):
+    assert accuracy_scale(np.array(metric)) == scale
+
+
+def test_error_links_need_an_accuracy():
+    metric_K = np.array([-4.0, -3.0, -1.0])
+    assert possible_links(metric_K) == ("identity", "rank")
+    with pytest.raises(ConfigError, match="identity or rank"):
+        make_link("log-error", metric_K)
+
+
+def test_rank_link_runs_on_beyond_the_best():
+    link = make_link("rank", np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert link.inverse(np.array([3.0]))[0] > 5
+    assert make_link("rank", np.array([0.7, 0.7])).inverse(np.array([0.0]))[0] == pytest.approx(0.7)
+
+
+def test_normal_scores_share_ties():
+    scores = normal_scores(np.array([3.0, 1.0, 1.0, 2.0]))
+    assert scores[1] == scores[2] < scores[3] < scores[0]
