@@ -1,4 +1,4 @@
-"""Kill the driver at any moment and run the same command again: the same evaluations, none twice, the same selection."""
+"""A driver killed at any moment and run again: the same evaluations, none twice, the same selection."""
 
 import json
 import os
