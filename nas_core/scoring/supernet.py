@@ -9,6 +9,7 @@ validation accuracy; networks that share a prefix share its computation
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property, partial
 
@@ -89,6 +90,7 @@ class SupernetScorer:
             checkpoint=checkpoint,
             on_step=lambda done, total: on_progress(done, total, "training shared weights"),
             backward=sampler,
+            before_update=sampler.even_out,
         )
         log.info("supernet %s: %d steps in %.1f s", self.scorer_id, result.steps, result.wall_s)
         self.store.write_json(f"{self.folder}/supernet-s{self.study.seed}.history.json", list(result.history))
@@ -204,7 +206,11 @@ def _accuracy(parts: Sequence[torch.Tensor], labels: torch.Tensor) -> float | Ex
 
 
 class PathSampler:
-    """The backward pass of a supernet: gradients of several paths, averaged, on the same images."""
+    """The backward pass of a supernet: gradients of several paths on the same images.
+
+    Each block's gradient is the mean over the paths that take it (`even_out`),
+    so a block that few paths take learns as fast as those of the sandwich.
+    """
 
     def __init__(self, network: SharedWeights, space: SearchSpace, settings: SupernetScorerConfig, seed: int) -> None:
         self.network, self.space, self.settings, self.seed = network, space, settings, seed
@@ -224,3 +230,13 @@ class PathSampler:
             forward = partial(self.network, genotype=genotype)
             losses.append(loss_and_backward(forward, at_size, labels, self.settings.recipe, weight / len(paths)))
         return torch.stack(losses).mean()
+
+    def even_out(self, step: int) -> None:
+        """Turn each block's gradient, summed over its paths and divided by all paths, into the mean over its own."""
+        paths = self.paths(step)
+        for position in range(self.space.num_positions):
+            for choice, uses in Counter(genotype.choices[position] for genotype in paths).items():
+                block = self.network.block(position, choice)
+                gradients = [p.grad for p in block.parameters() if p.grad is not None]
+                if gradients and uses < len(paths):
+                    torch._foreach_mul_(gradients, len(paths) / uses)

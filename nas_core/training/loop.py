@@ -122,20 +122,22 @@ def train(
     on_step: Callable[[int, int], None] | None = None,
     validate: Callable[[nn.Module], float] | None = None,
     backward: Backward | None = None,
+    before_update: Callable[[int], None] | None = None,
 ) -> TrainingResult:
     """Train ``network`` in place on uint8 images; it ends on ``device``, in eval mode, with EMA weights if any.
 
     ``backward`` replaces the plain forward and backward pass (a supernet runs
-    several paths). ``validate`` is asked for a metric at the end of each epoch.
+    several paths), and ``before_update`` hears the step when its gradients are
+    complete, before they are clipped. ``validate`` is asked for a metric at the end of each epoch.
     ``on_step`` hears (steps done, steps in all) on the host, which may be ahead
     of the device.
 
     Raises:
         TrainingDiverged: at the end of an epoch whose loss is no finite number.
     """
-    return _Training(network, recipe, images, labels, normalise, seed, resolve_device(str(device)), backward).run(
-        checkpoint, on_epoch, on_step, validate
-    )
+    place = resolve_device(str(device))
+    training = _Training(network, recipe, images, labels, normalise, seed, place, backward, before_update)
+    return training.run(checkpoint, on_epoch, on_step, validate)
 
 
 class _Training:
@@ -151,6 +153,7 @@ class _Training:
         seed: int,
         device: torch.device,
         backward: Backward | None,
+        before_update: Callable[[int], None] | None,
     ) -> None:
         self.recipe, self.seed, self.device, self.normalise = recipe, seed, device, normalise
         self.schedule = Schedule.of(recipe, len(labels))
@@ -160,7 +163,7 @@ class _Training:
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.network, recipe)
         self.forward: nn.Module = torch.compile(self.network) if recipe.compile else self.network  # type: ignore[assignment]
-        self.backward = backward or self._plain_backward
+        self.backward, self.before_update = backward or self._plain_backward, before_update
         self.loss_sum = torch.zeros((), device=device)
         self.drops_out = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
         self.step, self.parts, self.wall_s = 0, 1, 0.0
@@ -233,6 +236,8 @@ class _Training:
             self.normalise.apply(self.images[index]), self.recipe.augment, self._generator(f"step {self.step}")
         ).contiguous(memory_format=torch.channels_last)
         self.loss_sum += self._gradients(batch, self.labels[index])
+        if self.before_update is not None:
+            self.before_update(self.step)
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm, foreach=True)
         self.optimizer.step()

@@ -50,20 +50,26 @@ def test_random_paths_take_every_block_about_equally_often():
     assert counts.min() > 150
 
 
-def test_gradients_are_the_mean_over_the_paths():
+def test_each_module_gets_the_mean_gradient_over_the_paths_that_take_it():
     space = tiny()
     images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
-    settings = SupernetScorerConfig(random_paths=1, recipe=Recipe(augment="none"))
+    settings = SupernetScorerConfig(random_paths=3, recipe=Recipe(augment="none"))
     network = SharedWeights(space, 0)
     paths = PathSampler(network, space, settings, seed=1)
-    paths(images, labels, 0, 1.0)
-    found = network.head[-1].weight.grad.clone()
-    expected = torch.zeros_like(found)
+    paths(images, labels, 0, 0.5)
+    paths(images, labels, 0, 0.5)  # a batch split in two parts
+    paths.even_out(0)
+    found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    expected: dict[str, list[torch.Tensor]] = {}
     for genotype in paths.paths(0):
         network.zero_grad()
         torch.nn.functional.cross_entropy(network(images, genotype), labels).backward()
-        expected += network.head[-1].weight.grad / 3
-    assert torch.allclose(found, expected, atol=1e-6)
+        for name, p in network.named_parameters():
+            if p.grad is not None:
+                expected.setdefault(name, []).append(p.grad.clone())
+    assert found.keys() == expected.keys()
+    for name, gradients in expected.items():
+        assert torch.allclose(found[name], torch.stack(gradients).mean(0), atol=1e-5), name
 
 
 def test_several_resolutions_are_trained_and_rated(tmp_path):

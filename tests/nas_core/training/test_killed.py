@@ -1,0 +1,60 @@
+"""A training whose process is killed goes on from its checkpoint, and ends as if nothing had happened."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from nas_core.store import Store
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from nas_core.config import DataConfig, Recipe, TrainConfig
+from nas_core.spaces.tiny import tiny
+from nas_core.store import Store
+from nas_core.training.winner import train_network
+
+space = tiny()
+recipe = Recipe(epochs=6, batch_size=32, ema_decay=0.9, augment="crop-flip-cutout")
+train_network(
+    space.architecture(space.parse("1-1-1")), TrainConfig(recipe=recipe, checkpoint_every_s=0.2),
+    DataConfig(name="digits", validation_examples=300), seed=1, device="cpu", store=Store(sys.argv[1]), name="w",
+)
+"""
+
+
+def start(root) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(root)])
+
+
+def wait_for(path, process, seconds=120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, "the training ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.faults
+def test_sigkill_loses_nothing_but_time(tmp_path):
+    unbroken = start(tmp_path / "whole")
+    process = start(tmp_path / "broken")
+    wait_for(tmp_path / "broken" / "winner" / "w" / "checkpoint.safetensors", process)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "broken" / "winner" / "w" / "result.json").exists()
+    assert start(tmp_path / "broken").wait() == 0
+    assert unbroken.wait() == 0
+    weights, results = [], []
+    for name in ("whole", "broken"):
+        store = Store(tmp_path / name)
+        weights.append(store.read_bytes("winner/w/weights.safetensors"))
+        results.append(json.loads(store.read_bytes("winner/w/result.json")))
+        results[-1].pop("wall_s")
+    assert weights[0] == weights[1]
+    assert results[0] == results[1]
