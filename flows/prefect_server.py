@@ -43,11 +43,20 @@ def prefect_api(port: int | None = None, *, page: bool = False) -> Iterator[str]
         yield url
     finally:
         os.environ.pop("PREFECT_API_URL", None)
+        _send_last_logs()
         process.terminate()
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _send_last_logs() -> None:
+    """Prefect sends logs in the background; what is left would find the server gone."""
+    if "prefect.logging.handlers" in sys.modules:
+        from prefect.logging.handlers import APILogHandler
+
+        APILogHandler().flush()
 
 
 def _start(port: int, page: bool) -> "subprocess.Popen[bytes]":
