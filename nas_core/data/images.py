@@ -5,6 +5,7 @@ N = images, C = channels, H = W = the side in pixels.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,12 +35,20 @@ class Normalisation:
         """Float images with mean 0 and deviation 1 from uint8 N C H W images; on their device."""
         import torch
 
-        shape = (1, -1, 1, 1)
-        scale = torch.tensor([1 / (255 * std) for std in self.std], device=images.device).view(shape)
-        shift = torch.tensor(
-            [-mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=images.device
-        ).view(shape)
+        scale, shift = _scale_and_shift(self, images.device)
         return torch.addcmul(shift, images.float(), scale)
+
+
+@lru_cache(maxsize=64)
+def _scale_and_shift(normalisation: Normalisation, device: "torch.device") -> "tuple[torch.Tensor, torch.Tensor]":
+    """Factor and summand of pixels, 1 C 1 1; kept on the device, since sending them at every step would wait for it."""
+    import torch
+
+    with torch.inference_mode(False):  # the first caller may rate networks, the next one train
+        std = torch.tensor(normalisation.std, dtype=torch.float64)
+        mean = torch.tensor(normalisation.mean, dtype=torch.float64)
+        scale, shift = (1 / (255 * std)).float(), (-mean / std).float()
+        return scale.view(1, -1, 1, 1).to(device), shift.view(1, -1, 1, 1).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,8 @@ class SupernetScorer:
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
-        network, began = self.network, time.perf_counter()
+        network, num_images = self.network, len(self.data.validation_labels)  # loaded before the clock starts
+        began = time.perf_counter()
         outcomes: dict[Genotype, float | Exception] = {}
         valid = []
         for genotype in genotypes:
@@ -113,12 +114,12 @@ class SupernetScorer:
             mine = [genotype for genotype in valid if self.space.resolution_of(genotype) == resolution]
             outcomes |= self._accuracies(network, mine, resolution)
         wall_s = (time.perf_counter() - began) / max(1, len(genotypes))
-        return [self._row(genotype, outcomes[genotype], wall_s) for genotype in genotypes]
+        return [self._row(genotype, outcomes[genotype], num_images, wall_s) for genotype in genotypes]
 
-    def _row(self, genotype: Genotype, outcome: float | Exception, wall_s: float) -> Evaluation:
+    def _row(self, genotype: Genotype, outcome: float | Exception, num_images: int, wall_s: float) -> Evaluation:
         if isinstance(outcome, Exception):
             return self.rows.failed(genotype, outcome, wall_s)
-        return self.rows.ok(genotype, outcome, len(self.data.validation_labels), wall_s)
+        return self.rows.ok(genotype, outcome, num_images, wall_s)
 
     def _accuracies(
         self, network: SharedWeights, genotypes: Sequence[Genotype], resolution: int

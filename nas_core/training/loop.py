@@ -242,7 +242,7 @@ class _Training:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm, foreach=True)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(self.network, self.step)
+            self.average.update(self.step)
 
     def _gradients(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Gradients of the batch, in two halves from the first time on that it does not fit into memory.
@@ -340,16 +340,18 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.tensors = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        self.sources = network.state_dict()  # the network's own tensors, which change in place
+        self.tensors = {name: tensor.detach().clone() for name, tensor in self.sources.items()}
+        self.floating = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
+    def update(self, step: int) -> None:
+        """Move the average towards the network it was made for."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        state = network.state_dict()
-        floating = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.tensors[n] for n in floating], [state[n] for n in floating], weight)
-        for name in self.tensors.keys() - set(floating):
-            self.tensors[name].copy_(state[name])
+        names = self.floating
+        torch._foreach_lerp_([self.tensors[n] for n in names], [self.sources[n] for n in names], weight)
+        for name in self.tensors.keys() - set(names):
+            self.tensors[name].copy_(self.sources[name])
 
     def copy_to(self, network: nn.Module) -> None:
         network.load_state_dict(self.tensors)

@@ -175,9 +175,7 @@ def _record(
         genotype=str(architecture.genotype),
         seed=seed,
         validation_accuracy=_validation_accuracy(network, data, device),
-        test_accuracy=evaluate_accuracy(
-            network, test_images, test_labels, normalise=data.normalisation, device=device
-        ),
+        test_accuracy=evaluate_accuracy(network, test_images, test_labels, normalise=data.normalisation, device=device),
         num_train_examples=len(data.train_labels),
         num_validation_examples=len(data.validation_labels),
         num_test_examples=len(test_labels),
