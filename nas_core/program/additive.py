@@ -75,14 +75,28 @@ def best(
     try:
         return _by_core(lp, relaxation, judge, apart, effort)
     except core.CoreTooLargeError:
-        return cpsat.best(lp, relaxation, judge, apart, effort)
+        incumbent = _incumbent(lp, relaxation, judge, apart)
+        if incumbent is not None and relaxation.bound - incumbent[1] <= 2 * relaxation.error:
+            return Answer(status=Status.OPTIMAL, choices=incumbent[0], bound=relaxation.bound, route="bound attained")
+        return cpsat.best(lp, relaxation, judge, apart, effort, incumbent)
+
+
+def _incumbent(
+    lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart]
+) -> tuple[Choices, float] | None:
+    """A good network and its value, without proof: mass ties are often at the bound already."""
+    for columns_G in core.among_few(lp, relaxation).columns_SG:
+        choices = best_allowed(lp, columns_G[None, :], judge, apart)
+        if choices is not None:
+            return choices, lp.value_of(columns_G)
+    return None
 
 
 def _by_core(lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart], effort: Effort) -> Answer:
     deadline = time.monotonic() + 0.5 * effort.left_s
     for level in core.levels(lp, relaxation, deadline=deadline):
         for columns_SG in _near_ties(level, relaxation.error):
-            choices = _best_allowed(lp, columns_SG, judge, apart)
+            choices = best_allowed(lp, columns_SG, judge, apart)
             if choices is not None:
                 bound = lp.value_of(columns_SG[0]) + relaxation.error
                 return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="core search")
@@ -103,7 +117,7 @@ def _near_ties(level: core.Level, error: float) -> Iterator[Ints]:
             yield level.columns_SG[low:high]
 
 
-def _best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Sequence[Apart]) -> Choices | None:
+def best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Sequence[Apart]) -> Choices | None:
     """The best of some networks: highest key, then lexicographically first."""
     allowed = []
     for columns_G in columns_SG:

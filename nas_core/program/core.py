@@ -21,7 +21,7 @@ stops at once, and CP-SAT takes over on the same columns.
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from nas_core.program.relaxation import Relaxation
 
 MAX_STATES = 400_000  # combinations of one half
 MAX_PAIRS = 20_000_000  # pairs of halves looked at in one level
+FEW_COLUMNS = 20  # at most 2^10 combinations a half
 CHUNK = 1 << 19
 FIRST_COLUMNS = 24  # that lose anything, in the first level
 GROWTH = 1.3  # of g from level to level; a level costs about the square of the one before
@@ -93,6 +94,13 @@ def levels(lp: LinearProgram, relaxation: Relaxation, *, deadline: float, floor:
     raise CoreTooLargeError
 
 
+def among_few(lp: LinearProgram, relaxation: Relaxation) -> Level:
+    """The best networks made of the columns that lose least: an incumbent, not a proof (``complete_to`` is 0)."""
+    search = _Search(lp, relaxation, deadline=float("inf"))
+    level = search.level(search.everything, KEEP, search.order[:FEW_COLUMNS])
+    return replace(level, complete_to=0.0, is_everything=False)
+
+
 class _Search:
     def __init__(self, lp: LinearProgram, relaxation: Relaxation, deadline: float) -> None:
         self.lp, self.relaxation, self.deadline = lp, relaxation, deadline
@@ -115,9 +123,10 @@ class _Search:
         index = min(FIRST_COLUMNS, len(self.order) - 1)
         return max(float(self.sorted_loss[index]), self.everything * 1e-9)
 
-    def level(self, g: float, keep: int) -> Level:
+    def level(self, g: float, keep: int, alive: Ints | None = None) -> Level:
         is_everything = g >= self.everything
-        alive = self.order[: np.searchsorted(self.sorted_loss, g)]
+        if alive is None:
+            alive = self.order[: np.searchsorted(self.sorted_loss, g)]
         left, right = (self._half(columns, g) for columns in self._split(alive))
         found = _Matches(g, self.relaxation, keep)
         for pairs in self._windows(left, right, g):

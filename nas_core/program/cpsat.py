@@ -77,13 +77,23 @@ class _Model:
 
 
 def best(
-    lp: LinearProgram, relaxation: Relaxation, judge: "Judge", apart: Sequence["Apart"], effort: "Effort"
+    lp: LinearProgram,
+    relaxation: Relaxation,
+    judge: "Judge",
+    apart: Sequence["Apart"],
+    effort: "Effort",
+    incumbent: tuple[tuple[int, ...], float] | None = None,
 ) -> "Answer":
-    """The best network, by rounds of growing columns; see the module."""
+    """The best network, by rounds of growing columns; see the module.
+
+    ``incumbent``: a network and its value, if one is known: then one round proves.
+    """
     from nas_core.program.additive import Answer, Apart
 
     loss_C, refused = relaxation.loss_C, list(apart)
     g = math.inf if relaxation.seems_infeasible else _first_round(lp, relaxation)
+    if incumbent is not None:
+        g = relaxation.bound - incumbent[1] + 2 * relaxation.error
     while True:
         kept = loss_C <= g
         round_lp = lp.keep(kept)
@@ -92,6 +102,9 @@ def best(
         model.minimise(_loss_integers(round_lp, scale))
         solver, status = model.solve(effort)
         if status == model.cp_model.UNKNOWN:
+            if incumbent is not None:
+                bound = relaxation.bound + relaxation.error
+                return Answer(status=Status.FEASIBLE, choices=incumbent[0], bound=bound, route="core search, stopped")
             return Answer(status=Status.STOPPED, choices=None, bound=relaxation.bound, route="CP-SAT")
         if status == model.cp_model.MODEL_INVALID:
             raise AssertionError(f"CP-SAT refuses the model: {model.model.validate()}")

@@ -12,13 +12,16 @@ from nas_core.program.limits import format_amount
 from nas_core.program.problem import Budget, Objective, SelectionProblem, Table
 from nas_core.program.result import Explanation, Relaxation, Status
 
+LEAST_TIME_S = 5.0  # for an explanation, whatever the solve has spent
 MAX_EXHAUSTIVE = 10  # limits up to which the smallest collision is looked for among all subsets
 
 
-def explain(problem: SelectionProblem, *, time_limit_s: float = 60.0) -> Explanation:
+def explain(problem: SelectionProblem, *, time_limit_s: float = 60.0, is_infeasible: bool = False) -> Explanation:
     """The explanation of an infeasible problem; of a feasible one it says what is attainable.
 
-    Sizes and directions are exact. Least totals are over all resolutions.
+    Least totals are over all resolutions, and exact unless the time runs out:
+    then they are attained, and perhaps not the least. ``is_infeasible``: the
+    caller has proven that the limits collide.
     """
     finder = _Finder(problem, time.monotonic() + time_limit_s)
     sides = [side for budget in problem.budgets for side in budget.sides()]
@@ -30,9 +33,14 @@ def explain(problem: SelectionProblem, *, time_limit_s: float = 60.0) -> Explana
         most={
             side.resource: _float(finder.extreme(side.resource, -1, [])) for side in sides if side.at_least is not None
         },
-        conflict=finder.conflict(sides),
+        conflict=finder.conflict(sides, is_infeasible),
         relaxations=tuple(finder.relaxation(side, [s for s in sides if s is not side]) for side in sides),
     )
+
+
+def explain_infeasible(problem: SelectionProblem, effort: Effort) -> Explanation:
+    """The explanation of a problem proven infeasible, in the time that its solve left."""
+    return explain(problem, time_limit_s=max(effort.left_s, LEAST_TIME_S), is_infeasible=True)
 
 
 def _float(value: Fraction | None) -> float | None:
@@ -54,6 +62,7 @@ class _Finder:
         return None if not result.selections else exact(result.best.costs[resource])
 
     def is_feasible(self, budgets: Iterable[Budget]) -> bool:
+        """Whether some network is within these limits; True as long as the contrary is not proven."""
         from nas_core.program.selection import Session
 
         tables = tuple(replace(table, score=_zeros(table)) for table in self.problem.tables)
@@ -61,12 +70,13 @@ class _Finder:
         result = Session(problem).top_k(1, 1, Effort.seconds(max(self.deadline - time.monotonic(), 0.1)))
         return result.status is not Status.INFEASIBLE
 
-    def conflict(self, sides: list[Budget]) -> tuple[Budget, ...]:
+    def conflict(self, sides: list[Budget], is_infeasible: bool) -> tuple[Budget, ...]:
         """A smallest set of limits that collide; of many limits, one from which none can be left out."""
         if len(sides) <= MAX_EXHAUSTIVE:
             for size in range(len(sides) + 1):
                 for subset in itertools.combinations(sides, size):
-                    if not self.is_feasible(subset):
+                    known = is_infeasible and size == len(sides)
+                    if known or not self.is_feasible(subset):
                         return subset
             return ()
         kept = list(sides)

@@ -99,6 +99,8 @@ class Table:
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # the one place where a table is normalised
         set_(self, "score", _ragged(self.score, "score"))
+        if not self.score or not all(self.score):
+            raise ConfigError("score", "a position without blocks", "one block at least per position")
         set_(self, "costs", {name: _ragged(rows, f"costs.{name}") for name, rows in self.costs.items()})
         set_(self, "base_score", _finite(self.base_score, "base_score"))
         set_(self, "base_costs", {name: _finite(x, f"base_costs.{name}") for name, x in self.base_costs.items()})
@@ -183,8 +185,6 @@ class SelectionProblem:
 
     def _check_tables(self) -> None:
         tables = self.tables
-        if not tables[0].score or not all(tables[0].score):
-            raise ConfigError("score", "a position without blocks", "one block at least per position")
         labels = [table.resolution for table in tables]
         if self.resolutions and (None in labels or len(set(labels)) != len(labels)):
             raise ConfigError("resolutions", labels, "distinct sizes in pixels")

@@ -7,19 +7,21 @@ columns that reduced-cost fixing leaves (``cpsat``):
     it has no limit on structure, and learns from the rules.
 fractional, ratio -> a sequence of additive programs (``fractional``):
     exact without overflow, since floats only steer and exact fractions decide.
-pair terms -> HiGHS on the flow form (``pairwise``):
+pair terms, few networks -> all of them at once, vectorised (``enumeration``):
+    half a million take less time than one integer program, and top k comes free.
+pair terms, more networks -> HiGHS on the flow form (``pairwise``):
     its relaxation is tight, that of CP-SAT's Boolean products is not.
 
 The core search is tried first wherever it applies: it knows within a fraction
 of the time whether it fits, and then CP-SAT takes over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from nas_core.program import additive, fractional, pairwise
+from nas_core.program import additive, enumeration, fractional, pairwise
 from nas_core.program.additive import Answer, Apart, Choices, Effort
 from nas_core.program.exact import Value, evaluate, violations
 from nas_core.program.linear import Floats, LinearProgram, TableProgram
@@ -37,6 +39,7 @@ class TableSolver:
         self._lp: LinearProgram | None = None
         self._relaxation: Relaxation | None = None
         self._terms: pairwise.PairTerms | None = None
+        self._every: enumeration.EveryNetwork | None = None
         if self.program.columns is not None:
             self._prepare()
 
@@ -53,6 +56,10 @@ class TableSolver:
     def with_problem(self, problem: SelectionProblem) -> "TableSolver":
         """The same table and rules under other limits."""
         return TableSolver(problem, self.table, self.program)
+
+    @property
+    def _has_pairs(self) -> bool:
+        return self._terms is not None and len(self._terms.value_P) > 0
 
     def bound(self) -> float:
         """No network of this table has a higher value; infinite where that is not known cheaply."""
@@ -76,15 +83,39 @@ class TableSolver:
             return additive.INFEASIBLE
         apart = self._apart(chosen, min_distance)
         objective = self.problem.objective
+        if self._has_pairs and enumeration.fits(self._lp):
+            return self._every_network(self._lp).best(self.judge, apart)
         if objective.is_additive:
             answer = self._maximise(self._lp, apart, effort, self._relaxation)
             return replace(answer, bound=answer.bound + self.table.base_score)
         return self._best_quotient(self._lp, apart, effort)
 
+    def _every_network(self, lp: LinearProgram) -> enumeration.EveryNetwork:
+        """All networks, looked at once and kept for the next question."""
+        if self._every is None:
+            assert self._terms is not None, "only problems with pair terms come here"
+            self._every = enumeration.EveryNetwork(lp, self._terms, self._objective_of_all)
+        return self._every
+
+    def _objective_of_all(self, linear: Floats, sums: Callable[[Floats], Floats]) -> Floats:
+        """The objective of many networks from their linear values and a function that sums entries."""
+        objective, base = self.problem.objective, self.table.base_score
+        if objective.is_additive:
+            return linear + base
+        assert objective.resource is not None, "Objective checks it"
+        assert self.program.columns is not None, "the caller looks"
+        cost_C = self.program.columns.gather(self.program.cost_F(objective.resource)).astype(np.float64)
+        divisor = sums(cost_C) + self.table.base_costs.get(objective.resource, 0.0)
+        if objective.kind == "ratio":
+            return (linear + base) / divisor
+        assert objective.reference is not None, "Objective checks it"
+        gain: Floats = linear * (objective.reference / divisor) ** objective.exponent
+        return gain + base
+
     def _maximise(
         self, lp: LinearProgram, apart: Sequence[Apart], effort: Effort, relaxation: Relaxation | None = None
     ) -> Answer:
-        if self._terms is not None and len(self._terms.value_P):
+        if self._terms is not None and self._has_pairs:
             return pairwise.best(lp, self._terms, self.judge, apart, effort)
         return additive.best(lp, self.judge, apart, effort, relaxation)
 

@@ -40,14 +40,14 @@ def top_k(
     A place is a position; another resolution counts as one. Fewer than k if
     there are no more, which is then proven as well.
     """
-    from nas_core.program.explanation import explain
+    from nas_core.program.explanation import explain_infeasible
 
     started = time.monotonic()
     effort = Effort.seconds(time_limit_s, workers, seed)
     session = Session(problem)
     result = session.top_k(k, min_distance, effort)
     if result.status is Status.INFEASIBLE:
-        result = replace(result, explanation=explain(problem, time_limit_s=time_limit_s))
+        result = replace(result, explanation=explain_infeasible(problem, effort))
     return replace(result, solve_s=time.monotonic() - started)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from nas_core.program.additive import Effort
-from nas_core.program.explanation import explain
+from nas_core.program.explanation import explain_infeasible
 from nas_core.program.problem import Budget, SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.selection import TIME_LIMIT_S, Session
@@ -49,5 +49,5 @@ class WhatIf:
         effort = Effort.seconds(time_limit_s, workers, seed)
         result = self._session.with_problem(problem).top_k(k, min_distance, effort)
         if result.status is Status.INFEASIBLE:
-            result = replace(result, explanation=explain(problem, time_limit_s=time_limit_s))
+            result = replace(result, explanation=explain_infeasible(problem, effort))
         return replace(result, solve_s=time.monotonic() - started)

@@ -1,0 +1,86 @@
+import pytest
+
+from nas_core.program import Budget, SelectionProblem, Status, brute_force, explain, solve
+from nas_core.program.exact import evaluate, violations
+from nas_core.program.oracle import networks
+from nas_core.space import Rule
+from tests.nas_core.program.random_problems import random_problem
+
+TWO = SelectionProblem(
+    score=((0.0, 1.0), (0.0, 1.0)),
+    costs={"latency_ms": ((5.0, 1.0), (6.0, 2.0)), "params": ((1e6, 3e6), (1e6, 2e6))},
+    budgets=(Budget(resource="latency_ms", at_most=4.0), Budget(resource="params", at_most=4e6)),
+)
+
+
+def test_colliding_limits_are_named_with_the_cheapest_way_out() -> None:
+    answer = solve(TWO)
+    assert answer.status is Status.INFEASIBLE
+    assert answer.explanation is not None
+    assert set(answer.explanation.conflict) == set(TWO.budgets)
+    assert answer.explanation.least == {"latency_ms": 3.0, "params": 2e6}
+    assert answer.explanation.least_given_others == {"latency_ms": 7.0, "params": 5e6}
+    assert [r.text for r in answer.explanation.relaxations] == ["+3 ms", "+1 M params"]
+    assert "collide" in str(answer.explanation)
+
+
+def test_one_impossible_limit_is_its_own_conflict() -> None:
+    problem = TWO.with_budgets([Budget(resource="latency_ms", at_most=2.0), Budget(resource="params", at_most=9e6)])
+    explanation = explain(problem)
+    assert explanation.conflict == (problem.budgets[0],)
+    assert "cannot be met" in str(explanation)
+
+
+def test_rules_that_collide_alone_are_said_to() -> None:
+    rules = (Rule(kind="require", blocks=((0, 1),)), Rule(kind="forbid", blocks=((0, 1),)))
+    problem = SelectionProblem(score=((0.0, 1.0),), rules=rules)
+    answer = solve(problem)
+    assert answer.status is Status.INFEASIBLE
+    assert answer.explanation is not None
+    assert answer.explanation.conflict == ()
+    assert "rules" in str(answer.explanation)
+
+
+def test_explanations_agree_with_brute_force() -> None:
+    seen = 0
+    for seed in range(150):
+        problem = random_problem(seed, "additive")
+        if not problem.budgets or brute_force(problem):
+            continue
+        seen += 1
+        explanation = explain(problem)
+        allowed = [
+            evaluate(problem, g).costs
+            for g in networks(problem)
+            if not violations(problem.with_budgets(()), g, evaluate(problem, g).costs)
+        ]
+        for resource, least in explanation.least.items():
+            assert least == (min(float(c[resource]) for c in allowed) if allowed else None)
+        assert not brute_force(problem.with_budgets(explanation.conflict))
+        for i in range(len(explanation.conflict)):
+            assert brute_force(problem.with_budgets(explanation.conflict[:i] + explanation.conflict[i + 1 :]))
+        for relaxation in explanation.relaxations:
+            if relaxation.by is None:
+                continue
+            others = [s for b in problem.budgets for s in b.sides() if s != relaxation.budget]
+            assert brute_force(
+                problem.with_budgets([*others, _relaxed(relaxation.budget, relaxation.by * (1 + 1e-12))])
+            )
+            if relaxation.by > 1e-9:
+                less = _relaxed(relaxation.budget, relaxation.by * (1 - 1e-9))
+                assert not brute_force(problem.with_budgets([*others, less]))
+    assert seen > 5
+
+
+def _relaxed(budget: Budget, by: float) -> Budget:
+    if budget.at_most is not None:
+        return Budget(resource=budget.resource, at_most=budget.at_most + by)
+    assert budget.at_least is not None
+    return Budget(resource=budget.resource, at_least=budget.at_least - by)
+
+
+def test_the_explanation_of_a_feasible_problem_says_what_is_attainable() -> None:
+    problem = TWO.with_budgets([Budget(resource="latency_ms", at_most=9.0)])
+    explanation = explain(problem)
+    assert explanation.conflict == ()
+    assert explanation.least["latency_ms"] == pytest.approx(3.0)

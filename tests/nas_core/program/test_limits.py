@@ -1,0 +1,65 @@
+import pytest
+
+from nas_core.errors import ConfigError
+from nas_core.program import format_amount, parse_limit
+from nas_core.program.problem import Budget
+
+BASE = {"latency_ms": 20.0, "flops": 4e9, "params": 5_000_000.0, "energy_mj": 8.0, "weight_bytes": 1024.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("latency_ms<=12 ms", Budget(resource="latency_ms", at_most=12.0)),
+        ("latency <= 1200us", Budget(resource="latency_ms", at_most=1.2)),
+        ("latency_ms<=0.1 s", Budget(resource="latency_ms", at_most=100.0)),
+        ("latency_ms <= 12", Budget(resource="latency_ms", at_most=12.0)),
+        ("flops=60%", Budget(resource="flops", at_most=2.4e9)),
+        ("params<=5 M", Budget(resource="params", at_most=5e6)),
+        ("params<=22.5B", Budget(resource="params", at_most=22.5e9)),
+        ("flops>=1 G", Budget(resource="flops", at_least=1e9)),
+        ("flops=2 .. 3 M", Budget(resource="flops", at_least=2e6, at_most=3e6)),
+        ("flops=900 K..3 M", Budget(resource="flops", at_least=9e5, at_most=3e6)),
+        ("flops=50% .. 75%", Budget(resource="flops", at_least=2e9, at_most=3e9)),
+        ("energy_mj<=0.004 J", Budget(resource="energy_mj", at_most=4.0)),
+        ("weight_bytes<=2 KiB", Budget(resource="weight_bytes", at_most=2048.0)),
+        ("params==1_000", Budget(resource="params", at_least=1000.0, at_most=1000.0)),
+        ("flops<=3e9", Budget(resource="flops", at_most=3e9)),
+    ],
+)
+def test_limits_as_people_write_them(text: str, expected: Budget) -> None:
+    assert parse_limit(text).resolve(BASE) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("latency_ms", "found 'latency_ms'"),
+        ("latency_ms < 12", "found"),
+        ("latency_ms<=fast", "'fast'"),
+        ("latency_ms<=12 M", "unit 'M'"),
+        ("flops<=3 ms", "unit 'ms'"),
+        ("speed<=3", "one of|resource of the problem"),
+        ("flops=1..2..3", "found"),
+        ("flops<=1 .. 2", "found"),
+        ("flops=3 .. 2 M", "at_least"),
+        ("flops<=", "found"),
+    ],
+)
+def test_nonsense_is_refused_loudly(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_limit(text).resolve(BASE)
+
+
+def test_a_percentage_needs_a_base_network() -> None:
+    limit = parse_limit("flops=60%")
+    assert limit.is_relative
+    with pytest.raises(ConfigError, match="base network"):
+        limit.resolve(None, resources=["flops"])
+
+
+def test_amounts_for_people() -> None:
+    assert format_amount("latency_ms", 3.1, sign=True) == "+3.1 ms"
+    assert format_amount("params", 400_000, sign=True) == "+0.4 M params"
+    assert format_amount("energy_mj", -2.0, sign=True) == "-2 mJ"
+    assert format_amount("flops", 12) == "12 flops"
