@@ -190,7 +190,7 @@ class VerifyConfig(Section):
     evaluations: int = Field(24, ge=0, le=1_000_000, description="Most networks evaluated in all rounds together.")
     per_round: int = Field(4, ge=1, le=10_000, description="Networks evaluated per round.")
     patience: int = Field(
-        1, ge=1, le=100, description="Rounds in a row without a better network after which the choice stands."
+        3, ge=1, le=100, description="Rounds in a row without a better network after which the choice stands."
     )
 
 

@@ -1,0 +1,76 @@
+"""Verification: rounds that resume, the choice that stands, and the real table's best network found."""
+
+import pytest
+
+from nas_core.config import parse_config
+from nas_core.costs import profile_blocks
+from nas_core.scoring import build_scorer
+from nas_core.space import Genotype
+from nas_core.study import Study
+from nas_core.verification import next_round, record_round, verification
+from tests.reference_data import reference_data
+
+
+def scored(config, root):
+    """A study whose design is evaluated, without a cluster, and its scorer."""
+    study = Study.create(config, str(root))
+    study.store.add_costs(profile_blocks(study.space, config.profile, ["flops", "params"]))
+    study.forget_costs()
+    scorer = build_scorer(config, study.space, study.store)
+    study.store.add_evaluations(scorer.evaluate(study.design.genotypes))
+    return study, scorer
+
+
+def verified(study, scorer):
+    """All rounds, and the record they leave."""
+    index = 0
+    while proposed := next_round(study, index):
+        study.store.add_evaluations(scorer.evaluate([Genotype.parse(text) for text in proposed]))
+        record_round(study, index)
+        index += 1
+    return verification(study)
+
+
+def test_rounds_find_networks_within_the_limits_and_stop(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    record = verified(study, scorer)
+    budgets = study.budgets(tabular_config.select.limits)
+    proposed = [Genotype.parse(text) for row in record["rounds"] for text in row["proposed"]]
+    assert 0 < len(set(proposed)) == len(proposed) <= tabular_config.verify.evaluations
+    assert all(study.within(genotype, budgets) for genotype in proposed)
+    assert not set(proposed) & set(study.design.genotypes)
+    assert record["winner"]
+    assert record["reason"]
+
+
+def test_a_round_that_was_planned_is_the_round_that_is_evaluated(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    planned = next_round(study, 0)
+    study.store.add_evaluations(scorer.evaluate([Genotype.parse(planned[0])]))  # killed after one of them
+    assert next_round(study, 0) == planned
+
+
+def test_other_limits_begin_a_record_of_their_own(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    verified(study, scorer)
+    changed = tabular_config.model_copy(
+        update={"select": tabular_config.select.model_copy(update={"limits": ["flops<=40%"]})}
+    )
+    assert verification(Study(changed, study.store))["rounds"] == []
+
+
+@pytest.mark.data
+def test_the_best_of_nasbench_macro_is_found_within_49_evaluations(tmp_path):
+    config = parse_config(
+        {
+            "name": "macro",
+            "scorer": {"kind": "tabular", "path": str(reference_data("nasbench_macro/cifar10.parquet"))},
+            "design": {"base": "2-2-2-2-2-2-2-2"},
+            "profile": {"resources": ["flops", "params"]},
+        },
+        "test",
+    )
+    study, scorer = scored(config, tmp_path / "study")
+    record = verified(study, scorer)
+    assert record["winner_metric"] == pytest.approx(93.127, abs=5e-4)
+    assert len(study.evaluations()) <= 49
