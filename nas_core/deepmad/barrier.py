@@ -8,6 +8,7 @@ the Lagrangian is concave, so its tangent at any point, maximised over the box,
 is above every feasible value. Axes as in ``relaxation``; J constraints.
 """
 
+import itertools
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,8 @@ TO_BOUNDARY = 0.95
 RHO_SCALE, U_SCALE, SCORE_SCALE = 100.0, 10.0, 1000.0  # bring the constraints to like sizes
 FIXED_WIDTH = 1e-9  # a range narrower than this is a constant
 MAX_STEPS = 40
+TINY = 1e-13  # least distance from a side of the box
+CHUNK = 64  # nodes worked on at once: what fits the processor's cache
 COMPACT_BELOW = 0.7  # the batch is cut to its unfinished nodes when they are fewer than this share
 
 
@@ -47,21 +50,37 @@ class Goal:
 
 
 class NodeProblem:
-    """The relaxation's data for a batch of nodes, and its values and derivatives at a batch of points."""
+    """The relaxation's data for a batch of nodes, and its values and derivatives at a batch of points.
+
+    ``rows`` (B x R x (V + 1), last column z) holds every row that enters a
+    gradient or a Hessian, in this order: monomials, D_t, the differences
+    grad ln w_t - grad ln E_t, gradients of the log-sums, then the J
+    constraints (linear ones first). Only the parts that move are rewritten.
+    """
 
     def __init__(self, program: Program, nodes: Nodes, goal: Goal) -> None:
         self.program, self.nodes, self.goal = program, nodes, goal
         self.size = program.layout.size
-        self.resources = [self._log_monomials(resource) for resource in program.resources]
-        self.rows_BMV, self.rows_BM = self._linear()
-        self.chord_T = np.abs(program.w_TV).sum(axis=1) > 0  # stages whose product needs the chord
-        self.num_constraints = (
-            self.rows_BM.shape[1]
-            + len(self.resources)
-            + len(program.rho_T)
-            + int(self.chord_T.sum())
-            + (goal.at_least is not None)
-        )
+        self.chord_T = np.flatnonzero(np.abs(program.w_TV).sum(axis=1) > 0)  # stages whose product needs the chord
+        resources = [self._log_monomials(resource) for resource in program.resources]
+        linear_BMV, self.bound_BM = self._linear()
+        self.intercept_BK = np.concatenate([np.zeros((len(nodes), 0)), *(r[1] for r in resources)], axis=1)
+        ends = np.cumsum([0, *(r[1].shape[1] for r in resources)])
+        self.parts = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
+        num_rho, num_chords = len(program.rho_T), len(self.chord_T)
+        nonlinear = len(resources) + num_rho + num_chords + (goal.at_least is not None)
+        sizes = [int(ends[-1]), num_rho, num_chords, len(resources), linear_BMV.shape[1], nonlinear]
+        starts = np.cumsum([0, *sizes])
+        names = ("monomials", "layers", "gaps", "sums", "linear", "nonlinear")
+        self.at = {name: slice(int(a), int(b)) for name, a, b in zip(names, starts, starts[1:], strict=False)}
+        self.at["constraints"] = slice(int(starts[4]), int(starts[6]))
+        self.num_constraints = linear_BMV.shape[1] + nonlinear
+        self.rows = np.zeros((len(nodes), int(starts[-1]), self.size + 1))
+        for part, (power_BKV, _) in zip(self.parts, resources, strict=True):
+            self.rows[:, part, :-1] = power_BKV
+        self.rows[:, self.at["layers"], :-1] = program.D_TV[program.rho_T]
+        self.rows[:, self.at["linear"], :-1] = linear_BMV
+        self.rows[:, self.at["constraints"], -1] = -1.0
 
     def _log_monomials(self, r: Monomials) -> tuple[Floats, Floats]:
         """Exponent rows B x K x V and intercepts B x K of the log-monomials below those of the resource."""
@@ -111,59 +130,114 @@ class NodeProblem:
     def take(self, index: np.ndarray) -> "NodeProblem":
         """The same data for some of the nodes."""
         part = copy(self)
-        part.nodes = self.nodes.take(index)
-        part.resources = [(power[index], intercept[index]) for power, intercept in self.resources]
-        part.rows_BMV, part.rows_BM = self.rows_BMV[index], self.rows_BM[index]
+        part.nodes, part.rows = self.nodes.take(index), self.rows[index]
+        part.intercept_BK, part.bound_BM = self.intercept_BK[index], self.bound_BM[index]
         if self.goal.row_BV is not None:
             part.goal = replace(self.goal, row_BV=self.goal.row_BV[index])
         return part
 
-    def score(self, x_BV: Floats) -> tuple[Floats, Floats, Floats]:
-        """The relaxed score, its gradient and its Hessian."""
-        program, nodes = self.program, self.nodes
+    def linearise(self, x_BV: Floats) -> "Linearised":
+        """Goal and constraints at ``x_BV``: values, gradients (``rows`` is brought up to date), curvatures."""
+        program, rows, at = self.program, self.rows, self.at
+        B, num_r, num_rho, num_c = len(x_BV), len(self.parts), len(program.rho_T), len(self.chord_T)
+        g = np.empty((B, self.num_constraints))
+        linear = at["linear"].stop - at["linear"].start
+        g[:, :linear] = np.matmul(rows[:, at["linear"], :-1], x_BV[:, :, None])[:, :, 0] - self.bound_BM
+        share = np.matmul(rows[:, at["monomials"], :-1], x_BV[:, :, None])[:, :, 0] + self.intercept_BK
+        first = at["nonlinear"].start
+        for r, part in enumerate(self.parts):
+            y = share[:, part]
+            top = y.max(axis=1, keepdims=True)
+            y = np.exp(y - top)
+            total = y.sum(axis=1, keepdims=True)
+            share[:, part] = y / total
+            g[:, linear + r] = top[:, 0] + np.log(total[:, 0])
+            gradient = np.matmul(share[:, None, part], rows[:, part, :-1])[:, 0]
+            rows[:, at["sums"].start + r, :-1] = rows[:, first + r, :-1] = gradient
+        E_BT, D_BT = x_BV @ program.E_TV.T + program.E_T, x_BV @ program.D_TV.T + program.D_T
         w_BT = x_BV @ program.w_TV.T + program.w_T
-        E_BT = x_BV @ program.E_TV.T + program.E_T
-        value, gradient, hessian = self._penalty(x_BV)
-        for t, alpha in enumerate(program.alpha_T):
-            w, E = w_BT[:, t], E_BT[:, t]
-            if not self.chord_T[t]:
-                value = value + alpha * w * E
-                gradient += alpha * program.w_T[t] * program.E_TV[t]
-                continue
-            low, high = nodes.u_low_BT[:, t], nodes.u_high_BT[:, t]
-            u, slope, bend = self._root(t, w, E)
-            value = value + alpha * ((low + high) * u - low * high)
-            gradient += (alpha * (low + high))[:, None] * slope
-            hessian += (alpha * (low + high))[:, None, None] * bend
-        return value, gradient, hessian
-
-    def _root(self, t: int, w: Floats, E: Floats) -> tuple[Floats, Floats, Floats]:
-        """u_t = sqrt(w_t E_t), its gradient and its Hessian."""
+        D = D_BT[:, program.rho_T]
+        if num_rho:
+            assert program.limits.rho is not None
+            log = np.log(D / program.limits.rho)
+            g[:, linear + num_r : linear + num_r + num_rho] = (D * log - 2.0 * E_BT[:, program.rho_T]) / RHO_SCALE
+            pull = (log + 1.0)[:, :, None] * program.D_TV[program.rho_T] - 2.0 * program.E_TV[program.rho_T]
+            rows[:, first + num_r : first + num_r + num_rho, :-1] = pull / RHO_SCALE
+        w, E = w_BT[:, self.chord_T], E_BT[:, self.chord_T]
         u = np.sqrt(np.maximum(w * E, 1e-12))
-        by_w, by_E = self.program.w_TV[t] / w[:, None], self.program.E_TV[t] / E[:, None]
-        gap = by_w - by_E
-        return u, (0.5 * u)[:, None] * (by_w + by_E), (-0.25 * u)[:, None, None] * (gap[:, :, None] * gap[:, None, :])
+        by_w, by_E = program.w_TV[self.chord_T] / w[:, :, None], program.E_TV[self.chord_T] / E[:, :, None]
+        rows[:, at["gaps"], :-1] = by_w - by_E
+        slope_u = (0.5 * u)[:, :, None] * (by_w + by_E)
+        low_u, high_u = self.nodes.u_low_BT[:, self.chord_T], self.nodes.u_high_BT[:, self.chord_T]
+        start = num_r + num_rho
+        g[:, linear + start : linear + start + num_c] = (low_u - u) / U_SCALE
+        rows[:, first + start : first + start + num_c, :-1] = -slope_u / U_SCALE
+        # the score: chords over the products, plain products where w is a constant, minus the penalty
+        penalty, slope, bend = self._penalty(x_BV)
+        chord = program.alpha_T[self.chord_T] * (low_u + high_u)
+        flat_T = np.setdiff1d(np.arange(len(program.alpha_T)), self.chord_T)
+        score = (chord * u - program.alpha_T[self.chord_T] * low_u * high_u).sum(axis=1) - penalty
+        score = score + E_BT[:, flat_T] @ (program.alpha_T * program.w_T)[flat_T]
+        gradient = (
+            np.matmul(chord[:, None], slope_u)[:, 0] + (program.alpha_T * program.w_T)[flat_T] @ program.E_TV[flat_T]
+        )
+        gradient[:, program.penalised] -= slope
+        if self.goal.at_least is not None:
+            g[:, -1] = (self.goal.at_least - score) / SCORE_SCALE
+            rows[:, -1, :-1] = -gradient / SCORE_SCALE
+        value, total_slope = self.goal.score * score, self.goal.score * gradient
+        if self.goal.row_BV is not None:
+            value = value + (self.goal.row_BV * x_BV).sum(axis=1)
+            total_slope = total_slope + self.goal.row_BV
+        return Linearised(
+            value=value, slope=total_slope, g=g, share=share, inverse_D=1.0 / D, u=u, chord=chord, penalty_bend=bend
+        )
+
+    def hessian(self, at_x: "Linearised", dual: Floats, ratio: Floats) -> Floats:
+        """Hessian of dual . g - goal plus the rows' outer products weighed by ``ratio``, in (x, z)."""
+        num_r, num_rho, num_c = len(self.parts), len(self.program.rho_T), len(self.chord_T)
+        linear = self.at["linear"].stop - self.at["linear"].start
+        of_sums = dual[:, linear : linear + num_r]
+        of_rho = dual[:, linear + num_r : linear + num_r + num_rho]
+        of_u = dual[:, linear + num_r + num_rho : linear + num_r + num_rho + num_c]
+        per_score = np.full(len(dual), self.goal.score)
+        if self.goal.at_least is not None:
+            per_score = per_score + dual[:, -1] / SCORE_SCALE
+        counts = [part.stop - part.start for part in self.parts]
+        weights = np.concatenate(
+            [
+                at_x.share * np.repeat(of_sums, counts, axis=1),
+                of_rho * at_x.inverse_D / RHO_SCALE,
+                0.25 * at_x.u * (per_score[:, None] * at_x.chord + of_u / U_SCALE),
+                -of_sums,
+                ratio,
+            ],
+            axis=1,
+        )
+        hessian: Floats = np.matmul((self.rows * weights[:, :, None]).transpose(0, 2, 1), self.rows)
+        index = self.program.penalised
+        if index:
+            first = index[0]  # the penalised depths are neighbours
+            block = slice(first, first + len(index))
+            hessian[:, block, block] += per_score[:, None, None] * at_x.penalty_bend
+        return hessian
 
     def _penalty(self, x_BV: Floats) -> tuple[Floats, Floats, Floats]:
-        """Minus a convex lower bound of beta exp(spread); exact where the penalised depths are fixed."""
+        """A convex lower bound of beta exp(spread), exact where the penalised depths are fixed; its derivatives."""
         program, B = self.program, len(self.nodes)
         index = program.penalised
-        gradient, hessian = np.zeros((B, self.size)), np.zeros((B, self.size, self.size))
         beta = program.objective.beta
         if not index:
-            return np.full(B, -beta), gradient, hessian
+            return np.full(B, beta), np.zeros((B, 0)), np.zeros((B, 0, 0))
         L_BP = x_BV[:, index]
         spread, first, second = self._spread(L_BP)
-        with np.errstate(over="ignore"):
-            capped = np.exp(np.minimum(spread, LINEAR_FROM))
-            fixed = (self.nodes.high_BV[:, index] - self.nodes.low_BV[:, index]).max(axis=1) < FIXED_WIDTH
-            true = L_BP.std(axis=1) if program.objective.unevenness == "std" else L_BP.var(axis=1)
-            height = np.where(fixed, np.exp(np.minimum(true, 60.0)), capped * (1 + np.maximum(spread - LINEAR_FROM, 0)))
+        capped = np.exp(np.minimum(spread, LINEAR_FROM))
+        fixed = (self.nodes.high_BV[:, index] - self.nodes.low_BV[:, index]).max(axis=1) < FIXED_WIDTH
+        true = L_BP.std(axis=1) if program.objective.unevenness == "std" else L_BP.var(axis=1)
+        height = np.where(fixed, np.exp(np.minimum(true, 60.0)), capped * (1 + np.maximum(spread - LINEAR_FROM, 0)))
         bend = np.where(spread < LINEAR_FROM, capped, 0.0)
-        gradient[:, index] = -beta * capped[:, None] * first
         block = bend[:, None, None] * first[:, :, None] * first[:, None, :] + capped[:, None, None] * second
-        hessian[np.ix_(range(B), index, index)] = -beta * block
-        return -beta * height, gradient, hessian
+        return beta * height, beta * capped[:, None] * first, beta * block
 
     def _spread(self, L_BP: Floats) -> tuple[Floats, Floats, Floats]:
         """A smooth convex lower bound of the spread of the depths, its gradient and its Hessian."""
@@ -177,66 +251,19 @@ class NodeProblem:
         first = centred / (m * smooth[:, None])
         return smooth - STD_SMOOTHING, first, (projector - first[:, :, None] * first[:, None]) / smooth[:, None, None]
 
-    def constraints(self, x_BV: Floats, multipliers_BJ: Floats) -> tuple[Floats, Floats, Floats]:
-        """g (B x J), its gradients (B x J x V), and the Hessian of lambda . g (B x V x V)."""
-        program, B, linear = self.program, len(self.nodes), self.rows_BM.shape[1]
-        g_BJ = np.empty((B, self.num_constraints))
-        g_BJV = np.empty((B, self.num_constraints, self.size))
-        hessian = np.zeros((B, self.size, self.size))
-        g_BJ[:, :linear] = np.matmul(self.rows_BMV, x_BV[:, :, None])[:, :, 0] - self.rows_BM
-        g_BJV[:, :linear] = self.rows_BMV
-        j = linear
-        for power_BKV, intercept_BK in self.resources:
-            g_BJ[:, j], g_BJV[:, j], bend = _log_sum(power_BKV, intercept_BK, x_BV)
-            hessian += multipliers_BJ[:, j, None, None] * bend
-            j += 1
-        E_BT, D_BT = x_BV @ program.E_TV.T + program.E_T, x_BV @ program.D_TV.T + program.D_T
-        for t in program.rho_T:
-            assert program.limits.rho is not None
-            D = D_BT[:, t]
-            log = np.log(D / program.limits.rho)
-            g_BJ[:, j] = (D * log - 2.0 * E_BT[:, t]) / RHO_SCALE
-            g_BJV[:, j] = ((log + 1.0)[:, None] * program.D_TV[t] - 2.0 * program.E_TV[t]) / RHO_SCALE
-            outer = program.D_TV[t][:, None] * program.D_TV[t][None]
-            hessian += (multipliers_BJ[:, j] / (RHO_SCALE * D))[:, None, None] * outer
-            j += 1
-        w_BT = x_BV @ program.w_TV.T + program.w_T
-        for t in np.flatnonzero(self.chord_T):
-            u, slope, bend = self._root(int(t), w_BT[:, t], E_BT[:, t])
-            g_BJ[:, j], g_BJV[:, j] = (self.nodes.u_low_BT[:, t] - u) / U_SCALE, -slope / U_SCALE
-            hessian -= (multipliers_BJ[:, j] / U_SCALE)[:, None, None] * bend
-            j += 1
-        if self.goal.at_least is not None:
-            score, slope, bend = self.score(x_BV)
-            g_BJ[:, j], g_BJV[:, j] = (self.goal.at_least - score) / SCORE_SCALE, -slope / SCORE_SCALE
-            hessian -= (multipliers_BJ[:, j] / SCORE_SCALE)[:, None, None] * bend
-        return g_BJ, g_BJV, hessian
 
-    def goal_value(self, x_BV: Floats) -> tuple[Floats, Floats, Floats]:
-        """The goal, its gradient and its Hessian."""
-        if self.goal.score:
-            value, gradient, hessian = self.score(x_BV)
-            scale = self.goal.score
-            value, gradient, hessian = scale * value, scale * gradient, scale * hessian
-        else:
-            B, n = x_BV.shape
-            value, gradient, hessian = np.zeros(B), np.zeros((B, n)), np.zeros((B, n, n))
-        if self.goal.row_BV is not None:
-            value = value + (self.goal.row_BV * x_BV).sum(axis=1)
-            gradient = gradient + self.goal.row_BV
-        return value, gradient, hessian
+@dataclass(frozen=True, kw_only=True)
+class Linearised:
+    """Values at a point, and what the Hessian needs besides ``NodeProblem.rows``."""
 
-
-def _log_sum(power_BKV: Floats, intercept_BK: Floats, x_BV: Floats) -> tuple[Floats, Floats, Floats]:
-    """ln sum_k exp(power_k . x + intercept_k), its gradient and its Hessian."""
-    y = np.matmul(power_BKV, x_BV[:, :, None])[:, :, 0] + intercept_BK
-    top = y.max(axis=1)
-    share = np.exp(y - top[:, None])
-    total = share.sum(axis=1)
-    share /= total[:, None]
-    gradient = np.matmul(share[:, None], power_BKV)[:, 0]
-    hessian = np.matmul(power_BKV.transpose(0, 2, 1), power_BKV * share[:, :, None])
-    return top + np.log(total), gradient, hessian - gradient[:, :, None] * gradient[:, None]
+    value: Floats
+    slope: Floats
+    g: Floats
+    share: Floats
+    inverse_D: Floats
+    u: Floats
+    chord: Floats
+    penalty_bend: Floats
 
 
 def relax(program: Program, nodes: Nodes, goal: Goal | None = None, *, precision: float, prune: float) -> Relaxed:
@@ -245,13 +272,31 @@ def relax(program: Program, nodes: Nodes, goal: Goal | None = None, *, precision
     A node is finished when its bound is within ``precision`` of its point's
     goal, or below ``prune``.
     """
-    problem = NodeProblem(program, nodes, goal or Goal())
-    B, n = len(nodes), problem.size
-    bound_B, x_out, violation_B = np.full(B, np.inf), np.zeros((B, n)), np.zeros(B)
+    found = [
+        _relax(program, nodes.take(slice(i, i + CHUNK)), _part(goal or Goal(), i), precision, prune)
+        for i in range(0, len(nodes), CHUNK)
+    ]
+    if not found:
+        return Relaxed(bound_B=np.zeros(0), x_BV=np.zeros((0, program.layout.size)), violation_B=np.zeros(0))
+    return Relaxed(
+        bound_B=np.concatenate([part.bound_B for part in found]),
+        x_BV=np.concatenate([part.x_BV for part in found]),
+        violation_B=np.concatenate([part.violation_B for part in found]),
+    )
+
+
+def _part(goal: Goal, start: int) -> Goal:
+    return goal if goal.row_BV is None else replace(goal, row_BV=goal.row_BV[start : start + CHUNK])
+
+
+def _relax(program: Program, nodes: Nodes, goal: Goal, precision: float, prune: float) -> Relaxed:
+    """``relax`` for one chunk."""
+    B = len(nodes)
+    bound_B, x_out, violation_B = np.full(B, np.inf), np.zeros((B, program.layout.size)), np.zeros(B)
     live = np.arange(B)
-    state = _Iterate.start(problem)
+    state = _Iterate.start(NodeProblem(program, nodes, goal))
     for step in range(MAX_STEPS):
-        certified, gap = state.linearise()
+        certified, gap = state.certify()
         bound_B[live] = np.fmin(bound_B[live], certified)
         x_out[live], violation_B[live] = state.x, state.z
         finished = (bound_B[live] < prune) | (gap < precision) | (step == MAX_STEPS - 1)
@@ -259,7 +304,7 @@ def relax(program: Program, nodes: Nodes, goal: Goal | None = None, *, precision
             break
         if (~finished).mean() < COMPACT_BELOW:
             live, state = live[~finished], state.take(~finished)
-            state.linearise()
+            state.certify()
         state.advance()
     return Relaxed(bound_B=bound_B, x_BV=x_out, violation_B=violation_B)
 
@@ -281,9 +326,9 @@ class _Iterate:
     def start(cls, problem: NodeProblem) -> "_Iterate":
         """The middle of every box, with all complementarities alike."""
         nodes = problem.nodes
-        B, J = len(nodes), problem.num_constraints
+        B = len(nodes)
         x = 0.5 * (nodes.low_BV + nodes.high_BV)
-        g, _, _ = problem.constraints(x, np.ones((B, J)))
+        g = problem.linearise(x).g
         z = np.full(B, 0.1)
         slack = np.maximum(z[:, None] - g, 0.1)
         half = np.maximum(0.5 * (nodes.high_BV - nodes.low_BV), FIXED_WIDTH)
@@ -293,18 +338,18 @@ class _Iterate:
     def take(self, index: np.ndarray) -> "_Iterate":
         return _Iterate(self.problem.take(index), **{name: getattr(self, name)[index] for name in self.NAMES})
 
-    def linearise(self) -> tuple[Floats, Floats]:
-        """Values and derivatives at the point; returns the certified bound and the method's own gap."""
+    def certify(self) -> tuple[Floats, Floats]:
+        """Linearises at the point; returns the bound the multipliers certify there and the method's own gap."""
         problem, nodes = self.problem, self.problem.nodes
-        self.value, self.slope, self.bend = problem.goal_value(self.x)
-        self.g, self.g_V, self.curved = problem.constraints(self.x, self.dual)
-        gradient = self.slope - np.matmul(self.dual[:, None], self.g_V)[:, 0]
+        self.at_x = problem.linearise(self.x)
+        self.pulls = problem.rows[:, problem.at["constraints"]]
+        gradient = self.at_x.slope - np.matmul(self.dual[:, None], self.pulls)[:, 0, :-1]
         reach = np.maximum(gradient * (nodes.low_BV - self.x), gradient * (nodes.high_BV - self.x)).sum(axis=1)
-        weighted = self.dual * self.g
-        bound = self.value - weighted.sum(axis=1) + reach
+        weighted = self.dual * self.at_x.g
+        bound = self.at_x.value - weighted.sum(axis=1) + reach
         # round-off of sums of terms of this size
-        bound = bound + 1e-11 * (np.abs(self.value) + np.abs(weighted).sum(axis=1) + np.abs(reach))
-        return bound, bound - (self.value - ELASTIC * self.z)
+        bound = bound + 1e-11 * (np.abs(self.at_x.value) + np.abs(weighted).sum(axis=1) + np.abs(reach))
+        return bound, bound - (self.at_x.value - ELASTIC * self.z)
 
     def _target(self) -> Floats:
         """Next mu per node: a share of the average complementarity."""
@@ -319,18 +364,17 @@ class _Iterate:
         """One Newton step on the perturbed optimality conditions, cut to stay positive."""
         nodes, n = self.problem.nodes, self.problem.size
         mu = self._target()
-        room_low = np.where(self.fixed, 1.0, self.x - nodes.low_BV)
-        room_high = np.where(self.fixed, 1.0, nodes.high_BV - self.x)
-        residual = self.g - self.z[:, None] + self.slack
+        room_low = np.where(self.fixed, 1.0, np.maximum(self.x - nodes.low_BV, TINY))
+        room_high = np.where(self.fixed, 1.0, np.maximum(nodes.high_BV - self.x, TINY))
+        residual = self.at_x.g - self.z[:, None] + self.slack
         ratio = self.dual / self.slack
         pull = mu[:, None] / self.slack + ratio * residual
-        gradient = np.empty((len(nodes), n + 1))
-        gradient[:, :n] = -self.slope + np.matmul(pull[:, None], self.g_V)[:, 0]
-        gradient[:, :n] += mu[:, None] / room_high - mu[:, None] / room_low
-        gradient[:, n] = ELASTIC - pull.sum(axis=1) - mu / self.z
+        gradient = np.matmul(pull[:, None], self.pulls)[:, 0]
+        gradient[:, :n] += mu[:, None] / room_high - mu[:, None] / room_low - self.at_x.slope
+        gradient[:, n] += ELASTIC - mu / self.z
         step = self._solve(gradient, ratio, self.below / room_low + self.above / room_high)
         dx, dz = step[:, :n], step[:, n]
-        dslack = -residual - np.matmul(self.g_V, dx[:, :, None])[:, :, 0] + dz[:, None]
+        dslack = -residual - np.matmul(self.pulls, step[:, :, None])[:, :, 0]
         ddual = mu[:, None] / self.slack - self.dual - ratio * dslack
         dbelow = mu[:, None] / room_low - self.below - self.below / room_low * dx
         dabove = mu[:, None] / room_high - self.above + self.above / room_high * dx
@@ -349,13 +393,9 @@ class _Iterate:
 
     def _solve(self, gradient: Floats, ratio: Floats, box: Floats) -> Floats:
         """-H^-1 gradient in (x, z), B x (V + 1); fixed variables do not move."""
-        n, B = self.problem.size, len(gradient)
-        scaled = self.g_V * ratio[:, :, None]
-        hessian = np.empty((B, n + 1, n + 1))
-        hessian[:, :n, :n] = np.matmul(self.g_V.transpose(0, 2, 1), scaled) + self.curved - self.bend
-        cross = -scaled.sum(axis=1)
-        hessian[:, :n, n], hessian[:, n, :n] = cross, cross
-        hessian[:, n, n] = ratio.sum(axis=1) + self.floor / self.z
+        n = self.problem.size
+        hessian = self.problem.hessian(self.at_x, self.dual, ratio)
+        hessian[:, n, n] += self.floor / self.z
         index = np.arange(n)
         hessian[:, index, index] += box
         node, variable = np.nonzero(self.fixed)
@@ -367,6 +407,9 @@ class _Iterate:
         matrix = hessian * scale[:, :, None] * scale[:, None, :]
         every = np.arange(n + 1)
         matrix[:, every, every] += 1e-12
+        # a node whose numbers have run away stays where it is; its bound is what was certified before
+        lost = ~(np.isfinite(matrix).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1))
+        matrix[lost], gradient[lost], scale[lost] = np.eye(n + 1), 0.0, 1.0
         return np.asarray(-scale * np.linalg.solve(matrix, (gradient * scale)[:, :, None])[:, :, 0])
 
 

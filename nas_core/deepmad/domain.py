@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, floor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 from nas_core.deepmad.formulas import Batch, Floats, effectiveness, flops, params
 from nas_core.deepmad.latency import LatencyTable
@@ -159,6 +162,61 @@ def default_domain(skeleton: Skeleton, **changes: object) -> Domain:
         growth=4.0 if resnet else None,
     )
     return replace(domain, **changes)  # type: ignore[arg-type]
+
+
+def read_changes(domain: Domain, path: str | Path) -> Domain:
+    """The domain with the changes of a YAML file.
+
+    ``stem``: [low, high]; ``step``, ``monotone``, ``growth``, ``narrow``,
+    ``wide``; ``blocks``: one mapping per super-block (null for no change) of
+    ``out``, ``bottleneck``, ``depth``: [low, high] or one number that fixes
+    it, and ``kernels``: a list.
+
+    Raises:
+        ConfigError: for an unreadable file, an unknown key or a wrong value.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(str(path), str(error), "a readable YAML file") from None
+    if not isinstance(data, dict):
+        raise ConfigError(str(path), type(data).__name__, "a mapping of the domain's fields")
+    known = {"stem", "step", "monotone", "growth", "narrow", "wide", "blocks"}
+    if unknown := set(data) - known:
+        raise ConfigError(f"{path}: {sorted(unknown)[0]}", "an unknown key", f"one of {sorted(known)}")
+    changes: dict[str, object] = {key: value for key, value in data.items() if key not in ("stem", "blocks")}
+    if "stem" in data:
+        changes["stem"] = _range(data["stem"], f"{path}: stem")
+    if "blocks" in data:
+        rows = data["blocks"]
+        if not isinstance(rows, list) or len(rows) != len(domain.blocks):
+            raise ConfigError(f"{path}: blocks", rows, f"a list of {len(domain.blocks)}")
+        pairs = zip(domain.blocks, rows, strict=True)
+        changes["blocks"] = tuple(_changed(b, row or {}, f"{path}: blocks.{i}") for i, (b, row) in enumerate(pairs))
+    try:
+        return replace(domain, **changes)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise ConfigError(str(path), str(error), "numbers where numbers belong") from None
+
+
+def _changed(block: BlockDomain, row: Mapping[str, object], where: str) -> BlockDomain:
+    known = {"out", "bottleneck", "depth", "kernels"}
+    if unknown := set(row) - known:
+        raise ConfigError(f"{where}.{sorted(unknown)[0]}", "an unknown key", f"one of {sorted(known)}")
+    changes: dict[str, object] = {k: _range(v, f"{where}.{k}") for k, v in row.items() if k != "kernels"}
+    if "kernels" in row:
+        kernels = row["kernels"]
+        if not isinstance(kernels, list) or not all(isinstance(k, int) for k in kernels):
+            raise ConfigError(f"{where}.kernels", kernels, "a list of whole numbers")
+        changes["kernels"] = tuple(sorted(kernels))
+    return replace(block, **changes)  # type: ignore[arg-type]
+
+
+def _range(value: object, where: str) -> Range:
+    ends: list[Any] = value if isinstance(value, list) else [value, value]
+    if len(ends) != 2 or not all(isinstance(end, int) for end in ends):
+        raise ConfigError(where, value, "[low, high] or one whole number")
+    return int(ends[0]), int(ends[1])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

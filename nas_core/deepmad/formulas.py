@@ -105,7 +105,7 @@ def params(batch: Batch) -> Ints:
     [cb+4b+b^2k^2+bo+2o + (co+2o)] + (L-1)[2ob+4b+b^2k^2+2o]. MobileNet family,
     with S = 2bq+2q+2b: [cb+4b+bk^2+S+bo+2o] + (L-1)[2ob+4b+bk^2+S+2o].
     """
-    total = 29 * batch.stem_B
+    total: Ints = 29 * batch.stem_B
     for i in range(batch.skeleton.num_blocks):
         total = total + _block_params(batch, i)
     head = batch.skeleton.head
@@ -117,10 +117,12 @@ def _block_params(batch: Batch, i: int) -> Ints:
     more = batch.depth_SB[i] - 1
     if batch.skeleton.family == "resnet":
         middle = b * (4 + b * k * k) + 2 * o
-        return b * (c + o) + middle + (c + 2) * o + more * (2 * o * b + middle)
+        total: Ints = b * (c + o) + middle + (c + 2) * o + more * (2 * o * b + middle)
+        return total
     q = squeeze_channels(b)
     middle = b * (6 + k * k + 2 * q) + 2 * q + 2 * o
-    return b * (c + o) + middle + more * (2 * o * b + middle)
+    total = b * (c + o) + middle + more * (2 * o * b + middle)
+    return total
 
 
 def flops(batch: Batch) -> Ints:
@@ -132,7 +134,7 @@ def flops(batch: Batch) -> Ints:
     projection (co+3o), and the pooled shortcut s^2 c only if s=2 and c=o.
     """
     skeleton = batch.skeleton
-    total = 15 * batch.stem_B * (skeleton.resolution**2 // 2)
+    total: Ints = 15 * batch.stem_B * (skeleton.resolution**2 // 2)
     for i, side in enumerate(skeleton.out_resolutions):
         total = total + side**2 * _block_flops(batch, i)
     if skeleton.head is not None:
@@ -147,7 +149,7 @@ def _block_flops(batch: Batch, i: int) -> Ints:
     area = batch.skeleton.strides[i] ** 2
     is_resnet = batch.skeleton.family == "resnet"
     middle = b * ((b if is_resnet else 1) * k * k + 3) + 3 * o
-    total = area * b * (c + 3) + middle + b * o + more * (2 * o * b + 3 * b + middle)
+    total: Ints = area * b * (c + 3) + middle + b * o + more * (2 * o * b + 3 * b + middle)
     if is_resnet:
         total = total + (c + 3) * o
     if area == 4:
@@ -190,7 +192,7 @@ def stage_layers(batch: Batch) -> Ints:
     skeleton = batch.skeleton
     blocks_SB = np.cumsum(batch.depth_SB, axis=0)
     rows = [skeleton.last_block_of_stage(t) for t in range(skeleton.num_stages)]
-    D_TB = np.array([1 + (LAYERS_PER_BLOCK * blocks_SB[i] if i >= 0 else 0 * batch.stem_B) for i in rows])
+    D_TB: Ints = np.array([1 + (LAYERS_PER_BLOCK * blocks_SB[i] if i >= 0 else 0 * batch.stem_B) for i in rows])
     if skeleton.head is not None:
         D_TB[-1] += 1
     return D_TB
@@ -209,8 +211,8 @@ def stage_channels(batch: Batch) -> Ints:
 def effectiveness(batch: Batch) -> Floats:
     """rho = max over stages of D_t exp(-2 E_t / D_t): depth over the geometric mean width."""
     D_TB = stage_layers(batch)
-    ratios: Floats = D_TB * np.exp(-2.0 * stage_entropies(batch) / D_TB)
-    return np.asarray(ratios.max(axis=0))
+    ratios = D_TB * np.exp(-2.0 * stage_entropies(batch) / D_TB)
+    return np.asarray(ratios.max(axis=0), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -380,7 +380,7 @@ def root(program: Program) -> Nodes:
 
 
 def tighten(program: Program, nodes: Nodes) -> Nodes:
-    """Cheap rigorous tightening: ratios between channels, rounding to multiples, kernels, depths, e and u by intervals."""
+    """Rigorous tightening by intervals: ratios between channels, whole multiples, kernels, depths, then e and u."""
     nodes = nodes.copy()
     low_BV, high_BV = nodes.low_BV, nodes.high_BV
     layout, domain = program.layout, program.domain
@@ -438,7 +438,9 @@ def _round(domain: Domain, layout: Layout, low_BV: Floats, high_BV: Floats) -> N
     """Ends moved in to multiples of the step, kernels of the domain, and whole depths."""
     channels = layout.channels
     step = domain.step
-    low_BV[:, channels] = np.log(step * np.maximum(1, np.ceil(np.exp(low_BV[:, channels]) / step - 1e-6)))
+    low_BV[:, channels] = np.log(
+        step * np.maximum(1, np.ceil(np.exp(np.minimum(low_BV[:, channels], 30.0)) / step - 1e-6))
+    )
     high = np.floor(np.exp(np.minimum(high_BV[:, channels], 30.0)) / step + 1e-6)
     high_BV[:, channels] = np.log(step * np.maximum(high, 0.5))
     for i, block in enumerate(domain.blocks):
@@ -457,4 +459,4 @@ def nonempty(nodes: Nodes) -> np.ndarray:
     """Which boxes hold a point."""
     boxes = (nodes.low_BV <= nodes.high_BV + 1e-12).all(axis=1)
     boxes &= (nodes.a_low_BS <= nodes.a_high_BS + 1e-12).all(axis=1)
-    return boxes & (nodes.u_low_BT <= nodes.u_high_BT + 1e-12).all(axis=1)
+    return np.asarray(boxes & (nodes.u_low_BT <= nodes.u_high_BT + 1e-12).all(axis=1))

@@ -14,6 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from nas_core.errors import DataError, SpaceError
 
 Family = Literal["resnet", "mobilenet"]
@@ -69,7 +71,7 @@ class Skeleton:
 
     @property
     def total_stride(self) -> int:
-        return STEM_STRIDE * 2 ** sum(stride == 2 for stride in self.strides)
+        return STEM_STRIDE * int(np.prod(self.strides))
 
     @cached_property
     def in_resolutions(self) -> tuple[int, ...]:

@@ -1,0 +1,203 @@
+"""``mathnas design``: solve DeepMAD's program for a structure, or rate a given one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from nas_core.deepmad.domain import Domain, Limits
+    from nas_core.deepmad.solver import Design
+
+DEFAULT_STRIDES = {"resnet": "2,2,2,1,2", "mobilenet": "2,2,2,2,1"}
+DEFAULT_HEAD = {"resnet": None, "mobilenet": 1792}
+
+
+def design(
+    family: Annotated[str, typer.Option(help="resnet (1x1 - kxk - 1x1) or mobilenet (depthwise, SE)")] = "resnet",
+    flops: Annotated[
+        str | None, typer.Option(help="at most, such as '1.82 G' (multiply-adds, BN, activations)")
+    ] = None,
+    params: Annotated[str | None, typer.Option(help="at most, such as '11.69 M' (classifier left out)")] = None,
+    rho: Annotated[float | None, typer.Option(help="effectiveness at most: 0.3 ResNet, 0.5 MobileNet family")] = None,
+    objective: Annotated[str, typer.Option(help="tinynas (the authors' code) or paper")] = "tinynas",
+    resolution: Annotated[int, typer.Option(help="input side, pixels")] = 224,
+    strides: Annotated[str | None, typer.Option(help="of the super-blocks, such as 2,2,2,1,2")] = None,
+    head: Annotated[int | None, typer.Option(help="channels of the 1x1 head (mobilenet; 1792)")] = None,
+    domain: Annotated[Path | None, typer.Option(help="YAML of ranges: see the documentation of design domains")] = None,
+    latency: Annotated[str | None, typer.Option(help="at most, microseconds; needs --latency-table")] = None,
+    latency_table: Annotated[Path | None, typer.Option(help="JSON of measured inner blocks")] = None,
+    gap: Annotated[float, typer.Option(help="stop at this relative gap; 0 proves optimality", min=0.0)] = 5e-4,
+    time: Annotated[float, typer.Option(help="CPU seconds", min=0.1)] = 60.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    score: Annotated[Path | None, typer.Option(help="rate the structure in this JSON file instead")] = None,
+    frontier: Annotated[str | None, typer.Option(help="sweep this limit: flops, params or rho")] = None,
+    points: Annotated[int, typer.Option(help="of the frontier", min=2)] = 5,
+    out: Annotated[Path | None, typer.Option(help="folder for architecture.json and figures")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
+) -> None:
+    """Design a network by solving its program: no data, no training, seconds."""
+    from nas_core.deepmad.domain import Limits
+    from nas_core.deepmad.latency import LatencyTable
+    from nas_core.deepmad.units import parse_count
+
+    if score is not None:
+        _rate(score, objective, as_json)
+        return
+    limits = Limits(
+        flops=None if flops is None else parse_count(flops, "--flops"),
+        params=None if params is None else parse_count(params, "--params"),
+        rho=rho,
+        latency_us=None if latency is None else parse_count(latency, "--latency"),
+        latency_table=None if latency_table is None else LatencyTable.read(latency_table),
+    )
+    free = _domain(family, resolution, strides, head, domain)
+    settings = {"gap": gap, "cpu_s": time, "seed": seed}
+    if frontier is not None:
+        _sweep(free, limits, objective, frontier, points, settings, out, as_json)
+        return
+    _answer(free, limits, objective, settings, out, as_json)
+
+
+def _domain(family: str, resolution: int, strides: str | None, head: int | None, path: Path | None) -> "Domain":
+    from nas_core.deepmad.domain import default_domain, read_changes
+    from nas_core.deepmad.structure import Skeleton
+    from nas_core.errors import ConfigError
+
+    if family not in DEFAULT_STRIDES:
+        raise ConfigError("--family", repr(family), f"one of {', '.join(DEFAULT_STRIDES)}")
+    try:
+        numbers = tuple(int(part) for part in (strides or DEFAULT_STRIDES[family]).split(","))
+    except ValueError:
+        raise ConfigError("--strides", repr(strides), "numbers 1 or 2 with commas, such as 2,2,2,1,2") from None
+    skeleton = Skeleton(
+        family=family,  # type: ignore[arg-type]
+        resolution=resolution,
+        strides=numbers,
+        head=DEFAULT_HEAD[family] if head is None else head,
+    )
+    free = default_domain(skeleton)
+    return free if path is None else read_changes(free, path)
+
+
+def _rate(path: Path, objective: str, as_json: bool) -> None:
+    import json
+
+    from nas_core.deepmad.formulas import objectives, rate
+    from nas_core.deepmad.structure import Structure
+
+    structure = Structure.read(path)
+    rating = rate(structure, objectives[objective])
+    row = {
+        **structure.as_dict(),
+        "objective": rating.objective,
+        "score": rating.score,
+        "flops": rating.flops,
+        "params": rating.params,
+        "rho": rating.rho,
+        "bound": None,
+        "bound_kind": None,
+        "gap": None,
+        "cpu_s": 0.0,
+    }
+    if as_json:
+        print(json.dumps(row))
+        return
+    _print_structure(structure.as_rows())
+    print(f"score {rating.score:,.2f} ({rating.objective})  FLOPs {rating.flops:,}", end="  ")
+    print(f"params {rating.params:,}  rho {rating.rho:.4f}")
+
+
+def _answer(
+    free: "Domain", limits: "Limits", objective: str, settings: dict[str, Any], out: Path | None, as_json: bool
+) -> None:
+    import json
+
+    from nas_core.deepmad.formulas import objectives
+    from nas_core.deepmad.solver import design as solve
+
+    answer = solve(free, limits, objectives[objective], **settings, report=None if as_json else _show_progress)
+    if out is not None:
+        _write(answer, out, objective)
+    if as_json:
+        print(json.dumps(answer.as_dict()))
+        return
+    print()
+    _print_answer(answer, objective)
+
+
+def _show_progress(progress: Any) -> None:
+    import sys
+
+    text = f"\r{progress.cpu_s:6.1f} CPU s  best {progress.score:,.2f}  bound {progress.bound:,.2f}"
+    if sys.stderr.isatty():
+        print(f"{text}  open {progress.open_nodes}   ", end="", file=sys.stderr, flush=True)
+
+
+def _print_structure(rows: list[dict[str, Any]]) -> None:
+    names = ("kind", "out", "bottleneck", "kernel", "depth", "stride")
+    print("".join(f"{name:>12}" for name in names))
+    for row in rows:
+        print("".join(f"{'-' if row[name] is None else row[name]:>12}" for name in names))
+
+
+def _print_answer(answer: "Design", objective: str) -> None:
+    from nas_core.deepmad.formulas import objectives, rate
+    from nas_core.deepmad.structure import published
+
+    _print_structure(answer.structure.as_rows())
+    print(f"\n{'limit':>12}{'at most':>16}{'used':>16}{'slack':>14}")
+    for name, limit in answer.check.limit.items():
+        print(f"{name:>12}{limit:>16,.6g}{answer.check.usage[name]:>16,.8g}{answer.check.slack[name]:>14,.6g}")
+    print(
+        f"\nscore {answer.rating.score:,.2f} ({objective}), bound {answer.bound:,.2f} ({answer.bound_kind}),", end=" "
+    )
+    print(f"gap {100 * answer.gap:.3f} %, {answer.status}, {answer.cpu_s:.1f} CPU s")
+    for name, known in published().items():
+        limits = (known.flops_limit, known.params_limit, known.rho_limit)
+        if tuple(answer.check.limit.get(key) for key in ("flops", "params", "rho")) == limits:
+            score = rate(known.structure, objectives[objective]).score
+            print(f"published {name}: {score:,.2f}, so {100 * (answer.rating.score / score - 1):+.1f} %")
+
+
+def _write(answer: "Design", out: Path, objective: str) -> None:
+    import json
+
+    from nas_core.deepmad.figures import draw_design
+    from nas_core.deepmad.formulas import objectives
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "architecture.json").write_text(json.dumps(answer.as_dict(), indent=1) + "\n")
+    draw_design(answer, objectives[objective], out)
+
+
+def _sweep(
+    free: "Domain",
+    limits: "Limits",
+    objective: str,
+    name: str,
+    points: int,
+    settings: dict[str, Any],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    import json
+
+    from nas_core.deepmad.figures import draw_frontier
+    from nas_core.deepmad.formulas import objectives
+    from nas_core.deepmad.frontier import sweep
+
+    answers = sweep(free, limits, objectives[objective], name, points, **settings)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        draw_frontier(answers, name, out / "frontier.png")
+    rows = [answer.as_dict() for answer in answers]
+    if as_json:
+        print(json.dumps({"frontier": name, "points": rows}))
+        return
+    print(f"{name:>16}{'score':>14}{'bound':>14}{'gap %':>8}{'CPU s':>8}")
+    for row in rows:
+        limit = row["limits"][name]
+        print(
+            f"{limit:>16,.6g}{row['score']:>14,.2f}{row['bound']:>14,.2f}{100 * row['gap']:>8.3f}{row['cpu_s']:>8.1f}"
+        )
