@@ -218,6 +218,9 @@ class ClusterConfig(Section):
         default_factory=dict,
         description="Custom Ray resources latency measurement asks for: pins it to the target device.",
     )
+    max_workers: int = Field(
+        0, ge=0, le=100_000, description="Workers that an autoscaling cluster may grow to; 0: it stays as it is."
+    )
     max_in_flight: int = Field(0, ge=0, description="Most batches under way at a time; 0: one per worker.")
     max_attempts: int = Field(
         3, ge=1, le=100, description="Tries of a batch whose worker dies before it is recorded as failed."

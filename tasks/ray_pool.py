@@ -103,22 +103,26 @@ class Cluster:
     def check(self, request: Request) -> None:
         """Fail at once where no node could ever satisfy the request.
 
+        A cluster that grows (``max_workers``) may bring such a node up later.
+
         Raises:
             ClusterError: with what was asked for and what the largest node has.
         """
+        if self.config.max_workers > 0:
+            return
         demand = request.as_demand()
         nodes = _alive_nodes()
         if any(all(node.get(name, 0.0) >= amount for name, amount in demand.items()) for node in nodes):
             return
         have = "; ".join(_in_words(node) for node in nodes) or "no node"
-        advice = "Change `cluster:` in the study, or add such a node."
+        advice = "Change `cluster:` in the study, or add such a node; `cluster.max_workers` lets a cluster grow."
         raise ClusterError("Ray cluster", have, f"a node with {_in_words(demand)}", advice)
 
     def num_workers(self, request: Request) -> int:
-        """How many such requests the cluster can hold at a time, one at least."""
+        """How many such requests the cluster can hold at a time, fully grown; one at least."""
         totals = self.totals
         room = [totals.get(name, 0.0) / amount for name, amount in request.as_demand().items()]
-        return max(1, int(min(room, default=1)))
+        return max(1, int(min(room, default=1)), self.config.max_workers)
 
 
 def _alive_nodes() -> list[dict[str, float]]:
