@@ -9,6 +9,7 @@ import numpy as np
 
 from nas_core.program import core, cpsat
 from nas_core.program.linear import Ints, LinearProgram
+from nas_core.program.matching import CoreTooLargeError
 from nas_core.program.relaxation import Relaxation, relax
 from nas_core.program.result import Status
 
@@ -74,7 +75,7 @@ def best(
         return cpsat.best(lp, relaxation, judge, apart, effort)
     try:
         return _by_core(lp, relaxation, judge, apart, effort)
-    except core.CoreTooLargeError:
+    except CoreTooLargeError:
         incumbent = _incumbent(lp, relaxation, judge, apart)
         if incumbent is not None and relaxation.bound - incumbent[1] <= 2 * relaxation.error:
             return Answer(status=Status.OPTIMAL, choices=incumbent[0], bound=relaxation.bound, route="bound attained")

@@ -18,29 +18,22 @@ is slow. Where it does not fit (many limits with a price, strong rules) it
 stops at once, and CP-SAT takes over on the same columns.
 """
 
-import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from nas_core.program.linear import Floats, Ints, LinearProgram
+from nas_core.program.matching import CoreTooLargeError, Half, Matches, Prices, spell, windows
 from nas_core.program.relaxation import Relaxation
 
 MAX_STATES = 400_000  # combinations of one half
-MAX_PAIRS = 20_000_000  # pairs of halves looked at in one level
 FEW_COLUMNS = 20  # at most 2^10 combinations a half
-CHUNK = 1 << 19
 FIRST_COLUMNS = 24  # that lose anything, in the first level
 GROWTH = 1.3  # of g from level to level; a level costs about the square of the one before
 KEEP = 1_024  # networks kept of one level: the best ones; eight times more if the caller refuses them all
 MAX_KEEP = 1 << 16
-
-
-class CoreTooLargeError(Exception):
-    """The search does not fit its limits; another method has to prove the optimum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +47,6 @@ class Level:
     loss_S: Floats
     complete_to: float
     is_everything: bool
-
-
-@dataclass(frozen=True)
-class _Half:
-    """Combinations of one half's columns, by loss, as changes of the best columns.
-
-    ``parent_T`` and ``column_T`` spell state t: its last changed column, then its parent's; state 0 changes nothing.
-    """
-
-    loss_S: Floats
-    change_SK: Ints
-    state_S: Ints
-    parent_T: Ints
-    column_T: Ints
 
 
 def levels(lp: LinearProgram, relaxation: Relaxation, *, deadline: float, floor: float = 0.0) -> Iterator[Level]:
@@ -128,11 +107,12 @@ class _Search:
         if alive is None:
             alive = self.order[: np.searchsorted(self.sorted_loss, g)]
         left, right = (self._half(columns, g) for columns in self._split(alive))
-        found = _Matches(g, self.relaxation, keep)
-        for pairs in self._windows(left, right, g):
+        prices = Prices(slack_K=self.relaxation.slack_K, duals_K=self.relaxation.duals_K)
+        found = Matches(g, prices, keep)
+        for pairs in windows(prices, left, right, g):
             self._check_time()
             found.add(left, right, *pairs)
-        columns = self._spell(left, right, found.left, found.right)
+        columns = spell(self.relaxation.best_G, self.group_C, left, right, found.left, found.right)
         order = np.argsort(found.loss, kind="stable")
         complete = not found.is_cut
         return Level(
@@ -154,7 +134,7 @@ class _Search:
         lists = [np.array(columns) for columns in groups.values()]
         return lists[::2], lists[1::2]
 
-    def _half(self, groups: list[Ints], g: float) -> _Half:
+    def _half(self, groups: list[Ints], g: float) -> Half:
         loss_S = np.zeros(1)
         change_SK = np.zeros((1, len(self.lp.limits_K)), dtype=np.int64)
         state_S = np.zeros(1, dtype=np.int64)
@@ -175,123 +155,4 @@ class _Search:
             change_SK = np.concatenate([change_SK, change_SK[picks] + self.change_CK[column_N]])[order]
             state_S = np.concatenate([state_S, new_states])[order]
             self._check_time()
-        return _Half(loss_S, change_SK, state_S, np.concatenate(parents), np.concatenate(columns))
-
-    def _windows(self, left: _Half, right: _Half, g: float) -> Iterator[tuple[Ints, Ints]]:
-        """Chunks of (left, right) indices that contain every match."""
-        need_SK = self.relaxation.slack_K - left.change_SK
-        keys = self._narrowest(right, g)
-        if not keys:
-            yield from _chunks(
-                np.zeros(len(left.loss_S), dtype=np.int64), np.full(len(left.loss_S), len(right.loss_S)), None
-            )
-            return
-        if len(keys) == 2:
-            yield from self._windows_2d(left, right, g, need_SK, keys)
-            return
-        k = keys[0]
-        order = np.argsort(right.change_SK[:, k], kind="stable")
-        sorted_change = right.change_SK[order, k]
-        lows = need_SK[:, k] - self._room(left, g, k)
-        starts = np.searchsorted(sorted_change, lows, side="left")
-        ends = np.searchsorted(sorted_change, need_SK[:, k], side="right")
-        yield from _chunks(starts, ends, order)
-
-    def _windows_2d(
-        self, left: _Half, right: _Half, g: float, need_SK: Ints, keys: list[int]
-    ) -> Iterator[tuple[Ints, Ints]]:
-        """Buckets of the first row's cost, each as wide as its window; inside one, sorted by the second row's cost."""
-        first, second = keys
-        width = int(min(g / self.relaxation.duals_K[first], 2.0**60)) + 1
-        low_1, low_2 = int(right.change_SK[:, first].min()), int(right.change_SK[:, second].min())
-        span = int(right.change_SK[:, second].max()) - low_2 + 1
-        bucket_S = (right.change_SK[:, first] - low_1) // width
-        last = int(bucket_S.max())
-        key_S = bucket_S * span + (right.change_SK[:, second] - low_2)
-        order = np.argsort(key_S, kind="stable")
-        sorted_key = key_S[order]
-        own_S = (need_SK[:, first] - low_1) // width
-        high = np.minimum(need_SK[:, second] - low_2, span - 1)
-        low = np.maximum(need_SK[:, second] - self._room(left, g, second) - low_2, 0)
-        for offset in (0, 1):  # a window is at most one bucket wide, so it touches two
-            bucket = own_S - offset
-            inside = (bucket >= 0) & (bucket <= last) & (low <= high)
-            key = np.where(inside, bucket, 0) * span
-            starts = np.searchsorted(sorted_key, key + low, side="left")
-            ends = np.searchsorted(sorted_key, key + high, side="right")
-            yield from _chunks(np.where(inside, starts, 0), np.where(inside, ends, 0), order)
-
-    def _room(self, left: _Half, g: float, k: int) -> Ints:
-        """How much slack row k may keep beside each left state."""
-        room = (g - left.loss_S) / self.relaxation.duals_K[k] * (1 + 1e-9)
-        whole: Ints = np.minimum(room, 2.0**60).astype(np.int64) + 1
-        return whole
-
-    def _narrowest(self, right: _Half, g: float) -> list[int]:
-        """The one or two rows whose window is the smallest share of the right half's range."""
-        shares = []
-        for k in np.flatnonzero(self.relaxation.duals_K > 0):
-            spread = float(right.change_SK[:, k].max() - right.change_SK[:, k].min()) + 1.0
-            shares.append((g / self.relaxation.duals_K[k] / spread, int(k), spread))
-        shares = [share for share in sorted(shares) if share[0] < 1]
-        if len(shares) >= 2 and shares[1][2] / shares[0][0] < 2.0**60:  # the joint key fits int64
-            return [shares[0][1], shares[1][1]]
-        return [shares[0][1]] if shares else []
-
-    def _spell(self, left: _Half, right: _Half, left_N: Ints, right_N: Ints) -> Ints:
-        """[S][G] columns of the matched networks."""
-        columns_SG = np.tile(self.relaxation.best_G, (len(left_N), 1))
-        for half, index_N in ((left, left_N), (right, right_N)):
-            state_N = half.state_S[index_N]
-            while (state_N > 0).any():
-                rows = np.flatnonzero(state_N)
-                changed = half.column_T[state_N[rows]]
-                columns_SG[rows, self.group_C[changed]] = changed
-                state_N = half.parent_T[state_N]
-        return columns_SG
-
-
-def _chunks(starts: Ints, ends: Ints, order: Ints | None) -> Iterator[tuple[Ints, Ints]]:
-    """The pairs (i, order[j]) for starts[i] <= j < ends[i], about CHUNK at a time."""
-    counts = np.maximum(ends - starts, 0)
-    total = np.cumsum(counts)
-    if not len(total) or total[-1] == 0:
-        return
-    if total[-1] > MAX_PAIRS:
-        raise CoreTooLargeError
-    marks = np.searchsorted(total, np.arange(CHUNK, int(total[-1]), CHUNK), side="left")
-    edges = np.unique(np.concatenate([[0], marks, [len(counts)]]))
-    for low, high in itertools.pairwise(edges.tolist()):
-        part = counts[low:high]
-        left_N = np.repeat(np.arange(low, high), part)
-        within = np.arange(len(left_N)) - np.repeat(np.cumsum(part) - part, part)
-        right_N = np.repeat(starts[low:high], part) + within
-        yield left_N, right_N if order is None else order[right_N]
-
-
-class _Matches:
-    """The best ``limit`` pairs of halves that lose less than g; g shrinks to the worst kept once there are more."""
-
-    def __init__(self, g: float, relaxation: Relaxation, limit: int) -> None:
-        self.g, self.relaxation, self.limit, self.is_cut = g, relaxation, limit, False
-        self.left = self.right = np.zeros(0, dtype=np.int64)
-        self.loss = np.zeros(0)
-
-    def add(self, left: _Half, right: _Half, left_N: Ints, right_N: Ints) -> None:
-        keep: npt.NDArray[np.bool_] = np.ones(len(left_N), dtype=bool)
-        loss_N = left.loss_S[left_N] + right.loss_S[right_N]
-        for k, dual in enumerate(self.relaxation.duals_K):
-            slack_N = self.relaxation.slack_K[k] - left.change_SK[left_N, k] - right.change_SK[right_N, k]
-            keep &= slack_N >= 0
-            if dual > 0:
-                loss_N += dual * slack_N
-        keep &= loss_N < self.g
-        if not keep.any():
-            return
-        pairs = np.stack([np.append(self.left, left_N[keep]), np.append(self.right, right_N[keep])])
-        loss = np.append(self.loss, loss_N[keep])
-        if len(loss) > self.limit:
-            order = np.argsort(loss, kind="stable")[: self.limit]
-            pairs, loss, self.is_cut = pairs[:, order], loss[order], True
-            self.g = float(loss[-1])
-        self.left, self.right, self.loss = pairs[0], pairs[1], loss
+        return Half(loss_S, change_SK, state_S, np.concatenate(parents), np.concatenate(columns))

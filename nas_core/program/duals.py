@@ -12,6 +12,8 @@ costs a fraction of the LP, which is solved (HiGHS, through scipy) for more.
 Either way the multipliers may be off by rounding: every lambda >= 0 gives a valid bound.
 """
 
+from typing import Protocol
+
 import numpy as np
 
 from nas_core.program.linear import Floats, Ints, LinearProgram
@@ -29,6 +31,19 @@ def multipliers(lp: LinearProgram, priced: Ints) -> Floats | None:
         return None
     duals_K[priced] = found
     return duals_K
+
+
+class Dual(Protocol):
+    """A convex function of the multipliers.
+
+    ``step``: order of magnitude of a multiplier; ``magnitude``: of the function.
+    """
+
+    step: float
+    magnitude: float
+
+    def at(self, lambda_K: Floats) -> tuple[float, Floats]:
+        """Its value and a subgradient."""
 
 
 class _Dual:
@@ -57,11 +72,17 @@ class _Dual:
 
 def _nested(lp: LinearProgram, priced: Ints) -> Floats | None:
     dual = _Dual(lp, priced)
-    lambda_K = np.zeros(len(priced))
-    return None if _minimise(dual, lambda_K, len(priced) - 1) is None else lambda_K / dual.scale_K
+    found = minimise(dual, len(priced))
+    return None if found is None else found / dual.scale_K
 
 
-def _minimise(dual: _Dual, lambda_K: Floats, k: int) -> tuple[float, Floats] | None:
+def minimise(dual: Dual, count: int) -> Floats | None:
+    """The ``count`` multipliers >= 0 at which a dual is least; None if it seems to have no minimum."""
+    lambda_K = np.zeros(count)
+    return None if _minimise(dual, lambda_K, count - 1) is None else lambda_K
+
+
+def _minimise(dual: Dual, lambda_K: Floats, k: int) -> tuple[float, Floats] | None:
     """Minimise over the multipliers 0 to k, in place.
 
     Returns L there, and a subgradient that is zero for those that are positive.
@@ -94,7 +115,7 @@ def _minimise(dual: _Dual, lambda_K: Floats, k: int) -> tuple[float, Floats] | N
     return lowest, share * low[2] + (1 - share) * high[2]
 
 
-def _point(dual: _Dual, lambda_K: Floats, k: int, at: float) -> tuple[float, float, Floats] | None:
+def _point(dual: Dual, lambda_K: Floats, k: int, at: float) -> tuple[float, float, Floats] | None:
     """(lambda_k, minimum over the multipliers before k, subgradient) at one value of multiplier k."""
     lambda_K[k] = at
     below = _minimise(dual, lambda_K, k - 1)
