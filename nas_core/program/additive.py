@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,17 +94,32 @@ def _incumbent(
 
 
 def _by_core(lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart], effort: Effort) -> Answer:
-    deadline = time.monotonic() + 0.5 * effort.left_s
-    for level in core.levels(lp, relaxation, deadline=deadline):
-        for columns_SG in _near_ties(level, relaxation.error):
+    levels = core.levels(lp, relaxation, deadline=time.monotonic() + 0.5 * effort.left_s)
+    return best_of_levels(levels, lp, judge, apart, relaxation.bound, relaxation.error, "core search")
+
+
+def best_of_levels(
+    levels: Iterable[core.Level],
+    lp: LinearProgram,
+    judge: Judge,
+    apart: Sequence[Apart],
+    bound: float,
+    error: float,
+    route: str,
+) -> Answer:
+    """The best allowed network of ever larger levels; infeasible if the last of them holds none.
+
+    ``bound`` is what losses are counted from, ``error`` what rounding can hide in one.
+    """
+    for level in levels:
+        for loss, columns_SG in _near_ties(level, error):
             choices = best_allowed(lp, columns_SG, judge, apart)
             if choices is not None:
-                bound = lp.value_of(columns_SG[0]) + relaxation.error
-                return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="core search")
-    return Answer(status=Status.INFEASIBLE, choices=None, bound=-np.inf, route="core search")
+                return Answer(status=Status.OPTIMAL, choices=choices, bound=bound - loss + error, route=route)
+    return Answer(status=Status.INFEASIBLE, choices=None, bound=-np.inf, route=route)
 
 
-def _near_ties(level: core.Level, error: float) -> Iterator[Ints]:
+def _near_ties(level: core.Level, error: float) -> Iterator[tuple[float, Ints]]:
     """The networks of a level in runs whose order the floats cannot tell; the last run only if it is complete."""
     loss_S = level.loss_S
     if not len(loss_S):
@@ -115,7 +130,7 @@ def _near_ties(level: core.Level, error: float) -> Iterator[Ints]:
         # A run that reaches the level's end may go on beyond; one that fills the whole level is a tie
         is_complete = level.is_everything or loss_S[high - 1] + 2 * error < level.complete_to or high - low >= core.KEEP
         if is_complete:
-            yield level.columns_SG[low:high]
+            yield float(loss_S[low]), level.columns_SG[low:high]
 
 
 def best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Sequence[Apart]) -> Choices | None:

@@ -1,6 +1,7 @@
 """The core search at sizes no oracle reaches, against a dynamic program that is obvious for small integer costs."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,19 @@ def test_core_search_and_cpsat_agree(seed: int, monkeypatch: pytest.MonkeyPatch)
     assert "core" in by_core.route
     assert "CP-SAT" in by_cpsat.route
     assert by_core.best == by_cpsat.best
+
+
+def test_chain_search_and_highs_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, rng = correlated(10, 6, 5), np.random.default_rng(5)
+    terms = np.rint(2e5 * rng.uniform(-1, 1, (9, 6, 6)))
+    pairs = {((p, i), (p + 1, j)): float(terms[p, i, j]) for p, i, j in np.ndindex(9, 6, 6)}
+    problem = replace(plain, pairs=pairs)
+    by_chain = solve(problem)
+    monkeypatch.setattr("nas_core.program.chain.MAX_NESTED", 0)
+    by_highs = solve(problem)
+    assert "chain" in by_chain.route
+    assert "HiGHS" in by_highs.route
+    assert by_chain.best == by_highs.best
 
 
 def test_fifty_thousand_blocks_are_proven_in_a_second() -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,15 @@ def test_the_highs_route_is_as_good_as_brute_force(kind: str, monkeypatch: pytes
     monkeypatch.setattr("nas_core.program.enumeration.MAX_NETWORKS", 0)
     for seed in range(40):
         check_against_oracle(random_problem(seed, kind), f"{kind} {seed}")
+
+
+@pytest.mark.parametrize("kind", ["pairs", "pairs-ratio"])
+def test_the_chain_route_is_as_good_as_brute_force(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas_core.program.enumeration.MAX_NETWORKS", 0)
+    for seed in range(60):
+        problem = random_problem(seed, kind)
+        neighbours = {pair: value for pair, value in problem.pairs.items() if abs(pair[0][0] - pair[1][0]) == 1}
+        check_against_oracle(replace(problem, pairs=neighbours), f"{kind} {seed}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
