@@ -91,7 +91,7 @@ class Chain:
         return value + float(lambda_K @ limits_K), limits_K - rows_KC[:, columns].sum(axis=1)
 
     def _set_potentials(self) -> None:
-        """Losses: ``first_N`` of starting with a block, ``loss_G`` of a step, ``least_G`` of any way through a block."""
+        """Losses: ``first_N`` of the first block, ``loss_G`` of a step, ``least_G`` of the best way through a block."""
         own_C = self.lp.value_C - self.duals_K @ self.lp.rows_KC
         to_end = [own_C[self.slices[-1]]]
         for pair, part in zip(reversed(self.pair_G), self.slices[-2::-1], strict=True):

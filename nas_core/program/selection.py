@@ -3,10 +3,8 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
 from nas_core.program.additive import Answer, Effort
-from nas_core.program.exact import exact
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.routes import TableSolver
@@ -153,8 +151,3 @@ class Session:
         bound = max([top.selection.value, *open_bounds])
         status = Status.OPTIMAL if bound <= top.selection.value else Status.FEASIBLE
         return top.selection, status, bound
-
-
-def exact_value(value: float) -> Fraction:
-    """The decimal of a reported value."""
-    return exact(value)
