@@ -5,7 +5,7 @@ answers every further question (top k, other exclusions) by reading on.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
 
@@ -92,6 +92,25 @@ class EveryNetwork:
                 high += 1
             yield self._columns(self._order[low:high])
             low = high
+
+    def without(self, forbidden: Collection[tuple[int, ...]]) -> npt.NDArray[np.bool_]:
+        """[within] whether a network is not among some whole networks."""
+        flat = []
+        for choices in forbidden:
+            try:
+                columns_G = self.lp.columns.columns(choices)
+            except KeyError:
+                continue  # no network of the program
+            flat.append(np.ravel_multi_index(tuple(columns_G - self.lp.starts_G1[:-1]), self.sizes))
+        return ~np.isin(self.within, flat)
+
+    def sums(self, entries_C: Ints) -> Ints:
+        """[within] summed entries of the networks within the rows."""
+        return self._sums(entries_C)[self.within]
+
+    def choices(self, networks: Ints) -> list[tuple[int, ...]]:
+        """The networks as choices, one per position."""
+        return [self.lp.columns.choices(columns_G) for columns_G in self._columns(networks)]
 
     def _columns(self, networks: Ints) -> Ints:
         return np.stack(np.unravel_index(networks, self.sizes), axis=1) + self.lp.starts_G1[:-1]

@@ -1,26 +1,29 @@
-"""Exact frontiers: every network that no other beats on value and on one (or two) resources.
+"""Exact frontiers: every network that no other beats on value and on one or two resources.
 
-Where only one limit-free resource matters, the frontier is built position by
-position, keeping what is not dominated (vectorised). Else by steps: solve, find
-the cheapest network of that value, then demand strictly less; every point is
-proven. Two resources: the frontier of the first under ever tighter limits on the second.
+Few networks: look at all of them. No limits and an additive objective: position
+by position, keeping what is not dominated. Else by steps: solve, then demand
+strictly less of a resource, so that every point is proven. Whatever the route, floats
+only discard what is dominated by a margin; exact arithmetic decides the rest.
 """
 
+import bisect
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from nas_core.errors import ConfigError
 from nas_core.program.additive import Effort
-from nas_core.program.exact import Value, evaluate
+from nas_core.program.exact import evaluate
 from nas_core.program.linear import Floats, Ints, TableProgram
-from nas_core.program.problem import Budget, SelectionProblem, Table
+from nas_core.program.problem import Budget, SelectionProblem
 from nas_core.program.relaxation import FLOAT_ERROR
 from nas_core.program.result import Selection, Status
+from nas_core.program.routes import TableSolver
 from nas_core.program.selection import TIME_LIMIT_S, Session
 from nas_core.program.verification import selection_of, verify
 from nas_core.space import Genotype
@@ -30,7 +33,7 @@ MAX_STATES = 2_000_000  # partial networks of the position-by-position route
 
 @dataclass(frozen=True, kw_only=True)
 class Frontier:
-    """``points``: by the first resource ascending; value rises with it where there is one resource.
+    """``points``: by the first resource ascending; then by the second; value rises with it where there is one.
 
     ``status`` is OPTIMAL if every point and the absence of others are proven,
     FEASIBLE if the time ran out (points found so far are proven), INFEASIBLE if no network is allowed.
@@ -51,101 +54,85 @@ def frontier(problem: SelectionProblem, resource: str, *, time_limit_s: float = 
     Raises:
         ConfigError: if the problem has no such resource.
     """
-    _check_resource(problem, resource)
-    started = time.monotonic()
-    if problem.objective.is_additive and not (problem.budgets or problem.rules or problem.pairs or problem.forbidden):
-        points = _by_positions(problem, resource)
-        if points is not None:
-            return Frontier(
-                resources=(resource,),
-                points=points,
-                status=Status.OPTIMAL,
-                solve_s=time.monotonic() - started,
-                route="position by position",
-            )
-    points, status = _by_steps(problem, resource, started + time_limit_s)
-    return Frontier(
-        resources=(resource,), points=points, status=status, solve_s=time.monotonic() - started, route="steps"
-    )
+    return _frontier(problem, (resource,), time_limit_s)
 
 
 def frontier2(problem: SelectionProblem, first: str, second: str, *, time_limit_s: float = TIME_LIMIT_S) -> Frontier:
-    """The exact frontier of the objective's value against two resources.
-
-    By value descending: solve; list the best network that no listed one dominates; and
-    exclude what it dominates by splitting the rest into "less of the first" and "less of the second".
-
-    Raises:
-        ConfigError: if the problem lacks one of the resources.
-    """
-    for resource in (first, second):
-        _check_resource(problem, resource)
-    started = time.monotonic()
-    deadline = started + time_limit_s
-    points, status = _by_boxes(problem, (first, second), deadline)
-    ordered = sorted(points, key=lambda s: (s.costs[first], s.costs[second]))
-    return Frontier(
-        resources=(first, second),
-        points=tuple(ordered),
-        status=status,
-        solve_s=time.monotonic() - started,
-        route="boxes",
-    )
+    """The exact frontier of the objective's value against two resources, as ``frontier``."""
+    return _frontier(problem, (first, second), time_limit_s)
 
 
-def _check_resource(problem: SelectionProblem, resource: str) -> None:
-    if resource not in problem.resources:
-        raise ConfigError("frontier", repr(resource), f"one of {', '.join(problem.resources) or 'none'}")
+def _frontier(problem: SelectionProblem, resources: tuple[str, ...], time_limit_s: float) -> Frontier:
+    for resource in resources:
+        if resource not in problem.resources:
+            raise ConfigError("frontier", repr(resource), f"one of {', '.join(problem.resources) or 'none'}")
+    started, status = time.monotonic(), Status.OPTIMAL
+    candidates, route = _among_all(problem, resources), "every network"
+    if candidates is None:
+        candidates, route = _by_positions(problem, resources), "position by position"
+    if candidates is None:
+        search = _by_steps if len(resources) == 1 else _by_boxes
+        candidates, status = search(problem, resources, started + time_limit_s)
+        route = "steps"
+    points = tuple(verify(problem, selection_of(problem, g)) for g in _undominated(problem, candidates, resources))
+    if status is Status.OPTIMAL and not points:
+        status = Status.INFEASIBLE
+    return Frontier(resources=resources, points=points, status=status, solve_s=time.monotonic() - started, route=route)
 
 
-def _by_positions(problem: SelectionProblem, resource: str) -> tuple[Selection, ...] | None:
-    """All points by dominance, position by position; None if there are too many partial networks."""
-    found: list[tuple[Fraction, Value, Genotype]] = []
+def _among_all(problem: SelectionProblem, resources: tuple[str, ...]) -> list[Genotype] | None:
+    """Candidates from all networks of every table; None if there are too many."""
+    found: list[Genotype] = []
     for table in problem.tables:
-        networks = _undominated(TableProgram(problem, table), table, resource)
+        solver = TableSolver(problem, table)
+        columns = solver.program.columns
+        if columns is None:
+            continue
+        every, costs = solver.every_network(), [solver.program.integers(name) for name in resources]
+        if every is None or not all(cost.is_exact for cost in costs):
+            return None
+        forbidden = {g.choices for g in problem.forbidden if g.resolution in (None, table.resolution)}
+        allowed = every.without(forbidden)
+        sums = [every.sums(columns.gather(cost.flat).astype(np.int64))[allowed] for cost in costs]
+        networks = every.within[allowed]
+        kept = _staircase(every.value[networks], sums, 2 * every.error)
+        found += [Genotype(choices, table.resolution) for choices in every.choices(networks[kept])]
+    return found
+
+
+def _by_positions(problem: SelectionProblem, resources: tuple[str, ...]) -> list[Genotype] | None:
+    """Candidates by dominance, position by position; None with limits, or too many partial networks."""
+    if not problem.objective.is_additive or problem.budgets or problem.rules or problem.pairs or problem.forbidden:
+        return None
+    found: list[Genotype] = []
+    for table in problem.tables:
+        networks = _of_table_by_positions(TableProgram(problem, table), resources)
         if networks is None:
             return None
-        for choices in networks:
-            totals = evaluate(problem, genotype := Genotype(choices, table.resolution))
-            found.append((totals.costs[resource], totals.value, genotype))
-    found.sort(key=lambda item: (item[0], -item[1], item[2].choices))
-    points: list[Selection] = []
-    best: Value | None = None
-    for _, value, genotype in found:
-        if best is None or value > best:
-            best = value
-            points.append(verify(problem, selection_of(problem, genotype)))
-    return tuple(points)
+        found += [Genotype(choices, table.resolution) for choices in networks]
+    return found
 
 
-def _undominated(program: TableProgram, table: Table, resource: str) -> list[tuple[int, ...]] | None:
-    """The choices of every network that may be on the table's frontier; floats decide with a margin."""
+def _of_table_by_positions(program: TableProgram, resources: tuple[str, ...]) -> list[tuple[int, ...]] | None:
     assert program.columns is not None, "there are no rules"
-    costs = program.integers(resource)
-    if not costs.is_exact:
+    costs = [program.integers(name) for name in resources]
+    if not all(cost.is_exact for cost in costs):
         return None
-    score, cost, starts = program.score_F, costs.flat, program.columns.starts_G1
+    score, starts = program.score_F, program.columns.starts_G1
     margin = FLOAT_ERROR * float(np.maximum.reduceat(np.abs(score), starts[:-1]).sum())
-    value_S, cost_S = np.zeros(1), np.zeros(1, dtype=np.int64)
+    value_S, cost_RS = np.zeros(1), [np.zeros(1, dtype=np.int64) for _ in costs]
     trail: list[Ints] = []
-    for low, high in itertools.pairwise(starts):
-        count = int(high - low)
-        if len(value_S) * count > MAX_STATES:
+    for low, high in itertools.pairwise(starts.tolist()):
+        if len(value_S) * (high - low) > MAX_STATES:
             return None
         value_N = (value_S[:, None] + score[None, low:high]).ravel()
-        cost_N = (cost_S[:, None] + cost[None, low:high]).ravel()
-        kept = _pareto(value_N, cost_N, margin)
-        value_S, cost_S = value_N[kept], cost_N[kept]
-        trail.append(np.stack(np.divmod(kept, count)))
+        cost_RN = [
+            (total[:, None] + cost.flat[None, low:high]).ravel() for total, cost in zip(cost_RS, costs, strict=True)
+        ]
+        kept = _staircase(value_N, cost_RN, margin)
+        value_S, cost_RS = value_N[kept], [cost_N[kept] for cost_N in cost_RN]
+        trail.append(np.stack(np.divmod(kept, high - low)))
     return _spell(trail, len(value_S))
-
-
-def _pareto(value_N: Floats, cost_N: Ints, margin: float) -> Ints:
-    """Indices, by cost, of the entries that no cheaper one beats by the margin."""
-    order = np.lexsort((-value_N, cost_N))
-    value = value_N[order]
-    before = np.concatenate([[-np.inf], np.maximum.accumulate(value)[:-1]])
-    return order[value > before - margin] if margin > 0 else order[value > before]
 
 
 def _spell(trail: list[Ints], count: int) -> list[tuple[int, ...]]:
@@ -156,43 +143,75 @@ def _spell(trail: list[Ints], count: int) -> list[tuple[int, ...]]:
     return [tuple(map(int, row)) for row in np.stack(choices[::-1], axis=1)]
 
 
-def _by_steps(problem: SelectionProblem, resource: str, deadline: float) -> tuple[tuple[Selection, ...], Status]:
-    points: list[Selection] = []
-    limits = problem.budgets
-    session = Session(problem)
+def _staircase(value_N: Floats, cost_RN: list[Ints], margin: float) -> Ints:
+    """Indices of the entries that no other beats by more than the margin in value, and is as cheap as.
+
+    Entries come by the first cost, so one is dominated if an earlier one of at most its second cost is
+    worth more. With one resource a running maximum tells; with two, a staircase
+    of (second cost, best value up to it).
+    """
+    order = np.lexsort((-value_N, *reversed(cost_RN)))
+    value = value_N[order]
+    if len(cost_RN) == 1:
+        before = np.concatenate([[-np.inf], np.maximum.accumulate(value)[:-1]])
+        return order[value > before - margin] if margin > 0 else order[value > before]
+    kept = _walk(value.tolist(), cost_RN[1][order].tolist(), margin)
+    return order[kept]
+
+
+def _walk(values: Sequence[Any], seconds: Sequence[Any], margin: float) -> list[int]:
+    """Places of the undominated entries of a list sorted by first cost, then second, then value descending."""
+    steps: list[Any] = []  # second costs, ascending
+    tops: list[Any] = []  # best value at most at that cost, ascending
+    kept = []
+    for i, (value, second) in enumerate(zip(values, seconds, strict=True)):
+        at = bisect.bisect_right(steps, second)
+        best = tops[at - 1] if at else None
+        if best is None or value > best - margin:
+            kept.append(i)
+        if best is None or value > best:
+            end = at
+            while end < len(steps) and tops[end] <= value:
+                end += 1
+            start = at - 1 if at and steps[at - 1] == second else at
+            steps[start:end], tops[start:end] = [second], [value]
+    return kept
+
+
+def _undominated(
+    problem: SelectionProblem, candidates: Iterable[Genotype], resources: tuple[str, ...]
+) -> list[Genotype]:
+    """The candidates that none beats, exactly, by their costs; of equal ones the first."""
+    rows = []
+    for genotype in candidates:
+        totals = evaluate(problem, genotype)
+        costs = [totals.costs[name] for name in resources]
+        rows.append((costs[0], costs[-1], -totals.value, genotype.choices, genotype))
+    rows.sort(key=lambda row: row[:4])
+    kept, seen = [], set()
+    for i in _walk([-row[2] for row in rows], [row[1] for row in rows], 0):
+        vector = rows[i][:3]
+        if vector not in seen:
+            seen.add(vector)
+            kept.append(rows[i][4])
+    return kept
+
+
+def _by_steps(problem: SelectionProblem, resources: tuple[str, ...], deadline: float) -> tuple[list[Genotype], Status]:
+    """From the best network down: strictly less of the resource each time."""
+    found: list[Genotype] = []
+    session, limits = Session(problem), problem.budgets
     while True:
         answer = session.with_problem(problem.with_budgets(limits)).top_k(1, 1, _effort(deadline))
-        if answer.status is Status.INFEASIBLE:
-            break
         if answer.status is not Status.OPTIMAL:
-            return tuple(reversed(points)), Status.FEASIBLE
-        point = answer.best
-        if points and point.value == points[-1].value:
-            points.pop()  # as good and cheaper
-        points.append(point)
-        limits = (*problem.budgets, _less(problem, resource, point))
-    return tuple(reversed(points)), Status.OPTIMAL if points else Status.INFEASIBLE
+            return found, Status.OPTIMAL if answer.status is Status.INFEASIBLE else Status.FEASIBLE
+        found.append(answer.best.genotype)
+        limits = (*problem.budgets, _less(problem, resources[0], answer.best))
 
 
-def _effort(deadline: float) -> Effort:
-    return Effort.seconds(max(deadline - time.monotonic(), 0.01))
-
-
-def _less(problem: SelectionProblem, resource: str, point: Selection) -> Budget:
-    """Strictly less of a resource than a network has, in the smallest unit of the tables."""
-    total = evaluate(problem, point.genotype).costs[resource]
-    return Budget(resource=resource, at_most=_float_below(total))
-
-
-def _float_below(total: Fraction) -> float:
-    """The largest float whose decimal is below an exact total."""
-    value = float(total)
-    return float(np.nextafter(value, -np.inf)) if Fraction(repr(value)) >= total else value
-
-
-def _by_boxes(problem: SelectionProblem, resources: tuple[str, str], deadline: float) -> tuple[list[Selection], Status]:
-    """Boxes below (limit, limit), each solved once."""
-    session, points = Session(problem), dict[str, Selection]()
+def _by_boxes(problem: SelectionProblem, resources: tuple[str, ...], deadline: float) -> tuple[list[Genotype], Status]:
+    """From no limits down: below each answer, boxes with less of the one and with less of the other resource."""
+    session, found = Session(problem), dict[Genotype, None]()
     seen: set[tuple[Budget, ...]] = set()
     boxes: list[tuple[Budget, ...]] = [()]
     while boxes:
@@ -204,32 +223,26 @@ def _by_boxes(problem: SelectionProblem, resources: tuple[str, str], deadline: f
         if answer.status is Status.INFEASIBLE:
             continue
         if answer.status is not Status.OPTIMAL:
-            return _undominated_points(problem, points.values(), resources), Status.FEASIBLE
-        points[str(answer.best.genotype)] = answer.best
+            return list(found), Status.FEASIBLE
+        found[answer.best.genotype] = None
         for resource in resources:
-            less = _less(problem, resource, answer.best)
             others = [b for b in box if b.resource != resource]
+            less = _less(problem, resource, answer.best)
             boxes.append(tuple(sorted([*others, less], key=lambda b: b.resource)))
-    kept = _undominated_points(problem, points.values(), resources)
-    return kept, Status.OPTIMAL if kept else Status.INFEASIBLE
+    return list(found), Status.OPTIMAL
 
 
-def _undominated_points(
-    problem: SelectionProblem, points: Iterable[Selection], resources: tuple[str, str]
-) -> list[Selection]:
-    """Points that no other beats in value and both resources, exactly; of equal ones the first."""
-    listed = list(points)
-    vectors = []  # larger is better in every place
-    for point in listed:
-        totals = evaluate(problem, point.genotype)
-        vectors.append((totals.value, *(-totals.costs[name] for name in resources)))
-    return [
-        point
-        for i, (point, own) in enumerate(zip(listed, vectors, strict=True))
-        if not any(_beats(other, own, j < i) for j, other in enumerate(vectors) if j != i)
-    ]
+def _effort(deadline: float) -> Effort:
+    return Effort.seconds(max(deadline - time.monotonic(), 0.01))
 
 
-def _beats(other: tuple[Value, ...], own: tuple[Value, ...], is_first: bool) -> bool:
-    """Whether a vector is nowhere below another, and above it somewhere or listed before it."""
-    return all(x >= y for x, y in zip(other, own, strict=True)) and (other != own or is_first)
+def _less(problem: SelectionProblem, resource: str, point: Selection) -> Budget:
+    """Strictly less of a resource than a network has."""
+    total = evaluate(problem, point.genotype).costs[resource]
+    return Budget(resource=resource, at_most=_float_below(total))
+
+
+def _float_below(total: Fraction) -> float:
+    """The largest float whose decimal is below an exact total."""
+    value = float(total)
+    return float(np.nextafter(value, -np.inf)) if Fraction(repr(value)) >= total else value

@@ -95,7 +95,10 @@ class Columns:
     def columns(self, choices: Sequence[int]) -> Ints:
         """One choice per position -> [G] the columns taken; KeyError if a tie or a rule excludes the network."""
         index = self._index
-        return np.array([index[g, choices[positions[0]]] for g, positions in enumerate(self.groups)], dtype=np.int64)
+        taken = [index[g, choices[positions[0]]] for g, positions in enumerate(self.groups)]
+        if self.choices(taken) != tuple(choices):
+            raise KeyError(choices)  # tied positions that differ
+        return np.array(taken, dtype=np.int64)
 
     def keep(self, kept_C: npt.NDArray[np.bool_]) -> "Columns":
         """Only the columns where ``kept_C``; a group may end up empty."""

@@ -97,9 +97,16 @@ class TableSolver:
     def _every_network(self, lp: LinearProgram) -> enumeration.EveryNetwork:
         """All networks, looked at once and kept for the next question."""
         if self._every is None:
-            assert self._terms is not None, "only problems with pair terms come here"
-            self._every = enumeration.EveryNetwork(lp, self._terms, self._objective_of_all)
+            assert self.program.columns is not None, "the caller looks"
+            terms = self._terms or pairwise.PairTerms.of({}, self.program.columns)
+            self._every = enumeration.EveryNetwork(lp, terms, self._objective_of_all)
         return self._every
+
+    def every_network(self) -> enumeration.EveryNetwork | None:
+        """All networks within the limits; None if there are too many or integers cannot tell which are within."""
+        if self._lp is None or self._lp.is_relaxed or not enumeration.fits(self._lp):
+            return None
+        return self._every_network(self._lp)
 
     def _objective_of_all(self, linear: Floats, sums: Callable[[Floats], Floats]) -> Floats:
         """The objective of many networks from their linear values and a function that sums entries."""

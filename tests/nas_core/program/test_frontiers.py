@@ -20,8 +20,11 @@ def undominated(problem: SelectionProblem, resources: tuple[str, ...]) -> list[t
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_frontiers_are_those_of_brute_force(kind: str) -> None:
-    for seed in range(15):
+@pytest.mark.parametrize("route", ["every network", "others"])
+def test_frontiers_are_those_of_brute_force(kind: str, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if route == "others":
+        monkeypatch.setattr("nas_core.program.enumeration.MAX_NETWORKS", 0)
+    for seed in range(30 if route == "every network" else 8):
         problem = random_problem(seed, kind)
         for resources in (problem.resources[:1], problem.resources[:2]):
             if len(resources) == 0:
@@ -34,6 +37,22 @@ def test_frontiers_are_those_of_brute_force(kind: str) -> None:
             assert found.status is (Status.OPTIMAL if expected else Status.INFEASIBLE)
             for point in found.points:
                 verify(problem, point)
+
+
+@pytest.mark.parametrize("resources", [("a",), ("a", "b")])
+def test_position_by_position_equals_looking_at_all(
+    resources: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    score, first, second = rng.integers(0, 30, (3, 5, 6)).tolist()
+    problem = SelectionProblem(score=score, costs={"a": first, "b": second})
+    find = frontier if len(resources) == 1 else frontier2
+    by_all = find(problem, *resources)
+    monkeypatch.setattr("nas_core.program.enumeration.MAX_NETWORKS", 0)
+    by_positions = find(problem, *resources)
+    assert (by_all.route, by_positions.route) == ("every network", "position by position")
+    rows = [[(p.value, p.costs) for p in found.points] for found in (by_all, by_positions)]
+    assert rows[0] == rows[1]
 
 
 def test_an_unknown_resource_is_refused() -> None:
