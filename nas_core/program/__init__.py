@@ -13,10 +13,12 @@ from nas_core.program.oracle import brute_force
 from nas_core.program.problem import Budget, Objective, SelectionProblem, Table
 from nas_core.program.result import Explanation, Relaxation, Selection, SelectionResult, Status
 from nas_core.program.selection import solve, top_k
+from nas_core.program.stored import JSON_SCHEMA
 from nas_core.program.verification import verify
 from nas_core.program.whatif import WhatIf
 
 __all__ = [
+    "JSON_SCHEMA",
     "Budget",
     "Explanation",
     "Frontier",

@@ -1,4 +1,4 @@
-"""Reads a stored problem (``PROBLEM.json``); ``SelectionProblem.from_dict`` documents its keys."""
+"""Reads a stored problem (``PROBLEM.json``); ``JSON_SCHEMA`` and ``SelectionProblem.from_dict`` document its keys."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -12,7 +12,117 @@ from nas_core.space import BlockId, Genotype, Rule
 T = TypeVar("T")
 _KIND_NAMES: dict[type, str] = {list: "a list", str: "a text", dict: "an object"}
 _TABLE_KEYS = ("score", "base_score", "costs", "base_costs")
-_KEYS = (*_TABLE_KEYS, "resolutions", "budgets", "base", "rules", "objective", "forbidden", "pairs", "positions")
+
+_TABLE_SCHEMA: dict[str, Any] = {
+    "score": {
+        "description": "score of every block, one list per position; higher is better",
+        "type": "array",
+        "minItems": 1,
+        "items": {"type": "array", "minItems": 1, "items": {"type": "number"}},
+    },
+    "base_score": {"description": "a constant added to the summed scores", "type": "number", "default": 0},
+    "costs": {
+        "description": "resource -> cost of every block, shaped like score, in the resource's own unit",
+        "type": "object",
+        "additionalProperties": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+    },
+    "base_costs": {
+        "description": "resource -> a constant added to its total (stem, head, base network)",
+        "type": "object",
+        "additionalProperties": {"type": "number"},
+    },
+}
+_BLOCK_SCHEMA = {"description": "[position, choice]", "type": "array", "items": {"type": "integer"}, "minItems": 2}
+
+# JSON Schema (2020-12) of a stored problem.
+JSON_SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "Selection problem",
+    "type": "object",
+    "additionalProperties": False,
+    "oneOf": [{"required": ["score"]}, {"required": ["resolutions"]}],
+    "properties": {
+        **_TABLE_SCHEMA,
+        "resolutions": {
+            "description": "instead of score and costs: one table per input resolution, of which one is chosen as well",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["resolution", "score"],
+                "properties": {"resolution": {"description": "in pixels", "type": "integer"}, **_TABLE_SCHEMA},
+            },
+        },
+        "budgets": {
+            "description": "bounds on totals, inclusive; a text such as 'latency_ms <= 12 ms' or 'flops = 60%'",
+            "type": "array",
+            "items": {
+                "anyOf": [
+                    {"type": "string"},
+                    {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["resource"],
+                        "properties": {
+                            "resource": {"type": "string"},
+                            "at_most": {"type": "number"},
+                            "at_least": {"type": "number"},
+                        },
+                    },
+                ]
+            },
+        },
+        "base": {"description": "the network that percentages are of, such as '0-0-1'", "type": "string"},
+        "rules": {
+            "description": "forbid: not all of blocks; require: one of blocks; implies: the first needs one of the "
+            "rest; at_most: count of blocks; equal: the same choice at all positions",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["kind"],
+                "properties": {
+                    "kind": {"enum": ["forbid", "require", "implies", "at_most", "equal"]},
+                    "blocks": {"type": "array", "items": _BLOCK_SCHEMA},
+                    "count": {"type": "integer"},
+                    "positions": {"type": "array", "items": {"type": "integer"}},
+                },
+            },
+        },
+        "objective": {
+            "description": "additive: base_score + S; fractional: base_score + S * (reference / F)^exponent; "
+            "ratio: (base_score + S) / F; S = summed scores and pair terms, F = total of resource",
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"enum": ["additive", "fractional", "ratio"], "default": "additive"},
+                "resource": {"type": "string"},
+                "reference": {"type": "number", "exclusiveMinimum": 0},
+                "exponent": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
+            },
+        },
+        "forbidden": {"description": "whole networks to exclude", "type": "array", "items": {"type": "string"}},
+        "pairs": {
+            "description": "what taking two blocks together adds to the summed scores",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["blocks", "value"],
+                "properties": {
+                    "blocks": {"type": "array", "items": _BLOCK_SCHEMA, "minItems": 2, "maxItems": 2},
+                    "value": {"type": "number"},
+                },
+            },
+        },
+        "positions": {
+            "description": "names of the positions, for people",
+            "type": "array",
+            "items": {"type": "string"},
+        },
+    },
+}
+_KEYS = tuple(JSON_SCHEMA["properties"])
 
 
 def read_problem(data: Mapping[str, Any]) -> SelectionProblem:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nas_core.errors import NasError
-from nas_core.program import Budget, Objective, SelectionProblem
+from nas_core.program import JSON_SCHEMA, Budget, Objective, SelectionProblem
 from tests.nas_core.program.random_problems import KINDS, random_problem
 
 
@@ -12,6 +12,14 @@ def test_problems_survive_json(kind: str) -> None:
     for seed in range(20):
         problem = random_problem(seed, kind)
         assert SelectionProblem.from_dict(json.loads(json.dumps(problem.to_dict()))) == problem
+
+
+def test_the_schema_describes_what_is_written() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(JSON_SCHEMA)
+    for kind in KINDS:
+        for seed in range(10):
+            jsonschema.validate(random_problem(seed, kind).to_dict(), JSON_SCHEMA)
 
 
 def test_limits_may_be_written_as_text() -> None:
