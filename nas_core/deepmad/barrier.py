@@ -61,7 +61,7 @@ class NodeProblem:
     def __init__(self, program: Program, nodes: Nodes, goal: Goal) -> None:
         self.program, self.nodes, self.goal = program, nodes, goal
         self.size = program.layout.size
-        self.chord_T = np.flatnonzero(np.abs(program.w_TV).sum(axis=1) > 0)  # stages whose product needs the chord
+        self.chord_T = program.chord_T
         resources = [self._log_monomials(resource) for resource in program.resources]
         linear_BMV, self.bound_BM = self._linear()
         self.intercept_BK = np.concatenate([np.zeros((len(nodes), 0)), *(r[1] for r in resources)], axis=1)
@@ -176,11 +176,13 @@ class NodeProblem:
         penalty, slope, bend = self._penalty(x_BV)
         chord = program.alpha_T[self.chord_T] * (low_u + high_u)
         flat_T = np.setdiff1d(np.arange(len(program.alpha_T)), self.chord_T)
-        score = (chord * u - program.alpha_T[self.chord_T] * low_u * high_u).sum(axis=1) - penalty
-        score = score + E_BT[:, flat_T] @ (program.alpha_T * program.w_T)[flat_T]
-        gradient = (
-            np.matmul(chord[:, None], slope_u)[:, 0] + (program.alpha_T * program.w_T)[flat_T] @ program.E_TV[flat_T]
+        # where w or E is a constant the product is affine, and only the constant's side has no gradient
+        flat_slope_V = program.alpha_T[flat_T] @ (
+            program.w_T[flat_T, None] * program.E_TV[flat_T] + program.E_T[flat_T, None] * program.w_TV[flat_T]
         )
+        score = (chord * u - program.alpha_T[self.chord_T] * low_u * high_u).sum(axis=1) - penalty
+        score = score + (w_BT * E_BT)[:, flat_T] @ program.alpha_T[flat_T]
+        gradient = np.matmul(chord[:, None], slope_u)[:, 0] + flat_slope_V
         gradient[:, program.penalised] -= slope
         if self.goal.at_least is not None:
             g[:, -1] = (self.goal.at_least - score) / SCORE_SCALE

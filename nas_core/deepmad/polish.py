@@ -13,6 +13,7 @@ VIOLATION_PRICE = 1.0e6  # score per unit of relative violation while no feasibl
 CHANNEL_MOVES = (-3, -2, -1, 1, 2, 3)  # steps
 DEPTH_MOVES = (-2, -1, 1, 2)
 SINGLE_ROUNDS = 60
+SHAKE_MOVES = 6  # at most, per change
 
 # A structure as one row of integers: stem, outs, bottlenecks, kernels, depths (V' = 1 + 4 S).
 
@@ -135,6 +136,16 @@ class Polisher:
             if not moved:
                 break
         return row, best, self.feasible(row)
+
+    def shake(self, row: Ints, rounds: int, rng: np.random.Generator) -> Ints:
+        """The best feasible row of ``rounds`` climbs from random changes of the best so far."""
+        best, value = row, float(self.values(row[None])[0])
+        for _ in range(rounds):
+            moves = self.singles[rng.integers(len(self.singles), size=int(rng.integers(2, SHAKE_MOVES + 1)))]
+            found, score, feasible = self.climb(best + moves.sum(axis=0))
+            if feasible and score > value:
+                best, value = found, score
+        return best
 
     def feasible(self, row: Ints) -> bool:
         """Whether the row is in the domain and within every limit, exactly."""

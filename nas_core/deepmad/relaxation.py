@@ -22,7 +22,7 @@ Axes: B nodes, V variables, T stages, K monomials, M linear rows, R resources, S
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -260,6 +260,11 @@ class Program:
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    @cached_property
+    def chord_T(self) -> Ints:  # noqa: N802
+        """Stages where both w_t and E_t vary, so that their product needs the chord."""
+        return np.flatnonzero(np.abs(self.w_TV).any(axis=1) & np.abs(self.E_TV).any(axis=1))
 
     @property
     def half_dense(self) -> float:

@@ -5,9 +5,10 @@ at a time, where the relaxation is loosest: at a depth (McCormick's planes and
 the chords of ln L), at a product's range, at a kernel or at a channel that is
 no multiple of the step. Ranges of outputs, slopes and entropies are narrowed
 by maximising and minimising them over the relaxation with the cut score >=
-the best known. Nothing here is random: the same program gives the same tree.
+the best known. Randomness is only in the first local search and in CP-SAT, both from the seed.
 """
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ BATCH = 64  # nodes split at a time
 NARROW_FROM = 0.3  # ranges are narrowed once a node's bound is within this share of the best known score,
 NARROW_AGAIN = 0.4  # and again when its distance has fallen to this share of what it was
 CHANNEL_SECONDS, CHANNEL_SHARE = 3.0, 0.35  # of one CP-SAT call; of the search's CPU time
+SHAKES = 60  # random restarts of the local search before the tree
+DEPTH_REACH, MAX_NEIGHBOURS, POLISHED_NEIGHBOURS = 1, 1000, 24
 POLISH_EVERY = 3  # batches between attempts to improve the best structure
 
 
@@ -197,6 +200,33 @@ class Tree:
         row, _, feasible = self.polisher.climb(self.polisher.low.copy())
         if feasible:
             self.offer(row)
+        if self.row is not None and len(self.polisher.singles):
+            self.offer(self.polisher.shake(self.row, SHAKES, np.random.default_rng(self.seed)))
+            before = -np.inf
+            while self.score > before:
+                before = self.score
+                self._neighbours()
+
+    def _neighbours(self) -> None:
+        """Relaxes every choice of depths within one of the best structure's; rounds and climbs from the highest."""
+        assert self.row is not None
+        program, S = self.program, self.program.layout.num_blocks
+        depths = self.row[1 + 3 * S :]
+        ends = [block.depth for block in program.domain.blocks]
+        choices = [
+            [L for L in range(int(d) - DEPTH_REACH, int(d) + DEPTH_REACH + 1) if low <= L <= high]
+            for d, (low, high) in zip(depths, ends, strict=True)
+        ]
+        every = np.array(list(itertools.islice(itertools.product(*choices), MAX_NEIGHBOURS)), dtype=float)
+        nodes = root(program).take(np.zeros(len(every), dtype=int))
+        nodes.low_BV[:, program.layout.depths] = every
+        nodes.high_BV[:, program.layout.depths] = every
+        nodes = tighten(program, nodes)
+        nodes = nodes.take(np.flatnonzero(nonempty(nodes)))
+        found = relax(program, nodes, precision=0.002 * abs(self.score), prune=self.score)
+        self.solved_nodes += len(nodes)
+        for j in np.argsort(-found.bound_B, kind="stable")[:POLISHED_NEIGHBOURS]:
+            self.polish(found.x_BV[j], nodes.low_BV[j], nodes.high_BV[j])
 
     def _keep(self, nodes: _Open) -> _Open:
         return nodes.take(np.flatnonzero(nodes.bound_B > self.threshold))
@@ -271,7 +301,7 @@ class Tree:
             0.15 * worth_BT[:, 0] * self._off_multiple(x[:, v], nodes.low_BV[:, v], nodes.high_BV[:, v])
         )
         for t in range(T):
-            if np.abs(program.w_TV[t]).sum() > 0:
+            if t in program.chord_T:
                 low, high = nodes.u_low_BT[:, t], nodes.u_high_BT[:, t]
                 u = np.sqrt(np.maximum(w_BT[:, t] * E_BT[:, t], 0))
                 gap = program.alpha_T[t] * ((low + high) * u - low * high - u * u)
@@ -345,13 +375,13 @@ class Tree:
 
 def narrow(program: Program, nodes: Nodes, at_least: float) -> Nodes:
     """Ranges of outputs, slopes a and entropies E cut to what a structure scoring ``at_least`` can have there."""
-    layout, T = program.layout, len(program.alpha_T)
+    layout, chords = program.layout, program.chord_T
     S, B = layout.num_blocks, len(nodes)
     unit = np.eye(layout.size)
     rows_QV = np.array(
         [program.slope_row(i) for i in range(S)]
         + [unit[layout.out(i)] for i in range(S)]
-        + [program.E_TV[t] for t in range(T)]
+        + [program.E_TV[t] for t in chords]
     )
     ends = [interval(row, nodes.low_BV, nodes.high_BV) for row in rows_QV]
     low_BQ, high_BQ = np.array([e[0] for e in ends]).T, np.array([e[1] for e in ends]).T
@@ -370,9 +400,9 @@ def narrow(program: Program, nodes: Nodes, at_least: float) -> Nodes:
     outs = [layout.out(i) for i in range(S)]
     nodes.low_BV[:, outs] = np.maximum(nodes.low_BV[:, outs], low_BQ[:, S : 2 * S])
     nodes.high_BV[:, outs] = np.minimum(nodes.high_BV[:, outs], high_BQ[:, S : 2 * S])
-    for t in range(T):
+    for q, t in enumerate(chords):
         w_low, w_high = interval(program.w_TV[t], nodes.low_BV, nodes.high_BV)
-        E_low, E_high = low_BQ[:, 2 * S + t] + program.E_T[t], high_BQ[:, 2 * S + t] + program.E_T[t]
+        E_low, E_high = low_BQ[:, 2 * S + q] + program.E_T[t], high_BQ[:, 2 * S + q] + program.E_T[t]
         u_low = np.sqrt(np.maximum(E_low * (w_low + program.w_T[t]), 0.0))
         u_high = np.sqrt(np.maximum(E_high * (w_high + program.w_T[t]), 0.0))
         nodes.u_low_BT[:, t] = np.maximum(nodes.u_low_BT[:, t], u_low)

@@ -1,0 +1,242 @@
+"""The solver against brute force on tiny domains, and its bounds, limits and errors."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nas_core.deepmad.barrier import relax
+from nas_core.deepmad.channels import best_channels
+from nas_core.deepmad.domain import BlockDomain, Domain, Limits, default_domain, read_changes, verify, within
+from nas_core.deepmad.formulas import PAPER, TINYNAS, Batch, Objective, rate
+from nas_core.deepmad.latency import LatencyTable
+from nas_core.deepmad.polish import to_batch, to_row
+from nas_core.deepmad.relaxation import Nodes, Program, nonempty, root, stack, tighten
+from nas_core.deepmad.search import Tree
+from nas_core.deepmad.solver import design
+from nas_core.deepmad.structure import Skeleton, published
+from nas_core.deepmad.units import parse_count
+from nas_core.errors import ConfigError, InfeasibleError
+
+
+def tiny(family: str) -> Domain:
+    """Two super-blocks with a few thousand structures: small enough to list."""
+    skeleton = Skeleton(family=family, resolution=32, strides=(2, 2), head=64 if family == "mobilenet" else None)
+    top, wide = (64, 64) if family == "resnet" else (24, 64)
+    block = BlockDomain(out=(16, top), bottleneck=(8, wide), kernels=(3, 5), depth=(1, 3))
+    last = BlockDomain(out=(16, top), bottleneck=(8, wide), kernels=(3,), depth=(1, 4))
+    narrow, ratio = (0.1, 1.0) if family == "resnet" else (1.5, 6.0)
+    growth = 4.0 if family == "resnet" else None
+    return Domain(skeleton=skeleton, stem=(16, 16), blocks=(block, last), narrow=narrow, wide=ratio, growth=growth)
+
+
+def every_row(domain: Domain) -> np.ndarray:
+    """All structures of a domain as rows."""
+    step = domain.step
+
+    def channels(ends: tuple[int, int]) -> list[int]:
+        return list(range(domain.multiple_above(ends[0]), domain.multiple_below(ends[1]) + 1, step))
+
+    blocks = domain.blocks
+    columns = [channels(domain.stem), *(channels(b.out) for b in blocks), *(channels(b.bottleneck) for b in blocks)]
+    columns += [list(b.kernels) for b in blocks] + [list(range(b.depth[0], b.depth[1] + 1)) for b in blocks]
+    rows = np.array(list(itertools.product(*columns)), dtype=np.int64)
+    return rows[domain.inside(to_batch(domain, rows))]
+
+
+CASES = [
+    ("resnet", TINYNAS, Limits(flops=3_000_000, params=60_000, rho=0.5)),
+    ("resnet", PAPER, Limits(flops=2_000_000)),
+    ("mobilenet", TINYNAS, Limits(flops=1_500_000, params=30_000, rho=1.0)),
+    ("mobilenet", PAPER, Limits(params=20_000)),
+]
+
+
+@pytest.mark.parametrize(("family", "objective", "limits"), CASES)
+def test_the_solver_is_as_good_as_listing_everything(family: str, objective: Objective, limits: Limits) -> None:
+    domain = tiny(family)
+    batch = to_batch(domain, every_row(domain))
+    best = float(objective.score(batch)[within(batch, limits)].max())
+    answer = design(domain, limits, objective, gap=0.0, cpu_s=30.0)
+    assert answer.rating.score == pytest.approx(best, rel=1e-12)
+    assert answer.status == "optimal"
+    assert answer.bound == pytest.approx(best, rel=1e-9)
+    assert not verify(answer.structure, domain, limits).broken
+
+
+@pytest.mark.parametrize(("family", "objective", "limits"), CASES)
+def test_a_bound_is_above_every_structure_of_its_box(family: str, objective: Objective, limits: Limits) -> None:
+    domain = tiny(family)
+    program = Program(domain, limits, objective)
+    rows = every_row(domain)
+    batch = to_batch(domain, rows)
+    score = np.where(within(batch, limits), objective.score(batch), -np.inf)
+    rng = np.random.default_rng(0)
+    whole = root(program)
+    S, layout = domain.skeleton.num_blocks, program.layout
+    boxes: list[Nodes] = []
+    for _ in range(30):  # random boxes around random structures
+        node = whole.copy()
+        row = rows[rng.integers(len(rows))].astype(float)
+        point = np.concatenate([np.log(row[: 1 + 3 * S]), row[1 + 3 * S :]])
+        spread = rng.choice([0.0, 0.4, 1.0], size=len(point)) * np.where(np.arange(len(point)) > 3 * S, 1.0, 0.5)
+        node.low_BV[0, : len(point)] = np.maximum(node.low_BV[0, : len(point)], point - spread)
+        node.high_BV[0, : len(point)] = np.minimum(node.high_BV[0, : len(point)], point + spread)
+        boxes.append(tighten(program, node))
+    nodes = stack(boxes)
+    nodes = nodes.take(np.flatnonzero(nonempty(nodes)))
+    bounds = relax(program, nodes, precision=1e-3, prune=-np.inf).bound_B
+    logs = np.concatenate([np.log(rows[:, : 1 + 3 * S]), rows[:, 1 + 3 * S :]], axis=1)
+    size = layout.size - S
+    for j in range(len(nodes)):
+        inside = (logs >= nodes.low_BV[j, :size] - 1e-9) & (logs <= nodes.high_BV[j, :size] + 1e-9)
+        assert score[inside.all(axis=1)].max(initial=-np.inf) <= bounds[j] + 1e-9
+
+
+def test_channels_by_cp_sat_are_the_best_with_these_depths() -> None:
+    domain, limits = tiny("resnet"), Limits(flops=3_000_000, params=60_000, rho=0.5)
+    rows = every_row(domain)
+    rows = rows[(rows[:, -2:] == [1, 3]).all(axis=1) & (rows[:, 5] == 5)]
+    batch = to_batch(domain, rows)
+    best = float(TINYNAS.score(batch)[within(batch, limits)].max())
+    program = Program(domain, limits, TINYNAS)
+    found = best_channels(program, (5, 3), (1, 3), above=-np.inf, hint=None, seconds=20)
+    assert found.row is not None
+    assert rate(to_batch(domain, found.row[None]).structure(0), TINYNAS).score == pytest.approx(best, rel=1e-9)
+    assert found.proved
+    assert found.bound >= best
+
+
+def test_latency_is_a_limit_over_measured_shapes() -> None:
+    domain = tiny("resnet")
+    block_us = {}
+    for c, o, b, k in itertools.product((16, 32, 64), (16, 32, 64), (8, 16, 32), (3, 5)):
+        for stride, side in ((2, 16), (2, 8), (1, 8), (1, 4)):
+            block_us[(c, o, b, k, stride, side)] = 1.0 + c * b / 100 + o * b / 100 + b * b * k * k / 500
+    table = LatencyTable(device="made up", block_us=block_us, fixed_us=3.0)
+    limits = Limits(latency_us=150, latency_table=table)
+    rows = every_row(domain)
+    batch = to_batch(domain, rows)
+    best = float(TINYNAS.score(batch)[within(batch, limits)].max())
+    answer = design(domain, limits, TINYNAS, gap=0.0, cpu_s=40.0)
+    assert answer.rating.score == pytest.approx(best, rel=1e-12)
+    assert answer.check.usage["latency_us"] <= 150
+
+
+def test_fixed_parts_and_other_steps_are_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "domain.yaml"
+    path.write_text("step: 16\nblocks:\n- out: 32\n  depth: 2\n- kernels: [3]\n  bottleneck: [16, 48]\n")
+    domain = read_changes(tiny("resnet"), path)
+    answer = design(domain, Limits(flops=3_000_000), TINYNAS, gap=0.0, cpu_s=20.0)
+    first, second = answer.structure.blocks
+    assert (first.out, first.depth) == (32, 2)
+    assert all(value % 16 == 0 for value in (first.bottleneck, second.out, second.bottleneck))
+    path.write_text("blocks:\n- colour: 3\n- {}\n")
+    with pytest.raises(ConfigError, match="colour"):
+        read_changes(tiny("resnet"), path)
+
+
+def test_the_same_seed_gives_the_same_answer() -> None:
+    limits = Limits(flops=3_000_000, params=60_000, rho=0.5)
+    answers = [design(tiny("resnet"), limits, TINYNAS, gap=1e-3, cpu_s=20.0, seed=3) for _ in range(2)]
+    assert answers[0].structure == answers[1].structure
+    assert answers[0].bound == answers[1].bound
+
+
+def test_limits_that_cannot_be_kept_say_what_is_attainable() -> None:
+    with pytest.raises(InfeasibleError) as caught:
+        design(tiny("resnet"), Limits(flops=100, params=60_000, rho=0.5), TINYNAS, cpu_s=10.0)
+    text = str(caught.value)
+    assert "These limits collide: flops." in text
+    assert "least attainable alone" in text
+
+
+def test_colliding_limits_are_named_together() -> None:
+    domain = tiny("resnet")
+    batch = to_batch(domain, every_row(domain))
+    from nas_core.deepmad.domain import usages
+
+    used = usages(batch, Limits(flops=10**12, rho=10.0))
+    lean = used["flops"] <= np.quantile(used["flops"], 0.02)
+    rho = float(used["rho"][lean].min()) * 0.98
+    flops = int(used["flops"][lean].max())
+    assert (used["rho"] <= rho).any()
+    with pytest.raises(InfeasibleError, match="flops, rho"):
+        design(domain, Limits(flops=flops, params=10**9, rho=rho), TINYNAS, cpu_s=10.0)
+
+
+def test_progress_is_reported_and_never_worsens() -> None:
+    known = published()["R18"]
+    tree = Tree(
+        Program(default_domain(known.structure.skeleton), Limits(flops=1.82e9, params=11.69e6, rho=0.3), TINYNAS), 0.3
+    )
+    seen = []
+    import time
+
+    tree.run(time.process_time() + 3.0, seen.append)
+    assert all(a.score <= b.score for a, b in itertools.pairwise(seen))
+    assert all(a.bound >= b.bound - 1e-6 or b.bound <= a.score * 1.31 for a, b in itertools.pairwise(seen))
+    assert tree.score > 32_085.40  # the published structure's
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "least"), [("R18", 36_409.39), ("R34", 48_535.78), ("R50", 51_989.12), ("29M-224", 17_888.82)]
+)
+def test_the_authors_limits(name: str, least: float) -> None:
+    known = published()[name]
+    skeleton = Skeleton(
+        family=known.structure.skeleton.family,
+        resolution=224,
+        strides=known.search_strides,
+        head=known.structure.skeleton.head,
+    )
+    limits = Limits(flops=known.flops_limit, params=known.params_limit, rho=known.rho_limit)
+    answer = design(default_domain(skeleton), limits, TINYNAS, gap=0.0 if name == "R18" else 3e-4, cpu_s=60.0)
+    assert answer.rating.score >= least
+    assert answer.gap <= 1e-3
+
+
+def test_units() -> None:
+    assert parse_count("1.82 G", "x") == 1_820_000_000
+    assert parse_count("11.69M", "x") == 11_690_000
+    assert parse_count("4e6", "x") == 4_000_000
+    for text in ("", "-1", "1.2.3", "5 Q", "0"):
+        with pytest.raises(ConfigError):
+            parse_count(text, "x")
+
+
+def test_rows_round_trip() -> None:
+    structure = published()["R18"].structure
+    domain = default_domain(structure.skeleton)
+    assert to_batch(domain, to_row(structure)[None]).structure(0) == structure
+    assert Batch.of([structure]).structure(0) == structure
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import nas_core.deepmad.solver, sys; assert not {'torch', 'timm', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_design_command(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    import typer
+    from typer.testing import CliRunner
+
+    from flows.design_command import design as command
+
+    app = typer.Typer()
+    app.command()(command)
+    path = tmp_path / "r18.json"
+    path.write_text(json.dumps(published()["R18"].structure.as_dict()))
+    rated = CliRunner().invoke(app, ["--score", str(path), "--json"])
+    assert json.loads(rated.output.splitlines()[-1])["flops"] == 1_837_323_208
+    small = ["--flops", "40 M", "--params", "600 k", "--rho", "0.5", "--resolution", "64", "--gap", "0.5"]
+    done = CliRunner().invoke(app, [*small, "--time", "10", "--json", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.output.splitlines()[-1])
+    assert answer["flops"] <= 40e6
+    assert answer["score"] <= answer["bound"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"architecture.json", "entropy.png", "structure.png"}
