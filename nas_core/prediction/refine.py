@@ -13,8 +13,7 @@ from nas_core.evaluations import CostTable, EvaluationTable
 from nas_core.prediction.encoding import Encoding, all_codes, allowed, totals
 from nas_core.prediction.equivalence import equivalents, has_equivalents
 from nas_core.prediction.observations import observe
-from nas_core.prediction.regression import Regression
-from nas_core.prediction.search import choose_batch, is_among, surrogate
+from nas_core.prediction.search import Surrogate, choose_batch, is_among, surrogate
 from nas_core.program import Budget, SelectionProblem, top_k
 from nas_core.space import Genotype, SearchSpace
 
@@ -147,7 +146,7 @@ def _candidates(
     table: EvaluationTable,
     budgets: Sequence[Budget],
     costs: Sequence[CostTable],
-    model: Regression,
+    model: Surrogate,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Allowed networks within the budgets: all of a small space, the promising ones of a large one."""
@@ -165,7 +164,7 @@ def _candidates(
 
 
 def _program_codes(
-    model: Regression, space: SearchSpace, budgets: Sequence[Budget], costs: Sequence[CostTable]
+    model: Surrogate, space: SearchSpace, budgets: Sequence[Budget], costs: Sequence[CostTable]
 ) -> np.ndarray:
     """The networks of highest additive score that satisfy rules and budgets, by the selection program.
 
@@ -173,9 +172,8 @@ def _program_codes(
     be inside tight limits, where random networks are not.
     """
     encoding = model.encoding
-    score_D, pair_DD = model.terms
-    # The expected pair term of a block beside a uniformly random rest keeps its share in the additive score.
-    score_D = score_D + pair_DD @ (1 / np.repeat(encoding.sizes, encoding.sizes))
+    # A block's expected pair terms beside a uniformly random rest stand for its pairs.
+    score_D = model.score_D + model.pair_DD @ (1 / np.repeat(encoding.sizes, encoding.sizes))
     places = np.split(score_D, encoding.offsets[1:])
     score = tuple(tuple(map(float, row)) for row in places[: space.num_positions])
     found: list[Genotype] = []
@@ -193,12 +191,12 @@ def _program_codes(
     return encoding.encode(found)
 
 
-def climb(model: Regression, start_NP: np.ndarray, allowed_ones: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def climb(model: Surrogate, start_NP: np.ndarray, allowed_ones: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The start networks and every one-swap neighbour met while climbing the predicted value from the best of them."""
     encoding = model.encoding
     known_NP = np.unique(start_NP, axis=0)
     for _ in range(CLIMB_STEPS):
-        mean_N = model.mean_of(encoding.one_hot(known_NP))
+        mean_N = model.mean_of(known_NP)
         best_NP = known_NP[np.argsort(-mean_N)[:CLIMBERS]]
         swaps_NP = np.concatenate([_swaps(encoding, code_P) for code_P in best_NP])
         grown_NP = np.unique(np.concatenate([known_NP, allowed_ones(swaps_NP)]), axis=0)

@@ -3,8 +3,8 @@
 The metric of what was evaluated is turned into normal scores (the rank link),
 so that collapsed networks do not bend the fit and, as better networks come in,
 the scale stretches where it matters. A Gaussian process on blocks and pairs
-(``regression``) is fitted with the settings of highest evidence; candidates are
-valued by mean + BETA sd. Within a batch the variance, but not the mean, is
+(``regression``) is fitted under a grid of settings, averaged by evidence;
+candidates are valued by mean + BETA sd. Within a batch the variance, but not the mean, is
 updated for the members already chosen (Desautels et al., 2014), which keeps
 later members away from near-copies of earlier ones.
 
@@ -13,6 +13,7 @@ Axes: K rows fitted, N candidates, P places, D one-hot columns.
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,30 +25,65 @@ from nas_core.prediction.observations import Observations, observe_rows
 from nas_core.prediction.regression import Kernel, Regression, log_evidence, regress
 from nas_core.space import SearchSpace
 
-BETA = 0.5  # standard deviations added to the mean
+BETA = 1.0  # standard deviations added to the mean
 PAIRS = (0.2, 0.6, 2.0)
 NOISES = (0.01, 0.05)
 SHARED = (0.0, 0.3, 0.6)
+AVERAGED = 8  # settings of highest evidence whose predictions are averaged
+LEAST_WEIGHT = 1e-3  # of the best setting's evidence, below which a setting is left out
 SHORTLIST = 1_000  # candidates of highest mean for which the variance is worked out
 DESIGN_CANDIDATES = 400  # random networks among which a balanced design is chosen
 
 DesignKind = Literal["balanced", "one-swap"]
 
 
-def surrogate(seen: Observations) -> Regression:
-    """The regression of normal scores with the settings of highest evidence."""
+@dataclass(frozen=True, kw_only=True)
+class Surrogate:
+    """Predicted normal score = mean + score . x + sum over place pairs, averaged over settings by their evidence.
+
+    An average of pairwise programs is a pairwise program. ``best`` is the
+    regression of highest evidence, which gives the variance.
+    """
+
+    best: Regression
+    mean: float
+    score_D: np.ndarray
+    pair_DD: np.ndarray
+
+    @property
+    def encoding(self) -> Encoding:
+        return self.best.encoding
+
+    def mean_of(self, codes_NP: np.ndarray) -> np.ndarray:
+        x_ND = self.encoding.one_hot(codes_NP)
+        half_ND = x_ND @ (self.pair_DD / 2)
+        return np.asarray(self.mean + x_ND @ self.score_D + np.einsum("nd,nd->n", half_ND, x_ND))
+
+
+def surrogate(seen: Observations) -> Surrogate:
+    """The regressions of normal scores over a grid of settings, weighted by their evidence."""
     score_K = normal_scores(seen.metric_K)
     shared = SHARED if seen.encoding.shares_blocks else (0.0,)
     data = seen.prepared()
-    models = (
+    models = [
         regress(data, score_K, Kernel(pairs=pairs, noise=noise, shared=tau))
         for pairs, noise, tau in itertools.product(PAIRS, NOISES, shared)
+    ]
+    evidence = np.array([log_evidence(model) for model in models])
+    weight = np.exp(evidence - evidence.max())
+    kept = [index for index in np.argsort(-weight)[:AVERAGED] if weight[index] > LEAST_WEIGHT]
+    share = weight[kept] / weight[kept].sum()
+    terms = [models[index].terms for index in kept]
+    return Surrogate(
+        best=models[kept[0]],
+        mean=float(sum(part * models[index].mean for part, index in zip(share, kept, strict=True))),
+        score_D=np.sum([part * score_D for part, (score_D, _) in zip(share, terms, strict=True)], axis=0),
+        pair_DD=np.sum([part * pair_DD for part, (_, pair_DD) in zip(share, terms, strict=True)], axis=0),
     )
-    return max(models, key=log_evidence)
 
 
 def choose_batch(
-    model: Regression,
+    model: Surrogate,
     codes_NP: np.ndarray,
     open_N: np.ndarray,
     k: int,
@@ -73,24 +109,24 @@ def choose_batch(
     return chosen
 
 
-def _shortlist(model: Regression, codes_NP: np.ndarray, open_N: np.ndarray, k: int) -> np.ndarray:
+def _shortlist(model: Surrogate, codes_NP: np.ndarray, open_N: np.ndarray, k: int) -> np.ndarray:
     """Open rows of highest posterior mean."""
     rows = np.flatnonzero(open_N)
     size = max(SHORTLIST, 10 * k)
     if len(rows) <= size:
         return rows
-    mean_N = model.mean_of(model.encoding.one_hot(codes_NP[rows]))
+    mean_N = model.mean_of(codes_NP[rows])
     return np.asarray(rows[np.argpartition(-mean_N, size)[:size]])
 
 
 class _Posterior:
     """Mean and deviation of the shortlist S, updated as members of a batch are taken for granted."""
 
-    def __init__(self, model: Regression, codes_SP: np.ndarray) -> None:
-        self.model = model
+    def __init__(self, averaged: Surrogate, codes_SP: np.ndarray) -> None:
+        self.model = model = averaged.best
+        self.mean_S = averaged.mean_of(codes_SP)
         self.phi_SF = model.features(model.encoding.one_hot(codes_SP))
         cross_SK = self._kernel(self.phi_SF, model.phi_KF)
-        self.mean_S = model.mean + cross_SK @ model.alpha_K
         self.half_KS = solve_triangular(model.chol_KK, cross_SK.T, lower=True, check_finite=False)
         h_S = np.einsum("sf,sf->s", self.phi_SF, self.phi_SF)
         prior_S = h_S * (1 + model.kernel.pairs * h_S)

@@ -23,8 +23,13 @@ def tree_search(task: SearchTask, rng: np.random.Generator, prioritised: bool = 
     return [tree.visit() for _ in range(task.most)]
 
 
+def prioritised_tree_search(task: SearchTask, rng: np.random.Generator) -> list[int]:
+    """Tree search whose children are sampled in proportion to their softmax."""
+    return tree_search(task, rng, prioritised=True)
+
+
 class _Tree:
-    """Visits and summed ranks-free rewards per prefix of choices and per block; open rows per prefix."""
+    """Evaluated rows per prefix of choices and per block, and which rows are still open."""
 
     def __init__(self, task: SearchTask, rng: np.random.Generator, prioritised: bool) -> None:
         self.task, self.rng, self.prioritised = task, rng, prioritised
@@ -58,7 +63,7 @@ class _Tree:
         metrics = self.task.metric[self.found]
         low, span = metrics.min(), max(float(np.ptp(metrics)), 1e-12)
         values = np.array([self._value((*prefix, int(c)), position, int(c), visits, low, span) for c in choices])
-        if self.prioritised:
+        if self.prioritised and np.isfinite(values).all():
             weights = np.exp((values - values.max()) / TEMPERATURE)
             return int(self.rng.choice(choices, p=weights / weights.sum()))
         return int(choices[np.argmax(values + 1e-9 * self.rng.random(len(values)))])

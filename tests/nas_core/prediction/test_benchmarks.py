@@ -10,7 +10,7 @@ import pytest
 
 from nas_core.errors import DataError
 from tests.benchmarks import calibration, search_quality
-from tests.benchmarks.peers import PEERS, SearchTask
+from tests.benchmarks.peers import SearchTask
 from tests.benchmarks.tables import read_table
 from tests.reference_data import reference_data
 
@@ -121,7 +121,3 @@ def test_nasbench_macro_from_five_starts():
     assert figures["33"]["median_rank"] <= 4
     assert figures["49"]["median_rank"] == 1
     assert figures["73"]["best_found"] == 1
-
-
-def test_peers_are_the_ones_documented():
-    assert set(PEERS) == {"random", "evolution", "uct", "local", "paper"}
