@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from nas_core.config import StudyConfig
+from nas_core.lease import hold
+from nas_core.store import Store
 from nas_core.study import Stage, Study
+from tasks.ray_pool import Session
 
 
 @dataclass
@@ -23,14 +26,19 @@ class StageRun:
 @contextmanager
 def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun]:
     """The study, for the time of one stage; what the stage took is recorded if it ends well."""
-    run = StageRun(Study.create(config, root))
-    started = time.perf_counter()
-    yield run
-    run.study.record(
-        stage,
-        wall_s=time.perf_counter() - started,
-        num_new=run.num_new,
-        num_reused=run.num_reused,
-        num_failed=run.num_failed,
-        device=run.device,
-    )
+    with Session(), hold(Store(root)) as lease:
+        run = StageRun(Study.create(config, root))
+        lease.note(stage)
+        try:
+            started = time.perf_counter()
+            yield run
+            run.study.record(
+                stage,
+                wall_s=time.perf_counter() - started,
+                num_new=run.num_new,
+                num_reused=run.num_reused,
+                num_failed=run.num_failed,
+                device=run.device,
+            )
+        finally:
+            lease.note("")

@@ -8,13 +8,18 @@ from flows.scoring import score
 from flows.selection import select, verify
 from flows.training import train
 from nas_core.config import StudyConfig
+from nas_core.lease import hold
+from nas_core.store import Store
 from nas_core.study import STAGES, Stage, Study
+from tasks.ray_pool import Session
 
 FLOWS = {"profile": profile, "score": score, "select": select, "verify": verify, "train": train, "report": report}
 
 
 @flow(name="study", flow_run_name="study-{config.name}", validate_parameters=True)
-def run_study(config: StudyConfig, root: str, rerun_from: Stage | None = None, until: Stage = "report") -> str:
+def run_study(
+    config: StudyConfig, root: str, rerun_from: Stage | None = None, until: Stage = "report", wait_s: float = 0
+) -> str:
     """Run every stage that is missing or stale; returns the study's root.
 
     Args:
@@ -22,7 +27,14 @@ def run_study(config: StudyConfig, root: str, rerun_from: Stage | None = None, u
         root: folder or URI of the study's store.
         rerun_from: repeat this stage and those after it on purpose (evaluations and costs are kept).
         until: the last stage to run.
+        wait_s: seconds to wait for another driver of the same study to end.
     """
+    with Session(), hold(Store(root), wait_s):
+        _run_stages(config, root, rerun_from, until)
+    return root
+
+
+def _run_stages(config: StudyConfig, root: str, rerun_from: Stage | None, until: Stage) -> None:
     study = Study.create(config, root)
     if rerun_from is not None:
         study.forget(rerun_from)
@@ -31,4 +43,3 @@ def run_study(config: StudyConfig, root: str, rerun_from: Stage | None = None, u
             FLOWS[stage](config, root)
         if stage == "profile":
             Study.create(config, root).check_limits()  # before networks are evaluated in vain
-    return root

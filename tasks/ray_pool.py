@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import ray
 from ray import exceptions
@@ -38,7 +38,8 @@ WORKER_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TOKENIZERS_PARALLELISM": "false",
+    # a thread that waits for another sleeps soon: on a shared machine, spinning took nine tenths of the time
+    "GOMP_SPINCOUNT": "10000",
 }
 
 
@@ -58,21 +59,50 @@ class Request:
         return {name: amount for name, amount in demand.items() if amount > 0}
 
 
-class Cluster:
-    """A connection to Ray. Use as a context manager: a local Ray ends with it."""
+class Session:
+    """For the time of a session one connection to Ray is kept, made by the first ``Cluster`` in it.
 
-    def __init__(self, config: ClusterConfig) -> None:
-        self.config = config
-        self._started = not ray.is_initialized()
-        if self._started:
-            _connect(os.environ.get("RAY_ADDRESS", ""))
+    Sessions nest: a study's holds those of its stages. A session's end frees
+    the workers' CPUs, the outermost one's disconnects.
+    """
 
-    def __enter__(self) -> "Cluster":
+    depth: ClassVar[int] = 0
+    connected: ClassVar[bool] = False  # by a session, which then has to disconnect
+
+    def __enter__(self) -> "Session":
+        Session.depth += 1
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._started:
-            ray.shutdown()
+        release_workers()
+        self.leave()
+
+    def leave(self) -> None:
+        """End the session; workers stay warm for the session around it."""
+        Session.depth -= 1
+        if Session.depth == 0:
+            release_workers()
+            if Session.connected:
+                Session.connected = False
+                ray.shutdown()
+
+
+class Cluster:
+    """Ray, as a context manager: connected to where it is not yet, for the time of the session or of the context."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        self.config = config
+        self._session = Session()
+
+    def __enter__(self) -> "Cluster":
+        self._session.__enter__()
+        if not ray.is_initialized():
+            _connect(os.environ.get("RAY_ADDRESS", ""))
+            Session.connected = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._session.leave()
 
     @property
     def totals(self) -> dict[str, float]:
@@ -90,14 +120,14 @@ class Cluster:
         config = self.config
         return Request(num_cpus=max(config.num_cpus, 1), num_gpus=config.num_gpus, resources=config.profile_resources)
 
-    @property
-    def training_request(self) -> Request:
-        """What one long training asks for: a whole node's CPUs, shared among the evaluations its GPUs allow."""
+    def training_request(self, num_jobs: int = 1) -> Request:
+        """What one of ``num_jobs`` long trainings asks for: its share of a node's CPUs, or of those beside a GPU."""
         config = self.config
         node = max(_alive_nodes(), key=lambda resources: resources.get("CPU", 0.0), default={})
-        cpus = node.get("CPU", 1.0)
+        side_by_side = float(num_jobs)
         if config.num_gpus > 0:
-            cpus = max(config.num_cpus, cpus // max(node.get("GPU", 1.0) / config.num_gpus, 1.0))
+            side_by_side = max(node.get("GPU", 1.0) / config.num_gpus, 1.0)
+        cpus = config.training_cpus or max(config.num_cpus, node.get("CPU", 1.0) // side_by_side)
         return Request(num_cpus=cpus, num_gpus=config.num_gpus, resources=config.resources)
 
     def check(self, request: Request) -> None:
@@ -198,6 +228,7 @@ def run_jobs(
     worker dies is tried ``max_attempts`` times; jobs resume from checkpoints of
     their own. The first exception of a job is raised as it is.
     """
+    release_workers()
     cluster.check(request)
     queues = [Queue(actor_options={"num_cpus": 0}) for _ in arguments]
     remote = ray.remote(max_calls=0, max_retries=cluster.config.max_attempts - 1, **request.as_options())(_call)
@@ -276,7 +307,22 @@ class _Work:
 
 
 class _Lanes:
-    """Submits batches: to actors that keep what they loaded, or as plain tasks."""
+    """Submits batches: to actors that keep what they loaded, or as plain tasks.
+
+    The actors stay warm between rounds of a stage, until ``release_workers``
+    hands their CPUs back.
+    """
+
+    kept: ClassVar[dict[str, "_Lanes"]] = {}
+
+    @classmethod
+    def get(cls, build: Callable[..., BatchWorker], arguments: Sequence[Any], request: Request, long: bool) -> "_Lanes":
+        """The warm lanes for the same work, or new ones in place of any others."""
+        key = repr((build.__qualname__, list(arguments), request, long))
+        if key not in cls.kept:
+            release_workers()
+            cls.kept[key] = cls(build, arguments, request, long)
+        return cls.kept[key]
 
     def __init__(
         self, build: Callable[..., BatchWorker], arguments: Sequence[Any], request: Request, long: bool
@@ -315,9 +361,15 @@ class _Lanes:
                 ray.kill(actor)
 
     def close(self) -> None:
-        """Idle actors hold CPUs that later work needs."""
         for actor in list(self._actors):
             self.drop(actor)
+
+
+def release_workers() -> None:
+    """End the actors that are kept warm: idle ones hold CPUs that later work needs."""
+    for lanes in _Lanes.kept.values():
+        lanes.close()
+    _Lanes.kept.clear()
 
 
 def run_batches(
@@ -341,7 +393,7 @@ def run_batches(
     window = min(cluster.num_workers(request), config.max_in_flight or len(batches))
     todo = deque(_Work(list(batch)) for batch in batches)
     under_way: dict[Any, _Work] = {}
-    lanes = _Lanes(build, arguments, request, long)
+    lanes = _Lanes.get(build, arguments, request, long)
     try:
         while todo or under_way:
             while todo and len(under_way) < window:
@@ -359,10 +411,11 @@ def run_batches(
                 yield from _again_or_give_up(work, outcome, config.max_attempts, todo)
             _cancel_hung(under_way, lanes, config.batch_timeout_s)
     finally:
-        for ref in under_way:
-            with contextlib.suppress(Exception):
-                ray.cancel(ref, force=long)
-        lanes.close()
+        if under_way:  # cut short: what runs is of no use any more
+            for ref in under_way:
+                with contextlib.suppress(Exception):
+                    ray.cancel(ref, force=long)
+            release_workers()
 
 
 def _outcome(ref: Any, work: _Work) -> BatchDone | str:

@@ -8,7 +8,7 @@ from prefect import task
 from nas_core.config import StudyConfig
 from nas_core.errors import NasError
 from nas_core.evaluations import Evaluation
-from nas_core.scoring import build_scorer
+from nas_core.scoring import build_scorer, supernet_path
 from nas_core.space import Genotype
 from nas_core.store import Store
 from nas_core.study import Study
@@ -46,11 +46,12 @@ def prepare_job(config_json: str, root: str, report: Any) -> None:
 @task(task_run_name="prepare-scorer", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
 def prepare_scorer(config: StudyConfig, root: str) -> None:
     """Train the scorer's shared weights, if it has any and they are not in the store."""
-    if config.scorer.kind != "supernet":
+    store = Store(root)
+    if config.scorer.kind != "supernet" or store.exists(supernet_path(config, Study(config, store).space.space_id)):
         return
     with Cluster(config.cluster) as cluster, Progress(stage="prepare", total=1, noun="steps") as progress:
         job = (config.model_dump_json(), root)
-        request = cluster.training_request
+        request = cluster.training_request()
         run_jobs(cluster, prepare_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
 
 

@@ -42,7 +42,7 @@ def train(config: StudyConfig, root: str) -> dict[str, Any]:
             progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
 
         jobs = [(config.model_dump_json(), root, item.name, item.genotype) for item in wanted]
-        results = run_jobs(cluster, train_job, jobs, cluster.training_request, on_progress)
+        results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress)
     rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
     output = {"networks": rows}
     study.store.write_json("training.json", output)

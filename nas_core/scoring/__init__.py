@@ -51,6 +51,11 @@ def study_scorer_id(config: StudyConfig) -> str:
     return scorer_id(config, VERSIONS[config.scorer.kind])
 
 
+def supernet_path(config: StudyConfig, space_id: str) -> str:
+    """Where in the store a study's shared weights are, once they are trained."""
+    return f"scorers/{study_scorer_id(config)}/{space_id}/supernet-s{config.seed}.safetensors"
+
+
 def build_scorer(config: StudyConfig, space: SearchSpace, store: "Store", device: str = "auto") -> Scorer:
     """The scorer that the configuration asks for; loads nothing yet.
 

@@ -22,7 +22,7 @@ from nas_core.data import ImageData, check_data, load_data, resized
 from nas_core.errors import StoreError
 from nas_core.evaluations import Evaluation
 from nas_core.identity import content_id, evaluation_seed
-from nas_core.scoring import OnProgress, study_scorer_id
+from nas_core.scoring import OnProgress, study_scorer_id, supernet_path
 from nas_core.scoring.rows import Rows
 from nas_core.scoring.shared_weights import SharedWeights
 from nas_core.scoring.supernet_pass import Activations, shared_prefix_logits
@@ -52,8 +52,7 @@ class SupernetScorer:
         self.device = resolve_device(device)
         self.scorer_id = study_scorer_id(config)
         self.seed = evaluation_seed(config.seed, "supernet")
-        self.folder = f"scorers/{self.scorer_id}/{space.space_id}"
-        self.weights_path = f"{self.folder}/supernet-s{config.seed}.safetensors"
+        self.weights_path = supernet_path(config, space.space_id)
 
     @property
     def prepared(self) -> bool:
@@ -75,7 +74,7 @@ class SupernetScorer:
         sampler = PathSampler(network, self.space, self.settings, self.seed)
         checkpoint = Checkpoint(
             store=self.store,
-            path=f"{self.folder}/supernet-s{self.study.seed}.checkpoint.safetensors",
+            path=self.weights_path.replace(".safetensors", ".checkpoint.safetensors"),
             run_id=content_id({"scorer": self.scorer_id, "space": self.space.space_id, "seed": self.seed}),
             every_s=CHECKPOINT_EVERY_S,
         )
@@ -93,7 +92,7 @@ class SupernetScorer:
             before_update=sampler.even_out,
         )
         log.info("supernet %s: %d steps in %.1f s", self.scorer_id, result.steps, result.wall_s)
-        self.store.write_json(f"{self.folder}/supernet-s{self.study.seed}.history.json", list(result.history))
+        self.store.write_json(self.weights_path.replace(".safetensors", ".history.json"), list(result.history))
         self.store.write_bytes(self.weights_path, pack(network.state_dict()))
         checkpoint.remove()
 

@@ -76,4 +76,4 @@ def test_an_impossible_request_fails_at_once(cluster):
 
 def test_actors_leave_the_cpus_to_later_work(cluster):
     finished(cluster, [["a"], ["b"]])
-    assert run_jobs(cluster, slow_square, [(4,)], cluster.training_request, lambda *_: None) == [16]
+    assert run_jobs(cluster, slow_square, [(4,)], cluster.training_request(), lambda *_: None) == [16]
