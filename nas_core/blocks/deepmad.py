@@ -91,7 +91,8 @@ class DepthwiseBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.act2(self.depthwise(self.act1(self.expand(x))))
         y = self.project(self.se(y))
-        return self.act3(y if self.shortcut is None else y + self.shortcut(x))
+        out: torch.Tensor = self.act3(y if self.shortcut is None else y + self.shortcut(x))
+        return out
 
 
 def _chain(c: int, block: SuperBlock) -> nn.Sequential:
