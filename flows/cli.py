@@ -88,6 +88,7 @@ def run(
     ] = None,
     from_: Annotated[str | None, typer.Option("--from", help="Repeat this stage and those after it.")] = None,
     until: Annotated[str, typer.Option(help="Last stage to run.")] = "report",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another driver of the study to end.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated; change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,9 +103,12 @@ def run(
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight
+    from nas_core.lease import hold
+    from nas_core.store import Store
 
     preflight(study_config, where)
-    with prefect_api():  # before prefect is imported: it reads the address then
+    # prefect reads the address of its server when it is imported
+    with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
         from flows.study import run_study
 
         run_study(study_config, where, rerun_from=_stage(from_), until=_stage(until) or "report")
@@ -182,10 +186,11 @@ def _run_stage(stage: str, root: str) -> "Study":
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight
+    from nas_core.lease import hold
 
     study = _open(root)
     preflight(study.config, root)
-    with prefect_api():
+    with hold(study.store), prefect_api():
         from flows.study import FLOWS
 
         FLOWS[stage](study.config, root)
@@ -338,20 +343,35 @@ def status(root: Root, as_json: AsJson = False) -> None:
 
 
 def _print_status(study: "Study", as_json: bool) -> None:
+    from nas_core.lease import driver
+
     stages = study.status()
-    quarantined = study.store.quarantined()
+    quarantined, holder = study.store.quarantined(), driver(study.store)
     if as_json:
         rows = {
             stage: {"state": row.state, "done": row.done, "total": row.total, "failed": row.failed}
             for stage, row in stages.items()
         }
-        _print_json({"stages": rows, "quarantined": quarantined})
+        _print_json({"stages": rows, "quarantined": quarantined, "driver": str(holder) if holder else None})
         return
     for stage, row in stages.items():
         failed = f", {row.failed} failed" if row.failed else ""
         print(f"{stage:<8} {row.state:<8} {row.done}/{row.total}{failed}")
+    if holder is not None:
+        print(f"driven by {holder}")
     for path in quarantined:
         print(f"damaged part set aside: {path}")
+
+
+@app.command()
+def automations(
+    folder: Annotated[Path, typer.Argument(help="Folder of automations in YAML.")] = Path("infra/automations"),
+) -> None:
+    """Make the automations of a folder on the Prefect server; MATHNAS_WEBHOOK_URL is told when a study ends."""
+    from flows.automations import make_automations
+
+    for name in make_automations(folder):
+        print(f"automation: {name}")
 
 
 @app.command()

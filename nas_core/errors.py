@@ -44,6 +44,10 @@ class StoreError(NasError):
     """A study's store cannot be read or written, or is of another version."""
 
 
+class StudyHeldError(NasError):
+    """Another driver is at work on the study."""
+
+
 class IncompleteTableError(NasError):
     """A position or block has no usable evaluation or cost."""
 

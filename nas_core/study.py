@@ -9,7 +9,7 @@ inputs; an output whose inputs have changed since is stale.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from nas_core.design import Design, make_design
 from nas_core.errors import IncompleteTableError, InfeasibleError, StoreError
 from nas_core.evaluations import COMBINE, WHOLE_NETWORK, Cost, CostTable, Evaluation, EvaluationTable
 from nas_core.identity import content_id
+from nas_core.lease import driver
 from nas_core.prediction import Predictor, fit
 from nas_core.prediction.equivalence import equivalents
 from nas_core.program import Budget, Selection, SelectionProblem, SelectionResult, Status, Table, solve, top_k
@@ -466,7 +467,11 @@ class Study:
         rest: dict[Stage, StageStatus] = {
             stage: self._output_status(stage) for stage in STAGES if stage not in ("profile", "score")
         }
-        return {"profile": profile, "score": score, **rest}
+        found = {"profile": profile, "score": score, **rest}
+        holder = driver(self.store)
+        if holder is not None and holder.stage in found:
+            found[holder.stage] = replace(found[holder.stage], state="running")
+        return found
 
     @property
     def has_flops(self) -> bool:
