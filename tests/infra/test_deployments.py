@@ -1,0 +1,205 @@
+"""infra/: what it names exists in the project, and Prefect's own models accept it."""
+
+import importlib
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import ray
+from prefect import Flow
+from typer.main import get_command
+
+from flows.cli import app
+from tests.infra.strict_yaml import documents
+
+ROOT = Path(__file__).parents[2]
+INFRA = ROOT / "infra"
+MANIFESTS = sorted([*INFRA.glob("kuberay/*.yaml"), *INFRA.glob("kubernetes/*.yaml")])
+NAMED = {(doc["kind"], doc["metadata"]["name"]) for path in MANIFESTS for doc in documents(path)}
+HAND_MADE_SECRETS = {"mathnas-secrets", "mathnas-servers", "mathnas-ray"}
+
+
+def pairs(data, key=None):
+    """Every (key, value) in nested data."""
+    if isinstance(data, dict):
+        for name, value in data.items():
+            yield name, value
+            yield from pairs(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from pairs(value)
+
+
+def containers(data):
+    return [box for key, value in pairs(data) if key in ("containers", "initContainers") for box in value]
+
+
+@pytest.mark.parametrize("path", sorted(INFRA.rglob("*.yaml")), ids=lambda path: str(path.relative_to(INFRA)))
+def test_yaml_is_strict(path):
+    assert documents(path)
+
+
+def test_there_is_no_python():
+    assert not [*INFRA.rglob("*.py"), *(ROOT / "docker").rglob("*.py")]
+
+
+# Prefect
+
+
+@pytest.fixture(scope="module")
+def deployments():
+    from prefect.cli.deploy._models import PrefectYamlModel
+
+    data = documents(INFRA / "prefect.yaml")[0]
+    PrefectYamlModel.model_validate(data)
+    return {row["name"]: row for row in data["deployments"]}
+
+
+def test_the_study_and_every_stage_are_deployed(deployments):
+    from flows.study import FLOWS
+
+    assert set(deployments) == {"study", *FLOWS}
+
+
+def test_entry_points_are_dotted_paths_of_flows(deployments):
+    for row in deployments.values():
+        assert ":" not in row["entrypoint"]
+        module, _, name = row["entrypoint"].rpartition(".")
+        flow = getattr(importlib.import_module(module), name)
+        assert isinstance(flow, Flow)
+        assert row["parameters"].keys() <= flow.parameters.properties.keys()
+
+
+def test_runs_wait_for_their_turn_and_no_schedule_is_active(deployments):
+    for row in deployments.values():
+        assert row["concurrency_limit"]["collision_strategy"] == "ENQUEUE"
+        assert row["concurrency_limit"]["limit"] >= 1
+        assert "mathnas" in row["tags"]
+        assert all(schedule["active"] is False for schedule in row["schedules"])
+    assert deployments["study"]["schedules"]
+
+
+@pytest.mark.parametrize("kind", ["process", "docker", "kubernetes"])
+def test_work_pools_are_templates_that_fill_themselves(kind):
+    pool = json.loads((INFRA / f"work-pools/{kind}.json").read_text())
+    variables = pool["variables"]["properties"]
+    used = set(re.findall(r"{{ (\w+) }}", json.dumps(pool["job_configuration"])))
+    assert used <= set(variables)
+    assert "prefect_flows_heartbeat_frequency" in {name.lower() for name in variables["env"]["default"]}
+
+
+def test_automations_are_as_prefect_knows_them():
+    from prefect.events.schemas.automations import AutomationCore
+
+    from flows.automations import _parse
+
+    for path in sorted(INFRA.glob("automations/*.yaml")):
+        text = path.read_text().replace("${WEBHOOK_BLOCK_ID}", "00000000-0000-0000-0000-000000000000")
+        assert AutomationCore.model_validate(_parse(text)).enabled
+
+
+# Kubernetes
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_secrets_accounts_and_maps_exist(path):
+    for doc in documents(path):
+        for key, value in pairs(doc):
+            if key in ("secretKeyRef", "secretRef"):
+                assert value["name"] in HAND_MADE_SECRETS
+            if key == "secretName":
+                assert value in HAND_MADE_SECRETS
+            if key in ("configMapRef", "configMap"):
+                assert ("ConfigMap", value["name"]) in NAMED or value["name"] == "mathnas-study"
+            if key == "claimName":
+                assert ("PersistentVolumeClaim", value) in NAMED
+            if key == "serviceAccountName":
+                assert ("ServiceAccount", value) in NAMED
+        assert doc["kind"] == "Namespace" or doc["metadata"]["namespace"] == "mathnas"
+
+
+def test_every_key_of_a_hand_made_secret_is_said_how_to_make():
+    how_to = (INFRA / "kubernetes/base.yaml").read_text()
+    for path in MANIFESTS:
+        for doc in documents(path):
+            for key, value in pairs(doc):
+                if key == "secretKeyRef":
+                    assert f"--from-literal={value['key']}=" in how_to, value
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_containers_are_held_in(path):
+    for doc in documents(path):
+        for box in containers(doc):
+            assert box["securityContext"]["allowPrivilegeEscalation"] is False
+            assert box["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert "memory" in box["resources"]["limits"]
+            assert re.fullmatch(r"mathnas:(cpu|cuda)", box["image"])
+        for key, value in pairs(doc):
+            if key == "securityContext" and "runAsUser" in value:
+                assert value["runAsNonRoot"] is True
+
+
+def test_volumes_are_mounted_from_what_is_there():
+    for path in MANIFESTS:
+        for doc in documents(path):
+            for key, value in pairs(doc):
+                if key == "spec" and isinstance(value, dict) and "containers" in value:
+                    volumes = {volume["name"] for volume in value.get("volumes", [])}
+                    mounted = {mount["name"] for box in value["containers"] for mount in box.get("volumeMounts", [])}
+                    assert mounted == volumes
+
+
+def test_ray_is_the_version_that_is_tested_and_asks_for_a_token():
+    for path in sorted(INFRA.glob("kuberay/*.yaml")):
+        doc = documents(path)[0]
+        spec = doc["spec"]["rayClusterSpec"] if doc["kind"] == "RayJob" else doc["spec"]
+        assert spec["rayVersion"] == ray.__version__
+        assert spec["authOptions"]["mode"] == "token"
+        assert spec["enableInTreeAutoscaling"] is True
+        groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
+        gpu = groups["gpu"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+        assert gpu["nvidia.com/gpu"] == "1"
+        for group in groups.values():
+            assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        resources = groups["target-device"]["rayStartParams"]["resources"]
+        assert json.loads(json.loads(resources)) == {"target_device": 1}
+
+
+def test_the_job_and_the_cluster_are_alike():
+    cluster = documents(INFRA / "kuberay/raycluster.yaml")[0]["spec"]
+    job = documents(INFRA / "kuberay/rayjob.yaml")[0]["spec"]["rayClusterSpec"]
+    assert cluster["workerGroupSpecs"] == job["workerGroupSpecs"]
+    assert cluster["autoscalerOptions"] == job["autoscalerOptions"]
+
+
+def test_the_jobs_command_is_one_of_ours():
+    words = shlex.split(documents(INFRA / "kuberay/rayjob.yaml")[0]["spec"]["entrypoint"])
+    assert words[0] == "mathnas"
+    command = get_command(app).commands[words[1]]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_the_addresses_are_those_of_the_services():
+    base = {doc["kind"]: doc for doc in documents(INFRA / "kubernetes/base.yaml")}
+    services = {
+        doc["metadata"]["name"]: doc for path in MANIFESTS for doc in documents(path) if doc["kind"] == "Service"
+    }
+    ports = {name: service["spec"]["ports"][0]["port"] for name, service in services.items()}
+    ports |= {"mathnas-head-svc": 10001}  # KubeRay's, for the cluster named mathnas
+    for variable, value in base["ConfigMap"]["data"].items():
+        found = re.match(r"\w+://([\w-]+)\.mathnas\.svc:(\d+)", value)
+        if found:
+            assert ports[found[1]] == int(found[2]), variable
+
+
+def test_only_listed_pods_may_talk():
+    policies = documents(INFRA / "kubernetes/network-policies.yaml")
+    everything = [doc for doc in policies if doc["spec"]["podSelector"] == {}]
+    assert [doc["spec"]["policyTypes"] for doc in everything] == [["Ingress"]]
+    assert "ingress" not in everything[0]["spec"]
+    guarded = {doc["spec"]["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/component") for doc in policies}
+    assert {"prefect", "mlflow", "ray"} <= guarded
