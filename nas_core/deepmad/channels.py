@@ -19,6 +19,7 @@ from nas_core.deepmad.relaxation import Program
 from nas_core.deepmad.structure import LAYERS_PER_BLOCK
 
 LOG_SCALE = 100_000
+RATIO_SCALE = 100_000
 LATENCY_SCALE = 1_000  # nanoseconds
 
 
@@ -72,16 +73,17 @@ class ChannelModel:
         return result
 
     def _add_ratios(self) -> None:
-        """in <= out <= growth in, and the bottleneck's share of the output; ratios in thousandths."""
+        """in <= out <= growth in, and the bottleneck's share of the output; ratios rounded outwards."""
         domain, model = self.domain, self.model
+        narrow, wide = math.floor(RATIO_SCALE * domain.narrow + 1e-6), math.ceil(RATIO_SCALE * domain.wide - 1e-6)
         for i, b in enumerate(self.bottleneck):
             c, o = self.out[i], self.out[i + 1]
             if domain.monotone:
                 model.add(o >= c)
             if domain.growth is not None:
-                model.add(1000 * o <= round(1000 * domain.growth) * c)
-            model.add(1000 * b >= round(1000 * domain.narrow) * o)
-            model.add(1000 * b <= round(1000 * domain.wide) * o)
+                model.add(RATIO_SCALE * o <= math.ceil(RATIO_SCALE * domain.growth - 1e-6) * c)
+            model.add(RATIO_SCALE * b >= narrow * o)
+            model.add(RATIO_SCALE * b <= wide * o)
 
     def _add_products(self) -> None:
         S = len(self.bottleneck)

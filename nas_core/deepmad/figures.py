@@ -51,19 +51,17 @@ def draw_structure(design: Design, path: Path) -> None:
     figure, axis = plt.subplots(figsize=(10, 3.8))
     top = max(structure.stem, *(max(b.out, b.bottleneck) for b in structure.blocks), structure.skeleton.head or 0)
     at = _box(axis, 0.0, 1.0, structure.stem, None, COLOURS[-1])
-    axis.text(0.5, structure.stem / 2 + 0.02 * top, "stem", ha="center", va="bottom", fontsize=8)
+    labels = [(0.5, structure.stem, f"stem\n{structure.stem}")]
     for i, block in enumerate(structure.blocks):
         length = float(LAYERS_PER_BLOCK * block.depth)
-        middle = at + length / 2
-        at = _box(axis, at, length, block.out, block.bottleneck, COLOURS[structure.skeleton.stage_of_block[i]])
         text = f"{block.out}\n{block.bottleneck}, {block.kernel}x{block.kernel}\nL {block.depth}, /{block.stride}"
-        level = max(block.out, block.bottleneck) / 2 + (0.02 + 0.14 * (i % 2)) * top
-        axis.text(middle, level, text, ha="center", va="bottom", fontsize=8)
+        labels.append((at + length / 2, max(block.out, block.bottleneck), text))
+        at = _box(axis, at, length, block.out, block.bottleneck, COLOURS[structure.skeleton.stage_of_block[i]])
     if structure.skeleton.head is not None:
-        _box(axis, at, 1.0, structure.skeleton.head, None, COLOURS[-1])
-        axis.text(at + 0.5, structure.skeleton.head / 2 + 0.02 * top, "head", ha="center", va="bottom", fontsize=8)
-        at += 1.0
-    axis.set_xlim(-1, at + 2)
+        labels.append((at + 0.5, structure.skeleton.head, f"head\n{structure.skeleton.head}"))
+        at = _box(axis, at, 1.0, structure.skeleton.head, None, COLOURS[-1])
+    _label(axis, labels, at, top)
+    axis.set_xlim(-0.02 * at, 1.08 * at)
     axis.set_ylim(-0.56 * top, 0.95 * top)
     axis.set_xlabel("layers")
     axis.set_ylabel("channels (to scale)")
@@ -76,6 +74,17 @@ def draw_structure(design: Design, path: Path) -> None:
         fontsize=10,
     )
     _save(figure, path)
+
+
+def _label(axis: plt.Axes, labels: Sequence[tuple[float, float, str]], end: float, top: float) -> None:
+    """A row of texts above the boxes, moved apart where boxes are narrow, each with a line to its box."""
+    room, at = 0.085 * end, -np.inf
+    for middle, height, text in labels:
+        at = max(middle, at + room)
+        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.7}
+        axis.annotate(
+            text, (middle, height / 2), (at, 0.62 * top), ha="center", va="bottom", fontsize=8, arrowprops=line
+        )
 
 
 def _box(axis: plt.Axes, at: float, length: float, out: int, bottleneck: int | None, colour: str) -> float:
@@ -112,13 +121,14 @@ def draw_race(curves: Mapping[str, Sequence[tuple[float, float]]], bound: float 
     if bound is not None:
         axis.axhline(bound, color=COLOURS[-1], linestyle="--", label="bound")
     axis.set_xscale("log")
+    axis.set_xlim(0.3, 1.3 * end)
     axis.set_xlabel("CPU seconds")
     axis.set_ylabel("best score so far")
     finals = [curve[-1][1] for curve in curves.values()]
     best = bound if bound is not None else max(finals)
     axis.set_ylim(min(finals) - 0.15 * (best - min(finals)) - 1, best + 0.05 * (best - min(finals)) + 1)
     axis.set_title(title)
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="center left", fontsize=8)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
