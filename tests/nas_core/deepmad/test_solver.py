@@ -240,3 +240,33 @@ def test_design_command(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert answer["flops"] <= 40e6
     assert answer["score"] <= answer["bound"]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"architecture.json", "entropy.png", "structure.png"}
+
+
+def test_a_frontier_rises_with_its_limit(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from nas_core.deepmad.figures import draw_frontier, draw_race
+    from nas_core.deepmad.frontier import sweep
+
+    limits = Limits(flops=3_000_000, params=60_000)
+    answers = sweep(tiny("resnet"), limits, TINYNAS, "flops", 3, gap=0.0, cpu_s=20.0)
+    scores = [answer.rating.score for answer in answers]
+    assert scores == sorted(scores)
+    draw_frontier(answers, "flops", tmp_path / "frontier.png")
+    draw_race({"ours": [(0.5, 1.0), (1.0, 2.0)]}, 3.0, "a race", tmp_path / "race.png")
+    assert (tmp_path / "frontier.png").stat().st_size > 5_000
+    with pytest.raises(ConfigError, match="rho"):
+        sweep(tiny("resnet"), limits, TINYNAS, "rho", 3)
+
+
+def test_the_evolution_keeps_the_limits_and_its_seed() -> None:
+    from nas_core.deepmad.evolution import Evolution
+    from tests.benchmarks.deepmad import problem
+
+    for name in ("R18", "29M-224"):
+        domain, limits, start = problem(name)
+        runs = [Evolution(domain, limits, TINYNAS, start, fixed=True).run(2, 5_000, seed=1) for _ in range(2)]
+        assert (runs[0].rows == runs[1].rows).all()
+        assert within(to_batch(domain, runs[0].rows), limits).all()
+        assert runs[0].best_R.max() > rate(start, TINYNAS).score
+        released = Evolution(domain, limits, TINYNAS, start, fixed=False).run(2, 5_000, seed=1)
+        if name == "R18":  # the last super-block stays as it started
+            assert (released.rows[:, [5, 20]] == [2048, 1]).all()
