@@ -1,0 +1,7 @@
+"""DeepMAD (arXiv 2303.02165): a convolutional network designed by solving an analytic program, with a proof.
+
+``structure`` and ``domain`` say what a network is and may be, ``formulas``
+rates it in closed form, ``solver.design`` finds the best one and bounds every
+other (``search`` over ``relaxation``, ``barrier``, ``channels``, ``polish``),
+``evolution`` is the authors' search, ``figures`` draws. No torch.
+"""
