@@ -25,10 +25,10 @@ from nas_core.prediction.observations import Observations, observe_rows
 from nas_core.prediction.regression import Kernel, Regression, log_evidence, regress
 from nas_core.space import SearchSpace
 
-BETA = 1.0  # standard deviations added to the mean
+BETA = 0.75  # standard deviations added to the mean
 PAIRS = (0.2, 0.6, 2.0)
 NOISES = (0.01, 0.05)
-SHARED = (0.0, 0.3, 0.6)
+SHARED = (0.0, 0.4, 0.8)
 AVERAGED = 8  # settings of highest evidence whose predictions are averaged
 LEAST_WEIGHT = 1e-3  # of the best setting's evidence, below which a setting is left out
 SHORTLIST = 1_000  # candidates of highest mean for which the variance is worked out

@@ -26,7 +26,7 @@ from tests.benchmarks.conditions import conditions
 from tests.benchmarks.peers import PEERS, Search, SearchTask
 from tests.benchmarks.tables import NetworkTable, read_table
 
-ROUND = 4  # networks our search evaluates at a time, in parallel if there are workers
+ROUND = 3  # networks our search evaluates at a time, in parallel if there are workers
 
 
 def ours(task: SearchTask, rng: np.random.Generator) -> list[int]:
