@@ -30,11 +30,12 @@ def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun
         run = StageRun(Study.create(config, root))
         lease.note(stage)
         try:
-            started = time.perf_counter()
+            started, busy_s = time.perf_counter(), Session.busy_s
             yield run
             run.study.record(
                 stage,
                 wall_s=time.perf_counter() - started,
+                compute_s=Session.busy_s - busy_s,
                 num_new=run.num_new,
                 num_reused=run.num_reused,
                 num_failed=run.num_failed,

@@ -103,7 +103,7 @@ class Store:
             raise
 
     def exists(self, path: str) -> bool:
-        return self._retry(path, lambda: self._info(path).is_file)
+        return self._retry(path, lambda: bool(self._info(path).is_file))
 
     def delete(self, path: str) -> None:
         """Remove a file or a folder with all in it; nothing happens where there is none."""

@@ -84,7 +84,8 @@ class Answer:
     explanation: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
+        return data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -415,11 +416,20 @@ class Study:
         return dict(self.store.read_json(path)) if self.store.exists(path) else None
 
     def record(
-        self, stage: Stage, *, wall_s: float, num_new: int, num_reused: int, num_failed: int, device: str
+        self,
+        stage: Stage,
+        *,
+        wall_s: float,
+        compute_s: float,
+        num_new: int,
+        num_reused: int,
+        num_failed: int,
+        device: str,
     ) -> None:
         """Note that a stage has ended: what it was made from, what it took.
 
-        Seconds and counts add up over the runs that had the same inputs.
+        ``wall_s`` is by the clock, ``compute_s`` the seconds all workers were
+        busy. Seconds and counts add up over the runs that had the same inputs.
         """
         inputs = self.inputs_of(stage)
         before = self.output(_record_path(stage)) or {}
@@ -427,6 +437,7 @@ class Study:
         data = {
             "inputs": inputs,
             "wall_s": wall_s + (before["wall_s"] if again else 0.0),
+            "compute_s": compute_s + (before["compute_s"] if again else 0.0),
             "num_new": num_new + (before["num_new"] if again else 0),
             "num_reused": before["num_reused"] if again else num_reused,
             "num_failed": num_failed,

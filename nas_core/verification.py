@@ -52,7 +52,7 @@ def next_round(study: Study, index: int) -> list[str]:
         "before": _incumbent(study)["winner_metric"],
     }
     _write(study, {**record, "rounds": [*record["rounds"], new_round]})
-    return list(new_round["proposed"])  # type: ignore[call-overload]
+    return list(new_round["proposed"])
 
 
 def record_round(study: Study, index: int) -> None:

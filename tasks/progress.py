@@ -67,10 +67,14 @@ class Progress:
     def text(self) -> str:
         """done/total, rate, estimated time left, failures."""
         new, elapsed = self.done - self._done_before, time.monotonic() - self._started
-        words = [f"{self.done}/{self.total} {self.noun}"]
+        percent = self.noun == "%"  # a share of the work, whose rate means nothing
+        words = [
+            f"{100 * self.done / max(self.total, 1):.0f} %" if percent else f"{self.done}/{self.total} {self.noun}"
+        ]
         if new > 0 and elapsed > 0:
             rate = new / elapsed
-            words.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
+            if not percent:
+                words.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
             if self.done < self.total:
                 words.append(f"{_clock((self.total - self.done) / rate)} left")
         words.append(f"{self.failed} failed" if self.failed else "")

@@ -68,6 +68,7 @@ class Session:
 
     depth: ClassVar[int] = 0
     connected: ClassVar[bool] = False  # by a session, which then has to disconnect
+    busy_s: ClassVar[float] = 0.0  # seconds that workers have worked for this process
 
     def __enter__(self) -> "Session":
         Session.depth += 1
@@ -211,7 +212,13 @@ def _call(job: Callable[..., Any], arguments: Sequence[Any], queue: Queue | None
         if queue is not None:
             queue.put((done, total, note))
 
-    return job(*arguments, on_progress)
+    return _timed(lambda: job(*arguments, on_progress))
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """The result, and the seconds it took."""
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
 
 
 def run_jobs(
@@ -258,7 +265,9 @@ def _drain(queue: Queue) -> list[Any]:
 
 def _result(ref: Any) -> Any:
     try:
-        return ray.get(ref, timeout=60)
+        result, busy_s = ray.get(ref, timeout=60)
+        Session.busy_s += busy_s
+        return result
     except exceptions.RayTaskError as error:
         cause = error.cause
         raise (cause if isinstance(cause, BaseException) else error) from None
@@ -290,12 +299,12 @@ class _Actor:
     def __init__(self, build: Callable[..., BatchWorker], arguments: Sequence[Any]) -> None:
         self.worker = build(*arguments)
 
-    def run(self, batch: list[str]) -> int:
-        return self.worker.run(batch)
+    def run(self, batch: list[str]) -> tuple[int, float]:
+        return _timed(lambda: self.worker.run(batch))
 
 
-def _run_once(build: Callable[..., BatchWorker], arguments: Sequence[Any], batch: list[str]) -> int:
-    return build(*arguments).run(batch)
+def _run_once(build: Callable[..., BatchWorker], arguments: Sequence[Any], batch: list[str]) -> tuple[int, float]:
+    return _timed(lambda: build(*arguments).run(batch))
 
 
 @dataclass
@@ -421,7 +430,9 @@ def run_batches(
 def _outcome(ref: Any, work: _Work) -> BatchDone | str:
     """The finished batch, or why its worker died."""
     try:
-        return BatchDone(items=tuple(work.items), num_failed=ray.get(ref, timeout=60))
+        num_failed, busy_s = ray.get(ref, timeout=60)
+        Session.busy_s += busy_s
+        return BatchDone(items=tuple(work.items), num_failed=num_failed)
     except exceptions.RayTaskError as error:
         cause = error.cause
         raise (cause if isinstance(cause, BaseException) else error) from None

@@ -1,11 +1,13 @@
 """Write the report, and log the study to MLflow."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from prefect import task
 
 from nas_core.config import StudyConfig
-from nas_core.errors import StoreError
+from nas_core.errors import ClusterError, StoreError
 from nas_core.report import report_files
 from nas_core.report.collect import summarise
 from nas_core.store import Store
@@ -15,10 +17,26 @@ from tasks import tracking
 SAME_ACCURACY = 0.002  # an image or two may flip between a GPU's arithmetic and the CPU's
 
 
+SERVERS_CLIENTS = ("mlflow", "requests", "urllib3", "sqlalchemy")
+
+
+@contextlib.contextmanager
+def _server_may_go_away() -> Iterator[None]:
+    """A tracking server that stops answering midway is a ClusterError, whatever its clients call it."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in SERVERS_CLIENTS:
+            raise
+        words = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ClusterError("MLFLOW_TRACKING_URI", words, "a tracking server that answers") from None
+
+
 @task(task_run_name="track")
 def track(config: StudyConfig, root: str) -> dict[str, Any]:
     """Log runs, tables and models to MLflow; returns the run ids."""
-    return tracking.log_study(Study(config, Store(root)))
+    with _server_may_go_away():
+        return tracking.log_study(Study(config, Store(root)))
 
 
 @task(task_run_name="check-registered-model")
@@ -33,7 +51,8 @@ def check_registered_model(config: StudyConfig, root: str) -> float | None:
     if training is None:
         return None
     trained = training["networks"][0]["test_accuracy"]
-    loaded = tracking.registered_accuracy(study)
+    with _server_may_go_away():
+        loaded = tracking.registered_accuracy(study)
     if abs(loaded - trained) > SAME_ACCURACY:
         raise StoreError("registered model", f"test accuracy {loaded:.4f}", f"{trained:.4f}, as trained")
     study.store.write_json("registered.json", {"test_accuracy": loaded, "trained_test_accuracy": trained})
@@ -52,4 +71,5 @@ def write_report(config: StudyConfig, root: str) -> str:
 @task(task_run_name="attach-report")
 def attach_report(config: StudyConfig, root: str) -> None:
     """Put the report and the figures beside the study's run in MLflow."""
-    tracking.log_files(Study(config, Store(root)))
+    with _server_may_go_away():
+        tracking.log_files(Study(config, Store(root)))

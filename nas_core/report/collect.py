@@ -62,7 +62,7 @@ def summarise(study: Study) -> StudySummary:
         scorer=_scorer(study, rows),
         device=next((row.device for row in rows if row.device), ""),
         provenance=_provenance(study),
-        stages=_stages(study, rows),
+        stages=_stages(study),
         networks=_networks(study, rows, predictor),
         num_evaluated=len({row.genotype for row in rows if row.status == "ok"}),
         num_failed=sum(row.status == "failed" for row in rows),
@@ -139,14 +139,13 @@ def _provenance(study: Study) -> Provenance:
     )
 
 
-def _stages(study: Study, rows: Sequence[Evaluation]) -> tuple[StageCost, ...]:
+def _stages(study: Study) -> tuple[StageCost, ...]:
     records = study.records()
-    scored = {"score": sum(row.wall_s for row in rows)}
     return tuple(
         StageCost(
             stage=stage,
             wall_s=records[stage]["wall_s"],
-            compute_s=scored.get(stage),
+            compute_s=records[stage]["compute_s"],
             num_evaluations=records[stage]["num_new"],
             num_failed=records[stage]["num_failed"],
             num_reused=records[stage]["num_reused"],

@@ -640,9 +640,10 @@ def figure_study_cost(summary: StudySummary, theme: Theme) -> "Figure":
     seconds = [stage.wall_s for stage in stages]
     right.barh(y, seconds, height=0.62, color=theme.held_out)
     for index, stage in enumerate(stages):
-        right.text(stage.wall_s, index, f"  {format_duration(stage.wall_s)}", va="center", fontsize=9)
-    right.set_title("Wall time")
-    right.set_xlim(0, max(seconds) * 1.25 or 1)
+        busy = f" (workers {format_duration(stage.compute_s)})" if stage.compute_s else ""
+        right.text(stage.wall_s, index, f"  {format_duration(stage.wall_s)}{busy}", va="center", fontsize=9)
+    right.set_title("Time by the clock (summed over workers)")
+    right.set_xlim(0, max(seconds) * 1.8 or 1)
     left.set_yticks(y, [stage.stage for stage in stages])
     left.invert_yaxis()
     for ax in (left, right):

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas_core.config import Recipe
+from nas_core.costs.timing import cpu_name
 from nas_core.data.images import Normalisation
 from nas_core.errors import NasError
 from nas_core.identity import evaluation_seed
@@ -102,10 +103,11 @@ def resolve_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What a row says of the device: the GPU's name, or the CPU with its threads."""
+    """What a row says of the device: the GPU's model, or the CPU's with the threads used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} x{torch.get_num_threads()}"
+    threads = torch.get_num_threads()
+    return f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}"
 
 
 def train(
