@@ -212,7 +212,7 @@ class ClusterConfig(Section):
     num_cpus: float = Field(1, ge=0, description="CPUs an evaluation asks for.")
     num_gpus: float = Field(0, ge=0, description="GPUs an evaluation asks for; fractions share one.")
     training_cpus: float = Field(
-        0, ge=0, description="CPUs a long training asks for; 0: its share of a node. Threads do not help small networks."
+        0, ge=0, description="CPUs a long training asks for; 0: its share of a node. Small networks gain nothing."
     )
     resources: dict[str, float] = Field(
         default_factory=dict, description="Custom Ray resources an evaluation asks for."
