@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.design_command import design
 from nas_core.errors import ConfigError, NasError
 
 if TYPE_CHECKING:
@@ -385,6 +386,9 @@ def serve(
     from flows.serve_command import serve_flows
 
     serve_flows(root, port, limit)
+
+
+app.command(name="design")(design)
 
 
 if __name__ == "__main__":
