@@ -1,5 +1,6 @@
 """The whole study through the real engines: Prefect, Ray, MLflow; what is done is not done again."""
 
+import json
 import os
 
 import pytest
@@ -9,6 +10,7 @@ from nas_core.errors import IncompleteTableError, InfeasibleError
 from nas_core.evaluations import Evaluation
 from nas_core.study import STAGES, Study
 from tests.conftest import config_of
+from tests.flows.test_cli import mathnas
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,21 @@ def test_the_report_is_one_page(finished):
     page = Study.open(finished).store.read_bytes("report.html")
     assert len(page) < 5_000_000
     assert Study.open(finished).winner.encode() in page
+
+
+def test_what_programs_parse(finished):
+    status = json.loads(mathnas("status", finished, "--json").stdout)
+    assert status["stages"]["score"] == {"state": "done", "done": 10, "total": 10, "failed": 0}
+    answer = json.loads(mathnas("select", finished, "--limit", "flops=60%", "--top", "3", "--json").stdout)
+    assert answer["status"] == "optimal"
+    assert len(answer["selections"]) == 3
+    assert answer["gap"] == 0
+    for row in answer["selections"]:
+        assert row["interval"][0] <= row["predicted"] <= row["interval"][1]
+        assert row["costs"]["flops"] > 0
+    predicted = [row["predicted"] for row in answer["selections"]]
+    assert predicted == sorted(predicted, reverse=True)
+    assert answer["bound"] == pytest.approx(predicted[0])
 
 
 def test_running_again_evaluates_and_trains_nothing(finished):
