@@ -132,6 +132,12 @@ class DesignConfig(Section):
     base: str = Field(
         "largest", description="Base network: `largest`, `smallest`, `random`, or a genotype such as 2-0-1-1."
     )
+    kind: Literal["one-swap", "balanced"] = Field(
+        "one-swap",
+        description="one-swap: contexts and all their neighbours, a direct measurement of every block; "
+        "balanced: fewer networks in which every block occurs about equally often.",
+    )
+    networks: int = Field(0, ge=0, le=100_000, description="Networks of a balanced design; 0: half as many as blocks.")
     contexts: int = Field(1, ge=1, le=1000, description="Networks around which blocks are swapped one at a time.")
     context_kind: Literal["base", "mean-flops", "random"] = Field(
         "base",

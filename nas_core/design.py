@@ -23,7 +23,10 @@ DRAWS = 10_000  # random networks looked at where a space is larger, or while di
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """The networks to evaluate. ``swaps`` are the contexts' one-swap neighbours, ``held_out`` never fitted."""
+    """The networks to evaluate; ``held_out`` are never fitted.
+
+    ``swaps`` are the contexts' one-swap neighbours, or the other networks of a balanced design.
+    """
 
     base: Genotype
     contexts: tuple[Genotype, ...]
@@ -53,11 +56,15 @@ def make_design(space: SearchSpace, config: DesignConfig, seed: int, flops: Cost
     """
     rng = np.random.default_rng([seed, 0])
     base = base_network(space, config.base, flops, rng)
-    contexts = _contexts(space, config, base, flops, rng)
+    if config.kind == "balanced":
+        contexts: tuple[Genotype, ...] = (base,)
+        candidates = _balanced(space, config, base, rng)
+    else:
+        contexts = _contexts(space, config, base, flops, rng)
+        candidates = [swap for context in contexts for swap in space.neighbours(context)]
     listed = {function_id(space, genotype) for genotype in (base, *contexts)}
     swaps: list[Genotype] = []
-    for context in contexts:
-        _add_new(space, space.neighbours(context), listed, swaps)
+    _add_new(space, candidates, listed, swaps)
     held_out: list[Genotype] = []
     held_out_rng = np.random.default_rng([seed, 1])
     for _ in range(DRAWS):
@@ -74,6 +81,21 @@ def _add_new(space: SearchSpace, genotypes: Iterable[Genotype], listed: set[str]
         if function not in listed:
             listed.add(function)
             to.append(genotype)
+
+
+def _balanced(space: SearchSpace, config: DesignConfig, base: Genotype, rng: np.random.Generator) -> list[Genotype]:
+    """Networks, the base apart, in which every block occurs about equally often."""
+    from nas_core.prediction.search import balanced_rows
+
+    encoding = Encoding.of(space)
+    pool = [base, *(genotype for genotype in _pool(space, rng) if genotype != base)]
+    wanted = config.networks or max(1, sum(space.num_choices) // 2)
+    rows = balanced_rows(encoding, encoding.encode(pool), [0], wanted, rng)
+    return [pool[row] for row in rows[1:]]
+
+
+def _pool(space: SearchSpace, rng: np.random.Generator) -> list[Genotype]:
+    return list(dict.fromkeys(space.sample(rng) for _ in range(DRAWS)))
 
 
 def base_network(space: SearchSpace, name: str, flops: CostTable | None, rng: np.random.Generator) -> Genotype:

@@ -35,6 +35,7 @@ Stage = Literal["profile", "score", "select", "verify", "train", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 State = Literal["missing", "partial", "failed", "stale", "done", "running"]
 
+LEAST_TO_RECALIBRATE = 8  # held-out networks below which intervals keep the width that cross-validation gave
 CONFIG = "study.yaml"
 DESIGN = "design.json"
 BLOCK_SCORES = "block_scores.parquet"
@@ -50,6 +51,18 @@ OUTPUTS: dict[Stage, tuple[str, ...]] = {
     "verify": (VERIFICATION,),
     "train": (TRAINING,),
     "report": (REPORT, SUMMARY),
+}
+NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
+Shape = dict[str, Any]  # key -> type
+ROUND: Shape = {"proposed": list, "predicted": list, "low": list, "high": list}
+SHAPES: dict[str, tuple[Shape, dict[str, Shape]]] = {  # what readers rely on: top level, and the rows of its lists
+    SELECTION: (
+        {"status": str, "limits": list, "selections": list, "solve_s": NUMBER},
+        {"selections": {"genotype": str, "predicted": NUMBER, "costs": dict}},
+    ),
+    VERIFICATION: ({"inputs": str, "rounds": list, "winner": TEXT_OR_NONE, "stands": bool}, {"rounds": ROUND}),
+    TRAINING: ({"networks": list}, {"networks": {"name": str, "role": str, "genotype": str, "costs": dict}}),
+    "stages": ({"inputs": str, "wall_s": NUMBER, "num_new": int, "num_reused": int, "device": str}, {}),
 }
 
 
@@ -293,10 +306,15 @@ class Study:
         rows = [row for row in self.evaluations() if row.genotype in held_out and row.status == "ok"]
         return EvaluationTable.from_rows(rows) if rows else None
 
-    def predictor(self) -> Predictor:
-        """The predictor fitted to everything evaluated but the held-out networks."""
+    def predictor(self, *, recalibrate: bool = True) -> Predictor:
+        """The predictor fitted to everything evaluated but the held-out networks.
+
+        Those only set the width of its intervals, where ``recalibrate``.
+        """
         flops = self.flops if len(self.space.resolutions) == 1 else None
-        return fit(self.space, self.table(), self.config.predict, base=self.base, flops=flops, seed=self.config.seed)
+        fitted = fit(self.space, self.table(), self.config.predict, base=self.base, flops=flops, seed=self.config.seed)
+        held_out = self.held_out_table() if recalibrate else None
+        return fitted if held_out is None or len(held_out) < LEAST_TO_RECALIBRATE else fitted.recalibrated(held_out)
 
     def write_block_scores(self) -> None:
         """Write ``block_scores.parquet``: each block's effect, and the evaluations it came from."""
@@ -412,8 +430,19 @@ class Study:
     # stages
 
     def output(self, path: str) -> dict[str, Any] | None:
-        """A stage's JSON output, or None where it has not run."""
-        return dict(self.store.read_json(path)) if self.store.exists(path) else None
+        """A stage's JSON output, or None where it has not run.
+
+        Raises:
+            StoreError: if it is not what the stage writes.
+        """
+        if not self.store.exists(path):
+            return None
+        data = self.store.read_json(path)
+        wrong = _wrong_with(data, *SHAPES.get("stages" if path.startswith("stages/") else path, ({}, {})))
+        if wrong:
+            advice = "Delete the file and run the stage again."
+            raise StoreError(self.store.uri(path), wrong, "what the stage writes", advice)
+        return dict(data)
 
     def record(
         self,
@@ -540,6 +569,21 @@ def _bound(predictor: Predictor, result: SelectionResult) -> float | None:
     """What no network within the limits is predicted to exceed; a top-k's own bound is that of its last."""
     bound = max(result.bound, result.best.value)
     return predictor.to_metric(bound) if math.isfinite(bound) else None
+
+
+def _wrong_with(data: Any, shape: Shape, rows_of: Mapping[str, Shape]) -> str:
+    """What of a stage's output is missing or of another type; "" if nothing is."""
+    if not isinstance(data, dict):
+        return type(data).__name__
+    for key, kind in shape.items():
+        if not isinstance(data.get(key), kind):
+            return f"{key}: {data[key]!r:.80}" if key in data else f"no key {key!r}"
+    for name, inner in rows_of.items():
+        for index, row in enumerate(data[name]):
+            wrong = _wrong_with(row, inner, {})
+            if wrong:
+                return f"{name}[{index}]: {wrong}"
+    return ""
 
 
 def _record_path(stage: Stage) -> str:

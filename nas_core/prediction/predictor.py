@@ -35,6 +35,7 @@ NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # ridge, as a share of the signal varian
 SHARED = (0.0, 0.3, 0.6)  # tau: how much of a block's effect is common to all positions
 BOOTSTRAPS = 200
 EXPONENTS = (0.0, 0.3, 1.0)  # p in (Fbar / F)^p
+EXPONENT_MARGIN = 0.05  # it inflates small networks, which few evaluations around a large base cannot tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,6 +438,11 @@ def _kernels(config: PredictConfig, exponent: float, encoding: Encoding) -> list
     ]
 
 
+def _merit(alternative: Alternative) -> float:
+    """The cross-validated score, less what the exponent has to be worth."""
+    return alternative.score - (EXPONENT_MARGIN if alternative.exponent else 0.0)
+
+
 def fit(
     space: SearchSpace,
     table: EvaluationTable,
@@ -471,7 +477,7 @@ def fit(
                 _try(seen, data, link, rank_link, kernel, exponent)
                 for kernel in _kernels(config, exponent, seen.encoding)
             ]
-    best = max(range(len(trials)), key=lambda index: trials[index].alternative.score)
+    best = max(range(len(trials)), key=lambda index: _merit(trials[index].alternative))
     return Predictor(
         space=space,
         base=base,

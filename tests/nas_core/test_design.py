@@ -1,10 +1,11 @@
 import pytest
 
-from nas_core.config import DesignConfig
+from nas_core.config import DesignConfig, SpaceConfig
 from nas_core.design import make_design, nearest_mean_flops
 from nas_core.errors import ConfigError
 from nas_core.evaluations import CostTable
 from nas_core.space import Genotype, Rule
+from nas_core.spaces import build_space
 from tests.nas_core.prediction.examples import plain_space, stage_space
 
 
@@ -73,3 +74,12 @@ def test_small_space_has_fewer_held_out_networks():
 def test_wrong_settings_name_their_field(settings):
     with pytest.raises(ConfigError, match=rf"design\.{next(iter(settings))}"):
         make_design(plain_space(), DesignConfig(**settings), seed=0)
+
+
+def test_a_balanced_design_holds_every_block_about_equally_often():
+    space = build_space(SpaceConfig(name="nasbench-macro"))
+    design = make_design(space, DesignConfig(kind="balanced", networks=18, held_out=3), 0)
+    assert len(design.fit_genotypes) == 18
+    counts = [[sum(g.choices[p] == c for g in design.fit_genotypes) for c in range(3)] for p in range(8)]
+    assert all(3 <= count <= 9 for row in counts for count in row)
+    assert design == make_design(space, DesignConfig(kind="balanced", networks=18, held_out=3), 0)
