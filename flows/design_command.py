@@ -27,7 +27,9 @@ def design(
     domain: Annotated[Path | None, typer.Option(help="YAML of ranges: see the documentation of design domains")] = None,
     latency: Annotated[str | None, typer.Option(help="at most, microseconds; needs --latency-table")] = None,
     latency_table: Annotated[Path | None, typer.Option(help="JSON of measured inner blocks")] = None,
-    gap: Annotated[float, typer.Option(help="stop at this relative gap; 0 proves optimality", min=0.0)] = 5e-4,
+    gap: Annotated[
+        float, typer.Option(help="stop at this relative gap; 0 goes on to a proof of optimality", min=0.0)
+    ] = 0.0,
     time: Annotated[float, typer.Option(help="CPU seconds", min=0.1)] = 60.0,
     seed: Annotated[int, typer.Option()] = 0,
     score: Annotated[Path | None, typer.Option(help="rate the structure in this JSON file instead")] = None,

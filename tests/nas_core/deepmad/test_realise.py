@@ -1,16 +1,20 @@
 """Structures as torch modules: timm's counts for the published ones, our counts for every other."""
 
+import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from nas_core.blocks.deepmad import DepthwiseBlock, SqueezeExcite, build
+from nas_core.deepmad.domain import verify
 from nas_core.deepmad.formulas import TINYNAS, rate
 from nas_core.deepmad.structure import Skeleton, Structure, SuperBlock, published
+from tests.benchmarks.deepmad import problem
 from tests.nas_core.deepmad.structures import random_structure
 
 # parameters with the classifier, multiply-adds of convolutions and classifier
@@ -117,4 +121,18 @@ def test_a_first_block_that_changes_nothing_still_projects() -> None:
     structure = Structure(skeleton=Skeleton(family="resnet", resolution=32, strides=(1, 2)), stem=16, blocks=blocks)
     _, without, _, flops = counts(structure)
     rating = rate(structure, TINYNAS)
+    assert (without, flops) == (rating.params, rating.flops)
+
+
+@pytest.mark.parametrize("name", ["R18", "R34", "R50", "29M-224"])
+def test_designs_build_and_count_what_they_say(name: str) -> None:
+    known = json.loads((Path(__file__).parents[2] / "golden" / "deepmad_designs.json").read_text())["designs"][name]
+    structure = Structure.from_dict({"structure": known["structure"]})
+    rating = rate(structure, TINYNAS)
+    assert rating.score == pytest.approx(known["score"], rel=1e-12)
+    assert rating.score > rate(published()[name].structure, TINYNAS).score
+    assert (rating.flops, rating.params) == (known["flops"], known["params"])
+    domain, limits, _ = problem(name)
+    assert not verify(structure, domain, limits).broken
+    _, without, _, flops = counts(structure)
     assert (without, flops) == (rating.params, rating.flops)
