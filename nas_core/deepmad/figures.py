@@ -128,7 +128,7 @@ def draw_race(curves: Mapping[str, Sequence[tuple[float, float]]], bound: float 
     best = bound if bound is not None else max(finals)
     axis.set_ylim(min(finals) - 0.15 * (best - min(finals)) - 1, best + 0.05 * (best - min(finals)) + 1)
     axis.set_title(title)
-    axis.legend(frameon=False, loc="center left", fontsize=8)
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
