@@ -116,6 +116,28 @@ def to_table(rows: Sequence[Row]) -> "pa.Table":
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(type(rows[0])))
 
 
+def wrong_with(table: "pa.Table", row_type: type[Evaluation] | type[Cost]) -> str:
+    """What keeps the table from being rows of the type: columns, gaps, statuses, numbers; "" if nothing does."""
+    import pyarrow.compute as pc
+
+    schema = schema_of(row_type)
+    if not table.schema.remove_metadata().equals(schema):
+        known = {field.name: field.type for field in table.schema}
+        wrong = [field.name for field in schema if known.get(field.name) != field.type]
+        return f"column {wrong[0]} missing or of another type" if wrong else "other columns"
+    measured = table["metric" if row_type is Evaluation else "value"]
+    gaps = [name for name in schema.names if table[name].null_count and name not in ("metric", "value")]
+    if gaps:
+        return f"nothing in column {gaps[0]}"
+    statuses = set(table["status"].unique().to_pylist())
+    if not statuses <= {"ok", "failed"}:
+        return f"status {sorted(statuses - {'ok', 'failed'})[0]!r}"
+    is_ok = pc.equal(table["status"], "ok")
+    if not pc.all(pc.fill_null(pc.is_finite(measured.filter(is_ok)), False), min_count=0).as_py():
+        return "a success without a finite number"
+    return ""
+
+
 def from_table(table: "pa.Table", row_type: type[Row]) -> list[Row]:
     return [row_type(**row) for row in table.to_pylist()]
 

@@ -31,7 +31,17 @@ from uuid import uuid4
 
 import nas_core
 from nas_core.errors import StoreError
-from nas_core.evaluations import SCHEMA_VERSION, UNITS, Cost, Evaluation, Row, deduplicated, from_table, to_table
+from nas_core.evaluations import (
+    SCHEMA_VERSION,
+    UNITS,
+    Cost,
+    Evaluation,
+    Row,
+    deduplicated,
+    from_table,
+    to_table,
+    wrong_with,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +53,7 @@ T = TypeVar("T")
 FINAL_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG}
 FINAL_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 RETRY_DELAYS_S = (0.2, 1.0, 3.0, 8.0)  # a store that answers errors for a while is asked again
+FOREIGN_PART = "Its checksum is right, so something else wrote it: delete the file, its rows will be made again."
 PART_NAME = re.compile(r"^[0-9a-f]{32}\.parquet$")
 
 
@@ -201,7 +212,7 @@ class Store:
         if _checksum(data) != PurePosixPath(path).stem:
             self._set_aside(path, data)
             return []
-        return from_table(_from_parquet(data, f"{self.root}/{path}"), row_type)
+        return from_table(_from_parquet(data, row_type, f"{self.root}/{path}"), row_type)
 
     def _set_aside(self, path: str, data: bytes) -> None:
         """Keep a damaged part for a look, out of the readers' way; its rows are made again."""
@@ -316,15 +327,27 @@ def _to_parquet(rows: Sequence[Row], folder: str) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _from_parquet(data: bytes, where: str) -> "pa.Table":
+def _from_parquet(data: bytes, row_type: type[Row], where: str) -> "pa.Table":
+    """The part's rows, for certain of the type.
+
+    Raises:
+        StoreError: if it is no part of ours, or one of another version.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(data))
-    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode()
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise StoreError(where, words, "a Parquet part", FOREIGN_PART) from None
+    version = (table.schema.metadata or {}).get(b"schema_version", b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         advice = "Use the release that wrote it, or another root."
         raise StoreError(where, f"schema version {version}", f"schema version {SCHEMA_VERSION}", advice)
+    wrong = wrong_with(table, row_type)
+    if wrong:
+        raise StoreError(where, wrong, f"rows of {row_type.__name__}", FOREIGN_PART)
     return table
 
 

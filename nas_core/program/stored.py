@@ -1,5 +1,6 @@
 """Reads a stored problem (``PROBLEM.json``); ``JSON_SCHEMA`` and ``SelectionProblem.from_dict`` document its keys."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from nas_core.program.problem import Budget, Objective, Pair, SelectionProblem, 
 from nas_core.space import BlockId, Genotype, Rule
 
 T = TypeVar("T")
+LARGEST = 1e100  # of any number in a stored problem
 _KIND_NAMES: dict[type, str] = {list: "a list", str: "a text", dict: "an object"}
 _TABLE_KEYS = ("score", "base_score", "costs", "base_costs")
 
@@ -155,6 +157,8 @@ def _of_type(value: Any, kind: type[T], where: str) -> T:
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(where, repr(value), "a number")
+    if LARGEST < abs(value) < math.inf:  # sums of such overflow
+        raise ConfigError(where, f"{str(value)[:20]}...", f"a number of at most {LARGEST:g}")
     return float(value)
 
 

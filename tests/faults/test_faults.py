@@ -1,0 +1,31 @@
+"""The fault suite: three faults by default, all of them with `make test-faults`."""
+
+import random
+
+import pytest
+
+from tests.faults.kinds import KINDS
+from tests.faults.lab import Lab, compare, outcome
+
+QUICK = ("worker_killed", "driver_terminated")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    lab = Lab(tmp_path_factory.mktemp("faults"), random.Random(0))
+    lab.reference()
+    yield lab
+    lab.close()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", QUICK)
+def test_nothing_is_lost_or_doubled(lab, name):
+    assert compare(outcome(KINDS[name](lab)), lab.reference()).is_clean
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in QUICK])
+def test_nothing_is_lost_or_doubled_by_any_kind(lab, name):
+    assert compare(outcome(KINDS[name](lab)), lab.reference()).is_clean

@@ -1,0 +1,1 @@
+"""Input from outside, mutated: configurations, spaces, problems, limits, stores."""
