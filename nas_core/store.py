@@ -199,7 +199,9 @@ class Store:
         rows: list[Row] = []
         for path in self._parts(folder):
             rows += self._read_part(path, row_type)
-        return deduplicated(rows)
+        # parts are named by their bytes, seconds included: without an order of its own a fit would differ in its last
+        # digits from run to run, and equally good networks would be told apart by them
+        return sorted(deduplicated(rows), key=lambda row: row.key)
 
     def _parts(self, folder: str) -> list[str]:
         return [path for path in self.paths(folder) if PART_NAME.match(PurePosixPath(path).name)]

@@ -126,3 +126,14 @@ def test_a_store_that_errs_for_a_while_is_asked_again(store, monkeypatch):
 
     monkeypatch.setattr(store, "_write", flaky)
     store.write_bytes("x", b"y")
+
+
+def test_rows_come_in_one_order_however_they_were_stored(tmp_path):
+    rows = [evaluation(f"{number}-1", wall_s=number) for number in range(9)]
+    orders = []
+    for name, written in (("there", rows), ("back", rows[::-1])):
+        store = Store(tmp_path / name)
+        for row in written:
+            store.add_evaluations([row])
+        orders.append(store.evaluations("space", "scorer"))
+    assert orders[0] == orders[1] == rows
