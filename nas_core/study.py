@@ -541,8 +541,15 @@ class Study:
         if record is None or not all(self.store.exists(path) for path in OUTPUTS[stage]):
             begun = any(self.store.exists(path) for path in OUTPUTS[stage])
             return StageStatus(state="partial" if begun else "missing", done=0, total=1)
+        if stage == "verify" and self._lost_of_verification():
+            return StageStatus(state="partial", done=0, total=1)
         stale = record["inputs"] != self.inputs_of(stage)
         return StageStatus(state="stale" if stale else "done", done=0 if stale else 1, total=1)
+
+    def _lost_of_verification(self) -> list[str]:
+        """Networks of recorded rounds whose evaluations are gone, such as those of a damaged part."""
+        rounds = (self.output(VERIFICATION) or {"rounds": []})["rounds"]
+        return missing((genotype for row in rounds for genotype in row["proposed"]), self.evaluations())
 
     def require(self, answer: Answer) -> Choice:
         """The first selection.
