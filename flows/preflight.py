@@ -5,6 +5,7 @@ import socket
 from urllib.parse import urlsplit
 
 from nas_core.config import StudyConfig
+from nas_core.design import check_base
 from nas_core.errors import ClusterError, ConfigError
 from nas_core.program import parse_limit
 from nas_core.scoring import check_scorer
@@ -30,6 +31,7 @@ def preflight(config: StudyConfig, root: str) -> None:
 
         check_data(config.data)
     check_scorer(config, study.space)
+    check_base(study.space, config.design.base)
     _check_address("RAY_ADDRESS", os.environ.get("RAY_ADDRESS", ""), schemes=("", "ray"))
     _check_address("PREFECT_API_URL", os.environ.get("PREFECT_API_URL", ""), schemes=("http", "https"))
     _check_address("MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI", ""), schemes=("http", "https"))

@@ -104,8 +104,16 @@ def base_network(space: SearchSpace, name: str, flops: CostTable | None, rng: np
         return space.sample(rng)
     if name in ("largest", "smallest"):
         return _extreme(space, 1 if name == "largest" else -1, flops)
+    check_base(space, name)
+    return space.parse(name)
+
+
+def check_base(space: SearchSpace, name: str) -> None:
+    """Raises ConfigError unless ``name`` is a way to choose the base, or a genotype of the space."""
+    if name in ("largest", "smallest", "random"):
+        return
     try:
-        return space.parse(name)
+        space.parse(name)
     except SpaceError as error:
         expected = f"largest, smallest, random or a genotype of the space ({error.expected})"
         raise ConfigError("design.base", repr(name), expected, str(error)) from None

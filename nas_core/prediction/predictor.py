@@ -35,7 +35,7 @@ NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # ridge, as a share of the signal varian
 SHARED = (0.0, 0.3, 0.6)  # tau: how much of a block's effect is common to all positions
 BOOTSTRAPS = 200
 EXPONENTS = (0.0, 0.3, 1.0)  # p in (Fbar / F)^p
-EXPONENT_MARGIN = 0.05  # it inflates small networks, which few evaluations around a large base cannot tell
+EXPONENT_WORTH = 0.8  # of the unexplained variance at most it may leave: it inflates small networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -439,8 +439,12 @@ def _kernels(config: PredictConfig, exponent: float, encoding: Encoding) -> list
 
 
 def _merit(alternative: Alternative) -> float:
-    """The cross-validated score, less what the exponent has to be worth."""
-    return alternative.score - (EXPONENT_MARGIN if alternative.exponent else 0.0)
+    """The share of variance explained, as a cost below 0: an exponent has to explain clearly more.
+
+    A few evaluations around a large base cannot tell what it does to small networks.
+    """
+    unexplained = 1 - alternative.score
+    return -unexplained / EXPONENT_WORTH if alternative.exponent else -unexplained
 
 
 def fit(

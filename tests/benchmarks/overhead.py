@@ -99,7 +99,7 @@ class ray_cluster:  # noqa: N801  (used as a context manager)
             for _ in range(self.nodes - 1):
                 self.several.add_node(num_cpus=1)
             os.environ["RAY_ADDRESS"] = self.several.address
-        self.connection = Cluster(ClusterConfig())
+        self.connection = Cluster(ClusterConfig()).__enter__()
         return self.connection
 
     def __exit__(self, *error):
