@@ -12,6 +12,7 @@ the table, whole Parquet parts, progress.
 import argparse
 import itertools
 import json
+import os
 import resource
 import tempfile
 import time
@@ -27,6 +28,7 @@ CHOICES = 3
 
 
 def main() -> None:
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=1000)
     parser.add_argument("--nodes", type=int, default=1, help="Ray nodes on this machine (ray.cluster_utils)")
@@ -86,8 +88,6 @@ class ray_cluster:  # noqa: N801  (used as a context manager)
         self.nodes = nodes
 
     def __enter__(self):
-        import os
-
         from nas_core.config import ClusterConfig
         from tasks.ray_pool import Cluster
 
