@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from nas_core.errors import ConfigError
 from nas_core.identity import content_id
 
-PATHS = (("space", "file"), ("data", "path"), ("scorer", "path"))  # fields that name a file or a folder
+# fields that name a file or a folder
+PATHS = (("space", "file"), ("data", "path"), ("scorer", "path"), ("program", "latency_table"))
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
@@ -25,6 +26,9 @@ class Section(BaseModel):
     """A part of the configuration: frozen, and any key it does not know is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Configuration = TypeVar("Configuration", bound=Section)
 
 
 class SpaceConfig(Section):
@@ -200,16 +204,21 @@ class VerifyConfig(Section):
     )
 
 
-class TrainConfig(Section):
-    """The winner's full training, and what it is compared with."""
+class FullTrainingConfig(Section):
+    """The full training of one network."""
 
     recipe: Recipe = Field(
         Recipe(epochs=30, label_smoothing=0.1, augment="crop-flip", ema_decay=0.998), description="The full recipe."
     )
     train_examples: int | None = Field(None, ge=1, description="Images to train on; empty: all but validation.")
+    checkpoint_every_s: float = Field(30, ge=0, description="Seconds between checkpoints of a training.")
+
+
+class TrainConfig(FullTrainingConfig):
+    """The winner's full training, and what it is compared with."""
+
     compare_base: bool = Field(True, description="Train the base network alike.")
     compare_random: int = Field(1, ge=0, le=100, description="Random networks within the limits to train alike.")
-    checkpoint_every_s: float = Field(30, ge=0, description="Seconds between checkpoints of a training.")
 
 
 class ClusterConfig(Section):
@@ -287,27 +296,33 @@ def scorer_id(config: StudyConfig, version: int) -> str:
 
 
 def parse_config(data: Mapping[str, Any], source: str) -> StudyConfig:
+    """The checked configuration of a study; raises as ``parse_as``."""
+    return parse_as(StudyConfig, data, source)
+
+
+def parse_as(kind: type[Configuration], data: Mapping[str, Any], source: str) -> Configuration:
     """The checked configuration.
 
     Raises:
         ConfigError: with the first wrong field's path, its value and what is allowed.
     """
     try:
-        return StudyConfig.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = ".".join(str(part) for part in first["loc"])
         found = "nothing" if first["type"] == "missing" else repr(first["input"])[:200]
         more = error.error_count() - 1
         advice = f"{more} more wrong fields." if more else ""
-        raise ConfigError(f"{source}: {path or 'top level'}", found, _expectation(first, path), advice) from None
+        expected = _expectation(kind, first, path)
+        raise ConfigError(f"{source}: {path or 'top level'}", found, expected, advice) from None
 
 
-def _expectation(error: Any, path: str) -> str:
+def _expectation(kind: type[Section], error: Any, path: str) -> str:
     """What is allowed, in words; for an unknown key, the keys of its section."""
     if error["type"] != "extra_forbidden":
         return re.sub(r"^Input should be ", "", str(error["msg"]))
-    section: Any = StudyConfig
+    section: Any = kind
     for part in path.split(".")[:-1]:
         field = getattr(section, "model_fields", {}).get(part)
         section = field.annotation if field is not None else section
@@ -316,6 +331,11 @@ def _expectation(error: Any, path: str) -> str:
 
 
 def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) -> StudyConfig:
+    """The study's configuration in a YAML file; overrides and errors as for ``read_as``."""
+    return read_as(StudyConfig, path, overrides)
+
+
+def read_as(kind: type[Configuration], path: str | Path, overrides: Mapping[str, str] | None = None) -> Configuration:
     """The configuration in a YAML file, with dotted overrides such as ``{"scorer.recipe.epochs": "2"}``.
 
     Raises:
@@ -325,13 +345,25 @@ def read_config(path: str | Path, overrides: Mapping[str, str] | None = None) ->
         text = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(str(path), error.strerror, "a readable YAML file", "`mathnas init` writes one.") from None
-    return load_config(text, source=str(path), overrides=overrides, folder=Path(path).absolute().parent)
+    return load_as(kind, text, source=str(path), overrides=overrides, folder=Path(path).absolute().parent)
 
 
 def load_config(
     text: bytes, *, source: str, overrides: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> StudyConfig:
-    """The configuration in YAML text; ``source`` is what errors call it. Raises as ``read_config``.
+    """The study's configuration in YAML text, as ``load_as``."""
+    return load_as(StudyConfig, text, source=source, overrides=overrides, folder=folder)
+
+
+def load_as(
+    kind: type[Configuration],
+    text: bytes,
+    *,
+    source: str,
+    overrides: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Configuration:
+    """The configuration in YAML text; ``source`` is what errors call it. Raises as ``read_as``.
 
     Relative paths in it are relative to ``folder``, where one is given.
     """
@@ -345,7 +377,7 @@ def load_config(
         _override(data, dotted, value)
     for section, field in PATHS:
         _resolve_path(data, section, field, folder)
-    return parse_config(data, source)
+    return parse_as(kind, data, source)
 
 
 def _resolve_path(data: dict[str, Any], section: str, field: str, folder: Path | None) -> None:

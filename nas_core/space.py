@@ -123,6 +123,11 @@ class Architecture:
     blocks: tuple[PlacedBlock, ...]
     head: BlockSpec
 
+    @property
+    def label(self) -> str:
+        """What tables call the network."""
+        return str(self.genotype)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able description, the ``architecture.json`` that travels with a trained winner."""
         blocks = [

@@ -165,12 +165,7 @@ def default_domain(skeleton: Skeleton, **changes: object) -> Domain:
 
 
 def read_changes(domain: Domain, path: str | Path) -> Domain:
-    """The domain with the changes of a YAML file.
-
-    ``stem``: [low, high]; ``step``, ``monotone``, ``growth``, ``narrow``,
-    ``wide``; ``blocks``: one mapping per super-block (null for no change) of
-    ``out``, ``bottleneck``, ``depth``: [low, high] or one number that fixes
-    it, and ``kernels``: a list.
+    """The domain with the changes of a YAML file, as ``with_changes`` takes them.
 
     Raises:
         ConfigError: for an unreadable file, an unknown key or a wrong value.
@@ -181,22 +176,36 @@ def read_changes(domain: Domain, path: str | Path) -> Domain:
         raise ConfigError(str(path), str(error), "a readable YAML file") from None
     if not isinstance(data, dict):
         raise ConfigError(str(path), type(data).__name__, "a mapping of the domain's fields")
+    return with_changes(domain, data, str(path))
+
+
+def with_changes(domain: Domain, data: Mapping[str, Any], source: str) -> Domain:
+    """The domain with other ranges; ``source`` is what errors call them.
+
+    ``stem``: [low, high]; ``step``, ``monotone``, ``growth``, ``narrow``,
+    ``wide``; ``blocks``: one mapping per super-block (null for no change) of
+    ``out``, ``bottleneck``, ``depth``: [low, high] or one number that fixes
+    it, and ``kernels``: a list.
+
+    Raises:
+        ConfigError: for an unknown key or a wrong value.
+    """
     known = {"stem", "step", "monotone", "growth", "narrow", "wide", "blocks"}
     if unknown := set(data) - known:
-        raise ConfigError(f"{path}: {sorted(unknown)[0]}", "an unknown key", f"one of {sorted(known)}")
+        raise ConfigError(f"{source}: {sorted(unknown)[0]}", "an unknown key", f"one of {sorted(known)}")
     changes: dict[str, object] = {key: value for key, value in data.items() if key not in ("stem", "blocks")}
     if "stem" in data:
-        changes["stem"] = _range(data["stem"], f"{path}: stem")
+        changes["stem"] = _range(data["stem"], f"{source}: stem")
     if "blocks" in data:
         rows = data["blocks"]
         if not isinstance(rows, list) or len(rows) != len(domain.blocks):
-            raise ConfigError(f"{path}: blocks", rows, f"a list of {len(domain.blocks)}")
+            raise ConfigError(f"{source}: blocks", rows, f"a list of {len(domain.blocks)}")
         pairs = zip(domain.blocks, rows, strict=True)
-        changes["blocks"] = tuple(_changed(b, row or {}, f"{path}: blocks.{i}") for i, (b, row) in enumerate(pairs))
+        changes["blocks"] = tuple(_changed(b, row or {}, f"{source}: blocks.{i}") for i, (b, row) in enumerate(pairs))
     try:
         return replace(domain, **changes)  # type: ignore[arg-type]
     except TypeError as error:
-        raise ConfigError(str(path), str(error), "numbers where numbers belong") from None
+        raise ConfigError(source, str(error), "numbers where numbers belong") from None
 
 
 def _changed(block: BlockDomain, row: Mapping[str, object], where: str) -> BlockDomain:

@@ -20,6 +20,8 @@ from nas_core.errors import DataError, SpaceError
 
 Family = Literal["resnet", "mobilenet"]
 BLOCK_KIND: Mapping[Family, str] = {"resnet": "k1kxk1", "mobilenet": "k1dwsek1"}
+DEFAULT_STRIDES: Mapping[Family, tuple[int, ...]] = {"resnet": (2, 2, 2, 1, 2), "mobilenet": (2, 2, 2, 2, 1)}
+DEFAULT_HEAD: Mapping[Family, int | None] = {"resnet": None, "mobilenet": 1792}
 STEM_KERNEL, STEM_STRIDE, LAYERS_PER_BLOCK = 3, 2, 3
 
 

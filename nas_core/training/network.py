@@ -1,11 +1,29 @@
-"""A network with seeded fresh weights."""
+"""Networks with seeded fresh weights, from whatever describes them."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import nn
 
-from nas_core.blocks.assemble import Network, assemble
+from nas_core.blocks.assemble import assemble, initialise
+from nas_core.deepmad.network import DesignedNetwork
 from nas_core.space import Architecture
 
+Description = Architecture | DesignedNetwork
 
-def build_network(architecture: Architecture, seed: int) -> Network:
-    """The architecture's network; its weights are a function of the seed alone."""
-    return assemble(architecture, torch.Generator().manual_seed(seed))
+
+def build_network(described: Description, seed: int) -> nn.Module:
+    """The described network; its weights are a function of the seed alone."""
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(described, Architecture):
+        return assemble(described, generator)
+    from nas_core.blocks.deepmad import build  # only designs need timm's ByobNet
+
+    network = build(described.structure, num_classes=described.num_classes, in_channels=described.in_channels)
+    return initialise(network, generator)
+
+
+def description_from_dict(data: Mapping[str, Any]) -> Description:
+    """What an ``architecture.json`` describes."""
+    return DesignedNetwork.from_dict(data) if "structure" in data else Architecture.from_dict(data)

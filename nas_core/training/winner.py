@@ -12,15 +12,14 @@ from typing import Any
 
 from torch import nn
 
-from nas_core.config import DataConfig, TrainConfig
+from nas_core.config import DataConfig, FullTrainingConfig
 from nas_core.data import ImageData, Normalisation, load_data
 from nas_core.identity import content_id
-from nas_core.space import Architecture
 from nas_core.store import Store
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
 from nas_core.training.loop import TrainingResult, device_name, evaluate_accuracy, resolve_device, train
-from nas_core.training.network import build_network
+from nas_core.training.network import Description, build_network, description_from_dict
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,8 @@ OnProgress = Callable[[int, int, str], None]
 class TrainedNetwork:
     """A trained network's results and where its files are (paths in the study's store).
 
-    Accuracies are fractions in [0, 1]; ``history`` has one row per epoch
+    ``genotype`` is the label of a network that was designed and not chosen from
+    a space. Accuracies are fractions in [0, 1]; ``history`` has one row per epoch
     (epoch, step, lr, loss, validation_accuracy); ``wall_s`` is seconds of
     training, those before an interruption included.
     """
@@ -66,8 +66,8 @@ class TrainedNetwork:
 
 
 def train_network(
-    architecture: Architecture,
-    train_config: TrainConfig,
+    architecture: Description,
+    train_config: FullTrainingConfig,
     data_config: DataConfig,
     *,
     seed: int,
@@ -114,11 +114,11 @@ def train_network(
     _write(store, trained, architecture, network, data.normalisation)
     store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
     checkpoint.remove()
-    log.info("%s %s: test accuracy %.4f", name, architecture.genotype, trained.test_accuracy)
+    log.info("%s %s: test accuracy %.4f", name, architecture.label, trained.test_accuracy)
     return trained
 
 
-def training_id(architecture: Architecture, train_config: TrainConfig, data_config: DataConfig, seed: int) -> str:
+def training_id(architecture: Description, train_config: FullTrainingConfig, data_config: DataConfig, seed: int) -> str:
     """Id of everything that a full training's result depends on."""
     data = {key: value for key, value in data_config.identity.items() if key != "train_examples"}
     return content_id(
@@ -142,10 +142,10 @@ def stored_result(store: Store, name: str, run_id: str) -> TrainedNetwork | None
     return TrainedNetwork.from_dict(data) if data.pop("run_id", None) == run_id else None
 
 
-def load_deployed(store: Store, name: str) -> tuple[Deployed, Architecture]:
+def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
     """The trained network with its normalisation, from its weights and its architecture."""
     description = store.read_json(f"winner/{name}/architecture.json")
-    architecture = Architecture.from_dict(description)
+    architecture = description_from_dict(description)
     network = build_network(architecture, seed=0)
     network.load_state_dict(unpack(store.read_bytes(f"winner/{name}/weights.safetensors"))[0])
     mean, std = description["input"]["mean"], description["input"]["std"]
@@ -158,7 +158,7 @@ def _validation_accuracy(network: nn.Module, data: ImageData, device: str) -> fl
 
 
 def _record(
-    architecture: Architecture,
+    architecture: Description,
     network: nn.Module,
     data: ImageData,
     result: TrainingResult,
@@ -172,7 +172,7 @@ def _record(
     folder = f"winner/{name}"
     return TrainedNetwork(
         name=name,
-        genotype=str(architecture.genotype),
+        genotype=architecture.label,
         seed=seed,
         validation_accuracy=_validation_accuracy(network, data, device),
         test_accuracy=evaluate_accuracy(network, test_images, test_labels, normalise=data.normalisation, device=device),
@@ -194,7 +194,7 @@ def _record(
 def _write(
     store: Store,
     trained: TrainedNetwork,
-    architecture: Architecture,
+    architecture: Description,
     network: nn.Module,
     normalisation: Normalisation,
 ) -> None:

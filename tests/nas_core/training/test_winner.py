@@ -5,6 +5,8 @@ import torch
 
 from nas_core.config import DataConfig, Recipe, TrainConfig
 from nas_core.data import load_data
+from nas_core.deepmad.network import DesignedNetwork
+from nas_core.deepmad.structure import DEFAULT_HEAD, Skeleton, Structure, SuperBlock
 from nas_core.spaces.tiny import tiny
 from nas_core.store import Store
 from nas_core.training.export import load_exported
@@ -18,15 +20,26 @@ TRAIN = TrainConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("store"))
+def designed(family):
+    head = DEFAULT_HEAD[family] and 32
+    blocks = tuple(
+        SuperBlock(out=16, bottleneck=8, kernel=kernel, depth=2, stride=stride) for kernel, stride in ((3, 1), (1, 2))
+    )
+    skeleton = Skeleton(family=family, resolution=8, strides=(1, 2), head=head)
+    return DesignedNetwork(structure=Structure(skeleton=skeleton, stem=8, blocks=blocks), in_channels=1, num_classes=10)
 
 
-@pytest.fixture(scope="module")
-def architecture():
+@pytest.fixture(scope="module", params=["tiny", "resnet", "mobilenet"])
+def architecture(request):
+    if request.param != "tiny":
+        return designed(request.param)
     space = tiny()
     return space.architecture(space.parse("1-0-1"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, architecture):
+    return Store(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +55,12 @@ def test_everything_is_in_the_store(store, trained):
     assert trained.history[-1]["validation_accuracy"] == trained.validation_accuracy
 
 
-def test_loaded_program_and_weights_have_the_measured_test_accuracy(store, trained):
+def test_loaded_program_and_weights_have_the_measured_test_accuracy(store, architecture, trained):
     images, labels = load_data(DATA, 8).test()
     program = load_exported(store.read_bytes(trained.program_path))
-    module, architecture = load_deployed(store, "winner")
-    assert str(architecture.genotype) == trained.genotype
+    module, stored = load_deployed(store, "winner")
+    assert stored == architecture
+    assert stored.label == trained.genotype
     with torch.no_grad():
         from_program, from_weights = program(images.float() / 255), module(images)
     assert torch.allclose(from_program, from_weights, atol=1e-5)
