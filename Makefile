@@ -1,5 +1,8 @@
 # make demo   set up and run a whole study on real images (a few minutes on two cores)
 # make test   set up and pass the tests
+# make test-faults    fifty faults of real processes (most of an hour)
+# make test-services  the same topology on real servers: PostgreSQL, S3, MLflow
+# make test-browser   drive Prefect's page in headless Chromium; screenshots under tests/output/
 # make check  format, lint, types, import contracts
 # make clean  remove the virtual environment and the demo's study
 
@@ -9,7 +12,7 @@ READY := .venv/.ready
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 DEMO := $(if $(wildcard $(FASHION)),demo,demo-digits)
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all test-faults test-services test-browser check format clean
 
 demo: $(READY)
 	@echo "Running flows/configs/$(DEMO).yaml; what is done already is reused."
@@ -20,6 +23,17 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/pytest
+
+test-faults: $(READY)
+	$(BIN)/python -m tests.faults --runs 50 --seed 0
+
+test-services: $(READY)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
+	$(BIN)/pytest -m services
+
+test-browser: $(READY)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
+	$(BIN)/pytest -m browser
 
 check: $(READY)
 	$(BIN)/ruff format --check .

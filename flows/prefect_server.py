@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nas_core.errors import ClusterError
+from tasks.artifacts import NO_PAGE
 
 START_S = 120.0
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -40,9 +41,12 @@ def prefect_api(port: int | None = None, *, page: bool = False) -> Iterator[str]
     try:
         _wait_for(url, process)
         os.environ["PREFECT_API_URL"] = url
+        if not page:
+            os.environ[NO_PAGE] = "1"
         yield url
     finally:
         os.environ.pop("PREFECT_API_URL", None)
+        os.environ.pop(NO_PAGE, None)
         _send_last_logs()
         process.terminate()
         try:

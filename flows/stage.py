@@ -9,6 +9,7 @@ from nas_core.config import StudyConfig
 from nas_core.lease import hold
 from nas_core.store import Store
 from nas_core.study import Stage, Study
+from tasks.artifacts import show_stage
 from tasks.ray_pool import Session
 
 
@@ -41,5 +42,6 @@ def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun
                 num_failed=run.num_failed,
                 device=run.device,
             )
+            show_stage(run.study, stage)
         finally:
             lease.note("")

@@ -68,8 +68,8 @@ def client(store: Store) -> Any:
     mlflow.set_registry_uri(uri)
     if given is None:  # mlflow has set it: the next study of this process would take it for the user's
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-    client = mlflow.MlflowClient(tracking_uri=uri)
     try:
+        client = mlflow.MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # mlflow wraps every kind of network and database error in its own
         words = str(error).splitlines()[0][:200]

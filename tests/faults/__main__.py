@@ -39,7 +39,7 @@ def run_faults(lab: Lab, runs: int, kinds: list[str], quiet: bool) -> dict[str, 
     figures = {"runs": 0, "lost": 0, "doubled": 0, "selection_equal": True, "kinds": {}, "errors": []}
     for number in range(runs):
         name = kinds[number % len(kinds)]
-        began, clean = time.monotonic(), False
+        began, clean, verdict = time.monotonic(), False, None
         try:
             verdict = compare(outcome(KINDS[name](lab)), unbroken)
             clean = verdict.is_clean
@@ -53,7 +53,7 @@ def run_faults(lab: Lab, runs: int, kinds: list[str], quiet: bool) -> dict[str, 
         of_kind["runs"] += 1
         of_kind["clean"] += clean
         if not quiet:
-            words = "as unbroken" if clean else "NOT as unbroken"
+            words = "as unbroken" if clean else f"NOT as unbroken: {verdict or figures['errors'][-1][:400]}"
             print(f"{number + 1}/{runs} {name}: {words}, {time.monotonic() - began:.0f} s", flush=True)
     return figures
 

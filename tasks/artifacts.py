@@ -1,0 +1,187 @@
+"""What a stage leaves on Prefect's page when it ends: its table, its figure, links. Never a reason to fail.
+
+Figures are embedded in markdown, so the page shows them; nothing is drawn where
+nobody can look, which is what ``MATHNAS_NO_PAGE`` says of the embedded server.
+"""
+
+import base64
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nas_core.study import REPORT, Stage, Study
+
+log = logging.getLogger(__name__)
+
+NO_PAGE = "MATHNAS_NO_PAGE"
+FIGURES_OF: dict[Stage, tuple[str, ...]] = {
+    "profile": ("latency",),
+    "score": ("block_effects",),
+    "select": ("network", "frontier"),
+    "verify": ("calibration",),
+    "train": ("training",),
+}
+MOST_ROWS = 50
+
+
+def show_stage(study: Study, stage: Stage) -> None:
+    """Publish the stage's table, figures and links in the present flow run."""
+    if os.environ.get(NO_PAGE):
+        return
+    try:
+        _publish_table(study, stage)
+        _publish_figures(study, stage)
+        if stage == "report":
+            _publish_links(study)
+    except Exception as error:  # the page may be away, or the study too young for a figure; the work is stored
+        log.warning("artifacts of stage %s not shown: %s", stage, error)
+
+
+def _key(study: Study, *words: str) -> str:
+    """Prefect allows small letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join((study.config.name, *words)).lower()).strip("-")
+
+
+def _publish_table(study: Study, stage: Stage) -> None:
+    from prefect.artifacts import create_table_artifact
+
+    rows = TABLES[stage](study)
+    if rows:
+        described = f"Study {study.config.name}, stage {stage}" + (
+            f": the first {MOST_ROWS} of {len(rows)} rows" if len(rows) > MOST_ROWS else ""
+        )
+        create_table_artifact(table=rows[:MOST_ROWS], key=_key(study, stage), description=described)
+
+
+def _publish_figures(study: Study, stage: Stage) -> None:
+    from prefect.artifacts import create_markdown_artifact
+
+    images = _stored_figures(study) if stage == "report" else _drawn_figures(study, FIGURES_OF[stage])
+    if images:
+        blocks = [f"## {name.replace('_', ' ')}\n\n![{name}]({_data_uri(png)})" for name, png in images.items()]
+        key, words = _key(study, stage, "figures"), f"Study {study.config.name}, stage {stage}: figures"
+        create_markdown_artifact("\n\n".join(blocks), key=key, description=words)
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _stored_figures(study: Study) -> dict[str, bytes]:
+    paths = [path for path in study.store.paths("figures") if path.endswith(".png")]
+    return {Path(path).stem: study.store.read_bytes(path) for path in paths}
+
+
+def _drawn_figures(study: Study, names: Sequence[str]) -> dict[str, bytes]:
+    from nas_core.report.collect import summarise
+    from nas_core.report.figures import NotYetRunError, render
+
+    summary, images = summarise(study), {}
+    for name in names:
+        try:
+            images[name] = render(summary, name)
+        except NotYetRunError:
+            continue
+    return images
+
+
+def _publish_links(study: Study) -> None:
+    from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+    page = study.store.uri(REPORT)
+    lines = [f"The report, one self-contained page: `{page}`"]
+    runs = study.output("tracking.json") or {}
+    if str(runs.get("uri", "")).startswith("http"):
+        address = f"{runs['uri']}/#/runs/{runs['runs']['study']}"
+        create_link_artifact(address, link_text="MLflow run", key=_key(study, "mlflow"), description="The study's run")
+        lines.append(f"The MLflow run: [{runs['runs']['study']}]({address})")
+    elif runs:
+        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {runs['uri']}`")
+    if study.store.is_local:
+        create_link_artifact(
+            Path(page).as_uri(), link_text="report.html", key=_key(study, "report-link"), description="The report"
+        )
+    create_markdown_artifact("\n\n".join(lines), key=_key(study, "links"), description="Where the results are")
+
+
+# one table per stage
+
+
+def _profile_rows(study: Study) -> list[dict[str, Any]]:
+    rows = []
+    for resource in study.profiler_ids:
+        values = [row.value for row in study.costs(resource) if row.status == "ok" and row.position >= 0]
+        if values:
+            least, most = min(map(float, values)), max(map(float, values))  # type: ignore[arg-type]
+            device = study.costs(resource)[0].device
+            rows.append(
+                {"resource": resource, "blocks": len(values), "least": least, "most": most, "measured on": device}
+            )
+    return rows
+
+
+def _score_rows(study: Study) -> list[dict[str, Any]]:
+    done = sorted(study.evaluations(), key=lambda row: (row.metric is None, -(row.metric or 0.0)))
+    return [
+        {
+            "network": row.genotype,
+            row.metric_name: row.metric,
+            "split": row.split,
+            "seconds": round(row.wall_s, 3),
+            "failed": row.message,
+        }
+        for row in done
+    ]
+
+
+def _select_rows(study: Study) -> list[dict[str, Any]]:
+    chosen = (study.output("selection.json") or {"selections": []})["selections"]
+    return [
+        {"rank": rank, "network": row["genotype"], "predicted": row["predicted"], **row["costs"]}
+        for rank, row in enumerate(chosen, start=1)
+    ]
+
+
+def _verify_rows(study: Study) -> list[dict[str, Any]]:
+    rounds = (study.output("verification.json") or {"rounds": []})["rounds"]
+    return [
+        {"round": index, "network": network, "predicted": predicted, "evaluated": measured}
+        for index, row in enumerate(rounds, start=1)
+        for network, predicted, measured in zip(
+            row["proposed"], row["predicted"], row.get("measured") or [None] * len(row["proposed"]), strict=True
+        )
+    ]
+
+
+def _train_rows(study: Study) -> list[dict[str, Any]]:
+    networks = (study.output("training.json") or {"networks": []})["networks"]
+    return [
+        {"name": row["name"], "network": row["genotype"], "test accuracy": row.get("test_accuracy"), **row["costs"]}
+        for row in networks
+    ]
+
+
+def _report_rows(study: Study) -> list[dict[str, Any]]:
+    return [
+        {
+            "stage": stage,
+            "seconds": round(record["wall_s"], 1),
+            "evaluated now": record["num_new"],
+            "reused": record["num_reused"],
+            "failed": record.get("num_failed", 0),
+        }
+        for stage, record in study.records().items()
+    ]
+
+
+TABLES = {
+    "profile": _profile_rows,
+    "score": _score_rows,
+    "select": _select_rows,
+    "verify": _verify_rows,
+    "train": _train_rows,
+    "report": _report_rows,
+}
