@@ -194,6 +194,8 @@ def with_changes(domain: Domain, data: Mapping[str, Any], source: str) -> Domain
     if unknown := set(data) - known:
         raise ConfigError(f"{source}: {sorted(unknown)[0]}", "an unknown key", f"one of {sorted(known)}")
     changes: dict[str, object] = {key: value for key, value in data.items() if key not in ("stem", "blocks")}
+    for key, value in changes.items():
+        _check_rule(key, value, f"{source}: {key}")
     if "stem" in data:
         changes["stem"] = _range(data["stem"], f"{source}: stem")
     if "blocks" in data:
@@ -202,10 +204,20 @@ def with_changes(domain: Domain, data: Mapping[str, Any], source: str) -> Domain
             raise ConfigError(f"{source}: blocks", rows, f"a list of {len(domain.blocks)}")
         pairs = zip(domain.blocks, rows, strict=True)
         changes["blocks"] = tuple(_changed(b, row or {}, f"{source}: blocks.{i}") for i, (b, row) in enumerate(pairs))
-    try:
-        return replace(domain, **changes)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise ConfigError(source, str(error), "numbers where numbers belong") from None
+    return replace(domain, **changes)  # type: ignore[arg-type]
+
+
+def _check_rule(key: str, value: object, where: str) -> None:
+    """Raises ConfigError unless the value can be that rule's."""
+    if key == "monotone":
+        if not isinstance(value, bool):
+            raise ConfigError(where, repr(value), "true or false")
+    elif key == "growth" and value is None:
+        return
+    elif isinstance(value, bool) or not isinstance(value, int if key == "step" else int | float):
+        raise ConfigError(where, repr(value), "a whole number" if key == "step" else "a number")
+    elif not (0 < value < 1e6):
+        raise ConfigError(where, value, "a positive number below 1e6")
 
 
 def _changed(block: BlockDomain, row: Mapping[str, object], where: str) -> BlockDomain:

@@ -1,0 +1,155 @@
+"""One designed network in its store: what is designed, what is trained, what is missing.
+
+::
+
+    design.yaml              the configuration
+    design.json              the program's answer, as `mathnas design --json` prints it
+    figures/                 entropy per stage, the structure to scale
+    winner/winner/           weights, architecture.json, program.pt2, result.json
+    training.json            the trained network's row
+    registered.json          the registered model, loaded back and tested
+
+An output names the content id of its inputs; one whose inputs have changed
+since counts as missing.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nas_core.deepmad.config import AnalyticConfig
+from nas_core.deepmad.formulas import objectives
+from nas_core.deepmad.network import DesignedNetwork
+from nas_core.deepmad.search import Progress
+from nas_core.deepmad.solver import design
+from nas_core.deepmad.structure import Structure
+from nas_core.errors import StoreError
+from nas_core.identity import content_id
+from nas_core.store import Store
+
+CONFIG = "design.yaml"
+ANSWER = "design.json"
+TRAINING = "training.json"
+REGISTERED = "registered.json"
+STUDY_CONFIG = "study.yaml"
+WINNER = "winner"
+
+
+class DesignProject:
+    """A design's configuration and store."""
+
+    def __init__(self, config: AnalyticConfig, store: Store) -> None:
+        self.config, self.store = config, store
+
+    @classmethod
+    def create(cls, config: AnalyticConfig, root: str) -> "DesignProject":
+        """The design with this configuration under ``root``; what the store already holds is kept.
+
+        Raises:
+            StoreError: if a study lives there.
+        """
+        store = Store(root)
+        if store.exists(STUDY_CONFIG):
+            raise StoreError(root, f"a study ({STUDY_CONFIG})", "a root of its own for a design")
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+        if not store.exists(CONFIG) or store.read_bytes(CONFIG) != text:
+            store.write_bytes(CONFIG, text)
+        return cls(config, store)
+
+    def output(self, path: str) -> dict[str, Any] | None:
+        """A stored JSON object; None where there is none."""
+        if not self.store.exists(path):
+            return None
+        data = self.store.read_json(path)
+        if not isinstance(data, dict):
+            raise StoreError(self.store.uri(path), type(data).__name__, "a JSON object", "Delete the file, run again.")
+        return data
+
+    # the answer
+
+    @property
+    def answer(self) -> dict[str, Any] | None:
+        """The stored answer to this program, searched for as far as the configuration asks; None if there is none."""
+        data, program = self.output(ANSWER), self.config.program
+        if data is None or data.get("program_id") != program.program_id:
+            return None
+        far_enough = data["gap"] <= program.gap or data["search"] == self._search
+        return data if far_enough else None
+
+    @property
+    def _search(self) -> dict[str, float]:
+        return {"gap": self.config.program.gap, "cpu_s": self.config.program.cpu_s, "seed": self.config.seed}
+
+    def solve(self, report: Callable[[Progress], None] | None = None) -> dict[str, Any]:
+        """Solve the program and store the answer with its figures.
+
+        Raises:
+            InfeasibleError: if nothing keeps the limits, with what is attainable.
+        """
+        program, search = self.config.program, self._search
+        objective = objectives[program.objective]
+        found = design(
+            program.build_domain(),
+            program.build_limits(),
+            objective,
+            gap=program.gap,
+            cpu_s=program.cpu_s,
+            seed=self.config.seed,
+            report=report,
+        )
+        from nas_core.deepmad.figures import draw_design  # matplotlib: only where something is drawn
+
+        with tempfile.TemporaryDirectory() as folder:
+            draw_design(found, objective, Path(folder))
+            for figure in Path(folder).iterdir():
+                self.store.write_bytes(f"figures/{figure.name}", figure.read_bytes())
+        answer = {**found.as_dict(), "program_id": program.program_id, "search": search}
+        self.store.write_json(ANSWER, answer)
+        return answer
+
+    # the training
+
+    @property
+    def network(self) -> DesignedNetwork:
+        """The answer as a network for the configured images.
+
+        Raises:
+            StoreError: if nothing is designed yet.
+        """
+        from nas_core.data import data_shape
+
+        answer = self.answer
+        if answer is None:
+            raise StoreError(self.store.uri(ANSWER), "no answer to this program", "a solved program")
+        in_channels, _, num_classes = data_shape(self.config.data)
+        return DesignedNetwork(structure=Structure.from_dict(answer), in_channels=in_channels, num_classes=num_classes)
+
+    @property
+    def training_inputs(self) -> str:
+        """Content id of all that the training depends on; raises as ``network``."""
+        config = self.config
+        settings = config.train.model_dump(mode="json", exclude={"checkpoint_every_s"})
+        known = {"network": self.network.as_dict(), "train": settings, "data": config.data.identity}
+        return content_id({**known, "seed": config.seed})
+
+    @property
+    def training(self) -> dict[str, Any] | None:
+        """The stored row of the trained network; None if this training is not done, or its files are gone."""
+        data = self.output(TRAINING)
+        if data is None or self.answer is None or data.get("inputs") != self.training_inputs:
+            return None
+        row: dict[str, Any] = data["networks"][0]
+        files = [row[name] for name in ("weights_path", "architecture_path", "program_path")]
+        return row if all(self.store.exists(path) for path in files) else None
+
+    def record_training(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Store what the training returned, with what the program says of the network."""
+        answer = self.answer
+        assert answer is not None
+        figures = {name: answer[name] for name in ("flops", "params", "rho", "score")}
+        row = {"role": "winner", "costs": figures, **result}
+        self.store.write_json(TRAINING, {"inputs": self.training_inputs, "networks": [row]})
+        return row
