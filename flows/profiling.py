@@ -12,9 +12,10 @@ def profile(config: StudyConfig, root: str) -> None:
     """Measure the blocks' resources that the store does not hold yet."""
     with stage_run(config, root, "profile") as run:
         resources = list(run.study.profiler_ids)
-        run.num_new = work.profile(config, root, resources)
+        num_measured = work.profile(config, root, resources)
         run.study.forget_costs()
-        run.num_reused = len(resources) - run.num_new
         rows = [row for resource in resources for row in run.study.costs(resource)]
+        num_timed = len({row.genotype for row in rows if row.genotype})
+        run.num_new, run.num_reused = (num_timed, 0) if num_measured else (0, num_timed)
         run.num_failed = sum(row.status == "failed" for row in rows)
         run.device = rows[-1].device
