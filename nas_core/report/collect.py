@@ -70,7 +70,7 @@ def summarise(study: Study) -> StudySummary:
         if _profiled(study)
         else (),
         base_costs=study.costs_of(study.base) if _profiled(study) else {},
-        block_effects=_effects(predictor),
+        block_effects=_effects(study.predictor(recalibrate=False) if predictor else None),
         limits=_limits(study),
         selection=_selection(study),
         calibration=_calibration(study, predictor),

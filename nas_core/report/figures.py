@@ -338,7 +338,9 @@ def figure_calibration(summary: StudySummary, theme: Theme) -> "Figure":
     _draw_diagonal(ax, [(scale * (row.predicted or 0.0), scale * row.metric) for row in rows], theme)
     ax.set_xlabel(f"predicted {_metric_axis(summary)}")
     ax.set_ylabel(f"evaluated {_metric_axis(summary)}")
-    ax.text(0.03, 0.97, _rank_text(summary), transform=ax.transAxes, va="top", linespacing=1.5, color=theme.ink)
+    box = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "alpha": 0.85}  # over intervals that reach there
+    text = _rank_text(summary)
+    ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", linespacing=1.5, color=theme.ink, bbox=box, zorder=9)
     ax.legend(loc="lower right")
     return figure
 
