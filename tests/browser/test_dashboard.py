@@ -93,8 +93,15 @@ def test_a_study_is_triggered_watched_and_looked_at(served, page, tabular_config
 def start_from(address, deployment, config, folder):
     """The form's first values: a study that takes seconds (the table's, until verification)."""
     parameters = {"config": config.model_dump(mode="json"), "root": str(folder / "study"), "until": "verify"}
-    answer = httpx.patch(f"{address}/api/deployments/{deployment['id']}", json={"parameters": parameters})
-    assert answer.is_success, answer.text
+    deadline = time.monotonic() + 60
+    while True:  # a server that has just started may be busy
+        answer = httpx.patch(
+            f"{address}/api/deployments/{deployment['id']}", json={"parameters": parameters}, timeout=30
+        )
+        if answer.is_success:
+            return
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(1)
 
 
 def change_limit(page):
@@ -109,7 +116,9 @@ def change_limit(page):
 def newest_run(address):
     deadline = time.monotonic() + 60
     while True:
-        found = httpx.post(f"{address}/api/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_DESC"}).json()
+        found = httpx.post(
+            f"{address}/api/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_DESC"}, timeout=60
+        ).json()
         if found:
             return found[0]
         assert time.monotonic() < deadline, "the form started no run"
@@ -119,7 +128,7 @@ def newest_run(address):
 def wait_for_end(address, run_id):
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        run = httpx.get(f"{address}/api/flow_runs/{run_id}").json()
+        run = httpx.get(f"{address}/api/flow_runs/{run_id}", timeout=60).json()
         if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return run
         assert time.monotonic() < deadline, run["state"]
@@ -128,7 +137,7 @@ def wait_for_end(address, run_id):
 
 def look_at_artifacts(address, page):
     """Every kind is there, and a figure is drawn in the page."""
-    artifacts = httpx.post(f"{address}/api/artifacts/filter", json={}).json()
+    artifacts = httpx.post(f"{address}/api/artifacts/filter", json={}, timeout=60).json()
     assert {"progress", "table", "markdown"} <= {row["type"] for row in artifacts}
     keys = {row["key"]: row for row in artifacts if row["key"]}
     assert {"table-score", "table-select", "table-verify", "table-score-figures"} <= keys.keys()

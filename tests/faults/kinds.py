@@ -303,13 +303,12 @@ def lab_copy(lab: Lab, uri: str, server) -> Path:
 @kind
 def mlflow_killed(lab: Lab) -> Path:
     """SIGKILL of the MLflow server: the report is written all the same and says what to run; then it is logged."""
-    from tests.services.servers import mlflow_server
+    from tests.services.servers import kill_family, mlflow_server
 
     root = lab.new_root()
     lab.finish(root)
     with mlflow_server(lab.folder) as (server, url):
-        server.kill()
-        server.wait()
+        kill_family(server)
         process = lab.start(root, command=["report", str(root)], MLFLOW_TRACKING_URI=url)
         text, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 2, text[-3000:]

@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from flows.prefect_server import _end_with_parent, _free_port
 
 
@@ -46,13 +48,22 @@ def _wait(url: str, process: subprocess.Popen) -> None:
             time.sleep(0.2)
 
 
+def kill_family(process: subprocess.Popen) -> None:
+    """SIGKILL of a server and of the processes it started, which would go on serving."""
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
+
+
 def _end(process: subprocess.Popen) -> None:
+    if process.poll() is not None:
+        return
     process.terminate()
     try:
         process.wait(timeout=15)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        kill_family(process)
 
 
 def postgres_binaries() -> Path | None:
