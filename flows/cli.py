@@ -18,6 +18,7 @@ from nas_core.errors import ConfigError, NasError
 
 if TYPE_CHECKING:
     from nas_core.config import StudyConfig
+    from nas_core.deepmad.config import AnalyticConfig
     from nas_core.study import Answer, Stage, Study
 
 app = typer.Typer(
@@ -114,6 +115,56 @@ def run(
 
         run_study(study_config, where, rerun_from=_stage(from_), until=_stage(until) or "report")
     _print_outcome(_open(where), as_json)
+
+
+@app.command(name="run-design")
+def run_design(
+    config: Annotated[Path, typer.Argument(help="YAML file of the design (flows/configs/deepmad.yaml is one).")],
+    root: Annotated[str | None, typer.Option(help="Folder or URI of the design; default: designs/NAME.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a field, e.g. program.flops=4M.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another driver of the design to end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Design a network by solving its program, train it, register its model: each as far as it is missing."""
+    from nas_core.config import read_as
+    from nas_core.deepmad.config import AnalyticConfig
+
+    analytic = read_as(AnalyticConfig, config, _overrides(set_ or []))
+    where = root or f"designs/{analytic.name}"
+    _quiet_prefect()
+    from flows.prefect_server import prefect_api
+    from flows.preflight import preflight_design
+    from nas_core.lease import hold
+    from nas_core.store import Store
+
+    preflight_design(analytic, where)
+    with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
+        from flows.designing import design as design_flow
+
+        design_flow(analytic, where)
+    _print_design(analytic, where, as_json)
+
+
+def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
+    from flows.design_command import print_answer
+    from nas_core.deepmad.project import DesignProject
+    from nas_core.store import Store
+
+    project = DesignProject(config, Store(root))
+    answer, row, runs = project.answer, project.training, project.output("tracking.json")
+    assert answer is not None
+    assert row is not None
+    assert runs is not None
+    if as_json:
+        figures = {name: row[name] for name in ("genotype", "test_accuracy", "num_test_examples", "wall_s", "device")}
+        _print_json({**answer, "training": figures, "model": runs["model"], "tracking": runs["uri"]})
+        return
+    print_answer(answer)
+    print(
+        f"test accuracy {row['test_accuracy']:.4f} ({row['num_test_examples']:,} images, seed {row['seed']},", end=" "
+    )
+    print(f"trained {row['wall_s']:.0f} s on {row['device']})")
+    print(f"Model: {runs['model']['uri']}  MLflow: {runs['uri']}  (mlflow ui --backend-store-uri {runs['uri']})")
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:

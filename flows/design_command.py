@@ -9,9 +9,6 @@ if TYPE_CHECKING:
     from nas_core.deepmad.domain import Domain, Limits
     from nas_core.deepmad.solver import Design
 
-DEFAULT_STRIDES = {"resnet": "2,2,2,1,2", "mobilenet": "2,2,2,2,1"}
-DEFAULT_HEAD = {"resnet": None, "mobilenet": 1792}
-
 
 def design(
     family: Annotated[str, typer.Option(help="resnet (1x1 - kxk - 1x1) or mobilenet (depthwise, SE)")] = "resnet",
@@ -63,20 +60,21 @@ def design(
 
 def _domain(family: str, resolution: int, strides: str | None, head: int | None, path: Path | None) -> "Domain":
     from nas_core.deepmad.domain import default_domain, read_changes
-    from nas_core.deepmad.structure import Skeleton
+    from nas_core.deepmad.structure import DEFAULT_HEAD, DEFAULT_STRIDES, Skeleton
     from nas_core.errors import ConfigError
 
-    if family not in DEFAULT_STRIDES:
+    usual = DEFAULT_STRIDES.get(family)  # type: ignore[call-overload]
+    if usual is None:
         raise ConfigError("--family", repr(family), f"one of {', '.join(DEFAULT_STRIDES)}")
     try:
-        numbers = tuple(int(part) for part in (strides or DEFAULT_STRIDES[family]).split(","))
+        numbers = tuple(int(part) for part in strides.split(",")) if strides else usual
     except ValueError:
         raise ConfigError("--strides", repr(strides), "numbers 1 or 2 with commas, such as 2,2,2,1,2") from None
     skeleton = Skeleton(
         family=family,  # type: ignore[arg-type]
         resolution=resolution,
         strides=numbers,
-        head=DEFAULT_HEAD[family] if head is None else head,
+        head=DEFAULT_HEAD[family] if head is None else head,  # type: ignore[index]
     )
     free = default_domain(skeleton)
     return free if path is None else read_changes(free, path)
@@ -125,7 +123,7 @@ def _answer(
         print(json.dumps(answer.as_dict()))
         return
     print()
-    _print_answer(answer, objective)
+    print_answer(answer.as_dict())
 
 
 def _show_progress(progress: Any) -> None:
@@ -143,23 +141,25 @@ def _print_structure(rows: list[dict[str, Any]]) -> None:
         print("".join(f"{'-' if row[name] is None else row[name]:>12}" for name in names))
 
 
-def _print_answer(answer: "Design", objective: str) -> None:
+def print_answer(answer: dict[str, Any]) -> None:
+    """Print an answer as a person reads it: the structure, the limits with their slack, what is proved."""
     from nas_core.deepmad.formulas import objectives, rate
     from nas_core.deepmad.structure import published
 
-    _print_structure(answer.structure.as_rows())
+    _print_structure(answer["structure"])
     print(f"\n{'limit':>12}{'at most':>16}{'used':>16}{'slack':>14}")
-    for name, limit in answer.check.limit.items():
-        print(f"{name:>12}{limit:>16,.6g}{answer.check.usage[name]:>16,.8g}{answer.check.slack[name]:>14,.6g}")
+    for name, limit in answer["limits"].items():
+        slack = answer["slack"][name]
+        print(f"{name:>12}{limit:>16,.6g}{limit - slack:>16,.8g}{slack:>14,.6g}")
     print(
-        f"\nscore {answer.rating.score:,.2f} ({objective}), bound {answer.bound:,.2f} ({answer.bound_kind}),", end=" "
+        f"\nscore {answer['score']:,.2f} ({answer['objective']}), bound {answer['bound']:,.2f}",
+        f"({answer['bound_kind']}), gap {100 * answer['gap']:.3f} %, {answer['status']}, {answer['cpu_s']:.1f} CPU s",
     )
-    print(f"gap {100 * answer.gap:.3f} %, {answer.status}, {answer.cpu_s:.1f} CPU s")
     for name, known in published().items():
         limits = (known.flops_limit, known.params_limit, known.rho_limit)
-        if tuple(answer.check.limit.get(key) for key in ("flops", "params", "rho")) == limits:
-            score = rate(known.structure, objectives[objective]).score
-            print(f"published {name}: {score:,.2f}, so {100 * (answer.rating.score / score - 1):+.1f} %")
+        if tuple(answer["limits"].get(key) for key in ("flops", "params", "rho")) == limits:
+            score = rate(known.structure, objectives[answer["objective"]]).score
+            print(f"published {name}: {score:,.2f}, so {100 * (answer['score'] / score - 1):+.1f} %")
 
 
 def _write(answer: "Design", out: Path, objective: str) -> None:

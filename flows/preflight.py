@@ -5,6 +5,7 @@ import socket
 from urllib.parse import urlsplit
 
 from nas_core.config import StudyConfig
+from nas_core.deepmad.config import AnalyticConfig
 from nas_core.design import check_base
 from nas_core.errors import ClusterError, ConfigError
 from nas_core.program import parse_limit
@@ -22,8 +23,7 @@ def preflight(config: StudyConfig, root: str) -> None:
         NasError: with the field, path or address, what was found and what is allowed.
     """
     study = Study(config, Store(root))
-    study.store.write_bytes(".writable", b"")
-    study.store.delete(".writable")
+    _check_writable(study.store)
     for text in config.select.limits:
         _check_limit(study, text)
     if config.scorer.kind != "tabular":
@@ -32,6 +32,26 @@ def preflight(config: StudyConfig, root: str) -> None:
         check_data(config.data)
     check_scorer(config, study.space)
     check_base(study.space, config.design.base)
+    _check_addresses()
+
+
+def preflight_design(config: AnalyticConfig, root: str) -> None:
+    """Raise the first mistake of a design that would otherwise be met later, as ``preflight`` does."""
+    from nas_core.data import check_data
+
+    config.program.build_domain()
+    config.program.build_limits()
+    check_data(config.data.model_copy(update={"train_examples": config.train.train_examples}))
+    _check_writable(Store(root))
+    _check_addresses()
+
+
+def _check_writable(store: Store) -> None:
+    store.write_bytes(".writable", b"")
+    store.delete(".writable")
+
+
+def _check_addresses() -> None:
     _check_address("RAY_ADDRESS", os.environ.get("RAY_ADDRESS", ""), schemes=("", "ray"))
     _check_address("PREFECT_API_URL", os.environ.get("PREFECT_API_URL", ""), schemes=("http", "https"))
     _check_address("MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI", ""), schemes=("http", "https"))

@@ -3,28 +3,32 @@
 from pathlib import Path
 
 from flows.prefect_server import prefect_api
-from nas_core.config import StudyConfig
+from nas_core.config import StudyConfig, read_as
+from nas_core.deepmad.config import AnalyticConfig
+
+DESIGN_EXAMPLE = Path(__file__).parent / "configs" / "deepmad.yaml"
 
 
 def serve_flows(root: str, port: int, limit: int) -> None:
-    """Serve the study and its stages until interrupted; starts a server where none is configured."""
+    """Serve the study, its stages and the design until interrupted; starts a server where none is configured."""
     with prefect_api(port, page=True) as url:
         from prefect import serve
         from prefect.deployments.runner import EntrypointType
 
+        from flows.designing import design
         from flows.study import FLOWS, run_study
 
-        defaults = StudyConfig().model_dump(mode="json")  # the form is filled with them
-        uri = f"{root}/study" if "://" in root else str(Path(root).absolute() / "study")
-        named = {"study": run_study, **FLOWS}
+        base = root if "://" in root else str(Path(root).absolute())
+        # the forms are filled with the defaults; a design has none for its limits
+        study = {"config": StudyConfig().model_dump(mode="json"), "root": f"{base}/study"}
+        analytic = {"config": read_as(AnalyticConfig, DESIGN_EXAMPLE).model_dump(mode="json"), "root": f"{base}/design"}
+        named = {"study": (run_study, study), "design": (design, analytic)}
+        named |= {name: (flow, study) for name, flow in FLOWS.items()}
         deployments = [
             flow.to_deployment(
-                name=name,
-                parameters={"config": defaults, "root": uri},
-                tags=["mathnas"],
-                entrypoint_type=EntrypointType.MODULE_PATH,
+                name=name, parameters=parameters, tags=["mathnas"], entrypoint_type=EntrypointType.MODULE_PATH
             )
-            for name, flow in named.items()
+            for name, (flow, parameters) in named.items()
         ]
         print(f"Prefect's page: {url.removesuffix('/api')}/deployments  (Ctrl-C stops)", flush=True)
         serve(*deployments, limit=limit, print_starting_message=False)

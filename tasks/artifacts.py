@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nas_core.deepmad.project import DesignProject
 from nas_core.study import REPORT, Stage, Study
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,29 @@ def show_stage(study: Study, stage: Stage) -> None:
         log.warning("artifacts of stage %s not shown: %s", stage, error)
 
 
-def _key(study: Study, *words: str) -> str:
+def show_design(project: DesignProject) -> None:
+    """Publish a design's structure, what its program proves and its figures in the present flow run."""
+    if os.environ.get(NO_PAGE):
+        return
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    answer, name = project.answer, project.config.name
+    assert answer is not None
+    rows = [{key: "" if value is None else value for key, value in row.items()} for row in answer["structure"]]
+    words = (
+        f"Design {name}: score {answer['score']:,.2f} ({answer['objective']}), bound {answer['bound']:,.2f} "
+        f"({answer['bound_kind']}), gap {100 * answer['gap']:.3f} %, FLOPs {answer['flops']:,}, "
+        f"parameters {answer['params']:,}, rho {answer['rho']:.4f}, {answer['cpu_s']:.1f} CPU s"
+    )
+    try:
+        create_table_artifact(table=rows, key=_key(project, "structure"), description=words)
+        blocks = [f"![{stem}]({_data_uri(png)})" for stem, png in _stored_figures(project).items()]
+        create_markdown_artifact("\n\n".join(blocks), key=_key(project, "figures"), description=f"Design {name}")
+    except Exception as error:  # the page may be away; the work is stored
+        log.warning("artifacts of design %s not shown: %s", name, error)
+
+
+def _key(study: Study | DesignProject, *words: str) -> str:
     """Prefect allows small letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join((study.config.name, *words)).lower()).strip("-")
 
@@ -70,7 +93,7 @@ def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _stored_figures(study: Study) -> dict[str, bytes]:
+def _stored_figures(study: Study | DesignProject) -> dict[str, bytes]:
     paths = [path for path in study.store.paths("figures") if path.endswith(".png")]
     return {Path(path).stem: study.store.read_bytes(path) for path in paths}
 

@@ -10,6 +10,7 @@ from nas_core.config import StudyConfig
 from nas_core.errors import ClusterError, StoreError
 from nas_core.report import report_files
 from nas_core.report.collect import summarise
+from nas_core.space import Genotype
 from nas_core.store import Store
 from nas_core.study import REPORT, TRAINING, Study
 from tasks import tracking
@@ -21,7 +22,7 @@ SERVERS_CLIENTS = ("mlflow", "requests", "urllib3", "sqlalchemy")
 
 
 @contextlib.contextmanager
-def _server_may_go_away() -> Iterator[None]:
+def server_may_go_away() -> Iterator[None]:
     """A tracking server that stops answering midway is a ClusterError, whatever its clients call it."""
     try:
         yield
@@ -35,7 +36,7 @@ def _server_may_go_away() -> Iterator[None]:
 @task(task_run_name="track")
 def track(config: StudyConfig, root: str) -> dict[str, Any]:
     """Log runs, tables and models to MLflow; returns the run ids."""
-    with _server_may_go_away():
+    with server_may_go_away():
         return tracking.log_study(Study(config, Store(root)))
 
 
@@ -51,12 +52,18 @@ def check_registered_model(config: StudyConfig, root: str) -> float | None:
     if training is None:
         return None
     trained = training["networks"][0]["test_accuracy"]
-    with _server_may_go_away():
-        loaded = tracking.registered_accuracy(study)
-    if abs(loaded - trained) > SAME_ACCURACY:
-        raise StoreError("registered model", f"test accuracy {loaded:.4f}", f"{trained:.4f}, as trained")
+    with server_may_go_away():
+        resolution = study.space.resolution_of(Genotype.parse(str(study.winner)))
+        loaded = tracking.registered_accuracy(study.store, config.data, resolution, study.space.in_channels)
+    check_same_accuracy(loaded, trained)
     study.store.write_json("registered.json", {"test_accuracy": loaded, "trained_test_accuracy": trained})
     return loaded
+
+
+def check_same_accuracy(loaded: float, trained: float) -> None:
+    """Raises StoreError if the registered model is not as good as the trained one was."""
+    if abs(loaded - trained) > SAME_ACCURACY:
+        raise StoreError("registered model", f"test accuracy {loaded:.4f}", f"{trained:.4f}, as trained")
 
 
 @task(task_run_name="write-report")
@@ -71,5 +78,5 @@ def write_report(config: StudyConfig, root: str) -> str:
 @task(task_run_name="attach-report")
 def attach_report(config: StudyConfig, root: str) -> None:
     """Put the report and the figures beside the study's run in MLflow."""
-    with _server_may_go_away():
+    with server_may_go_away():
         tracking.log_files(Study(config, Store(root)))

@@ -1,4 +1,4 @@
-"""MLflow: one parent run per study, one child run per trained network. The only importer of mlflow.
+"""MLflow: one parent run per study or design, one child run per trained network. The only importer of mlflow.
 
 Workers never talk to MLflow: the driver logs what the store holds, in few large
 calls, so a tracking server that is away costs a later ``mathnas report``, not
@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nas_core.config import TrackingConfig
+from nas_core.config import DataConfig, TrackingConfig
+from nas_core.deepmad.project import ANSWER, DesignProject, what_is_proved
 from nas_core.errors import ClusterError, ConfigError
 from nas_core.identity import content_id
-from nas_core.space import Genotype
 from nas_core.store import Store
 from nas_core.study import BLOCK_SCORES, REPORT, SELECTION, TRAINING, VERIFICATION, Study
 
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 RUNS = "tracking.json"
 TABLE = "evaluations.json"
 TEST_BATCH = 500
+DESIGN_FILES = ("design.yaml", ANSWER, TRAINING)
 FILES = ("study.yaml", SELECTION, VERIFICATION, TRAINING, BLOCK_SCORES, REPORT)
 SECONDS_TO_ANSWER = "10"
 
@@ -90,33 +91,57 @@ def log_study(study: Study) -> dict[str, Any]:
     Trained networks get a child run each; the winner's model is registered and
     carries the alias.
     """
-    runs = _Runs(study)
+    runs = _StudyRuns(study)
     parent = runs.parent()
     runs.log_settings(parent)
-    runs.log_data(parent)
+    runs.log_data(parent, study.config.data)
     runs.log_tables(parent)
     training = study.output(TRAINING) or {"networks": []}
     for row in training["networks"]:
-        runs.log_network(parent, row)
+        runs.log_network(parent, row, study.inputs_of("train"), study.config.train.recipe.model_dump())
     runs.finish(parent)
     return runs.ids
 
 
 def log_files(study: Study) -> None:
     """Attach the report, the figures and the stages' outputs to the study's run."""
-    _Runs(study).log_files()
+    runs = _StudyRuns(study)
+    runs.log_files(runs.parent(), FILES)
+
+
+def log_design(project: DesignProject) -> dict[str, Any]:
+    """Log the program's answer to the design's run, the trained network to a child run; register its model.
+
+    Returns the run ids and the tracking URI.
+    """
+    answer, row = project.answer, project.training
+    assert answer is not None
+    assert row is not None
+    runs = _DesignRuns(project, answer)
+    parent = runs.parent()
+    runs.log_settings(parent)
+    runs.log_data(parent, project.config.data)
+    runs.log_network(parent, row, project.training_inputs, project.config.train.recipe.model_dump())
+    runs.log_files(parent, DESIGN_FILES)
+    runs.finish(parent)
+    return runs.ids
+
+
+def logged_to(store: Store) -> str:
+    """Where runs are logged now, as ``tracking.json`` names it."""
+    return _without_password(tracking_uri(store))
 
 
 class _Runs:
-    """The runs of one study, by the ids that the study keeps."""
+    """The runs of one study or design, by the ids that its store keeps."""
 
-    def __init__(self, study: Study) -> None:
-        self.study, self.store = study, study.store
-        self.config: TrackingConfig = study.config.tracking
+    def __init__(
+        self, store: Store, config: TrackingConfig, name: str, ids: Mapping[str, Any] | None, tags: Mapping[str, str]
+    ) -> None:
+        self.store, self.config, self.name, self.tags = store, config, name, tags
         self.client = client(self.store)
-        before = study.output(RUNS) or {}
-        uri = _without_password(tracking_uri(self.store))
-        self.ids: dict[str, Any] = before if before.get("uri") == uri else {"uri": uri, "runs": {}}
+        uri = logged_to(self.store)
+        self.ids: dict[str, Any] = dict(ids) if ids and ids.get("uri") == uri else {"uri": uri, "runs": {}}
 
     def finish(self, run_id: str) -> None:
         self.client.set_terminated(run_id)
@@ -148,14 +173,122 @@ class _Runs:
         self.save()
         return str(run.info.run_id)
 
-    @property
-    def _tags(self) -> dict[str, str]:
-        study = self.study
+    def log_data(self, run_id: str, data: DataConfig) -> None:
+        """What the networks were fed, in MLflow's own terms."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if self.client.get_run(run_id).inputs.dataset_inputs:
+            return
+        source = json.dumps(data.identity)
+        dataset = Dataset(name=data.name, digest=content_id(data.identity)[:8], source_type="local", source=source)
+        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "search")])])
+
+    def log_files(self, run_id: str, paths: Sequence[str]) -> None:
+        """Attach what there is of the files, and the figures."""
+        files = [path for path in (*paths, *self.store.paths("figures")) if self.store.exists(path)]
+        self._log_artifacts(run_id, {path: path for path in files})
+
+    def _log_artifacts(self, run_id: str, paths: Mapping[str, str]) -> None:
+        """Log files of the store (values) under their names in the run (keys), in one call."""
+        with tempfile.TemporaryDirectory() as local:
+            for name, path in paths.items():
+                target = Path(local) / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(self.store.read_bytes(path))
+            self.client.log_artifacts(run_id, local)
+
+    def log_network(self, parent: str, row: Mapping[str, Any], inputs: str, recipe: Mapping[str, Any]) -> None:
+        """A child run of a trained network: curves, system metrics, accuracies, costs, model files.
+
+        ``inputs`` is the id of what was trained how: it is logged once.
+        """
+        tags = {
+            **self.tags,
+            "mlflow.parentRunId": parent,
+            "mathnas.kind": row["role"],
+            "mathnas.genotype": row["genotype"],
+        }
+        trained_as = content_id({"study": inputs, "name": row["name"]})
+        run_id = self._run(trained_as, f"{row['name']} {row['genotype']}", tags)
+        if self.client.get_run(run_id).info.status == "FINISHED":
+            self._crown(run_id)
+            return
+        self._log_batches(run_id, _curves(row))
+        self._log_params(run_id, {"genotype": row["genotype"], **_flat(recipe)})
+        self._log_network_files(run_id, row)
+        if row["role"] == "winner":
+            self.ids.setdefault("models", {})[run_id] = self._register(run_id, row)
+            self._crown(run_id)
+        self.client.set_terminated(run_id)
+
+    def _log_network_files(self, run_id: str, row: Mapping[str, Any]) -> None:
+        paths = self.store.paths(f"winner/{row['name']}")
+        wanted = {f"network/{PurePosixPath(path).name}": path for path in paths if "checkpoint" not in path}
+        self._log_artifacts(run_id, wanted)
+
+    def _register(self, run_id: str, row: Mapping[str, Any]) -> dict[str, str]:
+        """Register the winner as an exported program (no pickle)."""
+        import mlflow
+        import numpy as np
+        import torch
+
+        from nas_core.training.winner import load_deployed
+
+        module, architecture = load_deployed(self.store, row["name"])
+        side = architecture.resolution
+        example = np.zeros((2, architecture.in_channels, side, side), dtype=np.float32)
+        name = self.config.registered_model or self.name
+        with mlflow.start_run(run_id=run_id), _quiet():
+            info = mlflow.pytorch.log_model(
+                module,
+                name="model",
+                serialization_format="pt2",
+                input_example=example,
+                registered_model_name=name,
+                pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy"],
+                metadata={"genotype": row["genotype"], **self.tags},
+            )
+        version = str(info.registered_model_version)
+        self.client.set_model_version_tag(name, version, "mathnas.genotype", row["genotype"])
+        return {"name": name, "version": version}
+
+    def _crown(self, run_id: str) -> None:
+        """Give the alias to the run's model, if it has one; an earlier winner gets it back where it wins again."""
+        model = self.ids.get("models", {}).get(run_id)
+        if model is None:
+            return
+        self.client.set_registered_model_alias(model["name"], self.config.alias, model["version"])
+        self.ids["model"] = {**model, "uri": f"models:/{model['name']}@{self.config.alias}"}
+
+    def _log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
+        """Parameters can be set once: those that are there stay."""
+        from mlflow.entities import Param
+
+        known = self.client.get_run(run_id).data.params
+        params = [Param(name, str(value)[:500]) for name, value in values.items() if name not in known]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(run_id, params=params[start : start + 100])
+
+    def _log_batches(self, run_id: str, points: Sequence[tuple[str, float, int]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value, step in points if math.isfinite(value)]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+
+class _StudyRuns(_Runs):
+    """A study's run: its settings, its evaluations, its selection."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
         ids = {"space_id": study.space.space_id, "scorer_id": study.scorer_id, "study": study.config.name}
-        return {f"mathnas.{name}": value for name, value in ids.items()}
+        tags = {f"mathnas.{name}": value for name, value in ids.items()}
+        super().__init__(study.store, study.config.tracking, study.config.name, study.output(RUNS), tags)
 
     def parent(self) -> str:
-        return self._run("study", self.study.config.name, {**self._tags, "mathnas.kind": "study"})
+        return self._run("study", self.name, {**self.tags, "mathnas.kind": "study"})
 
     def log_settings(self, run_id: str) -> None:
         """Settings as parameters (the first time; they cannot change), selection and counts as metrics."""
@@ -180,97 +313,27 @@ class _Runs:
         self.client.log_dict(run_id, {"columns": list(columns), "data": data}, TABLE)
         self.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": TABLE, "type": "table"}]))
 
-    def log_data(self, run_id: str) -> None:
-        """What the study was fed, in MLflow's own terms."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        if self.client.get_run(run_id).inputs.dataset_inputs:
-            return
-        data = self.study.config.data
-        source = json.dumps(data.identity)
-        dataset = Dataset(name=data.name, digest=content_id(data.identity)[:8], source_type="local", source=source)
-        self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "search")])])
+class _DesignRuns(_Runs):
+    """A design's run: its settings, the program's answer and how it was found. One run per program."""
 
-    def log_files(self) -> None:
-        files = [path for path in (*FILES, *self.store.paths("figures")) if self.store.exists(path)]
-        self._log_artifacts(self.parent(), {path: path for path in files})
+    def __init__(self, project: DesignProject, answer: Mapping[str, Any]) -> None:
+        self.project, self.answer = project, answer
+        config = project.config
+        words = {name: answer[name] for name in ("program_id", "family", "objective", "status", "bound_kind")}
+        tags = {f"mathnas.{name}": str(value) for name, value in {**words, "design": config.name}.items()}
+        super().__init__(project.store, config.tracking, config.name, project.output(RUNS), tags)
 
-    def _log_artifacts(self, run_id: str, paths: Mapping[str, str]) -> None:
-        """Log files of the store (values) under their names in the run (keys), in one call."""
-        with tempfile.TemporaryDirectory() as local:
-            for name, path in paths.items():
-                target = Path(local) / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(self.store.read_bytes(path))
-            self.client.log_artifacts(run_id, local)
+    def parent(self) -> str:
+        key = content_id({"program": self.answer["program_id"], "search": self.answer["search"]})
+        return self._run(key, self.name, {**self.tags, "mathnas.kind": "design"})
 
-    def log_network(self, parent: str, row: Mapping[str, Any]) -> None:
-        """A child run of a trained network: curves, system metrics, accuracies, costs, model files."""
-        tags = {
-            **self._tags,
-            "mlflow.parentRunId": parent,
-            "mathnas.kind": row["role"],
-            "mathnas.genotype": row["genotype"],
-        }
-        trained_as = content_id({"study": self.study.inputs_of("train"), "name": row["name"]})
-        run_id = self._run(trained_as, f"{row['name']} {row['genotype']}", tags)
-        if self.client.get_run(run_id).info.status == "FINISHED":
-            return
-        self._log_batches(run_id, _curves(row))
-        self._log_params(run_id, {"genotype": row["genotype"], **_flat(self.study.config.train.recipe.model_dump())})
-        self._log_network_files(run_id, row)
-        if row["role"] == "winner":
-            self.ids["model"] = self._register(run_id, row)
-        self.client.set_terminated(run_id)
-
-    def _log_network_files(self, run_id: str, row: Mapping[str, Any]) -> None:
-        paths = self.store.paths(f"winner/{row['name']}")
-        wanted = {f"network/{PurePosixPath(path).name}": path for path in paths if "checkpoint" not in path}
-        self._log_artifacts(run_id, wanted)
-
-    def _register(self, run_id: str, row: Mapping[str, Any]) -> dict[str, str]:
-        """Register the winner as an exported program (no pickle), and give it the alias."""
-        import mlflow
-        import numpy as np
-        import torch
-
-        from nas_core.training.winner import load_deployed
-
-        module, architecture = load_deployed(self.store, row["name"])
-        side = architecture.resolution
-        example = np.zeros((2, architecture.in_channels, side, side), dtype=np.float32)
-        name = self.config.registered_model or self.study.config.name
-        with mlflow.start_run(run_id=run_id), _quiet():
-            info = mlflow.pytorch.log_model(
-                module,
-                name="model",
-                serialization_format="pt2",
-                input_example=example,
-                registered_model_name=name,
-                pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy"],
-                metadata={"genotype": row["genotype"], **self._tags},
-            )
-        version = str(info.registered_model_version)
-        self.client.set_registered_model_alias(name, self.config.alias, version)
-        self.client.set_model_version_tag(name, version, "mathnas.genotype", row["genotype"])
-        return {"name": name, "version": version, "uri": f"models:/{name}@{self.config.alias}"}
-
-    def _log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
-        """Parameters can be set once: those that are there stay."""
-        from mlflow.entities import Param
-
-        known = self.client.get_run(run_id).data.params
-        params = [Param(name, str(value)[:500]) for name, value in values.items() if name not in known]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(run_id, params=params[start : start + 100])
-
-    def _log_batches(self, run_id: str, points: Sequence[tuple[str, float, int]]) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value, step in points if math.isfinite(value)]
-        for start in range(0, len(metrics), 1000):
-            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
+    def log_settings(self, run_id: str) -> None:
+        """Settings as parameters, the answer's figures as metrics (``solver_cpu_s`` in CPU seconds)."""
+        self._log_params(run_id, _flat(self.project.config.model_dump(mode="json")))
+        numbers = {name: self.answer[name] for name in ("flops", "params", "rho", "solved_nodes")}
+        numbers |= what_is_proved(self.answer)
+        self._log_batches(run_id, [(name, float(value), 0) for name, value in numbers.items()])
 
 
 def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
@@ -280,7 +343,7 @@ def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
         points += [(name, float(value), step) for name, value in epoch.items() if name not in ("epoch", "step")]
     for step, sample in enumerate(row["system"]):
         points += [(f"system/{name}", float(value), step) for name, value in sample.items()]
-    points += [(name, float(value), 0) for name, value in row["costs"].items()]
+    points += [(name, float(value), 0) for name, value in {**row["costs"], **row.get("design", {})}.items()]
     points += [("test_accuracy", row["test_accuracy"], 0), ("training_seconds", row["wall_s"], 0)]
     return points
 
@@ -297,26 +360,23 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def registered_model(study: Study) -> Any:
+def registered_model(store: Store) -> Any:
     """The winner as its users load it: from the registry, by its alias."""
     import mlflow
 
-    client(study.store)
-    runs = study.output(RUNS) or {}
+    client(store)
     with _quiet():
-        return mlflow.pytorch.load_model(runs["model"]["uri"])
+        return mlflow.pytorch.load_model(store.read_json(RUNS)["model"]["uri"])
 
 
-def registered_accuracy(study: Study) -> float:
+def registered_accuracy(store: Store, data: DataConfig, resolution: int, in_channels: int) -> float:
     """Test accuracy of the registered model, loaded as its users do."""
     import torch
 
     from nas_core.data import load_data
 
-    model = registered_model(study)
-    space, config = study.space, study.config
-    resolution = space.resolution_of(Genotype.parse(str(study.winner)))
-    images, labels = load_data(config.data, resolution, space.in_channels).test()
+    model = registered_model(store)
+    images, labels = load_data(data, resolution, in_channels).test()
     correct = 0
     with torch.inference_mode():
         for part, truth in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):

@@ -5,7 +5,7 @@ What ``mathnas design`` takes as options is the section ``program`` here.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nas_core.config import NAME_PATTERN, ClusterConfig, DataConfig, FullTrainingConfig, Section, TrackingConfig
 from nas_core.deepmad.domain import Domain, Limits, default_domain, with_changes
@@ -65,6 +65,12 @@ class ProgramConfig(Section):
     gap: float = Field(0.0, ge=0, lt=1, description="Stop at this relative gap; 0 goes on to a proof of optimality.")
     cpu_s: float = Field(60, gt=0, le=1e6, description="Time for solving, CPU seconds.")
 
+    @model_validator(mode="after")
+    def _something_is_limited(self) -> "ProgramConfig":
+        if self.flops is None and self.params is None and self.latency_us is None:
+            raise ValueError("flops, params or latency_us: without a limit the largest structure is the best")
+        return self
+
     def build_domain(self) -> Domain:
         """All structures that may be answered.
 
@@ -109,7 +115,7 @@ class AnalyticConfig(Section):
 
     name: str = Field("design", pattern=NAME_PATTERN, description="Name of the design; letters, digits, '_', '-', '.'.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the search and of the training.")
-    program: ProgramConfig = Field(ProgramConfig(), description="What is designed, within which limits.")
+    program: ProgramConfig = Field(description="What is designed, within which limits.")
     data: DataConfig = Field(DataConfig(), description="Images to train on.")
     train: FullTrainingConfig = Field(FullTrainingConfig(), description="The designed network's training.")
     cluster: ClusterConfig = Field(ClusterConfig(), description="Where it is trained.")

@@ -14,7 +14,7 @@ since counts as missing.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,12 @@ class DesignProject:
         """Store what the training returned, with what the program says of the network."""
         answer = self.answer
         assert answer is not None
-        figures = {name: answer[name] for name in ("flops", "params", "rho", "score")}
-        row = {"role": "winner", "costs": figures, **result}
+        costs = {name: answer[name] for name in ("flops", "params", "rho")}
+        row = {"role": "winner", "costs": costs, "design": what_is_proved(answer), **result}
         self.store.write_json(TRAINING, {"inputs": self.training_inputs, "networks": [row]})
         return row
+
+
+def what_is_proved(answer: Mapping[str, Any]) -> dict[str, float]:
+    """The answer's score, the bound on every other's, the gap between them, and CPU seconds of solving."""
+    return {**{name: answer[name] for name in ("score", "bound", "gap")}, "solver_cpu_s": answer["cpu_s"]}

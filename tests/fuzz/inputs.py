@@ -26,7 +26,11 @@ from tests.fuzz.mutations import ODD_VALUES, mutate, mutate_bytes
 
 Case = Callable[[Path, random.Random], None]
 CONFIGS = Path(__file__).parents[2] / "flows/configs"
-STUDIES = [yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml")) if "space" not in path.name]
+STUDIES = [
+    yaml.safe_load(path.read_text())
+    for path in sorted(CONFIGS.glob("*.yaml"))
+    if path.stem not in ("space-example", "deepmad")
+]
 STUDIES.append(StudyConfig().model_dump(mode="json"))
 SPACE = yaml.safe_load((CONFIGS / "space-example.yaml").read_text())
 LIMITS = ["flops<=60%", "latency_ms<=12 ms", "params<=5 M", "flops=60%", "params >= 1e6", "activation_bytes<=2 MB"]

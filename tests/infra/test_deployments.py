@@ -60,7 +60,7 @@ def deployments():
 def test_the_study_and_every_stage_are_deployed(deployments):
     from flows.study import FLOWS
 
-    assert set(deployments) == {"study", *FLOWS}
+    assert set(deployments) == {"study", "design", *FLOWS}
 
 
 def test_entry_points_are_dotted_paths_of_flows(deployments):
@@ -70,6 +70,7 @@ def test_entry_points_are_dotted_paths_of_flows(deployments):
         flow = getattr(importlib.import_module(module), name)
         assert isinstance(flow, Flow)
         assert row["parameters"].keys() <= flow.parameters.properties.keys()
+        flow.validate_parameters(row["parameters"])
 
 
 def test_runs_wait_for_their_turn_and_no_schedule_is_active(deployments):

@@ -1,0 +1,97 @@
+"""A designed network: solve its program, train it, log it. Tasks of the flow ``design``."""
+
+from typing import Any
+
+from prefect import task
+
+from nas_core.deepmad.config import AnalyticConfig
+from nas_core.deepmad.project import REGISTERED, WINNER, DesignProject
+from nas_core.deepmad.search import Progress as SearchProgress
+from nas_core.store import Store
+from tasks import tracking
+from tasks.progress import Progress
+from tasks.ray_pool import Cluster, run_jobs
+from tasks.reporting import check_same_accuracy, server_may_go_away
+from tasks.scoring import worth_a_retry
+from tasks.system_metrics import SystemMetrics
+
+
+@task(task_run_name="solve")
+def solve(config: AnalyticConfig, root: str) -> dict[str, Any]:
+    """Solve the program in this process and store the answer with its figures; one core, no data."""
+    with Progress(stage="solve", total=100, noun="%") as progress:
+
+        def report(at: SearchProgress) -> None:
+            share = min(99, round(100 * at.cpu_s / config.program.cpu_s))
+            progress.note(share, 100, f"best {at.score:,.2f}, bound {at.bound:,.2f}")
+
+        answer = DesignProject(config, Store(root)).solve(report)
+        progress.note(100, 100, f"score {answer['score']:,.2f}, gap {100 * answer['gap']:.3f} %")
+    return answer
+
+
+def train_job(config_json: str, root: str, report: Any) -> dict[str, Any]:
+    """Train the designed network in a worker; its files are under ``winner/winner/`` in the store."""
+    from nas_core.training.winner import train_network
+
+    config, store = AnalyticConfig.model_validate_json(config_json), Store(root)
+    network = DesignProject(config, store).network
+    with SystemMetrics() as metrics:
+        trained = train_network(
+            network, config.train, config.data, seed=config.seed, store=store, name=WINNER, on_progress=report
+        )
+    return {**trained.as_dict(), "system": metrics.samples}
+
+
+@task(task_run_name="train", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
+def train(config: AnalyticConfig, root: str) -> dict[str, Any]:
+    """Train the designed network; a training that was cut off resumes from its checkpoint."""
+    with Cluster(config.cluster) as cluster, Progress(stage="train", total=1, noun="steps") as progress:
+        job = (config.model_dump_json(), root)
+        request = cluster.training_request()
+        (result,) = run_jobs(
+            cluster, train_job, [job], request, lambda _, done, total, note: progress.note(done, total, note)
+        )
+    return DesignProject(config, Store(root)).record_training(result)
+
+
+@task(task_run_name="track")
+def track(config: AnalyticConfig, root: str) -> dict[str, Any]:
+    """Log the answer and the trained network to MLflow, register its model; returns the run ids."""
+    with server_may_go_away():
+        return tracking.log_design(DesignProject(config, Store(root)))
+
+
+@task(task_run_name="check-registered-model")
+def check_registered_model(config: AnalyticConfig, root: str) -> float:
+    """Test accuracy of the designed network loaded back from the registry.
+
+    Raises:
+        StoreError: if it is not the accuracy that the training measured.
+    """
+    project = DesignProject(config, Store(root))
+    network, row = project.network, project.training
+    assert row is not None
+    with server_may_go_away():
+        loaded = tracking.registered_accuracy(project.store, config.data, network.resolution, network.in_channels)
+    check_same_accuracy(loaded, row["test_accuracy"])
+    figures = {"test_accuracy": loaded, "trained_test_accuracy": row["test_accuracy"]}
+    project.store.write_json(REGISTERED, {**_as_registered(project), **figures})
+    return loaded
+
+
+def is_registered(project: DesignProject) -> bool:
+    """Whether this training's model was registered where runs are logged now, and checked."""
+    stored = project.output(REGISTERED)
+    return stored is not None and stored.items() >= _as_registered(project).items()
+
+
+def _as_registered(project: DesignProject) -> dict[str, Any]:
+    config = project.config
+    return {
+        "inputs": project.training_inputs,
+        "program_id": config.program.program_id,
+        "name": config.name,
+        "tracking": config.tracking.model_dump(mode="json"),
+        "uri": tracking.logged_to(project.store),
+    }
