@@ -4,10 +4,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+from nas_core.errors import ConfigError
+
 
 def content_id(data: Mapping[str, object]) -> str:
-    """First 12 hex digits of the SHA-256 of ``data`` as canonical JSON."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """First 12 hex digits of the SHA-256 of ``data`` as canonical JSON.
+
+    Raises:
+        ConfigError: for a number that is not finite.
+    """
+    try:
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise ConfigError("settings", "a number that is infinite or no number", "finite numbers") from None
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -281,6 +281,12 @@ class Study:
         held_out = {str(genotype) for genotype in self.design.held_out}
         rows = [row for row in self.evaluations() if row.genotype not in held_out]
         table = EvaluationTable.from_rows(rows)
+        for genotype in table.genotypes:
+            if len(genotype.choices) != self.space.num_positions or any(
+                choice >= count for choice, count in zip(genotype.choices, self.space.num_choices, strict=True)
+            ):
+                expected = f"networks of {self.space.num_positions} positions within the space's choices"
+                raise StoreError(f"{self.store.root}/evaluations", str(genotype), expected, "Delete the part with it.")
         self._check_every_position(table, [row for row in rows if row.status == "failed"])
         return table
 

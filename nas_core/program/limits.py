@@ -159,11 +159,18 @@ def _in_own_unit(amount: Amount, resource: str, base: float | None, text: str) -
     if amount.unit == "%":
         if base is None:
             raise ConfigError(f"limit {text!r}", "a percentage", "an amount", "There is no base network to take it of.")
-        return float(amount.number / 100 * Fraction(str(float(base))))
+        return _finite(amount.number / 100 * Fraction(str(float(base))), text)
     own, worths = _ending(resource) or ("", _COUNT)
     unit = amount.unit or own
     if unit not in worths:
         raise ConfigError(
             f"limit {text!r}", f"unit {amount.unit!r}", f"a unit of {resource}: {', '.join(filter(None, worths))} or %"
         )
-    return float(amount.number * worths[unit] / worths[own])
+    return _finite(amount.number * worths[unit] / worths[own], text)
+
+
+def _finite(number: Fraction, text: str) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        raise ConfigError(f"limit {text!r}", "a number beyond any cost", "a number below 1e308") from None

@@ -62,6 +62,9 @@ def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None 
     return check_space(space, source)
 
 
+MOST_REPEATS = 10_000  # positions of one row
+
+
 def _positions(rows: Any, source: str) -> Iterator[Position]:
     """The positions, ``repeat`` unrolled: only the first of the repeated has the stride."""
     for index, row in enumerate(_sequence(rows, f"{source}: positions")):
@@ -73,6 +76,8 @@ def _positions(rows: Any, source: str) -> Iterator[Position]:
         repeat = _integer(section.get("repeat", 1), f"{where}.repeat")
         stride = _integer(section.get("stride", 1), f"{where}.stride", minimum=1)
         out_channels = _integer(section["out_channels"], f"{where}.out_channels")
+        if repeat > MOST_REPEATS:
+            raise ConfigError(f"{where}.repeat", repeat, f"{MOST_REPEATS} at most")
         for copy in range(repeat):
             yield Position(
                 name=name if repeat == 1 else f"{name}.{copy}",
