@@ -1,4 +1,4 @@
-"""The fault suite: three faults by default, all of them with `make test-faults`."""
+"""The fault suite: one kind by default, all of them with `make test-faults`; `tests/flows/test_killed.py` kills drivers."""
 
 import random
 
@@ -7,7 +7,7 @@ import pytest
 from tests.faults.kinds import KINDS
 from tests.faults.lab import Lab, compare, outcome
 
-QUICK = ("worker_killed", "driver_terminated")
+QUICK = ("worker_killed",)  # kinds with no clock in them, which a busy machine cannot break
 
 
 @pytest.fixture(scope="module")
