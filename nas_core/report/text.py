@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Sequence
 
-from nas_core.evaluations import UNITS
 from nas_core.report.summary import Limit, StudySummary
 from nas_core.space import BlockSpec
 
@@ -182,13 +181,6 @@ def _bytes(value: float) -> str:
         if abs(value) >= size:
             return f"{_significant(value / size)} {unit}"
     return f"{value:.0f} B"
-
-
-def describe_resource(resource: str) -> str:
-    """A resource with its full unit: ``latency, milliseconds per batch``."""
-    unit = UNITS.get(resource, "")
-    name = resource_name(resource)
-    return f"{name}, {unit}" if unit and not unit.startswith(name) else unit or name
 
 
 def describe_block(spec: BlockSpec) -> str:
