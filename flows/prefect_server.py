@@ -43,16 +43,26 @@ def prefect_api(port: int | None = None, *, page: bool = False) -> Iterator[str]
         os.environ["PREFECT_API_URL"] = url
         if not page:
             os.environ[NO_PAGE] = "1"
+        _read_settings_again()
         yield url
     finally:
+        _send_last_logs()
         os.environ.pop("PREFECT_API_URL", None)
         os.environ.pop(NO_PAGE, None)
-        _send_last_logs()
+        _read_settings_again()
         process.terminate()
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _read_settings_again() -> None:
+    """Prefect reads the environment when it is imported; one that is would start a server of its own."""
+    if "prefect.context" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
 
 
 def _send_last_logs() -> None:

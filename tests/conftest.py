@@ -79,3 +79,12 @@ def cluster():
 
     with Cluster(ClusterConfig()) as connected:
         yield connected
+
+
+@pytest.fixture(scope="module")
+def api():
+    """A Prefect server for the module's flows; without it Prefect would start one and leave it behind."""
+    from flows.prefect_server import prefect_api
+
+    with prefect_api():
+        yield

@@ -138,10 +138,6 @@ class LinearProgram:
         """Linear value of one network."""
         return float(self.value_C[columns_G].sum())
 
-    def with_value(self, flat: Floats) -> "LinearProgram":
-        """This program with another objective, given per block."""
-        return replace(self, value_C=self.columns.gather(flat).astype(np.float64))
-
     def keep(self, kept_C: npt.NDArray[np.bool_]) -> "LinearProgram":
         """This program without the other columns."""
         return replace(

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from flows.prefect_server import prefect_api
 from nas_core.config import read_as
 from nas_core.data import load_data
 from nas_core.deepmad.config import AnalyticConfig
@@ -36,12 +35,6 @@ def config_with(**program):
             "cluster": {"training_cpus": 1},
         }
     )
-
-
-@pytest.fixture(scope="module")
-def api():
-    with prefect_api():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from nas_core.study import Study
 from tests.flows.test_cli import mathnas, refused
 
 
-def test_a_stage_under_way_is_said_to_run(tabular_config, tmp_path):
+def test_a_stage_under_way_is_said_to_run(api, tabular_config, tmp_path):
     root = str(tmp_path / "study")
     with stage_run(tabular_config, root, "select"):
         assert Study.open(root).status()["select"].state == "running"
@@ -30,7 +30,7 @@ def test_a_second_driver_is_refused_before_it_changes_anything(tabular_config, t
         assert Study.open(root).store.read_bytes("study.yaml") == before
 
 
-def test_a_stage_that_fails_gives_the_study_back(tabular_config, tmp_path):
+def test_a_stage_that_fails_gives_the_study_back(api, tabular_config, tmp_path):
     root = str(tmp_path / "study")
     with pytest.raises(ZeroDivisionError), stage_run(tabular_config, root, "select"):
         _ = 1 / 0

@@ -5,18 +5,11 @@ import os
 
 import pytest
 
-from flows.prefect_server import prefect_api
 from nas_core.errors import IncompleteTableError, InfeasibleError
 from nas_core.evaluations import Evaluation
 from nas_core.study import STAGES, Study
 from tests.conftest import config_of
 from tests.flows.test_cli import mathnas
-
-
-@pytest.fixture(scope="module")
-def api():
-    with prefect_api():
-        yield
 
 
 @pytest.fixture(scope="module")
