@@ -36,6 +36,11 @@ EVAL_BATCH = 256  # on two CPU cores larger batches leave the cache, smaller one
 MAX_PARTS = 2  # a batch that does not fit is split once
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the CPU had no memory left; torch's CPU allocator says so by a plain RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
 class TrainingDiverged(NasError):  # noqa: N818 (what happened, not a mistake)
     """The loss of an epoch is no finite number."""
 
@@ -254,8 +259,8 @@ class _Training:
         """
         try:
             return self._accumulate(images, labels)
-        except torch.OutOfMemoryError:
-            if self.parts == MAX_PARTS or len(labels) < MAX_PARTS:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or self.parts == MAX_PARTS or len(labels) < MAX_PARTS:
                 raise
         # Outside the handler: the exception holds the frames, and they the memory.
         log.warning("batch of %d does not fit into memory: run as %d parts", len(labels), MAX_PARTS)

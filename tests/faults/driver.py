@@ -3,8 +3,9 @@
     python -m tests.faults.driver SECONDS POISON COMMAND...
 
 SECONDS is what an evaluation takes (so that a random moment falls inside one),
-POISON a genotype that kills its worker process, or "". A number of seconds
-after a "~" makes the driver's clock jump by a day to and fro.
+POISON a genotype that kills its worker process, or "". In the environment,
+FAULTS_DEATH=memory lets it die of the machine's memory instead of a signal, and
+FAULTS_CLOCK=jumps makes the driver's clock jump by a day to and fro.
 """
 
 import os
@@ -24,8 +25,19 @@ class SlowEvaluator(scoring.Evaluator):
         for genotype in batch:
             time.sleep(float(SECONDS))
             if genotype == POISON:
-                os.kill(os.getpid(), signal.SIGKILL)
+                die()
         return super().run(batch)
+
+
+def die() -> None:
+    """By a signal, or by taking memory until Ray's monitor ends this process."""
+    if os.environ.get("FAULTS_DEATH") == "memory":
+        hoard = []
+        while len(hoard) < 64:  # no more than 6.4 GB where nobody watches
+            hoard.append(b"x" * 100_000_000)
+            time.sleep(0.05)
+        time.sleep(5)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def let_the_clock_jump() -> None:

@@ -87,6 +87,20 @@ def worker_always_dies(lab: Lab) -> Path:
 
 
 @kind
+def memory_runs_out(lab: Lab) -> Path:
+    """One network takes all memory every time: Ray ends its worker, it is given up, the rest goes on; then mended."""
+    root, poison, memory = lab.new_root(), "0-0-0-1-0-0-0-0", psutil.virtual_memory()
+    most = (memory.total - memory.available + 4e9) / memory.total  # what a study takes, and 3 GB
+    environment = {"RAY_memory_usage_threshold": f"{most:.3f}", "FAULTS_DEATH": "memory"}
+    lab.finish(root, poison=poison, command=_only_scoring(lab, root), **environment)
+    failed = [row for row in Study.open(str(root)).evaluations() if row.status == "failed"]
+    assert [row.genotype for row in failed] == [poison]
+    assert "gave up after 3 tries" in failed[0].message
+    assert "memory" in failed[0].message, failed[0].message
+    return _mended(lab, root)
+
+
+@kind
 def metric_is_nan(lab: Lab) -> Path:
     """One network's metric is NaN: recorded as failed with the reason; then the table is mended."""
     root, table = lab.new_root(), lab.folder / "table.parquet"

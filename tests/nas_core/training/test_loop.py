@@ -1,6 +1,8 @@
 """The training loop: it learns, resumes bit for bit, and says when it diverges."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -144,6 +146,38 @@ def test_a_batch_that_does_not_fit_is_split_once(network, data):
     assert fit(Greedy(network), data, Recipe(epochs=0.2, batch_size=64)).parts == 2
     with pytest.raises(torch.OutOfMemoryError):
         fit(Greedy(network), data, Recipe(epochs=0.2, batch_size=128))
+
+
+IN_LITTLE_MEMORY = """
+import resource, sys
+import torch
+from torch import nn
+from nas_core.config import DataConfig, Recipe
+from nas_core.data import load_data
+from nas_core.training.loop import train
+
+torch.set_num_threads(1)
+channels = int(sys.argv[1])
+data = load_data(DataConfig(name="digits", validation_examples=300, train_examples=64), 8)
+network = nn.Sequential(nn.Conv2d(1, channels, 1), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(channels, 10))
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000,) * 2)
+recipe = Recipe(epochs=1, batch_size=64, augment="none")
+trained = train(
+    network, recipe, data.train_images, data.train_labels, normalise=data.normalisation, seed=0, device="cpu"
+)
+print(trained.parts)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
+@pytest.mark.parametrize(("channels", "said"), [(1000, "1\n"), (30_000, "2\n"), (200_000, "can't allocate memory")])
+def test_the_processors_memory_runs_out(channels, said):
+    """64 images of 8 x 8 take 16 kB a channel: 700 MB hold no batch at 30,000, and no half of one at 200,000."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_LITTLE_MEMORY, str(channels)], capture_output=True, text=True, timeout=120
+    )
+    assert said in done.stdout + done.stderr
 
 
 def test_half_batches_have_the_whole_batch_gradient():
