@@ -3,16 +3,19 @@
 # make test-faults    fifty faults of real processes (most of an hour)
 # make test-services  the same topology on real servers: PostgreSQL, S3, MLflow
 # make test-browser   drive Prefect's page in headless Chromium; screenshots under tests/output/
-# make check  format, lint, types, import contracts
+# make check  format, lint, types, import contracts, the Dockerfile
+# make audit  known vulnerabilities of the pinned packages (asks PyPI), and their licences
 # make clean  remove the virtual environment and the demo's study
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
+# a network of its own, where one may be made: servers that listen on every address are reached from nowhere else
+ALONE := $(shell unshare --net true 2>/dev/null && echo "unshare --net sh -c 'ip link set lo up && exec \"\$$0\" \"\$$@\"'")
 DEMO := $(if $(wildcard $(FASHION)),demo,demo-digits)
 
-.PHONY: demo test test-all test-faults test-services test-browser check format clean
+.PHONY: demo test test-all test-faults test-services test-browser check audit format clean
 
 demo: $(READY)
 	@echo "Running flows/configs/$(DEMO).yaml; what is done already is reused."
@@ -29,7 +32,7 @@ test-faults: $(READY)
 
 test-services: $(READY)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
-	$(BIN)/pytest -m services
+	$(ALONE) $(BIN)/pytest -m services
 
 test-browser: $(READY)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
@@ -40,6 +43,13 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if test -x $(BIN)/hadolint; then $(BIN)/hadolint docker/Dockerfile; fi
+
+# asks PyPI about known vulnerabilities, so not a part of `check`; then every licence that is installed
+audit: $(READY)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check pip-audit pip-licenses
+	-$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+	$(BIN)/pip-licenses --order=license
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -6,7 +6,9 @@ A no-op evaluation is a look-up in a table that is made up here. Both ways run
 on the same Ray cluster, started before the clocks; so is the Prefect server.
 Starting them is reported apart (``start_s``). ``study_ms`` is everything else:
 the design, the flow's and its tasks' bookkeeping, workers that start and read
-the table, whole Parquet parts, progress.
+the table, whole Parquet parts, progress. ``prefect_db_mb`` is what one study's
+``score`` adds to Prefect's database, ``mlflow_db_mb`` what its report adds to
+MLflow's; both are SQLite files made for this run.
 """
 
 import argparse
@@ -28,7 +30,6 @@ CHOICES = 3
 
 
 def main() -> None:
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--evaluations", type=int, default=1000)
     parser.add_argument("--nodes", type=int, default=1, help="Ray nodes on this machine (ray.cluster_utils)")
@@ -36,6 +37,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        os.environ["PREFECT_HOME"] = folder
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         figures = measure(Path(folder), arguments.evaluations, arguments.nodes, arguments.repeats)
     if not arguments.json:
         for name, value in figures.items():
@@ -49,21 +53,28 @@ def measure(folder: Path, evaluations: int, nodes: int, repeats: int) -> dict[st
     with prefect_api(), ray_cluster(nodes) as cluster:
         import ray
 
+        from flows.reporting import report
         from flows.study import run_study
         from nas_core.study import Study
 
         start_s = time.perf_counter() - started
         config = study_config(folder, evaluations)
-        bare, studied = [], []
+        bare, studied, prefect_mb, mlflow_mb = [], [], [], []
         for repeat in range(repeats):
             bare.append(bare_ray_s(ray, evaluations))
             root = str(folder / f"study-{repeat}")
             run_study(config, root, until="profile")
-            began = time.perf_counter()
+            before_mb, began = database_mb(folder / "prefect.db"), time.perf_counter()
             run_study(config, root, until="score")
             studied.append(time.perf_counter() - began)
+            prefect_mb.append(database_mb(folder / "prefect.db") - before_mb)
             stored = len(Study.open(root).evaluations())
             assert stored == evaluations, f"{stored} evaluations stored, {evaluations} wanted"
+        driver_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        for repeat in range(repeats):
+            before_mb = database_mb(folder / "mlflow.db")
+            report(config, str(folder / f"study-{repeat}"))
+            mlflow_mb.append(database_mb(folder / "mlflow.db") - before_mb)
         totals = cluster.totals
     per = 1000 / evaluations
     bare_ms, study_ms = sorted(bare)[repeats // 2] * per, sorted(studied)[repeats // 2] * per
@@ -72,13 +83,20 @@ def measure(folder: Path, evaluations: int, nodes: int, repeats: int) -> dict[st
         "bare_ray_ms": round(bare_ms, 3),
         "study_ms": round(study_ms, 3),
         "overhead_ms": round(study_ms - bare_ms, 3),
-        "driver_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "driver_peak_mb": round(driver_mb, 1),
+        "prefect_db_mb": round(sorted(prefect_mb)[repeats // 2], 2),
+        "mlflow_db_mb": round(sorted(mlflow_mb)[repeats // 2], 2),
         "start_s": round(start_s, 1),
         "nodes": nodes,
         "ray_cpus": totals.get("CPU", 0),
         "repeats": repeats,
         "conditions": conditions(),
     }
+
+
+def database_mb(path: Path) -> float:
+    """Size of an SQLite database with what waits in its log; 0 where there is none."""
+    return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*")) / 1e6
 
 
 class ray_cluster:  # noqa: N801  (used as a context manager)

@@ -1,5 +1,6 @@
 """docker/: compose and the Dockerfile name only what exists, publish to 127.0.0.1 only, hold no secret."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -84,8 +85,6 @@ def test_mlflow_knows_its_options():
     options = {name for parameter in server.params for name in parameter.opts}
     given = {word.partition("=")[0] for word in SERVICES["mlflow"]["command"] if word.startswith("--")}
     assert given <= options
-    import os
-
     os.environ["MLFLOW_AUTH_CONFIG_PATH"] = str(DOCKER / "mlflow-auth.ini")
     try:
         config = read_auth_config()
@@ -131,12 +130,33 @@ def test_pinned_packages_of_the_image_are_in_the_constraints():
         assert name in pinned, name
 
 
-@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="needs docker-compose")
+def compose():
+    """Compose's command: the plugin of `docker`, or the program of its own; None where there is neither."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if (
+            shutil.which(command[0])
+            and subprocess.run([*command, "version"], capture_output=True, check=False).returncode == 0
+        ):
+            return command
+    return None
+
+
+@pytest.mark.skipif(compose() is None, reason="needs docker compose")
 def test_compose_itself_accepts_the_file():
     variables = dict.fromkeys(re.findall(r"\$\{(\w+):\?", TEXT), "x" * 16)
     done = subprocess.run(
-        ["docker-compose", "-f", str(DOCKER / "compose.yaml"), "config"],
-        capture_output=True, text=True, timeout=60, env={**variables, "PATH": "/usr/bin:/bin:/usr/local/bin"},
+        [*compose(), "-f", str(DOCKER / "compose.yaml"), "config"],
+        capture_output=True, text=True, timeout=60, env={**os.environ, **variables},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["services"].keys() >= {"postgres", "prefect", "mlflow", "ray-head"}
+
+
+@pytest.mark.skipif(compose() is None, reason="needs docker compose")
+def test_compose_refuses_to_start_without_a_password():
+    done = subprocess.run(
+        [*compose(), "-f", str(DOCKER / "compose.yaml"), "--env-file", str(DOCKER / "env.example"), "config"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "is missing a value: set it in docker/.env" in done.stderr

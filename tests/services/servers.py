@@ -76,9 +76,9 @@ def postgres_binaries() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgres_server(folder: Path, databases: list[str]) -> Iterator[str]:
+def postgres_server(folder: Path, databases: list[str], password: str = "") -> Iterator[str]:
     """A PostgreSQL server with these databases; yields ``user:password@host:port``. Not run as root, where we are."""
-    binaries, port, password = postgres_binaries(), _free_port(), "p" + os.urandom(8).hex()
+    binaries, port, password = postgres_binaries(), _free_port(), password or os.urandom(8).hex()
     assert binaries is not None
     data = folder / "postgres"
     data.mkdir()
