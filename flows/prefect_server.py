@@ -29,13 +29,31 @@ def prefect_api(port: int | None = None, *, page: bool = False) -> Iterator[str]
     ``page`` serves Prefect's page as well; ``port`` None takes a free one.
 
     Raises:
-        ClusterError: if a server cannot be started.
+        ClusterError: if a server cannot be started, or one went away and stayed away.
     """
     configured = os.environ.get("PREFECT_API_URL")
-    if configured:
-        yield configured
-        return
-    port = port or _free_port()
+    with _server_that_stays(configured or "the server of this run"):
+        if configured:
+            yield configured
+        else:
+            with _embedded(port or _free_port(), page) as url:
+                yield url
+
+
+@contextmanager
+def _server_that_stays(name: str) -> Iterator[None]:
+    """Prefect's client asks a server that went away for a minute; what it raises then is no traceback of ours."""
+    import httpx
+
+    try:
+        yield
+    except httpx.TransportError as error:
+        advice = "What was evaluated is stored: when the server is back, the same command goes on."
+        raise ClusterError("Prefect server", f"{name}: {error}", "a server that answers", advice) from None
+
+
+@contextmanager
+def _embedded(port: int, page: bool) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/api"
     process = _start(port, page)
     try:

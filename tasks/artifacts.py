@@ -8,7 +8,8 @@ import base64
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,25 @@ FIGURES_OF: dict[Stage, tuple[str, ...]] = {
 MOST_ROWS = 50
 
 
+@contextmanager
+def asked_once() -> Iterator[None]:
+    """Prefect's client asks a server that is away for over a minute; the page is not worth that."""
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        yield
+
+
 def show_stage(study: Study, stage: Stage) -> None:
     """Publish the stage's table, figures and links in the present flow run."""
     if os.environ.get(NO_PAGE):
         return
     try:
-        _publish_table(study, stage)
-        _publish_figures(study, stage)
-        if stage == "report":
-            _publish_links(study)
+        with asked_once():
+            _publish_table(study, stage)
+            _publish_figures(study, stage)
+            if stage == "report":
+                _publish_links(study)
     except Exception as error:  # the page may be away, or the study too young for a figure; the work is stored
         log.warning("artifacts of stage %s not shown: %s", stage, error)
 
@@ -56,9 +67,10 @@ def show_design(project: DesignProject) -> None:
         f"parameters {answer['params']:,}, rho {answer['rho']:.4f}, {answer['cpu_s']:.1f} CPU s"
     )
     try:
-        create_table_artifact(table=rows, key=_key(project, "structure"), description=words)
-        blocks = [f"![{stem}]({_data_uri(png)})" for stem, png in _stored_figures(project).items()]
-        create_markdown_artifact("\n\n".join(blocks), key=_key(project, "figures"), description=f"Design {name}")
+        with asked_once():
+            create_table_artifact(table=rows, key=_key(project, "structure"), description=words)
+            blocks = [f"![{stem}]({_data_uri(png)})" for stem, png in _stored_figures(project).items()]
+            create_markdown_artifact("\n\n".join(blocks), key=_key(project, "figures"), description=f"Design {name}")
     except Exception as error:  # the page may be away; the work is stored
         log.warning("artifacts of design %s not shown: %s", name, error)
 

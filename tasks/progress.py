@@ -8,6 +8,8 @@ from types import TracebackType
 from typing import Any
 from uuid import UUID
 
+from tasks.artifacts import asked_once
+
 log = logging.getLogger(__name__)
 
 ARTIFACT_EVERY_S = 2.0
@@ -102,12 +104,14 @@ class Progress:
         except MissingContextError:
             return
         percent = 100.0 * self.done / max(self.total, 1)
+        words = f"{self.stage}: {self.text}"
         try:
-            if self._artifact_id is None:
-                artifact: Any = create_progress_artifact(progress=percent, description=f"{self.stage}: {self.text}")
-                self._artifact_id = artifact
-            else:
-                update_progress_artifact(self._artifact_id, progress=percent, description=f"{self.stage}: {self.text}")
+            with asked_once():
+                if self._artifact_id is None:
+                    artifact: Any = create_progress_artifact(progress=percent, description=words)
+                    self._artifact_id = artifact
+                else:
+                    update_progress_artifact(self._artifact_id, progress=percent, description=words)
         except Exception as error:  # the dashboard may be away; the work goes on
             log.warning("progress artifact not written: %s", error)
 

@@ -179,20 +179,25 @@ def clock_jumps(lab: Lab) -> Path:
 
 @kind
 def prefect_killed(lab: Lab) -> Path:
-    """SIGKILL of the Prefect server mid-run: the driver ends, with or without success; then all is as before."""
-    root, port = lab.new_root(), _free_port()
+    """SIGKILL of the Prefect server mid-run: it comes back and the run goes on, or it does not and the run says so."""
+    root, port, comes_back = lab.new_root(), _free_port(), lab.rng.random() < 0.5
     url = f"http://127.0.0.1:{port}/api"
     server = _start(port, page=False)
     try:
         _wait_for(url, server)
-        process = lab.start(root, PREFECT_API_URL=url)
+        patience = {} if comes_back else {"PREFECT_CLIENT_MAX_RETRIES": "2"}  # else it asks for six minutes
+        process = lab.start(root, PREFECT_API_URL=url, **patience)
         lab.wait_for_evaluations(root, process)
         server.kill()
         server.wait()
-        process.communicate(timeout=PATIENCE_S)
+        if comes_back:
+            server = _start(port, page=False)
+        text, _ = process.communicate(timeout=PATIENCE_S)
     finally:
         server.kill()
         server.wait()
+    assert process.returncode == (0 if comes_back else 2), text[-3000:]
+    assert comes_back or "when the server is back, the same command goes on" in text, text[-3000:]
     lab.finish(root)
     return root
 

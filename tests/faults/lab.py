@@ -118,7 +118,7 @@ class Lab:
         """Run the study to its end; returns what the driver printed."""
         process = self.start(root, **options)
         text, _ = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 0, f"exit code {process.returncode}:\n{text[-3000:]}"
+        assert process.returncode == 0, f"exit code {process.returncode}:\n{text[:1500]}\n...\n{text[-1500:]}"
         return text
 
     def wait_for_evaluations(self, root: Path, process: subprocess.Popen) -> None:

@@ -2,10 +2,11 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
-from nas_core.errors import IncompleteTableError, InfeasibleError
+from nas_core.errors import IncompleteTableError, InfeasibleError, StoreError
 from nas_core.evaluations import Evaluation
 from nas_core.study import STAGES, Study
 from tests.conftest import config_of
@@ -114,6 +115,25 @@ def test_a_deleted_output_is_made_again(finished):
     run_study(study.config, finished, until="select")
     assert Study.open(finished).status()["select"].state == "done"
     assert parts(finished) == before
+
+
+def test_after_a_failed_selection_nothing_is_evaluated_again(finished):
+    """Something stands where the answer belongs; once it is gone, the same command selects and evaluates nothing."""
+    from flows.study import run_study
+
+    study = Study.open(finished)
+    config = study.config.model_copy(update={"select": study.config.select.model_copy(update={"top": 1})})
+    answer = Path(finished) / "selection.json"
+    answer.unlink()
+    (answer / "in the way").mkdir(parents=True)
+    before = parts(finished)
+    with pytest.raises(StoreError):
+        run_study(config, finished, until="select")
+    (answer / "in the way").rmdir()
+    answer.rmdir()
+    run_study(config, finished, until="select")
+    assert parts(finished) == before
+    assert Study.open(finished).status()["select"].state == "done"
 
 
 def test_impossible_limits_stop_before_anything_is_evaluated(api, cluster, tmp_path):
