@@ -339,7 +339,8 @@ def _from_parquet(data: bytes, row_type: type[Row], where: str) -> "pa.Table":
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        # not pq.read_table: its scanner's threads once brought the process down, and small parts need none
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise StoreError(where, words, "a Parquet part", FOREIGN_PART) from None

@@ -117,12 +117,14 @@ def _from_parquet(path: Path, config: TabularScorerConfig) -> dict[tuple[int, ..
     import pyarrow.parquet as pq
 
     try:
-        names = pq.read_schema(path).names
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
         wanted = config.choices or [ARCH_COLUMN]
         for field, column in [("scorer.choices", name) for name in wanted] + [("scorer.metric", config.metric)]:
             if column not in names:
                 raise DataError(field, f"{column!r}, no column of {path}", f"one of: {', '.join(names)}")
-        columns = {name: pq.read_table(path, columns=[name])[name].to_pylist() for name in {*wanted, config.metric}}
+        table = file.read(columns=sorted({*wanted, config.metric}), use_threads=False)
+        columns = {name: table[name].to_pylist() for name in table.column_names}
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"scorer.path {path}", str(error)[:200], "a Parquet table") from None
     values = [_number(value, config) for value in columns[config.metric]]
