@@ -67,7 +67,7 @@ def make_design(space: SearchSpace, config: DesignConfig, seed: int, flops: Cost
     _add_new(space, candidates, listed, swaps)
     held_out: list[Genotype] = []
     held_out_rng = np.random.default_rng([seed, 1])
-    for _ in range(DRAWS):
+    for _ in range(max(DRAWS, 10 * config.held_out)):  # in a small space some draws repeat
         if len(held_out) == config.held_out:
             break
         _add_new(space, [space.sample(held_out_rng)], listed, held_out)
