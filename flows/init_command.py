@@ -25,14 +25,15 @@ def commented_config() -> str:
 def _lines(section: BaseModel, depth: int) -> list[str]:
     lines: list[str] = []
     indent = "  " * depth
-    for name, field in type(section).model_fields.items():
+    described = type(section).model_json_schema()["properties"]
+    for name in type(section).model_fields:
         value = getattr(section, name)
         if depth == 0:
             lines.append("")
-        if field.description:
-            lines += textwrap.wrap(
-                field.description, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
-            )
+        if "description" in described[name]:
+            choices = described[name].get("enum")
+            words = described[name]["description"] + (f" One of: {', '.join(choices)}." if choices else "")
+            lines += textwrap.wrap(words, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
         if isinstance(value, BaseModel):
             lines += [f"{indent}{name}:", *_lines(value, depth + 1)]
         elif name == "limits":

@@ -22,10 +22,56 @@ PATHS = (("space", "file"), ("data", "path"), ("scorer", "path"), ("program", "l
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
+def _title(name: str, _: object) -> str:
+    """``batch_timeout_s`` as a person reads it in a form: Batch timeout, seconds."""
+    words = name.removesuffix("_s").replace("_", " ")
+    return words[:1].upper() + words[1:] + (", seconds" if name.endswith("_s") else "")
+
+
+def _say_ranges(schema: dict[str, Any]) -> None:
+    """Put each number's range into its description: forms show that and not the bounds."""
+    for field in schema.get("properties", {}).values():
+        for alternative in (field, *field.get("anyOf", ())):
+            words = _range_in_words(alternative)
+            if words and "description" in field:
+                field["description"] += f" {words}"
+
+
+BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+
+
+def _range_in_words(schema: Mapping[str, Any]) -> str:
+    """``From 1 to 100.``, ``Above 0, at most 1.``, or nothing for what has no bounds."""
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if least is not None and most is not None:
+        return f"From {least:,g} to {most:,.15g}."
+    bounds = (
+        ("at least" if len(BOUNDS & schema.keys()) == 1 else "from", least),
+        ("above", schema.get("exclusiveMinimum")),
+        ("at most", most),
+        ("below", schema.get("exclusiveMaximum")),
+    )
+    return ", ".join(f"{words} {bound:,.15g}" for words, bound in bounds if bound is not None).capitalize() + (
+        "." if any(bound is not None for _, bound in bounds) else ""
+    )
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, and any key it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        field_title_generator=_title,
+        json_schema_extra=_say_ranges,
+    )
+
+
+def _list_spaces(schema: dict[str, Any]) -> None:
+    from nas_core.spaces import SPACES  # which builds on this module
+
+    schema["enum"] = sorted(SPACES)
 
 
 Configuration = TypeVar("Configuration", bound=Section)
@@ -34,7 +80,11 @@ Configuration = TypeVar("Configuration", bound=Section)
 class SpaceConfig(Section):
     """The family of networks: a registered one by name, or a YAML file that defines one."""
 
-    name: str = Field("nasbench-macro", description="Registered search space (see `mathnas spaces`).")
+    name: str = Field(
+        "nasbench-macro",
+        description="Registered search space (see `mathnas spaces`).",
+        json_schema_extra=_list_spaces,
+    )
     file: str | None = Field(None, description="YAML file that defines a space; replaces `name`.")
     params: dict[str, int | float | str | bool] = Field(
         default_factory=dict, description="Arguments of the registered space, such as stem_channels or resolution."
@@ -191,7 +241,7 @@ class SelectConfig(Section):
     )
     top: int = Field(3, ge=1, le=1000, description="Distinct best networks to return.")
     min_distance: int = Field(1, ge=1, description="Positions in which any two of them differ at least.")
-    time_limit_s: float = Field(60, gt=0, description="Solver time limit, seconds.")
+    time_limit_s: float = Field(60, gt=0, description="Time limit of the solver.")
 
 
 class VerifyConfig(Section):
@@ -211,7 +261,7 @@ class FullTrainingConfig(Section):
         Recipe(epochs=30, label_smoothing=0.1, augment="crop-flip", ema_decay=0.998), description="The full recipe."
     )
     train_examples: int | None = Field(None, ge=1, description="Images to train on; empty: all but validation.")
-    checkpoint_every_s: float = Field(30, ge=0, description="Seconds between checkpoints of a training.")
+    checkpoint_every_s: float = Field(30, ge=0, description="Time between checkpoints of a training.")
 
 
 class TrainConfig(FullTrainingConfig):
@@ -243,7 +293,7 @@ class ClusterConfig(Section):
     max_attempts: int = Field(
         3, ge=1, le=100, description="Tries of a batch whose worker dies before it is recorded as failed."
     )
-    batch_timeout_s: float = Field(86_400, gt=0, description="Seconds after which a batch counts as hung.")
+    batch_timeout_s: float = Field(86_400, gt=0, description="Time after which a batch counts as hung.")
 
 
 class TrackingConfig(Section):
@@ -265,7 +315,9 @@ class StudyConfig(Section):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed from which every random choice derives.")
     space: SpaceConfig = Field(SpaceConfig(), description="Family of networks.")
     data: DataConfig = Field(DataConfig(), description="Images.")
-    scorer: ScorerConfig = Field(SupernetScorerConfig(), description="What rates a network.")
+    scorer: ScorerConfig = Field(
+        SupernetScorerConfig(), description="What rates a network: `train`, `supernet` or `tabular`."
+    )
     design: DesignConfig = Field(DesignConfig(), description="Which networks are evaluated first.")
     profile: ProfileConfig = Field(ProfileConfig(), description="Resources and how they are measured.")
     predict: PredictConfig = Field(PredictConfig(), description="Predictor.")
