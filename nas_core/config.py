@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from nas_core.errors import ConfigError
 from nas_core.identity import content_id
@@ -232,10 +232,14 @@ class PredictConfig(Section):
     pairs: bool | Literal["auto"] = Field("auto", description="Pairwise terms between positions.")
 
 
+# what a form can check of a limit; `parse_limit` says more, with the resources that are measured
+LIMIT_FORM = r"^ *[A-Za-z_][A-Za-z0-9_.]* *(<=|>=|=|≤|≥).*[0-9]"
+
+
 class SelectConfig(Section):
     """The limits, and how many networks are wanted."""
 
-    limits: list[str] = Field(
+    limits: list[Annotated[str, WithJsonSchema({"type": "string", "pattern": LIMIT_FORM})]] = Field(
         default_factory=list,
         description='Limits such as "flops<=60%" (of the base network), "latency_ms<=12 ms", "params<=5 M".',
     )

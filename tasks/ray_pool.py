@@ -204,6 +204,15 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
+@contextlib.contextmanager
+def _signals_get_through() -> Iterator[None]:
+    """What a signal's handler raises while Ray waits arrives as the cause of a SystemError, which nobody expects."""
+    try:
+        yield
+    except SystemError as error:
+        raise (error.__cause__ or error) from None
+
+
 # one long job
 
 
@@ -241,13 +250,14 @@ def run_jobs(
     remote = ray.remote(max_calls=0, max_retries=cluster.config.max_attempts - 1, **request.as_options())(_call)
     refs = [remote.remote(job, list(args), queue) for args, queue in zip(arguments, queues, strict=True)]
     try:
-        waiting = list(refs)
-        while waiting:
-            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
-            for index, queue in enumerate(queues):
-                for done, total, note in _drain(queue):
-                    on_progress(index, done, total, note)
-        return [_result(ref) for ref in refs]
+        with _signals_get_through():
+            waiting = list(refs)
+            while waiting:
+                _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
+                for index, queue in enumerate(queues):
+                    for done, total, note in _drain(queue):
+                        on_progress(index, done, total, note)
+            return [_result(ref) for ref in refs]
     finally:
         for ref in refs:
             with contextlib.suppress(Exception):
@@ -408,7 +418,8 @@ def run_batches(
             while todo and len(under_way) < window:
                 work = todo.popleft()
                 under_way[lanes.submit(work)] = work
-            ready, _ = ray.wait(list(under_way), timeout=POLL_S)
+            with _signals_get_through():
+                ready, _ = ray.wait(list(under_way), timeout=POLL_S)
             for ref in ready:
                 work = under_way.pop(ref)
                 outcome = _outcome(ref, work)
@@ -430,7 +441,8 @@ def run_batches(
 def _outcome(ref: Any, work: _Work) -> BatchDone | str:
     """The finished batch, or why its worker died."""
     try:
-        num_failed, busy_s = ray.get(ref, timeout=60)
+        with _signals_get_through():
+            num_failed, busy_s = ray.get(ref, timeout=60)
         Session.busy_s += busy_s
         return BatchDone(items=tuple(work.items), num_failed=num_failed)
     except exceptions.RayTaskError as error:
