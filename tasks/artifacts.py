@@ -194,9 +194,14 @@ def _verify_rows(study: Study) -> list[dict[str, Any]]:
 def _train_rows(study: Study) -> list[dict[str, Any]]:
     networks = (study.output("training.json") or {"networks": []})["networks"]
     return [
-        {"name": row["name"], "network": row["genotype"], "test accuracy": row.get("test_accuracy"), **row["costs"]}
+        {"name": row["name"], "network": row["genotype"], "test accuracy": _percent(row), **row["costs"]}
         for row in networks
     ]
+
+
+def _percent(row: dict[str, Any]) -> str | None:
+    accuracy = row.get("test_accuracy")
+    return None if accuracy is None else f"{100 * accuracy:.2f} %"
 
 
 def _report_rows(study: Study) -> list[dict[str, Any]]:

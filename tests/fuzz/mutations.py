@@ -59,7 +59,10 @@ def _number(value: float, rng: random.Random) -> float:
     changes: list[Callable[[float], float]] = [
         lambda v: -v, lambda v: v + 1, lambda v: v - 1, lambda v: v * 10, lambda v: v / 7, lambda v: v + 0.5,
     ]  # fmt: skip
-    return rng.choice(changes)(value)
+    try:
+        return rng.choice(changes)(value)
+    except OverflowError:  # an integer of 400 digits and a fraction
+        return -value
 
 
 def _text(text: str, rng: random.Random) -> str:
