@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,19 +18,48 @@ TEXT = (ROOT / "README.md").read_text()
 
 def commands(page):
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
-    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
+    parts = [re.sub(r"^(\w+=\S+ )+", "", part.strip()) for line in lines for part in line.split("&&")]
+    return [part for part in parts if part]
 
 
-@pytest.mark.parametrize(
-    "line", [line for page in PAGES for line in commands(page) if line.startswith("mathnas ")], ids=str
-)
+LINES = list(dict.fromkeys(line for page in PAGES for line in commands(page)))
+
+
+def of(program):
+    return [line for line in LINES if line.startswith(f"{program} ")]
+
+
+def test_every_command_is_of_a_program_that_is_checked_here():
+    checked = ("mathnas", "make", "python", "prefect", "docker", "kubectl", "cp", "source")
+    assert [line for line in LINES if line.split()[0] not in checked] == []
+
+
+@pytest.mark.parametrize("line", of("mathnas"), ids=str)
 def test_its_mathnas_commands_parse(line):
     group = typer.main.get_command(app)
     name, *arguments = shlex.split(line)[1:]
     command = group.get_command(None, name)
     assert command is not None, f"{name} is no command"
     command.make_context(name, arguments, parent=None)
+
+
+@pytest.mark.parametrize("line", [*of("prefect"), *of("python")], ids=str)
+def test_its_other_commands_know_their_options(line):
+    program, *words = shlex.split(line)
+    help_of = [word for word in words if re.fullmatch(r"[a-z][a-z.-]*", word)]  # the sub-commands, and names they take
+    module = ["-m"] if program == "python" else []
+    command = [str(Path(sys.executable).parent / program), *module, *help_of[: 1 if module else 2], "--help"]
+    command = [word for word in command if word != "mathnas"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=True).stdout
+    options = {word.partition("=")[0] for word in words if word.startswith("--")} - {"--no-prompt"}
+    assert all(option in said for option in options), said
+
+
+@pytest.mark.parametrize("line", [*of("docker"), *of("kubectl"), *of("cp"), *of("source")], ids=str)
+def test_its_files_exist(line):
+    for path in re.findall(r"(?<![\w/.])(?:docker|infra)/[\w./-]+", line):
+        assert (ROOT / path).exists() or path == "docker/.env", path
 
 
 @pytest.mark.parametrize("target", re.findall(r"make ([a-z-]+)", TEXT))
