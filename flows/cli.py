@@ -391,8 +391,29 @@ def report(root: Root, as_json: AsJson = False) -> None:
 
 @app.command()
 def status(root: Root, as_json: AsJson = False) -> None:
-    """Say how far every stage is."""
-    _print_status(_open(root), as_json)
+    """Say how far every stage of a study, or a design, is."""
+    from nas_core.store import Store
+    from nas_core.study import DESIGN_CONFIG
+
+    if Store(root, create=False).exists(DESIGN_CONFIG):
+        _print_design_status(root, as_json)
+    else:
+        _print_status(_open(root), as_json)
+
+
+def _print_design_status(root: str, as_json: bool) -> None:
+    from nas_core.deepmad.project import DesignProject
+    from nas_core.lease import driver
+
+    project = DesignProject.open(root)
+    states, holder = project.status(), driver(project.store)
+    if as_json:
+        _print_json({"stages": states, "driver": str(holder) if holder else None})
+        return
+    for name, state in states.items():
+        print(f"{name:<8} {state}")
+    if holder is not None:
+        print(f"driven by {holder}")
 
 
 def _print_status(study: "Study", as_json: bool) -> None:

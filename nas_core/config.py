@@ -400,7 +400,8 @@ def read_as(kind: type[Configuration], path: str | Path, overrides: Mapping[str,
     try:
         text = Path(path).read_bytes()
     except OSError as error:
-        raise ConfigError(str(path), error.strerror, "a readable YAML file", "`mathnas init` writes one.") from None
+        advice = "`mathnas init` writes one." if kind is StudyConfig else ""
+        raise ConfigError(str(path), error.strerror, "a readable YAML file", advice) from None
     return load_as(kind, text, source=str(path), overrides=overrides, folder=Path(path).absolute().parent)
 
 

@@ -37,6 +37,7 @@ State = Literal["missing", "partial", "failed", "stale", "done", "running"]
 
 LEAST_TO_RECALIBRATE = 20  # held-out networks; of fewer, the 90 % quantile is their worst
 CONFIG = "study.yaml"
+DESIGN_CONFIG = "design.yaml"  # of a DesignProject, whose files have some of the same names
 DESIGN = "design.json"
 BLOCK_SCORES = "block_scores.parquet"
 SELECTION = "selection.json"
@@ -119,8 +120,14 @@ class Study:
 
     @classmethod
     def create(cls, config: StudyConfig, root: str) -> "Study":
-        """The study with this configuration under ``root``; what the store already holds is kept."""
+        """The study with this configuration under ``root``; what the store already holds is kept.
+
+        Raises:
+            StoreError: if a design of `mathnas run-design` lives there.
+        """
         study = cls(config, Store(root))
+        if study.store.exists(DESIGN_CONFIG):
+            raise StoreError(root, f"a design ({DESIGN_CONFIG})", "a root of its own for a study")
         study.space  # a wrong space stops here, before anything is written  # noqa: B018
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         if not study.store.exists(CONFIG) or study.store.read_bytes(CONFIG) != text.encode():

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from nas_core.config import load_as
 from nas_core.deepmad.config import AnalyticConfig
 from nas_core.deepmad.formulas import objectives
 from nas_core.deepmad.network import DesignedNetwork
@@ -58,6 +59,27 @@ class DesignProject:
         if not store.exists(CONFIG) or store.read_bytes(CONFIG) != text:
             store.write_bytes(CONFIG, text)
         return cls(config, store)
+
+    @classmethod
+    def open(cls, root: str) -> "DesignProject":
+        """The design under ``root``.
+
+        Raises:
+            StoreError: if there is none.
+        """
+        store = Store(root, create=False)
+        if not store.exists(CONFIG):
+            raise StoreError(root, f"no {CONFIG}", "the folder of a design")
+        return cls(load_as(AnalyticConfig, store.read_bytes(CONFIG), source=store.uri(CONFIG)), store)
+
+    def status(self) -> dict[str, str]:
+        """``done`` or ``missing`` for what `mathnas run-design` does."""
+        is_done = {
+            "design": self.answer is not None,
+            "train": self.training is not None,
+            "register": self.output(REGISTERED) is not None,
+        }
+        return {name: "done" if done else "missing" for name, done in is_done.items()}
 
     def output(self, path: str) -> dict[str, Any] | None:
         """A stored JSON object; None where there is none."""

@@ -15,7 +15,7 @@ from nas_core.deepmad.structure import Structure
 from nas_core.errors import InfeasibleError, StoreError
 from nas_core.store import Store
 from tests.conftest import config_of
-from tests.flows.test_cli import refused
+from tests.flows.test_cli import mathnas, refused
 
 EXAMPLE = Path(__file__).parents[2] / "flows/configs/deepmad.yaml"
 PROGRAM = {
@@ -133,6 +133,19 @@ def test_a_study_and_a_design_do_not_share_a_root(tmp_path):
     Study.create(config_of(), str(tmp_path))
     with pytest.raises(StoreError, match="a root of its own"):
         DesignProject.create(config_with(), str(tmp_path))
+    DesignProject.create(config_with(), str(tmp_path / "design"))
+    with pytest.raises(StoreError, match="a root of its own"):
+        Study.create(config_of(), str(tmp_path / "design"))
+
+
+def test_its_status_is_said(finished, tmp_path):
+    said = mathnas("status", finished)
+    assert said.stdout.split() == ["design", "done", "train", "done", "register", "done"]
+    DesignProject.create(config_with(), str(tmp_path))
+    assert json.loads(mathnas("status", tmp_path, "--json").stdout) == {
+        "stages": {"design": "missing", "train": "missing", "register": "missing"},
+        "driver": None,
+    }
 
 
 def test_the_example_is_valid():
