@@ -47,7 +47,7 @@ check: $(READY)
 
 # asks PyPI about known vulnerabilities, so not a part of `check`; then every licence that is installed
 audit: $(READY)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check pip-audit pip-licenses
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt pip-audit pip-licenses
 	-$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
 	$(BIN)/pip-licenses --order=license
 

@@ -19,7 +19,8 @@ from nas_core.errors import ConfigError, NasError
 if TYPE_CHECKING:
     from nas_core.config import StudyConfig
     from nas_core.deepmad.config import AnalyticConfig
-    from nas_core.study import Answer, Stage, Study
+    from nas_core.stages import Stage
+    from nas_core.study import Answer, Study
 
 app = typer.Typer(
     name="mathnas",
@@ -178,7 +179,7 @@ def _overrides(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _stage(name: str | None) -> "Stage | None":
-    from nas_core.study import STAGES
+    from nas_core.stages import STAGES
 
     if name is None:
         return None
@@ -224,7 +225,7 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         _print_json(summary.to_dict())
         return
     print(summary_table(summary))
-    from nas_core.study import REPORT
+    from nas_core.stages import REPORT
 
     if study.store.exists(REPORT):
         print(f"Report: {study.store.uri(REPORT)}")
@@ -392,8 +393,8 @@ def report(root: Root, as_json: AsJson = False) -> None:
 @app.command()
 def status(root: Root, as_json: AsJson = False) -> None:
     """Say how far every stage of a study, or a design, is."""
+    from nas_core.stages import DESIGN_CONFIG
     from nas_core.store import Store
-    from nas_core.study import DESIGN_CONFIG
 
     if Store(root, create=False).exists(DESIGN_CONFIG):
         _print_design_status(root, as_json)

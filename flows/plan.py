@@ -108,9 +108,10 @@ def _scoring_work(config: StudyConfig, evaluations: int, flops: float) -> float:
 def plan_in_words(found: dict[str, Any]) -> str:
     """The plan for a person."""
     minutes = found["estimate_s"] / 60
+    estimate = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.0f} h"
     return (
         f"Study {found['study']} in {found['root']}: {found['networks_in_space']:,} networks, base {found['base']}.\n"
         f"Evaluations: {found['evaluations']} in the design, {found['stored']} stored already, "
         f"{found['missing']} to make; verification adds {found['verification_at_most']} at most.\n"
-        f"Rough estimate: {minutes:.0f} min on this machine (from {found['estimate_from']})."
+        f"Rough estimate: {estimate} on this machine's processors (from {found['estimate_from']})."
     )

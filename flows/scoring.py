@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.stage import stage_run
 from nas_core.config import StudyConfig
-from nas_core.study import DESIGN
+from nas_core.stages import DESIGN
 from tasks.profiling import profile
 from tasks.scoring import evaluate, prepare_scorer
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from nas_core.config import StudyConfig
 from nas_core.lease import hold
+from nas_core.stages import Stage
 from nas_core.store import Store
-from nas_core.study import Stage, Study
+from nas_core.study import Study
 from tasks.artifacts import show_stage
 from tasks.ray_pool import Session
 

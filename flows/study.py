@@ -9,8 +9,9 @@ from flows.selection import select, verify
 from flows.training import train
 from nas_core.config import StudyConfig
 from nas_core.lease import hold
+from nas_core.stages import STAGES, Stage
 from nas_core.store import Store
-from nas_core.study import STAGES, Stage, Study
+from nas_core.study import Study
 from tasks.ray_pool import Session
 
 FLOWS = {"profile": profile, "score": score, "select": select, "verify": verify, "train": train, "report": report}

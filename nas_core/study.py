@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import yaml
 
@@ -29,42 +29,24 @@ from nas_core.program.limits import parse_limit
 from nas_core.scoring import study_scorer_id
 from nas_core.space import Genotype, SearchSpace
 from nas_core.spaces import build_space
+from nas_core.stages import (
+    BLOCK_SCORES,
+    CONFIG,
+    DESIGN_CONFIG,
+    OUTPUTS,
+    SELECTION,
+    SHAPES,
+    STAGES,
+    VERIFICATION,
+    Stage,
+    StageStatus,
+    record_path,
+    state_of,
+    wrong_with,
+)
 from nas_core.store import Store, missing
 
-Stage = Literal["profile", "score", "select", "verify", "train", "report"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
-State = Literal["missing", "partial", "failed", "stale", "done", "running"]
-
 LEAST_TO_RECALIBRATE = 20  # held-out networks; of fewer, the 90 % quantile is their worst
-CONFIG = "study.yaml"
-DESIGN_CONFIG = "design.yaml"  # of a DesignProject, whose files have some of the same names
-DESIGN = "design.json"
-BLOCK_SCORES = "block_scores.parquet"
-SELECTION = "selection.json"
-VERIFICATION = "verification.json"
-TRAINING = "training.json"
-REPORT = "report.html"
-SUMMARY = "report.json"
-OUTPUTS: dict[Stage, tuple[str, ...]] = {
-    "profile": (),
-    "score": (),
-    "select": (SELECTION, BLOCK_SCORES),
-    "verify": (VERIFICATION,),
-    "train": (TRAINING,),
-    "report": (REPORT, SUMMARY),
-}
-NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
-Shape = dict[str, Any]  # key -> type
-ROUND: Shape = {"proposed": list, "predicted": list, "low": list, "high": list}
-SHAPES: dict[str, tuple[Shape, dict[str, Shape]]] = {  # what readers rely on: top level, and the rows of its lists
-    SELECTION: (
-        {"status": str, "limits": list, "selections": list, "solve_s": NUMBER},
-        {"selections": {"genotype": str, "predicted": NUMBER, "costs": dict}},
-    ),
-    VERIFICATION: ({"inputs": str, "rounds": list, "winner": TEXT_OR_NONE, "stands": bool}, {"rounds": ROUND}),
-    TRAINING: ({"networks": list}, {"networks": {"name": str, "role": str, "genotype": str, "costs": dict}}),
-    "stages": ({"inputs": str, "wall_s": NUMBER, "num_new": int, "num_reused": int, "device": str}, {}),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +82,6 @@ class Answer:
     def as_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
         return data
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageStatus:
-    """How far a stage is; ``total`` is what it needs in all."""
-
-    state: State
-    done: int
-    total: int
-    failed: int = 0
 
 
 class Study:
@@ -451,7 +423,7 @@ class Study:
         if not self.store.exists(path):
             return None
         data = self.store.read_json(path)
-        wrong = _wrong_with(data, *SHAPES.get("stages" if path.startswith("stages/") else path, ({}, {})))
+        wrong = wrong_with(data, *SHAPES.get("stages" if path.startswith("stages/") else path, ({}, {})))
         if wrong:
             advice = "Delete the file and run the stage again."
             raise StoreError(self.store.uri(path), wrong, "what the stage writes", advice)
@@ -474,7 +446,7 @@ class Study:
         busy. Seconds and counts add up over the runs that had the same inputs.
         """
         inputs = self.inputs_of(stage)
-        before = self.output(_record_path(stage)) or {}
+        before = self.output(record_path(stage)) or {}
         again = before.get("inputs") == inputs
         data = {
             "inputs": inputs,
@@ -485,11 +457,11 @@ class Study:
             "num_failed": num_failed,
             "device": device or (before["device"] if again else ""),
         }
-        self.store.write_json(_record_path(stage), data)
+        self.store.write_json(record_path(stage), data)
 
     def records(self) -> dict[Stage, dict[str, Any]]:
         """What every stage that ended took."""
-        found = {stage: self.output(_record_path(stage)) for stage in STAGES}
+        found = {stage: self.output(record_path(stage)) for stage in STAGES}
         return {stage: record for stage, record in found.items() if record is not None}
 
     @property
@@ -506,7 +478,7 @@ class Study:
     def forget(self, stage: Stage) -> None:
         """Delete the outputs of a stage and of those after it; evaluations and costs stay."""
         for later in STAGES[STAGES.index(stage) :]:
-            for path in (*OUTPUTS[later], _record_path(later)):
+            for path in (*OUTPUTS[later], record_path(later)):
                 self.store.delete(path)
 
     def forget_failures(self) -> int:
@@ -539,18 +511,18 @@ class Study:
         total = blocks * len(self.profiler_ids) * len(self.space.resolutions)
         rows = [row for row in self._costs if row.position != WHOLE_NETWORK]
         failed = sum(row.status == "failed" for row in rows)
-        return StageStatus(state=_state(len(rows), total, failed), done=len(rows), total=total, failed=failed)
+        return StageStatus(state=state_of(len(rows), total, failed), done=len(rows), total=total, failed=failed)
 
     def _score_status(self) -> StageStatus:
         wanted = {str(genotype) for genotype in self.design.genotypes}
         rows = [row for row in self.evaluations() if row.genotype in wanted]
         failed = sum(row.status == "failed" for row in rows)
         return StageStatus(
-            state=_state(len(rows), len(wanted), failed), done=len(rows), total=len(wanted), failed=failed
+            state=state_of(len(rows), len(wanted), failed), done=len(rows), total=len(wanted), failed=failed
         )
 
     def _output_status(self, stage: Stage) -> StageStatus:
-        record = self.output(_record_path(stage))
+        record = self.output(record_path(stage))
         if record is None or not all(self.store.exists(path) for path in OUTPUTS[stage]):
             begun = any(self.store.exists(path) for path in OUTPUTS[stage])
             return StageStatus(state="partial" if begun else "missing", done=0, total=1)
@@ -589,33 +561,6 @@ def _bound(predictor: Predictor, result: SelectionResult) -> float | None:
     """What no network within the limits is predicted to exceed; a top-k's own bound is that of its last."""
     bound = max(result.bound, result.best.value)
     return predictor.to_metric(bound) if math.isfinite(bound) else None
-
-
-def _wrong_with(data: Any, shape: Shape, rows_of: Mapping[str, Shape]) -> str:
-    """What of a stage's output is missing or of another type; "" if nothing is."""
-    if not isinstance(data, dict):
-        return type(data).__name__
-    for key, kind in shape.items():
-        if not isinstance(data.get(key), kind):
-            return f"{key}: {data[key]!r:.80}" if key in data else f"no key {key!r}"
-    for name, inner in rows_of.items():
-        for index, row in enumerate(data[name]):
-            wrong = _wrong_with(row, inner, {})
-            if wrong:
-                return f"{name}[{index}]: {wrong}"
-    return ""
-
-
-def _record_path(stage: Stage) -> str:
-    return f"stages/{stage}.json"
-
-
-def _state(done: int, total: int, failed: int) -> State:
-    if done == 0:
-        return "missing"
-    if done < total:
-        return "partial"
-    return "failed" if failed == total else "done"
 
 
 def with_additive_limits(

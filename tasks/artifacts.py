@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.deepmad.project import DesignProject
-from nas_core.study import REPORT, Stage, Study
+from nas_core.stages import REPORT, Stage
+from nas_core.study import Study
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from nas_core.errors import ClusterError, StoreError
 from nas_core.report import report_files
 from nas_core.report.collect import summarise
 from nas_core.space import Genotype
+from nas_core.stages import REPORT, TRAINING
 from nas_core.store import Store
-from nas_core.study import REPORT, TRAINING, Study
+from nas_core.study import Study
 from tasks import tracking
 
 SAME_ACCURACY = 0.002  # an image or two may flip between a GPU's arithmetic and the CPU's

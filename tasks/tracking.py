@@ -22,8 +22,9 @@ from nas_core.config import DataConfig, TrackingConfig
 from nas_core.deepmad.project import ANSWER, DesignProject, what_is_proved
 from nas_core.errors import ClusterError, ConfigError
 from nas_core.identity import content_id
+from nas_core.stages import BLOCK_SCORES, REPORT, SELECTION, TRAINING, VERIFICATION
 from nas_core.store import Store
-from nas_core.study import BLOCK_SCORES, REPORT, SELECTION, TRAINING, VERIFICATION, Study
+from nas_core.study import Study
 
 log = logging.getLogger(__name__)
 

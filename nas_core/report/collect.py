@@ -36,7 +36,8 @@ from nas_core.report.summary import (
     VerificationSummary,
 )
 from nas_core.space import Genotype
-from nas_core.study import SELECTION, STAGES, TRAINING, VERIFICATION, Study, with_additive_limits
+from nas_core.stages import SELECTION, STAGES, TRAINING, VERIFICATION
+from nas_core.study import Study, with_additive_limits
 
 MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
 FRONTIER_TIME_LIMIT_S = 10.0

@@ -8,7 +8,8 @@ import pytest
 
 from nas_core.errors import IncompleteTableError, InfeasibleError, StoreError
 from nas_core.evaluations import Evaluation
-from nas_core.study import STAGES, Study
+from nas_core.stages import STAGES
+from nas_core.study import Study
 from tests.conftest import config_of
 from tests.flows.test_cli import mathnas
 

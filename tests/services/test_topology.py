@@ -12,8 +12,9 @@ import psutil
 import pytest
 
 from nas_core.lease import driver
+from nas_core.stages import STAGES
 from nas_core.store import Store
-from nas_core.study import STAGES, Study
+from nas_core.study import Study
 from tests.cancelling import seconds_to_stop
 from tests.conftest import config_of
 from tests.services.servers import kill_family, postgres_binaries

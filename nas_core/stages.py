@@ -1,0 +1,76 @@
+"""The stages of a study: their order, what each writes, and how far one is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Stage = Literal["profile", "score", "select", "verify", "train", "report"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+State = Literal["missing", "partial", "failed", "stale", "done", "running"]
+
+CONFIG = "study.yaml"
+DESIGN_CONFIG = "design.yaml"  # of a DesignProject, whose files have some of the same names
+DESIGN = "design.json"
+BLOCK_SCORES = "block_scores.parquet"
+SELECTION = "selection.json"
+VERIFICATION = "verification.json"
+TRAINING = "training.json"
+REPORT = "report.html"
+SUMMARY = "report.json"
+OUTPUTS: dict[Stage, tuple[str, ...]] = {
+    "profile": (),
+    "score": (),
+    "select": (SELECTION, BLOCK_SCORES),
+    "verify": (VERIFICATION,),
+    "train": (TRAINING,),
+    "report": (REPORT, SUMMARY),
+}
+NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
+Shape = dict[str, Any]  # key -> type
+ROUND: Shape = {"proposed": list, "predicted": list, "low": list, "high": list}
+SHAPES: dict[str, tuple[Shape, dict[str, Shape]]] = {  # what readers rely on: top level, and the rows of its lists
+    SELECTION: (
+        {"status": str, "limits": list, "selections": list, "solve_s": NUMBER},
+        {"selections": {"genotype": str, "predicted": NUMBER, "costs": dict}},
+    ),
+    VERIFICATION: ({"inputs": str, "rounds": list, "winner": TEXT_OR_NONE, "stands": bool}, {"rounds": ROUND}),
+    TRAINING: ({"networks": list}, {"networks": {"name": str, "role": str, "genotype": str, "costs": dict}}),
+    "stages": ({"inputs": str, "wall_s": NUMBER, "num_new": int, "num_reused": int, "device": str}, {}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStatus:
+    """How far a stage is; ``total`` is what it needs in all."""
+
+    state: State
+    done: int
+    total: int
+    failed: int = 0
+
+
+def wrong_with(data: Any, shape: Shape, rows_of: Mapping[str, Shape]) -> str:
+    """What of a stage's output is missing or of another type; "" if nothing is."""
+    if not isinstance(data, dict):
+        return type(data).__name__
+    for key, kind in shape.items():
+        if not isinstance(data.get(key), kind):
+            return f"{key}: {data[key]!r:.80}" if key in data else f"no key {key!r}"
+    for name, inner in rows_of.items():
+        for index, row in enumerate(data[name]):
+            wrong = wrong_with(row, inner, {})
+            if wrong:
+                return f"{name}[{index}]: {wrong}"
+    return ""
+
+
+def record_path(stage: Stage) -> str:
+    return f"stages/{stage}.json"
+
+
+def state_of(done: int, total: int, failed: int) -> State:
+    if done == 0:
+        return "missing"
+    if done < total:
+        return "partial"
+    return "failed" if failed == total else "done"
