@@ -4,7 +4,7 @@
 # make test-services  the same topology on real servers: PostgreSQL, S3, MLflow
 # make test-browser   drive Prefect's page in headless Chromium; screenshots under tests/output/
 # make check  format, lint, types, import contracts, the Dockerfile
-# make audit  known vulnerabilities of the pinned packages (asks PyPI), and their licences
+# make audit  the licences of what is installed, and known vulnerabilities (asks PyPI)
 # make clean  remove the virtual environment and the demo's study
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
@@ -45,11 +45,11 @@ check: $(READY)
 	$(BIN)/lint-imports
 	@if test -x $(BIN)/hadolint; then $(BIN)/hadolint docker/Dockerfile; fi
 
-# asks PyPI about known vulnerabilities, so not a part of `check`; then every licence that is installed
+# every licence that is installed; then known vulnerabilities, which takes PyPI's API and so is no part of `check`
 audit: $(READY)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt pip-audit pip-licenses
-	-$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
 	$(BIN)/pip-licenses --order=license
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip --strict
 
 format: $(READY)
 	$(BIN)/ruff format .
