@@ -1,7 +1,7 @@
 # make demo   set up and run a whole study on real images (a few minutes on two cores)
 # make test   set up and pass the tests
 # make test-faults    fifty faults of real processes (most of an hour)
-# make test-services  the same topology on real servers: PostgreSQL, S3, MLflow
+# make test-services  compose's services as processes, on real servers: PostgreSQL, S3, MLflow, Prefect, Ray
 # make test-browser   drive Prefect's page in headless Chromium; screenshots under tests/output/
 # make check  format, lint, types, import contracts, the Dockerfile
 # make audit  the licences of what is installed, and known vulnerabilities (asks PyPI)

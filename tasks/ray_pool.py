@@ -34,6 +34,7 @@ CRASHES = (
 )
 CONNECT_TIMEOUT_S = 10.0
 POLL_S = 0.5
+STALLED_S = 10.0
 WORKER_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
     "DO_NOT_TRACK": "1",
@@ -353,6 +354,7 @@ class _Lanes:
         self._actor_class = ray.remote(_Actor).options(max_restarts=0, **options)
         self._idle: deque[Any] = deque()
         self._actors: list[Any] = []
+        self._untried: list[Any] = []  # actors that have finished nothing yet: perhaps there is no room for them
 
     def submit(self, work: _Work) -> Any:
         work.started = time.monotonic()
@@ -365,15 +367,25 @@ class _Lanes:
     def _new_actor(self) -> Any:
         actor = self._actor_class.remote(self._build, self._arguments)
         self._actors.append(actor)
+        self._untried.append(actor)
         return actor
 
     def free(self, actor: Any) -> None:
         """The actor's batch is done."""
         if actor is not None:
             self._idle.append(actor)
+            if actor in self._untried:
+                self._untried.remove(actor)
+
+    def make_room(self) -> None:
+        """Nothing moves: where a node was lost, an idle actor may hold the CPUs that a new one waits for."""
+        if self._idle and self._untried:
+            self.drop(self._idle.popleft())
 
     def drop(self, actor: Any) -> None:
-        """The actor died, or hangs: it is not used again."""
+        """The actor died, hangs or is in the way: it is not used again."""
+        if actor in self._untried:
+            self._untried.remove(actor)
         if actor in self._actors:
             self._actors.remove(actor)
             with contextlib.suppress(Exception):
@@ -413,6 +425,7 @@ def run_batches(
     todo = deque(_Work(list(batch)) for batch in batches)
     under_way: dict[Any, _Work] = {}
     lanes = _Lanes.get(build, arguments, request, long)
+    moved = time.monotonic()
     try:
         while todo or under_way:
             while todo and len(under_way) < window:
@@ -420,6 +433,10 @@ def run_batches(
                 under_way[lanes.submit(work)] = work
             with _signals_get_through():
                 ready, _ = ray.wait(list(under_way), timeout=POLL_S)
+            if ready:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > STALLED_S:
+                lanes.make_room()
             for ref in ready:
                 work = under_way.pop(ref)
                 outcome = _outcome(ref, work)

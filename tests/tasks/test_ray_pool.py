@@ -2,12 +2,23 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 
 from nas_core.errors import ClusterError, DataError
 from tasks.ray_pool import Request, run_batches, run_jobs
+
+
+class Slow:
+    def run(self, batch):
+        time.sleep(60)
+        return 0
+
+
+class Stop(BaseException):
+    """What a signal's handler raises."""
 
 
 class Echo:
@@ -50,6 +61,31 @@ def test_a_deadly_item_is_given_up_alone(cluster):
     assert "gave up after 3 tries" in crashed[0].crash
     assert sorted(item for batch in done for item in batch.items) == ["a", "b", "c", "fail", "kill"]
     assert sum(batch.num_failed for batch in done) == 2
+
+
+def test_a_new_worker_without_room_gets_that_of_an_idle_one(cluster, monkeypatch):
+    """As after the loss of a node: two workers are wanted, each as large as what is left."""
+    monkeypatch.setattr("tasks.ray_pool.STALLED_S", 1.0)
+    monkeypatch.setattr(type(cluster), "num_workers", lambda *_: 2)
+    everything = Request(num_cpus=cluster.totals["CPU"])
+    done = list(run_batches(cluster, Echo, [], [["a"], ["b"]], everything, long=False))
+    assert sorted(item for batch in done for item in batch.items) == ["a", "b"]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_what_a_signal_raises_ends_the_work(cluster, long):
+    def stop(*_):
+        raise Stop
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        with pytest.raises(Stop):
+            list(run_batches(cluster, Slow, [], [["a"]], cluster.evaluation_request, long=long))
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_users_mistake_crosses_the_process_as_it_is(cluster):
