@@ -341,6 +341,7 @@ def _from_parquet(data: bytes, row_type: type[Row], where: str) -> "pa.Table":
     try:
         # not pq.read_table: its scanner's threads once brought the process down, and small parts need none
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+        table.validate(full=True)  # text that is no UTF-8, say
     except (pa.ArrowException, OSError, ValueError) as error:
         words = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise StoreError(where, words, "a Parquet part", FOREIGN_PART) from None

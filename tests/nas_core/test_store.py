@@ -66,6 +66,18 @@ def test_a_part_of_another_version_is_refused(store):
         store.evaluations("space", "scorer")
 
 
+def test_a_part_whose_text_is_no_text_is_refused(store):
+    table = to_table([evaluation()])
+    index = table.schema.get_field_index("genotype")
+    broken = pa.array([b"0-\xdf"], pa.binary()).view(pa.string())
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.set_column(index, table.schema.field("genotype"), broken), sink)
+    data = sink.getvalue().to_pybytes()
+    store.write_bytes(f"evaluations/space/scorer/{_checksum(data)}.parquet", data)
+    with pytest.raises(StoreError, match="Invalid UTF8"):
+        store.evaluations("space", "scorer")
+
+
 def test_a_half_written_file_is_never_seen(store, tmp_path):
     folder = tmp_path / "study/evaluations/space/scorer"
     folder.mkdir(parents=True)
