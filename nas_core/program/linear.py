@@ -282,16 +282,18 @@ def integer_costs(table: Table, resource: str) -> IntegerCosts:
                 is_exact=True,
                 num_positions=len(rows),
             )
-    return _costs_by_decimals(flat, base, largest, len(rows))
+    return _costs_by_decimals(flat, base, len(rows))
 
 
-def _costs_by_decimals(flat: Floats, base: Fraction, largest: float, num_positions: int) -> IntegerCosts:
-    """Slower: entries with more digits than the vectorised test carries."""
+def _costs_by_decimals(flat: Floats, base: Fraction, num_positions: int) -> IntegerCosts:
+    """Slower: entries with more digits than the vectorised test carries, or whose sum is beyond a float."""
     exponents = [-int(Decimal(repr(value)).as_tuple().exponent) for value in flat.tolist()]
     scale = Fraction(10) ** max(exponents)
-    is_exact = largest * float(scale) < MAX_TOTAL
+    largest = (exact(float(np.abs(flat).max(initial=0.0))) or Fraction(1)) * num_positions
+    is_exact = largest * scale < MAX_TOTAL
     if not is_exact:
-        scale = Fraction(2) ** math.floor(math.log2(MAX_TOTAL / largest) - 1)
+        room = MAX_TOTAL / largest
+        scale = Fraction(2) ** (room.numerator.bit_length() - room.denominator.bit_length() - 2)
     integers = np.array([math.floor(exact(value) * scale) for value in flat.tolist()], dtype=np.int64)
     return IntegerCosts(flat=integers, base=base, scale=scale, is_exact=is_exact, num_positions=num_positions)
 
