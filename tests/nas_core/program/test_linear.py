@@ -1,10 +1,9 @@
 """Costs as integers, where floats end."""
 
-from fractions import Fraction
-
 import pytest
 
 from nas_core.program import Table
+from nas_core.program.exact import exact
 from nas_core.program.linear import MAX_TOTAL, integer_costs
 
 
@@ -15,4 +14,4 @@ def test_costs_at_the_ends_of_floats_are_scaled_and_rounded_down(extreme):
     assert not costs.is_exact
     assert 0 <= costs.flat.min() <= costs.flat.max() < MAX_TOTAL // 2
     for value, integer in zip((1.0, extreme, extreme, 2.0), costs.flat.tolist(), strict=True):
-        assert 0 <= Fraction(value) * costs.scale - integer < 1
+        assert 0 <= exact(value) * costs.scale - integer < 1
