@@ -322,17 +322,26 @@ class SearchSpace:
         Raises:
             SpaceError: for a wrong length, choice, resolution or a broken rule.
         """
+        where = f"genotype {self.check_choices(genotype)}"
+        allowed = self.resolutions if len(self.resolutions) > 1 else (None,)
+        if genotype.resolution not in allowed:
+            raise SpaceError(f"{where}, resolution", genotype.resolution, f"one of {allowed}")
+        if not self.allows(genotype):
+            raise SpaceError(where, "a network that the space's rules exclude", "a network that they allow")
+        return genotype
+
+    def check_choices(self, genotype: Genotype) -> Genotype:
+        """The genotype itself if its choices are blocks of this space, whatever the rules say of them together.
+
+        Raises:
+            SpaceError: for a wrong length or choice.
+        """
         where = f"genotype {genotype}"
         if len(genotype.choices) != self.num_positions:
             raise SpaceError(where, f"{len(genotype.choices)} choices", f"{self.num_positions}, one per position")
         for position, (choice, count) in enumerate(zip(genotype.choices, self.num_choices, strict=True)):
             if not 0 <= choice < count:
                 raise SpaceError(f"{where}, position {position}", choice, f"0 to {count - 1}")
-        allowed = self.resolutions if len(self.resolutions) > 1 else (None,)
-        if genotype.resolution not in allowed:
-            raise SpaceError(f"{where}, resolution", genotype.resolution, f"one of {allowed}")
-        if not self.allows(genotype):
-            raise SpaceError(where, "a network that the space's rules exclude", "a network that they allow")
         return genotype
 
     def allows(self, genotype: Genotype) -> bool:

@@ -8,7 +8,6 @@ answers for all of them, and none is proposed twice.
 import itertools
 from collections.abc import Iterator
 
-from nas_core.errors import SpaceError
 from nas_core.space import NO_OPS, Genotype, SearchSpace
 
 MOST_COPIES = 64  # equivalents listed per network; a deep stage of no-ops has binomially many
@@ -74,12 +73,3 @@ def equivalents(space: SearchSpace, genotype: Genotype) -> list[Genotype]:
         if space.allows(other):
             found.setdefault(other)
     return list(found)
-
-
-def checked(space: SearchSpace, genotype: Genotype) -> Genotype:
-    """The genotype if it is of the space's shape (rules aside: a measured network is data whatever they say)."""
-    if len(genotype.choices) != space.num_positions or any(
-        not 0 <= choice < count for choice, count in zip(genotype.choices, space.num_choices, strict=True)
-    ):
-        raise SpaceError(f"genotype {genotype}", "choices outside the space", f"one of {space.num_choices} each")
-    return genotype

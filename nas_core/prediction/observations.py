@@ -10,7 +10,7 @@ import numpy as np
 
 from nas_core.evaluations import EvaluationTable
 from nas_core.prediction.encoding import Encoding
-from nas_core.prediction.equivalence import checked, equivalents, function_id, has_equivalents
+from nas_core.prediction.equivalence import equivalents, function_id, has_equivalents
 from nas_core.prediction.regression import Fitted
 from nas_core.space import SearchSpace
 
@@ -59,7 +59,9 @@ def observe(space: SearchSpace, table: EvaluationTable, groups: Sequence[str] | 
     """
     encoding = Encoding.of(space)
     several = has_equivalents(space)
-    labels = list(groups) if groups is not None else [function_id(space, checked(space, g)) for g in table.genotypes]
+    labels = (
+        list(groups) if groups is not None else [function_id(space, space.check_choices(g)) for g in table.genotypes]
+    )
     evaluated = set(table.genotypes)
     genotypes, source, first = [], [], []
     for index, genotype in enumerate(table.genotypes):

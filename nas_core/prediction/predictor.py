@@ -20,7 +20,6 @@ from nas_core.config import PredictConfig
 from nas_core.errors import ConfigError, IncompleteTableError
 from nas_core.evaluations import CostTable, EvaluationTable
 from nas_core.prediction.encoding import Encoding, totals
-from nas_core.prediction.equivalence import checked
 from nas_core.prediction.links import Link, LinkName, make_link, normal_scores, possible_links
 from nas_core.prediction.observations import Observations, observe
 from nas_core.prediction.regression import Fitted, Kernel, Regression, cross_validate, regress
@@ -153,7 +152,7 @@ class Predictor:
 
     def predict(self, genotypes: Iterable[Genotype]) -> list[Prediction]:
         """The metric expected of each network with its 90 % interval."""
-        listed = [checked(self.space, genotype) for genotype in genotypes]
+        listed = [self.space.check_choices(genotype) for genotype in genotypes]
         if not listed:
             return []
         columns = self.predict_codes(self.encoding.encode(listed))
