@@ -433,10 +433,11 @@ def run_batches(
                 under_way[lanes.submit(work)] = work
             with _signals_get_through():
                 ready, _ = ray.wait(list(under_way), timeout=POLL_S)
-            if ready:
+            stalled = not ready and time.monotonic() - moved > STALLED_S
+            if stalled:
+                lanes.make_room()  # one worker at a time: the next stall is counted from here
+            if ready or stalled:
                 moved = time.monotonic()
-            elif time.monotonic() - moved > STALLED_S:
-                lanes.make_room()
             for ref in ready:
                 work = under_way.pop(ref)
                 outcome = _outcome(ref, work)
