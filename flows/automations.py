@@ -4,14 +4,22 @@ import contextlib
 import os
 import string
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 import yaml
 
-from nas_core.errors import ConfigError
+from flows.prefect_server import server_errors_in_words
+from nas_core.config import yaml_mistake
+from nas_core.errors import ClusterError, ConfigError, without_password
+
+if TYPE_CHECKING:
+    from prefect.automations import Automation
 
 WEBHOOK_BLOCK = "mathnas-webhook"
 WEBHOOK_URL = "MATHNAS_WEBHOOK_URL"
+PLACEHOLDER = "WEBHOOK_BLOCK_ID"
+ADVICE = "PREFECT_API_URL is its address, PREFECT_API_AUTH_STRING its password."
 
 
 def make_automations(folder: Path) -> list[str]:
@@ -21,36 +29,68 @@ def make_automations(folder: Path) -> list[str]:
     URL may hold a secret, so it goes into a Prefect block and nowhere else.
 
     Raises:
-        ConfigError: if the folder holds no automation or one is wrong.
+        ConfigError: if the folder holds no automation or one is wrong; then none is made.
+        ClusterError: if there is no Prefect server, or it does not answer or refuses us.
     """
-    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.yaml"))]
+    texts = {path: _text_of(path) for path in sorted(folder.glob("*.yaml"))}
     if not texts:
         raise ConfigError(str(folder), "no automation", "a folder of YAML files such as infra/automations")
-    wanted = [text for text in texts if "${WEBHOOK_BLOCK_ID}" not in text or os.environ.get(WEBHOOK_URL)]
-    block_id = _webhook_block() if len(wanted) == len(texts) else ""
-    return [_make(_parse(string.Template(text).safe_substitute(WEBHOOK_BLOCK_ID=block_id))) for text in wanted]
+    for path, text in texts.items():
+        parse_automation(text, str(path), UUID(int=0))
+    with server_errors_in_words(_server(), ADVICE):
+        url = os.environ.get(WEBHOOK_URL)
+        block_id = _webhook_block(url) if url else UUID(int=0)
+        wanted = {path: text for path, text in texts.items() if url or PLACEHOLDER not in text}
+        return [_make(parse_automation(text, str(path), block_id)) for path, text in wanted.items()]
 
 
-def _webhook_block() -> str:
-    from prefect.blocks.webhook import Webhook
-
-    block = Webhook(method="POST", url=os.environ[WEBHOOK_URL], allow_private_urls=True)
-    return str(block.save(WEBHOOK_BLOCK, overwrite=True))
-
-
-def _parse(text: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(text))
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(path), error, "a readable YAML file") from None
 
 
-def _make(data: dict[str, Any]) -> str:
+def parse_automation(text: str, source: str, block_id: UUID) -> "Automation":
+    """The automation in YAML text, calling the webhook of that block; ``source`` is what errors call it.
+
+    Raises:
+        ConfigError: if it is no automation as Prefect knows it.
+    """
     from prefect.automations import Automation
     from pydantic import ValidationError
 
+    expected = "an automation as Prefect knows it"
     try:
-        automation = Automation.model_validate(data)
+        data = yaml.safe_load(string.Template(text).safe_substitute({PLACEHOLDER: block_id}))
+        return Automation.model_validate(data)
+    except yaml.YAMLError as error:
+        raise ConfigError(source, yaml_mistake(error), expected) from None
     except ValidationError as error:
-        raise ConfigError(str(data.get("name")), str(error)[:300], "an automation as Prefect knows it") from None
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "top level"
+        raise ConfigError(f"{source}: {where}", repr(first["input"])[:200], f"{expected} ({first['msg']})") from None
+
+
+def _server() -> str:
+    """The server's address as Prefect knows it, from the environment or a profile."""
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise ClusterError("PREFECT_API_URL", "nothing", "the address of the Prefect server with the deployments")
+    return without_password(str(url))
+
+
+def _webhook_block(url: str) -> UUID:
+    from prefect.blocks.webhook import Webhook
+
+    block = Webhook(method="POST", url=url, allow_private_urls=True)
+    return UUID(str(block.save(WEBHOOK_BLOCK, overwrite=True)))
+
+
+def _make(automation: "Automation") -> str:
     with contextlib.suppress(ValueError):  # none of that name
-        Automation.read(name=automation.name).delete()  # type: ignore[union-attr]
+        type(automation).read(name=automation.name).delete()  # type: ignore[union-attr]
     automation.create()
     return automation.name

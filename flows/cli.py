@@ -15,11 +15,11 @@ import typer
 
 from flows.design_command import design
 from nas_core.errors import ConfigError, NasError
+from nas_core.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, TRACKING, Stage
 
 if TYPE_CHECKING:
     from nas_core.config import StudyConfig
     from nas_core.deepmad.config import AnalyticConfig
-    from nas_core.stages import Stage
     from nas_core.study import Answer, Study
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ def main() -> None:
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("study.yaml"),
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path(CONFIG),
     force: Annotated[bool, typer.Option(help="Overwrite the file.")] = False,
 ) -> None:
     """Write a commented configuration to edit."""
@@ -103,6 +103,7 @@ def run(
     if dry_run:
         _print_plan(study_config, where, as_json)
         return
+    rerun_from, last = _stage(from_), _stage(until) or "report"
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight
@@ -114,7 +115,7 @@ def run(
     with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
         from flows.study import run_study
 
-        run_study(study_config, where, rerun_from=_stage(from_), until=_stage(until) or "report")
+        run_study(study_config, where, rerun_from=rerun_from, until=last)
     _print_outcome(_open(where), as_json)
 
 
@@ -152,7 +153,7 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
     from nas_core.store import Store
 
     project = DesignProject(config, Store(root))
-    answer, row, runs = project.answer, project.training, project.output("tracking.json")
+    answer, row, runs = project.answer, project.training, project.output(TRACKING)
     assert answer is not None
     assert row is not None
     assert runs is not None
@@ -178,9 +179,7 @@ def _overrides(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _stage(name: str | None) -> "Stage | None":
-    from nas_core.stages import STAGES
-
+def _stage(name: str | None) -> Stage | None:
     if name is None:
         return None
     for stage in STAGES:
@@ -225,11 +224,9 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         _print_json(summary.to_dict())
         return
     print(summary_table(summary))
-    from nas_core.stages import REPORT
-
     if study.store.exists(REPORT):
         print(f"Report: {study.store.uri(REPORT)}")
-    tracking = study.output("tracking.json")
+    tracking = study.output(TRACKING)
     if tracking is not None:
         print(f"MLflow: {tracking['uri']}  (mlflow ui --backend-store-uri {tracking['uri']})")
 
@@ -393,7 +390,6 @@ def report(root: Root, as_json: AsJson = False) -> None:
 @app.command()
 def status(root: Root, as_json: AsJson = False) -> None:
     """Say how far every stage of a study, or a design, is."""
-    from nas_core.stages import DESIGN_CONFIG
     from nas_core.store import Store
 
     if Store(root, create=False).exists(DESIGN_CONFIG):

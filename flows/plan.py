@@ -6,6 +6,7 @@ from typing import Any
 from nas_core.config import Recipe, StudyConfig, SupernetScorerConfig, TrainScorerConfig
 from nas_core.design import make_design
 from nas_core.evaluations import CostTable
+from nas_core.stages import CONFIG
 from nas_core.store import Store
 from nas_core.study import Study
 
@@ -42,7 +43,7 @@ def _exists(root: str) -> bool:
     from nas_core.errors import StoreError
 
     try:
-        return Store(root, create=False).exists("study.yaml")
+        return Store(root, create=False).exists(CONFIG)
     except StoreError:
         return False
 

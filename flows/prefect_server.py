@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nas_core.errors import ClusterError
-from tasks.artifacts import NO_PAGE
+from tasks.environment import NO_PAGE
 
 START_S = 120.0
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -29,10 +29,11 @@ def prefect_api(port: int | None = None, *, page: bool = False) -> Iterator[str]
     ``page`` serves Prefect's page as well; ``port`` None takes a free one.
 
     Raises:
-        ClusterError: if a server cannot be started, or one went away and stayed away.
+        ClusterError: if a server cannot be started, refuses us, or went away and stayed away.
     """
     configured = os.environ.get("PREFECT_API_URL")
-    with _server_that_stays(configured or "the server of this run"):
+    advice = "What was evaluated is stored: when the server is back, the same command goes on."
+    with server_errors_in_words(configured or "the server of this run", advice):
         if configured:
             yield configured
         else:
@@ -41,15 +42,15 @@ def prefect_api(port: int | None = None, *, page: bool = False) -> Iterator[str]
 
 
 @contextmanager
-def _server_that_stays(name: str) -> Iterator[None]:
-    """Prefect's client asks a server that went away for a minute; what it raises then is no traceback of ours."""
+def server_errors_in_words(name: str, advice: str) -> Iterator[None]:
+    """What Prefect's client raises where a server is away (after asking for a minute) or refuses, as a ClusterError."""
     import httpx
 
     try:
         yield
-    except httpx.TransportError as error:
-        advice = "What was evaluated is stored: when the server is back, the same command goes on."
-        raise ClusterError("Prefect server", f"{name}: {error}", "a server that answers", advice) from None
+    except httpx.HTTPError as error:
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ClusterError("Prefect server", f"{name}: {words}", "a server that answers", advice) from None
 
 
 @contextmanager
@@ -105,6 +106,7 @@ def _start(port: int, page: bool) -> "subprocess.Popen[bytes]":
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for us: we still have to tell the server how the run ended
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,
     )
 

@@ -7,13 +7,18 @@ from urllib.parse import urlsplit
 from nas_core.config import StudyConfig
 from nas_core.deepmad.config import AnalyticConfig
 from nas_core.design import check_base
-from nas_core.errors import ClusterError, ConfigError
+from nas_core.errors import ClusterError, ConfigError, without_password
 from nas_core.program import parse_limit
 from nas_core.scoring import check_scorer
 from nas_core.store import Store
 from nas_core.study import Study
 
 SECONDS_TO_ANSWER = 10.0
+PORTS = {  # scheme -> its usual port
+    "RAY_ADDRESS": {"": 6379, "ray": 10001},
+    "PREFECT_API_URL": {"http": 80, "https": 443},
+    "MLFLOW_TRACKING_URI": {"http": 80, "https": 443},
+}
 
 
 def preflight(config: StudyConfig, root: str) -> None:
@@ -46,15 +51,20 @@ def preflight_design(config: AnalyticConfig, root: str) -> None:
     _check_addresses()
 
 
+def preflight_serving(root: str) -> None:
+    """Raise what would otherwise be met by the first run that somebody starts from the page."""
+    _check_writable(Store(root))
+    _check_addresses()
+
+
 def _check_writable(store: Store) -> None:
     store.write_bytes(".writable", b"")
     store.delete(".writable")
 
 
 def _check_addresses() -> None:
-    _check_address("RAY_ADDRESS", os.environ.get("RAY_ADDRESS", ""), schemes=("", "ray"))
-    _check_address("PREFECT_API_URL", os.environ.get("PREFECT_API_URL", ""), schemes=("http", "https"))
-    _check_address("MLFLOW_TRACKING_URI", os.environ.get("MLFLOW_TRACKING_URI", ""), schemes=("http", "https"))
+    for variable in PORTS:
+        check_address(variable)
 
 
 def _check_limit(study: Study, text: str) -> None:
@@ -65,17 +75,24 @@ def _check_limit(study: Study, text: str) -> None:
         raise ConfigError(f"select.limits: {text!r}", resource, expected)
 
 
-def _check_address(variable: str, address: str, schemes: tuple[str, ...]) -> None:
-    if address in ("", "auto", "local"):
+def check_address(variable: str) -> None:
+    """Ask the address that the environment variable names, if any, for a connection.
+
+    Raises:
+        ClusterError: if there is none, or the address cannot be read.
+    """
+    address, ports = os.environ.get(variable, ""), PORTS[variable]
+    if not address or (variable == "RAY_ADDRESS" and address in ("auto", "local")):
         return
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    if parts.scheme not in schemes:
-        return  # a database or a file: its own client says what is wrong with it
+    advice = f"Start it, correct {variable}, or unset it to use the embedded one."
     try:
-        port = parts.port or {"http": 80, "https": 443, "ray": 10001}.get(parts.scheme, 6379)
-        with socket.create_connection((parts.hostname or "", port), timeout=SECONDS_TO_ANSWER):
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        if variable == "MLFLOW_TRACKING_URI" and parts.scheme not in ports:
+            return  # a database or a file: its own client says what is wrong with it
+        if parts.scheme not in ports:
+            raise ValueError("not " + " or ".join(f"{scheme}://host" if scheme else "host:port" for scheme in ports))
+        with socket.create_connection((parts.hostname or "", parts.port or ports[parts.scheme]), SECONDS_TO_ANSWER):
             return
     except (OSError, ValueError) as error:
-        advice = f"Start it, correct {variable}, or unset it to use the embedded one."
-        shown = address if parts.password is None else address.replace(parts.password, "***")
-        raise ClusterError(variable, shown, f"an address that answers ({error})", advice) from None
+        shown, expected = without_password(address), f"an address that answers ({error})"
+        raise ClusterError(variable, shown, expected, advice) from None

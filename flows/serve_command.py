@@ -1,8 +1,10 @@
 """`mathnas serve`: the flows on Prefect's page, for one machine."""
 
+import warnings
 from pathlib import Path
 
 from flows.prefect_server import prefect_api
+from flows.preflight import preflight_serving
 from nas_core.config import StudyConfig, read_as
 from nas_core.deepmad.config import AnalyticConfig
 
@@ -11,6 +13,7 @@ DESIGN_EXAMPLE = Path(__file__).parent / "configs" / "deepmad.yaml"
 
 def serve_flows(root: str, port: int, limit: int) -> None:
     """Serve the study, its stages and the design until interrupted; starts a server where none is configured."""
+    preflight_serving(root)
     with prefect_api(port, page=True) as url:
         from prefect import serve
         from prefect.deployments.runner import EntrypointType
@@ -30,5 +33,7 @@ def serve_flows(root: str, port: int, limit: int) -> None:
             )
             for name, (flow, parameters) in named.items()
         ]
+        # Prefect's own, where it is told to stop
+        warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
         print(f"Prefect's page: {url.removesuffix('/api')}/deployments  (Ctrl-C stops)", flush=True)
         serve(*deployments, limit=limit, print_starting_message=False)

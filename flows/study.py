@@ -8,6 +8,7 @@ from flows.scoring import score
 from flows.selection import select, verify
 from flows.training import train
 from nas_core.config import StudyConfig
+from nas_core.errors import ConfigError
 from nas_core.lease import hold
 from nas_core.stages import STAGES, Stage
 from nas_core.store import Store
@@ -36,10 +37,13 @@ def run_study(
 
 
 def _run_stages(config: StudyConfig, root: str, rerun_from: Stage | None, until: Stage) -> None:
+    wanted = STAGES[: STAGES.index(until) + 1]
+    if rerun_from is not None and rerun_from not in wanted:
+        raise ConfigError("rerun_from", rerun_from, f"a stage of those to run, up to {until}: {', '.join(wanted)}")
     study = Study.create(config, root)
     if rerun_from is not None:
         study.forget(rerun_from)
-    for stage in STAGES[: STAGES.index(until) + 1]:
+    for stage in wanted:
         if Study.create(config, root).status()[stage].state not in ("done", "failed"):
             FLOWS[stage](config, root)
         if stage == "profile":

@@ -19,6 +19,7 @@ from nas_core.identity import content_id
 
 # fields that name a file or a folder
 PATHS = (("space", "file"), ("data", "path"), ("scorer", "path"), ("program", "latency_table"))
+BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
@@ -37,23 +38,12 @@ def _say_ranges(schema: dict[str, Any]) -> None:
                 field["description"] += f" {words}"
 
 
-BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-
-
 def _range_in_words(schema: Mapping[str, Any]) -> str:
     """``From 1 to 100.``, ``Above 0, at most 1.``, or nothing for what has no bounds."""
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if least is not None and most is not None:
-        return f"From {least:,g} to {most:,.15g}."
-    bounds = (
-        ("at least" if len(BOUNDS & schema.keys()) == 1 else "from", least),
-        ("above", schema.get("exclusiveMinimum")),
-        ("at most", most),
-        ("below", schema.get("exclusiveMaximum")),
-    )
-    return ", ".join(f"{words} {bound:,.15g}" for words, bound in bounds if bound is not None).capitalize() + (
-        "." if any(bound is not None for _, bound in bounds) else ""
-    )
+    if {"minimum", "maximum"} <= schema.keys():
+        return f"From {schema['minimum']:,g} to {schema['maximum']:,.15g}."
+    named = [f"{words} {schema[bound]:,.15g}" for bound, words in BOUNDS.items() if bound in schema]
+    return f"{', '.join(named).capitalize()}." if named else ""
 
 
 class Section(BaseModel):
@@ -66,6 +56,10 @@ class Section(BaseModel):
         field_title_generator=_title,
         json_schema_extra=_say_ranges,
     )
+
+    def as_yaml(self) -> bytes:
+        """Every field, defaults included, as ``load_as`` reads it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
 
 
 def _list_spaces(schema: dict[str, Any]) -> None:
@@ -376,6 +370,8 @@ def parse_as(kind: type[Configuration], data: Mapping[str, Any], source: str) ->
 
 def _expectation(kind: type[Section], error: Any, path: str) -> str:
     """What is allowed, in words; for an unknown key, the keys of its section."""
+    if error["type"] == "missing":
+        return "a value, it has no default"
     if error["type"] != "extra_forbidden":
         return re.sub(r"^Input should be ", "", str(error["msg"]))
     section: Any = kind
@@ -427,7 +423,7 @@ def load_as(
     try:
         data = yaml.safe_load(text.decode())
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(source, str(error).replace("\n", " ")[:300], "YAML") from None
+        raise ConfigError(source, yaml_mistake(error), "YAML") from None
     if not isinstance(data, dict):
         raise ConfigError(source, type(data).__name__, "a mapping of sections such as `space:` and `data:`")
     for dotted, value in (overrides or {}).items():
@@ -435,6 +431,13 @@ def load_as(
     for section, field in PATHS:
         _resolve_path(data, section, field, folder)
     return parse_as(kind, data, source)
+
+
+def yaml_mistake(error: Exception) -> str:
+    """What is wrong with a text that is no YAML, and in which line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    words = " ".join(str(problem or error).split())[:300]
+    return f"{words} in line {mark.line + 1}, column {mark.column + 1}" if mark else words
 
 
 def _resolve_path(data: dict[str, Any], section: str, field: str, folder: Path | None) -> None:

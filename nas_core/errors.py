@@ -58,3 +58,9 @@ class InfeasibleError(NasError):
 
 class ClusterError(NasError):
     """Ray, Prefect or MLflow does not answer, or cannot satisfy a request."""
+
+
+def without_password(address: str) -> str:
+    """The address as messages and files may show it: without user and password."""
+    scheme, separator, rest = address.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

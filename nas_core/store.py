@@ -87,11 +87,16 @@ class Store:
             with self._fs.open_input_stream(self._at(path)) as stream:
                 return bytes(stream.read())
 
-        return self._retry(path, read)
+        return self._retry(path, read, may_be_missing=True)
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write the file whole: readers see the old content or the new, never a part."""
         self._retry(path, lambda: self._write(path, data))
+
+    def write_if_changed(self, path: str, data: bytes) -> None:
+        """``write_bytes``, unless the file holds this already."""
+        if not self.exists(path) or self.read_bytes(path) != data:
+            self.write_bytes(path, data)
 
     def _write(self, path: str, data: bytes) -> None:
         target = self._at(path)
@@ -119,10 +124,11 @@ class Store:
     def delete(self, path: str) -> None:
         """Remove a file or a folder with all in it; nothing happens where there is none."""
         info = self._retry(path, lambda: self._info(path))
-        if info.is_file:
-            self._retry(path, lambda: self._fs.delete_file(self._at(path)))
-        elif info.type.name == "Directory":
-            self._retry(path, lambda: self._fs.delete_dir(self._at(path)))
+        with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+            if info.is_file:
+                self._retry(path, lambda: self._fs.delete_file(self._at(path)), may_be_missing=True)
+            elif info.type.name == "Directory":
+                self._retry(path, lambda: self._fs.delete_dir(self._at(path)), may_be_missing=True)
 
     def paths(self, folder: str = "") -> list[str]:
         """Paths of all files below ``folder``, sorted; hidden (unfinished) ones left out."""
@@ -267,14 +273,14 @@ class Store:
             return Path(self._base).is_dir()
         return bool(self._retry("", lambda: self._info("").type.name == "Directory")) or bool(self.paths())
 
-    def _retry(self, path: str, action: Callable[[], T]) -> T:
+    def _retry(self, path: str, action: Callable[[], T], *, may_be_missing: bool = False) -> T:
         where = f"{self.root}/{path}".rstrip("/")
         for delay in (*RETRY_DELAYS_S, None):
             try:
                 return action()
-            except FileNotFoundError:
-                raise
             except OSError as error:
+                if may_be_missing and isinstance(error, FileNotFoundError):
+                    raise
                 final = isinstance(error, FINAL_ERRORS) or error.errno in FINAL_ERRNOS
                 if final or delay is None:
                     raise StoreError(where, _in_words(error), "a readable and writable place", _advice(error)) from None

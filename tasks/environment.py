@@ -19,6 +19,7 @@ DEFAULTS = {
 }
 # Ray's switch between "this machine's outer address" and loopback, despite its name
 RAY_LISTENS_OUTSIDE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+NO_PAGE = "MATHNAS_NO_PAGE"  # ours: set where Prefect's page is not served, so nothing is drawn for it
 
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)

@@ -85,12 +85,13 @@ def test_a_planted_secret_is_written_nowhere(tabular_config, tmp_path):
         assert not path.is_file() or PLANTED.encode() not in path.read_bytes(), path
 
 
-def test_errors_of_addresses_hide_passwords():
-    from flows.preflight import _check_address
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "[bad"])
+def test_errors_of_addresses_hide_passwords(address, monkeypatch):
+    from flows.preflight import check_address
 
-    os.environ["X"] = address = f"http://user:{PLANTED}@127.0.0.1:1"
-    with pytest.raises(ClusterError) as caught:
-        _check_address("X", address, ("http",))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:{PLANTED}@{address}")
+    with pytest.raises(ClusterError, match="MLFLOW_TRACKING_URI") as caught:
+        check_address("MLFLOW_TRACKING_URI")
     assert PLANTED not in str(caught.value)
 
 

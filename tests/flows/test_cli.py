@@ -107,6 +107,24 @@ def test_an_address_that_does_not_answer_is_named(study_file, tmp_path, variable
     assert address in message
 
 
+@pytest.mark.parametrize("address", ["nonsense", "https://127.0.0.1:99999/api", "http://127.0.0.1:1/api", ""])
+def test_automations_need_a_prefect_server(address):
+    assert "Prefect server" in refused("automations", PREFECT_API_URL=address)
+
+
+@pytest.mark.parametrize(
+    ("variable", "address"), [("PREFECT_API_URL", "nonsense"), ("RAY_ADDRESS", "http://127.0.0.1:1")]
+)
+def test_serving_checks_what_its_runs_need(tmp_path, variable, address):
+    assert f"{variable}: found {address}" in refused("serve", "--root", tmp_path, **{variable: address})
+    assert "writable" in refused("serve", "--root", "/proc/mathnas")
+
+
+def test_stages_to_repeat_are_among_those_to_run(study_file, tmp_path):
+    message = refused("run", study_file(), "--root", tmp_path / "root", "--from", "train", "--until", "score")
+    assert "found train, expected a stage of those to run, up to score: profile, score" in message
+
+
 def test_wrong_places_are_named(tmp_path):
     (tmp_path / "file").write_text("x")
     assert "no such folder" in refused("status", tmp_path / "nowhere")
@@ -114,6 +132,8 @@ def test_wrong_places_are_named(tmp_path):
     assert "a readable YAML file" in refused("run", tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- a\n")
     assert "a mapping of sections" in refused("run", tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("seed: 1\nname: [1\n")
+    assert "in line 3, column 1, expected YAML" in refused("run", tmp_path / "broken.yaml")
 
 
 def test_a_stored_problem_is_solved_without_a_study(tmp_path):

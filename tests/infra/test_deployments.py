@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import ray
@@ -12,6 +13,7 @@ from prefect import Flow
 from typer.main import get_command
 
 from flows.cli import app
+from nas_core.errors import ConfigError
 from tests.infra.strict_yaml import documents
 
 ROOT = Path(__file__).parents[2]
@@ -92,13 +94,19 @@ def test_work_pools_are_templates_that_fill_themselves(kind):
 
 
 def test_automations_are_as_prefect_knows_them():
-    from prefect.events.schemas.automations import AutomationCore
-
-    from flows.automations import _parse
+    from flows.automations import parse_automation
 
     for path in sorted(INFRA.glob("automations/*.yaml")):
-        text = path.read_text().replace("${WEBHOOK_BLOCK_ID}", "00000000-0000-0000-0000-000000000000")
-        assert AutomationCore.model_validate(_parse(text)).enabled
+        assert parse_automation(path.read_text(), str(path), UUID(int=0)).enabled
+
+
+@pytest.mark.parametrize("text", [b"[", b"words", b"name: x\nactions: 3", b"\xff\xfe"])
+def test_a_wrong_automation_is_named_before_a_server_is_asked(tmp_path, text):
+    from flows.automations import make_automations
+
+    (tmp_path / "wrong.yaml").write_bytes(text)
+    with pytest.raises(ConfigError, match=r"wrong\.yaml"):
+        make_automations(tmp_path)
 
 
 # Kubernetes

@@ -117,6 +117,12 @@ def test_a_root_that_is_a_file_is_said(tmp_path):
         Store(tmp_path / "file" / "study")
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self"), reason="needs Linux's /proc")
+def test_a_root_that_cannot_be_made_is_said():
+    with pytest.raises(StoreError, match="/proc/mathnas"):
+        Store("/proc/mathnas")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
 def test_errors_of_the_disk_are_told_in_words(store, monkeypatch):
     def no_space(path, data):
