@@ -1,4 +1,4 @@
-"""The stages of a study: their order, what each writes, and how far one is."""
+"""The stages of a study: their order, the files they write, and how far one is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +10,13 @@ State = Literal["missing", "partial", "failed", "stale", "done", "running"]
 
 CONFIG = "study.yaml"
 DESIGN_CONFIG = "design.yaml"  # of a DesignProject, whose files have some of the same names
-DESIGN = "design.json"
+DESIGN = "design.json"  # the networks of a study's design; the answer to a DesignProject's program
 BLOCK_SCORES = "block_scores.parquet"
 SELECTION = "selection.json"
 VERIFICATION = "verification.json"
 TRAINING = "training.json"
+TRACKING = "tracking.json"
+REGISTERED = "registered.json"
 REPORT = "report.html"
 SUMMARY = "report.json"
 OUTPUTS: dict[Stage, tuple[str, ...]] = {

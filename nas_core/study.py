@@ -13,12 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import yaml
-
 from nas_core.config import StudyConfig, load_config
 from nas_core.costs import Additivity, additivity, profiler_id
 from nas_core.design import Design, make_design
-from nas_core.errors import IncompleteTableError, InfeasibleError, StoreError
+from nas_core.errors import IncompleteTableError, InfeasibleError, SpaceError, StoreError
 from nas_core.evaluations import COMBINE, WHOLE_NETWORK, Cost, CostTable, Evaluation, EvaluationTable
 from nas_core.identity import content_id
 from nas_core.lease import driver
@@ -101,9 +99,7 @@ class Study:
         if study.store.exists(DESIGN_CONFIG):
             raise StoreError(root, f"a design ({DESIGN_CONFIG})", "a root of its own for a study")
         study.space  # a wrong space stops here, before anything is written  # noqa: B018
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        if not study.store.exists(CONFIG) or study.store.read_bytes(CONFIG) != text.encode():
-            study.store.write_bytes(CONFIG, text.encode())
+        study.store.write_if_changed(CONFIG, config.as_yaml())
         return study
 
     @classmethod
@@ -261,11 +257,11 @@ class Study:
         rows = [row for row in self.evaluations() if row.genotype not in held_out]
         table = EvaluationTable.from_rows(rows)
         for genotype in table.genotypes:
-            if len(genotype.choices) != self.space.num_positions or any(
-                choice >= count for choice, count in zip(genotype.choices, self.space.num_choices, strict=True)
-            ):
-                expected = f"networks of {self.space.num_positions} positions within the space's choices"
-                raise StoreError(f"{self.store.root}/evaluations", str(genotype), expected, "Delete the part with it.")
+            try:
+                self.space.check_choices(genotype)  # a measured network is data, whatever the rules say
+            except SpaceError as error:
+                where, advice = f"{self.store.root}/evaluations: {error.where}", "Delete the part with it."
+                raise StoreError(where, error.found, error.expected, advice) from None
         self._check_every_position(table, [row for row in rows if row.status == "failed"])
         return table
 
@@ -544,10 +540,7 @@ class Study:
         """
         if answer.selections:
             return answer.selections[0]
-        explanation = (answer.explanation or {}).get("text", "")
-        raise InfeasibleError(
-            "select.limits", ", ".join(answer.limits) or "none", "limits some network satisfies", explanation
-        )
+        raise infeasible(answer.limits, (answer.explanation or {}).get("text", ""))
 
 
 def infeasible(limits: Sequence[str], explanation: str) -> InfeasibleError:

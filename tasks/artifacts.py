@@ -1,7 +1,7 @@
 """What a stage leaves on Prefect's page when it ends: its table, its figure, links. Never a reason to fail.
 
 Figures are embedded in markdown, so the page shows them; nothing is drawn where
-nobody can look, which is what ``MATHNAS_NO_PAGE`` says of the embedded server.
+nobody can look, which is what ``NO_PAGE`` says of the embedded server.
 """
 
 import base64
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.deepmad.project import DesignProject
-from nas_core.stages import REPORT, Stage
+from nas_core.report.text import format_metric
+from nas_core.stages import REPORT, SELECTION, TRACKING, TRAINING, VERIFICATION, Stage
 from nas_core.study import Study
+from tasks.environment import NO_PAGE
 
 log = logging.getLogger(__name__)
 
-NO_PAGE = "MATHNAS_NO_PAGE"
 FIGURES_OF: dict[Stage, tuple[str, ...]] = {
     "profile": ("latency",),
     "score": ("block_effects",),
@@ -129,7 +130,7 @@ def _publish_links(study: Study) -> None:
 
     page = study.store.uri(REPORT)
     lines = [f"The report, one self-contained page: `{page}`"]
-    runs = study.output("tracking.json") or {}
+    runs = study.output(TRACKING) or {}
     if str(runs.get("uri", "")).startswith("http"):
         address = f"{runs['uri']}/#/runs/{runs['runs']['study']}"
         create_link_artifact(address, link_text="MLflow run", key=_key(study, "mlflow"), description="The study's run")
@@ -174,7 +175,7 @@ def _score_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _select_rows(study: Study) -> list[dict[str, Any]]:
-    chosen = (study.output("selection.json") or {"selections": []})["selections"]
+    chosen = (study.output(SELECTION) or {"selections": []})["selections"]
     return [
         {"rank": rank, "network": row["genotype"], "predicted": row["predicted"], **row["costs"]}
         for rank, row in enumerate(chosen, start=1)
@@ -182,7 +183,7 @@ def _select_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _verify_rows(study: Study) -> list[dict[str, Any]]:
-    rounds = (study.output("verification.json") or {"rounds": []})["rounds"]
+    rounds = (study.output(VERIFICATION) or {"rounds": []})["rounds"]
     return [
         {"round": index, "network": network, "predicted": predicted, "evaluated": measured}
         for index, row in enumerate(rounds, start=1)
@@ -193,16 +194,16 @@ def _verify_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _train_rows(study: Study) -> list[dict[str, Any]]:
-    networks = (study.output("training.json") or {"networks": []})["networks"]
+    networks = (study.output(TRAINING) or {"networks": []})["networks"]
     return [
-        {"name": row["name"], "network": row["genotype"], "test accuracy": _percent(row), **row["costs"]}
+        {
+            "name": row["name"],
+            "network": row["genotype"],
+            "test accuracy": format_metric("test_accuracy", row.get("test_accuracy")),
+            **row["costs"],
+        }
         for row in networks
     ]
-
-
-def _percent(row: dict[str, Any]) -> str | None:
-    accuracy = row.get("test_accuracy")
-    return None if accuracy is None else f"{100 * accuracy:.2f} %"
 
 
 def _report_rows(study: Study) -> list[dict[str, Any]]:

@@ -5,15 +5,16 @@ from typing import Any
 from prefect import task
 
 from nas_core.deepmad.config import AnalyticConfig
-from nas_core.deepmad.project import REGISTERED, WINNER, DesignProject
+from nas_core.deepmad.project import WINNER, DesignProject
 from nas_core.deepmad.search import Progress as SearchProgress
+from nas_core.stages import REGISTERED
 from nas_core.store import Store
 from tasks import tracking
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.reporting import check_same_accuracy, server_may_go_away
 from tasks.scoring import worth_a_retry
-from tasks.system_metrics import SystemMetrics
+from tasks.training import train_and_watch
 
 
 @task(task_run_name="solve")
@@ -32,15 +33,8 @@ def solve(config: AnalyticConfig, root: str) -> dict[str, Any]:
 
 def train_job(config_json: str, root: str, report: Any) -> dict[str, Any]:
     """Train the designed network in a worker; its files are under ``winner/winner/`` in the store."""
-    from nas_core.training.winner import train_network
-
-    config, store = AnalyticConfig.model_validate_json(config_json), Store(root)
-    network = DesignProject(config, store).network
-    with SystemMetrics() as metrics:
-        trained = train_network(
-            network, config.train, config.data, seed=config.seed, store=store, name=WINNER, on_progress=report
-        )
-    return {**trained.as_dict(), "system": metrics.samples}
+    project = DesignProject(AnalyticConfig.model_validate_json(config_json), Store(root))
+    return train_and_watch(project.network, project.config, project.store, WINNER, report)
 
 
 @task(task_run_name="train", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)

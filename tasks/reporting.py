@@ -11,7 +11,7 @@ from nas_core.errors import ClusterError, StoreError
 from nas_core.report import report_files
 from nas_core.report.collect import summarise
 from nas_core.space import Genotype
-from nas_core.stages import REPORT, TRAINING
+from nas_core.stages import REGISTERED, REPORT, TRAINING
 from nas_core.store import Store
 from nas_core.study import Study
 from tasks import tracking
@@ -57,7 +57,7 @@ def check_registered_model(config: StudyConfig, root: str) -> float | None:
         resolution = study.space.resolution_of(Genotype.parse(str(study.winner)))
         loaded = tracking.registered_accuracy(study.store, config.data, resolution, study.space.in_channels)
     check_same_accuracy(loaded, trained)
-    study.store.write_json("registered.json", {"test_accuracy": loaded, "trained_test_accuracy": trained})
+    study.store.write_json(REGISTERED, {"test_accuracy": loaded, "trained_test_accuracy": trained})
     return loaded
 
 

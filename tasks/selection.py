@@ -5,6 +5,7 @@ from typing import Any
 from prefect import task
 
 from nas_core.config import StudyConfig
+from nas_core.stages import SELECTION
 from nas_core.store import Store
 from nas_core.study import Study
 from nas_core.verification import next_round, record_round, verification
@@ -25,7 +26,7 @@ def select(config: StudyConfig, root: str) -> dict[str, Any]:
         min_distance=config.select.min_distance,
         time_limit_s=config.select.time_limit_s,
     )
-    study.store.write_json("selection.json", answer.as_dict())
+    study.store.write_json(SELECTION, answer.as_dict())
     study.require(answer)
     return answer.as_dict()
 

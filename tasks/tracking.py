@@ -19,20 +19,29 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nas_core.config import DataConfig, TrackingConfig
-from nas_core.deepmad.project import ANSWER, DesignProject, what_is_proved
-from nas_core.errors import ClusterError, ConfigError
+from nas_core.deepmad.project import DesignProject, what_is_proved
+from nas_core.errors import ClusterError, ConfigError, without_password
 from nas_core.identity import content_id
-from nas_core.stages import BLOCK_SCORES, REPORT, SELECTION, TRAINING, VERIFICATION
+from nas_core.stages import (
+    BLOCK_SCORES,
+    CONFIG,
+    DESIGN,
+    DESIGN_CONFIG,
+    REPORT,
+    SELECTION,
+    TRACKING,
+    TRAINING,
+    VERIFICATION,
+)
 from nas_core.store import Store
 from nas_core.study import Study
 
 log = logging.getLogger(__name__)
 
-RUNS = "tracking.json"
 TABLE = "evaluations.json"
 TEST_BATCH = 500
-DESIGN_FILES = ("design.yaml", ANSWER, TRAINING)
-FILES = ("study.yaml", SELECTION, VERIFICATION, TRAINING, BLOCK_SCORES, REPORT)
+DESIGN_FILES = (DESIGN_CONFIG, DESIGN, TRAINING)
+FILES = (CONFIG, SELECTION, VERIFICATION, TRAINING, BLOCK_SCORES, REPORT)
 SECONDS_TO_ANSWER = "10"
 
 
@@ -76,14 +85,9 @@ def client(store: Store) -> Any:
     except Exception as error:  # mlflow wraps every kind of network and database error in its own
         words = str(error).splitlines()[0][:200]
         raise ClusterError(
-            "MLFLOW_TRACKING_URI", _without_password(uri), f"a tracking server that answers ({words})"
+            "MLFLOW_TRACKING_URI", without_password(uri), f"a tracking server that answers ({words})"
         ) from None
     return client
-
-
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else uri
 
 
 def log_study(study: Study) -> dict[str, Any]:
@@ -130,7 +134,7 @@ def log_design(project: DesignProject) -> dict[str, Any]:
 
 def logged_to(store: Store) -> str:
     """Where runs are logged now, as ``tracking.json`` names it."""
-    return _without_password(tracking_uri(store))
+    return without_password(tracking_uri(store))
 
 
 class _Runs:
@@ -149,7 +153,7 @@ class _Runs:
         self.save()
 
     def save(self) -> None:
-        self.store.write_json(RUNS, self.ids)
+        self.store.write_json(TRACKING, self.ids)
 
     def _experiment(self) -> str:
         known = self.client.get_experiment_by_name(self.config.experiment)
@@ -286,7 +290,7 @@ class _StudyRuns(_Runs):
         self.study = study
         ids = {"space_id": study.space.space_id, "scorer_id": study.scorer_id, "study": study.config.name}
         tags = {f"mathnas.{name}": value for name, value in ids.items()}
-        super().__init__(study.store, study.config.tracking, study.config.name, study.output(RUNS), tags)
+        super().__init__(study.store, study.config.tracking, study.config.name, study.output(TRACKING), tags)
 
     def parent(self) -> str:
         return self._run("study", self.name, {**self.tags, "mathnas.kind": "study"})
@@ -323,7 +327,7 @@ class _DesignRuns(_Runs):
         config = project.config
         words = {name: answer[name] for name in ("program_id", "family", "objective", "status", "bound_kind")}
         tags = {f"mathnas.{name}": str(value) for name, value in {**words, "design": config.name}.items()}
-        super().__init__(project.store, config.tracking, config.name, project.output(RUNS), tags)
+        super().__init__(project.store, config.tracking, config.name, project.output(TRACKING), tags)
 
     def parent(self) -> str:
         key = content_id({"program": self.answer["program_id"], "search": self.answer["search"]})
@@ -367,7 +371,7 @@ def registered_model(store: Store) -> Any:
 
     client(store)
     with _quiet():
-        return mlflow.pytorch.load_model(store.read_json(RUNS)["model"]["uri"])
+        return mlflow.pytorch.load_model(store.read_json(TRACKING)["model"]["uri"])
 
 
 def registered_accuracy(store: Store, data: DataConfig, resolution: int, in_channels: int) -> float:

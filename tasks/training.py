@@ -1,12 +1,14 @@
 """Train the winner with the full recipe, and what it is compared with, all alike."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
 from nas_core.comparison import Candidate, candidates
 from nas_core.config import StudyConfig
+from nas_core.deepmad.config import AnalyticConfig
 from nas_core.space import Genotype
+from nas_core.stages import TRAINING
 from nas_core.store import Store
 from nas_core.study import Study
 from tasks.progress import Progress
@@ -14,14 +16,27 @@ from tasks.ray_pool import Cluster, run_jobs
 from tasks.scoring import worth_a_retry
 from tasks.system_metrics import SystemMetrics
 
+if TYPE_CHECKING:
+    from nas_core.training.network import Description  # torch: only where something is trained
+
 
 def train_job(config_json: str, root: str, name: str, genotype: str, report: Any) -> dict[str, Any]:
     """Train one network in a worker; its files are under ``winner/<name>/`` in the store."""
+    study = Study(StudyConfig.model_validate_json(config_json), Store(root))
+    architecture = study.space.architecture(Genotype.parse(genotype))
+    return train_and_watch(architecture, study.config, study.store, name, report)
+
+
+def train_and_watch(
+    architecture: "Description",
+    config: StudyConfig | AnalyticConfig,
+    store: Store,
+    name: str,
+    report: Any,
+) -> dict[str, Any]:
+    """What ``train_network`` returns, with the worker's use of its processors and memory meanwhile."""
     from nas_core.training.winner import train_network
 
-    config = StudyConfig.model_validate_json(config_json)
-    store = Store(root)
-    architecture = Study(config, store).space.architecture(Genotype.parse(genotype))
     with SystemMetrics() as metrics:
         trained = train_network(
             architecture, config.train, config.data, seed=config.seed, store=store, name=name, on_progress=report
@@ -45,7 +60,7 @@ def train(config: StudyConfig, root: str) -> dict[str, Any]:
         results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress)
     rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
     output = {"networks": rows}
-    study.store.write_json("training.json", output)
+    study.store.write_json(TRAINING, output)
     return output
 
 

@@ -18,8 +18,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nas_core.config import load_as
 from nas_core.deepmad.config import AnalyticConfig
 from nas_core.deepmad.formulas import objectives
@@ -29,13 +27,9 @@ from nas_core.deepmad.solver import design
 from nas_core.deepmad.structure import Structure
 from nas_core.errors import StoreError
 from nas_core.identity import content_id
+from nas_core.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING
 from nas_core.store import Store
 
-CONFIG = "design.yaml"
-ANSWER = "design.json"
-TRAINING = "training.json"
-REGISTERED = "registered.json"
-STUDY_CONFIG = "study.yaml"
 WINNER = "winner"
 
 
@@ -53,11 +47,9 @@ class DesignProject:
             StoreError: if a study lives there.
         """
         store = Store(root)
-        if store.exists(STUDY_CONFIG):
-            raise StoreError(root, f"a study ({STUDY_CONFIG})", "a root of its own for a design")
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
-        if not store.exists(CONFIG) or store.read_bytes(CONFIG) != text:
-            store.write_bytes(CONFIG, text)
+        if store.exists(CONFIG):
+            raise StoreError(root, f"a study ({CONFIG})", "a root of its own for a design")
+        store.write_if_changed(DESIGN_CONFIG, config.as_yaml())
         return cls(config, store)
 
     @classmethod
@@ -68,16 +60,19 @@ class DesignProject:
             StoreError: if there is none.
         """
         store = Store(root, create=False)
-        if not store.exists(CONFIG):
-            raise StoreError(root, f"no {CONFIG}", "the folder of a design")
-        return cls(load_as(AnalyticConfig, store.read_bytes(CONFIG), source=store.uri(CONFIG)), store)
+        if not store.exists(DESIGN_CONFIG):
+            raise StoreError(root, f"no {DESIGN_CONFIG}", "the folder of a design")
+        text, source = store.read_bytes(DESIGN_CONFIG), store.uri(DESIGN_CONFIG)
+        return cls(load_as(AnalyticConfig, text, source=source), store)
 
     def status(self) -> dict[str, str]:
         """``done`` or ``missing`` for what `mathnas run-design` does."""
+        is_trained = self.training is not None
+        registered = self.output(REGISTERED) or {}
         is_done = {
             "design": self.answer is not None,
-            "train": self.training is not None,
-            "register": self.output(REGISTERED) is not None,
+            "train": is_trained,
+            "register": is_trained and registered.get("inputs") == self.training_inputs,
         }
         return {name: "done" if done else "missing" for name, done in is_done.items()}
 
@@ -95,7 +90,7 @@ class DesignProject:
     @property
     def answer(self) -> dict[str, Any] | None:
         """The stored answer to this program, searched for as far as the configuration asks; None if there is none."""
-        data, program = self.output(ANSWER), self.config.program
+        data, program = self.output(DESIGN), self.config.program
         if data is None or data.get("program_id") != program.program_id:
             return None
         far_enough = data["gap"] <= program.gap or data["search"] == self._search
@@ -129,7 +124,7 @@ class DesignProject:
             for figure in Path(folder).iterdir():
                 self.store.write_bytes(f"figures/{figure.name}", figure.read_bytes())
         answer = {**found.as_dict(), "program_id": program.program_id, "search": search}
-        self.store.write_json(ANSWER, answer)
+        self.store.write_json(DESIGN, answer)
         return answer
 
     # the training
@@ -145,7 +140,7 @@ class DesignProject:
 
         answer = self.answer
         if answer is None:
-            raise StoreError(self.store.uri(ANSWER), "no answer to this program", "a solved program")
+            raise StoreError(self.store.uri(DESIGN), "no answer to this program", "a solved program")
         in_channels, _, num_classes = data_shape(self.config.data)
         return DesignedNetwork(structure=Structure.from_dict(answer), in_channels=in_channels, num_classes=num_classes)
 

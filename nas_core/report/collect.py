@@ -36,7 +36,7 @@ from nas_core.report.summary import (
     VerificationSummary,
 )
 from nas_core.space import Genotype
-from nas_core.stages import SELECTION, STAGES, TRAINING, VERIFICATION
+from nas_core.stages import SELECTION, STAGES, TRACKING, TRAINING, VERIFICATION
 from nas_core.study import Study, with_additive_limits
 
 MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
@@ -125,7 +125,7 @@ def _scorer(study: Study, rows: Sequence[Evaluation]) -> ScorerSummary:
 
 def _provenance(study: Study) -> Provenance:
     records = study.records()
-    tracking = study.output("tracking.json") or {}
+    tracking = study.output(TRACKING) or {}
     labels = {"MLflow": tracking.get("uri", ""), "study run": tracking.get("runs", {}).get("study", "")}
     labels["registered model"] = tracking.get("model", {}).get("uri", "")
     return Provenance(

@@ -32,6 +32,7 @@ from nas_core.report.text import (
     shown_resources,
 )
 from nas_core.space import Genotype
+from nas_core.stages import REPORT, SUMMARY
 
 HERE = Path(__file__).parent
 MAX_NETWORK_ROWS = 100
@@ -81,7 +82,7 @@ def report_files(summary: StudySummary) -> dict[str, bytes]:
     drawn = draw(summary)
     data = json.dumps(summary.to_dict(), allow_nan=False, indent=1)
     figures = {f"figures/{name}.png": png for name, png in drawn["light"].items()}
-    return {"report.html": render_page(summary, drawn).encode(), "report.json": data.encode(), **figures}
+    return {REPORT: render_page(summary, drawn).encode(), SUMMARY: data.encode(), **figures}
 
 
 def write_report(summary: StudySummary, folder: Path) -> Path:
@@ -92,7 +93,7 @@ def write_report(summary: StudySummary, folder: Path) -> Path:
         temporary = path.with_name(f".{path.name}.new")
         temporary.write_bytes(content)
         temporary.replace(path)
-    return folder / "report.html"
+    return folder / REPORT
 
 
 def draw(summary: StudySummary) -> Drawn:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from nas_core.errors import StoreError
 from nas_core.evaluations import CostTable
 from nas_core.space import Genotype, SearchSpace
+from nas_core.stages import SUMMARY
 
 SUMMARY_VERSION = 1
 Costs = Mapping[str, float]  # resource -> value of a whole network
@@ -391,7 +392,7 @@ class StudySummary:
         try:
             summary = _decode(cls, {key: value for key, value in data.items() if key != "summary_version"})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError("report.json", error, "a study's summary", "Run `mathnas report`.") from None
+            raise StoreError(SUMMARY, error, "a study's summary", "Run `mathnas report`.") from None
         assert isinstance(summary, cls)
         return summary
 

@@ -148,6 +148,12 @@ def test_its_status_is_said(finished, tmp_path):
     }
 
 
+def test_what_another_seed_trained_counts_as_missing(project):
+    other = DesignProject(config_with().model_copy(update={"seed": 1}), project.store)
+    assert other.status()["train"] == "missing"
+    assert other.status()["register"] == "missing"
+
+
 def test_the_example_is_valid():
     config = read_as(AnalyticConfig, EXAMPLE, {"program.flops": "1.5 M"})
     assert config.program.build_limits().flops == 1_500_000

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,7 +43,6 @@ class Topology:
         self.secrets["PREFECT_AUTH"] = f"admin:{self.secrets['PREFECT_AUTH']}"
 
     def __enter__(self) -> "Topology":
-        self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             address = stack.enter_context(
                 postgres_server(self.folder, ["prefect", "mlflow"], self.secrets["POSTGRES_PASSWORD"])
@@ -155,8 +155,6 @@ class Topology:
             self._still_up(deadline, url)
 
     def wait_for_port(self, port: int) -> None:
-        import socket
-
         deadline = time.monotonic() + PATIENCE_S
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
