@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 WEBHOOK_BLOCK = "mathnas-webhook"
 WEBHOOK_URL = "MATHNAS_WEBHOOK_URL"
 PLACEHOLDER = "WEBHOOK_BLOCK_ID"
-ADVICE = "PREFECT_API_URL is its address, PREFECT_API_AUTH_STRING its password."
 
 
 def make_automations(folder: Path) -> list[str]:
@@ -37,7 +36,7 @@ def make_automations(folder: Path) -> list[str]:
         raise ConfigError(str(folder), "no automation", "a folder of YAML files such as infra/automations")
     for path, text in texts.items():
         parse_automation(text, str(path), UUID(int=0))
-    with server_errors_in_words(_server(), ADVICE):
+    with server_errors_in_words(_server(), "PREFECT_API_URL is its address."):
         url = os.environ.get(WEBHOOK_URL)
         block_id = _webhook_block(url) if url else UUID(int=0)
         wanted = {path: text for path, text in texts.items() if url or PLACEHOLDER not in text}

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,32 @@ def test_automations_need_a_prefect_server(address):
 def test_serving_checks_what_its_runs_need(tmp_path, variable, address):
     assert f"{variable}: found {address}" in refused("serve", "--root", tmp_path, **{variable: address})
     assert "writable" in refused("serve", "--root", "/proc/mathnas")
+
+
+@pytest.fixture
+def refusing_server():
+    """Answers every request with 401, as a Prefect server does without its password."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(401)
+
+        do_POST = do_GET
+
+        def log_message(self, *words):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+
+
+def test_a_server_that_refuses_is_said(refusing_server, study_file, tmp_path):
+    for command in (["automations"], ["run", study_file(), "--root", tmp_path / "root"]):
+        message = refused(*command, PREFECT_API_URL=refusing_server)
+        assert "401 Unauthorized" in message
+        assert "PREFECT_API_AUTH_STRING is its password" in message
 
 
 def test_stages_to_repeat_are_among_those_to_run(study_file, tmp_path):
