@@ -20,7 +20,8 @@ from nas_core.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, TRACKING, Sta
 if TYPE_CHECKING:
     from nas_core.config import StudyConfig
     from nas_core.deepmad.config import AnalyticConfig
-    from nas_core.study import Answer, Study
+    from nas_core.selection import Answer
+    from nas_core.study import Study
 
 app = typer.Typer(
     name="mathnas",
@@ -328,7 +329,7 @@ def _select_stored_problem(
     path: Path, limits: Sequence[str], top: int, min_distance: int, time_limit_s: float, as_json: bool
 ) -> None:
     from nas_core.program import SelectionProblem, parse_limit, top_k
-    from nas_core.study import infeasible
+    from nas_core.selection import infeasible
 
     problem = SelectionProblem.from_dict(_read_json(path))
     budgets = [parse_limit(text).resolve(resources=problem.resources) for text in limits]

@@ -6,18 +6,16 @@ stored scores starts in a second. A stage's output names the content id of its
 inputs; an output whose inputs have changed since is stale.
 """
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
 from nas_core.config import StudyConfig, load_config
 from nas_core.costs import Additivity, additivity, profiler_id
 from nas_core.design import Design, make_design
-from nas_core.errors import IncompleteTableError, InfeasibleError, SpaceError, StoreError
-from nas_core.evaluations import COMBINE, WHOLE_NETWORK, Cost, CostTable, Evaluation, EvaluationTable
+from nas_core.errors import IncompleteTableError, SpaceError, StoreError
+from nas_core.evaluations import WHOLE_NETWORK, Cost, CostTable, Evaluation, EvaluationTable
 from nas_core.identity import content_id
 from nas_core.lease import driver
 from nas_core.prediction import Predictor, fit
@@ -25,6 +23,7 @@ from nas_core.prediction.equivalence import equivalents
 from nas_core.program import Budget, Selection, SelectionProblem, SelectionResult, Status, Table, solve, top_k
 from nas_core.program.limits import parse_limit
 from nas_core.scoring import study_scorer_id
+from nas_core.selection import Answer, Choice, bound_of, infeasible, with_additive_limits
 from nas_core.space import Genotype, SearchSpace
 from nas_core.spaces import build_space
 from nas_core.stages import (
@@ -45,41 +44,6 @@ from nas_core.stages import (
 from nas_core.store import Store, missing
 
 LEAST_TO_RECALIBRATE = 20  # held-out networks; of fewer, the 90 % quantile is their worst
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A selected network as a person reads it: its predicted metric with interval, its costs."""
-
-    genotype: str
-    predicted: float
-    interval: tuple[float, float]
-    costs: dict[str, float]
-    evaluated: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a selection says: networks best first, and what is proven.
-
-    ``bound`` is in the metric's unit: no network within the limits has a better
-    prediction. ``gap`` is how far the worst proven part is from it, in the
-    program's unit; 0 is proven optimal.
-    """
-
-    status: str
-    message: str
-    bound: float | None
-    gap: float | None
-    solve_s: float
-    route: str
-    limits: tuple[str, ...]
-    selections: tuple[Choice, ...]
-    explanation: dict[str, Any] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
-        return data
 
 
 class Study:
@@ -384,7 +348,7 @@ class Study:
         return Answer(
             status=result.status.name.lower(),
             message=result.status.value,
-            bound=_bound(predictor, result) if found else None,
+            bound=bound_of(predictor, result) if found else None,
             gap=result.gap if found and abs(result.gap) < float("inf") else None,
             solve_s=result.solve_s,
             route=result.route,
@@ -541,47 +505,3 @@ class Study:
         if answer.selections:
             return answer.selections[0]
         raise infeasible(answer.limits, (answer.explanation or {}).get("text", ""))
-
-
-def infeasible(limits: Sequence[str], explanation: str) -> InfeasibleError:
-    """No network is within the limits; ``explanation`` says what is attainable."""
-    return InfeasibleError(
-        "select.limits", ", ".join(limits) or "none", "limits that some network satisfies", explanation
-    )
-
-
-def _bound(predictor: Predictor, result: SelectionResult) -> float | None:
-    """What no network within the limits is predicted to exceed; a top-k's own bound is that of its last."""
-    bound = max(result.bound, result.best.value)
-    return predictor.to_metric(bound) if math.isfinite(bound) else None
-
-
-def with_additive_limits(
-    tables: Mapping[int | None, Mapping[str, CostTable]], budgets: Sequence[Budget]
-) -> tuple[dict[int | None, dict[str, CostTable]], tuple[Budget, ...]]:
-    """Tables and budgets in which every resource adds up, for the selection program.
-
-    A resource whose total is the largest of its blocks' (``COMBINE``), such as
-    peak memory, becomes a count of the blocks that exceed the limit, which must be 0.
-    """
-    additive = {
-        label: {name: table for name, table in mine.items() if COMBINE.get(name) != "max"}
-        for label, mine in tables.items()
-    }
-    kept: list[Budget] = []
-    for budget in budgets:
-        if COMBINE.get(budget.resource) != "max" or budget.at_most is None:
-            kept.append(budget)
-            continue
-        name = f"{budget.resource}_over_{budget.at_most:g}"
-        for label, mine in tables.items():
-            additive[label][name] = _excess(mine[budget.resource], name, budget.at_most)
-        kept.append(Budget(resource=name, at_most=0))
-    return additive, tuple(kept)
-
-
-def _excess(table: CostTable, name: str, at_most: float) -> CostTable:
-    block = tuple(tuple(float(value > at_most) for value in row) for row in table.block)
-    return CostTable(
-        resource=name, device=table.device, resolution=table.resolution, fixed=float(table.fixed > at_most), block=block
-    )

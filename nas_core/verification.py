@@ -12,9 +12,10 @@ from nas_core.evaluations import EvaluationTable
 from nas_core.prediction import Refinement, Round, propose
 from nas_core.prediction.equivalence import equivalents
 from nas_core.program import Budget, solve
+from nas_core.selection import with_additive_limits
 from nas_core.space import Genotype
 from nas_core.stages import VERIFICATION
-from nas_core.study import Study, with_additive_limits
+from nas_core.study import Study
 
 Record = dict[str, Any]
 

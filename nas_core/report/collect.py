@@ -35,9 +35,10 @@ from nas_core.report.summary import (
     VerificationRound,
     VerificationSummary,
 )
+from nas_core.selection import with_additive_limits
 from nas_core.space import Genotype
 from nas_core.stages import SELECTION, STAGES, TRACKING, TRAINING, VERIFICATION
-from nas_core.study import Study, with_additive_limits
+from nas_core.study import Study
 
 MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
 FRONTIER_TIME_LIMIT_S = 10.0

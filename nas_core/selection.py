@@ -1,0 +1,91 @@
+"""A selection as a person reads it, and the limits as the program takes them."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nas_core.errors import InfeasibleError
+from nas_core.evaluations import COMBINE, CostTable
+from nas_core.prediction import Predictor
+from nas_core.program import Budget, SelectionResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A selected network as a person reads it: its predicted metric with interval, its costs."""
+
+    genotype: str
+    predicted: float
+    interval: tuple[float, float]
+    costs: dict[str, float]
+    evaluated: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a selection says: networks best first, and what is proven.
+
+    ``bound`` is in the metric's unit: no network within the limits has a better
+    prediction. ``gap`` is how far the worst proven part is from it, in the
+    program's unit; 0 is proven optimal.
+    """
+
+    status: str
+    message: str
+    bound: float | None
+    gap: float | None
+    solve_s: float
+    route: str
+    limits: tuple[str, ...]
+    selections: tuple[Choice, ...]
+    explanation: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
+        return data
+
+
+def infeasible(limits: Sequence[str], explanation: str) -> InfeasibleError:
+    """No network is within the limits; ``explanation`` says what is attainable."""
+    return InfeasibleError(
+        "select.limits", ", ".join(limits) or "none", "limits that some network satisfies", explanation
+    )
+
+
+def bound_of(predictor: Predictor, result: SelectionResult) -> float | None:
+    """What no network within the limits is predicted to exceed; a top-k's own bound is that of its last."""
+    bound = max(result.bound, result.best.value)
+    return predictor.to_metric(bound) if math.isfinite(bound) else None
+
+
+def with_additive_limits(
+    tables: Mapping[int | None, Mapping[str, CostTable]], budgets: Sequence[Budget]
+) -> tuple[dict[int | None, dict[str, CostTable]], tuple[Budget, ...]]:
+    """Tables and budgets in which every resource adds up, for the selection program.
+
+    A resource whose total is the largest of its blocks' (``COMBINE``), such as
+    peak memory, becomes a count of the blocks that exceed the limit, which must be 0.
+    """
+    additive = {
+        label: {name: table for name, table in mine.items() if COMBINE.get(name) != "max"}
+        for label, mine in tables.items()
+    }
+    kept: list[Budget] = []
+    for budget in budgets:
+        if COMBINE.get(budget.resource) != "max" or budget.at_most is None:
+            kept.append(budget)
+            continue
+        name = f"{budget.resource}_over_{budget.at_most:g}"
+        for label, mine in tables.items():
+            additive[label][name] = _excess(mine[budget.resource], name, budget.at_most)
+        kept.append(Budget(resource=name, at_most=0))
+    return additive, tuple(kept)
+
+
+def _excess(table: CostTable, name: str, at_most: float) -> CostTable:
+    block = tuple(tuple(float(value > at_most) for value in row) for row in table.block)
+    return CostTable(
+        resource=name, device=table.device, resolution=table.resolution, fixed=float(table.fixed > at_most), block=block
+    )
