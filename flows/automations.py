@@ -11,7 +11,7 @@ import yaml
 
 from flows.prefect_server import server_errors_in_words
 from nas_core.config import yaml_mistake
-from nas_core.errors import ClusterError, ConfigError, without_password
+from nas_core.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
     from prefect.automations import Automation
@@ -78,7 +78,7 @@ def _server() -> str:
     url = PREFECT_API_URL.value()
     if not url:
         raise ClusterError("PREFECT_API_URL", "nothing", "the address of the Prefect server with the deployments")
-    return without_password(str(url))
+    return str(url)
 
 
 def _webhook_block(url: str) -> UUID:

@@ -100,7 +100,7 @@ def run(
     from nas_core.config import read_config
 
     study_config = read_config(config, _overrides(set_ or []))
-    where = root or f"studies/{study_config.name}"
+    where = _place(root or f"studies/{study_config.name}")
     if dry_run:
         _print_plan(study_config, where, as_json)
         return
@@ -111,7 +111,7 @@ def run(
     from nas_core.lease import hold
     from nas_core.store import Store
 
-    preflight(study_config, where)
+    preflight(study_config, where, last)
     # prefect reads the address of its server when it is imported
     with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
         from flows.study import run_study
@@ -133,7 +133,7 @@ def run_design(
     from nas_core.deepmad.config import AnalyticConfig
 
     analytic = read_as(AnalyticConfig, config, _overrides(set_ or []))
-    where = root or f"designs/{analytic.name}"
+    where = _place(root or f"designs/{analytic.name}")
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight_design
@@ -168,6 +168,11 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
     )
     print(f"trained {row['wall_s']:.0f} s on {row['device']})")
     print(f"Model: {runs['model']['uri']}  MLflow: {runs['uri']}  (mlflow ui --backend-store-uri {runs['uri']})")
+
+
+def _place(root: str) -> str:
+    """The root as workers find it, too, which run in folders of their own."""
+    return root if "://" in root or not root.strip() else str(Path(root).expanduser().absolute())
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -232,19 +237,22 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         print(f"MLflow: {tracking['uri']}  (mlflow ui --backend-store-uri {tracking['uri']})")
 
 
-def _run_stage(stage: str, root: str) -> "Study":
+def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study":
     """One stage of a stored study, even where it is done already."""
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight
     from nas_core.lease import hold
 
+    root = _place(root)
     study = _open(root)
     if stage != "report":  # what is stored can be reported while servers are away
-        preflight(study.config, root)
+        preflight(study.config, root, stage)
     with hold(study.store), prefect_api():
         from flows.study import FLOWS
 
+        if retry_failed:
+            study.forget_failures()
         FLOWS[stage](study.config, root)
     return _open(root)
 
@@ -290,9 +298,7 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate the networks of the design that are missing."""
-    if retry_failed:
-        _open(root).forget_failures()
-    _print_status(_run_stage("score", root), as_json)
+    _print_status(_run_stage("score", root, retry_failed=retry_failed), as_json)
 
 
 @app.command()

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas_core.errors import ConfigError
+
 if TYPE_CHECKING:
     from nas_core.deepmad.domain import Domain, Limits
     from nas_core.deepmad.solver import Design
@@ -52,6 +54,8 @@ def design(
     )
     free = _domain(family, resolution, strides, head, domain)
     settings = {"gap": gap, "cpu_s": time, "seed": seed}
+    if out is not None:
+        _make_folder(out)
     if frontier is not None:
         _sweep(free, limits, objective, frontier, points, settings, out, as_json)
         return
@@ -61,7 +65,6 @@ def design(
 def _domain(family: str, resolution: int, strides: str | None, head: int | None, path: Path | None) -> "Domain":
     from nas_core.deepmad.domain import default_domain, read_changes
     from nas_core.deepmad.structure import DEFAULT_HEAD, DEFAULT_STRIDES, Skeleton
-    from nas_core.errors import ConfigError
 
     usual = DEFAULT_STRIDES.get(family)  # type: ignore[call-overload]
     if usual is None:
@@ -168,9 +171,16 @@ def _write(answer: "Design", out: Path, objective: str) -> None:
     from nas_core.deepmad.figures import draw_design
     from nas_core.deepmad.formulas import objectives
 
-    out.mkdir(parents=True, exist_ok=True)
     (out / "architecture.json").write_text(json.dumps(answer.as_dict(), indent=1) + "\n")
     draw_design(answer, objectives[objective], out)
+
+
+def _make_folder(out: Path) -> None:
+    """Before anything is solved for."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("--out", str(out), f"a folder that can be made ({error.strerror})") from None
 
 
 def _sweep(
@@ -191,7 +201,6 @@ def _sweep(
 
     answers = sweep(free, limits, objectives[objective], name, points, **settings)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         draw_frontier(answers, name, out / "frontier.png")
     rows = [answer.as_dict() for answer in answers]
     if as_json:

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nas_core.errors import ClusterError, without_password
+from nas_core.errors import ClusterError
 from tasks.environment import NO_PAGE
 
 START_S = 120.0
@@ -33,7 +33,7 @@ def prefect_api(port: int | None = None, *, page: bool = False) -> Iterator[str]
     """
     configured = os.environ.get("PREFECT_API_URL")
     advice = "What was evaluated is stored: when the server is back, the same command goes on."
-    with server_errors_in_words(without_password(configured or "the server of this run"), advice):
+    with server_errors_in_words(configured or "the server of this run", advice):
         if configured:
             yield configured
         else:
@@ -52,8 +52,10 @@ def server_errors_in_words(name: str, advice: str) -> Iterator[None]:
         words = f"{name}: {error.response.status_code} {error.response.reason_phrase}"
         asked = f"a server that grants {error.request.url.path}"
         raise ClusterError("Prefect server", words, asked, "PREFECT_API_AUTH_STRING is its password.") from None
-    except httpx.TransportError as error:
-        words = f"{name}: {error or type(error).__name__}"
+    except (httpx.TransportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error.__cause__, httpx.HTTPError):
+            raise  # Prefect's first call, which compares versions, wraps what it meets
+        words = f"{name}: {error.__cause__ or error or type(error).__name__}"
         raise ClusterError("Prefect server", words, "a server that answers", advice) from None
 
 

@@ -7,11 +7,14 @@ from urllib.parse import urlsplit
 from nas_core.config import StudyConfig
 from nas_core.deepmad.config import AnalyticConfig
 from nas_core.design import check_base
-from nas_core.errors import ClusterError, ConfigError, without_password
+from nas_core.errors import ClusterError, ConfigError
+from nas_core.fingerprints import check_same_inputs
 from nas_core.program import parse_limit
 from nas_core.scoring import check_scorer
+from nas_core.stages import STAGES, Stage
 from nas_core.store import Store
 from nas_core.study import Study
+from tasks.tracking import tracking_uri
 
 SECONDS_TO_ANSWER = 10.0
 PORTS = {  # scheme -> its usual port
@@ -21,21 +24,26 @@ PORTS = {  # scheme -> its usual port
 }
 
 
-def preflight(config: StudyConfig, root: str) -> None:
-    """Raise the first mistake that would otherwise be met later.
+def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
+    """Raise the first mistake that would otherwise be met later, in the stages up to ``until``.
 
     Raises:
         NasError: with the field, path or address, what was found and what is allowed.
     """
+    from nas_core.data import check_data
+
     study = Study(config, Store(root))
     _check_writable(study.store)
     for text in config.select.limits:
         _check_limit(study, text)
     if config.scorer.kind != "tabular":
-        from nas_core.data import check_data
-
         check_data(config.data)
+    if STAGES.index(until) >= STAGES.index("train"):
+        check_data(config.data.model_copy(update={"train_examples": config.train.train_examples}))
+    if until == "report":
+        tracking_uri(study.store)
     check_scorer(config, study.space)
+    check_same_inputs(study)
     check_base(study.space, config.design.base)
     _check_addresses()
 
@@ -44,16 +52,20 @@ def preflight_design(config: AnalyticConfig, root: str) -> None:
     """Raise the first mistake of a design that would otherwise be met later, as ``preflight`` does."""
     from nas_core.data import check_data
 
+    store = Store(root)
     config.program.build_domain()
     config.program.build_limits()
     check_data(config.data.model_copy(update={"train_examples": config.train.train_examples}))
-    _check_writable(Store(root))
+    _check_writable(store)
+    tracking_uri(store)
     _check_addresses()
 
 
 def preflight_serving(root: str) -> None:
     """Raise what would otherwise be met by the first run that somebody starts from the page."""
-    _check_writable(Store(root))
+    store = Store(root)
+    _check_writable(store)
+    tracking_uri(store)
     _check_addresses()
 
 
@@ -94,5 +106,4 @@ def check_address(variable: str) -> None:
         with socket.create_connection((parts.hostname or "", parts.port or ports[parts.scheme]), SECONDS_TO_ANSWER):
             return
     except (OSError, ValueError) as error:
-        shown, expected = without_password(address), f"an address that answers ({error})"
-        raise ClusterError(variable, shown, expected, advice) from None
+        raise ClusterError(variable, address, f"an address that answers ({error})", advice) from None

@@ -5,7 +5,7 @@ from prefect import flow
 import tasks.reporting as work
 from flows.stage import stage_run
 from nas_core.config import StudyConfig
-from nas_core.errors import ClusterError
+from nas_core.errors import ClusterError, ConfigError
 
 
 @flow(name="report", flow_run_name="report-{config.name}", validate_parameters=True)
@@ -13,15 +13,16 @@ def report(config: StudyConfig, root: str) -> None:
     """Log the study to MLflow, register the winner, check the registered model, write the report.
 
     Raises:
-        ClusterError: if MLflow does not answer. The report is written all the same; logging waits for the next run.
+        ClusterError: if MLflow does not answer, ConfigError if none is named.
+            The report is written all the same; logging waits for the next run.
     """
     with stage_run(config, root, "report"):
         try:
             work.track(config, root)
             work.check_registered_model(config, root)
-        except ClusterError as error:
+        except (ClusterError, ConfigError) as error:
             page = work.write_report(config, root)
-            advice = f"Nothing is lost: {page} is written. When it is back, `mathnas report {root}` logs everything."
-            raise ClusterError(error.where, error.found, error.expected, advice) from None
+            advice = f"Nothing is lost: {page} is written. When it is there, `mathnas report {root}` logs everything."
+            raise type(error)(error.where, error.found, error.expected, advice) from None
         work.write_report(config, root)
         work.attach_report(config, root)

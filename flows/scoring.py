@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.stage import stage_run
 from nas_core.config import StudyConfig
+from nas_core.design import Design
 from nas_core.stages import DESIGN
 from tasks.profiling import profile
 from tasks.scoring import evaluate, prepare_scorer
@@ -27,7 +28,7 @@ def score(config: StudyConfig, root: str) -> None:
         run.device = rows[-1].device
 
 
-def design_table(design: object) -> dict[str, object]:
+def design_table(design: Design) -> dict[str, object]:
     """The design as JSON: role -> genotypes."""
-    roles = {"contexts": design.contexts, "swaps": design.swaps, "held_out": design.held_out}  # type: ignore[attr-defined]
-    return {"base": str(design.base), **{name: list(map(str, networks)) for name, networks in roles.items()}}  # type: ignore[attr-defined]
+    roles = {"contexts": design.contexts, "swaps": design.swaps, "held_out": design.held_out}
+    return {"base": str(design.base), **{name: list(map(str, networks)) for name, networks in roles.items()}}

@@ -7,6 +7,7 @@ from flows.prefect_server import prefect_api
 from flows.preflight import preflight_serving
 from nas_core.config import StudyConfig, read_as
 from nas_core.deepmad.config import AnalyticConfig
+from nas_core.errors import without_passwords
 
 DESIGN_EXAMPLE = Path(__file__).parent / "configs" / "deepmad.yaml"
 
@@ -35,5 +36,5 @@ def serve_flows(root: str, port: int, limit: int) -> None:
         ]
         # Prefect's own, where it is told to stop
         warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
-        print(f"Prefect's page: {url.removesuffix('/api')}/deployments  (Ctrl-C stops)", flush=True)
+        print(f"Prefect's page: {without_passwords(url).removesuffix('/api')}/deployments  (Ctrl-C stops)", flush=True)
         serve(*deployments, limit=limit, print_starting_message=False)

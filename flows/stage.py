@@ -13,6 +13,8 @@ from nas_core.study import Study
 from tasks.artifacts import show_stage
 from tasks.ray_pool import Session
 
+MOST_PARTS = 1000  # in a folder of the store, before they are merged into one
+
 
 @dataclass
 class StageRun:
@@ -30,6 +32,7 @@ def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun
     """The study, for the time of one stage; what the stage took is recorded if it ends well."""
     with Session(), hold(Store(root)) as lease:
         run = StageRun(Study.create(config, root))
+        run.study.begin(stage)
         lease.note(stage)
         try:
             started, busy_s = time.perf_counter(), Session.busy_s
@@ -43,6 +46,7 @@ def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun
                 num_failed=run.num_failed,
                 device=run.device,
             )
+            run.study.store.compact(MOST_PARTS)
             show_stage(run.study, stage)
         finally:
             lease.note("")

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.preflight import preflight
 from flows.profiling import profile
 from flows.reporting import report
 from flows.scoring import score
@@ -40,6 +41,7 @@ def _run_stages(config: StudyConfig, root: str, rerun_from: Stage | None, until:
     wanted = STAGES[: STAGES.index(until) + 1]
     if rerun_from is not None and rerun_from not in wanted:
         raise ConfigError("rerun_from", rerun_from, f"a stage of those to run, up to {until}: {', '.join(wanted)}")
+    preflight(config, root, until)
     study = Study.create(config, root)
     if rerun_from is not None:
         study.forget(rerun_from)

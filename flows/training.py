@@ -12,5 +12,6 @@ def train(config: StudyConfig, root: str) -> None:
     """Train the winner; what was trained from the same inputs is not trained again."""
     with stage_run(config, root, "train") as run:
         rows = work.train(config, root)["networks"]
-        run.num_new = len(rows)
+        run.num_new = sum(row["new"] for row in rows)
+        run.num_reused = len(rows) - run.num_new
         run.device = rows[0].get("device", "")

@@ -1,8 +1,18 @@
 """Errors a user can cause: each says where, what was found, what is allowed, what to do.
 
 Every field goes to ``Exception.__init__``, so an error survives the pickling
-that carries it from a worker process to the driver.
+that carries it from a worker process to the driver. None of them shows a password.
 """
+
+import re
+
+_USER = re.compile(r"(?<=://)[^/@\s]*@")
+_SECRET = re.compile(r"(?i)\b((?:\w*password|\w*secret\w*|\w*token|access_key|secret_key)=)[^&;,\s'\")]+")
+
+
+def without_passwords(text: str) -> str:
+    """The text with every address in it as messages and files may show it: no user, no password."""
+    return _SECRET.sub(r"\1***", _USER.sub("", text))
 
 
 class NasError(Exception):
@@ -16,6 +26,8 @@ class NasError(Exception):
     """
 
     def __init__(self, where: str, found: object, expected: str, advice: str = "") -> None:
+        where, expected, advice = map(without_passwords, (where, expected, advice))
+        found = without_passwords(found) if isinstance(found, str) else found
         super().__init__(where, found, expected, advice)
         self.where, self.found, self.expected, self.advice = where, found, expected, advice
 
@@ -58,9 +70,3 @@ class InfeasibleError(NasError):
 
 class ClusterError(NasError):
     """Ray, Prefect or MLflow does not answer, or cannot satisfy a request."""
-
-
-def without_password(address: str) -> str:
-    """The address as messages and files may show it: without user and password."""
-    scheme, separator, rest = address.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -112,7 +112,9 @@ class Lease:
         """Say what is being done, for those who ask."""
         with self._writing:
             self._me = replace(self._me, stage=stage)
-            self._write()
+            now = read(self._store)
+            if now is None or now.holder == self._me.holder:  # else it was taken over: the next beat stops us
+                self._write()
 
     def release(self) -> None:
         """Give the lease back."""
@@ -206,8 +208,12 @@ def _local_lock(store: Store) -> Iterator[None]:
     if not store.is_local:
         yield
         return
-    with Path(store.uri(LOCK)).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(store.uri(LOCK)).open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StoreError(store.uri(LOCK), error.strerror, "a file that can be written and locked") from None
         yield
 
 

@@ -10,6 +10,7 @@ State = Literal["missing", "partial", "failed", "stale", "done", "running"]
 
 CONFIG = "study.yaml"
 DESIGN_CONFIG = "design.yaml"  # of a DesignProject, whose files have some of the same names
+FIGURES = "figures"
 DESIGN = "design.json"  # the networks of a study's design; the answer to a DesignProject's program
 BLOCK_SCORES = "block_scores.parquet"
 SELECTION = "selection.json"
@@ -27,16 +28,29 @@ OUTPUTS: dict[Stage, tuple[str, ...]] = {
     "train": (TRAINING,),
     "report": (REPORT, SUMMARY),
 }
+TRAINING_VERSION = 1  # raised when a full training is done differently: results of another version are not reused
+FILES_OF_TRAINED = ("weights_path", "architecture_path", "program_path")  # keys of a trained network's row
 NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
 Shape = dict[str, Any]  # key -> type
 ROUND: Shape = {"proposed": list, "predicted": list, "low": list, "high": list}
 SHAPES: dict[str, tuple[Shape, dict[str, Shape]]] = {  # what readers rely on: top level, and the rows of its lists
     SELECTION: (
-        {"status": str, "limits": list, "selections": list, "solve_s": NUMBER},
+        {"inputs": str, "status": str, "limits": list, "selections": list, "solve_s": NUMBER},
         {"selections": {"genotype": str, "predicted": NUMBER, "costs": dict}},
     ),
     VERIFICATION: ({"inputs": str, "rounds": list, "winner": TEXT_OR_NONE, "stands": bool}, {"rounds": ROUND}),
-    TRAINING: ({"networks": list}, {"networks": {"name": str, "role": str, "genotype": str, "costs": dict}}),
+    TRAINING: (
+        {"inputs": str, "networks": list},
+        {
+            "networks": {
+                "name": str,
+                "role": str,
+                "genotype": str,
+                "costs": dict,
+                **dict.fromkeys(FILES_OF_TRAINED, str),
+            }
+        },
+    ),
     "stages": ({"inputs": str, "wall_s": NUMBER, "num_new": int, "num_reused": int, "device": str}, {}),
 }
 
@@ -64,6 +78,11 @@ def wrong_with(data: Any, shape: Shape, rows_of: Mapping[str, Shape]) -> str:
             if wrong:
                 return f"{name}[{index}]: {wrong}"
     return ""
+
+
+def trained_files(row: Mapping[str, Any]) -> list[str]:
+    """Paths of a trained network's files, by its row of ``training.json``."""
+    return [row[name] for name in FILES_OF_TRAINED]
 
 
 def record_path(stage: Stage) -> str:

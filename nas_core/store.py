@@ -23,14 +23,16 @@ import json
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import nas_core
-from nas_core.errors import StoreError
+from nas_core.errors import StoreError, without_passwords
 from nas_core.evaluations import (
     SCHEMA_VERSION,
     UNITS,
@@ -53,6 +55,7 @@ T = TypeVar("T")
 FINAL_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG}
 FINAL_ERRORS = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 RETRY_DELAYS_S = (0.2, 1.0, 3.0, 8.0)  # a store that answers errors for a while is asked again
+MOST_LISTINGS = 20  # of a folder whose parts are being merged
 FOREIGN_PART = "Its checksum is right, so something else wrote it: delete the file, its rows will be made again."
 PART_NAME = re.compile(r"^[0-9a-f]{32}\.parquet$")
 
@@ -101,8 +104,10 @@ class Store:
     def _write(self, path: str, data: bytes) -> None:
         target = self._at(path)
         if not self.is_local:
-            with self._fs.open_output_stream(target) as stream:
-                stream.write(data)
+            # a signal that arrives in the middle closes the stream, and an object cut short takes the old one's place:
+            # signals reach the main thread only, and leaving the context waits for the other
+            with ThreadPoolExecutor(1) as other:
+                other.submit(self._upload, target, data).result()
             return
         final = Path(target)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -117,6 +122,10 @@ class Store:
             with contextlib.suppress(OSError):
                 hidden.unlink(missing_ok=True)
             raise
+
+    def _upload(self, target: str, data: bytes) -> None:
+        with self._fs.open_output_stream(target) as stream:
+            stream.write(data)
 
     def exists(self, path: str) -> bool:
         return self._retry(path, lambda: bool(self._info(path).is_file))
@@ -169,6 +178,13 @@ class Store:
         """Write rows as one part per (space, profiler); returns the parts' paths."""
         return self._add(rows, lambda row: f"costs/{row.space_id}/{row.profiler_id}")
 
+    def replace_costs(self, rows: Sequence[Cost]) -> None:
+        """``add_costs`` in place of what these profilers measured of these spaces before."""
+        for kept in self.add_costs(rows):
+            for path in self._parts(str(PurePosixPath(kept).parent)):
+                if path != kept:
+                    self.delete(path)
+
     def evaluations(self, space_id: str, scorer_id: str) -> list[Evaluation]:
         """Every stored evaluation of a space by a scorer, one row per key."""
         return self._rows(f"evaluations/{space_id}/{scorer_id}", Evaluation)
@@ -177,12 +193,12 @@ class Store:
         """Every stored cost of a space, one row per key."""
         return self._rows(f"costs/{space_id}", Cost)
 
-    def drop_failed(self, space_id: str, scorer_id: str) -> int:
-        """Forget the failed evaluations of a space by a scorer; returns how many there were."""
+    def drop_failed(self, space_id: str, scorer_id: str, seed: int) -> int:
+        """Forget the failed evaluations of a space by a scorer with a seed; returns how many there were."""
         dropped = 0
         for path in self._parts(f"evaluations/{space_id}/{scorer_id}"):
             rows = self._read_part(path, Evaluation)
-            kept = [row for row in rows if row.status == "ok"]
+            kept = [row for row in rows if row.status == "ok" or row.seed != seed]
             if len(kept) < len(rows):
                 self.add_evaluations(kept)
                 self.delete(path)
@@ -202,21 +218,22 @@ class Store:
         return path
 
     def _rows(self, folder: str, row_type: type[Row]) -> list[Row]:
-        rows: list[Row] = []
-        for path in self._parts(folder):
-            rows += self._read_part(path, row_type)
+        rows = self._read_all(folder, row_type)
         # parts are named by their bytes, seconds included: without an order of its own a fit would differ in its last
         # digits from run to run, and equally good networks would be told apart by them
         return sorted(deduplicated(rows), key=lambda row: row.key)
+
+    def _read_all(self, folder: str, row_type: type[Row]) -> list[Row]:
+        for _ in range(MOST_LISTINGS):
+            with contextlib.suppress(FileNotFoundError):  # merged meanwhile: its rows are in a part not listed yet
+                return [row for path in self._parts(folder) for row in self._read_part(path, row_type)]
+        raise StoreError(f"{self.root}/{folder}", "parts that are listed and not there", "parts that can be read")
 
     def _parts(self, folder: str) -> list[str]:
         return [path for path in self.paths(folder) if PART_NAME.match(PurePosixPath(path).name)]
 
     def _read_part(self, path: str, row_type: type[Row]) -> list[Row]:
-        try:
-            data = self.read_bytes(path)
-        except FileNotFoundError:  # a compaction has just merged it: its rows are in the merged part
-            return []
+        data = self.read_bytes(path)
         if _checksum(data) != PurePosixPath(path).stem:
             self._set_aside(path, data)
             return []
@@ -234,22 +251,24 @@ class Store:
         """Paths of the parts that failed their checksum."""
         return self.paths("quarantine")
 
-    def compact(self) -> int:
-        """Merge each folder's parts into one; returns how many parts are gone.
+    def compact(self, most: int = 1) -> int:
+        """Merge each folder's parts into one where there are more than ``most``; returns how many parts are gone.
 
-        Safe to kill at any moment: the merged part is written before the old
-        ones go, and readers drop repeated rows.
+        For one writer at a time. Safe to kill at any moment: the merged part is
+        written before the old ones go, and readers drop repeated rows.
         """
-        return self._compact_all("evaluations", Evaluation) + self._compact_all("costs", Cost)
+        return self._compact_all("evaluations", Evaluation, most) + self._compact_all("costs", Cost, most)
 
-    def _compact_all(self, top: str, row_type: type[Row]) -> int:
+    def _compact_all(self, top: str, row_type: type[Row], most: int) -> int:
         folders = sorted({str(PurePosixPath(path).parent) for path in self._parts(top)})
-        return sum(self._compact_folder(folder, row_type) for folder in folders)
+        return sum(self._compact_folder(folder, row_type, most) for folder in folders)
 
-    def _compact_folder(self, folder: str, row_type: type[Row]) -> int:
+    def _compact_folder(self, folder: str, row_type: type[Row], most: int) -> int:
         old = self._parts(folder)
+        if len(old) <= most:
+            return 0
         rows = deduplicated(row for path in old for row in self._read_part(path, row_type))
-        if len(old) < 2 or not rows:
+        if not rows:
             return 0
         merged = self._write_part(folder, rows)
         superseded = [path for path in old if path != merged]
@@ -289,11 +308,27 @@ class Store:
         raise AssertionError("unreachable")
 
 
+def shared_store(root: str) -> Store:
+    """The store as a worker opens it: its driver made it, so it is there, if it is the same place.
+
+    Raises:
+        StoreError: if this node has no such folder.
+    """
+    try:
+        return Store(root, create=False)
+    except StoreError as error:
+        found, advice = f"{error.found} on node {socket.gethostname()}", "Or a URI such as s3://bucket/study."
+        raise StoreError(root, found, "a folder that every node of the cluster sees", advice) from None
+
+
 def _filesystem(root: str) -> "tuple[fs.FileSystem, str]":
     from pyarrow import fs
 
     if "\0" in root or not root.strip():
         raise StoreError("root", repr(root), "a folder or a URI")
+    if without_passwords(root) != root:
+        advice = "Credentials come from the environment, such as AWS_ACCESS_KEY_ID; a root is written in many places."
+        raise StoreError("root", root, "a URI without credentials", advice)
     if "://" not in root:
         return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
     try:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from nas_core.config import StudyConfig, load_config
-from nas_core.costs import Additivity, additivity, profiler_id
+from nas_core.costs import Additivity, additivity, is_measured, profiler_id
 from nas_core.design import Design, make_design
 from nas_core.errors import IncompleteTableError, SpaceError, StoreError
 from nas_core.evaluations import WHOLE_NETWORK, Cost, CostTable, Evaluation, EvaluationTable
@@ -30,15 +30,18 @@ from nas_core.stages import (
     BLOCK_SCORES,
     CONFIG,
     DESIGN_CONFIG,
+    FIGURES,
     OUTPUTS,
-    SELECTION,
     SHAPES,
     STAGES,
+    TRAINING,
+    TRAINING_VERSION,
     VERIFICATION,
     Stage,
     StageStatus,
     record_path,
     state_of,
+    trained_files,
     wrong_with,
 )
 from nas_core.store import Store, missing
@@ -100,7 +103,12 @@ class Study:
     def profiler_ids(self) -> dict[str, str]:
         """Resource -> id of what measures it; FLOPs are always counted, since designs need them."""
         resources = dict.fromkeys(("flops", *self.config.profile.resources))
-        return {resource: profiler_id(self.config.profile, resource) for resource in resources}
+        return {resource: self._profiler_id(resource) for resource in resources}
+
+    def _profiler_id(self, resource: str) -> str:
+        """The profiler's own id, and for what is measured the node that `cluster.profile_resources` asks for."""
+        known, node = profiler_id(self.config.profile, resource), self.config.cluster.profile_resources
+        return content_id({"profiler": known, "node": node}) if node and is_measured(resource) else known
 
     @property
     def resolutions(self) -> dict[int | None, int]:
@@ -109,28 +117,33 @@ class Study:
             return {None: self.space.resolutions[0]}
         return {size: size for size in self.space.resolutions}
 
-    def _settings(self, *sections: str) -> dict[str, Any]:
-        return {name: getattr(self.config, name).model_dump(mode="json") for name in sections}
-
     def inputs_of(self, stage: Stage) -> str:
-        """Content id of all that the stage's output depends on."""
-        known: dict[str, Any] = {"space": self.space.space_id, "profilers": self.profiler_ids}
-        known |= {"networks": self.config.profile.networks, "seed": self.config.seed}
-        if stage == "profile":
-            return content_id(known)
-        known |= {"scorer": self.scorer_id, **self._settings("design")}
-        if stage == "score":
-            return content_id(known)
-        known |= self._settings("predict", "select")
-        if stage == "select":
-            return content_id(known)
-        known |= self._settings("verify")
-        if stage == "verify":
-            return content_id(known)
-        known |= {**self._settings("train"), "data": self.config.data.identity, "winner": self.winner}
-        if stage == "train":
-            return content_id(known)
-        return content_id({**known, **self._settings("tracking"), "name": self.config.name})
+        """Content id of all that the stage's output depends on: what it reads, and what those before it read."""
+        known: dict[str, Any] = {}
+        for each in STAGES[: STAGES.index(stage) + 1]:
+            known |= self._inputs_read_by(each)
+        if stage == "select":  # how many are listed: the first, which is all that later stages see, is the same
+            known["listed"] = (self.config.select.top, self.config.select.min_distance)
+        return content_id(known)
+
+    def _inputs_read_by(self, stage: Stage) -> dict[str, Any]:
+        config = self.config
+        match stage:
+            case "profile":
+                known = {"space": self.space.space_id, "profilers": self.profiler_ids, "seed": config.seed}
+                return {**known, "networks": config.profile.networks}
+            case "score":
+                return {"scorer": self.scorer_id, "design": config.design.model_dump(mode="json")}
+            case "select":
+                program = config.select.model_dump(mode="json", include={"limits", "time_limit_s"})
+                return {"predict": config.predict.model_dump(mode="json"), "program": program}
+            case "verify":
+                return {"verify": config.verify.model_dump(mode="json")}
+            case "train":
+                how = {"train": config.train.model_dump(mode="json"), "version": TRAINING_VERSION}
+                return {**how, "data": config.data.identity, "winner": self.winner}
+            case "report":
+                return {"tracking": config.tracking.model_dump(mode="json"), "name": config.name}
 
     # what is stored
 
@@ -424,26 +437,41 @@ class Study:
         found = {stage: self.output(record_path(stage)) for stage in STAGES}
         return {stage: record for stage, record in found.items() if record is not None}
 
+    def current(self, stage: Stage) -> dict[str, Any] | None:
+        """What `select`, `verify` or `train` wrote, if it was made from the present inputs; else None."""
+        data = self.output(OUTPUTS[stage][0])
+        return data if data is not None and data["inputs"] == self.inputs_of(stage) else None
+
     @property
     def winner(self) -> str | None:
         """Genotype of the network chosen: verified if that ran, else the solver's first."""
-        verified = self.output(VERIFICATION)
-        if verified is not None and verified.get("winner"):
+        verified = self.current("verify")
+        if verified is not None and verified["winner"]:
             return str(verified["winner"])
-        selected = self.output(SELECTION)
+        selected = self.current("select")
         if selected is not None and selected["selections"]:
             return str(selected["selections"][0]["genotype"])
         return None
+
+    def begin(self, stage: Stage) -> None:
+        """Drop the record of other inputs: cut short now, the stage must not look done when those come back."""
+        record = self.output(record_path(stage))
+        if record is not None and record["inputs"] != self.inputs_of(stage):
+            self.store.delete(record_path(stage))
 
     def forget(self, stage: Stage) -> None:
         """Delete the outputs of a stage and of those after it; evaluations and costs stay."""
         for later in STAGES[STAGES.index(stage) :]:
             for path in (*OUTPUTS[later], record_path(later)):
                 self.store.delete(path)
+        self.store.delete(FIGURES)
 
     def forget_failures(self) -> int:
-        """Drop this study's failed evaluations, so that they are tried again; returns how many."""
-        return self.store.drop_failed(self.space.space_id, self.scorer_id)
+        """Drop this study's failed evaluations and what was selected without them; returns how many there were."""
+        dropped = self.store.drop_failed(self.space.space_id, self.scorer_id, self.config.seed)
+        if dropped:
+            self.forget("select")
+        return dropped
 
     def status(self) -> dict[Stage, StageStatus]:
         """How far every stage is."""
@@ -488,6 +516,8 @@ class Study:
             return StageStatus(state="partial" if begun else "missing", done=0, total=1)
         if stage == "verify" and self._lost_of_verification():
             return StageStatus(state="partial", done=0, total=1)
+        if stage == "train" and self._lost_of_training():
+            return StageStatus(state="partial", done=0, total=1)
         stale = record["inputs"] != self.inputs_of(stage)
         return StageStatus(state="stale" if stale else "done", done=0 if stale else 1, total=1)
 
@@ -495,6 +525,11 @@ class Study:
         """Networks of recorded rounds whose evaluations are gone, such as those of a damaged part."""
         rounds = (self.output(VERIFICATION) or {"rounds": []})["rounds"]
         return missing((genotype for row in rounds for genotype in row["proposed"]), self.evaluations())
+
+    def _lost_of_training(self) -> list[str]:
+        """Files of trained networks that are gone."""
+        networks = (self.output(TRAINING) or {"networks": []})["networks"]
+        return [path for row in networks for path in trained_files(row) if not self.store.exists(path)]
 
     def require(self, answer: Answer) -> Choice:
         """The first selection.

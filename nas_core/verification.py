@@ -58,8 +58,10 @@ def next_round(study: Study, index: int) -> list[str]:
 
 
 def record_round(study: Study, index: int) -> None:
-    """Note what the networks of round ``index`` were measured at, and the best network so far."""
+    """Note what the networks of round ``index`` were measured at, and the best network so far; once."""
     record = verification(study)
+    if "measured" in record["rounds"][index]:  # gone through again after an interruption: later rounds are known by now
+        return
     rows = study.evaluations()
     measured = {row.genotype: row.metric for row in rows if row.status == "ok"}
     incumbent = _incumbent(study)

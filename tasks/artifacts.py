@@ -15,7 +15,7 @@ from typing import Any
 
 from nas_core.deepmad.project import DesignProject
 from nas_core.report.text import format_metric
-from nas_core.stages import REPORT, SELECTION, TRACKING, TRAINING, VERIFICATION, Stage
+from nas_core.stages import FIGURES, REPORT, TRACKING, Stage
 from nas_core.study import Study
 from tasks.environment import NO_PAGE
 
@@ -108,7 +108,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def _stored_figures(study: Study | DesignProject) -> dict[str, bytes]:
-    paths = [path for path in study.store.paths("figures") if path.endswith(".png")]
+    paths = [path for path in study.store.paths(FIGURES) if path.endswith(".png")]
     return {Path(path).stem: study.store.read_bytes(path) for path in paths}
 
 
@@ -175,7 +175,7 @@ def _score_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _select_rows(study: Study) -> list[dict[str, Any]]:
-    chosen = (study.output(SELECTION) or {"selections": []})["selections"]
+    chosen = (study.current("select") or {"selections": []})["selections"]
     return [
         {"rank": rank, "network": row["genotype"], "predicted": row["predicted"], **row["costs"]}
         for rank, row in enumerate(chosen, start=1)
@@ -183,7 +183,7 @@ def _select_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _verify_rows(study: Study) -> list[dict[str, Any]]:
-    rounds = (study.output(VERIFICATION) or {"rounds": []})["rounds"]
+    rounds = (study.current("verify") or {"rounds": []})["rounds"]
     return [
         {"round": index, "network": network, "predicted": predicted, "evaluated": measured}
         for index, row in enumerate(rounds, start=1)
@@ -194,7 +194,7 @@ def _verify_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _train_rows(study: Study) -> list[dict[str, Any]]:
-    networks = (study.output(TRAINING) or {"networks": []})["networks"]
+    networks = (study.current("train") or {"networks": []})["networks"]
     return [
         {
             "name": row["name"],

@@ -8,7 +8,7 @@ from nas_core.deepmad.config import AnalyticConfig
 from nas_core.deepmad.project import WINNER, DesignProject
 from nas_core.deepmad.search import Progress as SearchProgress
 from nas_core.stages import REGISTERED
-from nas_core.store import Store
+from nas_core.store import Store, shared_store
 from tasks import tracking
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
@@ -33,7 +33,7 @@ def solve(config: AnalyticConfig, root: str) -> dict[str, Any]:
 
 def train_job(config_json: str, root: str, report: Any) -> dict[str, Any]:
     """Train the designed network in a worker; its files are under ``winner/winner/`` in the store."""
-    project = DesignProject(AnalyticConfig.model_validate_json(config_json), Store(root))
+    project = DesignProject(AnalyticConfig.model_validate_json(config_json), shared_store(root))
     return train_and_watch(project.network, project.config, project.store, WINNER, report)
 
 

@@ -1,6 +1,7 @@
 """Measure what blocks and networks cost; counts are made once, latency where `cluster.profile_resources` says."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from nas_core.config import StudyConfig
 from nas_core.evaluations import WHOLE_NETWORK
 from nas_core.identity import evaluation_seed
 from nas_core.space import Genotype
-from nas_core.store import Store
+from nas_core.store import Store, shared_store
 from nas_core.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
@@ -24,15 +25,15 @@ def profile_job(config_json: str, root: str, resources: Sequence[str], genotypes
     from nas_core.costs import profile
 
     config = StudyConfig.model_validate_json(config_json)
-    store = Store(root)
-    space = Study(config, store).space
+    study = Study(config, shared_store(root))
     num_failed = 0
     for done, resource in enumerate(resources):
         report(done, len(resources), resource)
         # blocks and whole networks take turns, so that a machine that drifts does not look non-additive
         whole = [] if resource in COUNTS else [Genotype.parse(text) for text in genotypes]
-        rows = profile(space, whole, config.profile, [resource])
-        store.add_costs(rows)
+        rows = profile(study.space, whole, config.profile, [resource])
+        # whole, since times measured on different days do not belong together
+        study.store.replace_costs([replace(row, profiler_id=study.profiler_ids[resource]) for row in rows])
         num_failed += sum(row.status == "failed" for row in rows)
     report(len(resources), len(resources), "")
     return num_failed
@@ -57,8 +58,8 @@ def profile(config: StudyConfig, root: str, resources: Sequence[str]) -> int:
 
 
 def is_profiled(study: Study, resource: str) -> bool:
-    """Whether every block has a row of this resource, and the sample of networks where it is measured."""
-    rows = study.costs(resource)
+    """Whether every block has a value of this resource, and the sample of networks where it is measured."""
+    rows = [row for row in study.costs(resource) if row.status == "ok"]
     blocks = {(row.position, row.choice, row.resolution) for row in rows if row.position != WHOLE_NETWORK}
     wanted = (sum(study.space.num_choices) + 1) * len(study.space.resolutions)
     if len(blocks) < wanted:

@@ -11,7 +11,7 @@ from nas_core.errors import ClusterError, StoreError
 from nas_core.report import report_files
 from nas_core.report.collect import summarise
 from nas_core.space import Genotype
-from nas_core.stages import REGISTERED, REPORT, TRAINING
+from nas_core.stages import REGISTERED, REPORT
 from nas_core.store import Store
 from nas_core.study import Study
 from tasks import tracking
@@ -49,7 +49,7 @@ def check_registered_model(config: StudyConfig, root: str) -> float | None:
         StoreError: if it is not the accuracy that the training measured.
     """
     study = Study(config, Store(root))
-    training = study.output(TRAINING)
+    training = study.current("train")
     if training is None:
         return None
     trained = training["networks"][0]["test_accuracy"]

@@ -10,7 +10,7 @@ from nas_core.errors import NasError
 from nas_core.evaluations import Evaluation
 from nas_core.scoring import build_scorer, supernet_path
 from nas_core.space import Genotype
-from nas_core.store import Store
+from nas_core.store import Store, shared_store
 from nas_core.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import BatchDone, Cluster, run_batches, run_jobs
@@ -26,7 +26,7 @@ class Evaluator:
 
     def __init__(self, config_json: str, root: str) -> None:
         config = StudyConfig.model_validate_json(config_json)
-        self.store = Store(root)
+        self.store = shared_store(root)
         self.scorer = build_scorer(config, Study(config, self.store).space, self.store)
 
     def run(self, batch: list[str]) -> int:
@@ -39,7 +39,7 @@ class Evaluator:
 def prepare_job(config_json: str, root: str, report: Any) -> None:
     """What the scorer needs once, such as the training of shared weights; resumes where it was cut off."""
     config = StudyConfig.model_validate_json(config_json)
-    store = Store(root)
+    store = shared_store(root)
     build_scorer(config, Study(config, store).space, store).prepare(report)
 
 

@@ -26,7 +26,7 @@ def select(config: StudyConfig, root: str) -> dict[str, Any]:
         min_distance=config.select.min_distance,
         time_limit_s=config.select.time_limit_s,
     )
-    study.store.write_json(SELECTION, answer.as_dict())
+    study.store.write_json(SELECTION, {**answer.as_dict(), "inputs": study.inputs_of("select")})
     study.require(answer)
     return answer.as_dict()
 

@@ -20,13 +20,14 @@ from typing import Any
 
 from nas_core.config import DataConfig, TrackingConfig
 from nas_core.deepmad.project import DesignProject, what_is_proved
-from nas_core.errors import ClusterError, ConfigError, without_password
+from nas_core.errors import ClusterError, ConfigError, without_passwords
 from nas_core.identity import content_id
 from nas_core.stages import (
     BLOCK_SCORES,
     CONFIG,
     DESIGN,
     DESIGN_CONFIG,
+    FIGURES,
     REPORT,
     SELECTION,
     TRACKING,
@@ -74,19 +75,17 @@ def client(store: Store) -> Any:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     uri = tracking_uri(store)
-    given = os.environ.get("MLFLOW_TRACKING_URI")
+    given = os.environ.get("MLFLOW_TRACKING_URI", "")
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    if given is None:  # mlflow has set it: the next study of this process would take it for the user's
+    if not given:  # mlflow has set it: the next study of this process would take it for the user's
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:  # mlflow wraps every kind of network and database error in its own
         words = str(error).splitlines()[0][:200]
-        raise ClusterError(
-            "MLFLOW_TRACKING_URI", without_password(uri), f"a tracking server that answers ({words})"
-        ) from None
+        raise ClusterError("MLFLOW_TRACKING_URI", uri, f"a tracking server that answers ({words})") from None
     return client
 
 
@@ -101,7 +100,7 @@ def log_study(study: Study) -> dict[str, Any]:
     runs.log_settings(parent)
     runs.log_data(parent, study.config.data)
     runs.log_tables(parent)
-    training = study.output(TRAINING) or {"networks": []}
+    training = study.current("train") or {"networks": []}
     for row in training["networks"]:
         runs.log_network(parent, row, study.inputs_of("train"), study.config.train.recipe.model_dump())
     runs.finish(parent)
@@ -134,7 +133,7 @@ def log_design(project: DesignProject) -> dict[str, Any]:
 
 def logged_to(store: Store) -> str:
     """Where runs are logged now, as ``tracking.json`` names it."""
-    return without_password(tracking_uri(store))
+    return without_passwords(tracking_uri(store))
 
 
 class _Runs:
@@ -190,7 +189,7 @@ class _Runs:
 
     def log_files(self, run_id: str, paths: Sequence[str]) -> None:
         """Attach what there is of the files, and the figures."""
-        files = [path for path in (*paths, *self.store.paths("figures")) if self.store.exists(path)]
+        files = [path for path in (*paths, *self.store.paths(FIGURES)) if self.store.exists(path)]
         self._log_artifacts(run_id, {path: path for path in files})
 
     def _log_artifacts(self, run_id: str, paths: Mapping[str, str]) -> None:
@@ -224,6 +223,7 @@ class _Runs:
         if row["role"] == "winner":
             self.ids.setdefault("models", {})[run_id] = self._register(run_id, row)
             self._crown(run_id)
+            self.save()  # before the run is finished: it is not registered again
         self.client.set_terminated(run_id)
 
     def _log_network_files(self, run_id: str, row: Mapping[str, Any]) -> None:
@@ -304,7 +304,7 @@ class _StudyRuns(_Runs):
             "evaluations_failed": float(sum(row.status == "failed" for row in rows)),
             "evaluation_seconds": sum(row.wall_s for row in rows),
         }
-        selected = self.study.output(SELECTION)
+        selected = self.study.current("select")
         if selected and selected["selections"]:
             best = selected["selections"][0]
             numbers |= {"selected_predicted": best["predicted"], "solve_s": selected["solve_s"]}

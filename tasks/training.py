@@ -9,7 +9,7 @@ from nas_core.config import StudyConfig
 from nas_core.deepmad.config import AnalyticConfig
 from nas_core.space import Genotype
 from nas_core.stages import TRAINING
-from nas_core.store import Store
+from nas_core.store import Store, shared_store
 from nas_core.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def train_job(config_json: str, root: str, name: str, genotype: str, report: Any) -> dict[str, Any]:
     """Train one network in a worker; its files are under ``winner/<name>/`` in the store."""
-    study = Study(StudyConfig.model_validate_json(config_json), Store(root))
+    study = Study(StudyConfig.model_validate_json(config_json), shared_store(root))
     architecture = study.space.architecture(Genotype.parse(genotype))
     return train_and_watch(architecture, study.config, study.store, name, report)
 
@@ -34,14 +34,15 @@ def train_and_watch(
     name: str,
     report: Any,
 ) -> dict[str, Any]:
-    """What ``train_network`` returns, with the worker's use of its processors and memory meanwhile."""
-    from nas_core.training.winner import train_network
+    """What ``train_network`` returns, whether that is ``new``, and the worker's use of processors and memory."""
+    from nas_core.training.winner import stored_result, train_network, training_id
 
+    known = stored_result(store, name, training_id(architecture, config.train, config.data, config.seed))
     with SystemMetrics() as metrics:
         trained = train_network(
             architecture, config.train, config.data, seed=config.seed, store=store, name=name, on_progress=report
         )
-    return {**trained.as_dict(), "system": metrics.samples}
+    return {**trained.as_dict(), "system": metrics.samples, "new": known is None}
 
 
 @task(task_run_name="train", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
@@ -59,7 +60,7 @@ def train(config: StudyConfig, root: str) -> dict[str, Any]:
         jobs = [(config.model_dump_json(), root, item.name, item.genotype) for item in wanted]
         results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress)
     rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
-    output = {"networks": rows}
+    output = {"inputs": study.inputs_of("train"), "networks": rows}
     study.store.write_json(TRAINING, output)
     return output
 

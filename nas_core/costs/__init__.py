@@ -38,6 +38,11 @@ def profiler_of(resource: str) -> Profiler:
     raise UnknownNameError("resource", repr(resource), f"one of: {known}")
 
 
+def is_measured(resource: str) -> bool:
+    """Whether the resource is measured on a device, not counted; raises UnknownNameError if nothing measures it."""
+    return profiler_of(resource) is not PROFILERS["counts"]
+
+
 def profiler_id(config: ProfileConfig, resource: str) -> str:
     """Id of what the resource's values depend on: settings, code and library versions (the device is its own column).
 
@@ -140,6 +145,7 @@ __all__ = [
     "count_networks",
     "device_name",
     "extreme_genotypes",
+    "is_measured",
     "profile",
     "profile_blocks",
     "profile_networks",

@@ -18,7 +18,7 @@ class LatencyProfiler:
     resources = (RESOURCE,)
 
     def settings(self, config: ProfileConfig) -> dict[str, object]:
-        how = config.model_dump(include={"batch_size", "num_threads", "warmup", "repeats", "channels_last"})
+        how = config.model_dump(include={"batch_size", "num_threads", "warmup", "repeats", "channels_last", "device"})
         return {"profiler": "latency", "version": VERSION, "torch": version("torch"), **how}
 
     def device(self, config: ProfileConfig) -> str:

@@ -27,7 +27,7 @@ from nas_core.deepmad.solver import design
 from nas_core.deepmad.structure import Structure
 from nas_core.errors import StoreError
 from nas_core.identity import content_id
-from nas_core.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING
+from nas_core.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING, TRAINING_VERSION, trained_files
 from nas_core.store import Store
 
 WINNER = "winner"
@@ -150,7 +150,7 @@ class DesignProject:
         config = self.config
         settings = config.train.model_dump(mode="json", exclude={"checkpoint_every_s"})
         known = {"network": self.network.as_dict(), "train": settings, "data": config.data.identity}
-        return content_id({**known, "seed": config.seed})
+        return content_id({**known, "seed": config.seed, "version": TRAINING_VERSION})
 
     @property
     def training(self) -> dict[str, Any] | None:
@@ -159,8 +159,7 @@ class DesignProject:
         if data is None or self.answer is None or data.get("inputs") != self.training_inputs:
             return None
         row: dict[str, Any] = data["networks"][0]
-        files = [row[name] for name in ("weights_path", "architecture_path", "program_path")]
-        return row if all(self.store.exists(path) for path in files) else None
+        return row if all(self.store.exists(path) for path in trained_files(row)) else None
 
     def record_training(self, result: dict[str, Any]) -> dict[str, Any]:
         """Store what the training returned, with what the program says of the network."""

@@ -159,7 +159,7 @@ def explain(domain: Domain, limits: Limits, objective: Objective, *, proved: boo
     given = [f"{name} {bound[name]:g} (least attainable alone {value:.6g})" for name, value in alone.items()]
     advice = f"These limits collide: {', '.join(colliding)}." if colliding else "Relax a limit."
     trade = _least_given_others(least, limits, colliding)
-    certainty = "no structure keeps" if proved else "none found in the time that keeps"
+    certainty = "no structure keeps" if proved else "in the time nothing that keeps"
     return InfeasibleError(
         "limits", f"{certainty} {'; '.join(given)}", "limits that some structure keeps", f"{advice}{trade}"
     )

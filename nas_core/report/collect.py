@@ -37,7 +37,7 @@ from nas_core.report.summary import (
 )
 from nas_core.selection import with_additive_limits
 from nas_core.space import Genotype
-from nas_core.stages import SELECTION, STAGES, TRACKING, TRAINING, VERIFICATION
+from nas_core.stages import STAGES, TRACKING
 from nas_core.study import Study
 
 MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
@@ -101,7 +101,7 @@ def _data(study: Study) -> DataSummary:
     config = study.config.data
     if study.config.scorer.kind == "tabular":
         return DataSummary(name="table", description="no images: ratings come from a table")
-    trained = (study.output(TRAINING) or {"networks": [{}]})["networks"][0]
+    trained = (study.current("train") or {"networks": [{}]})["networks"][0]
     return DataSummary(
         name=config.name,
         num_train=config.train_examples,
@@ -194,7 +194,7 @@ def _networks(study: Study, rows: Sequence[Evaluation], predictor: Predictor | N
 
 
 def _predictions_before_evaluation(study: Study) -> dict[str, tuple[float, float, float]]:
-    rounds = (study.output(VERIFICATION) or {"rounds": []})["rounds"]
+    rounds = (study.current("verify") or {"rounds": []})["rounds"]
     return {
         genotype: (predicted, low, high)
         for row in rounds
@@ -246,7 +246,7 @@ def _device(study: Study, budget: Budget) -> str:
 
 
 def _selection(study: Study) -> SelectionSummary | None:
-    answer = study.output(SELECTION)
+    answer = study.current("select")
     if answer is None:
         return None
     evaluated = {row.genotype: row.metric for row in study.evaluations()}
@@ -294,7 +294,7 @@ def _calibration(study: Study, predictor: Predictor | None) -> CalibrationSummar
 
 
 def _verification(study: Study) -> VerificationSummary | None:
-    record = study.output(VERIFICATION)
+    record = study.current("verify")
     if record is None or not record.get("winner"):
         return None
     closed = [row for row in record["rounds"] if row.get("incumbent")]
@@ -377,7 +377,7 @@ def _latency(study: Study) -> LatencyAdditivity | None:
 
 
 def _training(study: Study) -> TrainingSummary | None:
-    output = study.output(TRAINING)
+    output = study.current("train")
     if output is None:
         return None
     networks = tuple(

@@ -131,7 +131,15 @@ def _from_parquet(path: Path, config: TabularScorerConfig) -> dict[tuple[int, ..
     if not config.choices:
         return {_choices(arch, path): value for arch, value in zip(columns[ARCH_COLUMN], values, strict=True)}
     choices = zip(*(columns[name] for name in config.choices), strict=True)
-    return {tuple(map(int, row)): value for row, value in zip(choices, values, strict=True)}
+    return {tuple(_choice(each, path) for each in row): value for row, value in zip(choices, values, strict=True)}
+
+
+def _choice(value: object, path: Path) -> int:
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    raise DataError(
+        f"scorer.path {path}", f"the choice {value!r:.50}", "whole numbers in the columns of scorer.choices"
+    )
 
 
 def _choices(arch: object, path: Path) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from torch import nn
 from nas_core.config import DataConfig, FullTrainingConfig
 from nas_core.data import ImageData, Normalisation, load_data
 from nas_core.identity import content_id
+from nas_core.stages import TRAINING_VERSION
 from nas_core.store import Store
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
@@ -23,7 +24,6 @@ from nas_core.training.network import Description, build_network, description_fr
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when this code trains differently: results of another version are not reused
 OnProgress = Callable[[int, int, str], None]
 
 
@@ -111,6 +111,7 @@ def train_network(
         validate=lambda trained: _validation_accuracy(trained, data, str(place)),
     )
     trained = _record(architecture, network, data, result, name=name, seed=seed, device=str(place))
+    store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
     _write(store, trained, architecture, network, data.normalisation)
     store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
     checkpoint.remove()
@@ -128,7 +129,7 @@ def training_id(architecture: Description, train_config: FullTrainingConfig, dat
             "train_examples": train_config.train_examples,
             "data": data,
             "seed": seed,
-            "version": VERSION,
+            "version": TRAINING_VERSION,
         }
     )
 

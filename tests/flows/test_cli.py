@@ -93,6 +93,7 @@ def test_a_dry_run_counts_and_changes_nothing(study_file, tmp_path):
         ({"data": {"name": "folder", "path": "/nowhere"}}, "/nowhere"),
         ({"scorer": {"kind": "tabular", "path": "none.parquet"}}, "none.parquet"),
         ({"design": {"base": "9-9-9"}}, "9-9-9"),
+        ({"train": {"train_examples": 900_000}}, "data.train_examples: found 900000"),
         ({"name": "../up"}, "name: found '../up'"),
     ],
 )  # fmt: skip
@@ -146,6 +147,18 @@ def test_a_server_that_refuses_is_said(refusing_server, study_file, tmp_path):
         message = refused(*command, PREFECT_API_URL=refusing_server)
         assert "401 Unauthorized" in message
         assert "PREFECT_API_AUTH_STRING is its password" in message
+
+
+def test_a_store_of_objects_needs_a_tracking_server(study_file):
+    """What would otherwise be met when everything is trained."""
+    message = refused("run", study_file(), "--root", "mock:///study", MLFLOW_TRACKING_URI="")
+    assert "MLFLOW_TRACKING_URI: found nothing, expected a tracking server" in message
+
+
+def test_a_design_is_written_where_a_folder_can_be(tmp_path):
+    (tmp_path / "file").write_text("x")
+    arguments = ["--family", "mobilenet", "--params", "20 k", "--resolution", "32", "--strides", "1,2", "--gap", "0.5"]
+    assert "--out: found" in refused("design", *arguments, "--out", tmp_path / "file")
 
 
 def test_stages_to_repeat_are_among_those_to_run(study_file, tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,17 @@ def test_impossible_limits_stop_before_anything_is_evaluated(api, cluster, tmp_p
     assert not parts(root)
 
 
+def failed_rows(study, genotypes):
+    return [
+        Evaluation(
+            space_id=study.space.space_id, scorer_id=study.scorer_id, genotype=str(genotype), seed=0, status="failed",
+            metric=None, metric_name="mean_acc", higher_is_better=True, split="table", num_examples=0, wall_s=0.0,
+            device="", message="loss is NaN",
+        )
+        for genotype in genotypes
+    ]  # fmt: skip
+
+
 def test_a_position_whose_alternatives_all_failed_is_named(api, cluster, tabular_config, tmp_path):
     from flows.study import run_study
 
@@ -153,17 +166,83 @@ def test_a_position_whose_alternatives_all_failed_is_named(api, cluster, tabular
     run_study(tabular_config, root, until="profile")
     study = Study.open(root)
     lost = [genotype for genotype in study.design.fit_genotypes if genotype.choices[2] != 0]
-    rows = [
-        Evaluation(
-            space_id=study.space.space_id, scorer_id=study.scorer_id, genotype=str(genotype), seed=0, status="failed",
-            metric=None, metric_name="mean_acc", higher_is_better=True, split="table", num_examples=0, wall_s=0.0,
-            device="", message="loss is NaN",
-        )
-        for genotype in lost
-    ]  # fmt: skip
-    study.store.add_evaluations(rows)
+    study.store.add_evaluations(failed_rows(study, lost))
     with pytest.raises(IncompleteTableError, match=r"position 2 .*loss is NaN"):
         run_study(tabular_config, root, until="select")
+
+
+def test_failures_that_are_retried_change_the_answer(api, cluster, tabular_config, tmp_path):
+    """The failed network comes back good: selection, verification and what follows are of it, too."""
+    from flows.study import run_study
+
+    root = str(tmp_path / "mended")
+    run_study(tabular_config, root, until="profile")
+    study = Study.open(root)
+    failed = failed_rows(study, study.design.fit_genotypes[-1:])
+    study.store.add_evaluations([*failed, replace(failed[0], seed=7)])
+    run_study(tabular_config, root, until="verify")
+    assert Study.open(root).status()["score"].failed == 1
+    done = mathnas("score", root, "--retry-failed", "--json")
+    assert done.returncode == 0, done.stderr
+    stages = json.loads(done.stdout)["stages"]
+    assert (stages["score"]["failed"], stages["select"]["state"], stages["verify"]["state"]) == (
+        0,
+        "missing",
+        "missing",
+    )
+    everything = study.store.evaluations(study.space.space_id, study.scorer_id)
+    assert [row.status for row in everything if row.seed == 7] == ["failed"]
+
+
+def test_a_block_that_could_not_be_measured_is_measured_again_when_asked(api, cluster, tabular_config, tmp_path):
+    from flows.study import FLOWS, run_study
+
+    root = str(tmp_path / "profile")
+    run_study(tabular_config, root, until="profile")
+    study = Study.open(root)
+    rows = study.costs("params")
+    lost = replace(rows[3], status="failed", value=None, message="out of memory")
+    study.store.replace_costs([*rows[:3], lost, *rows[4:]])
+    with pytest.raises(IncompleteTableError, match="mathnas profile"):
+        Study.open(root).cost_tables  # noqa: B018
+    FLOWS["profile"](tabular_config, root)
+    assert Study.open(root).cost_tables
+
+
+def test_a_model_is_registered_once_though_the_server_went_away(finished, tmp_path, monkeypatch):
+    """Its run is finished, the study's is not: the next report goes on there."""
+    import mlflow
+
+    from tasks import tracking
+
+    root = shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    study = Study.open(str(root))
+    study.store.delete("tracking.json")
+    with monkeypatch.context() as away:
+        away.setattr(mlflow.MlflowClient, "set_terminated", gone_after(1, mlflow.MlflowClient.set_terminated))
+        with pytest.raises(ConnectionError):
+            tracking.log_study(study)
+    assert tracking.log_study(study)["model"]["version"] == "1"
+    assert tracking.registered_model(study.store) is not None
+
+
+def gone_after(calls, method):
+    left = [calls]
+
+    def answering(*arguments, **words):
+        left[0] -= 1
+        if left[0] < 0:
+            raise ConnectionError("the server is away")
+        return method(*arguments, **words)
+
+    return answering
+
+
+def test_files_of_a_trained_network_that_are_gone_are_noticed(finished, tmp_path):
+    study = Study.open(str(shutil.copytree(finished, tmp_path / "copy")))
+    assert study.status()["train"].state == "done"
+    study.store.delete("winner/winner/weights.safetensors")
+    assert study.status()["train"].state == "partial"
 
 
 def test_the_environment_is_left_as_it_was(finished):

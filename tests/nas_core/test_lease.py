@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from nas_core import lease
-from nas_core.errors import StudyHeldError
+from nas_core.errors import StoreError, StudyHeldError
 from nas_core.lease import LEASE, driver, hold, read
 from nas_core.store import Store
 
@@ -140,3 +140,18 @@ def test_a_lease_that_is_damaged_is_nobodys(store, text):
     store.write_bytes(LEASE, text.encode())
     with hold(store):
         assert json.loads(store.read_bytes(LEASE))["pid"] == os.getpid()
+
+
+def test_a_driver_that_was_overtaken_writes_nothing_any_more(store):
+    with hold(store) as mine:
+        successor = replace(read(store), holder="another", pid=os.getpid())
+        store.write_json(LEASE, asdict(successor))
+        mine.note("score")
+        assert read(store) == successor
+        store.write_json(LEASE, asdict(replace(successor, holder=mine._me.holder)))
+
+
+def test_a_lease_that_cannot_be_locked_is_said(store, tmp_path):
+    (tmp_path / "study" / lease.LOCK).mkdir()
+    with pytest.raises(StoreError, match="written and locked"), hold(store):
+        pass

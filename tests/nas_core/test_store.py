@@ -2,14 +2,16 @@
 
 import os
 import pickle
+import signal
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from nas_core.errors import StoreError
-from nas_core.evaluations import Evaluation, to_table
-from nas_core.store import Store, _checksum, missing
+from nas_core.evaluations import Cost, Evaluation, to_table
+from nas_core.store import Store, _checksum, missing, shared_store
 
 
 def evaluation(genotype="0-1", metric=0.5, **changes):
@@ -19,6 +21,15 @@ def evaluation(genotype="0-1", metric=0.5, **changes):
         "wall_s": 0.1, "device": "cpu",
     }  # fmt: skip
     return Evaluation(**{**fields, **changes})
+
+
+def cost(value, **changes):
+    fields = {
+        "space_id": "space", "profiler_id": "clock", "device": "cpu", "genotype": "", "position": 0, "choice": 0,
+        "resolution": 32, "resource": "latency_ms", "status": "ok", "value": value, "spread": 0.0, "num_repeats": 3,
+        "batch_size": 1, "num_threads": 1,
+    }  # fmt: skip
+    return Cost(**{**fields, **changes})
 
 
 @pytest.fixture
@@ -121,6 +132,55 @@ def test_a_root_that_is_a_file_is_said(tmp_path):
 def test_a_root_that_cannot_be_made_is_said():
     with pytest.raises(StoreError, match="/proc/mathnas"):
         Store("/proc/mathnas")
+
+
+def test_a_root_with_credentials_is_refused_and_not_repeated():
+    with pytest.raises(StoreError, match="a URI without credentials") as caught:
+        Store("s3://KEY:pLanted@bucket/study")
+    assert "pLanted" not in str(caught.value)
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
+    with pytest.raises(StoreError, match=r"on node .* every node of the cluster sees"):
+        shared_store(str(tmp_path / "elsewhere"))
+
+
+def test_rows_are_read_whole_while_parts_are_merged(store, monkeypatch):
+    for index in range(3):
+        store.add_evaluations([evaluation(f"{index}-0")])
+    listed = store._parts
+
+    def merged_after_the_listing(folder):
+        paths = listed(folder)
+        monkeypatch.setattr(store, "_parts", listed)
+        store.compact()
+        return paths
+
+    monkeypatch.setattr(store, "_parts", merged_after_the_listing)
+    assert len(store.evaluations("space", "scorer")) == 3
+
+
+def test_measured_costs_are_replaced_whole(store):
+    """Times of different days do not belong together."""
+    store.add_costs([cost(1.0), cost(2.0, choice=1)])
+    store.replace_costs([cost(3.0), cost(4.0, choice=1)])
+    assert sorted(row.value for row in store.costs("space")) == [3.0, 4.0]
+
+
+def test_an_upload_is_finished_before_a_signal_gets_through(store, monkeypatch):
+    store.is_local = False  # written as on an object store
+    upload = store._upload
+
+    def interrupted(target, data):
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        upload(target, data)
+
+    monkeypatch.setattr(store, "_upload", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_bytes("x", b"whole")
+    assert store.read_bytes("x") == b"whole"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")

@@ -59,6 +59,49 @@ def test_other_limits_begin_a_record_of_their_own(tabular_config, tmp_path):
     assert verification(Study(changed, study.store))["rounds"] == []
 
 
+def with_select(config, **changes):
+    return config.model_copy(update={"select": config.select.model_copy(update=changes)})
+
+
+def test_a_winner_is_of_the_present_limits(tabular_config, tmp_path):
+    """Verified under other limits, a network may break the present ones."""
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    winner = verified(study, scorer)["winner"]
+    other = Study(with_select(tabular_config, limits=["params<=1 M"]), study.store)
+    assert other.winner is None
+    verified(other, scorer)
+    assert other.winner not in (None, winner)
+    assert study.winner is None
+
+
+def test_a_stage_cut_short_with_other_inputs_is_not_done_when_they_come_back(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    verified(study, scorer)
+    took = {"wall_s": 1.0, "compute_s": 1.0, "num_new": 1, "num_reused": 0, "num_failed": 0, "device": "cpu"}
+    study.record("verify", **took)
+    assert study.status()["verify"].state == "done"
+    study.begin("verify")
+    assert study.status()["verify"].state == "done"
+    other = Study(with_select(tabular_config, limits=["flops<=40%"]), study.store)
+    other.begin("verify")
+    assert study.status()["verify"].state == "partial"
+
+
+def test_how_many_networks_are_listed_verifies_nothing_again(tabular_config, tmp_path):
+    study = Study.create(tabular_config, str(tmp_path / "study"))
+    other = Study(with_select(tabular_config, top=4), study.store)
+    assert other.inputs_of("select") != study.inputs_of("select")
+    assert other.inputs_of("verify") == study.inputs_of("verify")
+
+
+def test_closed_rounds_stay_as_they_were(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    before = verified(study, scorer)
+    for index in range(len(before["rounds"])):
+        record_round(study, index)
+    assert verification(study) == before
+
+
 @pytest.mark.data
 def test_the_best_of_nasbench_macro_is_found_within_49_evaluations(tmp_path):
     config = parse_config(

@@ -67,6 +67,14 @@ def test_a_metric_that_is_text(tmp_path):
         read_metrics(config(path, metric="acc"), tiny())
 
 
+@pytest.mark.parametrize("column", [["0", None], ["0", "two"], [0.0, 1.7]])
+def test_a_choice_that_is_no_whole_number(tmp_path, column):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": column, "b": [0, 0], "c": [0, 0], "acc": [0.1, 0.2]}), path)
+    with pytest.raises(DataError, match=r"whole numbers in the columns of scorer.choices"):
+        read_metrics(config(path, metric="acc", choices=["a", "b", "c"]), tiny())
+
+
 def test_a_table_of_another_space(tmp_path):
     with pytest.raises(DataError, match="networks of 3 positions, expected networks of 8"):
         read_metrics(config(table_file(tmp_path)), nasbench_macro())
