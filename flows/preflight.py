@@ -1,27 +1,17 @@
 """What is checked before any compute is spent: data, space, limits, store, addresses."""
 
-import os
-import socket
-from urllib.parse import urlsplit
-
 from nas_core.config import StudyConfig
 from nas_core.deepmad.config import AnalyticConfig
 from nas_core.design import check_base
-from nas_core.errors import ClusterError, ConfigError
+from nas_core.errors import ConfigError
 from nas_core.fingerprints import check_same_inputs
 from nas_core.program import parse_limit
 from nas_core.scoring import check_scorer
 from nas_core.stages import STAGES, Stage
 from nas_core.store import Store
 from nas_core.study import Study
+from tasks.addresses import check_addresses
 from tasks.tracking import tracking_uri
-
-SECONDS_TO_ANSWER = 10.0
-PORTS = {  # scheme -> its usual port
-    "RAY_ADDRESS": {"": 6379, "ray": 10001},
-    "PREFECT_API_URL": {"http": 80, "https": 443},
-    "MLFLOW_TRACKING_URI": {"http": 80, "https": 443},
-}
 
 
 def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
@@ -45,7 +35,7 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
     check_scorer(config, study.space)
     check_same_inputs(study)
     check_base(study.space, config.design.base)
-    _check_addresses()
+    check_addresses()
 
 
 def preflight_design(config: AnalyticConfig, root: str) -> None:
@@ -58,7 +48,7 @@ def preflight_design(config: AnalyticConfig, root: str) -> None:
     check_data(config.data.model_copy(update={"train_examples": config.train.train_examples}))
     _check_writable(store)
     tracking_uri(store)
-    _check_addresses()
+    check_addresses()
 
 
 def preflight_serving(root: str) -> None:
@@ -66,17 +56,12 @@ def preflight_serving(root: str) -> None:
     store = Store(root)
     _check_writable(store)
     tracking_uri(store)
-    _check_addresses()
+    check_addresses()
 
 
 def _check_writable(store: Store) -> None:
     store.write_bytes(".writable", b"")
     store.delete(".writable")
-
-
-def _check_addresses() -> None:
-    for variable in PORTS:
-        check_address(variable)
 
 
 def _check_limit(study: Study, text: str) -> None:
@@ -85,25 +70,3 @@ def _check_limit(study: Study, text: str) -> None:
     if not any(name == resource or name.rpartition("_")[0] == resource for name in known):
         expected = f"a resource of profile.resources: {', '.join(known)}"
         raise ConfigError(f"select.limits: {text!r}", resource, expected)
-
-
-def check_address(variable: str) -> None:
-    """Ask the address that the environment variable names, if any, for a connection.
-
-    Raises:
-        ClusterError: if there is none, or the address cannot be read.
-    """
-    address, ports = os.environ.get(variable, ""), PORTS[variable]
-    if not address or (variable == "RAY_ADDRESS" and address in ("auto", "local")):
-        return
-    advice = f"Start it, correct {variable}, or unset it to use the embedded one."
-    try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        if variable == "MLFLOW_TRACKING_URI" and parts.scheme not in ports:
-            return  # a database or a file: its own client says what is wrong with it
-        if parts.scheme not in ports:
-            raise ValueError("not " + " or ".join(f"{scheme}://host" if scheme else "host:port" for scheme in ports))
-        with socket.create_connection((parts.hostname or "", parts.port or ports[parts.scheme]), SECONDS_TO_ANSWER):
-            return
-    except (OSError, ValueError) as error:
-        raise ClusterError(variable, address, f"an address that answers ({error})", advice) from None

@@ -10,7 +10,6 @@ gives up on a network whose worker dies again and again.
 import contextlib
 import logging
 import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from ray.util.queue import Empty, Queue
 
 from nas_core.config import ClusterConfig
 from nas_core.errors import ClusterError
+from tasks.addresses import check_address
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ CRASHES = (
     exceptions.OutOfMemoryError,
     exceptions.NodeDiedError,
 )
-CONNECT_TIMEOUT_S = 10.0
 POLL_S = 0.5
 STALLED_S = 10.0
 WORKER_ENVIRONMENT = {
@@ -179,7 +178,7 @@ def _connect(address: str) -> None:
         # an explicit "local": without it Ray joins whatever cluster a leftover file names
         ray.init(address="local", _node_ip_address="127.0.0.1", include_dashboard=False, **common)
         return
-    _check_reachable(address)
+    check_address("RAY_ADDRESS")
     try:
         ray.init(address=address, **common)
     except Exception as error:  # ray raises bare ConnectionError, RuntimeError and its own kinds here
@@ -187,18 +186,6 @@ def _connect(address: str) -> None:
         raise ClusterError(
             "RAY_ADDRESS", address, f"a Ray cluster of the same version ({_first_line(error)})", advice
         ) from None
-
-
-def _check_reachable(address: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
-        return
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S):
-            return
-    except (OSError, ValueError, OverflowError) as error:
-        advice = "Start the cluster, correct RAY_ADDRESS, or unset it to run on this machine."
-        raise ClusterError("RAY_ADDRESS", address, f"an address that answers ({_first_line(error)})", advice) from None
 
 
 def _first_line(error: BaseException) -> str:

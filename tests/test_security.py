@@ -87,7 +87,7 @@ def test_a_planted_secret_is_written_nowhere(tabular_config, tmp_path):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "[bad"])
 def test_errors_of_addresses_hide_passwords(address, monkeypatch):
-    from flows.preflight import check_address
+    from tasks.addresses import check_address
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:{PLANTED}@{address}")
     with pytest.raises(ClusterError, match="MLFLOW_TRACKING_URI") as caught:
