@@ -1,13 +1,17 @@
 """docker/: compose and the Dockerfile name only what exists, publish to 127.0.0.1 only, hold no secret."""
 
+import importlib.metadata
 import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.infra.strict_yaml import documents
 
@@ -120,14 +124,28 @@ def test_the_image_copies_what_exists_and_is_not_ignored():
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_pinned_packages_of_the_image_are_in_the_constraints():
-    import tomllib
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINNED = {
+    canonicalize_name(line.partition("==")[0])
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if "==" in line
+}
 
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    pinned = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    for requirement in extras["cluster"]:
-        name = re.match(r"[\w-]+", requirement)[0].lower()
-        assert name in pinned, name
+
+def test_pinned_packages_of_the_image_are_in_the_constraints():
+    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["cluster"]]:
+        assert canonicalize_name(Requirement(text).name) in PINNED, text
+
+
+def test_ray_brings_its_client_and_its_dashboard():
+    """Without them `ray start --head` opens no port 10001 and answers no probe, and says nothing about it."""
+    asked = next(wanted for text in PROJECT["dependencies"] if (wanted := Requirement(text)).name == "ray")
+    brought = {
+        canonicalize_name(wanted.name)
+        for text in importlib.metadata.requires("ray")
+        if (wanted := Requirement(text)).marker and any(wanted.marker.evaluate({"extra": one}) for one in asked.extras)
+    }
+    assert {"grpcio", "aiohttp-cors", "opencensus"} <= brought <= PINNED
 
 
 def compose():
