@@ -20,7 +20,14 @@ ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 MANIFESTS = sorted([*INFRA.glob("kuberay/*.yaml"), *INFRA.glob("kubernetes/*.yaml")])
 NAMED = {(doc["kind"], doc["metadata"]["name"]) for path in MANIFESTS for doc in documents(path)}
-HAND_MADE_SECRETS = {"mathnas-secrets", "mathnas-servers", "mathnas-ray"}
+HAND_MADE_SECRETS = {  # name -> its keys, as base.yaml says to make them
+    name: set(re.findall(r"--from-literal=(\w+)=", options))
+    for name, options in re.findall(
+        r"kubectl -n mathnas create secret generic ([\w-]+)(.*?)(?=\n#   kubectl|\napiVersion)",
+        (INFRA / "kubernetes/base.yaml").read_text(),
+        re.DOTALL,
+    )
+}
 
 
 def pairs(data, key=None):
@@ -130,12 +137,25 @@ def test_secrets_accounts_and_maps_exist(path):
 
 
 def test_every_key_of_a_hand_made_secret_is_said_how_to_make():
-    how_to = (INFRA / "kubernetes/base.yaml").read_text()
     for path in MANIFESTS:
         for doc in documents(path):
             for key, value in pairs(doc):
                 if key == "secretKeyRef":
-                    assert f"--from-literal={value['key']}=" in how_to, value
+                    assert value["key"] in HAND_MADE_SECRETS[value["name"]], value
+    assert HAND_MADE_SECRETS["mathnas-ray"] == {"auth_token"}  # the key that KubeRay reads
+
+
+def test_a_flow_pod_knows_what_a_flow_run_of_compose_knows():
+    """As far as it is for running and not for deploying, and Amazon's own S3 needs no address."""
+    template = json.loads((INFRA / "work-pools/kubernetes.json").read_text())["job_configuration"]["job_manifest"]
+    sources = template["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+    maps = {doc["metadata"]["name"]: doc for doc in documents(INFRA / "kubernetes/base.yaml") if "data" in doc}
+    known = set()
+    for source in sources:
+        known |= set(maps[source["configMapRef"]["name"]]["data"] if "configMapRef" in source else ())
+        known |= HAND_MADE_SECRETS[source["secretRef"]["name"]] if "secretRef" in source else set()
+    clients = documents(ROOT / "docker/compose.yaml")[0]["x-clients"]
+    assert set(clients) - {"MATHNAS_ROOT", "MATHNAS_WORK_POOL", "AWS_ENDPOINT_URL"} <= known
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
