@@ -41,10 +41,6 @@ def pairs(data, key=None):
             yield from pairs(value)
 
 
-def containers(data):
-    return [box for key, value in pairs(data) if key in ("containers", "initContainers") for box in value]
-
-
 @pytest.mark.parametrize("path", sorted(INFRA.rglob("*.yaml")), ids=lambda path: str(path.relative_to(INFRA)))
 def test_yaml_is_strict(path):
     assert documents(path)
@@ -158,17 +154,32 @@ def test_a_flow_pod_knows_what_a_flow_run_of_compose_knows():
     assert set(clients) - {"MATHNAS_ROOT", "MATHNAS_WORK_POOL", "AWS_ENDPOINT_URL"} <= known
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-def test_containers_are_held_in(path):
+def pods(doc):
+    """The spec of every pod that the document has made: what it describes, and what KubeRay adds to that."""
+    found = [value for key, value in pairs(doc) if key == "spec" and "containers" in value]
+    for _, value in pairs(doc):
+        if isinstance(value, dict) and value.get("enableInTreeAutoscaling"):
+            head = value["headGroupSpec"]["template"]["spec"]
+            autoscaler = {"name": "autoscaler", "image": head["containers"][0]["image"], **value["autoscalerOptions"]}
+            found.append({**head, "containers": [autoscaler]})
+    return found
+
+
+@pytest.mark.parametrize("path", [*MANIFESTS, INFRA / "work-pools/kubernetes.json"], ids=lambda path: path.stem)
+def test_pods_are_as_the_namespace_demands(path):
+    """Its Pod Security level, `restricted`, refuses every other pod; memory is bounded, images are ours."""
+    namespace = documents(INFRA / "kubernetes/base.yaml")[0]
+    assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
     for doc in documents(path):
-        for box in containers(doc):
-            assert box["securityContext"]["allowPrivilegeEscalation"] is False
-            assert box["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-            assert "memory" in box["resources"]["limits"]
-            assert re.fullmatch(r"mathnas:(cpu|cuda)", box["image"])
-        for key, value in pairs(doc):
-            if key == "securityContext" and "runAsUser" in value:
-                assert value["runAsNonRoot"] is True
+        for pod in pods(doc):
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            assert pod["securityContext"]["runAsUser"] == 10001
+            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            for box in pod["containers"] + pod.get("initContainers", []):
+                assert box["securityContext"]["allowPrivilegeEscalation"] is False, box["name"]
+                assert box["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+                assert "memory" in box["resources"]["limits"]
+                assert re.fullmatch(r"mathnas:(cpu|cuda)|{{ image }}", box["image"])
 
 
 def test_volumes_are_mounted_from_what_is_there():
