@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -76,6 +77,15 @@ def test_entry_points_are_dotted_paths_of_flows(deployments):
         assert isinstance(flow, Flow)
         assert row["parameters"].keys() <= flow.parameters.properties.keys()
         flow.validate_parameters(row["parameters"])
+
+
+def test_runs_look_for_no_directory_of_the_machine_that_deployed():
+    """Prefect fills an empty ``pull`` with the directory in which it is asked to deploy."""
+    from prefect.deployments.steps.pull import set_working_directory
+
+    pull = documents(INFRA / "prefect.yaml")[0]["pull"]
+    assert pull == [{f"prefect.deployments.steps.{set_working_directory.__name__}": {"directory": "."}}]
+    assert set_working_directory(".") == {"directory": os.getcwd()}
 
 
 def test_runs_wait_for_their_turn_and_no_schedule_is_active(deployments):

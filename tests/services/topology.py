@@ -8,6 +8,7 @@ two foreign images by Debian's PostgreSQL and moto's S3 server.
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -58,7 +59,9 @@ class Topology:
             self.wait_for(f"http://127.0.0.1:{self.port[5000]}/health")
             self.wait_for_port(self.port[6379])
             self.start("ray-worker")
+            shutil.copytree(ROOT / "infra", self.folder / "deployer/infra")
             self.run("deploy")
+            shutil.rmtree(self.folder / "deployer")  # no run may need a directory of the machine that deployed
             self.start("worker")
             self.wait_for(f"http://127.0.0.1:{self.port[8080]}/health")
             self._stack = stack.pop_all()
@@ -89,7 +92,7 @@ class Topology:
         for given, free in self.port.items():
             text = re.sub(rf"\b{given}\b", str(free), text)
         text = text.replace("0.0.0.0", "127.0.0.1")
-        text = text.replace("/opt/mathnas", str(ROOT)).replace("/home/mathnas", str(self.folder))
+        text = text.replace("/opt/mathnas", str(self.folder / "deployer")).replace("/home/mathnas", str(self.folder))
         users = self.folder / "mlflow-auth.ini"
         users.write_text((ROOT / "docker/mlflow-auth.ini").read_text().replace("/home/mathnas", str(self.folder)))
         return yaml.safe_load(
