@@ -97,6 +97,14 @@ def test_runs_wait_for_their_turn_and_no_schedule_is_active(deployments):
     assert deployments["study"]["schedules"]
 
 
+@pytest.mark.parametrize("page", ["infra/README.md", "infra/prefect.yaml", "docker/compose.yaml"])
+def test_a_pool_is_ours_even_where_a_worker_was_first(page):
+    """A worker makes the pool that it does not find, by Prefect's own template."""
+    commands = re.findall(r"prefect work-pool create .*", (ROOT / page).read_text())
+    assert commands
+    assert [line for line in commands if "--overwrite" not in line] == []
+
+
 @pytest.mark.parametrize("kind", ["process", "docker", "kubernetes"])
 def test_work_pools_are_templates_that_fill_themselves(kind):
     pool = json.loads((INFRA / f"work-pools/{kind}.json").read_text())
