@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from uuid import UUID
 
@@ -131,6 +132,36 @@ def test_a_wrong_automation_is_named_before_a_server_is_asked(tmp_path, text):
 
 
 # Kubernetes
+
+
+PAGE = (INFRA / "README.md").read_text()
+STEPS = re.search(r"Kubernetes, with the.*?```sh\n(.*?)\n```", PAGE, re.DOTALL)[1].split("\n")
+
+
+def first(text):
+    """The number of the first of the README's steps that holds the text."""
+    return next(number for number, line in enumerate(STEPS) if text in line)
+
+
+def test_the_steps_are_in_an_order_that_works():
+    """The namespace is there before the secrets, the images before the pods, the address before it is asked."""
+    assert first("docker push") < first("apply -f infra/kubernetes/base.yaml") < first("apply -f infra/kubernetes/ ")
+    assert first("port-forward") < first("export PREFECT_API_URL=") < first("prefect work-pool create")
+    assert STEPS[first("port-forward")].endswith("&")  # it would hold the shell
+    assert set(re.findall(r"(PREFECT_\w+)=", STEPS[first("export")])) == {"PREFECT_API_URL", "PREFECT_API_AUTH_STRING"}
+
+
+def test_every_image_is_one_that_is_pushed(tmp_path):
+    for path in [*MANIFESTS, INFRA / "work-pools/kubernetes.json"]:
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text())
+    subprocess.run(["sh", "-c", STEPS[first("sed -i")]], check=True, cwd=tmp_path)
+    used = set()
+    for path in tmp_path.rglob("*.*"):
+        found = [value for doc in documents(path) for key, value in pairs(doc) if key == "image"]
+        used |= {value.get("default") if isinstance(value, dict) else value for value in found} - {"{{ image }}"}
+    assert used == set(re.findall(r"docker push (\S+)", PAGE))
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
