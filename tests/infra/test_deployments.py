@@ -15,6 +15,7 @@ from prefect import Flow
 from typer.main import get_command
 
 from flows.cli import app
+from nas_core.config import StudyConfig
 from nas_core.errors import ConfigError
 from tests.infra.strict_yaml import documents
 
@@ -253,6 +254,9 @@ def test_ray_is_the_version_that_is_tested_and_asks_for_a_token():
         assert gpu["nvidia.com/gpu"] == "1"
         for group in groups.values():
             assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        # the head has no CPUs, and a study with every setting at its default does not wait for a cluster to grow
+        assert StudyConfig().cluster.max_workers == 0
+        assert groups["cpu"]["minReplicas"] >= 1
         resources = groups["target-device"]["rayStartParams"]["resources"]
         assert json.loads(json.loads(resources)) == {"target_device": 1}
 
