@@ -115,6 +115,17 @@ def test_the_image_is_pinned_and_runs_as_nobody_special():
     assert not re.search(r"PASSWORD|TOKEN|SECRET|:latest", DOCKERFILE)
 
 
+# the CUDA builds that https://download.pytorch.org/whl/ has of a torch: look there when the pinned one changes
+CUDA_BUILDS = {"torch==2.13.0": {"cu126", "cu129", "cu130"}}
+
+
+def test_the_cuda_builds_named_are_there():
+    pinned = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    named = re.findall(r"\bcu\d+\b", DOCKERFILE + (ROOT / "infra/README.md").read_text())
+    assert named
+    assert set(named) <= CUDA_BUILDS[pinned]
+
+
 def test_the_image_copies_what_exists_and_is_not_ignored():
     copied = [
         word for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for word in line.split()[:-1]
