@@ -132,6 +132,14 @@ def test_a_wrong_automation_is_named_before_a_server_is_asked(tmp_path, text):
         make_automations(tmp_path)
 
 
+@pytest.mark.parametrize("page", ["README.md", "infra/README.md"])
+def test_a_run_into_object_storage_names_an_mlflow(page):
+    """The embedded one is a file in the study's root, which has to be a local folder then."""
+    runs = [line for line in (ROOT / page).read_text().splitlines() if re.search(r"mathnas run .*--root s3://", line)]
+    assert runs
+    assert [line for line in runs if "MLFLOW_TRACKING_URI=" not in line] == []
+
+
 # Kubernetes
 
 
