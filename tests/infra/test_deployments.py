@@ -276,6 +276,15 @@ def test_the_job_and_the_cluster_are_alike():
     assert cluster["autoscalerOptions"] == job["autoscalerOptions"]
 
 
+def test_every_pod_of_ray_may_reach_its_head():
+    """The job's submitter too: KubeRay's own carries no label that a network policy lets through."""
+    assert "submitterPodTemplate" in documents(INFRA / "kuberay/rayjob.yaml")[0]["spec"]
+    for path in sorted(INFRA.glob("kuberay/*.yaml")):
+        for key, value in pairs(documents(path)):
+            if key in ("template", "submitterPodTemplate"):
+                assert value["metadata"]["labels"]["app.kubernetes.io/component"] == "ray"
+
+
 def test_the_jobs_command_is_one_of_ours():
     words = shlex.split(documents(INFRA / "kuberay/rayjob.yaml")[0]["spec"]["entrypoint"])
     assert words[0] == "mathnas"
