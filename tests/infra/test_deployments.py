@@ -181,13 +181,27 @@ def test_secrets_accounts_and_maps_exist(path):
                 assert value["name"] in HAND_MADE_SECRETS
             if key == "secretName":
                 assert value in HAND_MADE_SECRETS
-            if key in ("configMapRef", "configMap"):
+            if key in ("configMapRef", "configMap", "configMapKeyRef"):
                 assert ("ConfigMap", value["name"]) in NAMED or value["name"] == "mathnas-study"
             if key == "claimName":
                 assert ("PersistentVolumeClaim", value) in NAMED
             if key == "serviceAccountName":
                 assert ("ServiceAccount", value) in NAMED
         assert doc["kind"] == "Namespace" or doc["metadata"]["namespace"] == "mathnas"
+
+
+def test_the_store_is_named_in_one_place():
+    """Whatever has the store's password takes its address and region from the one map of addresses."""
+    addresses = INFRA / "kubernetes/base.yaml"
+    data = next(doc["data"] for doc in documents(addresses) if doc["metadata"]["name"] == "mathnas-addresses")
+    for path in MANIFESTS:
+        for doc in documents(path):
+            for key, value in pairs(doc):
+                given = {row["name"]: row.get("valueFrom") for row in value} if key == "env" and value else {}
+                for name in ("AWS_REGION", "AWS_ENDPOINT_URL") if "AWS_ACCESS_KEY_ID" in given else ():
+                    source = (given.get(name) or given["AWS_DEFAULT_REGION"])["configMapKeyRef"]
+                    assert (source["name"], source["key"]) == ("mathnas-addresses", name)
+                    assert name in data or (source["optional"] and f"# {name}: " in addresses.read_text())
 
 
 def test_every_key_of_a_hand_made_secret_is_said_how_to_make():
