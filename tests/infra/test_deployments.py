@@ -327,3 +327,6 @@ def test_only_listed_pods_may_talk():
     assert "ingress" not in everything[0]["spec"]
     guarded = {doc["spec"]["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/component") for doc in policies}
     assert {"prefect", "mlflow", "ray"} <= guarded
+    out = next(doc for doc in policies if doc["metadata"]["name"] == "from-ray")["spec"]["egress"]
+    open_to_all = {port["port"] for rule in out if "to" not in rule for port in rule["ports"]}
+    assert open_to_all == {53, 443, 6443}  # names; the store and Kubernetes, whose own port is 6443
