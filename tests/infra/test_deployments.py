@@ -213,6 +213,14 @@ def test_every_key_of_a_hand_made_secret_is_said_how_to_make():
     assert HAND_MADE_SECRETS["mathnas-ray"] == {"auth_token"}  # the key that KubeRay reads
 
 
+def test_the_worker_keeps_the_password_in_its_secret_and_to_its_namespace():
+    worker = documents(INFRA / "kubernetes/worker.yaml")[0]["spec"]["template"]["spec"]["containers"][0]
+    given = {row["name"].removeprefix("PREFECT_INTEGRATIONS_KUBERNETES_"): row.get("value") for row in worker["env"]}
+    secret = given["WORKER_API_AUTH_STRING_SECRET_NAME"]
+    assert given["WORKER_API_AUTH_STRING_SECRET_KEY"] in HAND_MADE_SECRETS[secret]
+    assert given["OBSERVER_NAMESPACES"] == "mathnas"
+
+
 def test_a_flow_pod_knows_what_a_flow_run_of_compose_knows():
     """As far as it is for running and not for deploying, and Amazon's own S3 needs no address."""
     template = json.loads((INFRA / "work-pools/kubernetes.json").read_text())["job_configuration"]["job_manifest"]
