@@ -57,10 +57,16 @@ def test_services_depend_on_services_and_their_checks():
 
 def test_volumes_networks_and_mounted_files_exist():
     for service in SERVICES.values():
-        for volume in service.get("volumes", []):
+        for volume in set(service.get("volumes", [])) - {COMPOSE["x-data"]}:
             source = volume.split(":")[0]
             assert (DOCKER / source).is_file() if source.startswith(".") else source in COMPOSE["volumes"]
     assert (DOCKER / SERVICES["ray-head"]["build"]["context"] / SERVICES["ray-head"]["build"]["dockerfile"]).is_file()
+
+
+def test_a_run_sees_the_images_that_the_nodes_see():
+    assert COMPOSE["x-data"].endswith(":/data:ro")
+    for name in ("ray-head", "ray-worker", "worker"):
+        assert COMPOSE["x-data"] in SERVICES[name]["volumes"], name
 
 
 def test_addresses_are_services_that_listen_there():
