@@ -1,5 +1,6 @@
 """infra/: what it names exists in the project, and Prefect's own models accept it."""
 
+import asyncio
 import importlib
 import json
 import os
@@ -114,6 +115,23 @@ def test_work_pools_are_templates_that_fill_themselves(kind):
     used = set(re.findall(r"{{ (\w+) }}", json.dumps(pool["job_configuration"])))
     assert used <= set(variables)
     assert "prefect_flows_heartbeat_frequency" in {name.lower() for name in variables["env"]["default"]}
+
+
+def test_a_container_of_the_docker_worker_knows_what_composes_worker_knows(monkeypatch):
+    """Addresses in the template, which Prefect stores; passwords from the worker's own environment."""
+    from prefect.workers.base import BaseJobConfiguration
+
+    compose = documents(ROOT / "docker/compose.yaml")[0]
+    known = {name: value for name, value in compose["x-clients"].items() if not name.startswith("MATHNAS_")}
+    for secret in re.findall(r"\$\{(\w+):\?", " ".join(known.values())):
+        monkeypatch.setenv(secret, f"the {secret}")
+        known = {name: re.sub(rf"\$\{{{secret}:.*}}", f"the {secret}", value) for name, value in known.items()}
+    template = json.loads((INFRA / "work-pools/docker.json").read_text())
+    made = asyncio.run(BaseJobConfiguration.from_template_and_values(template, {}, client=object()))
+    assert known.items() <= made.env.items()
+    defaults = {name: about.get("default") for name, about in template["variables"]["properties"].items()}
+    assert defaults["networks"] == [f"{compose['name']}_default"]
+    assert defaults["volumes"] == [compose["x-data"].replace("${MATHNAS_DATA:-./data}", "./docker/data")]
 
 
 def test_automations_are_as_prefect_knows_them():
