@@ -131,7 +131,7 @@ def test_a_container_of_the_docker_worker_knows_what_composes_worker_knows(monke
     assert known.items() <= made.env.items()
     defaults = {name: about.get("default") for name, about in template["variables"]["properties"].items()}
     assert defaults["networks"] == [f"{compose['name']}_default"]
-    assert defaults["volumes"] == [compose["x-data"].replace("${MATHNAS_DATA:-./data}", "./docker/data")]
+    assert defaults["volumes"] == [compose["x-data"].replace("${MATHNAS_IMAGES:-./data}", "./docker/data")]
 
 
 def test_automations_are_as_prefect_knows_them():
