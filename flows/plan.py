@@ -6,9 +6,10 @@ from typing import Any
 from nas_core.config import Recipe, StudyConfig, SupernetScorerConfig, TrainScorerConfig
 from nas_core.design import make_design
 from nas_core.evaluations import CostTable
+from nas_core.space import SearchSpace
 from nas_core.stages import CONFIG
 from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.study import Study, space_of
 
 MULTIPLY_ADDS_PER_CPU_SECOND = 1.2e10  # small convolutional networks, one modern core, float32
 TRAINING_PASSES = 3  # a training step is a forward pass and a backward pass of twice its work
@@ -17,8 +18,8 @@ TRAINING_PASSES = 3  # a training step is a forward pass and a backward pass of 
 def plan(config: StudyConfig, root: str) -> dict[str, Any]:
     """Counts of evaluations and estimated seconds; nothing is written."""
     study = Study(config, Store(root, create=False)) if _exists(root) else None
-    space = study.space if study else _fresh(config).space
-    flops = study.flops if study and study.has_flops else _count_flops(config)
+    space = space_of(config)
+    flops = study.flops if study and study.has_flops else _count_flops(config, space)
     design = make_design(space, config.design, config.seed, flops)
     wanted = design.genotypes
     missing = study.missing(wanted) if study else [str(genotype) for genotype in wanted]
@@ -48,21 +49,9 @@ def _exists(root: str) -> bool:
         return False
 
 
-class _Nowhere(Store):
-    """A store that holds nothing, for a study that does not exist yet."""
-
-    def __init__(self) -> None:
-        pass
-
-
-def _fresh(config: StudyConfig) -> Study:
-    return Study(config, _Nowhere())
-
-
-def _count_flops(config: StudyConfig) -> CostTable:
+def _count_flops(config: StudyConfig, space: SearchSpace) -> CostTable:
     from nas_core.costs import cost_tables, profile_blocks
 
-    space = _fresh(config).space
     rows = profile_blocks(space, config.profile, ["flops"])
     return cost_tables(space, rows, "flops")[space.resolutions[0]]
 

@@ -46,7 +46,7 @@ def _run_stages(config: StudyConfig, root: str, rerun_from: Stage | None, until:
     if rerun_from is not None:
         study.forget(rerun_from)
     for stage in wanted:
-        if Study.create(config, root).status()[stage].state not in ("done", "failed"):
+        if Study.create(config, root).status_of(stage).state not in ("done", "failed"):
             FLOWS[stage](config, root)
         if stage == "profile":
             Study.create(config, root).check_limits()  # before networks are evaluated in vain

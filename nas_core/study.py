@@ -49,6 +49,16 @@ from nas_core.store import Store, missing
 LEAST_TO_RECALIBRATE = 20  # held-out networks; of fewer, the 90 % quantile is their worst
 
 
+def space_of(config: StudyConfig) -> SearchSpace:
+    """The family of networks, with the data's channels and classes where the scorer sees images."""
+    if config.scorer.kind == "tabular":
+        return build_space(config.space)
+    from nas_core.data import data_shape
+
+    in_channels, _, num_classes = data_shape(config.data)
+    return build_space(config.space, in_channels=in_channels, num_classes=num_classes)
+
+
 class Study:
     """A study in a store. ``open`` reads one, ``create`` makes one or changes its configuration."""
 
@@ -87,13 +97,7 @@ class Study:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The family of networks, with the data's channels and classes where the scorer sees images."""
-        if self.config.scorer.kind == "tabular":
-            return build_space(self.config.space)
-        from nas_core.data import data_shape
-
-        in_channels, _, num_classes = data_shape(self.config.data)
-        return build_space(self.config.space, in_channels=in_channels, num_classes=num_classes)
+        return space_of(self.config)
 
     @cached_property
     def scorer_id(self) -> str:
@@ -475,16 +479,21 @@ class Study:
 
     def status(self) -> dict[Stage, StageStatus]:
         """How far every stage is."""
-        profile = self._profile_status()
-        score = self._score_status() if self.has_flops else StageStatus(state="missing", done=0, total=0)
-        rest: dict[Stage, StageStatus] = {
-            stage: self._output_status(stage) for stage in STAGES if stage not in ("profile", "score")
-        }
-        found = {"profile": profile, "score": score, **rest}
+        found = {stage: self.status_of(stage) for stage in STAGES}
         holder = driver(self.store)
         if holder is not None and holder.stage in found:
             found[holder.stage] = replace(found[holder.stage], state="running")
         return found
+
+    def status_of(self, stage: Stage) -> StageStatus:
+        """How far one stage is, whoever is at work on it."""
+        match stage:
+            case "profile":
+                return self._profile_status()
+            case "score":
+                return self._score_status()
+            case _:
+                return self._output_status(stage)
 
     @property
     def has_flops(self) -> bool:
@@ -502,6 +511,8 @@ class Study:
         return StageStatus(state=state_of(len(rows), total, failed), done=len(rows), total=total, failed=failed)
 
     def _score_status(self) -> StageStatus:
+        if not self.has_flops:  # the design cannot be named yet
+            return StageStatus(state="missing", done=0, total=0)
         wanted = {str(genotype) for genotype in self.design.genotypes}
         rows = [row for row in self.evaluations() if row.genotype in wanted]
         failed = sum(row.status == "failed" for row in rows)
