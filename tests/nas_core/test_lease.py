@@ -142,7 +142,8 @@ def test_a_lease_that_is_damaged_is_nobodys(store, text):
         assert json.loads(store.read_bytes(LEASE))["pid"] == os.getpid()
 
 
-def test_a_driver_that_was_overtaken_writes_nothing_any_more(store):
+def test_a_driver_that_was_overtaken_writes_nothing_any_more(store, monkeypatch):
+    monkeypatch.setattr(lease, "BEAT_S", 1000)  # a beat would stop this process, as it should
     with hold(store) as mine:
         successor = replace(read(store), holder="another", pid=os.getpid())
         store.write_json(LEASE, asdict(successor))
