@@ -1,6 +1,5 @@
 """`mathnas automations`: the automations in `infra/automations/`, made or replaced on the Prefect server."""
 
-import contextlib
 import os
 import string
 from pathlib import Path
@@ -89,7 +88,11 @@ def _webhook_block(url: str) -> UUID:
 
 
 def _make(automation: "Automation") -> str:
-    with contextlib.suppress(ValueError):  # none of that name
-        type(automation).read(name=automation.name).delete()  # type: ignore[union-attr]
-    automation.create()
+    try:
+        known = type(automation).read(name=automation.name)
+    except ValueError:  # none of that name
+        automation.create()
+    else:
+        automation.id = known.id  # type: ignore[union-attr]
+        automation.update()
     return automation.name

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from uuid import UUID
 
+import httpx
 import pytest
 import ray
 from prefect import Flow
@@ -156,6 +157,19 @@ def test_a_run_into_object_storage_names_an_mlflow(page):
     runs = [line for line in (ROOT / page).read_text().splitlines() if re.search(r"mathnas run .*--root s3://", line)]
     assert runs
     assert [line for line in runs if "MLFLOW_TRACKING_URI=" not in line] == []
+
+
+def test_automations_are_made_once_and_then_changed_in_place(api, monkeypatch):
+    from flows.automations import make_automations
+
+    monkeypatch.setenv("MATHNAS_WEBHOOK_URL", "http://127.0.0.1:9/hook")
+    known = []
+    for _ in range(2):
+        names = make_automations(INFRA / "automations")
+        rows = httpx.post(f"{os.environ['PREFECT_API_URL']}/automations/filter", json={}).json()
+        known.append({row["name"]: row["id"] for row in rows})
+    assert known[0] == known[1]
+    assert sorted(known[0]) == sorted(names) == ["mathnas dead runs", "mathnas study ended"]
 
 
 # Kubernetes
