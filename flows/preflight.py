@@ -4,7 +4,7 @@ from nas_core.config import StudyConfig
 from nas_core.deepmad.config import AnalyticConfig
 from nas_core.design import check_base
 from nas_core.errors import ConfigError
-from nas_core.fingerprints import check_same_inputs
+from nas_core.fingerprints import check_same_images
 from nas_core.program import parse_limit
 from nas_core.scoring import check_scorer
 from nas_core.stages import STAGES, Stage
@@ -32,8 +32,8 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
         check_data(config.data.model_copy(update={"train_examples": config.train.train_examples}))
     if until == "report":
         tracking_uri(study.store)
-    check_scorer(config, study.space)
-    check_same_inputs(study)
+    check_scorer(config, study.space, study.evaluations())
+    check_same_images(study)
     check_base(study.space, config.design.base)
     check_addresses()
 

@@ -1,13 +1,12 @@
-"""What scores depend on and no id says: the bytes of a table, the files of an image folder.
+"""Images that changed since networks were scored on them.
 
-Ids are computed wherever a study is read, also where its data are not at hand.
-The study keeps a fingerprint of them instead, which is compared where they are.
+A scorer's id is computed wherever a study is read, also where its images are
+not at hand, so it knows an image folder by its path. The study keeps a
+fingerprint of the folder, which is compared where the images are.
 """
 
-import hashlib
 from pathlib import Path
 
-from nas_core.config import StudyConfig
 from nas_core.errors import DataError
 from nas_core.identity import content_id
 from nas_core.study import Study
@@ -15,37 +14,29 @@ from nas_core.study import Study
 FINGERPRINTS = "fingerprints.json"  # scorer id -> fingerprint
 
 
-def check_same_inputs(study: Study) -> None:
-    """Keep the fingerprint of what the scorer rates networks by, or compare it with the one kept.
+def check_same_images(study: Study) -> None:
+    """Keep the fingerprint of the study's image folder, or compare it with the one kept.
 
     Raises:
-        DataError: if the table or the images are others than those of the stored scores.
+        DataError: if the images are others than those of the stored scores.
     """
-    source = _source(study.config)
-    if source is None:
+    data = study.config.data
+    if data.name != "folder" or data.path is None or study.config.scorer.kind == "tabular":
         return
+    source = Path(data.path).expanduser()
     kept, present = study.output(FINGERPRINTS) or {}, fingerprint(source)
     if study.scorer_id not in kept:
         study.store.write_json(FINGERPRINTS, {**kept, study.scorer_id: present})
     elif kept[study.scorer_id] != present:
         raise DataError(
             str(source),
-            "other content than when this study's networks were scored",
-            "the same content, or another root",
+            "other files than when this study's networks were scored",
+            "the same, or another root",
             f"If the scores still hold, delete {study.store.uri(FINGERPRINTS)}.",
         )
 
 
-def _source(config: StudyConfig) -> Path | None:
-    if config.scorer.kind == "tabular":
-        return Path(config.scorer.path).expanduser()
-    return Path(config.data.path).expanduser() if config.data.name == "folder" and config.data.path else None
-
-
 def fingerprint(source: Path) -> str:
-    """Of a file its bytes, of a folder the names and sizes of its files."""
-    if source.is_file():
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    files = (path for path in source.rglob("*") if path.is_file())
+    """Content id of the names and sizes of a folder's files, or of one file."""
+    files = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
     return content_id({"files": sorted((str(path.relative_to(source)), path.stat().st_size) for path in files)})

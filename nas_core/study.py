@@ -450,7 +450,7 @@ class Study:
     def winner(self) -> str | None:
         """Genotype of the network chosen: verified if that ran, else the solver's first."""
         verified = self.current("verify")
-        if verified is not None and verified["winner"]:
+        if verified is not None and verified.get("winner"):
             return str(verified["winner"])
         selected = self.current("select")
         if selected is not None and selected["selections"]:

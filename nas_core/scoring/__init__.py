@@ -77,13 +77,14 @@ def build_scorer(config: StudyConfig, space: SearchSpace, store: "Store", device
             return TabularScorer(config, space)
 
 
-def check_scorer(config: StudyConfig, space: SearchSpace) -> None:
+def check_scorer(config: StudyConfig, space: SearchSpace, stored: Sequence[Evaluation] = ()) -> None:
     """What a scorer needs beside images, checked before compute is spent: a table that fits the space.
 
     Raises:
-        DataError: if the table, one of its columns, or its networks are not what is asked for.
+        DataError: if the table, one of its columns, or its networks are not what is asked for, or if it says
+            something else of a network than what is ``stored``.
     """
     if config.scorer.kind == "tabular":
-        from nas_core.scoring.tabular import read_metrics
+        from nas_core.scoring.tabular import check_stored, read_metrics
 
-        read_metrics(config.scorer, space)
+        check_stored(stored, read_metrics(config.scorer, space), config.scorer)

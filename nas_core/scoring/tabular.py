@@ -97,6 +97,21 @@ def read_metrics(config: TabularScorerConfig, space: SearchSpace) -> dict[tuple[
     return metrics
 
 
+def check_stored(
+    rows: Sequence[Evaluation], metrics: Mapping[tuple[int, ...], float], config: TabularScorerConfig
+) -> None:
+    """Whether the table still says what was looked up in it: its scorer's id knows it by its name alone.
+
+    Raises:
+        DataError: naming the first network of which it says something else.
+    """
+    for row in rows:
+        now = metrics.get(Genotype.parse(row.genotype).choices)
+        if row.status == "ok" and now != row.metric:
+            where, expected = f"scorer.path {config.path}: {row.genotype}", f"{row.metric}, as the study has stored"
+            raise DataError(where, now, expected, "Use another root: a study's scores are of one table.")
+
+
 def _from_json(path: Path, config: TabularScorerConfig) -> dict[tuple[int, ...], float]:
     try:
         table: Any = json.loads(path.read_text(encoding="utf-8"))

@@ -87,6 +87,12 @@ def test_a_stage_cut_short_with_other_inputs_is_not_done_when_they_come_back(tab
     assert study.status()["verify"].state == "partial"
 
 
+def test_a_record_that_lost_its_winner_has_none(tabular_config, tmp_path):
+    study, _ = scored(tabular_config, tmp_path / "study")
+    study.store.write_json("verification.json", {"inputs": study.inputs_of("verify"), "rounds": [], "stands": False})
+    assert study.winner is None
+
+
 def test_how_many_networks_are_listed_verifies_nothing_again(tabular_config, tmp_path):
     study = Study.create(tabular_config, str(tmp_path / "study"))
     other = Study(with_select(tabular_config, top=4), study.store)

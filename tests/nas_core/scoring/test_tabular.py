@@ -1,13 +1,16 @@
 """Known results from Parquet and from NAS-Bench-Macro's JSON."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from nas_core.config import TabularScorerConfig
 from nas_core.errors import DataError
-from nas_core.scoring import build_scorer
+from nas_core.scoring import build_scorer, check_scorer
 from nas_core.scoring.tabular import read_metrics
+from nas_core.space import Genotype
 from nas_core.spaces.nasbench_macro import nasbench_macro
 from nas_core.spaces.tiny import tiny
 from nas_core.store import Store
@@ -73,6 +76,19 @@ def test_a_choice_that_is_no_whole_number(tmp_path, column):
     pq.write_table(pa.table({"a": column, "b": [0, 0], "c": [0, 0], "acc": [0.1, 0.2]}), path)
     with pytest.raises(DataError, match=r"whole numbers in the columns of scorer.choices"):
         read_metrics(config(path, metric="acc", choices=["a", "b", "c"]), tiny())
+
+
+def test_a_table_that_changed_is_refused_and_one_that_was_completed_is_not(tmp_path):
+    path = table_file(tmp_path)
+    study_config = study({"kind": "tabular", "path": str(path)})
+    scorer = build_scorer(study_config, space_of(study_config), Store(tmp_path / "store"))
+    rows = scorer.evaluate([Genotype.parse(text) for text in ("0-0-0", "1-2-0")])
+    check_scorer(study_config, tiny(), rows)
+    changed = replace(rows[1], metric=1.0)
+    with pytest.raises(DataError, match=r"1-2-0: found 83\.0, expected 1\.0, as the study has stored"):
+        check_scorer(study_config, tiny(), [rows[0], changed])
+    failed = replace(rows[1], metric=None, status="failed")
+    check_scorer(study_config, tiny(), [rows[0], failed])
 
 
 def test_a_table_of_another_space(tmp_path):
