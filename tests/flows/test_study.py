@@ -98,6 +98,42 @@ def test_running_again_evaluates_and_trains_nothing(finished):
     assert Study.open(finished).output("training.json") == trained
 
 
+def test_a_model_is_registered_once_though_the_server_went_away(finished, tmp_path, monkeypatch):
+    """Its run is finished, the study's is not: the next report goes on there."""
+    import mlflow
+
+    from tasks import tracking
+
+    root = shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    study = Study.open(str(root))
+    study.store.delete("tracking.json")
+    with monkeypatch.context() as away:
+        away.setattr(mlflow.MlflowClient, "set_terminated", gone_after(1, mlflow.MlflowClient.set_terminated))
+        with pytest.raises(ConnectionError):
+            tracking.log_study(study)
+    assert tracking.log_study(study)["model"]["version"] == "1"
+    assert tracking.registered_model(study.store) is not None
+
+
+def gone_after(calls, method):
+    left = [calls]
+
+    def answering(*arguments, **words):
+        left[0] -= 1
+        if left[0] < 0:
+            raise ConnectionError("the server is away")
+        return method(*arguments, **words)
+
+    return answering
+
+
+def test_files_of_a_trained_network_that_are_gone_are_noticed(finished, tmp_path):
+    study = Study.open(str(shutil.copytree(finished, tmp_path / "copy")))
+    assert study.status()["train"].state == "done"
+    study.store.delete("winner/winner/weights.safetensors")
+    assert study.status()["train"].state == "partial"
+
+
 def test_a_changed_limit_scores_nothing_again(finished, api):
     from flows.study import run_study
 
@@ -207,42 +243,6 @@ def test_a_block_that_could_not_be_measured_is_measured_again_when_asked(api, cl
         Study.open(root).cost_tables  # noqa: B018
     FLOWS["profile"](tabular_config, root)
     assert Study.open(root).cost_tables
-
-
-def test_a_model_is_registered_once_though_the_server_went_away(finished, tmp_path, monkeypatch):
-    """Its run is finished, the study's is not: the next report goes on there."""
-    import mlflow
-
-    from tasks import tracking
-
-    root = shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
-    study = Study.open(str(root))
-    study.store.delete("tracking.json")
-    with monkeypatch.context() as away:
-        away.setattr(mlflow.MlflowClient, "set_terminated", gone_after(1, mlflow.MlflowClient.set_terminated))
-        with pytest.raises(ConnectionError):
-            tracking.log_study(study)
-    assert tracking.log_study(study)["model"]["version"] == "1"
-    assert tracking.registered_model(study.store) is not None
-
-
-def gone_after(calls, method):
-    left = [calls]
-
-    def answering(*arguments, **words):
-        left[0] -= 1
-        if left[0] < 0:
-            raise ConnectionError("the server is away")
-        return method(*arguments, **words)
-
-    return answering
-
-
-def test_files_of_a_trained_network_that_are_gone_are_noticed(finished, tmp_path):
-    study = Study.open(str(shutil.copytree(finished, tmp_path / "copy")))
-    assert study.status()["train"].state == "done"
-    study.store.delete("winner/winner/weights.safetensors")
-    assert study.status()["train"].state == "partial"
 
 
 def test_the_environment_is_left_as_it_was(finished):

@@ -196,7 +196,7 @@ def test_what_cannot_be_fitted_says_why():
         fit(SPACE, table_of(metric, some_networks(count=2)), PredictConfig(), base=BASE)
     with pytest.raises(ConfigError, match="without FLOPs"):
         fit(SPACE, table_of(metric, some_networks()), PredictConfig(flops_exponent=0.5), base=BASE)
-    with pytest.raises(SpaceError, match="outside the space"):
+    with pytest.raises(SpaceError, match="position 0: found 9, expected 0 to 2"):
         fit(SPACE, table_of(metric, some_networks()), PredictConfig(), base=BASE).predict([Genotype((9, 0, 0, 0))])
 
 
