@@ -30,6 +30,7 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
         check_data(config.data)
     if STAGES.index(until) >= STAGES.index("train"):
         check_data(config.data.model_copy(update={"train_examples": config.train.train_examples}))
+        _check_classes(study)
     if until == "report":
         tracking_uri(study.store)
     check_scorer(config, study.space, study.evaluations())
@@ -57,6 +58,18 @@ def preflight_serving(root: str) -> None:
     _check_writable(store)
     tracking_uri(store)
     check_addresses()
+
+
+def _check_classes(study: Study) -> None:
+    """The table of a tabular scorer says nothing of images, so nothing else compares them with the space."""
+    from nas_core.data import data_shape
+
+    in_channels, _, num_classes = data_shape(study.config.data)
+    have, want = (study.space.in_channels, study.space.num_classes), (in_channels, num_classes)
+    if have[1] < want[1] or have[0] < want[0]:
+        found = f"{want[1]} classes, {want[0]} channels"
+        expected = f"{have[1]} classes and {have[0]} channels at most, as space {study.space.name} has"
+        raise ConfigError("data", found, expected, "Run `--until verify`, or set them in space.params.")
 
 
 def _check_writable(store: Store) -> None:

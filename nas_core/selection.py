@@ -66,7 +66,8 @@ def with_additive_limits(
     """Tables and budgets in which every resource adds up, for the selection program.
 
     A resource whose total is the largest of its blocks' (``COMBINE``), such as
-    peak memory, becomes a count of the blocks that exceed the limit, which must be 0.
+    peak memory, becomes a count of the blocks that exceed the limit, which must
+    be 0, or of those that reach a lower one, which must be 1 at least.
     """
     additive = {
         label: {name: table for name, table in mine.items() if COMBINE.get(name) != "max"}
@@ -74,18 +75,26 @@ def with_additive_limits(
     }
     kept: list[Budget] = []
     for budget in budgets:
-        if COMBINE.get(budget.resource) != "max" or budget.at_most is None:
+        if COMBINE.get(budget.resource) != "max":
             kept.append(budget)
             continue
-        name = f"{budget.resource}_over_{budget.at_most:g}"
-        for label, mine in tables.items():
-            additive[label][name] = _excess(mine[budget.resource], name, budget.at_most)
-        kept.append(Budget(resource=name, at_most=0))
+        if budget.at_most is not None:
+            over = f"{budget.resource}_over_{budget.at_most:g}"
+            for label, mine in tables.items():
+                additive[label][over] = _count(mine[budget.resource], over, above=budget.at_most)
+            kept.append(Budget(resource=over, at_most=0))
+        if budget.at_least is not None:
+            reached = f"{budget.resource}_from_{budget.at_least:g}"
+            for label, mine in tables.items():
+                below = math.nextafter(budget.at_least, -math.inf)
+                additive[label][reached] = _count(mine[budget.resource], reached, above=below)
+            kept.append(Budget(resource=reached, at_least=1))
     return additive, tuple(kept)
 
 
-def _excess(table: CostTable, name: str, at_most: float) -> CostTable:
-    block = tuple(tuple(float(value > at_most) for value in row) for row in table.block)
+def _count(table: CostTable, name: str, above: float) -> CostTable:
+    """1 for each block, and for the fixed part, that costs more than ``above``."""
+    block = tuple(tuple(float(value > above) for value in row) for row in table.block)
     return CostTable(
-        resource=name, device=table.device, resolution=table.resolution, fixed=float(table.fixed > at_most), block=block
+        resource=name, device=table.device, resolution=table.resolution, fixed=float(table.fixed > above), block=block
     )

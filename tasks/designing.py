@@ -68,7 +68,7 @@ def check_registered_model(config: AnalyticConfig, root: str) -> float:
     assert row is not None
     with server_may_go_away():
         loaded = tracking.registered_accuracy(project.store, config.data, network.resolution, network.in_channels)
-    check_same_accuracy(loaded, row["test_accuracy"])
+    check_same_accuracy(loaded, row["test_accuracy"], row["num_test_examples"])
     figures = {"test_accuracy": loaded, "trained_test_accuracy": row["test_accuracy"]}
     project.store.write_json(REGISTERED, {**_as_registered(project), **figures})
     return loaded

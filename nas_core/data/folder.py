@@ -8,6 +8,7 @@ images moves none of the others.
 import hashlib
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from nas_core.config import DataConfig
 from nas_core.data.images import RawImages
 from nas_core.data.sources import SOURCES, Split
 from nas_core.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 TEST_NAMES = ("test", "val", "validation")
@@ -29,7 +33,9 @@ class ImageFolder:
         first = _files(_root(config), "train")[0][0]
         try:
             with Image.open(first) as image:
-                gray = image.mode in ("1", "L", "I", "I;16", "F")
+                if image.mode == "F":
+                    raise DataError(str(first), "gray values that are floats", "images of 8 or 16 bits")
+                gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
                 return (1 if gray else 3), min(image.size), len(self.class_names(config))
         except OSError as error:
             raise DataError(str(first), str(error), "an image that PIL reads") from None
@@ -108,9 +114,17 @@ def _open_square(path: Path, side: int, mode: str) -> np.ndarray:
 
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.fit(image.convert(mode), (side, side), Image.Resampling.BILINEAR))
+            bytes_of = _eight_bits(image) if image.mode.startswith("I") else image
+            return np.asarray(ImageOps.fit(bytes_of.convert(mode), (side, side), Image.Resampling.BILINEAR))
     except OSError as error:
         raise DataError(str(path), str(error), "an image that PIL reads") from None
+
+
+def _eight_bits(image: "Image.Image") -> "Image.Image":
+    """Of 16 bits the upper eight; PIL's own conversion cuts off at 255."""
+    from PIL import Image
+
+    return Image.fromarray((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8))
 
 
 SOURCES.add("folder")(ImageFolder())

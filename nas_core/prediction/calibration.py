@@ -1,15 +1,15 @@
 """How predictions agree with networks that were not used to fit, beside counting parameters and FLOPs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from nas_core.errors import IncompleteTableError
-from nas_core.evaluations import CostTable, EvaluationTable
+from nas_core.evaluations import EvaluationTable
 from nas_core.prediction.predictor import Predictor
-from nas_core.space import SearchSpace
+from nas_core.space import Genotype, SearchSpace
 
 LEAST_HELD_OUT = 3  # networks below which no rank statistic is given
 COUNTS = ("params", "flops")  # what a predictor is compared with
@@ -69,21 +69,21 @@ def _correlation(statistic: Any, guess_N: np.ndarray, truth_N: np.ndarray) -> fl
 
 
 def calibrate(
-    predictor: Predictor, space: SearchSpace, table_heldout: EvaluationTable, costs: Mapping[str, CostTable]
+    predictor: Predictor,
+    space: SearchSpace,
+    table_heldout: EvaluationTable,
+    costs_of: Callable[[Genotype], Mapping[str, float]],
 ) -> Calibration:
     """Agreement of the predictor with measured networks that it was not fitted to.
 
-    ``costs`` may hold ``params`` and ``flops``: the orderings it is compared with.
+    ``costs_of`` a network may hold ``params`` and ``flops``: the orderings it is compared with.
 
     Raises:
         IncompleteTableError: with fewer than LEAST_HELD_OUT networks.
     """
     predictions = predictor.predict(table_heldout.genotypes)
-    counted = {
-        name: np.array([costs[name].total(genotype) for genotype in table_heldout.genotypes])
-        for name in COUNTS
-        if name in costs
-    }
+    costs = [costs_of(genotype) for genotype in table_heldout.genotypes]
+    counted = {name: np.array([each[name] for each in costs]) for name in COUNTS if costs and name in costs[0]}
     sign = table_heldout.sign
     ends = np.array([(p.low, p.high) for p in predictions]).reshape(-1, 2)
     return compare(

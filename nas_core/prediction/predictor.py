@@ -178,7 +178,7 @@ class Predictor:
         mean_N, sd_N = self.link_values(self.encoding.encode(held_out.genotypes))
         z_N = np.abs(self.link.forward(held_out.metric_K) - mean_N) / sd_N
         level = min(np.ceil((len(z_N) + 1) * COVERAGE) / len(z_N), 1.0)
-        return replace(self, quantile=float(np.quantile(z_N, level, method="higher")))
+        return replace(self, quantile=float(np.quantile(z_N, level, method="inverted_cdf")))
 
     def to_metric(self, link_value: float) -> float:
         """The metric, in its own unit and sign, of a link value such as a selection's objective."""
@@ -430,8 +430,8 @@ def _kernels(config: PredictConfig, exponent: float, encoding: Encoding) -> list
     return [
         Kernel(pairs=pairs, noise=noise, shared=shared)
         for pairs in wanted
-        # A ratio of pairwise sums has no exact program, so pairs go with exponent 0 unless both are asked for.
-        if not (pairs and exponent and config.pairs == "auto")
+        # A ratio of pairwise sums has no exact program, so pairs go with exponent 0.
+        if not (pairs and exponent)
         for noise in NOISES
         for shared in (SHARED if encoding.shares_blocks else SHARED[:1])
     ]
@@ -468,6 +468,12 @@ def fit(
     """
     if len(table) < LEAST_NETWORKS:
         raise IncompleteTableError("evaluations", f"{len(table)} networks", f"{LEAST_NETWORKS} at least to fit")
+    if config.pairs is True and config.flops_exponent not in ("auto", 0):
+        found, advice = (
+            f"{config.flops_exponent:g} with predict.pairs",
+            "A ratio of pairwise sums has no exact program.",
+        )
+        raise ConfigError("predict.flops_exponent", found, "0 or auto", advice)
     seen = observe(space, table, groups)
     names = possible_links(seen.metric_K) if config.link == "auto" else (config.link,)
     rank_link = make_link("rank", seen.metric_K)

@@ -35,6 +35,7 @@ from nas_core.report.summary import (
     VerificationRound,
     VerificationSummary,
 )
+from nas_core.report.text import is_fraction
 from nas_core.selection import with_additive_limits
 from nas_core.space import Genotype
 from nas_core.stages import STAGES, TRACKING
@@ -113,9 +114,10 @@ def _data(study: Study) -> DataSummary:
 def _scorer(study: Study, rows: Sequence[Evaluation]) -> ScorerSummary:
     kind = study.config.scorer.kind
     first = next((row for row in rows if row.status == "ok"), None)
+    name = first.metric_name if first else "metric"
     return ScorerSummary(
         kind=kind,
-        metric_name=first.metric_name if first else "metric",
+        metric_name=f"{name}_table" if kind == "tabular" and is_fraction(name) else name,  # in whatever unit it has
         split=first.split if first else "validation",
         higher_is_better=first.higher_is_better if first else True,
         num_examples=first.num_examples if first else None,
@@ -162,9 +164,19 @@ def _costs(study: Study, genotype: Genotype) -> Costs:
     return study.costs_of(genotype) if _profiled(study) else {}
 
 
+def _best_first(study: Study, rows: Sequence[Evaluation]) -> list[Evaluation]:
+    """The winner, then the others by their metric."""
+    winner = study.winner
+    done = [(row, row.metric) for row in rows if row.status == "ok" and row.metric is not None]
+    ordered = sorted(
+        done, key=lambda pair: (pair[0].genotype != winner, -pair[1] if pair[0].higher_is_better else pair[1])
+    )
+    return [row for row, _ in ordered]
+
+
 def _networks(study: Study, rows: Sequence[Evaluation], predictor: Predictor | None) -> tuple[EvaluatedNetwork, ...]:
     """Evaluated networks with their predictions: those made before evaluation, where verification made one."""
-    shown = [row for row in rows if row.status == "ok"][:MOST_NETWORKS_SHOWN]
+    shown = _best_first(study, rows)[:MOST_NETWORKS_SHOWN]
     genotypes = [Genotype.parse(row.genotype) for row in shown]
     predictions = predictor.predict(genotypes) if predictor else [None] * len(shown)
     held_out = set(map(str, study.design.held_out)) if study.has_flops else set()
@@ -235,9 +247,14 @@ def _limits(study: Study) -> tuple[Limit, ...]:
     if not texts or not _profiled(study):
         return ()
     return tuple(
-        Limit(resource=budget.resource, at_most=budget.at_most, text=text, device=_device(study, budget))
+        Limit(
+            resource=budget.resource,
+            at_most=budget.at_most,
+            at_least=budget.at_least,
+            text=text,
+            device=_device(study, budget),
+        )
         for text, budget in zip(texts, study.budgets(texts), strict=True)
-        if budget.at_most is not None
     )
 
 
@@ -275,9 +292,8 @@ def _calibration(study: Study, predictor: Predictor | None) -> CalibrationSummar
     held_out = study.held_out_table() if study.has_flops else None
     if predictor is None or held_out is None or not _profiled(study):
         return None
-    tables = next(iter(study.cost_tables.values()))
     try:  # judged before these very networks widened its intervals
-        found = calibrate(study.predictor(recalibrate=False), study.space, held_out, tables)
+        found = calibrate(study.predictor(recalibrate=False), study.space, held_out, study.costs_of)
     except NasError:
         return None
     baseline = max(found.counts.items(), key=lambda item: item[1].kendall, default=None)

@@ -20,7 +20,6 @@ from nas_core.report.summary import (
     BlockEffect,
     EvaluatedNetwork,
     FrontierSummary,
-    Limit,
     StageCost,
     StudySummary,
     TrainedNetwork,
@@ -453,8 +452,8 @@ def _draw_resource(ax: "Axes", summary: StudySummary, resource: str, theme: Them
         if front.resource == resource:
             _draw_frontier(ax, front, scale, theme)
     for limit in summary.limits:
-        if limit.resource == resource:
-            _draw_limit(ax, limit, theme)
+        if limit.resource == resource and limit.at_most is not None:
+            _draw_limit(ax, limit.at_most, theme)
     _draw_named(ax, summary, resource, scale, theme)
     divisor, label = axis_unit(resource, max(ax.get_xlim()))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value / divisor:g}")
@@ -508,11 +507,11 @@ def _draw_frontier(ax: "Axes", front: FrontierSummary, scale: float, theme: Them
             )
 
 
-def _draw_limit(ax: "Axes", limit: Limit, theme: Theme) -> None:
+def _draw_limit(ax: "Axes", at_most: float, theme: Theme) -> None:
     left, right = ax.get_xlim()
-    right = max(right, limit.at_most + 0.05 * (right - left))
-    ax.axvspan(limit.at_most, right, color=theme.rule, alpha=0.45, lw=0, zorder=0)
-    ax.axvline(limit.at_most, color=theme.ink, lw=1.2, ls=(0, (5, 3)), label="limit")
+    right = max(right, at_most + 0.05 * (right - left))
+    ax.axvspan(at_most, right, color=theme.rule, alpha=0.45, lw=0, zorder=0)
+    ax.axvline(at_most, color=theme.ink, lw=1.2, ls=(0, (5, 3)), label="limit")
     ax.set_xlim(left, right)
 
 

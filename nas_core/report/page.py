@@ -200,7 +200,7 @@ def _limit_tiles(summary: StudySummary) -> list[Tile]:
     costs, found = summary.costs_of(summary.winner), []
     for limit in summary.limits:
         cost = costs.get(limit.resource)
-        if cost is None:
+        if cost is None or limit.at_most is None:
             continue
         share = cost / limit.at_most if limit.at_most else 1.0
         found.append(
@@ -220,7 +220,7 @@ def _proof_tile(summary: StudySummary) -> list[Tile]:
     if selection is None:
         return []
     proven = selection.status == "optimal"
-    gap = "" if selection.gap is None else f"gap {format_percent(selection.gap, 2)}"
+    gap = "" if selection.gap is None else f"gap {selection.gap:.2g}"
     note = "best predicted network within the limits" if proven else gap or "optimality not proven"
     return [Tile(label="selection", value="proven" if proven else selection.status, note=note)]
 
@@ -257,7 +257,11 @@ def comparison_table(summary: StudySummary) -> Table:
                 format_duration(row.wall_s) if row is not None else "–",
             )
         )
-    limits = {limit.resource: f"≤ {format_amount(limit.resource, limit.at_most)}" for limit in summary.limits}
+    limits = {
+        limit.resource: f"≤ {format_amount(limit.resource, limit.at_most)}"
+        for limit in summary.limits
+        if limit.at_most is not None
+    }
     head = (
         "network",
         "genotype",

@@ -70,7 +70,11 @@ def _attains(summary: StudySummary, winner: str) -> str:
     on = f"{format_count(images)} test images" if images else "the test images"
     text = (
         f"Fully trained, it classifies {format_metric('test_accuracy', trained[0].test_accuracy)} of {on} correctly; "
-        "no earlier step had seen these images."
+        + (
+            "the table that it was chosen by may rest on them."
+            if summary.scorer.kind == "tabular"
+            else "no earlier step had seen these images."
+        )
     )
     return " ".join([text, *comparison(summary)])
 
@@ -120,7 +124,9 @@ def _beside(value: float, winner: float) -> str:
 
 def _base_outside(summary: StudySummary) -> str:
     costs = summary.costs_of(summary.base)
-    broken = [limit for limit in summary.limits if costs.get(limit.resource, 0.0) > limit.at_most]
+    broken = [
+        limit for limit in summary.limits if limit.resource in costs and not limit.is_kept_by(costs[limit.resource])
+    ]
     return "; it does not keep within the limits" if broken else ""
 
 
@@ -141,7 +147,8 @@ def test_noise(summary: StudySummary) -> float | None:
     accuracy = next((row.test_accuracy for row in summary.trained("winner")), None)
     if not images or accuracy is None or not 0 <= accuracy <= 1:
         return None
-    return 1.96 * math.sqrt(2 * accuracy * (1 - accuracy) / images)
+    share = (accuracy * images + 2) / (images + 4)  # Agresti and Coull: no margin of 0 where all are right
+    return 1.96 * math.sqrt(2 * share * (1 - share) / images)
 
 
 def within_limits(summary: StudySummary, winner: str) -> str:
@@ -157,9 +164,9 @@ def within_limits(summary: StudySummary, winner: str) -> str:
             parts.append(f"{format_limit(limit)} (its own cost is not known)")
             continue
         parts.append(f"{format_amount(limit.resource, cost)} of {format_limit(limit)}")
-        if cost > limit.at_most * (1 + 1e-9):
+        if not limit.is_kept_by(cost):
             broken.append(resource_name(limit.resource))
-    verdict = f"It exceeds the limit on {_joined(broken)}" if broken else "It keeps within the limits"
+    verdict = f"It does not keep the limit on {_joined(broken)}" if broken else "It keeps within the limits"
     return f"{verdict}: {_joined(parts)}."
 
 
@@ -216,15 +223,21 @@ def proof(summary: StudySummary) -> str:
             f"No network within the limits has a predicted value beyond {format_metric(name, selection.bound)}."
         )
     if selection.gap is not None:
-        parts.append("The gap is 0." if selection.gap == 0 else f"The gap is {format_percent(selection.gap, 3)}.")
+        parts.append(f"The gap is {selection.gap:.3g}{_scale_of_gap(summary)}.")
     if selection.solve_s is not None:
         parts.append(f"Solving took {format_duration(selection.solve_s)}.")
     if selection.route:
         parts.append(f"Route: {selection.route}.")
     if selection.networks and summary.winner != selection.networks[0].genotype:
-        parts.append("Verification measured another of the proposed networks as better, and that one was chosen.")
+        parts.append("Another network was chosen: of all that were really evaluated within the limits, it is the best.")
     parts.append("The proof is about predicted values: it is only as good as the predictions are.")
     return " ".join(parts)
+
+
+def _scale_of_gap(summary: StudySummary) -> str:
+    effects, selection = summary.block_effects, summary.selection
+    is_open = selection is not None and bool(selection.gap)
+    return f" on the scale of the {effects.link} link" if effects is not None and is_open else ""
 
 
 def effort(summary: StudySummary) -> str:
@@ -236,7 +249,8 @@ def effort(summary: StudySummary) -> str:
     percent = f" ({format_percent(share, 2)})" if share >= 1e-4 else ""
     failed = f"; {format_count(summary.num_failed)} more failed" if summary.num_failed else ""
     seconds = sum(stage.wall_s for stage in summary.stages)
-    took = f" The study took {format_duration(seconds)} on {summary.device}." if seconds else ""
+    on = "" if summary.scorer.kind == "tabular" else f" on {summary.device}"
+    took = f" The study took {format_duration(seconds)}{on}." if seconds else ""
     evaluated = format_count(summary.num_evaluated)
     of_all = format_count(space.num_networks)
     return f"{evaluated} of {of_all} networks{percent} were evaluated{failed}.{took}"

@@ -116,9 +116,15 @@ class Limit:
     """A bound on one resource of the whole network; ``text`` is what the user wrote."""
 
     resource: str
-    at_most: float
+    at_most: float | None
     text: str = ""
     device: str = ""  # where the resource was measured, if that matters
+    at_least: float | None = None
+
+    def is_kept_by(self, cost: float) -> bool:
+        over = self.at_most is not None and cost > self.at_most * (1 + 1e-9)
+        under = self.at_least is not None and cost < self.at_least * (1 - 1e-9)
+        return not over and not under
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

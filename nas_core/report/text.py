@@ -63,7 +63,9 @@ def axis_unit(resource: str, largest: float) -> tuple[float, str]:
 def format_limit(limit: Limit) -> str:
     """A limit in words: ``at most 61.8 M multiply-adds``, ``at most 12.3 ms latency (CPU)``."""
     place = f" ({limit.device})" if limit.device else ""
-    return f"at most {format_amount(limit.resource, limit.at_most)} {resource_name(limit.resource)}{place}"
+    bounds = (("at least", limit.at_least), ("at most", limit.at_most))
+    words = [f"{bound} {format_amount(limit.resource, value)}" for bound, value in bounds if value is not None]
+    return f"{' and '.join(words)} {resource_name(limit.resource)}{place}"
 
 
 def short_genotype(genotype: str, longest: int = 41) -> str:
@@ -99,7 +101,7 @@ def format_duration(seconds: float | None) -> str:
 
 def is_fraction(metric_name: str) -> bool:
     """Whether a metric is an accuracy in [0, 1], shown as a percentage (others are shown as they are)."""
-    return bool(re.search(r"accuracy|top_?[15]$", metric_name))
+    return bool(re.search(r"(accuracy|top_?[15])$", metric_name))
 
 
 def metric_label(metric_name: str, split: str = "") -> str:

@@ -15,7 +15,7 @@ class SharedWeights(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.stem = build_stem(space.stem, space.in_channels, generator)
         self.positions = nn.ModuleList()
-        in_channels = space.architecture(next(space.genotypes())).blocks[0].in_channels
+        in_channels = int(dict(space.stem.params)["out_channels"])
         for position in space.positions:
             placed = [
                 PlacedBlock(

@@ -33,7 +33,7 @@ from nas_core.training.loop import accuracy, device_name, loss_and_backward, res
 
 log = logging.getLogger(__name__)
 
-CALIBRATION_BATCH = 128  # images per calibration batch: part of what is measured, so no setting
+CALIBRATION_BATCH = 128  # most images per calibration batch: part of what is measured, so no setting
 CHECKPOINT_EVERY_S = 30.0
 SIDE_BY_SIDE_ON_GPU = 16
 MAX_ACTIVATION_BYTES = 2 * 2**30  # a pass over more images than fit is made in parts
@@ -138,9 +138,9 @@ class SupernetScorer:
     def _image_parts(self, network: SharedWeights, resolution: int) -> list[Activations]:
         """Calibration and validation images, normalised; validation in parts if its activations are too large."""
         settings = self.settings
-        calibration = self._batches(
-            self.data.train_images[: settings.calibration_examples], resolution, CALIBRATION_BATCH
-        )
+        images = self.data.train_images[: settings.calibration_examples]
+        # equal ones: each counts as much as the others, and none is a single image, which has no statistics
+        calibration = self._batches(images, resolution, -(-len(images) // -(-len(images) // CALIBRATION_BATCH)))
         with torch.inference_mode():
             stem_bytes = network.stem.eval()(calibration[0][:1]).nbytes
         held = stem_bytes * self.side_by_side * 2 * len(self.data.validation_labels)

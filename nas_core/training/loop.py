@@ -400,7 +400,6 @@ def loss_and_backward(
     return loss.detach()
 
 
-@torch.inference_mode()
 def predicted_logits(
     network: nn.Module,
     images: torch.Tensor,
@@ -413,9 +412,10 @@ def predicted_logits(
     place = resolve_device(str(device))
     network = network.to(place).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     batches: Sequence[torch.Tensor] = torch.split(images.to(place), batch_size)
-    return torch.cat(
-        [network(normalise.apply(batch).contiguous(memory_format=torch.channels_last)).float() for batch in batches]
-    )
+    with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
+        return torch.cat(
+            [network(normalise.apply(batch).contiguous(memory_format=torch.channels_last)).float() for batch in batches]
+        )
 
 
 def evaluate_accuracy(

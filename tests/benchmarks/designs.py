@@ -61,7 +61,7 @@ def judged(study: Study, config: StudyConfig) -> dict[str, float]:
         for networks in (study.design.fit_genotypes, study.design.held_out)
     )
     predictor = fit(study.space, fitted, config.predict, base=study.base, flops=study.flops, seed=config.seed)
-    found = calibrate(predictor, study.space, held_out, {"flops": study.flops})
+    found = calibrate(predictor, study.space, held_out, study.costs_of)
     figures = {"kendall": found.kendall, "spearman": found.spearman, "coverage_90": found.coverage_90}
     counted = {"kendall_of_counting_flops": found.counts["flops"].kendall}
     return {"evaluations": len(fitted), **{name: round(value, 3) for name, value in {**figures, **counted}.items()}}

@@ -4,7 +4,10 @@ import pytest
 
 from nas_core.config import parse_config
 from nas_core.costs import profile_blocks
+from nas_core.evaluations import CostTable
+from nas_core.program import Budget, SelectionProblem, solve
 from nas_core.scoring import build_scorer
+from nas_core.selection import with_additive_limits
 from nas_core.space import Genotype
 from nas_core.study import Study
 from nas_core.verification import next_round, record_round, verification
@@ -123,3 +126,21 @@ def test_the_best_of_nasbench_macro_is_found_within_49_evaluations(tmp_path):
     record = verified(study, scorer)
     assert record["winner_metric"] == pytest.approx(93.127, abs=5e-4)
     assert len(study.evaluations()) <= 49
+
+
+def test_a_lower_limit_on_memory_is_kept(tabular_config, tmp_path):
+    """The largest of its blocks says what a network needs: one of them has to reach the limit."""
+    space = Study.create(tabular_config, str(tmp_path / "study")).space
+    rows = profile_blocks(space, tabular_config.profile, ["activation_bytes"])
+    table = CostTable.from_rows(rows, "activation_bytes", space.num_choices, space.resolutions[0])
+    totals = sorted({table.total(genotype) for genotype in space.genotypes()})
+    low = totals[len(totals) // 2]
+    tables, budgets = with_additive_limits(
+        {None: {"activation_bytes": table}}, [Budget(resource="activation_bytes", at_least=low)]
+    )
+    (count,) = tables[None].values()
+    cheapest = tuple(tuple(-value for value in block) for block in table.block)
+    problem = SelectionProblem(
+        score=cheapest, costs={count.resource: count.block}, base_costs={count.resource: count.fixed}, budgets=budgets
+    )
+    assert table.total(solve(problem).selections[0].genotype) >= low > totals[0]

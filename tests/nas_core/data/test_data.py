@@ -1,6 +1,7 @@
 """Loading, splitting and refusing data."""
 
 import gzip
+import itertools
 import struct
 import subprocess
 import sys
@@ -177,3 +178,17 @@ def test_folder_without_splits_makes_one_that_stays(tmp_path):
 def test_folder_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match=r"data\.path"):
         check_data(DataConfig(name="folder", path=str(tmp_path / "none")))
+
+
+def test_gray_images_of_16_bits_keep_their_grays(tmp_path):
+    """PIL's own conversion to 8 bits cuts off at 255: nearly everything would be white."""
+    ramp = np.linspace(0, 65_535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    for split, label in itertools.product(("train", "test"), ("a", "b")):
+        (tmp_path / split / label).mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(ramp).save(tmp_path / split / label / f"{number}.png")
+    data = load_data(DataConfig(name="folder", path=str(tmp_path), validation_examples=2), 64)
+    image = data.train_images[0].numpy()
+    assert image.min() == 0
+    assert image.max() == 255
+    assert 120 < image.mean() < 135

@@ -10,6 +10,11 @@ from tests.nas_core.prediction.examples import additive_metric, costs_of, plain_
 
 SPACE = plain_space((3, 2, 4))
 BASE = Genotype((0, 0, 0))
+TABLES = {"params": costs_of(SPACE, "params"), "flops": costs_of(SPACE)}
+
+
+def totals(genotype):
+    return {name: table.total(genotype) for name, table in TABLES.items()}
 
 
 def test_calibration_of_a_good_predictor():
@@ -17,7 +22,7 @@ def test_calibration_of_a_good_predictor():
     fitted = [BASE, *SPACE.neighbours(BASE)]
     held_out = table_of(metric, [genotype for genotype in SPACE.genotypes() if genotype not in set(fitted)])
     predictor = fit(SPACE, table_of(metric, fitted), PredictConfig(link="identity", pairs=False), base=BASE)
-    result = calibrate(predictor, SPACE, held_out, {"params": costs_of(SPACE, "params"), "flops": costs_of(SPACE)})
+    result = calibrate(predictor, SPACE, held_out, totals)
     assert result.n == len(held_out) == 17
     assert result.kendall > 0.9
     assert result.rmse >= result.rmse_refitted
@@ -44,7 +49,7 @@ def test_too_few_held_out_networks():
     metric = additive_metric(SPACE)
     predictor = fit(SPACE, table_of(metric, [BASE, *SPACE.neighbours(BASE)]), PredictConfig(), base=BASE)
     with pytest.raises(IncompleteTableError, match="held-out"):
-        calibrate(predictor, SPACE, table_of(metric, [BASE]), {})
+        calibrate(predictor, SPACE, table_of(metric, [BASE]), totals)
 
 
 def test_the_papers_rule_by_hand():

@@ -210,3 +210,13 @@ def test_codes_and_genotypes_agree():
     codes_NP = all_codes(encoding.sizes)
     assert [encoding.genotype(code_P) for code_P in codes_NP] == list(SPACE.genotypes())
     assert (encoding.encode(SPACE.genotypes()) == codes_NP).all()
+
+
+def test_pairs_and_a_ratio_do_not_go_together():
+    """The program would maximise another function than the one that predicts."""
+    metric = additive_metric(SPACE)
+    both = PredictConfig(pairs=True, flops_exponent=1)
+    with pytest.raises(ConfigError, match="ratio of pairwise sums has no exact program"):
+        fit(SPACE, table_of(metric, some_networks()), both, base=BASE, flops=costs_of(SPACE))
+    auto = fit(SPACE, table_of(metric, some_networks()), PredictConfig(pairs=True), base=BASE, flops=costs_of(SPACE))
+    assert auto.chosen.exponent == 0

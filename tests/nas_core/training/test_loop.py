@@ -225,3 +225,17 @@ def test_logits_do_not_depend_on_the_batch_size(network, data):
     one = predicted_logits(network, data.validation_images[:50], batch_size=50, **options)
     many = predicted_logits(network, data.validation_images[:50], batch_size=7, **options)
     assert torch.allclose(one, many, atol=1e-5)
+
+
+def test_weights_that_are_moved_for_validation_are_trained_further(data):
+    """A weight of one by one by one counts as no channels-last one, so it is copied when the network is moved."""
+    network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10))
+    recipe = RECIPE.model_copy(update={"ema_decay": None, "epochs": 3})
+    pixels, labels = data.validation_images, data.validation_labels
+    result = fit(
+        network,
+        data,
+        recipe,
+        validate=lambda trained: evaluate_accuracy(trained, pixels, labels, normalise=data.normalisation, device="cpu"),
+    )
+    assert len(result.history) == 3
