@@ -110,8 +110,10 @@ def run(
     from flows.preflight import preflight
     from nas_core.lease import hold
     from nas_core.store import Store
+    from tasks.addresses import check_addresses
 
     preflight(study_config, where, last)
+    check_addresses()
     # prefect reads the address of its server when it is imported
     with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
         from flows.study import run_study
@@ -243,11 +245,13 @@ def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight
     from nas_core.lease import hold
+    from tasks.addresses import check_addresses
 
     root = _place(root)
     study = _open(root)
     if stage != "report":  # what is stored can be reported while servers are away
         preflight(study.config, root, stage)
+        check_addresses()
     with hold(study.store), prefect_api():
         from flows.study import FLOWS
 

@@ -17,6 +17,8 @@ from tasks.tracking import tracking_uri
 def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
     """Raise the first mistake that would otherwise be met later, in the stages up to ``until``.
 
+    Servers are not asked: one that is away when a scheduled run begins may be back when it is needed.
+
     Raises:
         NasError: with the field, path or address, what was found and what is allowed.
     """
@@ -36,7 +38,6 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
     check_scorer(config, study.space, study.evaluations())
     check_same_images(study)
     check_base(study.space, config.design.base)
-    check_addresses()
 
 
 def preflight_design(config: AnalyticConfig, root: str) -> None:
