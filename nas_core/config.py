@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
 from nas_core.errors import ConfigError
 from nas_core.identity import content_id
@@ -225,6 +225,12 @@ class PredictConfig(Section):
     )
     pairs: bool | Literal["auto"] = Field("auto", description="Pairwise terms between positions.")
 
+    @model_validator(mode="after")
+    def _has_a_program(self) -> "PredictConfig":
+        if self.pairs is True and self.flops_exponent not in ("auto", 0):
+            raise ValueError("flops_exponent auto or 0 with pairs: a ratio of pairwise sums has no exact program")
+        return self
+
 
 # what a form can check of a limit; `parse_limit` says more, with the resources that are measured
 LIMIT_FORM = r"^ *[A-Za-z_][A-Za-z0-9_.]* *(<=|>=|=|≤|≥).*[0-9]"
@@ -329,7 +335,7 @@ class StudyConfig(Section):
     @classmethod
     def _name_stays_inside(cls, name: str) -> str:
         if ".." in name:
-            raise ValueError("must not contain '..'")
+            raise ValueError("a name without '..'")
         return name
 
 
@@ -373,7 +379,7 @@ def _expectation(kind: type[Section], error: Any, path: str) -> str:
     if error["type"] == "missing":
         return "a value, it has no default"
     if error["type"] != "extra_forbidden":
-        return re.sub(r"^Input should be ", "", str(error["msg"]))
+        return re.sub(r"^(Input should be|Value error,) ", "", str(error["msg"]))
     section: Any = kind
     for part in path.split(".")[:-1]:
         field = getattr(section, "model_fields", {}).get(part)

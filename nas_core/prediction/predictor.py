@@ -468,12 +468,6 @@ def fit(
     """
     if len(table) < LEAST_NETWORKS:
         raise IncompleteTableError("evaluations", f"{len(table)} networks", f"{LEAST_NETWORKS} at least to fit")
-    if config.pairs is True and config.flops_exponent not in ("auto", 0):
-        found, advice = (
-            f"{config.flops_exponent:g} with predict.pairs",
-            "A ratio of pairwise sums has no exact program.",
-        )
-        raise ConfigError("predict.flops_exponent", found, "0 or auto", advice)
     seen = observe(space, table, groups)
     names = possible_links(seen.metric_K) if config.link == "auto" else (config.link,)
     rank_link = make_link("rank", seen.metric_K)

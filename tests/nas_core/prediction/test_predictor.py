@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from nas_core.config import PredictConfig
+from nas_core.config import PredictConfig, parse_config
 from nas_core.errors import ConfigError, IncompleteTableError, SpaceError
 from nas_core.evaluations import EvaluationTable
 from nas_core.prediction import fit
@@ -215,8 +215,7 @@ def test_codes_and_genotypes_agree():
 def test_pairs_and_a_ratio_do_not_go_together():
     """The program would maximise another function than the one that predicts."""
     metric = additive_metric(SPACE)
-    both = PredictConfig(pairs=True, flops_exponent=1)
     with pytest.raises(ConfigError, match="ratio of pairwise sums has no exact program"):
-        fit(SPACE, table_of(metric, some_networks()), both, base=BASE, flops=costs_of(SPACE))
+        parse_config({"predict": {"pairs": True, "flops_exponent": 1}}, "test")
     auto = fit(SPACE, table_of(metric, some_networks()), PredictConfig(pairs=True), base=BASE, flops=costs_of(SPACE))
     assert auto.chosen.exponent == 0
