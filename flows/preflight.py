@@ -28,14 +28,14 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
     _check_writable(study.store)
     for text in config.select.limits:
         _check_limit(study, text)
-    if config.scorer.kind != "tabular":
-        check_data(config.data)
-    if STAGES.index(until) >= STAGES.index("train"):
-        check_data(config.data.model_copy(update={"train_examples": config.train.train_examples}))
+    trains, is_tabular = STAGES.index(until) >= STAGES.index("train"), config.scorer.kind == "tabular"
+    if trains or not is_tabular:
+        check_data(config.data, config.train if trains else None)
+    if trains:
         _check_classes(study)
     if until == "report":
         tracking_uri(study.store)
-    check_scorer(config, study.space, study.evaluations())
+    check_scorer(config, study.space, study.evaluations() if is_tabular else ())
     check_same_images(study)
     check_base(study.space, config.design.base)
 
@@ -47,7 +47,7 @@ def preflight_design(config: AnalyticConfig, root: str) -> None:
     store = Store(root)
     config.program.build_domain()
     config.program.build_limits()
-    check_data(config.data.model_copy(update={"train_examples": config.train.train_examples}))
+    check_data(config.data, config.train)
     _check_writable(store)
     tracking_uri(store)
     check_addresses()

@@ -7,7 +7,7 @@ where images are loaded, not here.
 
 import numpy as np
 
-from nas_core.config import DataConfig
+from nas_core.config import DataConfig, FullTrainingConfig
 from nas_core.data import cifar10, digits, fashion_mnist, folder  # noqa: F401  (they register themselves)
 from nas_core.data.images import ImageData, Normalisation, normalisation_of, resized, to_tensors
 from nas_core.data.sources import SOURCES
@@ -25,23 +25,26 @@ def data_shape(config: DataConfig) -> tuple[int, int, int]:
     return SOURCES[config.name].shape(config)
 
 
-def check_data(config: DataConfig) -> None:
-    """Raises DataError if files are missing or the splits asked for are larger than the set."""
+def check_data(config: DataConfig, train: FullTrainingConfig | None = None) -> None:
+    """Raises DataError if files are missing or the splits asked for, here or by a full training, exceed the set."""
     source = SOURCES[config.name]
     source.check(config)
-    _check_sizes(config, source.num_train(config))
+    num_images = source.num_train(config)
+    _check_sizes(config, num_images)
+    if train is not None:
+        wanted = config.model_copy(update={"train_examples": train.train_examples})
+        _check_sizes(wanted, num_images, "train.train_examples")
 
 
-def _check_sizes(config: DataConfig, num_images: int) -> None:
+def _check_sizes(config: DataConfig, num_images: int, field: str = "data.train_examples") -> None:
     left = num_images - config.validation_examples
     if left < 1:
         raise DataError(
             "data.validation_examples", config.validation_examples, f"fewer than the {num_images} training images"
         )
     if config.train_examples is not None and config.train_examples > left:
-        raise DataError(
-            "data.train_examples", config.train_examples, f"at most {left}, what validation leaves of {num_images}"
-        )
+        expected = f"at most {left}, what validation leaves of {num_images}"
+        raise DataError(field, config.train_examples, expected)
 
 
 def load_data(config: DataConfig, resolution: int, in_channels: int | None = None) -> ImageData:

@@ -93,7 +93,7 @@ def test_a_dry_run_counts_and_changes_nothing(study_file, tmp_path):
         ({"data": {"name": "folder", "path": "/nowhere"}}, "/nowhere"),
         ({"scorer": {"kind": "tabular", "path": "none.parquet"}}, "none.parquet"),
         ({"design": {"base": "9-9-9"}}, "9-9-9"),
-        ({"train": {"train_examples": 900_000}}, "data.train_examples: found 900000"),
+        ({"train": {"train_examples": 900_000}}, "train.train_examples: found 900000"),
         ({"name": "../up"}, "name: found '../up'"),
     ],
 )  # fmt: skip
