@@ -11,7 +11,7 @@ from nas_core.config import StudyConfig
 def train(config: StudyConfig, root: str) -> None:
     """Train the winner; what was trained from the same inputs is not trained again."""
     with stage_run(config, root, "train") as run:
-        rows = work.train(config, root)["networks"]
-        run.num_new = sum(row["new"] for row in rows)
-        run.num_reused = len(rows) - run.num_new
+        output = work.train(config, root)
+        rows = output["networks"]
+        run.num_new, run.num_reused = output["num_new"], len(rows) - output["num_new"]
         run.device = rows[0].get("device", "")

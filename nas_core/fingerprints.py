@@ -37,6 +37,6 @@ def check_same_images(study: Study) -> None:
 
 
 def fingerprint(source: Path) -> str:
-    """Content id of the names and sizes of a folder's files, or of one file."""
-    files = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
+    """Content id of the names and sizes of a folder's files."""
+    files = (path for path in source.rglob("*") if path.is_file())
     return content_id({"files": sorted((str(path.relative_to(source)), path.stat().st_size) for path in files)})

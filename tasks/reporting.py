@@ -17,8 +17,6 @@ from nas_core.study import Study
 from tasks import tracking
 
 SAME_ACCURACY, SAME_IMAGES = 0.002, 2  # a few images may flip between a GPU's arithmetic and the CPU's
-
-
 SERVERS_CLIENTS = ("mlflow", "requests", "urllib3", "sqlalchemy")
 
 

@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 
 def train_job(config_json: str, root: str, name: str, genotype: str, report: Any) -> dict[str, Any]:
-    """Train one network in a worker; its files are under ``winner/<name>/`` in the store."""
+    """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store."""
+    from nas_core.training.winner import stored_result, training_id
+
     study = Study(StudyConfig.model_validate_json(config_json), shared_store(root))
-    architecture = study.space.architecture(Genotype.parse(genotype))
-    return train_and_watch(architecture, study.config, study.store, name, report)
+    config, architecture = study.config, study.space.architecture(Genotype.parse(genotype))
+    known = stored_result(study.store, name, training_id(architecture, config.train, config.data, config.seed))
+    return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
 
 
 def train_and_watch(
@@ -34,20 +37,22 @@ def train_and_watch(
     name: str,
     report: Any,
 ) -> dict[str, Any]:
-    """What ``train_network`` returns, whether that is ``new``, and the worker's use of processors and memory."""
-    from nas_core.training.winner import stored_result, train_network, training_id
+    """What ``train_network`` returns, and the worker's use of processors and memory meanwhile."""
+    from nas_core.training.winner import train_network
 
-    known = stored_result(store, name, training_id(architecture, config.train, config.data, config.seed))
     with SystemMetrics() as metrics:
         trained = train_network(
             architecture, config.train, config.data, seed=config.seed, store=store, name=name, on_progress=report
         )
-    return {**trained.as_dict(), "system": metrics.samples, "new": known is None}
+    return {**trained.as_dict(), "system": metrics.samples}
 
 
 @task(task_run_name="train", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
 def train(config: StudyConfig, root: str) -> dict[str, Any]:
-    """Train the winner and its comparisons; a training that was cut off resumes from its checkpoint."""
+    """Train the winner and its comparisons; a training that was cut off resumes from its checkpoint.
+
+    Returns the stored output, and in ``num_new`` how many networks were not trained already.
+    """
     study = Study(config, Store(root))
     wanted = candidates(study)
     with Cluster(config.cluster) as cluster, Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
@@ -59,10 +64,11 @@ def train(config: StudyConfig, root: str) -> dict[str, Any]:
 
         jobs = [(config.model_dump_json(), root, item.name, item.genotype) for item in wanted]
         results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress)
+    num_new = sum(result.pop("new") for result in results)
     rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
     output = {"inputs": study.inputs_of("train"), "networks": rows}
     study.store.write_json(TRAINING, output)
-    return output
+    return {**output, "num_new": num_new}
 
 
 def _row(study: Study, candidate: Candidate, result: dict[str, Any]) -> dict[str, Any]:
