@@ -57,7 +57,7 @@ class Refinement:
             return f"the budget of {config.evaluations} evaluations is spent"
         last = self.rounds[-config.patience :]
         if len(last) == config.patience and not any(done.improved for done in last):
-            return f"the choice stood for {config.patience} round(s)"
+            return f"the choice stood for {config.patience} round{'' if config.patience == 1 else 's'}"
         return None
 
     def with_round(

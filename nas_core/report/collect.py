@@ -388,7 +388,7 @@ def _latency(study: Study) -> LatencyAdditivity | None:
         r2=found.r2,
         kendall=found.kendall,
         worst_relative_error=found.worst_relative_error,
-        correction=f"measured = {found.slope:.3f} x sum + {found.intercept:.3f} ms",
+        correction=f"measured = {found.slope:.3f} x sum {'-' if found.intercept < 0 else '+'} {abs(found.intercept):.3f} ms",
     )
 
 
