@@ -379,6 +379,7 @@ def _latency(study: Study) -> LatencyAdditivity | None:
         )
         for genotype, predicted, measured in zip(found.genotypes, found.predicted, found.measured, strict=True)
     )
+    sign = "-" if found.intercept < 0 else "+"
     return LatencyAdditivity(
         pairs=pairs,
         device=rows[0].device,
@@ -388,7 +389,7 @@ def _latency(study: Study) -> LatencyAdditivity | None:
         r2=found.r2,
         kendall=found.kendall,
         worst_relative_error=found.worst_relative_error,
-        correction=f"measured = {found.slope:.3f} x sum {'-' if found.intercept < 0 else '+'} {abs(found.intercept):.3f} ms",
+        correction=f"measured = {found.slope:.3f} x sum {sign} {abs(found.intercept):.3f} ms",
     )
 
 
