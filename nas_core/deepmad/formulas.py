@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_core.base.errors import ConfigError
+from nas_core.base.registry import Registry
 from nas_core.deepmad.structure import LAYERS_PER_BLOCK, Skeleton, Structure, SuperBlock
-from nas_core.errors import ConfigError
-from nas_core.registry import Registry
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

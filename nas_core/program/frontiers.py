@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 from nas_core.program.additive import Effort
 from nas_core.program.exact import evaluate
 from nas_core.program.linear import Floats, Ints, TableProgram
@@ -26,7 +26,7 @@ from nas_core.program.result import Selection, Status
 from nas_core.program.routes import TableSolver
 from nas_core.program.selection import TIME_LIMIT_S, Session
 from nas_core.program.verification import selection_of, verify
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 MAX_STATES = 2_000_000  # partial networks of the position-by-position route
 

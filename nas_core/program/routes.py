@@ -31,7 +31,7 @@ from nas_core.program.linear import Floats, LinearProgram, TableProgram
 from nas_core.program.matching import CoreTooLargeError
 from nas_core.program.problem import SelectionProblem, Table
 from nas_core.program.relaxation import Relaxation, relax
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 
 class TableSolver:

@@ -9,7 +9,7 @@ from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.routes import TableSolver
 from nas_core.program.verification import selection_of, verify
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 TIME_LIMIT_S = 60.0
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 from nas_core.program.exact import evaluate
 from nas_core.program.limits import parse_limit
 from nas_core.program.problem import Budget, Objective, Pair, SelectionProblem, Table
-from nas_core.space import BlockId, Genotype, Rule
+from nas_core.space.genotypes import BlockId, Genotype, Rule
 
 T = TypeVar("T")
 LARGEST = 1e100  # of any number in a stored problem

@@ -1,10 +1,10 @@
 """Checks an answer against the unscaled tables. Knows no solver."""
 
-from nas_core.errors import NasError
+from nas_core.base.errors import NasError
 from nas_core.program.exact import evaluate, violations
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 
 class UnverifiedSelectionError(NasError):

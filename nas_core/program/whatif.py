@@ -10,7 +10,7 @@ from nas_core.program.problem import Budget, SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.selection import TIME_LIMIT_S, Session
 from nas_core.program.verification import selection_of
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 
 class WhatIf:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nas_core.errors import NasError
+from nas_core.base.errors import NasError
 from nas_core.program import JSON_SCHEMA, Budget, Objective, SelectionProblem
 from tests.nas_core.program.random_problems import KINDS, random_problem
 
