@@ -44,6 +44,10 @@ class UnknownNameError(NasError):
     """A name is in no registry; ``expected`` lists the registered ones."""
 
 
+class PluginError(NasError):
+    """What a user brings cannot be imported, is named like something else, or is not what its protocol asks for."""
+
+
 class SpaceError(NasError):
     """A search space, a genotype or a rule contradicts itself or the space."""
 

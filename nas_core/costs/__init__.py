@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nas_core.base.errors import UnknownNameError
-from nas_core.base.registry import Registry
+from nas_core.base.names import Names
 from nas_core.costs.additivity import Additivity, additivity
 from nas_core.costs.counts import CountsProfiler
 from nas_core.costs.latency import LatencyProfiler
@@ -19,7 +19,7 @@ from nas_core.records.evaluations import UNITS, Cost, CostTable
 from nas_core.space.extremes import extreme_genotypes as _extreme_genotypes
 from nas_core.space.genotypes import Genotype, SearchSpace
 
-PROFILERS = Registry[Profiler]("profiler")
+PROFILERS = Names[Profiler]("profiler")
 PROFILERS.add("counts")(CountsProfiler())
 PROFILERS.add("latency")(LatencyProfiler())
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nas_core.base.errors import ConfigError
-from nas_core.base.registry import Registry
+from nas_core.base.names import Names
 from nas_core.families.kinds import check_space
 from nas_core.families.mobile import mobile
 from nas_core.families.nasbench_macro import nasbench_macro
@@ -20,7 +20,7 @@ from nas_core.families.yaml_space import load_space
 from nas_core.space.genotypes import SearchSpace
 
 SpaceBuilder = Callable[..., SearchSpace]
-SPACES = Registry[SpaceBuilder]("search space")
+SPACES = Names[SpaceBuilder]("search space")
 SPACES.add("nasbench-macro")(nasbench_macro)
 SPACES.add("tiny")(tiny)
 SPACES.add("mobile")(mobile)

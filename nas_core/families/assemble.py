@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from nas_core.base.registry import Registry
+from nas_core.base.names import Names
 from nas_core.families import kinds
 from nas_core.families.timm_compat import (
     BasicBlock,
@@ -28,9 +28,9 @@ from nas_core.families.timm_compat import (
 from nas_core.space.genotypes import ABSENT, Architecture, BlockSpec, PlacedBlock
 
 BlockBuilder = Callable[..., nn.Module]  # (in_channels, out_channels, stride, *, every parameter of the kind)
-BLOCKS = Registry[BlockBuilder]("block kind")
-STEMS = Registry[BlockBuilder]("stem kind")  # (in_channels, *, every parameter of the kind)
-HEADS = Registry[BlockBuilder]("head kind")  # (in_channels, num_classes, *, every parameter of the kind)
+BLOCKS = Names[BlockBuilder]("block kind")
+STEMS = Names[BlockBuilder]("stem kind")  # (in_channels, *, every parameter of the kind)
+HEADS = Names[BlockBuilder]("head kind")  # (in_channels, num_classes, *, every parameter of the kind)
 
 
 class Network(nn.Module):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from nas_core.base.errors import SpaceError
-from nas_core.base.registry import Registry
+from nas_core.base.names import Names
 from nas_core.space.genotypes import ABSENT, BlockSpec, PlacedBlock, Scalar, SearchSpace
 
 ACTIVATIONS = ("relu", "relu6", "hard_swish", "silu", "gelu")
@@ -98,9 +98,9 @@ def _convnext_misfit(placed: PlacedBlock) -> str:
     return "" if fits else "out_channels that are a multiple of the channels that come in (depthwise convolution)"
 
 
-BLOCK_KINDS = Registry[Kind]("block kind")
-STEM_KINDS = Registry[Kind]("stem kind")
-HEAD_KINDS = Registry[Kind]("head kind")
+BLOCK_KINDS = Names[Kind]("block kind")
+STEM_KINDS = Names[Kind]("stem kind")
+HEAD_KINDS = Names[Kind]("head kind")
 
 BLOCK_KINDS.add("identity")(Kind(summary="nothing; a 1x1 strided convolution and BN where the shape changes"))
 BLOCK_KINDS.add(ABSENT)(Kind(summary="no block at all: optional depth", misfit=_absent_misfit))
@@ -194,7 +194,7 @@ HEAD_KINDS.add("conv-pool-linear")(
 HEAD_KINDS.add("pool-linear")(Kind(summary="global average pool, linear", params={"dropout": _DROPOUT}))
 
 
-def resolved(kinds: Registry[Kind], spec: BlockSpec, where: str = "") -> dict[str, Scalar]:
+def resolved(kinds: Names[Kind], spec: BlockSpec, where: str = "") -> dict[str, Scalar]:
     """Every parameter of the spec's kind, as given or by default.
 
     ``where`` leads the error messages: the position, or the place in a file.

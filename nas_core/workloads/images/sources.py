@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Literal, Protocol
 
-from nas_core.base.registry import Registry
+from nas_core.base.names import Names
 from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.settings import DataConfig
 
@@ -33,7 +33,7 @@ class Source(Protocol):
         ...
 
 
-SOURCES = Registry[Source]("data set")
+SOURCES = Names[Source]("data set")
 
 
 def cache_folder() -> Path:
