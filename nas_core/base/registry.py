@@ -105,11 +105,14 @@ def wrong_with(thing: Any, protocol: type) -> str:
     """What keeps a class from being registered; "" if nothing does."""
     if not (isinstance(thing, type) and issubclass(thing, protocol)):
         return f"{thing!r:.100}, which is not derived from it"
+    return _incomplete(thing)
+
+
+def _incomplete(thing: Any) -> str:
     if not isinstance(getattr(thing, "name", None), str) or not thing.name:
         return "no `name`"
-    version: Any = thing.version
-    if isinstance(version, bool) or not isinstance(version, int):
-        return f"version {version!r:.50}, no whole number"
+    if isinstance(thing.version, bool) or not isinstance(thing.version, int):
+        return f"version {thing.version!r:.50}, no whole number"
     if missing := sorted(getattr(thing, "__abstractmethods__", ())):
         return f"no {', '.join(missing)}"
     if not summary_of(thing):
