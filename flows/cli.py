@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.design_command import design
+from flows.plugins_command import check, plugins
 from nas_core.base.errors import ConfigError, NasError
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, TRACKING, Stage
 
@@ -72,14 +73,18 @@ def _write_text(path: Path, text: str) -> None:
 
 @app.command()
 def spaces() -> None:
-    """List the registered search spaces with their parameters."""
-    from nas_core.families import SPACES, build_space, space_params
-    from nas_core.families.settings import SpaceConfig
+    """List the registered families of networks with their settings."""
+    from nas_core.families import FAMILIES
 
-    for name in SPACES:
-        space = build_space(SpaceConfig(name=name))
+    for name in FAMILIES:
+        family = FAMILIES[name]
+        if any(field.is_required() for field in family.Settings.model_fields.values()):
+            print(f"{name}: what its settings say ({', '.join(family.Settings.model_fields)})")
+            continue
+        settings = family.Settings()
+        space = family(settings).space
         choices = " x ".join(map(str, space.num_choices))
-        params = ", ".join(f"{key}={value}" for key, value in space_params(name).items())
+        params = ", ".join(f"{key}={value}" for key, value in settings.model_dump().items())
         print(f"{name}: {space.num_positions} positions ({choices} blocks), {space.num_networks:,} networks; {params}")
 
 
@@ -281,8 +286,7 @@ def profile(
 
 def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[str, Any]]:
     from nas_core.costs import count_networks
-    from nas_core.families import build_space
-    from nas_core.families.settings import SpaceConfig
+    from nas_core.families import FAMILIES
 
     if genotypes is None:
         raise ConfigError("--genotypes", "nothing", "a file with one genotype a line")
@@ -290,9 +294,9 @@ def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[st
         lines = genotypes.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("--genotypes", str(error), "a readable text file") from None
-    built = build_space(SpaceConfig(name=space))
-    networks = [built.parse(line) for line in lines if line.strip()]
-    return count_networks(built, networks, [name.strip() for name in resources.split(",")])
+    family = FAMILIES[space](FAMILIES.section(space).model_validate({}))
+    networks = [family.space.parse(line) for line in lines if line.strip()]
+    return count_networks(family, networks, [name.strip() for name in resources.split(",")])
 
 
 @app.command()
@@ -469,6 +473,8 @@ def serve(
 
 
 app.command(name="design")(design)
+app.command(name="plugins")(plugins)
+app.command(name="check")(check)
 
 
 if __name__ == "__main__":

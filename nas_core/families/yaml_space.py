@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
+from pydantic import Field
 
 from nas_core.base.errors import ConfigError, SpaceError
-from nas_core.families.kinds import check_space
+from nas_core.base.settings import Section
+from nas_core.families.chain import Chain, check_space
+from nas_core.families.family import FAMILIES
 from nas_core.space.genotypes import ABSENT, BlockId, BlockSpec, Position, Rule, RuleKind, SearchSpace, absent_to_end
 
 SPACE_KEYS = ("name", "in_channels", "num_classes", "resolutions", "stem", "positions", "head", "rules")
@@ -19,6 +22,20 @@ REQUIRED_KEYS = ("name", "resolutions", "stem", "positions", "head")
 POSITION_KEYS = ("name", "out_channels", "stride", "repeat", "blocks")
 RULE_KEYS = ("kind", "blocks", "count", "positions")
 ABSENT_TO_END = "absent-to-end"  # written once in a file, several `implies` rules in the space
+
+
+@FAMILIES.add
+class YamlFamily(Chain):
+    """A chain of registered blocks that a YAML file describes: no Python."""
+
+    name = "yaml"
+
+    class Settings(Section):
+        file: str = Field(description="YAML file that defines the space.", json_schema_extra={"path": True})
+
+    def chain(self) -> SearchSpace:
+        shape = {"in_channels": self.sample.shape[0], "num_classes": self.sample.num_outputs} if self.given else {}
+        return load_space(self.settings.file, **shape)
 
 
 def load_space(path: str | Path, in_channels: int | None = None, num_classes: int | None = None) -> SearchSpace:

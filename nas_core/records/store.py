@@ -35,7 +35,6 @@ import nas_core
 from nas_core.base.errors import StoreError, without_passwords
 from nas_core.records.evaluations import (
     SCHEMA_VERSION,
-    UNITS,
     Cost,
     Evaluation,
     Row,
@@ -44,6 +43,7 @@ from nas_core.records.evaluations import (
     to_table,
     wrong_with,
 )
+from nas_core.records.resources import units
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -362,7 +362,7 @@ def _to_parquet(rows: Sequence[Row], folder: str) -> bytes:
         "schema_version": str(SCHEMA_VERSION),
         "code_version": nas_core.__version__,
         "folder": folder,
-        "units": json.dumps(UNITS),
+        "units": json.dumps(units()),
     }
     table = to_table(rows).replace_schema_metadata(footer)
     sink = pa.BufferOutputStream()

@@ -10,46 +10,64 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import Field
 
 from nas_core.base.errors import DataError
+from nas_core.base.settings import PathText, Section
 from nas_core.records.evaluations import Evaluation
-from nas_core.scoring import OnProgress, study_scorer_id
-from nas_core.scoring.scored_rows import Rows
-from nas_core.scoring.settings import TabularScorerConfig
+from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
 from nas_core.space.genotypes import Genotype, SearchSpace
-
-if TYPE_CHECKING:
-    from nas_core.study.config import StudyConfig
 
 ARCH_COLUMN = "arch"
 SOURCE_ADVICE = "NAS-Bench-Macro's JSON is at https://github.com/xiusu/NAS-Bench-Macro under data/."
 
 
-class TabularScorer:
-    """Looks the metric up. A network that the table does not hold is a failed row."""
+@SCORERS.add
+class TabularScorer(Scorer):
+    """A table of known results; the metric is read from it. A network that it does not hold is a failed row."""
 
-    def __init__(self, config: "StudyConfig", space: SearchSpace) -> None:
-        assert isinstance(config.scorer, TabularScorerConfig)
-        self.config, self.space = config.scorer, space
-        self.metric_name = config.scorer.metric
-        self.higher_is_better = config.scorer.higher_is_better
-        self.split = "table"
-        self.rows = Rows(
-            space_id=space.space_id,
-            scorer_id=study_scorer_id(config),
-            seed=config.seed,
-            metric_name=self.metric_name,
-            higher_is_better=self.higher_is_better,
-            split=self.split,
-            device="table",
+    name = "tabular"
+    needs_data = False
+    needs_torch = False
+    split = "table"
+
+    class Settings(Section):
+        path: PathText = Field(description="Parquet table, or NAS-Bench-Macro's public JSON.")
+        choices: list[str] = Field(
+            default_factory=list, description="Columns of the choices, one per position; empty: `arch`."
         )
-        self._metrics: dict[tuple[int, ...], float] | None = None
+        metric: str = Field("mean_acc", description="Column of the metric.")
+        higher_is_better: bool = Field(True, description="Whether more of the metric is better.")
+        batch: int = Field(256, ge=1, le=100_000, description="Networks per Ray task.")
 
     @property
-    def prepared(self) -> bool:
-        return self._metrics is not None
+    def metric_name(self) -> str:
+        return str(self.settings.metric)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return bool(self.settings.higher_is_better)
+
+    @property
+    def is_fraction(self) -> bool:
+        return False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Where the table lies does not matter."""
+        return {**super().identity, "path": Path(self.settings.path).name}
+
+    @property
+    def device_name(self) -> str:
+        return "table"
+
+    def check(self, stored: Sequence[Evaluation] = ()) -> None:
+        """Raises DataError if the table does not fit the space, or says something else than what is ``stored``."""
+        check_stored(stored, self._table, self.settings)
 
     def prepare(self, on_progress: OnProgress) -> None:
         """Read the table.
@@ -57,31 +75,28 @@ class TabularScorer:
         Raises:
             DataError: if the file or a column is missing, or none of its networks is one of the space.
         """
-        self._table()
+        self._table  # noqa: B018
         on_progress(1, 1, "table read")
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
-        metrics = self._table()
-        return [self._look_up(metrics, genotype) for genotype in genotypes]
+        return [self._look_up(genotype) for genotype in genotypes]
 
-    def _look_up(self, metrics: Mapping[tuple[int, ...], float], genotype: Genotype) -> Evaluation:
+    def _look_up(self, genotype: Genotype) -> Evaluation:
         began = time.perf_counter()
-        try:
-            metric = metrics[genotype.choices]
-        except KeyError:
-            message = f"{genotype} is not in {self.config.path}"
+        metric = self._table.get(genotype.choices)
+        if metric is None:
+            message = f"{genotype} is not in {self.settings.path}"
             return self.rows.failed(genotype, message, time.perf_counter() - began)
         if not math.isfinite(metric):
             return self.rows.failed(genotype, f"{self.metric_name} is {metric}", time.perf_counter() - began)
         return self.rows.ok(genotype, metric, 0, time.perf_counter() - began)
 
+    @cached_property
     def _table(self) -> dict[tuple[int, ...], float]:
-        if self._metrics is None:
-            self._metrics = read_metrics(self.config, self.space)
-        return self._metrics
+        return read_metrics(self.settings, self.family.space)
 
 
-def read_metrics(config: TabularScorerConfig, space: SearchSpace) -> dict[tuple[int, ...], float]:
+def read_metrics(config: Any, space: SearchSpace) -> dict[tuple[int, ...], float]:
     """The metric of every network in the table, by its choices.
 
     Raises:
@@ -100,9 +115,7 @@ def read_metrics(config: TabularScorerConfig, space: SearchSpace) -> dict[tuple[
     return metrics
 
 
-def check_stored(
-    rows: Sequence[Evaluation], metrics: Mapping[tuple[int, ...], float], config: TabularScorerConfig
-) -> None:
+def check_stored(rows: Sequence[Evaluation], metrics: Mapping[tuple[int, ...], float], config: Any) -> None:
     """Whether the table still says what was looked up in it: its scorer's id knows it by its name alone.
 
     Raises:
@@ -115,7 +128,7 @@ def check_stored(
             raise DataError(where, now, expected, "Use another root: a study's scores are of one table.")
 
 
-def _from_json(path: Path, config: TabularScorerConfig) -> dict[tuple[int, ...], float]:
+def _from_json(path: Path, config: Any) -> dict[tuple[int, ...], float]:
     try:
         table: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -130,7 +143,7 @@ def _from_json(path: Path, config: TabularScorerConfig) -> dict[tuple[int, ...],
     return metrics
 
 
-def _from_parquet(path: Path, config: TabularScorerConfig) -> dict[tuple[int, ...], float]:
+def _from_parquet(path: Path, config: Any) -> dict[tuple[int, ...], float]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -172,7 +185,7 @@ def _choices(arch: object, path: Path) -> tuple[int, ...]:
         ) from None  # fmt: skip
 
 
-def _number(value: object, config: TabularScorerConfig) -> float:
+def _number(value: object, config: Any) -> float:
     if value is None:
         return math.nan
     if not isinstance(value, int | float):

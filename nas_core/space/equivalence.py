@@ -27,16 +27,17 @@ def function_id(space: SearchSpace, genotype: Genotype) -> str:
 
 def _runs(space: SearchSpace) -> list[list[int]]:
     """Maximal runs of consecutive positions that keep the shape and among which a no-op can stand."""
+    if not space.is_chain:  # what another topology computes, only its family knows
+        return []
     runs: list[list[int]] = []
-    channels = int(dict(space.stem.params).get("out_channels", space.in_channels))
     open_run = False
-    for index, position in enumerate(space.positions):
-        keeps = position.stride == 1 and position.out_channels == channels
+    for index, row in enumerate(space.placed):
+        keeps = row[0].stride == 1 and row[0].in_channels == row[0].out_channels
         if keeps and open_run:
             runs[-1].append(index)
         elif keeps:
             runs.append([index])
-        open_run, channels = keeps, position.out_channels
+        open_run = keeps
     return [run for run in runs if any(b.kind in NO_OPS for p in run for b in space.positions[p].blocks)]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from nas_core.base.errors import InfeasibleError
 from nas_core.prediction import Predictor
 from nas_core.program import Budget, SelectionResult
-from nas_core.records.evaluations import COMBINE, CostTable
+from nas_core.records.evaluations import CostTable
+from nas_core.records.resources import combine_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,17 +66,17 @@ def with_additive_limits(
 ) -> tuple[dict[int | None, dict[str, CostTable]], tuple[Budget, ...]]:
     """Tables and budgets in which every resource adds up, for the selection program.
 
-    A resource whose total is the largest of its blocks' (``COMBINE``), such as
+    A resource whose total is the largest of its blocks' (``combine_of``), such as
     peak memory, becomes a count of the blocks that exceed the limit, which must
     be 0, or of those that reach a lower one, which must be 1 at least.
     """
     additive = {
-        label: {name: table for name, table in mine.items() if COMBINE.get(name) != "max"}
+        label: {name: table for name, table in mine.items() if combine_of(name) != "max"}
         for label, mine in tables.items()
     }
     kept: list[Budget] = []
     for budget in budgets:
-        if COMBINE.get(budget.resource) != "max":
+        if combine_of(budget.resource) != "max":
             kept.append(budget)
             continue
         if budget.at_most is not None:

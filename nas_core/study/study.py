@@ -14,17 +14,18 @@ from typing import Any
 from nas_core.base.errors import IncompleteTableError, SpaceError, StoreError
 from nas_core.base.identity import content_id
 from nas_core.costs import Additivity, additivity, is_measured, profiler_id
-from nas_core.families import build_space
+from nas_core.families import Family
 from nas_core.prediction import Predictor, fit
 from nas_core.program import Budget, Selection, SelectionProblem, SelectionResult, Status, Table, solve, top_k
 from nas_core.program.limits import parse_limit
 from nas_core.records.evaluations import WHOLE_NETWORK, Cost, CostTable, Evaluation, EvaluationTable
 from nas_core.records.lease import driver
 from nas_core.records.store import Store, missing
-from nas_core.scoring import study_scorer_id
+from nas_core.scoring import Scorer
 from nas_core.searchers.designs import Design, make_design
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.study.brought import family_of, scorer_of
 from nas_core.study.choices import Answer, Choice, bound_of, infeasible, with_additive_limits
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import (
@@ -45,18 +46,9 @@ from nas_core.study.stages import (
     trained_files,
     wrong_with,
 )
+from nas_core.workloads import build_workload
 
 LEAST_TO_RECALIBRATE = 20  # held-out networks; of fewer, the 90 % quantile is their worst
-
-
-def space_of(config: StudyConfig) -> SearchSpace:
-    """The family of networks, with the data's channels and classes where the scorer sees images."""
-    if config.scorer.kind == "tabular":
-        return build_space(config.space)
-    from nas_core.workloads.images import data_shape
-
-    in_channels, _, num_classes = data_shape(config.data)
-    return build_space(config.space, in_channels=in_channels, num_classes=num_classes)
 
 
 class Study:
@@ -96,12 +88,22 @@ class Study:
     # identity
 
     @cached_property
-    def space(self) -> SearchSpace:
-        return space_of(self.config)
+    def family(self) -> Family:
+        """The family of networks that is searched."""
+        return family_of(self.config)
 
     @cached_property
+    def space(self) -> SearchSpace:
+        return self.family.space
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """What rates networks; nothing is loaded for it yet."""
+        return scorer_of(self.config, self.family, self.store)
+
+    @property
     def scorer_id(self) -> str:
-        return study_scorer_id(self.config)
+        return self.scorer.scorer_id
 
     @cached_property
     def profiler_ids(self) -> dict[str, str]:
@@ -145,7 +147,7 @@ class Study:
                 return {"verify": config.verify.model_dump(mode="json")}
             case "train":
                 how = {"train": config.train.model_dump(mode="json"), "version": TRAINING_VERSION}
-                return {**how, "data": config.data.identity, "winner": self.winner}
+                return {**how, "data": build_workload(config.data).identity, "winner": self.winner}
             case "report":
                 return {"tracking": config.tracking.model_dump(mode="json"), "name": config.name}
 

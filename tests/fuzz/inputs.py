@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import yaml
 
 from nas_core.costs import profile_blocks
-from nas_core.families import build_space
 from nas_core.program import SelectionProblem, parse_limit, top_k
 from nas_core.records.store import Store
 from nas_core.scoring import check_scorer, study_scorer_id
@@ -23,6 +22,7 @@ from nas_core.study.config import StudyConfig, load_config, read_config
 from nas_core.study.rounds import next_round, verification
 from nas_core.study.study import Study
 from tests.fuzz.mutations import ODD_VALUES, mutate, mutate_bytes
+from tests.spaces import build_space
 
 Case = Callable[[Path, random.Random], None]
 CONFIGS = Path(__file__).parents[2] / "flows/configs"

@@ -10,9 +10,9 @@ from nas_core.base.errors import IncompleteTableError
 from nas_core.costs import additivity, cost_tables, profile
 from nas_core.costs.additivity import _kendall
 from nas_core.costs.settings import ProfileConfig
-from nas_core.families.tiny import tiny
 from nas_core.records.evaluations import WHOLE_NETWORK, Cost, CostTable
 from nas_core.space.genotypes import Genotype
+from tests.spaces import tiny
 
 TABLE = CostTable(
     resource="latency_ms",

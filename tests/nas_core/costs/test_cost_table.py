@@ -7,8 +7,8 @@ import pytest
 from nas_core.base.errors import IncompleteTableError
 from nas_core.costs import profile_blocks
 from nas_core.costs.settings import ProfileConfig
-from nas_core.families.tiny import tiny
 from nas_core.records.evaluations import CostTable
+from tests.spaces import tiny
 
 SPACE = tiny()
 ROWS = profile_blocks(SPACE, ProfileConfig(), ["flops", "activation_bytes"])

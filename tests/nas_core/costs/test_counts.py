@@ -10,13 +10,10 @@ from nas_core.base.errors import SpaceError, UnknownNameError
 from nas_core.costs import cost_tables, count_networks, extreme_genotypes, profile_blocks
 from nas_core.costs.counting import count_architecture, count_module
 from nas_core.costs.settings import ProfileConfig
-from nas_core.families import build_space
 from nas_core.families.assemble import assemble
-from nas_core.families.nasbench_macro import nasbench_macro
-from nas_core.families.settings import SpaceConfig
-from nas_core.families.tiny import tiny
 from nas_core.space.genotypes import Genotype
 from tests.reference_data import reference_data
+from tests.spaces import build_space, nasbench_macro, tiny
 
 SMALL = {
     "nasbench-macro": {},
@@ -54,7 +51,7 @@ def counted_by_running(network: nn.Module, x: torch.Tensor) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", list(SMALL))
 def test_sums_of_blocks_are_the_counts_of_assembled_networks(name):
-    space = build_space(SpaceConfig(name=name, params=SMALL[name]), num_classes=7)
+    space = build_space(name, **SMALL[name], num_classes=7)
     rng = np.random.default_rng(0)
     genotypes = list(space.genotypes()) if name == "tiny" else [space.sample(rng) for _ in range(6)]
     for genotype, row in zip(genotypes, count_networks(space, genotypes, ["flops", "params"]), strict=True):
@@ -67,7 +64,7 @@ def test_sums_of_blocks_are_the_counts_of_assembled_networks(name):
 @pytest.mark.parametrize("name", list(SMALL))
 def test_the_largest_part_is_the_networks_activation_peak(name):
     """A whole network also holds the image that its caller passed in, and nothing else."""
-    space = build_space(SpaceConfig(name=name, params=SMALL[name]))
+    space = build_space(name, **SMALL[name])
     rng = np.random.default_rng(1)
     genotypes = [space.sample(rng) for _ in range(4)]
     tables = cost_tables(space, profile_blocks(space, ProfileConfig(), ["activation_bytes"]), "activation_bytes")
@@ -130,5 +127,5 @@ def test_what_is_not_counted_is_refused(resource, message):
     ],
 )
 def test_the_extreme_networks_are_allowed_and_extreme(name, smallest, largest):
-    space = build_space(SpaceConfig(name=name, params=SMALL[name]))
+    space = build_space(name, **SMALL[name])
     assert tuple(map(str, extreme_genotypes(space))) == (smallest, largest)

@@ -20,10 +20,8 @@ from nas_core.costs import (
 from nas_core.costs import timing as timing_module
 from nas_core.costs.settings import ProfileConfig
 from nas_core.costs.timing import Part, time_parts
-from nas_core.families import build_space
-from nas_core.families.settings import SpaceConfig
-from nas_core.families.tiny import tiny
 from nas_core.records.evaluations import FIXED_PART, UNITS, WHOLE_NETWORK, from_table, to_table
+from tests.spaces import build_space, tiny
 
 QUICK = ProfileConfig(warmup=1, repeats=3, device="cpu")
 RESOURCES = [resource for name in PROFILERS for resource in PROFILERS[name].resources]
@@ -33,7 +31,7 @@ RESOURCES = [resource for name in PROFILERS for resource in PROFILERS[name].reso
 def test_profiler_contract(name):
     """Every block and network has one row; rows say how they were measured and survive storage."""
     profiler = PROFILERS[name]
-    space = build_space(SpaceConfig(name="mobile", params={"width": 0.25, "resolutions": "32,48"}))
+    space = build_space("mobile", width=0.25, resolutions="32,48")
     genotypes = [space.parse("0-" + "-".join(["0"] * 20) + f"@{size}") for size in space.resolutions]
     rows = profiler.measure(space, genotypes, QUICK, profiler.resources, blocks=True)
 
@@ -153,7 +151,7 @@ def test_a_measurement_is_taken_as_configured(monkeypatch):
 
 
 def test_a_larger_block_takes_longer():
-    space = build_space(SpaceConfig())
+    space = build_space()
     rows = profile_blocks(space, ProfileConfig(warmup=2, repeats=7, device="cpu"), ["latency_ms"])
     table = cost_tables(space, rows, "latency_ms")[32]
     assert all(identity < small < large for identity, small, large in table.block)
@@ -201,7 +199,7 @@ def test_a_gpu_that_is_not_there_is_an_error():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_latency_on_a_gpu():
-    space = build_space(SpaceConfig())
+    space = build_space()
     config = ProfileConfig(warmup=5, repeats=20, device="cuda", batch_size=64, channels_last=True)
     rows = profile(space, [space.parse("2-1-2-1-2-1-2-1")], config, ["latency_ms"])
     assert {row.status for row in rows} == {"ok"}

@@ -1,13 +1,12 @@
 import pytest
 
 from nas_core.base.errors import ConfigError
-from nas_core.families import build_space
-from nas_core.families.settings import SpaceConfig
 from nas_core.records.evaluations import CostTable
 from nas_core.searchers.designs import make_design, nearest_mean_flops
 from nas_core.searchers.settings import DesignConfig
 from nas_core.space.genotypes import Genotype, Rule
 from tests.nas_core.prediction.examples import plain_space, stage_space
+from tests.spaces import build_space
 
 
 def test_one_swap_design_measures_every_block_once():
@@ -78,7 +77,7 @@ def test_wrong_settings_name_their_field(settings):
 
 
 def test_a_balanced_design_holds_every_block_about_equally_often():
-    space = build_space(SpaceConfig(name="nasbench-macro"))
+    space = build_space("nasbench-macro")
     design = make_design(space, DesignConfig(kind="balanced", networks=18, held_out=3), 0)
     assert len(design.fit_genotypes) == 18
     counts = [[sum(g.choices[p] == c for g in design.fit_genotypes) for c in range(3)] for p in range(8)]

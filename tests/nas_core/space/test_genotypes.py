@@ -8,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.base.errors import SpaceError
-from nas_core.families.mobile import mobile
-from nas_core.families.nasbench_macro import nasbench_macro
-from nas_core.families.tiny import tiny
 from nas_core.space.genotypes import Architecture, BlockSpec, Genotype, Position, Rule, SearchSpace, absent_to_end
+from tests.spaces import mobile, nasbench_macro, tiny
 
 
 def family(rules: tuple[Rule, ...] = (), resolutions: tuple[int, ...] = (8,)) -> SearchSpace:

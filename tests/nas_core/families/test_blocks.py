@@ -6,9 +6,10 @@ import sys
 import pytest
 
 from nas_core.base.errors import SpaceError
-from nas_core.families.kinds import BLOCK_KINDS, HEAD_KINDS, STEM_KINDS, check_placed, check_space, resolved
-from nas_core.families.tiny import tiny
+from nas_core.families.blocks import BLOCKS, HEADS, STEMS, check_placed, settings_of
+from nas_core.families.chain import check_space
 from nas_core.space.genotypes import BlockSpec, PlacedBlock
+from tests.spaces import tiny
 
 
 def place(spec: BlockSpec, in_channels: int = 8, out_channels: int = 8, stride: int = 1) -> PlacedBlock:
@@ -16,7 +17,7 @@ def place(spec: BlockSpec, in_channels: int = 8, out_channels: int = 8, stride: 
 
 
 def test_checking_needs_no_torch():
-    code = "import nas_core.families.kinds, nas_core.families, nas_core.costs, sys; assert 'torch' not in sys.modules"
+    code = "import nas_core.families.blocks, nas_core.families, nas_core.costs, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -37,18 +38,18 @@ def test_checking_needs_no_torch():
 )
 def test_a_wrong_block_says_what_is_allowed(spec, message):
     with pytest.raises(SpaceError, match=message):
-        resolved(BLOCK_KINDS, spec)
+        settings_of(BLOCKS, spec)
 
 
 def test_a_required_parameter_is_asked_for():
     with pytest.raises(SpaceError, match=r"out_channels: found nothing.*requires it"):
-        resolved(STEM_KINDS, BlockSpec.of("conv"))
+        settings_of(STEMS, BlockSpec.of("conv"))
     with pytest.raises(SpaceError, match="channels: found nothing"):
-        resolved(HEAD_KINDS, BlockSpec.of("conv-pool-linear"))
+        settings_of(HEADS, BlockSpec.of("conv-pool-linear"))
 
 
 def test_defaults_fill_what_is_not_given():
-    values = resolved(BLOCK_KINDS, BlockSpec.of("mbconv", expand=6))
+    values = settings_of(BLOCKS, BlockSpec.of("mbconv", expand=6))
     assert values == {"kernel": 3, "expand": 6.0, "se": 0.0, "gate": "sigmoid", "act": "relu"}
 
 

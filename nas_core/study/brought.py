@@ -1,0 +1,38 @@
+"""What a study's configuration names, made: its family, workload, scorer, searcher. No torch at import."""
+
+from nas_core.families.family import FAMILIES, Family
+from nas_core.records.store import Store
+from nas_core.scoring.scorer import SCORERS, Scorer, Setting
+from nas_core.searchers.searcher import SEARCHERS, Searcher
+from nas_core.study.config import StudyConfig
+from nas_core.workloads import Workload, build_workload
+
+
+def workload_of(config: StudyConfig) -> Workload:
+    """The data, loss and metrics; nothing is loaded yet."""
+    return build_workload(config.data)
+
+
+def family_of(config: StudyConfig) -> Family:
+    """The family of networks, made for the workload's sample where the scorer looks at data, else for its own."""
+    family = FAMILIES[config.space.kind]
+    needs_data = SCORERS[config.scorer.kind].needs_data
+    return family(config.space, workload_of(config).sample if needs_data else None)
+
+
+def scorer_of(config: StudyConfig, family: Family, store: Store, device: str = "auto") -> Scorer:
+    """What rates networks; ``device`` is ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``."""
+    setting = Setting(
+        family=family,
+        workload=workload_of(config),
+        store=store,
+        seed=config.seed,
+        metric=config.metric,
+        device=device,
+    )
+    return SCORERS[config.scorer.kind](config.scorer, setting)
+
+
+def searcher_of(config: StudyConfig) -> Searcher:
+    """What names the networks to evaluate."""
+    return SEARCHERS[config.searcher.kind](config.searcher)
