@@ -11,6 +11,7 @@ from nas_core.study.config import StudyConfig
 from nas_core.study.contestants import Candidate, candidates
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
+from nas_core.workloads import build_workload
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.scoring import worth_a_retry
@@ -26,8 +27,10 @@ def train_job(config_json: str, root: str, name: str, genotype: str, report: Any
 
     study = Study(StudyConfig.model_validate_json(config_json), shared_store(root))
     config, architecture = study.config, study.space.architecture(Genotype.parse(genotype))
-    known = stored_result(study.store, name, training_id(architecture, config.train, config.data, config.seed))
-    return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
+    run_id = training_id(architecture, config.train, build_workload(config.data), config.seed)
+    known = stored_result(study.store, name, run_id)
+    trained = train_and_watch(architecture, config, study.store, name, report, config.metric)
+    return {**trained, "new": known is None}
 
 
 def train_and_watch(
@@ -36,13 +39,21 @@ def train_and_watch(
     store: Store,
     name: str,
     report: Any,
+    metric: str = "",
 ) -> dict[str, Any]:
     """What ``train_network`` returns, and the worker's use of processors and memory meanwhile."""
     from nas_core.training.winner import train_network
 
     with SystemMetrics() as metrics:
         trained = train_network(
-            architecture, config.train, config.data, seed=config.seed, store=store, name=name, on_progress=report
+            architecture,
+            config.train,
+            build_workload(config.data),
+            metric=metric,
+            seed=config.seed,
+            store=store,
+            name=name,
+            on_progress=report,
         )
     return {**trained.as_dict(), "system": metrics.samples}
 

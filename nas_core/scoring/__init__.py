@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from nas_core.base.identity import content_id
 from nas_core.records.evaluations import Evaluation
 from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.workloads import build_workload
+from nas_core.workloads.workload import metric_of
 
 if TYPE_CHECKING:
     from nas_core.records.store import Store
@@ -49,14 +51,17 @@ class Scorer(Protocol):
 
 
 def scorer_id(config: "StudyConfig", version: int) -> str:
-    """Id of the scorer's settings, data and code version; tabular scores do not depend on images.
+    """Id of the scorer's settings, data, metric and code version; tabular scores depend on no data but the table.
 
     How many networks share a Ray task, or run side by side, changes no score.
     """
     settings = config.scorer.model_dump(mode="json", exclude={"batch", "side_by_side", "eval_batch_size"})
     if config.scorer.kind == "tabular":  # where the table lies does not matter, nor do images
         settings["path"] = Path(config.scorer.path).name
-    data = {} if config.scorer.kind == "tabular" else config.data.identity
+    data = {}
+    if config.scorer.kind != "tabular":
+        workload = build_workload(config.data)
+        data = {**workload.identity, "metric": metric_of(workload, config.metric).name}
     return content_id({"scorer": settings, "data": data, "version": version})
 
 

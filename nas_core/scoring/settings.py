@@ -9,7 +9,7 @@ from nas_core.training.settings import Recipe
 
 
 class TrainScorerConfig(Section):
-    """Each network from scratch with a short recipe; the metric is validation accuracy."""
+    """Each network from scratch with a short recipe; rated on the validation split."""
 
     kind: Literal["train"] = "train"
     recipe: Recipe = Field(Recipe(), description="The short recipe.")

@@ -3,7 +3,7 @@
 Training samples paths uniformly (Guo et al., 2020) and adds the smallest and
 the largest network to every step (the sandwich rule, Yu et al., 2020).
 Rating recalibrates normalisation statistics for each network and measures
-validation accuracy; networks that share a prefix share its computation
+the metric on the validation split; networks that share a prefix share its computation
 (``supernet_pass``).
 """
 
@@ -29,8 +29,11 @@ from nas_core.scoring.settings import SupernetScorerConfig
 from nas_core.scoring.supernet_pass import Activations, shared_prefix_logits
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
-from nas_core.training.loop import accuracy, device_name, loss_and_backward, resolve_device, train
-from nas_core.workloads.images import ImageData, check_data, load_data, resized
+from nas_core.training.loop import Loss, device_name, laid_out, loss_and_backward, resolve_device, train, value_of
+from nas_core.workloads import build_workload
+from nas_core.workloads.images.tensors import resized
+from nas_core.workloads.metrics import Metric
+from nas_core.workloads.workload import Splits, metric_of
 
 if TYPE_CHECKING:
     from nas_core.study.config import StudyConfig
@@ -46,14 +49,15 @@ MAX_ACTIVATION_BYTES = 2 * 2**30  # a pass over more images than fit is made in 
 class SupernetScorer:
     """``prepare`` trains the shared weights into the store; ``evaluate`` rates networks with them."""
 
-    metric_name = "validation_accuracy"
-    higher_is_better = True
     split = "validation"
 
     def __init__(self, config: "StudyConfig", space: SearchSpace, store: Store, device: str = "auto") -> None:
         assert isinstance(config.scorer, SupernetScorerConfig)
         self.study, self.settings, self.space, self.store = config, config.scorer, space, store
         self.device = resolve_device(device)
+        self.workload = build_workload(config.data)
+        self.metric = metric_of(self.workload, config.metric)
+        self.metric_name, self.higher_is_better = self.metric.name, self.metric.higher_is_better
         self.scorer_id = study_scorer_id(config)
         self.seed = evaluation_seed(config.seed, "supernet")
         self.weights_path = supernet_path(config, space.space_id)
@@ -68,14 +72,14 @@ class SupernetScorer:
         """Train the shared weights, or go on where an interrupted training stopped.
 
         Raises:
-            DataError: if images are missing.
+            DataError: if data are missing.
             TrainingDiverged: if the loss is no finite number.
         """
         if self.prepared:
             return
-        check_data(self.study.data)
+        self.workload.check()
         network = SharedWeights(self.space, self.seed)
-        sampler = PathSampler(network, self.space, self.settings, self.seed)
+        sampler = PathSampler(network, self.space, self.settings, self.seed, self.workload.loss)
         checkpoint = Checkpoint(
             store=self.store,
             path=self.weights_path.replace(".safetensors", ".checkpoint.safetensors"),
@@ -85,9 +89,8 @@ class SupernetScorer:
         result = train(
             network,
             self.settings.recipe,
-            self.data.train_images,
-            self.data.train_labels,
-            normalise=self.data.normalisation,
+            self.data,
+            self.workload,
             seed=self.seed,
             device=self.device,
             checkpoint=checkpoint,
@@ -104,7 +107,7 @@ class SupernetScorer:
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
-        network, num_images = self.network, len(self.data.validation_labels)  # loaded before the clock starts
+        network, num_examples = self.network, len(self.data.validation[1])  # loaded before the clock starts
         began = time.perf_counter()
         outcomes: dict[Genotype, float | Exception] = {}
         valid = []
@@ -115,51 +118,52 @@ class SupernetScorer:
                 outcomes[genotype] = error
         for resolution in sorted({self.space.resolution_of(genotype) for genotype in valid}):
             mine = [genotype for genotype in valid if self.space.resolution_of(genotype) == resolution]
-            outcomes |= self._accuracies(network, mine, resolution)
+            outcomes |= self._measured(network, mine, resolution)
         wall_s = (time.perf_counter() - began) / max(1, len(genotypes))
-        return [self._row(genotype, outcomes[genotype], num_images, wall_s) for genotype in genotypes]
+        return [self._row(genotype, outcomes[genotype], num_examples, wall_s) for genotype in genotypes]
 
-    def _row(self, genotype: Genotype, outcome: float | Exception, num_images: int, wall_s: float) -> Evaluation:
+    def _row(self, genotype: Genotype, outcome: float | Exception, num_examples: int, wall_s: float) -> Evaluation:
         if isinstance(outcome, Exception):
             return self.rows.failed(genotype, outcome, wall_s)
-        return self.rows.ok(genotype, outcome, num_images, wall_s)
+        return self.rows.ok(genotype, outcome, num_examples, wall_s)
 
-    def _accuracies(
+    def _measured(
         self, network: SharedWeights, genotypes: Sequence[Genotype], resolution: int
     ) -> dict[Genotype, float | Exception]:
-        """Validation accuracy of each network, or what it raised."""
-        logits: dict[Genotype, list[torch.Tensor]] = {genotype: [] for genotype in genotypes}
+        """The metric of each network on the validation split, or what it raised."""
+        outputs: dict[Genotype, list[torch.Tensor]] = {genotype: [] for genotype in genotypes}
         failures: dict[Genotype, float | Exception] = {}
-        for images in self._image_parts(network, resolution):
-            for genotype, outcome in shared_prefix_logits(network, genotypes, images, self.side_by_side).items():
+        for inputs in self._input_parts(network, resolution):
+            for genotype, outcome in shared_prefix_logits(network, genotypes, inputs, self.side_by_side).items():
                 if isinstance(outcome, Exception):
                     failures[genotype] = outcome
                 else:
-                    logits[genotype].append(outcome)
-        labels = self.data.validation_labels.to(self.device)
-        return {genotype: failures.get(genotype) or _accuracy(parts, labels) for genotype, parts in logits.items()}
+                    outputs[genotype].append(outcome)
+        targets = self.data.validation[1].to(self.device)
+        return {
+            genotype: failures.get(genotype) or _value(self.metric, parts, targets)
+            for genotype, parts in outputs.items()
+        }
 
-    def _image_parts(self, network: SharedWeights, resolution: int) -> list[Activations]:
-        """Calibration and validation images, normalised; validation in parts if its activations are too large."""
+    def _input_parts(self, network: SharedWeights, resolution: int) -> list[Activations]:
+        """Calibration and validation inputs, prepared; validation in parts if its activations are too large."""
         settings = self.settings
-        images = self.data.train_images[: settings.calibration_examples]
-        # equal ones: each counts as much as the others, and none is a single image, which has no statistics
-        calibration = self._batches(images, resolution, -(-len(images) // -(-len(images) // CALIBRATION_BATCH)))
+        inputs = self.data.train[0][: settings.calibration_examples]
+        # equal ones: each counts as much as the others, and none is a single example, which has no statistics
+        calibration = self._batches(inputs, resolution, -(-len(inputs) // -(-len(inputs) // CALIBRATION_BATCH)))
         with torch.inference_mode():
             stem_bytes = network.stem.eval()(calibration[0][:1]).nbytes
-        held = stem_bytes * self.side_by_side * 2 * len(self.data.validation_labels)
+        held = stem_bytes * self.side_by_side * 2 * len(self.data.validation[1])
         num_parts = max(1, -(-held // MAX_ACTIVATION_BYTES))
         return [
             Activations(calibration=calibration, rated=self._batches(part, resolution, settings.eval_batch_size))
-            for part in self.data.validation_images.tensor_split(num_parts)
+            for part in self.data.validation[0].tensor_split(num_parts)
         ]
 
-    def _batches(self, images: torch.Tensor, resolution: int, size: int) -> list[torch.Tensor]:
+    def _batches(self, inputs: torch.Tensor, resolution: int, size: int) -> list[torch.Tensor]:
         return [
-            resized(self.data.normalisation.apply(batch.to(self.device)), resolution).contiguous(
-                memory_format=torch.channels_last
-            )
-            for batch in torch.split(images, size)
+            laid_out(resized(self.data.prepare(batch.to(self.device)), resolution))
+            for batch in torch.split(inputs, size)
         ]
 
     # loaded once per process
@@ -170,9 +174,10 @@ class SupernetScorer:
         return self.settings.side_by_side or default
 
     @cached_property
-    def data(self) -> ImageData:
+    def data(self) -> Splits:
         """Images at the largest resolution; smaller ones are made from it, in training and in rating alike."""
-        return load_data(self.study.data, max(self.space.resolutions), self.space.in_channels)
+        shape = self.workload.sample.shape_at(max(self.space.resolutions), self.space.in_channels)
+        return self.workload.load(shape)
 
     @cached_property
     def network(self) -> SharedWeights:
@@ -202,22 +207,24 @@ class SupernetScorer:
         )
 
 
-def _accuracy(parts: Sequence[torch.Tensor], labels: torch.Tensor) -> float | Exception:
+def _value(metric: Metric, parts: Sequence[torch.Tensor], targets: torch.Tensor) -> float | Exception:
     try:
-        return accuracy(torch.cat(list(parts)), labels)
-    except Exception as error:  # logits that are no numbers
+        return value_of(metric, torch.cat(list(parts)), targets)
+    except Exception as error:  # outputs that are no numbers
         return error
 
 
 class PathSampler:
-    """The backward pass of a supernet: gradients of several paths on the same images.
+    """The backward pass of a supernet: gradients of several paths on the same examples.
 
     Each block's gradient is the mean over the paths that take it (`even_out`),
     so a block that few paths take learns as fast as those of the sandwich.
     """
 
-    def __init__(self, network: SharedWeights, space: SearchSpace, settings: SupernetScorerConfig, seed: int) -> None:
-        self.network, self.space, self.settings, self.seed = network, space, settings, seed
+    def __init__(
+        self, network: SharedWeights, space: SearchSpace, settings: SupernetScorerConfig, seed: int, loss_of: Loss
+    ) -> None:
+        self.network, self.space, self.settings, self.seed, self.loss_of = network, space, settings, seed, loss_of
         self.extremes = list(extreme_genotypes(space)) if settings.sandwich else []
 
     def paths(self, step: int) -> list[Genotype]:
@@ -226,13 +233,14 @@ class PathSampler:
         num_random = self.settings.random_paths or (0 if self.extremes else 1)
         return [*self.extremes, *(self.space.sample(rng) for _ in range(num_random))]
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, step: int, weight: float) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor, step: int, weight: float) -> torch.Tensor:
         paths = self.paths(step)
         losses = []
         for genotype in paths:
-            at_size = resized(images, self.space.resolution_of(genotype))
+            at_size = resized(inputs, self.space.resolution_of(genotype))
             forward = partial(self.network, genotype=genotype)
-            losses.append(loss_and_backward(forward, at_size, labels, self.settings.recipe, weight / len(paths)))
+            share = weight / len(paths)
+            losses.append(loss_and_backward(forward, at_size, targets, self.loss_of, self.settings.recipe, share))
         return torch.stack(losses).mean()
 
     def even_out(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""The train scorer: every network from scratch with a short recipe, rated by validation accuracy."""
+"""The train scorer: every network from scratch with a short recipe, rated on the validation split."""
 
 import logging
 import time
@@ -12,9 +12,10 @@ from nas_core.scoring import OnProgress, study_scorer_id
 from nas_core.scoring.scored_rows import Rows
 from nas_core.scoring.settings import TrainScorerConfig
 from nas_core.space.genotypes import Genotype, SearchSpace
-from nas_core.training.loop import device_name, evaluate_accuracy, resolve_device, train
+from nas_core.training.loop import device_name, measure, resolve_device, train
 from nas_core.training.network import build_network
-from nas_core.workloads.images import ImageData, check_data, load_data
+from nas_core.workloads import build_workload
+from nas_core.workloads.workload import Splits, metric_of
 
 if TYPE_CHECKING:
     from nas_core.study.config import StudyConfig
@@ -23,17 +24,18 @@ log = logging.getLogger(__name__)
 
 
 class TrainScorer:
-    """Weights, order of images and augmentation follow from the study's seed and the genotype."""
+    """Weights, order of examples and augmentation follow from the study's seed and the genotype."""
 
-    metric_name = "validation_accuracy"
-    higher_is_better = True
     split = "validation"
 
     def __init__(self, config: "StudyConfig", space: SearchSpace, device: str = "auto") -> None:
         assert isinstance(config.scorer, TrainScorerConfig)
         self.study, self.recipe, self.space = config, config.scorer.recipe, space
         self.device = resolve_device(device)
-        self._data: dict[int, ImageData] = {}
+        self.workload = build_workload(config.data)
+        self.metric = metric_of(self.workload, config.metric)
+        self.metric_name, self.higher_is_better = self.metric.name, self.metric.higher_is_better
+        self._data: dict[int, Splits] = {}
 
     @cached_property
     def rows(self) -> Rows:
@@ -52,44 +54,35 @@ class TrainScorer:
         return True
 
     def prepare(self, on_progress: OnProgress) -> None:
-        """Raises DataError if images are missing; there is nothing else to do."""
-        check_data(self.study.data)
+        """Raises DataError if data are missing; there is nothing else to do."""
+        self.workload.check()
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         for genotype in genotypes:
-            self._images(self.space.resolution_of(genotype))  # missing data is no network's failure
+            self._splits(self.space.resolution_of(genotype))  # missing data is no network's failure
         return [self._evaluate(genotype) for genotype in genotypes]
 
-    def _images(self, resolution: int) -> ImageData:
+    def _splits(self, resolution: int) -> Splits:
         if resolution not in self._data:
-            self._data[resolution] = load_data(self.study.data, resolution, self.space.in_channels)
+            shape = self.workload.sample.shape_at(resolution, self.space.in_channels)
+            self._data[resolution] = self.workload.load(shape)
         return self._data[resolution]
 
     def _evaluate(self, genotype: Genotype) -> Evaluation:
         began = time.perf_counter()
         try:
-            metric, num_examples, message = self._validation_accuracy(genotype)
+            metric, num_examples, message = self._validation_metric(genotype)
         except Exception as error:  # whatever goes wrong with one network is that network's row
             log.warning("genotype %s failed: %s", genotype, error)
             return self.rows.failed(genotype, error, time.perf_counter() - began)
         return self.rows.ok(genotype, metric, num_examples, time.perf_counter() - began, message)
 
-    def _validation_accuracy(self, genotype: Genotype) -> tuple[float, int, str]:
-        """Accuracy, number of images it is the mean of, and what is worth noting of the training."""
+    def _validation_metric(self, genotype: Genotype) -> tuple[float, int, str]:
+        """Metric, number of examples it is of, and what is worth noting of the training."""
         seed = evaluation_seed(self.study.seed, genotype)
         network = build_network(self.space.architecture(genotype), seed)
-        data = self._images(self.space.resolution_of(genotype))
-        result = train(
-            network,
-            self.recipe,
-            data.train_images,
-            data.train_labels,
-            normalise=data.normalisation,
-            seed=seed,
-            device=self.device,
-        )
-        metric = evaluate_accuracy(
-            network, data.validation_images, data.validation_labels, normalise=data.normalisation, device=self.device
-        )
+        splits = self._splits(self.space.resolution_of(genotype))
+        result = train(network, self.recipe, splits, self.workload, seed=seed, device=self.device)
+        metric = measure(network, self.metric, splits.validation, splits.prepare, device=self.device)
         message = "batch split in two: it did not fit into memory" if result.parts > 1 else ""
-        return metric, len(data.validation_labels), message
+        return metric, len(splits.validation[1]), message

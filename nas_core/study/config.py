@@ -77,6 +77,11 @@ class StudyConfig(Section):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed from which every random choice derives.")
     space: SpaceConfig = Field(SpaceConfig(), description="Family of networks.")
     data: DataConfig = Field(DataConfig(), description="Images.")
+    metric: str = Field(
+        "",
+        description="Metric of the data that networks are compared by, such as `accuracy` or `macro_f1`; "
+        "empty: the data's first. A table's is `scorer.metric`.",
+    )
     scorer: ScorerConfig = Field(
         SupernetScorerConfig(), description="What rates a network: `train`, `supernet` or `tabular`."
     )

@@ -45,18 +45,18 @@ from nas_core.study.stages import (
     trained_files,
     wrong_with,
 )
+from nas_core.workloads import build_workload
+from nas_core.workloads.workload import metric_of
 
 LEAST_TO_RECALIBRATE = 20  # held-out networks; of fewer, the 90 % quantile is their worst
 
 
 def space_of(config: StudyConfig) -> SearchSpace:
-    """The family of networks, with the data's channels and classes where the scorer sees images."""
+    """The family of networks, with the data's channels (or features) and outputs where the scorer sees data."""
     if config.scorer.kind == "tabular":
         return build_space(config.space)
-    from nas_core.workloads.images import data_shape
-
-    in_channels, _, num_classes = data_shape(config.data)
-    return build_space(config.space, in_channels=in_channels, num_classes=num_classes)
+    sample = build_workload(config.data).sample
+    return build_space(config.space, in_channels=sample.shape[0], num_classes=sample.num_outputs)
 
 
 class Study:
@@ -145,7 +145,9 @@ class Study:
                 return {"verify": config.verify.model_dump(mode="json")}
             case "train":
                 how = {"train": config.train.model_dump(mode="json"), "version": TRAINING_VERSION}
-                return {**how, "data": config.data.identity, "winner": self.winner}
+                workload = build_workload(config.data)
+                what = {"data": workload.identity, "metric": metric_of(workload, config.metric).name}
+                return {**how, **what, "winner": self.winner}
             case "report":
                 return {"tracking": config.tracking.model_dump(mode="json"), "name": config.name}
 

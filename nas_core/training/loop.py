@@ -1,24 +1,25 @@
-"""The training loop: SGD with Nesterov momentum, cosine schedule with warm-up, one pass over device-resident images.
+"""The training loop: SGD with Nesterov momentum, cosine schedule with warm-up, one pass over device-resident inputs.
 
-Fast where it matters: images stay on the device as uint8 and are normalised
-and augmented there a batch at a time, memory is channels-last, nothing waits
-for the device inside an epoch (losses are summed there and read once).
+It knows a workload (a loss, an augmentation) and its splits, not what the
+inputs are. Fast where it matters: inputs stay on the device as they are stored
+(images as uint8) and are prepared and augmented there a batch at a time,
+images are channels-last, nothing waits for the device inside an epoch (losses
+are summed there and read once).
 
 Randomness is drawn from generators seeded by (seed, epoch) and (seed, step),
 so a run that resumes at any step draws what the unbroken run would have drawn,
-and a checkpoint needs no generator states. B = images of a batch.
+and a checkpoint needs no generator states.
 """
 
 import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from nas_core.base.errors import NasError
@@ -26,12 +27,16 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.costs.timing import cpu_name
 from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.settings import Recipe
-from nas_core.workloads.images.augmentation import augmented
-from nas_core.workloads.images.tensors import Normalisation
+from nas_core.workloads.metrics import Metric, Metrics
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.workload import Splits, Workload
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, float]
+Pair = tuple[torch.Tensor, torch.Tensor]  # inputs as they are stored, and targets
+Loss = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]  # of outputs, targets, label smoothing
+Validate = Callable[[nn.Module], Mapping[str, float]]
 EVAL_BATCH = 256  # on two CPU cores larger batches leave the cache, smaller ones pay per call
 MAX_PARTS = 2  # a batch that does not fit is split once
 
@@ -42,14 +47,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class TrainingDiverged(NasError):  # noqa: N818 (what happened, not a mistake)
-    """The loss of an epoch is no finite number."""
+    """A loss, an output or a metric is no finite number."""
 
 
 class Backward(Protocol):
-    """Runs the network on normalised images, leaves gradients, returns the mean loss, detached."""
+    """Runs the network on prepared inputs, leaves gradients, returns the mean loss, detached."""
 
-    def __call__(self, images: torch.Tensor, labels: torch.Tensor, step: int, weight: float) -> torch.Tensor:
-        """``weight`` scales the gradients: the share of the step's batch that these images are."""
+    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor, step: int, weight: float) -> torch.Tensor:
+        """``weight`` scales the gradients: the share of the step's batch that these inputs are."""
         ...
 
 
@@ -68,7 +73,7 @@ class TrainingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Steps and learning rates of a recipe on a number of images."""
+    """Steps and learning rates of a recipe on a number of examples."""
 
     num_steps: int
     steps_per_epoch: int
@@ -77,10 +82,10 @@ class Schedule:
     peak_lr: float
 
     @classmethod
-    def of(cls, recipe: Recipe, num_images: int) -> "Schedule":
+    def of(cls, recipe: Recipe, num_examples: int) -> "Schedule":
         """Whole batches only: the rest of an epoch's permutation is left out, another rest each epoch."""
-        batch_size = min(recipe.batch_size, num_images)
-        steps_per_epoch = num_images // batch_size
+        batch_size = min(recipe.batch_size, num_examples)
+        steps_per_epoch = num_examples // batch_size
         num_steps = max(1, round(recipe.epochs * steps_per_epoch))
         return cls(
             num_steps=num_steps,
@@ -118,24 +123,24 @@ def device_name(device: torch.device) -> str:
 def train(
     network: nn.Module,
     recipe: Recipe,
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    splits: Splits,
+    workload: Workload,
     *,
-    normalise: Normalisation,
     seed: int,
     device: str | torch.device = "auto",
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[Row], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
-    validate: Callable[[nn.Module], float] | None = None,
+    validate: Validate | None = None,
     backward: Backward | None = None,
     before_update: Callable[[int], None] | None = None,
 ) -> TrainingResult:
-    """Train ``network`` in place on uint8 images; it ends on ``device``, in eval mode, with EMA weights if any.
+    """Train ``network`` in place on ``splits.train``; it ends on ``device``, in eval mode, with EMA weights if any.
 
     ``backward`` replaces the plain forward and backward pass (a supernet runs
     several paths), and ``before_update`` hears the step when its gradients are
-    complete, before they are clipped. ``validate`` is asked for a metric at the end of each epoch.
+    complete, before they are clipped. ``validate`` is asked at the end of each epoch for
+    numbers that the epoch's row shall hold beside its loss.
     ``on_step`` hears (steps done, steps in all) on the host, which may be ahead
     of the device.
 
@@ -143,7 +148,7 @@ def train(
         TrainingDiverged: at the end of an epoch whose loss is no finite number.
     """
     place = resolve_device(str(device))
-    training = _Training(network, recipe, images, labels, normalise, seed, place, backward, before_update)
+    training = _Training(network, recipe, splits, workload, seed, place, backward, before_update)
     return training.run(checkpoint, on_epoch, on_step, validate)
 
 
@@ -154,17 +159,18 @@ class _Training:
         self,
         network: nn.Module,
         recipe: Recipe,
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        normalise: Normalisation,
+        splits: Splits,
+        workload: Workload,
         seed: int,
         device: torch.device,
         backward: Backward | None,
         before_update: Callable[[int], None] | None,
     ) -> None:
-        self.recipe, self.seed, self.device, self.normalise = recipe, seed, device, normalise
-        self.schedule = Schedule.of(recipe, len(labels))
-        self.images, self.labels = images.to(device), labels.to(device)
+        self.recipe, self.seed, self.device = recipe, seed, device
+        self.workload, self.prepare = workload, splits.prepare
+        inputs, targets = splits.train
+        self.schedule = Schedule.of(recipe, len(targets))
+        self.inputs, self.targets = inputs.to(device), targets.to(device)
         self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -181,7 +187,7 @@ class _Training:
         checkpoint: Checkpoint | None,
         on_epoch: Callable[[Row], None] | None,
         on_step: Callable[[int, int], None] | None,
-        validate: Callable[[nn.Module], float] | None,
+        validate: Validate | None,
     ) -> TrainingResult:
         if checkpoint is not None and (saved := checkpoint.load()) is not None:
             self._restore(*saved)
@@ -195,7 +201,7 @@ class _Training:
         checkpoint: Checkpoint | None,
         on_epoch: Callable[[Row], None] | None,
         on_step: Callable[[int, int], None] | None,
-        validate: Callable[[nn.Module], float] | None,
+        validate: Validate | None,
     ) -> TrainingResult:
         began, saved_at = time.perf_counter() - self.wall_s, time.perf_counter()
         order = self._order()
@@ -225,9 +231,9 @@ class _Training:
     # one step
 
     def _order(self) -> torch.Tensor:
-        """This epoch's permutation of the images."""
+        """This epoch's permutation of the examples."""
         generator = self._generator(f"epoch {self.step // self.schedule.steps_per_epoch}")
-        return torch.randperm(len(self.labels), generator=generator, device=self.device)
+        return torch.randperm(len(self.targets), generator=generator, device=self.device)
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(evaluation_seed(self.seed, purpose))
@@ -239,10 +245,9 @@ class _Training:
             torch.manual_seed(evaluation_seed(self.seed, f"dropout {self.step}"))
         start = self.step % self.schedule.steps_per_epoch * self.schedule.batch_size
         index = order[start : start + self.schedule.batch_size]
-        batch = augmented(
-            self.normalise.apply(self.images[index]), self.recipe.augment, self._generator(f"step {self.step}")
-        ).contiguous(memory_format=torch.channels_last)
-        self.loss_sum += self._gradients(batch, self.labels[index])
+        batch = self.prepare(self.inputs[index])
+        batch = self.workload.augment(batch, self.recipe.augment, self._generator(f"step {self.step}"))
+        self.loss_sum += self._gradients(laid_out(batch), self.targets[index])
         if self.before_update is not None:
             self.before_update(self.step)
         if self.recipe.clip_norm is not None:
@@ -251,36 +256,36 @@ class _Training:
         if self.average is not None:
             self.average.update(self.step)
 
-    def _gradients(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Gradients of the batch, in two halves from the first time on that it does not fit into memory.
 
-        The learning rate stays: the gradient is the mean over the same images.
+        The learning rate stays: the gradient is the mean over the same examples.
         Only normalisation sees half batches, which ``TrainingResult.parts`` records.
         """
         try:
-            return self._accumulate(images, labels)
+            return self._accumulate(inputs, targets)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.parts == MAX_PARTS or len(labels) < MAX_PARTS:
+            if not is_out_of_memory(error) or self.parts == MAX_PARTS or len(targets) < MAX_PARTS:
                 raise
         # Outside the handler: the exception holds the frames, and they the memory.
-        log.warning("batch of %d does not fit into memory: run as %d parts", len(labels), MAX_PARTS)
+        log.warning("batch of %d does not fit into memory: run as %d parts", len(targets), MAX_PARTS)
         self.parts = MAX_PARTS
-        return self._accumulate(images, labels)
+        return self._accumulate(inputs, targets)
 
-    def _accumulate(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _accumulate(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for some_images, some_labels in zip(images.chunk(self.parts), labels.chunk(self.parts), strict=True):
-            weight = len(some_labels) / len(labels)
-            total += weight * self.backward(some_images, some_labels, self.step, weight)
+        for some_inputs, some_targets in zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True):
+            weight = len(some_targets) / len(targets)
+            total += weight * self.backward(some_inputs, some_targets, self.step, weight)
         return total
 
-    def _plain_backward(self, images: torch.Tensor, labels: torch.Tensor, step: int, weight: float) -> torch.Tensor:
-        return loss_and_backward(self.forward, images, labels, self.recipe, weight)
+    def _plain_backward(self, inputs: torch.Tensor, targets: torch.Tensor, step: int, weight: float) -> torch.Tensor:
+        return loss_and_backward(self.forward, inputs, targets, self.workload.loss, self.recipe, weight)
 
     # the end of an epoch
 
-    def _end_epoch(self, on_epoch: Callable[[Row], None] | None, validate: Callable[[nn.Module], float] | None) -> None:
+    def _end_epoch(self, on_epoch: Callable[[Row], None] | None, validate: Validate | None) -> None:
         steps = (self.step - 1) % self.schedule.steps_per_epoch + 1
         loss = float(self.loss_sum) / steps
         self.loss_sum.zero_()
@@ -291,7 +296,7 @@ class _Training:
             )
         row: Row = {"epoch": epoch, "step": self.step, "lr": self.schedule.lr(self.step - 1), "loss": loss}
         if validate is not None:
-            row["validation_accuracy"] = validate(self._validated())
+            row |= validate(self._validated())
             self.network.train()
         self.history.append(row)
         if on_epoch is not None:
@@ -385,59 +390,67 @@ def autocast(device: torch.device, recipe_amp: bool) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe_amp and device.type == "cuda")
 
 
+def laid_out(inputs: torch.Tensor) -> torch.Tensor:
+    """Images (four axes) channels-last, anything else contiguous."""
+    return inputs.contiguous(memory_format=torch.channels_last if inputs.ndim == 4 else torch.contiguous_format)
+
+
 def loss_and_backward(
     forward: Callable[[torch.Tensor], torch.Tensor],
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    loss_of: Loss,
     recipe: Recipe,
     weight: float,
 ) -> torch.Tensor:
-    """Mean loss of the images, detached, with ``weight`` times its gradients added to the parameters'."""
-    with autocast(images.device, recipe.amp):
-        logits = forward(images)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    """Mean loss of the inputs, detached, with ``weight`` times its gradients added to the parameters'."""
+    with autocast(inputs.device, recipe.amp):
+        outputs = forward(inputs)
+    loss = loss_of(outputs.float(), targets, recipe.label_smoothing)
     (loss * weight).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 
-def predicted_logits(
+def outputs_of(
     network: nn.Module,
-    images: torch.Tensor,
+    inputs: torch.Tensor,
+    prepare: Normalisation,
     *,
-    normalise: Normalisation,
     batch_size: int = EVAL_BATCH,
     device: str | torch.device = "auto",
 ) -> torch.Tensor:
-    """Logits of uint8 images in eval mode, on the device."""
+    """What the network makes of stored inputs in eval mode, in full precision, on the device."""
     place = resolve_device(str(device))
     network = network.to(place).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    batches: Sequence[torch.Tensor] = torch.split(images.to(place), batch_size)
+    batches: Sequence[torch.Tensor] = torch.split(inputs.to(place), batch_size)
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
-        return torch.cat(
-            [network(normalise.apply(batch).contiguous(memory_format=torch.channels_last)).float() for batch in batches]
-        )
+        return torch.cat([network(laid_out(prepare(batch))).float() for batch in batches])
 
 
-def evaluate_accuracy(
-    network: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    normalise: Normalisation,
-    batch_size: int = EVAL_BATCH,
-    device: str | torch.device = "auto",
+def measure(
+    network: nn.Module, metric: Metric, pair: Pair, prepare: Normalisation, *, device: str | torch.device = "auto"
 ) -> float:
-    """Fraction of images classified correctly, in [0, 1], in full precision.
+    """The network's metric on a split; raises as ``value_of``."""
+    return measure_all(network, {metric.name: metric}, pair, prepare, device=device)[metric.name]
+
+
+def measure_all(
+    network: nn.Module, metrics: Metrics, pair: Pair, prepare: Normalisation, *, device: str | torch.device = "auto"
+) -> dict[str, float]:
+    """Every metric by name, from one pass over a split; raises as ``value_of``."""
+    outputs = outputs_of(network, pair[0], prepare, device=device)
+    return {name: value_of(metric, outputs, pair[1]) for name, metric in metrics.items()}
+
+
+def value_of(metric: Metric, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+    """The metric of a split's outputs.
 
     Raises:
-        TrainingDiverged: if a logit is no finite number.
+        TrainingDiverged: if an output, or the metric itself, is no finite number.
     """
-    logits = predicted_logits(network, images, normalise=normalise, batch_size=batch_size, device=device)
-    return accuracy(logits, labels.to(logits.device))
-
-
-def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Fraction of rows whose largest logit is the label's; raises TrainingDiverged for non-finite logits."""
-    if not bool(torch.isfinite(logits).all()):
-        raise TrainingDiverged("evaluation", "logits that are no finite numbers", "finite logits")
-    return float((logits.argmax(1) == labels).double().mean())
+    if not bool(torch.isfinite(outputs).all()):
+        raise TrainingDiverged("evaluation", "outputs that are no finite numbers", "finite outputs")
+    value = float(metric.of(outputs, targets.to(outputs.device)))
+    if not math.isfinite(value):
+        raise TrainingDiverged("evaluation", f"{metric.name} {value}", "a finite number")
+    return value

@@ -7,7 +7,7 @@ there is not repeated.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -17,11 +17,12 @@ from nas_core.records.store import Store
 from nas_core.study.stages import TRAINING_VERSION
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
-from nas_core.training.loop import TrainingResult, device_name, evaluate_accuracy, resolve_device, train
+from nas_core.training.loop import TrainingResult, device_name, measure_all, resolve_device, train
 from nas_core.training.network import Description, build_network, description_from_dict
 from nas_core.training.settings import FullTrainingConfig
-from nas_core.workloads.images import ImageData, Normalisation, load_data
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads.metrics import Metric
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.workload import Splits, Workload, metric_of
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +34,20 @@ class TrainedNetwork:
     """A trained network's results and where its files are (paths in the study's store).
 
     ``genotype`` is the label of a network that was designed and not chosen from
-    a space. Accuracies are fractions in [0, 1]; ``history`` has one row per epoch
-    (epoch, step, lr, loss, validation_accuracy); ``wall_s`` is seconds of
-    training, those before an interruption included.
+    a space. ``metrics`` holds every metric of the workload by split
+    (``validation``, ``test``) and name; ``metric_name`` and
+    ``higher_is_better`` are of the one that the study compares networks by.
+    ``history`` has one row per epoch (epoch, step, lr, loss, and each metric as
+    ``validation_<name>``); ``wall_s`` is seconds of training, those before an
+    interruption included.
     """
 
     name: str
     genotype: str
     seed: int
-    validation_accuracy: float
-    test_accuracy: float
+    metrics: dict[str, dict[str, float]]
+    metric_name: str
+    higher_is_better: bool
     num_train_examples: int
     num_validation_examples: int
     num_test_examples: int
@@ -51,10 +56,15 @@ class TrainedNetwork:
     steps: int
     parts: int
     device: str
-    class_names: tuple[str, ...]
+    output_names: tuple[str, ...]
     weights_path: str
     architecture_path: str
     program_path: str
+
+    @property
+    def test_metric(self) -> float:
+        """The study's own metric on the test split."""
+        return self.metrics["test"][self.metric_name]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -62,15 +72,16 @@ class TrainedNetwork:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrainedNetwork":
-        lists = {"history": tuple(data["history"]), "class_names": tuple(data["class_names"])}
+        lists = {"history": tuple(data["history"]), "output_names": tuple(data["output_names"])}
         return cls(**{**data, **lists})
 
 
 def train_network(
     architecture: Description,
     train_config: FullTrainingConfig,
-    data_config: DataConfig,
+    workload: Workload,
     *,
+    metric: str = "",
     seed: int,
     device: str = "auto",
     store: Store,
@@ -80,18 +91,21 @@ def train_network(
     """Train the architecture with the full recipe and store it under ``winner/<name>/``.
 
     Returns at once if that very training is stored; goes on from a checkpoint
-    if it was interrupted.
+    if it was interrupted. ``metric`` names the one the network is compared by
+    (empty: the workload's first); all of them are measured.
 
     Raises:
-        DataError: if images are missing.
-        TrainingDiverged: if the loss or the logits are no finite numbers.
+        DataError: if data are missing.
+        TrainingDiverged: if the loss or the outputs are no finite numbers.
     """
     folder, place = f"winner/{name}", resolve_device(device)
-    run_id = training_id(architecture, train_config, data_config, seed)
+    own = metric_of(workload, metric)
+    run_id = training_id(architecture, train_config, workload, seed)
     if (stored := stored_result(store, name, run_id)) is not None:
-        return stored
-    wanted = data_config.model_copy(update={"train_examples": train_config.train_examples})
-    data = load_data(wanted, architecture.resolution, architecture.in_channels)
+        return replace(stored, metric_name=own.name, higher_is_better=own.higher_is_better)
+    workload = workload.with_train_examples(train_config.train_examples)
+    shape = workload.sample.shape_at(architecture.resolution, architecture.in_channels)
+    splits = workload.load(shape)
     network = build_network(architecture, seed)
     checkpoint = Checkpoint(
         store=store,
@@ -102,33 +116,35 @@ def train_network(
     result = train(
         network,
         train_config.recipe,
-        data.train_images,
-        data.train_labels,
-        normalise=data.normalisation,
+        splits,
+        workload,
         seed=seed,
         device=place,
         checkpoint=checkpoint,
         on_step=None if on_progress is None else lambda done, total: on_progress(done, total, f"training {name}"),
-        validate=lambda trained: _validation_accuracy(trained, data, str(place)),
+        validate=lambda trained: {
+            f"validation_{key}": value
+            for key, value in measure_all(
+                trained, workload.metrics, splits.validation, splits.prepare, device=place
+            ).items()
+        },
     )
-    trained = _record(architecture, network, data, result, name=name, seed=seed, device=str(place))
+    trained = _record(architecture, network, splits, workload, own, result, name=name, seed=seed, device=str(place))
     store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
-    _write(store, trained, architecture, network, data.normalisation)
+    _write(store, trained, architecture, deployed(network, splits.prepare, shape), splits.prepare)
     store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
     checkpoint.remove()
-    log.info("%s %s: test accuracy %.4f", name, architecture.label, trained.test_accuracy)
+    log.info("%s %s: test %s %.4f", name, architecture.label, own.label, trained.test_metric)
     return trained
 
 
-def training_id(architecture: Description, train_config: FullTrainingConfig, data_config: DataConfig, seed: int) -> str:
-    """Id of everything that a full training's result depends on."""
-    data = {key: value for key, value in data_config.identity.items() if key != "train_examples"}
+def training_id(architecture: Description, train_config: FullTrainingConfig, workload: Workload, seed: int) -> str:
+    """Id of everything that a full training's result depends on (not on which of its metrics is looked at)."""
     return content_id(
         {
             "architecture": architecture.as_dict(),
             "recipe": train_config.recipe.model_dump(mode="json"),
-            "train_examples": train_config.train_examples,
-            "data": data,
+            "data": workload.with_train_examples(train_config.train_examples).identity,
             "seed": seed,
             "version": TRAINING_VERSION,
         }
@@ -145,48 +161,49 @@ def stored_result(store: Store, name: str, run_id: str) -> TrainedNetwork | None
 
 
 def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
-    """The trained network with its normalisation, from its weights and its architecture."""
+    """The trained network with its preparation, from its weights and its architecture."""
     description = store.read_json(f"winner/{name}/architecture.json")
     architecture = description_from_dict(description)
     network = build_network(architecture, seed=0)
     network.load_state_dict(unpack(store.read_bytes(f"winner/{name}/weights.safetensors"))[0])
-    mean, std = description["input"]["mean"], description["input"]["std"]
-    return deployed(network, Normalisation(mean=tuple(mean), std=tuple(std))), architecture
-
-
-def _validation_accuracy(network: nn.Module, data: ImageData, device: str) -> float:
-    images, labels = data.validation_images, data.validation_labels
-    return evaluate_accuracy(network, images, labels, normalise=data.normalisation, device=device)
+    given = description["input"]
+    return deployed(network, Normalisation.from_dict(given), tuple(given["shape"])), architecture
 
 
 def _record(
     architecture: Description,
     network: nn.Module,
-    data: ImageData,
+    splits: Splits,
+    workload: Workload,
+    own: Metric,
     result: TrainingResult,
     *,
     name: str,
     seed: int,
     device: str,
 ) -> TrainedNetwork:
-    """The results; the test images are looked at here, once."""
-    test_images, test_labels = data.test()
+    """The results; the test examples are looked at here, once."""
+    pairs = {"validation": splits.validation, "test": splits.load_test()}
     folder = f"winner/{name}"
     return TrainedNetwork(
         name=name,
         genotype=architecture.label,
         seed=seed,
-        validation_accuracy=_validation_accuracy(network, data, device),
-        test_accuracy=evaluate_accuracy(network, test_images, test_labels, normalise=data.normalisation, device=device),
-        num_train_examples=len(data.train_labels),
-        num_validation_examples=len(data.validation_labels),
-        num_test_examples=len(test_labels),
+        metrics={
+            split: measure_all(network, workload.metrics, pair, splits.prepare, device=device)
+            for split, pair in pairs.items()
+        },
+        metric_name=own.name,
+        higher_is_better=own.higher_is_better,
+        num_train_examples=len(splits.train[1]),
+        num_validation_examples=len(splits.validation[1]),
+        num_test_examples=len(pairs["test"][1]),
         history=result.history,
         wall_s=result.wall_s,
         steps=result.steps,
         parts=result.parts,
         device=device_name(resolve_device(device)),
-        class_names=data.class_names,
+        output_names=splits.output_names,
         weights_path=f"{folder}/weights.safetensors",
         architecture_path=f"{folder}/architecture.json",
         program_path=f"{folder}/program.pt2",
@@ -194,18 +211,14 @@ def _record(
 
 
 def _write(
-    store: Store,
-    trained: TrainedNetwork,
-    architecture: Description,
-    network: nn.Module,
-    normalisation: Normalisation,
+    store: Store, trained: TrainedNetwork, architecture: Description, module: Deployed, prepare: Normalisation
 ) -> None:
-    store.write_bytes(trained.weights_path, pack(network.state_dict()))
+    store.write_bytes(trained.weights_path, pack(module.network.state_dict()))
+    values = "images as floats in [0, 1] or as uint8" if len(module.input_shape) == 3 else "floats"
     description = {
         **architecture.as_dict(),
-        "input": {"range": "floats in [0, 1]", "mean": list(normalisation.mean), "std": list(normalisation.std)},
-        "class_names": list(trained.class_names),
+        "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict()},
+        "output_names": list(trained.output_names),
     }
     store.write_json(trained.architecture_path, description)
-    program = exported_bytes(deployed(network, normalisation), architecture.in_channels, architecture.resolution)
-    store.write_bytes(trained.program_path, program)
+    store.write_bytes(trained.program_path, exported_bytes(module))

@@ -1,1 +1,12 @@
-"""What networks are trained for: data, and what is measured on it."""
+"""What networks are trained for: data, and what is measured on it. No torch at import."""
+
+from nas_core.base.settings import Section
+from nas_core.workloads.images import cifar10, digits, fashion_mnist, folder  # noqa: F401  (they register themselves)
+from nas_core.workloads.workload import WORKLOADS, Workload
+
+
+def build_workload(config: Section) -> Workload:
+    """The workload that a study's ``data`` section names, with its settings; reads nothing yet."""
+    fields = {name: getattr(config, name) for name in type(config).model_fields}
+    kind = WORKLOADS[fields.pop("kind" if "kind" in fields else "name")]
+    return kind(kind.Settings.model_validate(fields))

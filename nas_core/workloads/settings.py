@@ -1,30 +1,65 @@
-"""Which data networks are scored and trained on."""
+"""Which data networks are scored and trained on, and how their training split is divided."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from nas_core.base.errors import DataError
 from nas_core.base.settings import Section
 
+if TYPE_CHECKING:
+    import numpy as np
 
-class DataConfig(Section):
-    """The images. Scoring sees train and validation only; test is touched once, by trained networks."""
 
-    name: Literal["digits", "fashion-mnist", "cifar10", "folder"] = Field("digits", description="Data set.")
+class SplitSettings(Section):
+    """Scoring sees train and validation only; test is touched once, by trained networks."""
+
+    train_examples: int | None = Field(
+        None, ge=1, description="Examples to train on while scoring; empty: all but validation."
+    )
+    validation_examples: int = Field(
+        1000, ge=1, description="Examples held out of the training split to score networks on."
+    )
+    split_seed: int = Field(0, ge=0, description="Seed of the train/validation split.")
+
+    def check_sizes(self, num_examples: int, of_full_training: int | None = None) -> None:
+        """Raises DataError if the splits asked for, here or by a full training, exceed the training split."""
+        left = num_examples - self.validation_examples
+        if left < 1:
+            expected = f"fewer than the {num_examples} training examples"
+            raise DataError("data.validation_examples", self.validation_examples, expected)
+        wanted = {"data.train_examples": self.train_examples, "train.train_examples": of_full_training}
+        for field, count in wanted.items():
+            if count is not None and count > left:
+                raise DataError(field, count, f"at most {left}, what validation leaves of {num_examples}")
+
+    def divided(self, num_examples: int) -> "tuple[np.ndarray, np.ndarray]":
+        """Indices of the training and of the validation examples.
+
+        The validation examples depend on ``split_seed`` and their number alone, so
+        trainings on more or fewer examples are validated on the same ones.
+        """
+        import numpy as np
+
+        order = np.random.default_rng(self.split_seed).permutation(num_examples)
+        held_out, rest = np.split(order, [self.validation_examples])
+        return rest[: self.train_examples], held_out
+
+    def num_examples(self, num_examples: int) -> tuple[int, int]:
+        """How many examples of the training split are trained on, and how many validated on."""
+        return self.train_examples or num_examples - self.validation_examples, self.validation_examples
+
+
+class ImageSettings(SplitSettings):
+    """Images in files, and their splits."""
+
     path: str | None = Field(
         None, description="Folder or Parquet file of the data, where it is not at its usual place."
     )
     download: bool = Field(False, description="Fetch the images over the network where they are not found.")
-    train_examples: int | None = Field(
-        None, ge=1, description="Images to train on while scoring; empty: all but validation."
-    )
-    validation_examples: int = Field(
-        1000, ge=1, description="Images held out of the training split to score networks on."
-    )
-    split_seed: int = Field(0, ge=0, description="Seed of the train/validation split.")
 
-    @property
-    def identity(self) -> dict[str, object]:
-        """What of the data a score depends on (where a named set lies does not matter)."""
-        fields = self.model_dump(exclude={"path", "download"})
-        return {**fields, "path": self.path if self.name == "folder" else None}
+
+class DataConfig(ImageSettings):
+    """The data set by its name, and its settings."""
+
+    name: Literal["digits", "fashion-mnist", "cifar10", "folder"] = Field("digits", description="Data set.")

@@ -3,32 +3,45 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from nas_core.base.errors import UnknownNameError
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
 from nas_core.workloads.metrics import Metric, Metrics
+from nas_core.workloads.normalisation import Normalisation
 
 if TYPE_CHECKING:
     import torch
+
+    Pair = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, first axes equal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """What a family has to know of the data: shape of one input (without the batch axis), its type, outputs wanted.
 
-    ``num_outputs`` is the number of classes of a classification, of numbers of a regression.
+    ``num_outputs`` is the number of classes of a classification, of numbers of
+    a regression. ``dtype`` is of the inputs as a network takes them.
     """
 
     shape: tuple[int, ...]
     num_outputs: int
     dtype: str = "float32"
 
+    @property
+    def is_image(self) -> bool:
+        """Whether an input has channels, height and width, so that it can be had at other sizes."""
+        return len(self.shape) == 3
+
+    def shape_at(self, resolution: int, in_channels: int) -> tuple[int, ...]:
+        """The shape of an input of a network made for this side and these channels; what is no image stays."""
+        return (in_channels, resolution, resolution) if self.is_image else self.shape
+
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """A workload's examples in main memory, at one input size.
+    """A workload's examples in main memory, with inputs of one shape.
 
     ``train`` and ``validation`` are disjoint parts of the training split: pairs
     (inputs, targets) whose first axes agree. The test split is not here:
@@ -36,15 +49,20 @@ class Splits:
     ``prepare`` turns stored inputs (uint8 images, say) into what a network takes.
     """
 
-    train: "tuple[torch.Tensor, torch.Tensor]"
-    validation: "tuple[torch.Tensor, torch.Tensor]"
-    prepare: "Callable[[torch.Tensor], torch.Tensor]"
-    load_test: "Callable[[], tuple[torch.Tensor, torch.Tensor]]" = field(repr=False)
+    train: "Pair"
+    validation: "Pair"
+    load_test: "Callable[[], Pair]" = field(repr=False)
+    prepare: Normalisation = field(default_factory=Normalisation)
     output_names: tuple[str, ...] = ()  # classes, or what the numbers are called
+
+
+W = TypeVar("W", bound="Workload")
 
 
 class Workload(Registered, ABC):
     """Data, a loss, metrics and an example of an input."""
+
+    places: ClassVar[frozenset[str]] = frozenset()  # settings that only say where the data lie
 
     def __init__(self, settings: Section) -> None:
         self.settings: Any = settings
@@ -61,15 +79,36 @@ class Workload(Registered, ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of the data a score depends on (where it lies does not matter): part of scorers' ids."""
-        return dict(self.settings.model_dump(mode="json"))
+        """What of the data a score depends on (where they lie does not matter): part of scorers' ids."""
+        known = (
+            WORKLOADS.identity(self.name) if self.name in WORKLOADS else {"name": self.name, "version": self.version}
+        )
+        return {**known, "settings": self.settings.model_dump(mode="json", exclude=set(self.places))}
+
+    def fingerprint(self) -> str:
+        """Content id of files that the identity knows by their place alone, as they are now; "" where it says all."""
+        return ""
 
     def check(self, train_examples: int | None = None) -> None:
-        """Raises DataError, with what to do, if data are missing or splits larger than the set; cheap."""
+        """Raises DataError, with what to do, if data are missing or splits larger than the set; cheap.
+
+        ``train_examples`` are those that a full training asks for.
+        """
 
     @abstractmethod
-    def load(self, resolution: int, in_channels: int | None = None) -> Splits:
-        """The examples, with the input size and channels that a network of the space expects."""
+    def num_examples(self) -> tuple[int, int]:
+        """How many examples networks are trained on and validated on; cheap. Raises as ``check``."""
+
+    @abstractmethod
+    def load(self, shape: tuple[int, ...] | None = None) -> Splits:
+        """The examples, as inputs of this shape; None: as ``sample`` says.
+
+        Images are resized and get the channels asked for; a workload that has
+        one shape only may ignore it.
+
+        Raises:
+            DataError: if data are missing, broken or too few.
+        """
 
     @abstractmethod
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
@@ -83,10 +122,15 @@ class Workload(Registered, ABC):
         """What the report says of the data: (what, value) rows."""
         return ()
 
+    def with_train_examples(self: W, count: int | None) -> W:
+        """The same data with so many training examples (None: all but validation), where its settings know them."""
+        if "train_examples" not in type(self.settings).model_fields:
+            return self
+        return type(self)(self.settings.model_copy(update={"train_examples": count}))
+
 
 def metric_of(workload: Workload, name: str = "") -> Metric:
     """The metric of this name, or the workload's first; raises UnknownNameError if it has none of the name."""
-
     metrics = workload.metrics
     if not name:
         return next(iter(metrics.values()))

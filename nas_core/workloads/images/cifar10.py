@@ -14,9 +14,10 @@ import numpy as np
 
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
-from nas_core.workloads.images.sources import SOURCES, Split, cache_folder
+from nas_core.workloads.images.image_classification import ImageClassification, Split, cache_folder
 from nas_core.workloads.images.tensors import RawImages
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.workload import WORKLOADS, Sample
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
@@ -28,44 +29,45 @@ HOW_TO_GET = (
 )
 
 
-class Cifar10:
-    def shape(self, config: DataConfig) -> tuple[int, int, int]:
-        return 3, 32, 10
+@WORKLOADS.add
+class Cifar10(ImageClassification):
+    """CIFAR-10: 50,000 + 10,000 colour 32 x 32 images."""
 
-    def num_train(self, config: DataConfig) -> int:
+    name = "cifar10"
+    sample = Sample(shape=(3, 32, 32), num_outputs=10)
+    class_names = CLASS_NAMES
+
+    def num_images(self) -> int:
         return 50_000
 
-    def class_names(self, config: DataConfig) -> tuple[str, ...]:
-        return CLASS_NAMES
-
-    def check(self, config: DataConfig) -> None:
-        place = _place(config)
+    def check_files(self) -> None:
+        place = _place(self.settings)
         if place is not None and place.is_file():
             _check_columns(place)
-        elif place is None and not config.download:
-            raise _missing(config)
+        elif place is None and not self.settings.download:
+            raise _missing(self.settings)
 
-    def read(self, config: DataConfig, split: Split, resolution: int) -> RawImages:
-        place = _place(config)
-        if place is None and config.download:
+    def read(self, split: Split, resolution: int) -> RawImages:
+        place = _place(self.settings)
+        if place is None and self.settings.download:
             _download()
-            place = _place(config)
+            place = _place(self.settings)
         if place is None:
-            raise _missing(config)
+            raise _missing(self.settings)
         if place.is_file():
             return _read_parquet(place, split)
         return _read_binary(place, split) if place.name == BINARY else _read_torchvision(place.parent, split)
 
 
-def _missing(config: DataConfig) -> DataError:
-    where = "data.path" if config.path else "data: cifar10"
-    root = config.path or cache_folder()
+def _missing(settings: ImageSettings) -> DataError:
+    where = "data.path" if settings.path else "data: cifar10"
+    root = settings.path or cache_folder()
     return DataError(where, f"neither {BINARY} nor {PYTHON} in {root}", "CIFAR-10's files", HOW_TO_GET)
 
 
-def _place(config: DataConfig) -> Path | None:
+def _place(settings: ImageSettings) -> Path | None:
     """The Parquet file, or the folder of one of the two distributions."""
-    root = Path(config.path) if config.path else cache_folder()
+    root = Path(settings.path) if settings.path else cache_folder()
     if root.is_file():
         return root
     for folder in (root / BINARY, root / PYTHON, root):
@@ -170,6 +172,3 @@ def _keep(path: Path, array: np.ndarray) -> None:
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
-
-
-SOURCES.add("cifar10")(Cifar10())

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from nas_core.base.errors import DataError
-from nas_core.workloads.images.sources import SOURCES, Split, cache_folder
+from nas_core.workloads.images.image_classification import ImageClassification, Split, cache_folder
 from nas_core.workloads.images.tensors import RawImages
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.workload import WORKLOADS, Sample
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 PREFIX = {"train": "train", "test": "t10k"}
@@ -33,35 +34,36 @@ CLASS_NAMES = (
 HOW_TO_GET = "`apt-get install dataset-fashion-mnist`, or set data.download=true, or name their folder in data.path."
 
 
-class FashionMnist:
-    def shape(self, config: DataConfig) -> tuple[int, int, int]:
-        return 1, 28, 10
+@WORKLOADS.add
+class FashionMnist(ImageClassification):
+    """Fashion-MNIST: 60,000 + 10,000 gray 28 x 28 images of clothes."""
 
-    def num_train(self, config: DataConfig) -> int:
+    name = "fashion-mnist"
+    sample = Sample(shape=(1, 28, 28), num_outputs=10)
+    class_names = CLASS_NAMES
+
+    def num_images(self) -> int:
         return 60_000
 
-    def class_names(self, config: DataConfig) -> tuple[str, ...]:
-        return CLASS_NAMES
+    def check_files(self) -> None:
+        if not self.settings.download:
+            _folder(self.settings)
 
-    def check(self, config: DataConfig) -> None:
-        if not config.download:
-            _folder(config)
-
-    def read(self, config: DataConfig, split: Split, resolution: int) -> RawImages:
+    def read(self, split: Split, resolution: int) -> RawImages:
         try:
-            folder = _folder(config)
+            folder = _folder(self.settings)
         except DataError:
-            if not config.download:
+            if not self.settings.download:
                 raise
             _download()
-            folder = _folder(config)
+            folder = _folder(self.settings)
         images = read_idx(_file(folder, f"{PREFIX[split]}-{IMAGES}"))
         labels = read_idx(_file(folder, f"{PREFIX[split]}-{LABELS}"))
         return RawImages(images_NHWC=images[..., None], labels_N=labels)
 
 
-def _candidates(config: DataConfig) -> list[Path]:
-    root = Path(config.path) if config.path else None
+def _candidates(settings: ImageSettings) -> list[Path]:
+    root = Path(settings.path) if settings.path else None
     if root is not None:
         return [root, root / "FashionMNIST" / "raw"]
     return [DEBIAN_FOLDER, cache_folder() / "FashionMNIST" / "raw"]
@@ -72,14 +74,14 @@ def _file(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_file() else folder / f"{name}.gz"
 
 
-def _folder(config: DataConfig) -> Path:
+def _folder(settings: ImageSettings) -> Path:
     """The first folder that holds all four files."""
     names = [f"{prefix}-{kind}" for prefix in PREFIX.values() for kind in (IMAGES, LABELS)]
-    for folder in _candidates(config):
+    for folder in _candidates(settings):
         if all(_file(folder, name).is_file() for name in names):
             return folder
-    where = "data.path" if config.path else "data: fashion-mnist"
-    looked = " or ".join(map(str, _candidates(config)))
+    where = "data.path" if settings.path else "data: fashion-mnist"
+    looked = " or ".join(map(str, _candidates(settings)))
     raise DataError(where, f"not all of {', '.join(names)} in {looked}", "the four IDX files", HOW_TO_GET)
 
 
@@ -111,6 +113,3 @@ def read_idx(path: Path) -> np.ndarray:
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
     except (OSError, EOFError, struct.error, ValueError, AssertionError) as error:
         raise DataError(str(path), str(error), "a whole IDX file", HOW_TO_GET) from None
-
-
-SOURCES.add("fashion-mnist")(FashionMnist())

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_core.base.errors import DataError
-from nas_core.workloads.images.sources import SOURCES, Split
+from nas_core.base.identity import content_id
+from nas_core.workloads.images.image_classification import ImageClassification, Split
 from nas_core.workloads.images.tensors import RawImages
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.workload import WORKLOADS, Sample
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,36 +27,41 @@ TEST_NAMES = ("test", "val", "validation")
 LAYOUT = "train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
 
 
-class ImageFolder:
-    def shape(self, config: DataConfig) -> tuple[int, int, int]:
+@WORKLOADS.add
+class ImageFolder(ImageClassification):
+    """Any folder of images with one sub-folder per class, divided into train and test or not."""
+
+    name = "folder"
+    places = frozenset({"download"})  # another folder holds other images
+
+    @property
+    def sample(self) -> Sample:
         """Channels and shorter side of the first image; 1 channel only if it is gray."""
-        from PIL import Image
+        channels, side = _first_image(_root(self.settings))
+        return Sample(shape=(channels, side, side), num_outputs=len(self.class_names))
 
-        first = _files(_root(config), "train")[0][0]
-        try:
-            with Image.open(first) as image:
-                if image.mode == "F":
-                    raise DataError(str(first), "gray values that are floats", "images of 8 or 16 bits")
-                gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-                return (1 if gray else 3), min(image.size), len(self.class_names(config))
-        except OSError as error:
-            raise DataError(str(first), str(error), "an image that PIL reads") from None
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return _class_names(_root(self.settings))
 
-    def num_train(self, config: DataConfig) -> int:
-        return len(_files(_root(config), "train"))
+    def num_images(self) -> int:
+        return len(_files(_root(self.settings), "train"))
 
-    def class_names(self, config: DataConfig) -> tuple[str, ...]:
-        return _class_names(_root(config))
+    def fingerprint(self) -> str:
+        """Content id of the names and sizes of the folder's files."""
+        root = _root(self.settings)
+        files = (path for path in root.rglob("*") if path.is_file())
+        return content_id({"files": sorted((str(path.relative_to(root)), path.stat().st_size) for path in files)})
 
-    def check(self, config: DataConfig) -> None:
-        root = _root(config)
+    def check_files(self) -> None:
+        root = _root(self.settings)
         for split in ("train", "test"):
             if not _files(root, split):
                 raise DataError("data.path", f"no {split} images in {root}", LAYOUT)
 
-    def read(self, config: DataConfig, split: Split, resolution: int) -> RawImages:
-        channels, _, _ = self.shape(config)
-        files = _files(_root(config), split)
+    def read(self, split: Split, resolution: int) -> RawImages:
+        channels = self.sample.shape[0]
+        files = _files(_root(self.settings), split)
         images = np.stack([_open_square(path, resolution, "L" if channels == 1 else "RGB") for path, _ in files])
         return RawImages(
             images_NHWC=images.reshape(len(files), resolution, resolution, channels),
@@ -62,10 +69,25 @@ class ImageFolder:
         )
 
 
-def _root(config: DataConfig) -> Path:
-    if not config.path or not Path(config.path).is_dir():
-        raise DataError("data.path", config.path or "nothing", f"a folder of images: {LAYOUT}")
-    root = Path(config.path)
+def _first_image(root: Path) -> tuple[int, int]:
+    """Its channels and its shorter side."""
+    from PIL import Image
+
+    first = _files(root, "train")[0][0]
+    try:
+        with Image.open(first) as image:
+            if image.mode == "F":
+                raise DataError(str(first), "gray values that are floats", "images of 8 or 16 bits")
+            gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+            return (1 if gray else 3), min(image.size)
+    except OSError as error:
+        raise DataError(str(first), str(error), "an image that PIL reads") from None
+
+
+def _root(settings: ImageSettings) -> Path:
+    if not settings.path or not Path(settings.path).is_dir():
+        raise DataError("data.path", settings.path or "nothing", f"a folder of images: {LAYOUT}")
+    root = Path(settings.path)
     if not _class_names(root):
         raise DataError("data.path", f"no sub-folders in {root}", f"one per class: {LAYOUT}")
     return root
@@ -125,6 +147,3 @@ def _eight_bits(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
     return Image.fromarray((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8))
-
-
-SOURCES.add("folder")(ImageFolder())

@@ -102,9 +102,9 @@ def test_it_satisfies_the_protocol(prepared):
 def test_the_test_split_is_never_read(kind, tmp_path, monkeypatch):
     from nas_core.workloads.images import digits
 
-    def refuse_test(self, config, split, resolution, read=digits.Digits.read):
+    def refuse_test(self, split, resolution, read=digits.Digits.read):
         assert split == "train"
-        return read(self, config, split, resolution)
+        return read(self, split, resolution)
 
     monkeypatch.setattr(digits.Digits, "read", refuse_test)
     config = config_of(kind, tmp_path)

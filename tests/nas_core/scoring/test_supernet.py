@@ -13,12 +13,13 @@ from nas_core.scoring.settings import SupernetScorerConfig
 from nas_core.scoring.supernet import PathSampler, SupernetScorer
 from nas_core.space.genotypes import SearchSpace, absent_to_end
 from nas_core.training.settings import Recipe
+from nas_core.workloads.classification import classification_loss
 from tests.nas_core.scoring.studies import SUPERNET, space_of, study
 from tests.nas_core.scoring.test_supernet_pass import every_kind
 
 
 def sampler(space: SearchSpace, **settings) -> PathSampler:
-    return PathSampler(SharedWeights(space, 0), space, SupernetScorerConfig(**settings), seed=1)
+    return PathSampler(SharedWeights(space, 0), space, SupernetScorerConfig(**settings), 1, classification_loss)
 
 
 def test_sandwich_trains_smallest_and_largest_in_every_step():
@@ -56,7 +57,7 @@ def test_each_module_gets_the_mean_gradient_over_the_paths_that_take_it():
     images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
     settings = SupernetScorerConfig(random_paths=3, recipe=Recipe(augment="none"))
     network = SharedWeights(space, 0)
-    paths = PathSampler(network, space, settings, seed=1)
+    paths = PathSampler(network, space, settings, 1, classification_loss)
     paths(images, labels, 0, 0.5)
     paths(images, labels, 0, 0.5)  # a batch split in two parts
     paths.even_out(0)
@@ -123,7 +124,7 @@ def test_ratings_in_parts_are_the_ratings_at_once(tmp_path, monkeypatch):
     genotypes = space.neighbours(space.parse("1-1-1"))
     at_once = [row.metric for row in scorer.evaluate(genotypes)]
     monkeypatch.setattr(supernet, "MAX_ACTIVATION_BYTES", 2**20)
-    assert len(scorer._image_parts(scorer.network, 8)) > 1
+    assert len(scorer._input_parts(scorer.network, 8)) > 1
     assert [row.metric for row in scorer.evaluate(genotypes)] == at_once
 
 

@@ -14,7 +14,8 @@ SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
 from nas_core.training.settings import Recipe, TrainConfig
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads.images.digits import Digits
+from nas_core.workloads.settings import ImageSettings
 from nas_core.families.tiny import tiny
 from nas_core.records.store import Store
 from nas_core.training.winner import train_network
@@ -23,7 +24,7 @@ space = tiny()
 recipe = Recipe(epochs=6, batch_size=32, ema_decay=0.9, augment="crop-flip-cutout")
 train_network(
     space.architecture(space.parse("1-1-1")), TrainConfig(recipe=recipe, checkpoint_every_s=0.2),
-    DataConfig(name="digits", validation_examples=300), seed=1, device="cpu", store=Store(sys.argv[1]), name="w",
+    Digits(ImageSettings(validation_examples=300)), seed=1, device="cpu", store=Store(sys.argv[1]), name="w",
 )
 """
 

@@ -14,20 +14,25 @@ from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.loop import (
     Schedule,
     TrainingDiverged,
-    evaluate_accuracy,
     make_optimizer,
-    predicted_logits,
+    measure,
+    outputs_of,
     train,
 )
 from nas_core.training.network import build_network
 from nas_core.training.settings import Recipe
-from nas_core.workloads.images import ImageData, load_data
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads.classification import CLASSIFICATION
+from nas_core.workloads.images.digits import Digits
+from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.workload import Splits
+
+ACCURACY = CLASSIFICATION["accuracy"]
+DIGITS = Digits(ImageSettings(validation_examples=300))
 
 
 @pytest.fixture(scope="module")
-def data() -> ImageData:
-    return load_data(DataConfig(name="digits", validation_examples=300), 8)
+def data() -> Splits:
+    return DIGITS.load()
 
 
 @pytest.fixture
@@ -40,24 +45,12 @@ RECIPE = Recipe(epochs=4, batch_size=64, augment="crop-flip-cutout", ema_decay=0
 
 
 def fit(network, data, recipe=RECIPE, **arguments):
-    return train(
-        network,
-        recipe,
-        data.train_images,
-        data.train_labels,
-        normalise=data.normalisation,
-        seed=5,
-        device="cpu",
-        **arguments,
-    )
+    return train(network, recipe, data, DIGITS, seed=5, device="cpu", **arguments)
 
 
 def test_it_learns(network, data):
     fit(network, data, Recipe(epochs=6, batch_size=32, lr=0.05, augment="none"))
-    accuracy = evaluate_accuracy(
-        network, data.validation_images, data.validation_labels, normalise=data.normalisation, device="cpu"
-    )
-    assert accuracy > 0.8
+    assert measure(network, ACCURACY, data.validation, data.prepare, device="cpu") > 0.8
 
 
 def test_same_seed_same_weights_and_global_generator_untouched(data):
@@ -154,20 +147,19 @@ import resource, sys
 import torch
 from torch import nn
 from nas_core.training.settings import Recipe
-from nas_core.workloads.settings import DataConfig
-from nas_core.workloads.images import load_data
+from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.images.digits import Digits
 from nas_core.training.loop import train
 
 torch.set_num_threads(1)
 channels = int(sys.argv[1])
-data = load_data(DataConfig(name="digits", validation_examples=300, train_examples=64), 8)
+digits = Digits(ImageSettings(validation_examples=300, train_examples=64))
+data = digits.load()
 network = nn.Sequential(nn.Conv2d(1, channels, 1), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(channels, 10))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 700_000_000,) * 2)
 recipe = Recipe(epochs=1, batch_size=64, augment="none")
-trained = train(
-    network, recipe, data.train_images, data.train_labels, normalise=data.normalisation, seed=0, device="cpu"
-)
+trained = train(network, recipe, data, digits, seed=0, device="cpu")
 print(trained.parts)
 """
 
@@ -184,7 +176,7 @@ def test_the_processors_memory_runs_out(channels, said):
 
 def test_half_batches_have_the_whole_batch_gradient():
     torch.manual_seed(0)
-    data = load_data(DataConfig(name="digits", validation_examples=300, train_examples=64), 8)
+    data = DIGITS.with_train_examples(64).load()
     networks = [nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2)]
     networks[1].load_state_dict(networks[0].state_dict())
     recipe = Recipe(epochs=1, batch_size=64, augment="none")
@@ -195,7 +187,7 @@ def test_half_batches_have_the_whole_batch_gradient():
 
 
 def test_schedule_rises_then_falls_to_almost_nothing():
-    schedule = Schedule.of(Recipe(epochs=10, batch_size=10, lr=1.0, warmup_fraction=0.1), num_images=105)
+    schedule = Schedule.of(Recipe(epochs=10, batch_size=10, lr=1.0, warmup_fraction=0.1), num_examples=105)
     rates = [schedule.lr(step) for step in range(schedule.num_steps)]
     assert schedule.num_steps == 100
     assert max(rates) == rates[9] == rates[10] == 1.0
@@ -222,10 +214,10 @@ def test_dropout_resumes_and_repeats_too(data):
     assert torch.equal(first, run())
 
 
-def test_logits_do_not_depend_on_the_batch_size(network, data):
-    options = {"normalise": data.normalisation, "device": "cpu"}
-    one = predicted_logits(network, data.validation_images[:50], batch_size=50, **options)
-    many = predicted_logits(network, data.validation_images[:50], batch_size=7, **options)
+def test_outputs_do_not_depend_on_the_batch_size(network, data):
+    inputs = data.validation[0][:50]
+    one = outputs_of(network, inputs, data.prepare, batch_size=50, device="cpu")
+    many = outputs_of(network, inputs, data.prepare, batch_size=7, device="cpu")
     assert torch.allclose(one, many, atol=1e-5)
 
 
@@ -233,11 +225,9 @@ def test_weights_that_are_moved_for_validation_are_trained_further(data):
     """A weight of one by one by one counts as no channels-last one, so it is copied when the network is moved."""
     network = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 10))
     recipe = RECIPE.model_copy(update={"ema_decay": None, "epochs": 3})
-    pixels, labels = data.validation_images, data.validation_labels
-    result = fit(
-        network,
-        data,
-        recipe,
-        validate=lambda trained: evaluate_accuracy(trained, pixels, labels, normalise=data.normalisation, device="cpu"),
-    )
-    assert len(result.history) == 3
+
+    def validate(trained):
+        return {"right": measure(trained, ACCURACY, data.validation, data.prepare, device="cpu")}
+
+    result = fit(network, data, recipe, validate=validate)
+    assert [0 <= row["right"] <= 1 for row in result.history] == [True] * 3

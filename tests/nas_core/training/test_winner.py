@@ -8,13 +8,13 @@ from nas_core.deepmad.structure import DEFAULT_HEAD, Skeleton, Structure, SuperB
 from nas_core.families.tiny import tiny
 from nas_core.records.store import Store
 from nas_core.training.export import load_exported
-from nas_core.training.loop import accuracy
 from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.training.winner import load_deployed, train_network
-from nas_core.workloads.images import load_data
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads.classification import CLASSIFICATION
+from nas_core.workloads.images.digits import Digits
+from nas_core.workloads.settings import ImageSettings
 
-DATA = DataConfig(name="digits", validation_examples=300)
+DATA = Digits(ImageSettings(validation_examples=300))
 TRAIN = TrainConfig(
     recipe=Recipe(epochs=3, batch_size=64, ema_decay=0.9, label_smoothing=0.1, augment="crop-flip"),
     checkpoint_every_s=0,
@@ -53,11 +53,12 @@ def test_everything_is_in_the_store(store, trained):
         assert store.exists(path)
     assert not store.exists("winner/winner/checkpoint.safetensors")
     assert [row["epoch"] for row in trained.history] == [1, 2, 3]
-    assert trained.history[-1]["validation_accuracy"] == trained.validation_accuracy
+    assert set(trained.metrics["validation"]) == set(trained.metrics["test"]) == set(CLASSIFICATION)
+    assert {name: trained.history[-1][f"validation_{name}"] for name in CLASSIFICATION} == trained.metrics["validation"]
 
 
 def test_loaded_program_and_weights_have_the_measured_test_accuracy(store, architecture, trained):
-    images, labels = load_data(DATA, 8).test()
+    images, labels = DATA.load().load_test()
     program = load_exported(store.read_bytes(trained.program_path))
     module, stored = load_deployed(store, "winner")
     assert stored == architecture
@@ -65,7 +66,10 @@ def test_loaded_program_and_weights_have_the_measured_test_accuracy(store, archi
     with torch.no_grad():
         from_program, from_weights = program(images.float() / 255), module(images)
     assert torch.allclose(from_program, from_weights, atol=1e-5)
-    assert accuracy(from_program, labels) == trained.test_accuracy
+    for name, metric in CLASSIFICATION.items():
+        assert metric.of(from_program, labels) == pytest.approx(trained.metrics["test"][name], abs=1e-6), name
+    assert trained.test_metric == trained.metrics["test"]["accuracy"]
+    assert torch.allclose(program(images[:1].float() / 255), module(images[:1]), atol=1e-5)
     assert program(images[:1].float() / 255).shape == (1, 10)
 
 
@@ -75,6 +79,25 @@ def test_a_finished_training_is_not_repeated(store, architecture, trained):
 
     again = train_network(architecture, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner", on_progress=fail)
     assert again == trained
+    other = train_network(
+        architecture, TRAIN, DATA, metric="cross_entropy", seed=1, device="cpu", store=store, name="winner",
+        on_progress=fail,
+    )  # fmt: skip
+    assert (other.metric_name, other.higher_is_better) == ("cross_entropy", False)
+    assert other.test_metric == trained.metrics["test"]["cross_entropy"]
+
+
+def test_a_result_of_an_older_version_is_trained_again_and_not_misread(tmp_path, architecture, trained):
+    store = Store(tmp_path)
+    old = {"run_id": "0123", "name": "winner", "validation_accuracy": 0.99, "test_accuracy": 0.98}
+    store.write_json("winner/winner/result.json", old)
+    steps = []
+    again = train_network(
+        architecture, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner",
+        on_progress=lambda done, total, note: steps.append(done),
+    )  # fmt: skip
+    assert steps
+    assert again.metrics == trained.metrics
 
 
 class Killed(BaseException):
@@ -96,4 +119,4 @@ def test_a_killed_training_resumes_to_the_same_result(tmp_path, architecture, tr
     )
     assert seen[20] == 20  # the step after the checkpoint, not step 1
     assert resumed.history == trained.history
-    assert resumed.test_accuracy == trained.test_accuracy
+    assert resumed.metrics == trained.metrics
