@@ -3,13 +3,14 @@
 from nas_core.base.errors import ConfigError
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
-from nas_core.scoring import check_scorer
 from nas_core.searchers.designs import check_base
 from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
-from nas_core.study.fingerprints import check_same_images
+from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
+from nas_core.workloads import build_workload
 from tasks.addresses import check_addresses
 from tasks.tracking import tracking_uri
 
@@ -22,32 +23,29 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
     Raises:
         NasError: with the field, path or address, what was found and what is allowed.
     """
-    from nas_core.workloads.images import check_data
-
     study = Study(config, Store(root))
     _check_writable(study.store)
     for text in config.select.limits:
         _check_limit(study, text)
-    trains, is_tabular = STAGES.index(until) >= STAGES.index("train"), config.scorer.kind == "tabular"
-    if trains or not is_tabular:
-        check_data(config.data, config.train if trains else None)
-    if trains:
+    trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
+    if trains or study.scorer.needs_data:
+        workload_of(config).check(config.train.train_examples if trains else None)
+    study.scorer.metric_name  # an unknown one is said here  # noqa: B018
+    if trains and study.space.is_chain:
         _check_classes(study)
     if until == "report":
         tracking_uri(study.store)
-    check_scorer(config, study.space, study.evaluations() if is_tabular else ())
-    check_same_images(study)
+    study.scorer.check(study.evaluations())
+    check_same_data(study)
     check_base(study.space, config.design.base)
 
 
 def preflight_design(config: AnalyticConfig, root: str) -> None:
     """Raise the first mistake of a design that would otherwise be met later, as ``preflight`` does."""
-    from nas_core.workloads.images import check_data
-
     store = Store(root)
     config.program.build_domain()
     config.program.build_limits()
-    check_data(config.data, config.train)
+    build_workload(config.data).check(config.train.train_examples)
     _check_writable(store)
     tracking_uri(store)
     check_addresses()
@@ -62,15 +60,13 @@ def preflight_serving(root: str) -> None:
 
 
 def _check_classes(study: Study) -> None:
-    """The table of a tabular scorer says nothing of images, so nothing else compares them with the space."""
-    from nas_core.workloads.images import data_shape
-
-    in_channels, _, num_classes = data_shape(study.config.data)
-    have, want = (study.space.in_channels, study.space.num_classes), (in_channels, num_classes)
+    """The table of a tabular scorer says nothing of data, so nothing else compares them with the space."""
+    sample = build_workload(study.config.data).sample
+    have, want = (study.space.in_channels, study.space.num_classes), (sample.shape[0], sample.num_outputs)
     if have[1] < want[1] or have[0] < want[0]:
         found = f"{want[1]} classes, {want[0]} channels"
         expected = f"{have[1]} classes and {have[0]} channels at most, as space {study.space.name} has"
-        raise ConfigError("data", found, expected, "Run `--until verify`, or set them in space.params.")
+        raise ConfigError("data", found, expected, "Run `--until verify`, or take such data.")
 
 
 def _check_writable(store: Store) -> None:

@@ -43,6 +43,8 @@ def _run_stages(config: StudyConfig, root: str, rerun_from: Stage | None, until:
         raise ConfigError("rerun_from", rerun_from, f"a stage of those to run, up to {until}: {', '.join(wanted)}")
     preflight(config, root, until)
     study = Study.create(config, root)
+    if not study.family.are_networks:  # there is nothing to train
+        wanted = tuple(stage for stage in wanted if stage != "train")
     if rerun_from is not None:
         study.forget(rerun_from)
     for stage in wanted:

@@ -7,13 +7,15 @@ from prefect import task
 
 from nas_core.base.errors import NasError
 from nas_core.records.evaluations import Evaluation
-from nas_core.records.store import Store, shared_store
-from nas_core.scoring import build_scorer, supernet_path
+from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import BatchDone, Cluster, run_batches, run_jobs
+from tasks.worker import StudyJob, study_job
+
+MOST_IN_A_BATCH = 32  # networks per Ray task of a scorer that does not say
 
 
 def worth_a_retry(task: Any, task_run: Any, state: Any) -> bool:
@@ -24,10 +26,9 @@ def worth_a_retry(task: Any, task_run: Any, state: Any) -> bool:
 class Evaluator:
     """A worker's scorer, built once; it writes what it evaluates."""
 
-    def __init__(self, config_json: str, root: str) -> None:
-        config = StudyConfig.model_validate_json(config_json)
-        self.store = shared_store(root)
-        self.scorer = build_scorer(config, Study(config, self.store).space, self.store)
+    def __init__(self, job: StudyJob) -> None:
+        study = job.study()
+        self.store, self.scorer = study.store, study.scorer
 
     def run(self, batch: list[str]) -> int:
         """Evaluate and store the networks; returns how many failed."""
@@ -36,23 +37,25 @@ class Evaluator:
         return sum(row.status == "failed" for row in rows)
 
 
-def prepare_job(config_json: str, root: str, report: Any) -> None:
+def prepare_job(job: StudyJob, report: Any) -> None:
     """What the scorer needs once, such as the training of shared weights; resumes where it was cut off."""
-    config = StudyConfig.model_validate_json(config_json)
-    store = shared_store(root)
-    build_scorer(config, Study(config, store).space, store).prepare(report)
+    job.study().scorer.prepare(report)
 
 
 @task(task_run_name="prepare-scorer", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
 def prepare_scorer(config: StudyConfig, root: str) -> None:
-    """Train the scorer's shared weights, if it has any and they are not in the store."""
-    store = Store(root)
-    if config.scorer.kind != "supernet" or store.exists(supernet_path(config, Study(config, store).space.space_id)):
+    """What the scorer needs once, if it is not done: shared weights are trained, say."""
+    if Study(config, Store(root)).scorer.prepared:
         return
     with Cluster(config.cluster) as cluster, Progress(stage="prepare", total=1, noun="steps") as progress:
-        job = (config.model_dump_json(), root)
         request = cluster.training_request()
-        run_jobs(cluster, prepare_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
+        run_jobs(
+            cluster,
+            prepare_job,
+            [(study_job(config, root),)],
+            request,
+            lambda _, done, total, note: progress.note(done, total, note),
+        )
 
 
 @task(task_run_name="evaluate-{purpose}", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
@@ -65,11 +68,13 @@ def evaluate(config: StudyConfig, root: str, genotypes: Sequence[str], purpose: 
     missing = study.missing([Genotype.parse(text) for text in genotypes])
     if not missing:
         return 0
-    long = config.scorer.kind == "train"  # minutes each: a task that keeps nothing, so that GPUs are handed back
+    long = study.scorer.duration == "minutes"  # a task that keeps nothing, so that GPUs are handed back
     done = len(genotypes) - len(missing)
     with Cluster(config.cluster) as cluster, Progress(stage=purpose, total=len(genotypes), done=done) as progress:
-        arguments = (config.model_dump_json(), root)
-        batches = _batches(missing, config.scorer.batch, cluster.num_workers(cluster.evaluation_request))
+        arguments = (study_job(config, root),)
+        batches = _batches(
+            missing, getattr(config.scorer, "batch", MOST_IN_A_BATCH), cluster.num_workers(cluster.evaluation_request)
+        )
         for batch in run_batches(cluster, Evaluator, arguments, batches, cluster.evaluation_request, long=long):
             if batch.crash:
                 study.store.add_evaluations(_crashed(study, batch))
@@ -85,22 +90,5 @@ def _batches(genotypes: Sequence[str], most: int, num_workers: int) -> list[list
 
 
 def _crashed(study: Study, batch: BatchDone) -> list[Evaluation]:
-    scorer = build_scorer(study.config, study.space, study.store)
-    return [
-        Evaluation(
-            space_id=study.space.space_id,
-            scorer_id=study.scorer_id,
-            genotype=genotype,
-            seed=study.config.seed,
-            status="failed",
-            metric=None,
-            metric_name=scorer.metric_name,
-            higher_is_better=scorer.higher_is_better,
-            split=scorer.split,
-            num_examples=0,
-            wall_s=0.0,
-            device="",
-            message=batch.crash,
-        )
-        for genotype in batch.items
-    ]
+    rows = study.scorer.rows
+    return [rows.failed(genotype, batch.crash, 0.0) for genotype in batch.items]

@@ -4,30 +4,36 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from nas_core.records.store import Store, shared_store
+from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.brought import described, trained_metric
 from nas_core.study.config import StudyConfig
 from nas_core.study.contestants import Candidate, candidates
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
+from nas_core.workloads import build_workload
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.scoring import worth_a_retry
 from tasks.system_metrics import SystemMetrics
+from tasks.worker import StudyJob, study_job
 
 if TYPE_CHECKING:
     from nas_core.training.network import Description  # torch: only where something is trained
 
 
-def train_job(config_json: str, root: str, name: str, genotype: str, report: Any) -> dict[str, Any]:
+def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str, Any]:
     """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store."""
     from nas_core.training.winner import stored_result, training_id
 
-    study = Study(StudyConfig.model_validate_json(config_json), shared_store(root))
-    config, architecture = study.config, study.space.architecture(Genotype.parse(genotype))
-    known = stored_result(study.store, name, training_id(architecture, config.train, config.data, config.seed))
-    return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
+    study = job.study()
+    config, architecture = study.config, described(study.family, Genotype.parse(genotype))
+    run_id = training_id(architecture, config.train, build_workload(config.data), config.seed)
+    known = stored_result(study.store, name, run_id)
+    metric = trained_metric(config).name
+    trained = train_and_watch(architecture, config, study.store, name, report, metric)
+    return {**trained, "new": known is None}
 
 
 def train_and_watch(
@@ -36,13 +42,21 @@ def train_and_watch(
     store: Store,
     name: str,
     report: Any,
+    metric: str = "",
 ) -> dict[str, Any]:
     """What ``train_network`` returns, and the worker's use of processors and memory meanwhile."""
     from nas_core.training.winner import train_network
 
     with SystemMetrics() as metrics:
         trained = train_network(
-            architecture, config.train, config.data, seed=config.seed, store=store, name=name, on_progress=report
+            architecture,
+            config.train,
+            build_workload(config.data),
+            metric=metric,
+            seed=config.seed,
+            store=store,
+            name=name,
+            on_progress=report,
         )
     return {**trained.as_dict(), "system": metrics.samples}
 
@@ -62,7 +76,8 @@ def train(config: StudyConfig, root: str) -> dict[str, Any]:
             shares[index] = 100.0 * done / max(total, 1)
             progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
 
-        jobs = [(config.model_dump_json(), root, item.name, item.genotype) for item in wanted]
+        job = study_job(config, root)
+        jobs = [(job, item.name, item.genotype) for item in wanted]
         results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress)
     num_new = sum(result.pop("new") for result in results)
     rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]

@@ -107,7 +107,7 @@ class Registry(Generic[T]):
         thing = self[name]
         if thing not in self._sections:
             kind: Any = (Literal[name], Field(name, description=summary_of(thing)))
-            made = create_model(thing.__name__, __base__=thing.Settings, __module__=thing.__module__, kind=kind)
+            made: Any = create_model(thing.__name__, __base__=thing.Settings, __module__=thing.__module__, kind=kind)
             made.__doc__ = summary_of(thing)
             self._sections[thing] = made
         return self._sections[thing]

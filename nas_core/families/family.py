@@ -42,6 +42,7 @@ class Part:
 class Family(Registered, ABC):
     """A family of networks, made for the samples of one workload."""
 
+    are_networks: ClassVar[bool] = True  # whether what is chosen can be built, timed and trained
     default_sample: ClassVar[Sample] = Sample(shape=(3, 32, 32), num_outputs=10)  # where no data decide
 
     def __init__(self, settings: Section, sample: Sample | None = None) -> None:

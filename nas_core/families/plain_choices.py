@@ -24,6 +24,7 @@ class PlainChoices(Family):
 
     name = "choices"
     needs_torch = False
+    are_networks = False
     example = {"positions": {"optimise": ["O0", "O2", "O3"], "inline": [True, False]}}  # noqa: RUF012
 
     class Settings(Section):

@@ -29,7 +29,7 @@ class Setting:
 
     family: Family
     workload: Workload
-    store: Store
+    store: Store | None  # None where nothing is read or written: for an estimate
     seed: int
     metric: str = ""
     device: str = "auto"
@@ -46,6 +46,12 @@ class Scorer(Registered, ABC):
     def __init__(self, settings: Section, setting: Setting) -> None:
         self.settings: Any = settings
         self.setting, self.family, self.workload = setting, setting.family, setting.workload
+
+    @property
+    def store(self) -> Store:
+        """The study's store."""
+        assert self.setting.store is not None, "an estimate reads no store"
+        return self.setting.store
 
     @property
     def metric_name(self) -> str:

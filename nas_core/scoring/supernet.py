@@ -62,7 +62,7 @@ class SupernetScorer(Scorer):
 
     @property
     def prepared(self) -> bool:
-        return self.setting.store.exists(self.weights_path)
+        return self.store.exists(self.weights_path)
 
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         self.workload.check()
@@ -90,7 +90,8 @@ class SupernetScorer(Scorer):
         num_train, num_validation = self.workload.num_examples()
         paths = settings.random_paths + 2 * settings.sandwich
         rated = flops * (num_validation + settings.calibration_examples)
-        return paths * training_work(settings.recipe, num_train, flops) + num_evaluations * rated
+        total: float = paths * training_work(settings.recipe, num_train, flops) + num_evaluations * rated
+        return total
 
     @property
     def device_name(self) -> str:

@@ -47,7 +47,7 @@ class SupernetWeights:
 
     def __init__(self, scorer: "SupernetScorer") -> None:
         self.scorer, self.settings, self.workload = scorer, scorer.settings, scorer.workload
-        self.family, self.space, self.store = scorer.family, scorer.family.space, scorer.setting.store
+        self.family, self.space, self.store = scorer.family, scorer.family.space, scorer.store
         self.device = resolve_device(scorer.setting.device)
         self.metric = metric_of(scorer.workload, scorer.setting.metric)
 

@@ -426,8 +426,8 @@ class SearchSpace:
     def placed(self) -> tuple[tuple[PlacedBlock, ...], ...]:
         """In a chain, every candidate block with its shape, whether or not the rules allow a network with it."""
         assert self.stem is not None, f"space {self.name} is no chain"
-        widths = (int(dict(self.stem.params).get("out_channels", self.in_channels)),)
-        widths += tuple(position.out_channels for position in self.positions)
+        first = int(dict(self.stem.params).get("out_channels", self.in_channels))
+        widths = (first, *(position.out_channels for position in self.positions))
         return tuple(
             tuple(
                 PlacedBlock(block=block, in_channels=width, out_channels=place.out_channels, stride=place.stride)

@@ -29,6 +29,7 @@ from nas_core.deepmad.tree import Progress
 from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING, TRAINING_VERSION, trained_files
+from nas_core.workloads import build_workload
 
 WINNER = "winner"
 
@@ -136,20 +137,19 @@ class DesignProject:
         Raises:
             StoreError: if nothing is designed yet.
         """
-        from nas_core.workloads.images import data_shape
-
         answer = self.answer
         if answer is None:
             raise StoreError(self.store.uri(DESIGN), "no answer to this program", "a solved program")
-        in_channels, _, num_classes = data_shape(self.config.data)
-        return DesignedNetwork(structure=Structure.from_dict(answer), in_channels=in_channels, num_classes=num_classes)
+        sample = build_workload(self.config.data).sample
+        structure = Structure.from_dict(answer)
+        return DesignedNetwork(structure=structure, in_channels=sample.shape[0], num_classes=sample.num_outputs)
 
     @property
     def training_inputs(self) -> str:
         """Content id of all that the training depends on; raises as ``network``."""
         config = self.config
         settings = config.train.model_dump(mode="json", exclude={"checkpoint_every_s"})
-        known = {"network": self.network.as_dict(), "train": settings, "data": config.data.identity}
+        known = {"network": self.network.as_dict(), "train": settings, "data": build_workload(config.data).identity}
         return content_id({**known, "seed": config.seed, "version": TRAINING_VERSION})
 
     @property

@@ -1,11 +1,15 @@
 """What a study's configuration names, made: its family, workload, scorer, searcher. No torch at import."""
 
 from nas_core.families.family import FAMILIES, Family
+from nas_core.families.member import Member
 from nas_core.records.store import Store
 from nas_core.scoring.scorer import SCORERS, Scorer, Setting
 from nas_core.searchers.searcher import SEARCHERS, Searcher
+from nas_core.space.genotypes import Architecture, Genotype
 from nas_core.study.config import StudyConfig
 from nas_core.workloads import Workload, build_workload
+from nas_core.workloads.metrics import Metric
+from nas_core.workloads.workload import metric_of
 
 
 def workload_of(config: StudyConfig) -> Workload:
@@ -20,7 +24,7 @@ def family_of(config: StudyConfig) -> Family:
     return family(config.space, workload_of(config).sample if needs_data else None)
 
 
-def scorer_of(config: StudyConfig, family: Family, store: Store, device: str = "auto") -> Scorer:
+def scorer_of(config: StudyConfig, family: Family, store: Store | None, device: str = "auto") -> Scorer:
     """What rates networks; ``device`` is ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``."""
     setting = Setting(
         family=family,
@@ -36,3 +40,19 @@ def scorer_of(config: StudyConfig, family: Family, store: Store, device: str = "
 def searcher_of(config: StudyConfig) -> Searcher:
     """What names the networks to evaluate."""
     return SEARCHERS[config.searcher.kind](config.searcher)
+
+
+def described(family: Family, genotype: Genotype) -> Architecture | Member:
+    """The network as something to train: its blocks and shapes where it is a chain, else a member of its family."""
+    if family.space.is_chain:
+        return family.space.architecture(genotype)
+    return Member(family=family, genotype=family.space.check(genotype))
+
+
+def trained_metric(config: StudyConfig) -> Metric:
+    """What trained networks are compared by: the study's metric, where the data have it, else the data's first.
+
+    A table's column, or a function's number, says nothing of trained networks.
+    """
+    workload = workload_of(config)
+    return metric_of(workload, config.metric if config.metric in workload.metrics else "")

@@ -25,7 +25,7 @@ from nas_core.scoring import Scorer
 from nas_core.searchers.designs import Design, make_design
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype, SearchSpace
-from nas_core.study.brought import family_of, scorer_of
+from nas_core.study.brought import family_of, scorer_of, trained_metric
 from nas_core.study.choices import Answer, Choice, bound_of, infeasible, with_additive_limits
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import (
@@ -147,7 +147,8 @@ class Study:
                 return {"verify": config.verify.model_dump(mode="json")}
             case "train":
                 how = {"train": config.train.model_dump(mode="json"), "version": TRAINING_VERSION}
-                return {**how, "data": build_workload(config.data).identity, "winner": self.winner}
+                what = {"data": build_workload(config.data).identity, "metric": trained_metric(config).name}
+                return {**how, **what, "winner": self.winner}
             case "report":
                 return {"tracking": config.tracking.model_dump(mode="json"), "name": config.name}
 

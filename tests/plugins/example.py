@@ -5,7 +5,7 @@ PACKAGE = {
 
 from teamnas import families, rates, works  # noqa: F401
 ''',
-    "families.py": '''"""A block of our own, and a family shaped like a cell: two edges from the input, joined, then one more."""
+    "families.py": '''"""A block of our own, and a family shaped like a cell."""
 
 from typing import Annotated
 

@@ -8,10 +8,11 @@ from nas_core.base.errors import IncompleteTableError
 from nas_core.costs import profile_blocks
 from nas_core.costs.settings import ProfileConfig
 from nas_core.records.evaluations import CostTable
-from tests.spaces import tiny
+from tests.spaces import build_family
 
-SPACE = tiny()
-ROWS = profile_blocks(SPACE, ProfileConfig(), ["flops", "activation_bytes"])
+FAMILY = build_family("tiny")
+SPACE = FAMILY.space
+ROWS = profile_blocks(FAMILY, ProfileConfig(), ["flops", "activation_bytes"])
 
 
 def table(rows, resource="flops"):

@@ -9,6 +9,8 @@ import torch
 from nas_core.base.errors import ConfigError, UnknownNameError
 from nas_core.costs import (
     PROFILERS,
+    ProfileConfig,
+    Profiler,
     cost_tables,
     device_name,
     profile,
@@ -18,28 +20,38 @@ from nas_core.costs import (
     profiler_of,
 )
 from nas_core.costs import timing as timing_module
-from nas_core.costs.settings import ProfileConfig
-from nas_core.costs.timing import Part, time_parts
-from nas_core.records.evaluations import FIXED_PART, UNITS, WHOLE_NETWORK, from_table, to_table
-from tests.spaces import build_space, tiny
+from nas_core.costs.timing import time_parts
+from nas_core.families.blocks import MBConv
+from nas_core.families.family import Part
+from nas_core.records.evaluations import FIXED_PART, WHOLE_NETWORK, from_table, to_table
+from tests.spaces import build_family
 
 QUICK = ProfileConfig(warmup=1, repeats=3, device="cpu")
-RESOURCES = [resource for name in PROFILERS for resource in PROFILERS[name].resources]
+TIMED = QUICK.profilers["latency"]
+RESOURCES = [resource.name for name in PROFILERS for resource in PROFILERS[name].resources]
+
+
+def made(name: str) -> Profiler:
+    return PROFILERS[name](QUICK.profilers[name])
+
+
+def part(build, *shape: int) -> Part:
+    return Part(position=None, key=(id(build), shape), shapes=(shape,), build=build)
 
 
 @pytest.mark.parametrize("name", list(PROFILERS))
 def test_profiler_contract(name):
     """Every block and network has one row; rows say how they were measured and survive storage."""
-    profiler = PROFILERS[name]
-    space = build_space("mobile", width=0.25, resolutions="32,48")
+    profiler = made(name)
+    family = build_family("mobile", width=0.25, resolutions="32,48")
+    space, resources = family.space, [resource.name for resource in profiler.resources]
     genotypes = [space.parse("0-" + "-".join(["0"] * 20) + f"@{size}") for size in space.resolutions]
-    rows = profiler.measure(space, genotypes, QUICK, profiler.resources, blocks=True)
+    rows = profiler.measure(family, genotypes, resources, blocks=True)
 
     blocks = {(p, c) for p, count in enumerate(space.num_choices) for c in range(count)} | {(FIXED_PART, 0)}
     wanted = {(p, c, size, "") for p, c in blocks for size in space.resolutions}
     wanted |= {(WHOLE_NETWORK, 0, space.resolution_of(g), str(g)) for g in genotypes}
-    assert set(profiler.resources) <= set(UNITS)
-    for resource in profiler.resources:
+    for resource in resources:
         mine = [row for row in rows if row.resource == resource]
         assert len(mine) == len(wanted)
         assert {(row.position, row.choice, row.resolution, row.genotype) for row in mine} == wanted
@@ -56,10 +68,10 @@ def test_profiler_contract(name):
         absent = row.position >= 0 and space.positions[row.position].blocks[row.choice].kind == "absent"
         assert row.resource == "activation_bytes" or (row.value == 0) == absent, place
     assert from_table(to_table(rows), type(rows[0])) == rows
-    for resource in profiler.resources:
+    for resource in resources:
         assert set(cost_tables(space, rows, resource)) == {32, 48}
 
-    only_networks = profiler.measure(space, genotypes, QUICK, profiler.resources, blocks=False)
+    only_networks = profiler.measure(family, genotypes, resources, blocks=False)
     assert {row.position for row in only_networks} == {WHOLE_NETWORK}
 
 
@@ -68,17 +80,15 @@ def test_a_measurement_that_fails_is_a_row_with_its_message(name, monkeypatch):
     def broken(*_: object, **__: object) -> torch.nn.Module:
         raise RuntimeError("CUDA out of memory")
 
-    from nas_core.families import assemble
-
-    space = tiny(num_classes=13)  # a space no other test counts, since counts are cached
-    monkeypatch.setitem(assemble.BLOCKS._things, "mbconv", broken)
+    family = build_family("tiny", num_classes=13)  # a space no other test counts, since counts are cached
+    monkeypatch.setattr(MBConv, "build", broken)
     from nas_core.costs import counting
 
-    counting.count_block.cache_clear()
-    profiler = PROFILERS[name]
+    counting.count_part.cache_clear()
+    profiler, space = made(name), family.space
     genotypes = [space.parse("0-0-0"), space.parse("0-2-0")]
-    rows = profiler.measure(space, genotypes, QUICK, profiler.resources, blocks=True)
-    counting.count_block.cache_clear()
+    rows = profiler.measure(family, genotypes, [resource.name for resource in profiler.resources], blocks=True)
+    counting.count_part.cache_clear()
     for row in rows:
         fails = row.choice > 0 or row.genotype == "0-2-0"
         assert row.status == ("failed" if fails else "ok")
@@ -98,8 +108,8 @@ def test_a_part_that_fails_while_it_is_timed_does_not_stop_the_others():
                 raise MemoryError(f"run {self.runs}")
             return x
 
-    parts = [Part(build=lambda after=after: FailsLater(after), shape=(1, 2, 2)) for after in (0, 2, 99)]
-    first, second, third = time_parts(parts, QUICK)
+    parts = [part(lambda after=after: FailsLater(after), 1, 2, 2) for after in (0, 2, 99)]
+    first, second, third = time_parts(parts, TIMED)
     assert str(first) == "run 1"
     assert str(second) == "run 3"
     assert third.shape == (3,)
@@ -118,8 +128,8 @@ def test_the_parts_take_turns():
             runs.append(self.index)
             return x
 
-    time_parts([Part(build=lambda index=index: Recorder(index), shape=(1, 1, 1)) for index in range(3)], QUICK)
-    assert runs == [0, 1, 2] * (QUICK.warmup + QUICK.repeats)
+    time_parts([part(lambda index=index: Recorder(index), 1, 1, 1) for index in range(3)], TIMED)
+    assert runs == [0, 1, 2] * (TIMED.warmup + TIMED.repeats)
 
 
 def test_a_measurement_is_taken_as_configured(monkeypatch):
@@ -137,8 +147,8 @@ def test_a_measurement_is_taken_as_configured(monkeypatch):
             return x
 
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    config = QUICK.model_copy(update={"batch_size": 5, "num_threads": 2, "channels_last": True})
-    time_parts([Part(build=Probe, shape=(3, 4, 4))], config)
+    timed = TIMED.model_copy(update={"batch_size": 5, "num_threads": 2, "channels_last": True})
+    time_parts([part(Probe, 3, 4, 4)], timed)
     assert seen == {
         "shape": (5, 3, 4, 4),
         "threads": 2,
@@ -151,8 +161,9 @@ def test_a_measurement_is_taken_as_configured(monkeypatch):
 
 
 def test_a_larger_block_takes_longer():
-    space = build_space()
-    rows = profile_blocks(space, ProfileConfig(warmup=2, repeats=7, device="cpu"), ["latency_ms"])
+    family = build_family()
+    space = family.space
+    rows = profile_blocks(family, ProfileConfig(warmup=2, repeats=7, device="cpu"), ["latency_ms"])
     table = cost_tables(space, rows, "latency_ms")[32]
     assert all(identity < small < large for identity, small, large in table.block)
     assert table.fixed > 0
@@ -161,15 +172,15 @@ def test_a_larger_block_takes_longer():
 
 def test_more_networks_than_fit_at_a_time_are_all_measured(monkeypatch):
     monkeypatch.setattr(timing_module, "NETWORKS_AT_ONCE", 4)
-    space = tiny()
-    genotypes = list(space.genotypes())[:10]
-    rows = profile(space, genotypes, QUICK, ["latency_ms"])
+    family = build_family("tiny")
+    genotypes = list(family.space.genotypes())[:10]
+    rows = profile(family, genotypes, QUICK, ["latency_ms"])
     assert [row.genotype for row in rows if row.genotype] == [str(g) for g in genotypes]
     assert len(rows) == 10 + 9 + 1
 
 
 def test_ids_change_with_what_a_value_depends_on():
-    other = QUICK.model_copy(update={"batch_size": 8, "networks": 99})
+    other = ProfileConfig(warmup=1, repeats=3, device="cpu", batch_size=8, networks=99)
     for resource in ("flops", "params", "activation_bytes"):
         assert profiler_id(QUICK, resource) == profiler_id(other, resource)
     assert profiler_id(QUICK, "latency_ms") != profiler_id(other, "latency_ms")
@@ -179,7 +190,7 @@ def test_ids_change_with_what_a_value_depends_on():
 
 def test_ids_need_no_torch():
     code = (
-        "import sys; from nas_core.costs.settings import ProfileConfig; from nas_core.costs import profiler_id;"
+        "import sys; from nas_core.costs import ProfileConfig, profiler_id;"
         "[profiler_id(ProfileConfig(), r) for r in ('flops', 'latency_ms')]; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -192,16 +203,17 @@ def test_an_unknown_resource_lists_the_known_ones():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_an_error():
-    with pytest.raises(ConfigError, match=r"profile.device: found cuda.*sees no GPU"):
-        profile_networks(tiny(), [], QUICK.model_copy(update={"device": "cuda"}), ["latency_ms"])
+    with pytest.raises(ConfigError, match=r"latency.device: found cuda.*sees no GPU"):
+        profile_networks(build_family("tiny"), [], ProfileConfig(device="cuda"), ["latency_ms"])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_latency_on_a_gpu():
-    space = build_space()
+    family = build_family()
+    space = family.space
     config = ProfileConfig(warmup=5, repeats=20, device="cuda", batch_size=64, channels_last=True)
-    rows = profile(space, [space.parse("2-1-2-1-2-1-2-1")], config, ["latency_ms"])
+    rows = profile(family, [space.parse("2-1-2-1-2-1-2-1")], config, ["latency_ms"])
     assert {row.status for row in rows} == {"ok"}
     assert {row.device for row in rows} == {torch.cuda.get_device_name()}
     network = next(row for row in rows if row.genotype)

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from nas_core.base.errors import DataError
-from nas_core.study.fingerprints import check_same_images
+from nas_core.study.fingerprints import check_same_data
 from nas_core.study.study import Study
 from tests.conftest import config_of
 
@@ -17,8 +17,8 @@ def test_images_that_were_added_are_noticed(tmp_path):
             Image.new("L", (16, 16), number).save(path)
     config = config_of(data={"name": "folder", "path": str(tmp_path / "images"), "validation_examples": 2})
     study = Study.create(config, str(tmp_path / "study"))
-    check_same_images(study)
-    check_same_images(study)
+    check_same_data(study)
+    check_same_data(study)
     (tmp_path / "images/train/0/more.png").write_bytes(b"2")
     with pytest.raises(DataError, match="other files than when"):
-        check_same_images(study)
+        check_same_data(study)
