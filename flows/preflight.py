@@ -6,7 +6,6 @@ from nas_core.records.store import Store
 from nas_core.scoring import check_scorer
 from nas_core.searchers.designs import check_base
 from nas_core.study.analytic_config import AnalyticConfig
-from nas_core.study.config import StudyConfig
 from nas_core.study.fingerprints import check_same_images
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
@@ -14,7 +13,7 @@ from tasks.addresses import check_addresses
 from tasks.tracking import tracking_uri
 
 
-def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
+def preflight(study: Study, until: Stage = "report") -> None:
     """Raise the first mistake that would otherwise be met later, in the stages up to ``until``.
 
     Servers are not asked: one that is away when a scheduled run begins may be back when it is needed.
@@ -24,7 +23,7 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
     """
     from nas_core.workloads.images import check_data
 
-    study = Study(config, Store(root))
+    config = study.config
     _check_writable(study.store)
     for text in config.select.limits:
         _check_limit(study, text)
@@ -36,7 +35,7 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
     if until == "report":
         tracking_uri(study.store)
     check_scorer(config, study.space, study.evaluations() if is_tabular else ())
-    check_same_images(study)
+    check_same_images(config, study.scorer_id, study.store)
     check_base(study.space, config.design.base)
 
 

@@ -1,13 +1,15 @@
 """Score networks on the cluster: what is missing is evaluated, every finished batch is one Parquet part."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from nas_core.base.errors import NasError
 from nas_core.records.evaluations import Evaluation
-from nas_core.records.store import Store, shared_store
+from nas_core.records.store import shared_store
 from nas_core.scoring import build_scorer, supernet_path
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
@@ -43,38 +45,63 @@ def prepare_job(config_json: str, root: str, report: Any) -> None:
     build_scorer(config, Study(config, store).space, store).prepare(report)
 
 
-@task(task_run_name="prepare-scorer", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
-def prepare_scorer(config: StudyConfig, root: str) -> None:
+@task(
+    task_run_name="prepare-scorer",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=worth_a_retry,
+)
+def prepare_scorer(study: Study) -> None:
     """Train the scorer's shared weights, if it has any and they are not in the store."""
-    store = Store(root)
-    if config.scorer.kind != "supernet" or store.exists(supernet_path(config, Study(config, store).space.space_id)):
+    config, store = study.config, study.store
+    if config.scorer.kind != "supernet" or store.exists(supernet_path(config, study.space.space_id)):
         return
     with Cluster(config.cluster) as cluster, Progress(stage="prepare", total=1, noun="steps") as progress:
-        job = (config.model_dump_json(), root)
+        job = (config.model_dump_json(), store.root)
         request = cluster.training_request()
         run_jobs(cluster, prepare_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
 
 
-@task(task_run_name="evaluate-{purpose}", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
-def evaluate(config: StudyConfig, root: str, genotypes: Sequence[str], purpose: str) -> int:
-    """Evaluate the networks that the store does not hold yet; returns how many that were.
+@task(
+    task_run_name="evaluate-{purpose}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=worth_a_retry,
+)
+def evaluate(study: Study, genotypes: Sequence[str], purpose: str) -> int:
+    """Evaluate the networks that were not evaluated yet, and take note of them; returns how many that were.
 
     Rows of networks that fail, or whose worker dies again and again, say why.
     """
-    study = Study(config, Store(root))
+    config = study.config
     missing = study.missing([Genotype.parse(text) for text in genotypes])
     if not missing:
         return 0
     long = config.scorer.kind == "train"  # minutes each: a task that keeps nothing, so that GPUs are handed back
     done = len(genotypes) - len(missing)
-    with Cluster(config.cluster) as cluster, Progress(stage=purpose, total=len(genotypes), done=done) as progress:
-        arguments = (config.model_dump_json(), root)
+    with (
+        noted(study),
+        Cluster(config.cluster) as cluster,
+        Progress(stage=purpose, total=len(genotypes), done=done) as progress,
+    ):
+        arguments = (config.model_dump_json(), study.store.root)
         batches = _batches(missing, config.scorer.batch, cluster.num_workers(cluster.evaluation_request))
         for batch in run_batches(cluster, Evaluator, arguments, batches, cluster.evaluation_request, long=long):
             if batch.crash:
                 study.store.add_evaluations(_crashed(study, batch))
             progress.advance(len(batch.items), batch.num_failed)
     return len(missing)
+
+
+@contextlib.contextmanager
+def noted(study: Study) -> Iterator[None]:
+    """What workers store meanwhile is known afterwards, also where the work is cut short and tried again."""
+    try:
+        yield
+    finally:
+        study.refresh()
 
 
 def _batches(genotypes: Sequence[str], most: int, num_workers: int) -> list[list[str]]:

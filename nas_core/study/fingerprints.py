@@ -9,30 +9,32 @@ from pathlib import Path
 
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
-from nas_core.study.study import Study
+from nas_core.records.store import Store
+from nas_core.study.config import StudyConfig
+from nas_core.study.outputs import read_output
 
 FINGERPRINTS = "fingerprints.json"  # scorer id -> fingerprint
 
 
-def check_same_images(study: Study) -> None:
-    """Keep the fingerprint of the study's image folder, or compare it with the one kept.
+def check_same_images(config: StudyConfig, scorer_id: str, store: Store) -> None:
+    """Keep the fingerprint of the scorer's image folder in the store, or compare it with the one kept.
 
     Raises:
         DataError: if the images are others than those of the stored scores.
     """
-    data = study.config.data
-    if data.name != "folder" or data.path is None or study.config.scorer.kind == "tabular":
+    data = config.data
+    if data.name != "folder" or data.path is None or config.scorer.kind == "tabular":
         return
     source = Path(data.path).expanduser()
-    kept, present = study.output(FINGERPRINTS) or {}, fingerprint(source)
-    if study.scorer_id not in kept:
-        study.store.write_json(FINGERPRINTS, {**kept, study.scorer_id: present})
-    elif kept[study.scorer_id] != present:
+    kept, present = read_output(store, FINGERPRINTS) or {}, fingerprint(source)
+    if scorer_id not in kept:
+        store.write_json(FINGERPRINTS, {**kept, scorer_id: present})
+    elif kept[scorer_id] != present:
         raise DataError(
             str(source),
             "other files than when this study's networks were scored",
             "the same, or another root",
-            f"If the scores still hold, delete {study.store.uri(FINGERPRINTS)}.",
+            f"If the scores still hold, delete {store.uri(FINGERPRINTS)}.",
         )
 
 

@@ -149,7 +149,7 @@ def test_a_deleted_output_is_made_again(finished):
 
     study = Study.open(finished)
     before = parts(finished)
-    study.forget("select")
+    study.outputs.forget("select")
     assert study.status()["select"].state == "missing"
     run_study(study.config, finished, until="select")
     assert Study.open(finished).status()["select"].state == "done"
