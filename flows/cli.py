@@ -111,7 +111,11 @@ def run(
     from nas_core.study.study import Study
 
     study = Study(study_config, Store(where))
-    if rerun_from is not None or not study.is_finished(last):
+    if rerun_from is None and study.is_finished(last):
+        from flows.preflight import check_scores_hold
+
+        check_scores_hold(study)
+    else:
         study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
     _print_outcome(study, as_json)
 

@@ -1,16 +1,18 @@
 """What is checked before any compute is spent: data, space, limits, store, addresses."""
 
+from typing import TYPE_CHECKING
+
 from nas_core.base.errors import ConfigError
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
 from nas_core.scoring import check_scorer
 from nas_core.searchers.designs import check_base
-from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.fingerprints import check_same_images
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
-from tasks.addresses import check_addresses
-from tasks.tracking import tracking_uri
+
+if TYPE_CHECKING:
+    from nas_core.study.analytic_config import AnalyticConfig
 
 
 def preflight(study: Study, until: Stage = "report") -> None:
@@ -33,30 +35,43 @@ def preflight(study: Study, until: Stage = "report") -> None:
     if trains:
         _check_classes(study)
     if until == "report":
-        tracking_uri(study.store)
-    check_scorer(config, study.space, study.evaluations() if is_tabular else ())
-    check_same_images(config, study.scorer_id, study.store)
+        _check_tracking(study.store)
+    check_scores_hold(study)
     check_base(study.space, config.design.base)
 
 
-def preflight_design(config: AnalyticConfig, root: str) -> None:
+def check_scores_hold(study: Study) -> None:
+    """Whether the table or the images are still what the stored scores were made from.
+
+    Raises:
+        DataError: naming the file, and what it says now.
+    """
+    is_tabular = study.config.scorer.kind == "tabular"
+    check_scorer(study.config, study.space, study.evaluations() if is_tabular else ())
+    check_same_images(study.config, study.scorer_id, study.store)
+
+
+def preflight_design(config: "AnalyticConfig", root: str) -> None:
     """Raise the first mistake of a design that would otherwise be met later, as ``preflight`` does."""
     from nas_core.workloads.images import check_data
+    from tasks.addresses import check_addresses
 
     store = Store(root)
     config.program.build_domain()
     config.program.build_limits()
     check_data(config.data, config.train)
     _check_writable(store)
-    tracking_uri(store)
+    _check_tracking(store)
     check_addresses()
 
 
 def preflight_serving(root: str) -> None:
     """Raise what would otherwise be met by the first run that somebody starts from the page."""
+    from tasks.addresses import check_addresses
+
     store = Store(root)
     _check_writable(store)
-    tracking_uri(store)
+    _check_tracking(store)
     check_addresses()
 
 
@@ -75,6 +90,12 @@ def _check_classes(study: Study) -> None:
 def _check_writable(store: Store) -> None:
     store.write_bytes(".writable", b"")
     store.delete(".writable")
+
+
+def _check_tracking(store: Store) -> None:
+    from tasks.tracking import tracking_uri  # a second to import, which a finished study is spared
+
+    tracking_uri(store)
 
 
 def _check_limit(study: Study, text: str) -> None:

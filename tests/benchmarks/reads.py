@@ -18,6 +18,7 @@ processes in turns; ``ratio`` is the quotient.
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -125,7 +126,7 @@ class Watched:
     def rounds(self) -> list[list[tuple[str, str]]]:
         """The events of every round of verification, from its planning to the next one's."""
         begins = [index for index, (kind, _) in enumerate(self.events) if kind == "round"]
-        return [self.events[begin:end] for begin, end in zip(begins, begins[1:], strict=False)]
+        return [self.events[begin:end] for begin, end in itertools.pairwise(begins)]
 
 
 def on_disk(config: Any, folder: Path) -> dict[str, Any]:
