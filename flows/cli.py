@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
 130 when interrupted. Only this module prints.
 """
 
+import contextlib
 import json
 import signal
 import sys
@@ -15,10 +16,11 @@ import typer
 
 from flows.design_command import design
 from flows.plugins_command import check, plugins
-from nas_core.base.errors import ConfigError, NasError
-from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, TRACKING, Stage
+from nas_core.base.errors import ConfigError, NasError, StoreError
+from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY, TRACKING, Stage
 
 if TYPE_CHECKING:
+    from nas_core.report.summary import StudySummary
     from nas_core.study.analytic_config import AnalyticConfig
     from nas_core.study.choices import Answer
     from nas_core.study.config import StudyConfig
@@ -110,21 +112,32 @@ def run(
         _print_plan(study_config, where, as_json)
         return
     rerun_from, last = _stage(from_), _stage(until) or "report"
-    _quiet_prefect()
-    from flows.prefect_server import prefect_api
-    from flows.preflight import preflight
-    from nas_core.records.lease import hold
     from nas_core.records.store import Store
+    from nas_core.study.study import Study
+
+    study = Study(study_config, Store(where))
+    if rerun_from is None and study.is_finished(last):
+        from flows.preflight import check_scores_hold
+
+        check_scores_hold(study)
+    else:
+        study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
+    _print_outcome(study, as_json)
+
+
+def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, until: Stage, wait_s: float) -> "Study":
+    _quiet_prefect()
+    from flows.driving import drive
+    from flows.prefect_server import prefect_api
     from tasks.addresses import check_addresses
 
-    preflight(study_config, where, last)
     check_addresses()
     # prefect reads the address of its server when it is imported
-    with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
+    with drive(config, root, until=until, wait_s=wait_s) as study, prefect_api():
         from flows.study import run_study
 
-        run_study(study_config, where, rerun_from=rerun_from, until=last)
-    _print_outcome(_open(where), as_json)
+        run_study(config, root, rerun_from=rerun_from, until=until)
+    return study
 
 
 @app.command(name="run-design")
@@ -229,10 +242,9 @@ def _print_plan(config: "StudyConfig", root: str, as_json: bool) -> None:
 
 
 def _print_outcome(study: "Study", as_json: bool) -> None:
-    from nas_core.report.collect import summarise
     from nas_core.report.text import summary_table
 
-    summary = summarise(study)
+    summary = _summary(study)
     if as_json:
         _print_json(summary.to_dict())
         return
@@ -244,26 +256,36 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         print(f"MLflow: {tracking['uri']}  (mlflow ui --backend-store-uri {tracking['uri']})")
 
 
+def _summary(study: "Study") -> "StudySummary":
+    """What the report says, where it is of the present; else what can be said without one."""
+    from nas_core.report.summary import StudySummary
+
+    if study.status_of("report").state == "done":
+        with contextlib.suppress(StoreError):  # damaged, or of another version
+            return StudySummary.from_dict(study.output(SUMMARY) or {})
+    from nas_core.report.collect import summarise
+
+    return summarise(study)
+
+
 def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study":
     """One stage of a stored study, even where it is done already."""
     _quiet_prefect()
+    from flows.driving import drive
     from flows.prefect_server import prefect_api
-    from flows.preflight import preflight
-    from nas_core.records.lease import hold
     from tasks.addresses import check_addresses
 
     root = _place(root)
-    study = _open(root)
-    if stage != "report":  # what is stored can be reported while servers are away
-        preflight(study.config, root, stage)
+    config, reports = _open(root).config, stage == "report"
+    if not reports:  # what is stored can be reported while servers are away
         check_addresses()
-    with hold(study.store), prefect_api():
+    with drive(config, root, until=None if reports else stage) as study, prefect_api():
         from flows.study import FLOWS
 
         if retry_failed:
             study.forget_failures()
-        FLOWS[stage](study.config, root)
-    return _open(root)
+        FLOWS[stage](config, root)
+    return study
 
 
 @app.command()
@@ -336,7 +358,7 @@ def select(
         _print_json(answer.as_dict())
     else:
         _print_answer(answer)
-    study.require(answer)
+    answer.required()
 
 
 def _select_stored_problem(

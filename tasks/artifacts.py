@@ -28,6 +28,14 @@ FIGURES_OF: dict[Stage, tuple[str, ...]] = {
     "verify": ("calibration",),
     "train": ("training",),
 }
+SECTIONS_OF = {  # figure -> what of the report's summary it shows
+    "latency": ("latency",),
+    "block_effects": ("block_effects", "selection", "verification"),
+    "network": ("selection", "verification", "networks", "cost_tables", "base_costs", "limits"),
+    "frontier": ("selection", "verification", "networks", "cost_tables", "base_costs", "limits", "frontiers"),
+    "calibration": ("selection", "verification", "networks", "calibration"),
+    "training": ("training",),
+}
 MOST_ROWS = 50
 
 
@@ -116,7 +124,8 @@ def _drawn_figures(study: Study, names: Sequence[str]) -> dict[str, bytes]:
     from nas_core.report.collect import summarise
     from nas_core.report.figures import NotYetRunError, render
 
-    summary, images = summarise(study), {}
+    images: dict[str, bytes] = {}
+    summary = summarise(study, {section for name in names for section in SECTIONS_OF[name]})
     for name in names:
         try:
             images[name] = render(summary, name)

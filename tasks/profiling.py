@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from nas_core.base.identity import evaluation_seed
 from nas_core.costs import is_measured, profiler_of
 from nas_core.records.evaluations import WHOLE_NETWORK
-from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
-from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
-from tasks.scoring import worth_a_retry
+from tasks.scoring import noted, worth_a_retry
 from tasks.worker import StudyJob, study_job
 
 
@@ -38,19 +37,26 @@ def profile_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str
     return num_failed
 
 
-@task(task_run_name="profile", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
-def profile(config: StudyConfig, root: str, resources: Sequence[str]) -> int:
-    """Measure the resources that the store does not hold yet; returns how many that were."""
-    study = Study(config, Store(root))
+@task(
+    task_run_name="profile",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=worth_a_retry,
+)
+def profile(study: Study, resources: Sequence[str]) -> int:
+    """Measure the resources that were not measured yet, and take note of them; returns how many that were."""
+    config = study.config
     missing = [resource for resource in resources if not is_profiled(study, resource)]
     if not missing:
         return 0
     networks = [str(genotype) for genotype in additivity_sample(study)]
     with (
+        noted(study),
         Cluster(config.cluster) as cluster,
         Progress(stage="profile", total=len(missing), noun="resources") as progress,
     ):
-        job = (study_job(config, root), missing, networks)
+        job = (study_job(study), missing, networks)
         request = cluster.profile_request
         run_jobs(cluster, profile_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
     return len(missing)

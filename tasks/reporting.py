@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from nas_core.base.errors import ClusterError, StoreError
-from nas_core.records.store import Store
 from nas_core.report import report_files
 from nas_core.report.collect import summarise
 from nas_core.space.genotypes import Genotype
-from nas_core.study.config import StudyConfig
 from nas_core.study.stages import REGISTERED, REPORT
 from nas_core.study.study import Study
 from tasks import tracking
@@ -32,21 +31,20 @@ def server_may_go_away() -> Iterator[None]:
         raise ClusterError("MLFLOW_TRACKING_URI", words, "a tracking server that answers") from None
 
 
-@task(task_run_name="track")
-def track(config: StudyConfig, root: str) -> dict[str, Any]:
+@task(task_run_name="track", cache_policy=NO_CACHE)
+def track(study: Study) -> dict[str, Any]:
     """Log runs, tables and models to MLflow; returns the run ids."""
     with server_may_go_away():
-        return tracking.log_study(Study(config, Store(root)))
+        return tracking.log_study(study)
 
 
-@task(task_run_name="check-registered-model")
-def check_registered_model(config: StudyConfig, root: str) -> float | None:
+@task(task_run_name="check-registered-model", cache_policy=NO_CACHE)
+def check_registered_model(study: Study) -> float | None:
     """Test accuracy of the winner loaded back from the registry; None where no winner was trained.
 
     Raises:
         StoreError: if it is not the accuracy that the training measured.
     """
-    study = Study(config, Store(root))
     training = study.current("train")
     if training is None:
         return None
@@ -54,7 +52,7 @@ def check_registered_model(config: StudyConfig, root: str) -> float | None:
     trained = row["test_accuracy"]
     with server_may_go_away():
         resolution = study.space.resolution_of(Genotype.parse(str(study.winner)))
-        loaded = tracking.registered_accuracy(study.store, config.data, resolution, study.space.in_channels)
+        loaded = tracking.registered_accuracy(study.store, study.config.data, resolution, study.space.in_channels)
     check_same_accuracy(loaded, trained, row["num_test_examples"])
     study.store.write_json(REGISTERED, {"test_accuracy": loaded, "trained_test_accuracy": trained})
     return loaded
@@ -66,17 +64,16 @@ def check_same_accuracy(loaded: float, trained: float, num_images: int) -> None:
         raise StoreError("registered model", f"test accuracy {loaded:.4f}", f"{trained:.4f}, as trained")
 
 
-@task(task_run_name="write-report")
-def write_report(config: StudyConfig, root: str) -> str:
+@task(task_run_name="write-report", cache_policy=NO_CACHE)
+def write_report(study: Study) -> str:
     """Write report.html, report.json and the figures; returns where the page is."""
-    study = Study(config, Store(root))
     for path, content in report_files(summarise(study)).items():
         study.store.write_bytes(path, content)
     return study.store.uri(REPORT)
 
 
-@task(task_run_name="attach-report")
-def attach_report(config: StudyConfig, root: str) -> None:
+@task(task_run_name="attach-report", cache_policy=NO_CACHE)
+def attach_report(study: Study) -> None:
     """Put the report and the figures beside the study's run in MLflow."""
     with server_may_go_away():
-        tracking.log_files(Study(config, Store(root)))
+        tracking.log_files(study)

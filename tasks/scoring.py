@@ -1,15 +1,15 @@
 """Score networks on the cluster: what is missing is evaluated, every finished batch is one Parquet part."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from nas_core.base.errors import NasError
 from nas_core.records.evaluations import Evaluation
-from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
-from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import BatchDone, Cluster, run_batches, run_jobs
@@ -42,44 +42,64 @@ def prepare_job(job: StudyJob, report: Any) -> None:
     job.study().scorer.prepare(report)
 
 
-@task(task_run_name="prepare-scorer", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
-def prepare_scorer(config: StudyConfig, root: str) -> None:
+@task(
+    task_run_name="prepare-scorer",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=worth_a_retry,
+)
+def prepare_scorer(study: Study) -> None:
     """What the scorer needs once, if it is not done: shared weights are trained, say."""
-    if Study(config, Store(root)).scorer.prepared:
+    if study.scorer.prepared:
         return
+    config = study.config
     with Cluster(config.cluster) as cluster, Progress(stage="prepare", total=1, noun="steps") as progress:
+        job = (study_job(study),)
         request = cluster.training_request()
-        run_jobs(
-            cluster,
-            prepare_job,
-            [(study_job(config, root),)],
-            request,
-            lambda _, done, total, note: progress.note(done, total, note),
-        )
+        run_jobs(cluster, prepare_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
 
 
-@task(task_run_name="evaluate-{purpose}", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
-def evaluate(config: StudyConfig, root: str, genotypes: Sequence[str], purpose: str) -> int:
-    """Evaluate the networks that the store does not hold yet; returns how many that were.
+@task(
+    task_run_name="evaluate-{purpose}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=worth_a_retry,
+)
+def evaluate(study: Study, genotypes: Sequence[str], purpose: str) -> int:
+    """Evaluate the networks that were not evaluated yet, and take note of them; returns how many that were.
 
     Rows of networks that fail, or whose worker dies again and again, say why.
     """
-    study = Study(config, Store(root))
+    config = study.config
     missing = study.missing([Genotype.parse(text) for text in genotypes])
     if not missing:
         return 0
     long = study.scorer.duration == "minutes"  # a task that keeps nothing, so that GPUs are handed back
     done = len(genotypes) - len(missing)
-    with Cluster(config.cluster) as cluster, Progress(stage=purpose, total=len(genotypes), done=done) as progress:
-        arguments = (study_job(config, root),)
-        batches = _batches(
-            missing, getattr(config.scorer, "batch", MOST_IN_A_BATCH), cluster.num_workers(cluster.evaluation_request)
-        )
+    with (
+        noted(study),
+        Cluster(config.cluster) as cluster,
+        Progress(stage=purpose, total=len(genotypes), done=done) as progress,
+    ):
+        arguments = (study_job(study),)
+        most = getattr(config.scorer, "batch", MOST_IN_A_BATCH)
+        batches = _batches(missing, most, cluster.num_workers(cluster.evaluation_request))
         for batch in run_batches(cluster, Evaluator, arguments, batches, cluster.evaluation_request, long=long):
             if batch.crash:
                 study.store.add_evaluations(_crashed(study, batch))
             progress.advance(len(batch.items), batch.num_failed)
     return len(missing)
+
+
+@contextlib.contextmanager
+def noted(study: Study) -> Iterator[None]:
+    """What workers store meanwhile is known afterwards, also where the work is cut short and tried again."""
+    try:
+        yield
+    finally:
+        study.refresh()
 
 
 def _batches(genotypes: Sequence[str], most: int, num_workers: int) -> list[list[str]]:

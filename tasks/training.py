@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
@@ -61,14 +62,20 @@ def train_and_watch(
     return {**trained.as_dict(), "system": metrics.samples}
 
 
-@task(task_run_name="train", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
-def train(config: StudyConfig, root: str) -> dict[str, Any]:
+@task(
+    task_run_name="train",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=worth_a_retry,
+)
+def train(study: Study) -> dict[str, Any]:
     """Train the winner and its comparisons; a training that was cut off resumes from its checkpoint.
 
     Returns the stored output, and in ``num_new`` how many networks were not trained already.
     """
-    study = Study(config, Store(root))
-    wanted = candidates(study)
+    config = study.config
+    wanted = candidates(study.snapshot, study.winner)
     with Cluster(config.cluster) as cluster, Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
         shares = [0.0] * len(wanted)
 
@@ -76,13 +83,13 @@ def train(config: StudyConfig, root: str) -> dict[str, Any]:
             shares[index] = 100.0 * done / max(total, 1)
             progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
 
-        job = study_job(config, root)
+        job = study_job(study)
         jobs = [(job, item.name, item.genotype) for item in wanted]
         results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress)
     num_new = sum(result.pop("new") for result in results)
     rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
     output = {"inputs": study.inputs_of("train"), "networks": rows}
-    study.store.write_json(TRAINING, output)
+    study.outputs.write(TRAINING, output)
     return {**output, "num_new": num_new}
 
 

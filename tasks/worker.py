@@ -32,9 +32,10 @@ class StudyJob:
         return Study(StudyConfig.model_validate_json(self.config_json), store)
 
 
-def study_job(config: StudyConfig, root: str) -> StudyJob:
+def study_job(study: Study) -> StudyJob:
     """The study as a job; its plug-ins' source is put into the store."""
-    return StudyJob(config_json=config.model_dump_json(), root=root, plugins=carried(config.plugins, Store(root)))
+    plugins = carried(study.config.plugins, study.store)
+    return StudyJob(config_json=study.config.model_dump_json(), root=study.store.root, plugins=plugins)
 
 
 def carried(names: Sequence[str], store: Store) -> tuple[Ticket, ...]:

@@ -1,15 +1,15 @@
 """Makes the summary that a report shows from what a study's store holds. No torch, no solver but for frontiers."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import nas_core
 from nas_core.base.errors import NasError
-from nas_core.prediction import Predictor, calibrate
+from nas_core.prediction import Predictor
 from nas_core.prediction.predictor import COVERAGE
 from nas_core.program import Budget, frontier
-from nas_core.records.evaluations import Evaluation
+from nas_core.records.evaluations import CostTable, Evaluation
 from nas_core.report.summary import (
     BlockEffect,
     BlockEffects,
@@ -51,36 +51,35 @@ SCORERS = {
 }
 
 
-def summarise(study: Study) -> StudySummary:
-    """All that the report shows; what was not run yet is None or empty."""
+def summarise(study: Study, sections: Collection[str] | None = None) -> StudySummary:
+    """All that the report shows, or only these ``sections`` of it; what was not run or asked for is None or empty."""
     rows = study.evaluations()
-    predictor = _predictor(study)
-    design_is_known = study.has_flops
+    make: dict[str, Callable[[], Any]] = {
+        "stages": lambda: _stages(study),
+        "networks": lambda: _networks(study, rows, _predictor(study)),
+        "cost_tables": lambda: _cost_tables(study),
+        "base_costs": lambda: _costs(study, study.base) if study.has_flops else {},
+        "block_effects": lambda: _effects(study.predictor(recalibrate=False) if _predictor(study) else None),
+        "limits": lambda: _limits(study),
+        "selection": lambda: _selection(study),
+        "calibration": lambda: _calibration(study, _predictor(study)),
+        "verification": lambda: _verification(study),
+        "frontiers": lambda: _frontiers(study, _predictor(study)),
+        "latency": lambda: _latency(study),
+        "training": lambda: _training(study),
+    }
     return StudySummary(
         name=study.config.name,
         seed=study.config.seed,
         space=study.space,
-        base=str(study.base) if design_is_known else "-".join("0" for _ in study.space.positions),
+        base=str(study.base) if study.has_flops else "-".join("0" for _ in study.space.positions),
         data=_data(study),
         scorer=_scorer(study, rows),
         device=next((row.device for row in rows if row.device), ""),
         provenance=_provenance(study),
-        stages=_stages(study),
-        networks=_networks(study, rows, predictor),
         num_evaluated=len({row.genotype for row in rows if row.status == "ok"}),
         num_failed=sum(row.status == "failed" for row in rows),
-        cost_tables=tuple(table for mine in study.cost_tables.values() for table in mine.values())
-        if _profiled(study)
-        else (),
-        base_costs=study.costs_of(study.base) if _profiled(study) else {},
-        block_effects=_effects(study.predictor(recalibrate=False) if predictor else None),
-        limits=_limits(study),
-        selection=_selection(study),
-        calibration=_calibration(study, predictor),
-        verification=_verification(study),
-        frontiers=_frontiers(study, predictor),
-        latency=_latency(study),
-        training=_training(study),
+        **{name: section() for name, section in make.items() if sections is None or name in sections},
     )
 
 
@@ -96,6 +95,10 @@ def _profiled(study: Study) -> bool:
         return bool(study.cost_tables)
     except NasError:
         return False
+
+
+def _cost_tables(study: Study) -> tuple[CostTable, ...]:
+    return tuple(table for mine in study.cost_tables.values() for table in mine.values()) if _profiled(study) else ()
 
 
 def _data(study: Study) -> DataSummary:
@@ -289,12 +292,13 @@ def _selection(study: Study) -> SelectionSummary | None:
 
 
 def _calibration(study: Study, predictor: Predictor | None) -> CalibrationSummary | None:
-    held_out = study.held_out_table() if study.has_flops else None
-    if predictor is None or held_out is None or not _profiled(study):
+    if predictor is None or not _profiled(study):
         return None
-    try:  # judged before these very networks widened its intervals
-        found = calibrate(study.predictor(recalibrate=False), study.space, held_out, study.costs_of)
-    except NasError:
+    try:
+        found = study.snapshot.calibration
+    except NasError:  # too few networks were held out
+        return None
+    if found is None:
         return None
     baseline = max(found.counts.items(), key=lambda item: item[1].kendall, default=None)
     return CalibrationSummary(
@@ -368,7 +372,7 @@ def _points(
 
 
 def _latency(study: Study) -> LatencyAdditivity | None:
-    found = study.additivity if _profiled(study) else None
+    found = study.additivity.get("latency_ms") if _profiled(study) else None
     if found is None:
         return None
     rows = [row for row in study.costs("latency_ms") if row.genotype and row.status == "ok"]

@@ -2,15 +2,16 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from nas_core.base.errors import InfeasibleError
 from nas_core.prediction import Predictor
-from nas_core.program import Budget, SelectionResult
+from nas_core.program import Budget, SelectionResult, Status
 from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
+from nas_core.space.genotypes import Genotype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,48 @@ class Answer:
     def as_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
         return data
+
+    def required(self) -> Choice:
+        """The first selection.
+
+        Raises:
+            InfeasibleError: if there is none, with what is attainable.
+        """
+        if self.selections:
+            return self.selections[0]
+        raise infeasible(self.limits, (self.explanation or {}).get("text", ""))
+
+
+def answer_of(
+    predictor: Predictor,
+    result: SelectionResult,
+    limits: tuple[str, ...],
+    costs_of: Callable[[Genotype], dict[str, float]],
+    measured: Mapping[str, float | None],
+) -> Answer:
+    """The program's result in words: ``measured`` holds the metric of the networks that were evaluated."""
+    found = result.status in (Status.OPTIMAL, Status.FEASIBLE)
+    genotypes = [selection.genotype for selection in result.selections]
+    return Answer(
+        status=result.status.name.lower(),
+        message=result.status.value,
+        bound=bound_of(predictor, result) if found else None,
+        gap=result.gap if found and abs(result.gap) < float("inf") else None,
+        solve_s=result.solve_s,
+        route=result.route,
+        limits=limits,
+        selections=tuple(
+            Choice(
+                genotype=str(genotype),
+                predicted=prediction.metric,
+                interval=(prediction.low, prediction.high),
+                costs=costs_of(genotype),
+                evaluated=measured.get(str(genotype)),
+            )
+            for genotype, prediction in zip(genotypes, predictor.predict(genotypes), strict=True)
+        ),
+        explanation=result.explanation.as_dict() if result.explanation else None,
+    )
 
 
 def infeasible(limits: Sequence[str], explanation: str) -> InfeasibleError:

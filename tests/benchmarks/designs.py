@@ -53,7 +53,7 @@ def judged(study: Study, config: StudyConfig) -> dict[str, float]:
     """Agreement of the design's predictions with the held-out networks."""
     if not study.has_flops:
         study.store.add_costs(profile_blocks(study.space, config.profile, ["flops"]))
-        study.forget_costs()
+        study.refresh()
     evaluate_missing(study, config)
     metrics = {row.genotype: row for row in study.evaluations()}
     fitted, held_out = (
@@ -74,6 +74,7 @@ def evaluate_missing(study: Study, config: StudyConfig) -> None:
         scorer = build_scorer(config, study.space, study.store)
         scorer.prepare(lambda done, total, note: None)
         study.store.add_evaluations(scorer.evaluate([Genotype.parse(text) for text in missing]))
+        study.refresh()
 
 
 if __name__ == "__main__":

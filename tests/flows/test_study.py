@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import pytest
 
 from nas_core.base.errors import IncompleteTableError, InfeasibleError, StoreError
 from nas_core.records.evaluations import Evaluation
+from nas_core.records.lease import hold
+from nas_core.records.store import Store
 from nas_core.study.stages import STAGES
 from nas_core.study.study import Study
 from tests.conftest import config_of
-from tests.flows.test_cli import mathnas
+from tests.flows.test_cli import mathnas, refused
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,29 @@ def test_running_again_evaluates_and_trains_nothing(finished):
     assert Study.open(finished).output("training.json") == trained
 
 
+def test_running_a_finished_study_starts_no_engine(finished, tmp_path):
+    """It answers as quickly as `mathnas status`, with what the report says."""
+    config = tmp_path / "study.yaml"
+    config.write_bytes(config_of().as_yaml())
+    code = (
+        "import sys\nfrom flows.cli import main\ntry:\n    main()\nfinally:\n"
+        "    print(*{'prefect', 'ray', 'torch', 'mlflow'} & {name.partition('.')[0] for name in sys.modules})"
+    )
+    command = [sys.executable, "-c", code, "run", str(config), "--root", finished, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    printed, end = json.JSONDecoder().raw_decode(done.stdout)
+    assert not done.stdout[end:].strip(), "engines were imported"
+    assert printed == Study.open(finished).output("report.json")
+
+
+def test_a_finished_study_that_is_driven_is_refused_all_the_same(finished, tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_bytes(config_of().as_yaml())
+    with hold(Store(finished)):
+        assert "process" in refused("run", config, "--root", finished)
+
+
 def test_a_model_is_registered_once_though_the_server_went_away(finished, tmp_path, monkeypatch):
     """Its run is finished, the study's is not: the next report goes on there."""
     import mlflow
@@ -149,7 +176,7 @@ def test_a_deleted_output_is_made_again(finished):
 
     study = Study.open(finished)
     before = parts(finished)
-    study.forget("select")
+    study.outputs.forget("select")
     assert study.status()["select"].state == "missing"
     run_study(study.config, finished, until="select")
     assert Study.open(finished).status()["select"].state == "done"

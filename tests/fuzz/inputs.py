@@ -127,11 +127,12 @@ class StoreCases:
         scorer = TabularScorer(study.config, study.space)
         for network in study.design.genotypes:
             study.store.add_evaluations(scorer.evaluate([network]))
-        study.write_block_scores()
+        study.refresh()
+        study.outputs.write_block_scores(study.snapshot)
         study.store.write_json("selection.json", study.select(["flops<=70%"], top=2).as_dict())
-        next_round(study, 0)
+        next_round(study.snapshot, study.outputs, 0)
         for stage in ("profile", "score", "select"):
-            study.record(stage, wall_s=1.0, compute_s=1.0, num_new=1, num_reused=0, num_failed=0, device="cpu")
+            study.outputs.record(stage, wall_s=1.0, compute_s=1.0, num_new=1, num_reused=0, num_failed=0, device="cpu")
         study.store.write_json("lease.json", {"holder": "x", "host": "h", "machine": "m", "pid": 1, "started": "1"})
         self.paths = study.store.paths()
 
@@ -146,10 +147,10 @@ class StoreCases:
         study.evaluations()
         study.records()
         _status(study)
-        verification(study)
+        verification(study.outputs)
         _ = study.winner
         study.select(study.config.select.limits, top=2, time_limit_s=2)
-        next_round(study, 0)
+        next_round(study.snapshot, study.outputs, 0)
         if rng.random() < 0.2:
             Store(str(root)).compact()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas_core.prediction import Refinement, propose
+from nas_core.searchers.refinement import Refinement, propose
 from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget
 from nas_core.searchers.settings import VerifyConfig

@@ -18,20 +18,21 @@ def scored(config, root):
     """A study whose design is evaluated, without a cluster, and its scorer."""
     study = Study.create(config, str(root))
     study.store.add_costs(profile_blocks(study.space, config.profile, ["flops", "params"]))
-    study.forget_costs()
     scorer = build_scorer(config, study.space, study.store)
     study.store.add_evaluations(scorer.evaluate(study.design.genotypes))
+    study.refresh()
     return study, scorer
 
 
 def verified(study, scorer):
     """All rounds, and the record they leave."""
     index = 0
-    while proposed := next_round(study, index):
+    while proposed := next_round(study.snapshot, study.outputs, index):
         study.store.add_evaluations(scorer.evaluate([Genotype.parse(text) for text in proposed]))
-        record_round(study, index)
+        study.refresh()
+        record_round(study.snapshot, study.outputs, index)
         index += 1
-    return verification(study)
+    return verification(study.outputs)
 
 
 def test_rounds_find_networks_within_the_limits_and_stop(tabular_config, tmp_path):
@@ -48,9 +49,10 @@ def test_rounds_find_networks_within_the_limits_and_stop(tabular_config, tmp_pat
 
 def test_a_round_that_was_planned_is_the_round_that_is_evaluated(tabular_config, tmp_path):
     study, scorer = scored(tabular_config, tmp_path / "study")
-    planned = next_round(study, 0)
+    planned = next_round(study.snapshot, study.outputs, 0)
     study.store.add_evaluations(scorer.evaluate([Genotype.parse(planned[0])]))  # killed after one of them
-    assert next_round(study, 0) == planned
+    study.refresh()
+    assert next_round(study.snapshot, study.outputs, 0) == planned
 
 
 def test_other_limits_begin_a_record_of_their_own(tabular_config, tmp_path):
@@ -59,7 +61,7 @@ def test_other_limits_begin_a_record_of_their_own(tabular_config, tmp_path):
     changed = tabular_config.model_copy(
         update={"select": tabular_config.select.model_copy(update={"limits": ["flops<=40%"]})}
     )
-    assert verification(Study(changed, study.store))["rounds"] == []
+    assert verification(Study(changed, study.store).outputs)["rounds"] == []
 
 
 def with_select(config, **changes):
@@ -81,12 +83,12 @@ def test_a_stage_cut_short_with_other_inputs_is_not_done_when_they_come_back(tab
     study, scorer = scored(tabular_config, tmp_path / "study")
     verified(study, scorer)
     took = {"wall_s": 1.0, "compute_s": 1.0, "num_new": 1, "num_reused": 0, "num_failed": 0, "device": "cpu"}
-    study.record("verify", **took)
+    study.outputs.record("verify", **took)
     assert study.status()["verify"].state == "done"
-    study.begin("verify")
+    study.outputs.begin("verify")
     assert study.status()["verify"].state == "done"
     other = Study(with_select(tabular_config, limits=["flops<=40%"]), study.store)
-    other.begin("verify")
+    other.outputs.begin("verify")
     assert study.status()["verify"].state == "partial"
 
 
@@ -107,8 +109,8 @@ def test_closed_rounds_stay_as_they_were(tabular_config, tmp_path):
     study, scorer = scored(tabular_config, tmp_path / "study")
     before = verified(study, scorer)
     for index in range(len(before["rounds"])):
-        record_round(study, index)
-    assert verification(study) == before
+        record_round(study.snapshot, study.outputs, index)
+    assert verification(study.outputs) == before
 
 
 @pytest.mark.data
