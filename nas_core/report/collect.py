@@ -35,11 +35,13 @@ from nas_core.report.summary import (
     VerificationRound,
     VerificationSummary,
 )
-from nas_core.report.text import is_fraction
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.stages import STAGES, TRACKING
 from nas_core.study.study import Study
+from nas_core.workloads import build_workload
+from nas_core.workloads.metrics import Measure
+from nas_core.workloads.workload import metric_of
 
 MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
 FRONTIER_TIME_LIMIT_S = 10.0
@@ -99,31 +101,49 @@ def _profiled(study: Study) -> bool:
 
 
 def _data(study: Study) -> DataSummary:
-    config = study.config.data
     if study.config.scorer.kind == "tabular":
-        return DataSummary(name="table", description="no images: ratings come from a table")
+        return DataSummary(name="table", description="no data but a table of ratings")
+    workload = build_workload(study.config.data)
     trained = (study.current("train") or {"networks": [{}]})["networks"][0]
+    num_train, num_validation = workload.num_examples()
     return DataSummary(
-        name=config.name,
-        num_train=config.train_examples,
-        num_validation=config.validation_examples,
+        name=workload.name,
+        num_train=num_train,
+        num_validation=num_validation,
         num_test=trained.get("num_test_examples"),
+        facts=dict(workload.describe()),
     )
 
 
 def _scorer(study: Study, rows: Sequence[Evaluation]) -> ScorerSummary:
     kind = study.config.scorer.kind
     first = next((row for row in rows if row.status == "ok"), None)
-    name = first.metric_name if first else "metric"
     return ScorerSummary(
         kind=kind,
-        metric_name=f"{name}_table" if kind == "tabular" and is_fraction(name) else name,  # in whatever unit it has
+        metric=_measure(study, first),
         split=first.split if first else "validation",
-        higher_is_better=first.higher_is_better if first else True,
         num_examples=first.num_examples if first else None,
         seeds=tuple(sorted({row.seed for row in rows})),
         description=SCORERS[kind],
     )
+
+
+def _measure(study: Study, row: Evaluation | None) -> Measure:
+    """What the scorer measures: the workload's metric of that name, or a number of which only the name is known."""
+    if row is None:
+        is_table = study.config.scorer.kind == "tabular"
+        return Measure.called(study.config.scorer.metric) if is_table else _own_metric(study)
+    known = build_workload(study.config.data).metrics if row.split == "validation" else {}
+    return known[row.metric_name].measure if row.metric_name in known else _named(row)
+
+
+def _named(row: Evaluation) -> Measure:
+    return Measure.called(row.metric_name, row.higher_is_better)
+
+
+def _own_metric(study: Study) -> Measure:
+    """What trained networks are compared by."""
+    return metric_of(build_workload(study.config.data), study.config.metric).measure
 
 
 def _provenance(study: Study) -> Provenance:
@@ -397,15 +417,18 @@ def _training(study: Study) -> TrainingSummary | None:
     output = study.current("train")
     if output is None:
         return None
+    metric = _own_metric(study)
     networks = tuple(
         TrainedNetwork(
             role=row["role"],
             genotype=row["genotype"],
-            test_accuracy=row["test_accuracy"],
-            val_accuracy=row["validation_accuracy"],
+            test=row["metrics"]["test"][metric.name],
+            validation=row["metrics"]["validation"][metric.name],
             costs=row["costs"],
             curve=tuple(
-                CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), val_accuracy=at.get("validation_accuracy"))
+                CurvePoint(
+                    epoch=at["epoch"], train_loss=at.get("loss"), validation=at.get(f"validation_{metric.name}")
+                )
                 for at in row["history"]
             ),
             wall_s=row["wall_s"],
@@ -418,5 +441,9 @@ def _training(study: Study) -> TrainingSummary | None:
     text = f"{recipe.epochs:g} epochs, batch {recipe.batch_size}, peak rate {recipe.lr:g} (cosine), {recipe.augment}"
     winner = output["networks"][0]
     return TrainingSummary(
-        networks=networks, num_test_examples=winner["num_test_examples"], recipe=text, device=winner["device"]
+        networks=networks,
+        metric=metric,
+        num_test_examples=winner["num_test_examples"],
+        recipe=text,
+        device=winner["device"],
     )
