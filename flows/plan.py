@@ -12,6 +12,7 @@ from nas_core.study.config import StudyConfig
 from nas_core.study.stages import CONFIG
 from nas_core.study.study import Study, space_of
 from nas_core.training.settings import Recipe
+from nas_core.workloads import build_workload
 
 MULTIPLY_ADDS_PER_CPU_SECOND = 1.2e10  # small convolutional networks, one modern core, float32
 TRAINING_PASSES = 3  # a training step is a forward pass and a backward pass of twice its work
@@ -68,10 +69,11 @@ def _estimate_s(config: StudyConfig, study: Study | None, num_missing: int, mean
         scoring = evaluations * sum(row.wall_s for row in rows) / len(rows) / workers
     else:
         scoring = _scoring_work(config, evaluations, mean_flops) / speed
+    if config.scorer.kind == "tabular":
+        return scoring
     trained = 1 + config.train.compare_base + config.train.compare_random
-    images = config.train.train_examples or config.data.train_examples or 50_000
-    training = trained * _training_work(config.train.recipe, images, mean_flops)
-    return scoring + (0.0 if config.scorer.kind == "tabular" else training / speed)
+    examples, _ = build_workload(config.data).with_train_examples(config.train.train_examples).num_examples()
+    return scoring + trained * _training_work(config.train.recipe, examples, mean_flops) / speed
 
 
 def _speed() -> float:
@@ -79,19 +81,21 @@ def _speed() -> float:
     return MULTIPLY_ADDS_PER_CPU_SECOND * (os.cpu_count() or 1)
 
 
-def _training_work(recipe: Recipe, images: int, flops: float) -> float:
-    return recipe.epochs * images * flops * TRAINING_PASSES
+def _training_work(recipe: Recipe, examples: int, flops: float) -> float:
+    return recipe.epochs * examples * flops * TRAINING_PASSES
 
 
 def _scoring_work(config: StudyConfig, evaluations: int, flops: float) -> float:
-    images = config.data.train_examples or 50_000
+    if config.scorer.kind == "tabular":
+        return 0.0
+    examples, validation = build_workload(config.data).num_examples()
     match config.scorer:
         case TrainScorerConfig(recipe=recipe):
-            return evaluations * _training_work(recipe, images, flops)
+            return evaluations * _training_work(recipe, examples, flops)
         case SupernetScorerConfig() as scorer:
             paths = scorer.random_paths + 2 * scorer.sandwich
-            return paths * _training_work(scorer.recipe, images, flops) + evaluations * (
-                flops * (config.data.validation_examples + scorer.calibration_examples)
+            return paths * _training_work(scorer.recipe, examples, flops) + evaluations * (
+                flops * (validation + scorer.calibration_examples)
             )
         case _:
             return 0.0

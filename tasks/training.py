@@ -29,8 +29,7 @@ def train_job(config_json: str, root: str, name: str, genotype: str, report: Any
     config, architecture = study.config, study.space.architecture(Genotype.parse(genotype))
     run_id = training_id(architecture, config.train, build_workload(config.data), config.seed)
     known = stored_result(study.store, name, run_id)
-    trained = train_and_watch(architecture, config, study.store, name, report, config.metric)
-    return {**trained, "new": known is None}
+    return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
 
 
 def train_and_watch(
@@ -39,7 +38,6 @@ def train_and_watch(
     store: Store,
     name: str,
     report: Any,
-    metric: str = "",
 ) -> dict[str, Any]:
     """What ``train_network`` returns, and the worker's use of processors and memory meanwhile."""
     from nas_core.training.winner import train_network
@@ -49,7 +47,7 @@ def train_and_watch(
             architecture,
             config.train,
             build_workload(config.data),
-            metric=metric,
+            metric=config.metric,
             seed=config.seed,
             store=store,
             name=name,

@@ -132,9 +132,15 @@ def _measure(study: Study, row: Evaluation | None) -> Measure:
     """What the scorer measures: the workload's metric of that name, or a number of which only the name is known."""
     if row is None:
         is_table = study.config.scorer.kind == "tabular"
-        return Measure.called(study.config.scorer.metric) if is_table else _own_metric(study)
+        return _of_table(study) if is_table else _own_metric(study)
     known = build_workload(study.config.data).metrics if row.split == "validation" else {}
     return known[row.metric_name].measure if row.metric_name in known else _named(row)
+
+
+def _of_table(study: Study) -> Measure:
+    config = study.config.scorer
+    assert config.kind == "tabular"
+    return Measure.called(config.metric, config.higher_is_better)
 
 
 def _named(row: Evaluation) -> Measure:
@@ -426,9 +432,7 @@ def _training(study: Study) -> TrainingSummary | None:
             validation=row["metrics"]["validation"][metric.name],
             costs=row["costs"],
             curve=tuple(
-                CurvePoint(
-                    epoch=at["epoch"], train_loss=at.get("loss"), validation=at.get(f"validation_{metric.name}")
-                )
+                CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), validation=at.get(f"validation_{metric.name}"))
                 for at in row["history"]
             ),
             wall_s=row["wall_s"],

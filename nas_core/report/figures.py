@@ -609,9 +609,7 @@ def figure_training(summary: StudySummary, theme: Theme) -> "Figure":
     return figure
 
 
-def _draw_curve(
-    left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measure, theme: Theme, label: str
-) -> None:
+def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measure, theme: Theme, label: str) -> None:
     looks: dict[str, tuple[str, str, float]] = {
         "winner": (theme.winner, "-", 2.4),
         "base": (theme.base, "--", 1.6),

@@ -190,7 +190,9 @@ def _metric_tile(summary: StudySummary) -> list[Tile]:
     evaluated, selected = summary.evaluated(winner), summary.selected(winner)
     if evaluated is not None:
         return [
-            Tile(label=label, value=format_metric(metric, evaluated.metric), note=f"by the {summary.scorer.kind} scorer")
+            Tile(
+                label=label, value=format_metric(metric, evaluated.metric), note=f"by the {summary.scorer.kind} scorer"
+            )
         ]
     if selected is not None:
         return [Tile(label=label, value=format_metric(metric, selected.predicted), note="predicted, not yet evaluated")]
@@ -397,7 +399,9 @@ def evaluated_table(summary: StudySummary) -> Table | None:
     return Table(head=head, rows=cells, marked=marked, note=note)
 
 
-def _evaluated_cells(summary: StudySummary, row: EvaluatedNetwork, metric: Measure, resources: list[str]) -> tuple[str, ...]:
+def _evaluated_cells(
+    summary: StudySummary, row: EvaluatedNetwork, metric: Measure, resources: list[str]
+) -> tuple[str, ...]:
     costs = summary.costs_of(row.genotype)
     return (
         short_genotype(row.genotype),

@@ -103,7 +103,9 @@ def comparison(summary: StudySummary) -> list[str]:
     sentences = []
     base = next((row.test for row in summary.trained("base")), None)
     if base is not None and summary.base != summary.winner:
-        sentences.append(f"The base network, trained alike, reaches {_beside(metric, base, winner)}{_base_outside(summary)}.")
+        sentences.append(
+            f"The base network, trained alike, reaches {_beside(metric, base, winner)}{_base_outside(summary)}."
+        )
     random = [row.test for row in summary.trained("random") if row.test is not None]
     if random:
         sentences.append(_random_sentence(metric, random, winner))

@@ -30,6 +30,7 @@ from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING, TRAINING_VERSION, trained_files
 from nas_core.workloads import build_workload
+from nas_core.workloads.workload import metric_of
 
 WINNER = "winner"
 
@@ -149,7 +150,9 @@ class DesignProject:
         """Content id of all that the training depends on; raises as ``network``."""
         config = self.config
         settings = config.train.model_dump(mode="json", exclude={"checkpoint_every_s"})
-        known = {"network": self.network.as_dict(), "train": settings, "data": build_workload(config.data).identity}
+        workload = build_workload(config.data)
+        known = {"network": self.network.as_dict(), "train": settings, "data": workload.identity}
+        known["metric"] = metric_of(workload, config.metric).name
         return content_id({**known, "seed": config.seed, "version": TRAINING_VERSION})
 
     @property
