@@ -152,8 +152,8 @@ class DesignProject:
         settings = config.train.model_dump(mode="json", exclude={"checkpoint_every_s"})
         workload = build_workload(config.data)
         known = {"network": self.network.as_dict(), "train": settings, "data": workload.identity}
-        known["metric"] = metric_of(workload, config.metric).name
-        return content_id({**known, "seed": config.seed, "version": TRAINING_VERSION})
+        metric = metric_of(workload, config.metric).name
+        return content_id({**known, "metric": metric, "seed": config.seed, "version": TRAINING_VERSION})
 
     @property
     def training(self) -> dict[str, Any] | None:
