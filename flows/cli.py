@@ -178,13 +178,17 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
     assert answer is not None
     assert row is not None
     assert runs is not None
+    name, tested = row["metric_name"], row["metrics"]["test"]
     if as_json:
-        figures = {name: row[name] for name in ("genotype", "test_accuracy", "num_test_examples", "wall_s", "device")}
+        figures = {key: row[key] for key in ("genotype", "metric_name", "num_test_examples", "wall_s", "device")}
+        figures |= {f"test_{key}": value for key, value in tested.items()}
         _print_json({**answer, "training": figures, "model": runs["model"], "tracking": runs["uri"]})
         return
     print_answer(answer)
     print(
-        f"test accuracy {row['test_accuracy']:.4f} ({row['num_test_examples']:,} images, seed {row['seed']},", end=" "
+        f"test {name.replace('_', ' ')} {tested[name]:.4f} ({row['num_test_examples']:,} examples,",
+        f"seed {row['seed']},",
+        end=" ",
     )
     print(f"trained {row['wall_s']:.0f} s on {row['device']})")
     print(f"Model: {runs['model']['uri']}  MLflow: {runs['uri']}  (mlflow ui --backend-store-uri {runs['uri']})")

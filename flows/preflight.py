@@ -11,6 +11,7 @@ from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
 from nas_core.workloads import build_workload
+from nas_core.workloads.workload import metric_of
 
 if TYPE_CHECKING:
     from nas_core.study.analytic_config import AnalyticConfig
@@ -31,7 +32,7 @@ def preflight(study: Study, until: Stage = "report") -> None:
     trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
     if trains or study.scorer.needs_data:
         workload_of(config).check(config.train.train_examples if trains else None)
-    study.scorer.metric_name  # an unknown one is said here  # noqa: B018
+    study.scorer.measure  # an unknown metric is said here  # noqa: B018
     if trains and study.space.is_chain:
         _check_classes(study)
     if until == "report":
@@ -58,7 +59,9 @@ def preflight_design(config: "AnalyticConfig", root: str) -> None:
     store = Store(root)
     config.program.build_domain()
     config.program.build_limits()
-    build_workload(config.data).check(config.train.train_examples)
+    workload = build_workload(config.data)
+    metric_of(workload, config.metric)
+    workload.check(config.train.train_examples)
     _check_writable(store)
     _check_tracking(store)
     check_addresses()

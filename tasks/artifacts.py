@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nas_core.report.text import format_metric
+from nas_core.records.evaluations import Evaluation
+from nas_core.report.text import format_metric, metric_label
 from nas_core.study.analytic_project import DesignProject
+from nas_core.study.brought import trained_metric
 from nas_core.study.stages import FIGURES, REPORT, TRACKING, Stage
 from nas_core.study.study import Study
 from tasks.environment import NO_PAGE
@@ -170,7 +172,10 @@ def _profile_rows(study: Study) -> list[dict[str, Any]]:
 
 
 def _score_rows(study: Study) -> list[dict[str, Any]]:
-    done = sorted(study.evaluations(), key=lambda row: (row.metric is None, -(row.metric or 0.0)))
+    def best_first(row: Evaluation) -> tuple[bool, float]:
+        return row.metric is None, (row.metric or 0.0) * (-1 if row.higher_is_better else 1)
+
+    done = sorted(study.evaluations(), key=best_first)
     return [
         {
             "network": row.genotype,
@@ -204,11 +209,12 @@ def _verify_rows(study: Study) -> list[dict[str, Any]]:
 
 def _train_rows(study: Study) -> list[dict[str, Any]]:
     networks = (study.current("train") or {"networks": []})["networks"]
+    metric = trained_metric(study.config)
     return [
         {
             "name": row["name"],
             "network": row["genotype"],
-            "test accuracy": format_metric("test_accuracy", row.get("test_accuracy")),
+            metric_label(metric, "test"): format_metric(metric, row["metrics"]["test"][metric.name]),
             **row["costs"],
         }
         for row in networks

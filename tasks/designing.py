@@ -12,7 +12,7 @@ from nas_core.study.stages import REGISTERED
 from tasks import tracking
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
-from tasks.reporting import check_same_accuracy, server_may_go_away
+from tasks.reporting import checked_registered, server_may_go_away
 from tasks.scoring import worth_a_retry
 from tasks.training import train_and_watch
 
@@ -58,20 +58,17 @@ def track(config: AnalyticConfig, root: str) -> dict[str, Any]:
 
 @task(task_run_name="check-registered-model")
 def check_registered_model(config: AnalyticConfig, root: str) -> float:
-    """Test accuracy of the designed network loaded back from the registry.
+    """The metric of the designed network loaded back from the registry, on test.
 
     Raises:
-        StoreError: if it is not the accuracy that the training measured.
+        StoreError: if it is not the value that the training measured.
     """
     project = DesignProject(config, Store(root))
     network, row = project.network, project.training
     assert row is not None
-    with server_may_go_away():
-        loaded = tracking.registered_accuracy(project.store, config.data, network.resolution, network.in_channels)
-    check_same_accuracy(loaded, row["test_accuracy"], row["num_test_examples"])
-    figures = {"test_accuracy": loaded, "trained_test_accuracy": row["test_accuracy"]}
+    figures = checked_registered(project.store, config, row, network.resolution, network.in_channels)
     project.store.write_json(REGISTERED, {**_as_registered(project), **figures})
-    return loaded
+    return next(iter(figures.values()))
 
 
 def is_registered(project: DesignProject) -> bool:

@@ -1,21 +1,31 @@
 """Write the report, and log the study to MLflow."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nas_core.base.errors import ClusterError, StoreError
+from nas_core.records.store import Store
 from nas_core.report import report_files
 from nas_core.report.collect import summarise
 from nas_core.space.genotypes import Genotype
+from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.brought import trained_metric
+from nas_core.study.config import StudyConfig
 from nas_core.study.stages import REGISTERED, REPORT
 from nas_core.study.study import Study
+from nas_core.workloads import build_workload
+from nas_core.workloads.metrics import Metric
 from tasks import tracking
 
-SAME_ACCURACY, SAME_IMAGES = 0.002, 2  # a few images may flip between a GPU's arithmetic and the CPU's
+SAME_SHARE, SAME_EXAMPLES, SAME_RELATIVE = (
+    0.002,
+    2,
+    0.01,
+)  # a few examples may flip between a GPU's arithmetic and the CPU's
 SERVERS_CLIENTS = ("mlflow", "requests", "urllib3", "sqlalchemy")
 
 
@@ -40,28 +50,45 @@ def track(study: Study) -> dict[str, Any]:
 
 @task(task_run_name="check-registered-model", cache_policy=NO_CACHE)
 def check_registered_model(study: Study) -> float | None:
-    """Test accuracy of the winner loaded back from the registry; None where no winner was trained.
+    """The study's metric of the winner loaded back from the registry, on test; None where no winner was trained.
 
     Raises:
-        StoreError: if it is not the accuracy that the training measured.
+        StoreError: if it is not the value that the training measured.
     """
     training = study.current("train")
     if training is None:
         return None
     row = training["networks"][0]
-    trained = row["test_accuracy"]
+    resolution = study.space.resolution_of(Genotype.parse(str(study.winner)))
+    figures = checked_registered(study.store, study.config, row, resolution, study.space.in_channels)
+    study.store.write_json(REGISTERED, figures)
+    return next(iter(figures.values()))
+
+
+def checked_registered(
+    store: Store, config: StudyConfig | AnalyticConfig, row: Mapping[str, Any], resolution: int, in_channels: int
+) -> dict[str, float]:
+    """The metric of the registered model on test, and that of the trained network (its row), by name.
+
+    Raises:
+        StoreError: if they differ by more than arithmetic does.
+    """
+    workload = build_workload(config.data)
+    own = trained_metric(config)
+    trained = row["metrics"]["test"][own.name]
     with server_may_go_away():
-        resolution = study.space.resolution_of(Genotype.parse(str(study.winner)))
-        loaded = tracking.registered_accuracy(study.store, study.config.data, resolution, study.space.in_channels)
-    check_same_accuracy(loaded, trained, row["num_test_examples"])
-    study.store.write_json(REGISTERED, {"test_accuracy": loaded, "trained_test_accuracy": trained})
-    return loaded
+        shape = workload.sample.shape_at(resolution, in_channels)
+        loaded = tracking.registered_metric(store, workload, own, shape)
+    if abs(loaded - trained) > _tolerance(own, trained, row["num_test_examples"]):
+        raise StoreError("registered model", f"test {own.label} {loaded:.4f}", f"{trained:.4f}, as trained")
+    return {f"test_{own.name}": loaded, f"trained_test_{own.name}": trained}
 
 
-def check_same_accuracy(loaded: float, trained: float, num_images: int) -> None:
-    """Raises StoreError if the registered model is not as good as the trained one was."""
-    if abs(loaded - trained) > max(SAME_ACCURACY, SAME_IMAGES / num_images) + 1e-9:
-        raise StoreError("registered model", f"test accuracy {loaded:.4f}", f"{trained:.4f}, as trained")
+def _tolerance(metric: Metric, trained: float, num_examples: int) -> float:
+    """What a metric may change by where a few examples flip."""
+    if metric.counts_examples:
+        return max(SAME_SHARE, SAME_EXAMPLES / num_examples) + 1e-9
+    return max(SAME_SHARE, SAME_EXAMPLES / num_examples, SAME_RELATIVE * abs(trained))
 
 
 @task(task_run_name="write-report", cache_policy=NO_CACHE)

@@ -36,7 +36,9 @@ from nas_core.study.stages import (
     VERIFICATION,
 )
 from nas_core.study.study import Study
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads import build_workload
+from nas_core.workloads.metrics import Metric
+from nas_core.workloads.workload import Workload
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ def log_study(study: Study) -> dict[str, Any]:
     runs = _StudyRuns(study)
     parent = runs.parent()
     runs.log_settings(parent)
-    runs.log_data(parent, study.config.data)
+    runs.log_data(parent, build_workload(study.config.data))
     runs.log_tables(parent)
     training = study.current("train") or {"networks": []}
     for row in training["networks"]:
@@ -125,7 +127,7 @@ def log_design(project: DesignProject) -> dict[str, Any]:
     runs = _DesignRuns(project, answer)
     parent = runs.parent()
     runs.log_settings(parent)
-    runs.log_data(parent, project.config.data)
+    runs.log_data(parent, build_workload(project.config.data))
     runs.log_network(parent, row, project.training_inputs, project.config.train.recipe.model_dump())
     runs.log_files(parent, DESIGN_FILES)
     runs.finish(parent)
@@ -178,14 +180,15 @@ class _Runs:
         self.save()
         return str(run.info.run_id)
 
-    def log_data(self, run_id: str, data: DataConfig) -> None:
+    def log_data(self, run_id: str, workload: Workload) -> None:
         """What the networks were fed, in MLflow's own terms."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         if self.client.get_run(run_id).inputs.dataset_inputs:
             return
-        source = json.dumps(data.identity)
-        dataset = Dataset(name=data.name, digest=content_id(data.identity)[:8], source_type="local", source=source)
+        known = workload.identity
+        digest, source = content_id(known)[:8], json.dumps(known)
+        dataset = Dataset(name=workload.name, digest=digest, source_type="local", source=source)
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "search")])])
 
     def log_files(self, run_id: str, paths: Sequence[str]) -> None:
@@ -203,7 +206,7 @@ class _Runs:
             self.client.log_artifacts(run_id, local)
 
     def log_network(self, parent: str, row: Mapping[str, Any], inputs: str, recipe: Mapping[str, Any]) -> None:
-        """A child run of a trained network: curves, system metrics, accuracies, costs, model files.
+        """A child run of a trained network: curves, system metrics, metrics of the data, costs, model files.
 
         ``inputs`` is the id of what was trained how: it is logged once.
         """
@@ -240,9 +243,8 @@ class _Runs:
 
         from nas_core.training.winner import load_deployed
 
-        module, architecture = load_deployed(self.store, row["name"])
-        side = architecture.resolution
-        example = np.zeros((2, architecture.in_channels, side, side), dtype=np.float32)
+        module, _ = load_deployed(self.store, row["name"])
+        example = np.zeros((2, *module.input_shape), dtype=np.float32)
         name = self.config.registered_model or self.name
         with mlflow.start_run(run_id=run_id), _quiet():
             info = mlflow.pytorch.log_model(
@@ -350,7 +352,8 @@ def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     for step, sample in enumerate(row["system"]):
         points += [(f"system/{name}", float(value), step) for name, value in sample.items()]
     points += [(name, float(value), 0) for name, value in {**row["costs"], **row.get("design", {})}.items()]
-    points += [("test_accuracy", row["test_accuracy"], 0), ("training_seconds", row["wall_s"], 0)]
+    points += [(f"test_{name}", float(value), 0) for name, value in row["metrics"]["test"].items()]
+    points += [("training_seconds", row["wall_s"], 0)]
     return points
 
 
@@ -375,19 +378,18 @@ def registered_model(store: Store) -> Any:
         return mlflow.pytorch.load_model(store.read_json(TRACKING)["model"]["uri"])
 
 
-def registered_accuracy(store: Store, data: DataConfig, resolution: int, in_channels: int) -> float:
-    """Test accuracy of the registered model, loaded as its users do."""
+def registered_metric(store: Store, workload: Workload, metric: Metric, shape: tuple[int, ...]) -> float:
+    """The metric of the registered model on the test split, loaded and fed as its users do."""
     import torch
 
-    from nas_core.workloads.images import load_data
+    from nas_core.training.loop import value_of
+    from nas_core.workloads.normalisation import Normalisation
 
-    model = registered_model(store)
-    images, labels = load_data(data, resolution, in_channels).test()
-    correct = 0
+    model, as_floats = registered_model(store), Normalisation()
+    inputs, targets = workload.load(shape).load_test()
     with torch.inference_mode():
-        for part, truth in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
-            correct += int((model(part.float() / 255).argmax(1) == truth).sum())
-    return correct / len(labels)
+        outputs = torch.cat([model(as_floats(part)) for part in inputs.split(TEST_BATCH)])
+    return value_of(metric, outputs, targets)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,9 +32,7 @@ def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str,
     config, architecture = study.config, described(study.family, Genotype.parse(genotype))
     run_id = training_id(architecture, config.train, build_workload(config.data), config.seed)
     known = stored_result(study.store, name, run_id)
-    metric = trained_metric(config).name
-    trained = train_and_watch(architecture, config, study.store, name, report, metric)
-    return {**trained, "new": known is None}
+    return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
 
 
 def train_and_watch(
@@ -43,7 +41,6 @@ def train_and_watch(
     store: Store,
     name: str,
     report: Any,
-    metric: str = "",
 ) -> dict[str, Any]:
     """What ``train_network`` returns, and the worker's use of processors and memory meanwhile."""
     from nas_core.training.winner import train_network
@@ -53,7 +50,7 @@ def train_and_watch(
             architecture,
             config.train,
             build_workload(config.data),
-            metric=metric,
+            metric=trained_metric(config).name,
             seed=config.seed,
             store=store,
             name=name,

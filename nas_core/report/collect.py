@@ -6,6 +6,7 @@ from typing import Any
 
 import nas_core
 from nas_core.base.errors import NasError
+from nas_core.base.registry import summary_of
 from nas_core.prediction import Predictor
 from nas_core.prediction.predictor import COVERAGE
 from nas_core.program import Budget, frontier
@@ -35,20 +36,16 @@ from nas_core.report.summary import (
     VerificationRound,
     VerificationSummary,
 )
-from nas_core.report.text import is_fraction
 from nas_core.space.genotypes import Genotype
+from nas_core.study.brought import trained_metric
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.stages import STAGES, TRACKING
 from nas_core.study.study import Study
+from nas_core.workloads.metrics import Measure
 
 MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
 FRONTIER_TIME_LIMIT_S = 10.0
 PACKAGES = ("torch", "timm", "ortools", "ray", "prefect", "mlflow", "numpy", "pyarrow")
-SCORERS = {
-    "train": "every network is trained from scratch by a short recipe",
-    "supernet": "all networks share weights that are trained once; each is rated with its own normalisation statistics",
-    "tabular": "ratings are read from a table of known results",
-}
 
 
 def summarise(study: Study, sections: Collection[str] | None = None) -> StudySummary:
@@ -102,31 +99,36 @@ def _cost_tables(study: Study) -> tuple[CostTable, ...]:
 
 
 def _data(study: Study) -> DataSummary:
-    config = study.config.data
-    if study.config.scorer.kind == "tabular":
-        return DataSummary(name="table", description="no images: ratings come from a table")
+    if not study.scorer.needs_data:
+        return DataSummary(name=study.scorer.name, description="the scorer looks at no data")
+    workload = study.scorer.workload
     trained = (study.current("train") or {"networks": [{}]})["networks"][0]
+    num_train, num_validation = workload.num_examples()
     return DataSummary(
-        name=config.name,
-        num_train=config.train_examples,
-        num_validation=config.validation_examples,
+        name=workload.name,
+        num_train=num_train,
+        num_validation=num_validation,
         num_test=trained.get("num_test_examples"),
+        facts=dict(workload.describe()),
     )
 
 
 def _scorer(study: Study, rows: Sequence[Evaluation]) -> ScorerSummary:
     kind = study.config.scorer.kind
     first = next((row for row in rows if row.status == "ok"), None)
-    name = first.metric_name if first else "metric"
     return ScorerSummary(
         kind=kind,
-        metric_name=f"{name}_table" if kind == "tabular" and is_fraction(name) else name,  # in whatever unit it has
+        metric=study.scorer.measure,
         split=first.split if first else "validation",
-        higher_is_better=first.higher_is_better if first else True,
         num_examples=first.num_examples if first else None,
         seeds=tuple(sorted({row.seed for row in rows})),
-        description=SCORERS[kind],
+        description=summary_of(type(study.scorer)),
     )
+
+
+def _own_metric(study: Study) -> Measure:
+    """What trained networks are compared by."""
+    return trained_metric(study.config).measure
 
 
 def _provenance(study: Study) -> Provenance:
@@ -401,15 +403,16 @@ def _training(study: Study) -> TrainingSummary | None:
     output = study.current("train")
     if output is None:
         return None
+    metric = _own_metric(study)
     networks = tuple(
         TrainedNetwork(
             role=row["role"],
             genotype=row["genotype"],
-            test_accuracy=row["test_accuracy"],
-            val_accuracy=row["validation_accuracy"],
+            test=row["metrics"]["test"][metric.name],
+            validation=row["metrics"]["validation"][metric.name],
             costs=row["costs"],
             curve=tuple(
-                CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), val_accuracy=at.get("validation_accuracy"))
+                CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), validation=at.get(f"validation_{metric.name}"))
                 for at in row["history"]
             ),
             wall_s=row["wall_s"],
@@ -422,5 +425,9 @@ def _training(study: Study) -> TrainingSummary | None:
     text = f"{recipe.epochs:g} epochs, batch {recipe.batch_size}, peak rate {recipe.lr:g} (cosine), {recipe.augment}"
     winner = output["networks"][0]
     return TrainingSummary(
-        networks=networks, num_test_examples=winner["num_test_examples"], recipe=text, device=winner["device"]
+        networks=networks,
+        metric=metric,
+        num_test_examples=winner["num_test_examples"],
+        recipe=text,
+        device=winner["device"],
     )

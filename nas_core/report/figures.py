@@ -30,10 +30,10 @@ from nas_core.report.text import (
     format_amount,
     format_duration,
     format_percent,
-    is_fraction,
-    metric_label,
+    metric_axis,
 )
 from nas_core.space.genotypes import Genotype
+from nas_core.workloads.metrics import Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -169,13 +169,14 @@ def figure_block_effects(summary: StudySummary, theme: Theme) -> "Figure":
     if summary.winner is not None:
         _mark_path(ax, Genotype.parse(summary.winner), theme, numbered)
     if numbered:
-        _write_cells(ax, summary.scorer.metric_name, effects.effects, image, len(counts), theme)
+        _write_cells(ax, summary.scorer.metric, effects.effects, image, len(counts), theme)
     _label_effect_axes(ax, summary, theme)
-    unit = "percentage points" if is_fraction(summary.scorer.metric_name) else summary.scorer.metric_name
+    metric = summary.scorer.metric
+    unit = "percentage points" if metric.is_fraction else metric.unit or metric.label
     bar = figure.colorbar(image, ax=ax, pad=0.015, fraction=0.04)
-    bar.set_label(f"effect, {unit}")
+    bar.set_label(f"effect, {unit}" if metric.higher_is_better else f"effect, {unit} (positive is better)")
     bar.outline.set_visible(False)
-    bar.ax.yaxis.set_major_formatter(lambda value, _: _effect_text(summary.scorer.metric_name, value))
+    bar.ax.yaxis.set_major_formatter(lambda value, _: _effect_text(metric, value))
     handles = _effect_handles(effects.effects, base, theme, numbered)
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.01), ncols=3)
     return figure
@@ -244,7 +245,7 @@ def _outline(ax: "Axes", position: int, choice: int, inset: float, **look: Any) 
 
 
 def _write_cells(
-    ax: "Axes", metric_name: str, effects: Iterable[BlockEffect], image: Any, num_positions: int, theme: Theme
+    ax: "Axes", metric: Measure, effects: Iterable[BlockEffect], image: Any, num_positions: int, theme: Theme
 ) -> None:
     from matplotlib.patheffects import withStroke
 
@@ -256,7 +257,7 @@ def _write_cells(
         ax.text(
             row.position,
             row.choice,
-            _effect_text(metric_name, row.effect),
+            _effect_text(metric, row.effect),
             ha="center",
             va="center",
             fontsize=9.5 if num_positions <= 12 else 7,
@@ -266,11 +267,11 @@ def _write_cells(
         )
 
 
-def _effect_text(metric_name: str, effect: float) -> str:
-    scaled = effect * 100 if is_fraction(metric_name) else effect
+def _effect_text(metric: Measure, effect: float) -> str:
+    scaled = effect * 100 if metric.is_fraction else effect
     if scaled == 0:
         return "0"
-    if is_fraction(metric_name) and abs(scaled) < 0.005:
+    if metric.is_fraction and abs(scaled) < 0.005:
         return "≈ 0"
     text = f"{scaled:+.2f}" if 0.005 <= abs(scaled) < 10 else f"{scaled:+.2g}"
     return text.replace("-", "−")
@@ -323,7 +324,7 @@ def figure_calibration(summary: StudySummary, theme: Theme) -> "Figure":
         raise NotYetRunError("predictions")
     figure = _figure(width=6.6, height=5.4)
     ax = figure.subplots()
-    scale = 100 if is_fraction(summary.scorer.metric_name) else 1
+    scale = 100 if summary.scorer.metric.is_fraction else 1
     looks = {
         "design": ("o", theme.fit, 5, f"used to fit ({_count(rows, 'design')})"),
         "held-out": ("s", theme.held_out, 6, f"held out ({_count(rows, 'held-out')})"),
@@ -414,8 +415,7 @@ def _rank_text(summary: StudySummary) -> str:
 
 
 def _metric_axis(summary: StudySummary) -> str:
-    label = metric_label(summary.scorer.metric_name, summary.scorer.split)
-    return f"{label}, %" if is_fraction(summary.scorer.metric_name) else label
+    return metric_axis(summary.scorer.metric, summary.scorer.split)
 
 
 # --- metric against resources ------------------------------------------------
@@ -446,7 +446,7 @@ def _drawn_resources(summary: StudySummary) -> list[str]:
 
 
 def _draw_resource(ax: "Axes", summary: StudySummary, resource: str, theme: Theme) -> None:
-    scale = 100 if is_fraction(summary.scorer.metric_name) else 1
+    scale = 100 if summary.scorer.metric.is_fraction else 1
     _draw_evaluated(ax, summary, resource, scale, theme)
     for front in summary.frontiers:
         if front.resource == resource:
@@ -590,7 +590,7 @@ def figure_latency(summary: StudySummary, theme: Theme) -> "Figure":
 
 
 def figure_training(summary: StudySummary, theme: Theme) -> "Figure":
-    """Validation accuracy and training loss of the trained networks, epoch by epoch."""
+    """Validation metric and training loss of the trained networks, epoch by epoch."""
     training = _required(summary.training, "training")
     curves = [row for row in training.networks if row.curve]
     if not curves:
@@ -599,17 +599,17 @@ def figure_training(summary: StudySummary, theme: Theme) -> "Figure":
     left, right = figure.subplots(1, 2)
     shown: set[str] = set()
     for row in sorted(curves, key=lambda row: row.role == "winner"):
-        _draw_curve(left, right, row, theme, "" if row.role in shown else row.role)
+        _draw_curve(left, right, row, training.metric, theme, "" if row.role in shown else row.role)
         shown.add(row.role)
-    left.set_ylabel("validation accuracy, %")
+    left.set_ylabel(metric_axis(training.metric, "validation"))
     right.set_ylabel("training loss")
     for ax in (left, right):
         ax.set_xlabel("epoch")
-    left.legend(loc="lower right")
+    left.legend(loc="lower right" if training.metric.higher_is_better else "upper right")
     return figure
 
 
-def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, theme: Theme, label: str) -> None:
+def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measure, theme: Theme, label: str) -> None:
     looks: dict[str, tuple[str, str, float]] = {
         "winner": (theme.winner, "-", 2.4),
         "base": (theme.base, "--", 1.6),
@@ -618,9 +618,10 @@ def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, theme: Theme, 
     colour, style, width = looks[row.role]
     names = {"winner": "chosen", "": None}
     label_shown = names.get(label, label)
-    accuracy = [(p.epoch, 100 * p.val_accuracy) for p in row.curve if p.val_accuracy is not None]
+    scale = 100 if metric.is_fraction else 1
+    values = [(p.epoch, scale * p.validation) for p in row.curve if p.validation is not None]
     loss = [(p.epoch, p.train_loss) for p in row.curve if p.train_loss is not None]
-    for ax, pairs in ((left, accuracy), (right, loss)):
+    for ax, pairs in ((left, values), (right, loss)):
         if pairs:
             x, y = zip(*pairs, strict=True)
             ax.plot(x, y, color=colour, ls=style, lw=width, label=label_shown)

@@ -18,6 +18,7 @@ from nas_core.report.strip import NO_OP_KIND, Strip, strips
 from nas_core.report.style import THEMES, ThemeName
 from nas_core.report.summary import EvaluatedNetwork, StudySummary, TrainedNetwork
 from nas_core.report.text import (
+    compared_by,
     compared_networks,
     describe_block,
     format_amount,
@@ -26,6 +27,7 @@ from nas_core.report.text import (
     format_metric,
     format_metric_change,
     format_percent,
+    metric_axis,
     metric_label,
     resource_name,
     short_genotype,
@@ -33,6 +35,7 @@ from nas_core.report.text import (
 )
 from nas_core.space.genotypes import Genotype
 from nas_core.study.stages import REPORT, SUMMARY
+from nas_core.workloads.metrics import Measure
 
 HERE = Path(__file__).parent
 MAX_NETWORK_ROWS = 100
@@ -140,7 +143,7 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "evaluated": evaluated_table(summary),
         "provenance": provenance_table(summary),
         "glossary": GLOSSARY,
-        "metric": metric_label(summary.scorer.metric_name, summary.scorer.split),
+        "metric": metric_label(summary.scorer.metric, summary.scorer.split),
     }
 
 
@@ -170,27 +173,29 @@ def _style_sheet() -> str:
 
 
 def tiles(summary: StudySummary) -> list[Tile]:
-    """The chosen network's accuracy and costs, what is proven, what it took."""
-    return [*_accuracy_tile(summary), *_limit_tiles(summary), *_proof_tile(summary), *_effort_tile(summary)]
+    """The chosen network's metric and costs, what is proven, what it took."""
+    return [*_metric_tile(summary), *_limit_tiles(summary), *_proof_tile(summary), *_effort_tile(summary)]
 
 
-def _accuracy_tile(summary: StudySummary) -> list[Tile]:
+def _metric_tile(summary: StudySummary) -> list[Tile]:
     winner = summary.winner
     if winner is None:
         return []
     trained = next(iter(summary.trained("winner")), None)
-    if trained is not None and trained.test_accuracy is not None:
-        value = format_metric("test_accuracy", trained.test_accuracy)
-        return [Tile(label="test accuracy", value=value, note="measured once, after training")]
-    label = metric_label(summary.scorer.metric_name, summary.scorer.split)
+    if trained is not None and trained.test is not None:
+        value = format_metric(summary.metric, trained.test)
+        return [Tile(label=compared_by(summary), value=value, note="measured once, after training")]
+    metric = summary.scorer.metric
+    label = metric_label(metric, summary.scorer.split)
     evaluated, selected = summary.evaluated(winner), summary.selected(winner)
-    name = summary.scorer.metric_name
     if evaluated is not None:
         return [
-            Tile(label=label, value=format_metric(name, evaluated.metric), note=f"by the {summary.scorer.kind} scorer")
+            Tile(
+                label=label, value=format_metric(metric, evaluated.metric), note=f"by the {summary.scorer.kind} scorer"
+            )
         ]
     if selected is not None:
-        return [Tile(label=label, value=format_metric(name, selected.predicted), note="predicted, not yet evaluated")]
+        return [Tile(label=label, value=format_metric(metric, selected.predicted), note="predicted, not yet evaluated")]
     return []
 
 
@@ -234,7 +239,7 @@ def _effort_tile(summary: StudySummary) -> list[Tile]:
 
 
 def comparison_table(summary: StudySummary) -> Table:
-    """Chosen, base and random networks: measured test accuracy and costs, the limits below."""
+    """Chosen, base and random networks: what was measured, and costs, the limits below."""
     resources = shown_resources(summary)
     base_costs = summary.costs_of(summary.base)
     networks = summary.training.networks if summary.training is not None else ()
@@ -242,19 +247,17 @@ def comparison_table(summary: StudySummary) -> Table:
     names = {"winner": "chosen", "base": "base", "random": "random"}
     rows = []
     compared = compared_networks(summary)
-    for label, genotype, accuracy in compared:
+    for label, genotype, value in compared:
         row = trained.get((label, genotype))
         costs = summary.costs_of(genotype)
         rows.append(
             (
                 names[label],
                 short_genotype(genotype),
-                format_metric("test_accuracy", accuracy)
-                if row is None or not row.message
-                else f"failed: {row.message}",
-                format_metric("val_accuracy", row.val_accuracy) if row is not None else "–",
+                f"failed: {row.message}" if row is not None and row.message else format_metric(summary.metric, value),
+                *([format_metric(summary.metric, row.validation if row is not None else None)] if networks else []),
                 *[_amount_beside(name, costs.get(name), base_costs.get(name)) for name in resources],
-                format_duration(row.wall_s) if row is not None else "–",
+                *([format_duration(row.wall_s) if row is not None else "–"] if networks else []),
             )
         )
     limits = {
@@ -265,12 +268,13 @@ def comparison_table(summary: StudySummary) -> Table:
     head = (
         "network",
         "genotype",
-        "test accuracy",
-        "validation accuracy",
+        compared_by(summary),
+        *([metric_label(summary.metric, "validation")] if networks else []),
         *map(resource_name, resources),
-        "training took",
+        *(["training took"] if networks else []),
     )
-    foot = ("limits", "", "", "", *[limits.get(name, "–") for name in resources], "") if limits else ()
+    blank = [""] if networks else []
+    foot = ("limits", "", "", *blank, *[limits.get(name, "–") for name in resources], *blank) if limits else ()
     marked = next((index for index, (label, _, _) in enumerate(compared) if label == "winner"), None)
     return Table(head=head, rows=tuple(rows), foot=foot, marked=marked)
 
@@ -315,11 +319,12 @@ def block_table(summary: StudySummary) -> Table | None:
                 str(choice),
                 describe_block(position.blocks[choice]),
                 f"{position.out_channels}, stride {position.stride}",
-                format_metric_change(summary.scorer.metric_name, effect.effect if effect is not None else None),
+                format_metric_change(summary.scorer.metric, effect.effect if effect is not None else None),
                 *[format_amount(table.resource, table.block[index][choice]) for table in tables],
             )
         )
-    head = ("position", "choice", "block", "channels", "effect", *[resource_name(table.resource) for table in tables])
+    turned = "effect" if summary.scorer.metric.higher_is_better else "effect (positive is better)"
+    head = ("position", "choice", "block", "channels", turned, *[resource_name(table.resource) for table in tables])
     return Table(head=head, rows=tuple(rows))
 
 
@@ -327,13 +332,13 @@ def alternatives_table(summary: StudySummary) -> Table | None:
     """What the solver returned, best first."""
     if summary.selection is None or not summary.selection.networks:
         return None
-    name, resources = summary.scorer.metric_name, shown_resources(summary)
+    metric, resources = summary.scorer.metric, shown_resources(summary)
     rows = tuple(
         (
             str(rank),
             short_genotype(row.genotype),
-            _interval(name, row.predicted, row.low, row.high),
-            format_metric(name, row.evaluated),
+            _interval(metric, row.predicted, row.low, row.high),
+            format_metric(metric, row.evaluated),
             *[format_amount(resource, summary.costs_of(row.genotype).get(resource)) for resource in resources],
         )
         for rank, row in enumerate(summary.selection.networks, 1)
@@ -344,24 +349,24 @@ def alternatives_table(summary: StudySummary) -> Table | None:
     return Table(head=head, rows=rows, marked=marked)
 
 
-def _interval(metric_name: str, value: float, low: float | None, high: float | None) -> str:
-    text = format_metric(metric_name, value)
+def _interval(metric: Measure, value: float, low: float | None, high: float | None) -> str:
+    text = format_metric(metric, value)
     if low is None or high is None:
         return text
-    return f"{text} ({format_metric(metric_name, low)} to {format_metric(metric_name, high)})"
+    return f"{text} ({format_metric(metric, low)} to {format_metric(metric, high)})"
 
 
 def rounds_table(summary: StudySummary) -> Table | None:
     """The verification rounds."""
     if summary.verification is None:
         return None
-    name = summary.scorer.metric_name
+    metric = summary.scorer.metric
     rows = tuple(
         (
             str(row.index),
             str(len(row.genotypes)),
-            format_metric(name, row.predicted_metric),
-            format_metric(name, row.best_metric),
+            format_metric(metric, row.predicted_metric),
+            format_metric(metric, row.best_metric),
             short_genotype(row.best_genotype),
             "–" if row.kendall is None else f"{row.kendall:.2f}",
             format_count(row.num_evaluations),
@@ -385,22 +390,24 @@ def evaluated_table(summary: StudySummary) -> Table | None:
     rows = [row for row in summary.networks if row.role != "known"]
     if not rows:
         return None
-    name, resources = summary.scorer.metric_name, shown_resources(summary)
-    best = sorted(rows, key=lambda row: row.metric, reverse=summary.scorer.higher_is_better)[:MAX_NETWORK_ROWS]
+    metric, resources = summary.scorer.metric, shown_resources(summary)
+    best = sorted(rows, key=lambda row: row.metric, reverse=metric.higher_is_better)[:MAX_NETWORK_ROWS]
     note = f"The best {len(best)} of {format_count(len(rows))}." if len(best) < len(rows) else ""
-    cells = tuple(_evaluated_cells(summary, row, name, resources) for row in best)
+    cells = tuple(_evaluated_cells(summary, row, metric, resources) for row in best)
     head = ("genotype", "evaluated for", "evaluated", "predicted", "seeds", *map(resource_name, resources))
     marked = next((index for index, row in enumerate(best) if row.genotype == summary.winner), None)
     return Table(head=head, rows=cells, marked=marked, note=note)
 
 
-def _evaluated_cells(summary: StudySummary, row: EvaluatedNetwork, name: str, resources: list[str]) -> tuple[str, ...]:
+def _evaluated_cells(
+    summary: StudySummary, row: EvaluatedNetwork, metric: Measure, resources: list[str]
+) -> tuple[str, ...]:
     costs = summary.costs_of(row.genotype)
     return (
         short_genotype(row.genotype),
         {"design": "fitting", "held-out": "calibration", "verify": "verification"}.get(row.role, row.role),
-        format_metric(name, row.metric),
-        format_metric(name, row.predicted),
+        format_metric(metric, row.metric),
+        format_metric(metric, row.predicted),
         str(row.num_seeds),
         *[format_amount(resource, costs.get(resource)) for resource in resources],
     )
@@ -419,6 +426,8 @@ def provenance_table(summary: StudySummary) -> Table:
         ("scorer", f"{summary.scorer.kind}, id {known.scorer_id}. {summary.scorer.description}"),
         ("profiler", known.profiler_id),
         ("data", _data_sentence(summary)),
+        *summary.data.facts.items(),
+        ("metric", metric_axis(summary.scorer.metric, summary.scorer.split)),
         ("training", summary.training.recipe if summary.training is not None else ""),
         ("device", summary.device),
         *[(f"device of {stage}", device) for stage, device in known.devices.items()],
@@ -432,7 +441,7 @@ def _data_sentence(summary: StudySummary) -> str:
     data = summary.data
     counts = (("train", data.num_train), ("validation", data.num_validation), ("test", data.num_test))
     parts = [f"{format_count(number)} {split}" for split, number in counts if number is not None]
-    sizes = f": {', '.join(parts)} images" if parts else ""
+    sizes = f": {', '.join(parts)} examples" if parts else ""
     return f"{data.name}{sizes}. {data.description}".strip()
 
 
@@ -446,6 +455,7 @@ def figure_blocks(summary: StudySummary, drawn: Drawn) -> list[FigureBlock]:
 
 def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock:
     title, reading, command, narrow = WORDS[name]
+    reading = _reading(summary, name, reading)
     verdicts = {
         "calibration": story.calibration_verdict(summary.calibration) if summary.calibration is not None else "",
         "block_effects": summary.block_effects.sentence if summary.block_effects is not None else "",
@@ -467,6 +477,18 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
         command=command,
         narrow=narrow,
     )
+
+
+def _reading(summary: StudySummary, name: str, words: str) -> str:
+    """How to read a figure, with the metric's name and direction where they matter."""
+    if name == "training":
+        label = metric_label(summary.metric, "validation")
+        words = words.format(metric=label[:1].upper() + label[1:])
+    if name == "block_effects" and not summary.scorer.metric.higher_is_better:
+        words += " Lower values of the metric are better; effects are turned, so that a positive one is an improvement."
+    if name == "frontier" and not summary.scorer.metric.higher_is_better:
+        words += " Lower is better here: the steps go down as the limit is raised."
+    return words
 
 
 def _data_uri(png: bytes) -> str:
@@ -547,7 +569,7 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
     ),
     "training": (
         "Training",
-        "Validation accuracy and training loss after each epoch. All networks were trained by the same recipe.",
+        "{metric} and training loss after each epoch. All networks were trained by the same recipe.",
         "mathnas train",
         False,
     ),
@@ -571,7 +593,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("Spearman ρ", "correlation of two rankings; 1 is the same order"),
     ("interval", "the range in which the predictor expects the true metric"),
     ("limit", "a bound on a resource of the whole network, such as latency on one device"),
-    ("multiply-adds", "multiplications with additions that one image takes in convolutions and linear layers"),
+    ("multiply-adds", "multiplications with additions that one input takes in convolutions and linear layers"),
     ("frontier", "the best predicted networks over a range of limits"),
     ("bound and gap", "the best value any network could still have by the proof, and its distance to the one found"),
     (
@@ -579,5 +601,5 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "the best predicted networks are really evaluated, the predictor is refitted, and the program "
         "is solved again until the choice stands",
     ),
-    ("validation and test", "validation images guide the study; test images are used once, for the final numbers"),
+    ("validation and test", "validation examples guide the study; test examples are used once, for the final numbers"),
 )

@@ -13,6 +13,7 @@ from nas_core.report.text import (
     format_duration,
     format_limit,
     format_metric,
+    format_metric_change,
     format_percent,
     format_space_size,
     metric_label,
@@ -20,6 +21,7 @@ from nas_core.report.text import (
     short_genotype,
 )
 from nas_core.space.genotypes import Genotype
+from nas_core.workloads.metrics import Measure
 
 
 def headline(summary: StudySummary) -> str:
@@ -64,62 +66,65 @@ def _found(summary: StudySummary, winner: str) -> str:
 
 def _attains(summary: StudySummary, winner: str) -> str:
     trained = summary.trained("winner")
-    if not trained or trained[0].test_accuracy is None:
+    if summary.training is None or not trained or trained[0].test is None:
         return _expected(summary, winner)
-    images = summary.training.num_test_examples if summary.training is not None else None
-    on = f"{format_count(images)} test images" if images else "the test images"
-    text = (
-        f"Fully trained, it classifies {format_metric('test_accuracy', trained[0].test_accuracy)} of {on} correctly; "
-        + (
-            "the table that it was chosen by may rest on them."
-            if summary.scorer.kind == "tabular"
-            else "no earlier step had seen these images."
-        )
+    examples = summary.training.num_test_examples
+    on = f"{format_count(examples)} test examples" if examples else "the test examples"
+    value = format_metric(summary.training.metric, trained[0].test)
+    seen = (
+        "the table that it was chosen by may rest on them"
+        if summary.scorer.kind == "tabular"
+        else "no earlier step had seen them"
     )
+    text = f"Fully trained, its {metric_label(summary.training.metric)} is {value} on {on}; {seen}."
     return " ".join([text, *comparison(summary)])
 
 
 def _expected(summary: StudySummary, winner: str) -> str:
     """The winner's metric before it is trained."""
-    label = metric_label(summary.scorer.metric_name, summary.scorer.split)
+    label = metric_label(summary.scorer.metric, summary.scorer.split)
     evaluated, selected = summary.evaluated(winner), summary.selected(winner)
     value = evaluated.metric if evaluated is not None else selected.evaluated if selected is not None else None
     if value is not None:
-        known = f"The {summary.scorer.kind} scorer measured {format_metric(summary.scorer.metric_name, value)} {label}"
+        known = f"The {summary.scorer.kind} scorer measured a {label} of {format_metric(summary.scorer.metric, value)}"
     elif selected is not None:
-        known = f"Its predicted {label} is {format_metric(summary.scorer.metric_name, selected.predicted)}"
+        known = f"Its predicted {label} is {format_metric(summary.scorer.metric, selected.predicted)}"
     else:
         known = f"Its {label} is not known"
-    return f"{known}. It has not been fully trained, so its test accuracy is not known."
+    return f"{known}. It has not been fully trained, so how it does on test data is not known."
 
 
 def comparison(summary: StudySummary) -> list[str]:
     """How the trained winner stands beside base and random networks; says so when it does not win."""
-    winner = next((row.test_accuracy for row in summary.trained("winner")), None)
+    winner = next((row.test for row in summary.trained("winner")), None)
     if winner is None:
         return []
+    metric = summary.metric
     sentences = []
-    base = next((row.test_accuracy for row in summary.trained("base")), None)
+    base = next((row.test for row in summary.trained("base")), None)
     if base is not None and summary.base != summary.winner:
-        sentences.append(f"The base network, trained alike, reaches {_beside(base, winner)}{_base_outside(summary)}.")
-    random = [row.test_accuracy for row in summary.trained("random") if row.test_accuracy is not None]
+        sentences.append(
+            f"The base network, trained alike, reaches {_beside(metric, base, winner)}{_base_outside(summary)}."
+        )
+    random = [row.test for row in summary.trained("random") if row.test is not None]
     if random:
-        sentences.append(_random_sentence(random, winner))
+        sentences.append(_random_sentence(metric, random, winner))
     noise = test_noise(summary)
     others = [value for value in (base, *random) if value is not None]
     if noise is not None and any(abs(winner - value) < noise for value in others):
         sentences.append(
             f"Differences under {noise * 100:.1f} points may be chance: that is the 95 % margin of a difference "
-            "on so many test images, and training once more moves the numbers too."
+            "on so many test examples, and training once more moves the numbers too."
         )
     return sentences
 
 
-def _beside(value: float, winner: float) -> str:
-    points = (value - winner) * 100
-    if abs(points) < 0.005:
-        return f"{format_metric('test_accuracy', value)}, the same"
-    return f"{format_metric('test_accuracy', value)}, {abs(points):.2f} points {'more' if points > 0 else 'less'}"
+def _beside(metric: Measure, value: float, winner: float) -> str:
+    change = format_metric_change(metric, value - winner)
+    if not any(digit in change for digit in "123456789"):
+        return f"{format_metric(metric, value)}, the same"
+    more = "more" if value > winner else "less"
+    return f"{format_metric(metric, value)}, {change.lstrip('+−')} {more}"
 
 
 def _base_outside(summary: StudySummary) -> str:
@@ -130,25 +135,28 @@ def _base_outside(summary: StudySummary) -> str:
     return "; it does not keep within the limits" if broken else ""
 
 
-def _random_sentence(random: list[float], winner: float) -> str:
-    median = statistics.median(random)
-    beaten = sum(value < winner for value in random)
+def _random_sentence(metric: Measure, random: list[float], winner: float) -> str:
+    median, sign = statistics.median(random), 1 if metric.higher_is_better else -1
+    beaten = sum(sign * value < sign * winner for value in random)
     many = len(random) > 1
     who = f"The median of {len(random)} random networks" if many else "A random network"
-    text = f"{who} within the same limits reaches {_beside(median, winner)}"
-    if winner <= median:
+    text = f"{who} within the same limits reaches {_beside(metric, median, winner)}"
+    if sign * winner <= sign * median:
         return f"{text}: the chosen network does not beat {'that median' if many else 'it'} here."
     return f"{text}; the chosen one beats {beaten} of {len(random)}." if many else f"{text}."
 
 
 def test_noise(summary: StudySummary) -> float | None:
-    """95 % margin of the difference of two test accuracies, from the number of test images alone."""
-    images = summary.training.num_test_examples if summary.training is not None else None
-    accuracy = next((row.test_accuracy for row in summary.trained("winner")), None)
-    if not images or accuracy is None or not 0 <= accuracy <= 1:
+    """95 % margin of the difference of two shares of test examples, from their number alone.
+
+    None for metrics that are no such share: their chance is not known.
+    """
+    examples = summary.training.num_test_examples if summary.training is not None else None
+    value = next((row.test for row in summary.trained("winner")), None)
+    if not examples or value is None or not summary.metric.counts_examples or not 0 <= value <= 1:
         return None
-    share = (accuracy * images + 2) / (images + 4)  # Agresti and Coull: no margin of 0 where all are right
-    return 1.96 * math.sqrt(2 * share * (1 - share) / images)
+    share = (value * examples + 2) / (examples + 4)  # Agresti and Coull: no margin of 0 where all are right
+    return 1.96 * math.sqrt(2 * share * (1 - share) / examples)
 
 
 def within_limits(summary: StudySummary, winner: str) -> str:
@@ -216,11 +224,11 @@ def proof(summary: StudySummary) -> str:
     selection = summary.selection
     if selection is None:
         return ""
-    name = summary.scorer.metric_name
+    metric = summary.scorer.metric
     parts = [f"Status: {selection.status}."]
     if selection.bound is not None:
         parts.append(
-            f"No network within the limits has a predicted value beyond {format_metric(name, selection.bound)}."
+            f"No network within the limits has a better predicted value than {format_metric(metric, selection.bound)}."
         )
     if selection.gap is not None:
         parts.append(f"The gap is {selection.gap:.3g}{_scale_of_gap(summary)}.")
@@ -259,7 +267,7 @@ def effort(summary: StudySummary) -> str:
 def metric_source(summary: StudySummary) -> str:
     """Where the metric of an evaluation comes from."""
     scorer = summary.scorer
-    parts = [f"{metric_label(scorer.metric_name, scorer.split)} by the {scorer.kind} scorer"]
+    parts = [f"{metric_label(scorer.metric, scorer.split)} by the {scorer.kind} scorer"]
     if scorer.num_examples:
         parts.append(f"{format_count(scorer.num_examples)} {scorer.split} examples of {summary.data.name}")
     if scorer.seeds:
@@ -274,11 +282,11 @@ def _stage_source(summary: StudySummary, stage: str) -> list[str]:
 
 
 def training_source(summary: StudySummary) -> str:
-    """Where test accuracies come from."""
+    """Where the metrics on the test split come from."""
     if summary.training is None:
         return ""
-    images = summary.training.num_test_examples
-    counted = [f"{format_count(images)} images"] if images else []
+    examples = summary.training.num_test_examples
+    counted = [f"{format_count(examples)} examples"] if examples else []
     split = f"test split of {summary.data.name}, touched once per network"
     return "; ".join([split, *counted, *_training_conditions(summary)])
 
@@ -287,8 +295,8 @@ def curves_source(summary: StudySummary) -> str:
     """Where the curves of a training come from."""
     if summary.training is None:
         return ""
-    images = summary.data.num_validation
-    counted = [f"{format_count(images)} validation images"] if images else []
+    examples = summary.data.num_validation
+    counted = [f"{format_count(examples)} validation examples"] if examples else []
     split = f"training and validation splits of {summary.data.name}"
     return "; ".join([split, *counted, *_training_conditions(summary)])
 

@@ -1,8 +1,8 @@
 """All that a report shows, as frozen plain data: made from tables, written as ``report.json``.
 
 A stage that has not run is None or empty, and the page names the command that
-makes it. Units: metrics as the scorer measured them (accuracies are fractions
-in [0, 1]), costs in ``nas_core.records.evaluations.UNITS``, times in seconds.
+makes it. Units: metrics as they were measured (`Measure` says how they are
+read), costs in ``nas_core.records.evaluations.UNITS``, times in seconds.
 Genotypes are strings. Intervals are ``low``/``high``, both None when unknown.
 """
 
@@ -18,20 +18,22 @@ from nas_core.base.errors import StoreError
 from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.stages import SUMMARY
+from nas_core.workloads.metrics import Measure
 
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2
 Costs = Mapping[str, float]  # resource -> value of a whole network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSummary:
-    """The images: how many in each split, and which parts of the study see them."""
+    """The data: how many examples in each split, and what else the workload says of them."""
 
     name: str
-    num_train: int | None = None  # images a network is trained on while scoring
+    num_train: int | None = None  # examples a network is trained on while scoring
     num_validation: int | None = None
     num_test: int | None = None
-    description: str = ""  # one sentence more, such as "28 x 28 grey images of clothes"
+    description: str = ""  # one sentence more
+    facts: Mapping[str, str] = field(default_factory=dict)  # what -> value, as the workload describes itself
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +41,8 @@ class ScorerSummary:
     """What rated the networks, and in which unit."""
 
     kind: str  # train, supernet, tabular, ...
-    metric_name: str
+    metric: Measure
     split: str  # the data the metric is measured on, such as "validation"
-    higher_is_better: bool = True
     num_examples: int | None = None  # of the split
     seeds: tuple[int, ...] = ()
     description: str = ""  # one sentence on how a network is rated
@@ -88,7 +89,7 @@ class BlockEffect:
     """What taking a block instead of the position's base block does to the metric.
 
     Turned so that positive is better whatever the metric; 0 for the base
-    block itself. In the metric's unit (a fraction for accuracies).
+    block itself. In the metric's unit.
     """
 
     position: int
@@ -269,17 +270,17 @@ class CurvePoint:
 
     epoch: float
     train_loss: float | None = None
-    val_accuracy: float | None = None
+    validation: float | None = None  # the metric
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedNetwork:
-    """A fully trained network. Accuracies are fractions; test was touched once, at the end."""
+    """A fully trained network: its metric on both splits; test was touched once, at the end."""
 
     role: Literal["winner", "base", "random"]
     genotype: str
-    test_accuracy: float | None
-    val_accuracy: float | None = None
+    test: float | None
+    validation: float | None = None
     costs: Costs = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
     wall_s: float | None = None
@@ -293,6 +294,7 @@ class TrainingSummary:
     """The winner and what it is compared with, all trained alike."""
 
     networks: tuple[TrainedNetwork, ...]
+    metric: Measure
     num_test_examples: int | None = None
     recipe: str = ""  # one sentence
     device: str = ""
@@ -349,6 +351,11 @@ class StudySummary:
         if self.selection is not None and self.selection.networks:
             return self.selection.networks[0].genotype
         return None
+
+    @property
+    def metric(self) -> Measure:
+        """What the chosen network is looked at by: the trained networks' metric, else the scorer's."""
+        return self.training.metric if self.training is not None else self.scorer.metric
 
     def evaluated(self, genotype: str) -> EvaluatedNetwork | None:
         """The measured row of a network, if it is among ``networks``."""

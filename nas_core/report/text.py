@@ -1,11 +1,11 @@
 """Quantities in words: units a person reads, shared by the page, the figures and the command line."""
 
 import math
-import re
 from collections.abc import Sequence
 
 from nas_core.report.summary import Limit, StudySummary
 from nas_core.space.genotypes import BlockSpec
+from nas_core.workloads.metrics import Measure
 
 _COUNT_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
 _RESOURCE_NAMES = {
@@ -99,16 +99,17 @@ def format_duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def is_fraction(metric_name: str) -> bool:
-    """Whether a metric is an accuracy in [0, 1], shown as a percentage (others are shown as they are)."""
-    return bool(re.search(r"(accuracy|top_?[15])$", metric_name))
+def metric_label(metric: Measure, split: str = "") -> str:
+    """What a metric is called in a sentence: ``validation accuracy``, ``test macro F1``."""
+    words = _SPLITS.get(split, split)
+    return f"{words} {metric.label}" if words and words not in metric.label.split() else metric.label
 
 
-def metric_label(metric_name: str, split: str = "") -> str:
-    """What a metric is called in a sentence: ``validation accuracy`` for ``val_accuracy``."""
-    words = [_SPLITS.get(word, word) for word in metric_name.split("_") if word]
-    label = " ".join(words)
-    return label if not split or split in words else f"{split} {label}"
+def metric_axis(metric: Measure, split: str = "") -> str:
+    """The label of an axis: what, in which unit, and which way is better where it is not upwards."""
+    unit = "%" if metric.is_fraction else metric.unit
+    label = f"{metric_label(metric, split)}, {unit}" if unit else metric_label(metric, split)
+    return label if metric.higher_is_better else f"{label} (lower is better)"
 
 
 def format_percent(share: float, digits: int = 0) -> str:
@@ -116,18 +117,20 @@ def format_percent(share: float, digits: int = 0) -> str:
     return f"{share * 100:.{digits}f} %"
 
 
-def format_metric(metric_name: str, value: float | None) -> str:
-    """A metric's value: accuracies as ``93.13 %``, anything else with four digits."""
+def format_metric(metric: Measure, value: float | None) -> str:
+    """A metric's value: fractions as ``93.13 %``, anything else with four digits and its unit."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value * 100:.2f} %" if is_fraction(metric_name) else f"{value:.4g}"
+    if metric.is_fraction:
+        return f"{value * 100:.2f} %"
+    return f"{value:.4g} {metric.unit}".rstrip()
 
 
-def format_metric_change(metric_name: str, change: float | None) -> str:
-    """A signed difference of two values: ``+1.25 points`` for accuracies."""
+def format_metric_change(metric: Measure, change: float | None) -> str:
+    """A signed difference of two values: ``+1.25 points`` for fractions."""
     if change is None or math.isnan(change):
         return "–"
-    text = f"{change * 100:+.2f} points" if is_fraction(metric_name) else f"{change:+.3g}"
+    text = f"{change * 100:+.2f} points" if metric.is_fraction else f"{change:+.3g} {metric.unit}".rstrip()
     return text.replace("-", "−")
 
 
@@ -194,11 +197,11 @@ def describe_block(spec: BlockSpec) -> str:
 def summary_table(summary: StudySummary) -> str:
     """The end of ``mathnas run``: winner, base and random networks side by side, as plain text."""
     resources = shown_resources(summary)
-    header = ["", "genotype", "test accuracy", *[resource_name(r) for r in resources]]
+    header = ["", "genotype", compared_by(summary), *[resource_name(r) for r in resources]]
     rows = [
-        [label, short_genotype(genotype), format_metric("test_accuracy", accuracy)]
+        [label, short_genotype(genotype), format_metric(summary.metric, value)]
         + [format_amount(r, summary.costs_of(genotype).get(r)) for r in resources]
-        for label, genotype, accuracy in compared_networks(summary)
+        for label, genotype, value in compared_networks(summary)
     ]
     lines = [*_aligned([header, *rows])]
     if summary.limits:
@@ -211,17 +214,30 @@ def summary_table(summary: StudySummary) -> str:
     return "\n".join(line.rstrip() for line in lines if line)
 
 
+def compared_by(summary: StudySummary) -> str:
+    """What ``compared_networks`` are compared by: on the test split once they are trained, else as evaluated."""
+    if summary.training is not None:
+        return metric_label(summary.training.metric, "test")
+    return f"evaluated {metric_label(summary.scorer.metric, summary.scorer.split)}"
+
+
 def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | None]]:
-    """(label, genotype, test accuracy or None) of winner, base and the random networks."""
+    """(label, genotype, metric or None) of winner, base and the random networks."""
     rows: list[tuple[str, str, float | None]] = []
     trained = summary.training.networks if summary.training is not None else ()
     if summary.winner is not None and not summary.trained("winner"):
-        rows.append(("winner", summary.winner, None))
+        rows.append(("winner", summary.winner, _evaluated(summary, summary.winner)))
     if not summary.trained("base"):
-        rows.append(("base", summary.base, None))
-    rows += [(row.role, row.genotype, row.test_accuracy) for row in trained]
+        rows.append(("base", summary.base, _evaluated(summary, summary.base)))
+    rows += [(row.role, row.genotype, row.test) for row in trained]
     order = {"winner": 0, "base": 1, "random": 2}
     return sorted(rows, key=lambda row: order[row[0]])
+
+
+def _evaluated(summary: StudySummary, genotype: str) -> float | None:
+    """The scorer's value, where that is what networks are compared by."""
+    row = summary.evaluated(genotype)
+    return row.metric if row is not None and summary.training is None else None
 
 
 def shown_resources(summary: StudySummary) -> list[str]:

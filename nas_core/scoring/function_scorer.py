@@ -18,6 +18,7 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import SCORERS, Scorer
 from nas_core.space.genotypes import Genotype
+from nas_core.workloads.metrics import Measure
 
 Function = Callable[..., float | Mapping[str, float]]
 OFFERED = ("genotype", "blocks", "values", "module", "workload", "seed")
@@ -32,22 +33,14 @@ class FunctionScorer(Scorer):
     split = "function"
 
     @property
-    def metric_name(self) -> str:
+    def measure(self) -> Measure:
         name = self.setting.metric or next(iter(self.directions))
         if name not in self.directions:
             raise UnknownNameError("metric", repr(name), f"one of: {', '.join(self.directions)}")
-        return name
-
-    @property
-    def higher_is_better(self) -> bool:
-        return self.directions[self.metric_name]
-
-    @property
-    def is_fraction(self) -> bool:
-        return False
+        return Measure.called(name, self.directions[name])
 
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
-        self.metric_name  # an unknown one is said before compute  # noqa: B018
+        self.measure  # an unknown one is said before compute  # noqa: B018
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         return [self._evaluate(genotype) for genotype in genotypes]

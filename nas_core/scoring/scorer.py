@@ -13,6 +13,7 @@ from nas_core.families.family import Family
 from nas_core.records.evaluations import Evaluation
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
+from nas_core.workloads.metrics import Measure
 from nas_core.workloads.workload import Workload, metric_of
 
 OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
@@ -54,18 +55,17 @@ class Scorer(Registered, ABC):
         return self.setting.store
 
     @property
-    def metric_name(self) -> str:
+    def measure(self) -> Measure:
         """What networks are rated by: the workload's metric that the study names, or its first."""
-        return metric_of(self.workload, self.setting.metric).name
+        return metric_of(self.workload, self.setting.metric).measure
+
+    @property
+    def metric_name(self) -> str:
+        return self.measure.name
 
     @property
     def higher_is_better(self) -> bool:
-        return metric_of(self.workload, self.setting.metric).higher_is_better
-
-    @property
-    def is_fraction(self) -> bool:
-        """Whether the metric is in [0, 1], so that people read it as percent."""
-        return metric_of(self.workload, self.setting.metric).is_fraction
+        return self.measure.higher_is_better
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from nas_core.base.settings import PathText, Section
 from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
 from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.workloads.metrics import Measure
 
 ARCH_COLUMN = "arch"
 SOURCE_ADVICE = "NAS-Bench-Macro's JSON is at https://github.com/xiusu/NAS-Bench-Macro under data/."
@@ -45,16 +46,8 @@ class TabularScorer(Scorer):
         batch: int = Field(256, ge=1, le=100_000, description="Networks per Ray task.")
 
     @property
-    def metric_name(self) -> str:
-        return str(self.settings.metric)
-
-    @property
-    def higher_is_better(self) -> bool:
-        return bool(self.settings.higher_is_better)
-
-    @property
-    def is_fraction(self) -> bool:
-        return False
+    def measure(self) -> Measure:
+        return Measure.called(self.settings.metric, self.settings.higher_is_better)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -120,6 +120,7 @@ class AnalyticConfig(Section):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the search and of the training.")
     program: ProgramConfig = Field(description="What is designed, within which limits.")
     data: Data = Field(WORKLOADS.section(DEFAULT_WORKLOAD)(), title="Workload", description="Images to train on.")
+    metric: str = Field("", description="Metric of the data that the network is looked at by; empty: the data's first.")
     train: FullTrainingConfig = Field(FullTrainingConfig(), description="The designed network's training.")
     cluster: ClusterConfig = Field(ClusterConfig(), description="Where it is trained.")
     tracking: TrackingConfig = Field(TrackingConfig(), description="Where the run and the model are logged.")

@@ -28,6 +28,7 @@ from nas_core.deepmad.structure import Structure
 from nas_core.deepmad.tree import Progress
 from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.brought import trained_metric
 from nas_core.study.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING, TRAINING_VERSION, trained_files
 from nas_core.workloads import build_workload
 
@@ -149,8 +150,10 @@ class DesignProject:
         """Content id of all that the training depends on; raises as ``network``."""
         config = self.config
         settings = config.train.model_dump(mode="json", exclude={"checkpoint_every_s"})
-        known = {"network": self.network.as_dict(), "train": settings, "data": build_workload(config.data).identity}
-        return content_id({**known, "seed": config.seed, "version": TRAINING_VERSION})
+        workload = build_workload(config.data)
+        known = {"network": self.network.as_dict(), "train": settings, "data": workload.identity}
+        metric = trained_metric(config).name
+        return content_id({**known, "metric": metric, "seed": config.seed, "version": TRAINING_VERSION})
 
     @property
     def training(self) -> dict[str, Any] | None:

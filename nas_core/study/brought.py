@@ -1,5 +1,7 @@
 """What a study's configuration names, made: its family, workload, scorer, searcher. No torch at import."""
 
+from typing import TYPE_CHECKING
+
 from nas_core.families.family import FAMILIES, Family
 from nas_core.families.member import Member
 from nas_core.records.store import Store
@@ -10,6 +12,9 @@ from nas_core.study.config import StudyConfig
 from nas_core.workloads import Workload, build_workload
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.workload import metric_of
+
+if TYPE_CHECKING:
+    from nas_core.study.analytic_config import AnalyticConfig
 
 
 def workload_of(config: StudyConfig) -> Workload:
@@ -49,10 +54,10 @@ def described(family: Family, genotype: Genotype) -> Architecture | Member:
     return Member(family=family, genotype=family.space.check(genotype))
 
 
-def trained_metric(config: StudyConfig) -> Metric:
+def trained_metric(config: "StudyConfig | AnalyticConfig") -> Metric:
     """What trained networks are compared by: the study's metric, where the data have it, else the data's first.
 
     A table's column, or a function's number, says nothing of trained networks.
     """
-    workload = workload_of(config)
+    workload = build_workload(config.data)
     return metric_of(workload, config.metric if config.metric in workload.metrics else "")

@@ -17,7 +17,10 @@ from nas_core.scoring.supernet_pass import recalibrated_logits, shared_prefix_lo
 from nas_core.training.loop import resolve_device, train
 from nas_core.training.network import build_network
 from nas_core.training.settings import Recipe
-from nas_core.workloads.images.tensors import Normalisation
+from nas_core.workloads.images.digits import Digits
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.workload import Splits
 from tests.benchmarks.shared_prefix import random_images, timed, warmed_up
 from tests.spaces import nasbench_macro
 
@@ -58,13 +61,19 @@ def training_rate(arguments: argparse.Namespace, device: torch.device, way: str)
     images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 10, (count,), generator=generator)
     recipe = Recipe(epochs=2, batch_size=arguments.batch_size, augment="crop-flip-cutout", **WAYS[way])
+    splits = Splits(
+        train=(images, labels),
+        validation=(images[:1], labels[:1]),
+        load_test=lambda: (images[:1], labels[:1]),
+        prepare=Normalisation(mean=(0.5,) * 3, std=(0.25,) * 3),
+    )
+    classify = Digits(ImageSettings())  # for its loss and augmentation, which all image sets share
     ends: list[float] = []  # an epoch's end reads the loss, so it waits for the device
     train(
         network,
         recipe,
-        images,
-        labels,
-        normalise=Normalisation(mean=(0.5,) * 3, std=(0.25,) * 3),
+        splits,
+        classify,
         seed=0,
         device=device,
         on_epoch=lambda row: ends.append(time.perf_counter()),

@@ -25,7 +25,7 @@ from nas_core.scoring.supernet import CALIBRATION_BATCH, SIDE_BY_SIDE_ON_GPU
 from nas_core.scoring.supernet_pass import Activations, recalibrated_logits, shared_prefix_logits
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.training.loop import resolve_device
-from nas_core.workloads.images.tensors import Normalisation
+from nas_core.workloads.normalisation import Normalisation
 from tests.spaces import nasbench_macro
 
 
@@ -65,7 +65,7 @@ def random_images(space: SearchSpace, arguments: argparse.Namespace, device: tor
 
     def batches(count: int, size: int) -> list[torch.Tensor]:
         images = torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator)
-        normalised = Normalisation(mean=(0.5,) * channels, std=(0.3,) * channels).apply(images.to(device))
+        normalised = Normalisation(mean=(0.5,) * channels, std=(0.3,) * channels)(images.to(device))
         return list(torch.split(normalised.contiguous(memory_format=torch.channels_last), size))
 
     return Activations(

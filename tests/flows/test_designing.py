@@ -13,7 +13,7 @@ from nas_core.deepmad.structure import Structure
 from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.analytic_project import DesignProject
-from nas_core.workloads.images import load_data
+from nas_core.workloads import build_workload
 from tests.conftest import config_of
 from tests.flows.test_cli import mathnas, refused
 
@@ -72,11 +72,13 @@ def test_the_registered_model_has_the_measured_accuracy(project):
     mlflow.set_registry_uri(runs["uri"])
     assert runs["model"]["uri"] == "models:/small@champion"
     model = mlflow.pytorch.load_model(runs["model"]["uri"])
-    images, labels = load_data(config_with().data, 16, 1).test()
+    images, labels = build_workload(config_with().data).load((1, 16, 16)).load_test()
     with torch.no_grad():
         accuracy = float((model(images.float() / 255).argmax(1) == labels).float().mean())
-    assert accuracy == pytest.approx(row["test_accuracy"], abs=0.002)
-    assert project.output("registered.json")["test_accuracy"] == pytest.approx(row["test_accuracy"], abs=0.002)
+    assert accuracy == pytest.approx(row["metrics"]["test"]["accuracy"], abs=0.002)
+    assert project.output("registered.json")["test_accuracy"] == pytest.approx(
+        row["metrics"]["test"]["accuracy"], abs=0.002
+    )
 
 
 def test_the_runs_say_what_was_proved_and_measured(project):
@@ -93,7 +95,8 @@ def test_the_runs_say_what_was_proved_and_measured(project):
             assert run.data.metrics[name] == answer[name]
         assert run.data.metrics["solver_cpu_s"] == answer["cpu_s"]
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert child.data.metrics["test_accuracy"] == project.training["test_accuracy"]
+    tested = project.training["metrics"]["test"]
+    assert {name: child.data.metrics[f"test_{name}"] for name in tested} == tested
     names = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert names >= {"design.json", "design.yaml", "figures"}
 
@@ -185,4 +188,5 @@ def test_what_a_program_prints_for_programs(finished, tmp_path):
     done = mathnas("run-design", path, "--root", finished, "--json")
     printed = json.loads(done.stdout)
     assert printed["score"] == DesignProject(config_with(), Store(finished)).answer["score"]
+    assert printed["training"]["metric_name"] == "accuracy"
     assert 0 <= printed["training"]["test_accuracy"] <= 1

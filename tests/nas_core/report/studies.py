@@ -32,6 +32,7 @@ from nas_core.report.summary import (
     VerificationSummary,
 )
 from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
+from nas_core.workloads.classification import CLASSIFICATION
 
 Metric = Callable[[Genotype], float]
 SMALL = (3,) * 8
@@ -193,7 +194,7 @@ def make_study(
         data=DataSummary(name="cifar10", num_train=49_000, num_validation=1_000, num_test=10_000),
         scorer=ScorerSummary(
             kind="supernet",
-            metric_name="val_accuracy",
+            metric=CLASSIFICATION["accuracy"].measure,
             split="validation",
             num_examples=1_000,
             seeds=(seed,),
@@ -292,6 +293,7 @@ def make_study(
                 _trained(role, g, metric(g) + 0.02, costs(g), rng)
                 for role, g in (("winner", winner), ("base", base), ("random", random))
             ),
+            metric=CLASSIFICATION["accuracy"].measure,
             num_test_examples=10_000,
             recipe="30 epochs of SGD, cosine schedule, label smoothing 0.1, moving average of the weights.",
             device="2 CPU cores",
@@ -349,15 +351,15 @@ def _trained(
         CurvePoint(
             epoch=float(e),
             train_loss=float(0.5 + 1.8 * np.exp(-e / 6) + rng.normal(0, 0.01)),
-            val_accuracy=float(accuracy - 0.5 * np.exp(-e / 5) + rng.normal(0, 0.003)),
+            validation=float(accuracy - 0.5 * np.exp(-e / 5) + rng.normal(0, 0.003)),
         )
         for e in epochs
     )
     return TrainedNetwork(
         role=role,  # type: ignore[arg-type]
         genotype=str(genotype),
-        test_accuracy=accuracy,
-        val_accuracy=accuracy + 0.003,
+        test=accuracy,
+        validation=accuracy + 0.003,
         costs=costs,
         curve=curve,
         wall_s=49.0,

@@ -6,6 +6,8 @@ import pytest
 from nas_core.report.figures import FIGURES, NotYetRunError, render, save_figures
 from nas_core.report.strip import strips
 from nas_core.report.summary import BlockEffect, BlockEffects
+from nas_core.workloads.classification import CLASSIFICATION
+from nas_core.workloads.metrics import Measure
 from tests.nas_core.report.studies import LARGE, RAGGED, SMALL, make_study, not_run
 
 PNG = b"\x89PNG\r\n"
@@ -18,6 +20,15 @@ def test_every_figure_renders_at_every_size(size, name):
     png = render(STUDIES[size], name)
     assert png.startswith(PNG)
     assert len(png) < 700_000
+
+
+def test_figures_of_a_lower_is_better_metric():
+    loss, study = CLASSIFICATION["cross_entropy"].measure, STUDIES["small"]
+    training = replace(study.training, metric=loss)
+    shown = replace(study, scorer=replace(study.scorer, metric=loss), training=training)
+    images = save_figures(shown)
+    assert set(images) == set(FIGURES)
+    assert all(images[name] != render(study, name) for name in ("block_effects", "calibration", "frontier", "training"))
 
 
 def test_stages_that_have_not_run_have_no_figure():
@@ -52,7 +63,7 @@ def test_figures_of_degenerate_numbers():
 
 
 def test_a_dollar_in_a_name_is_no_formula():
-    study = replace(STUDIES["small"], scorer=replace(STUDIES["small"].scorer, metric_name="a$b^$_{c"))
+    study = replace(STUDIES["small"], scorer=replace(STUDIES["small"].scorer, metric=Measure.called("a$b^$_{c")))
     assert render(study, "calibration").startswith(PNG)
 
 

@@ -6,10 +6,12 @@ import pytest
 
 from nas_core.report import story
 from nas_core.report.figures import render, save_figures
-from nas_core.report.page import MAX_PAGE_BYTES, draw, render_page, write_report
+from nas_core.report.page import MAX_PAGE_BYTES, draw, evaluated_table, render_page, write_report
 from nas_core.report.summary import Infeasibility, LeastCost, SelectionSummary, StudySummary
 from nas_core.report.text import format_amount, format_metric
 from nas_core.space.genotypes import BlockSpec, Position
+from nas_core.workloads.classification import CLASSIFICATION
+from nas_core.workloads.metrics import Measure
 from tests.nas_core.report.studies import LARGE, RAGGED, SMALL, make_space, make_study, not_run
 
 NO_FIGURES = {"light": {}, "dark": {}}
@@ -81,8 +83,8 @@ def test_the_page_holds_the_numbers(study, page):
     wanted = [
         study.winner,
         study.base,
-        format_metric("test_accuracy", winner.test_accuracy),
-        format_metric("test_accuracy", study.trained("random")[0].test_accuracy),
+        format_metric(study.metric, winner.test),
+        format_metric(study.metric, study.trained("random")[0].test),
         *[format_amount(name, value) for name, value in costs.items()],
         f"{study.calibration.kendall:.2f}",
         f"{study.calibration.spearman:.2f}",
@@ -131,7 +133,7 @@ def test_what_users_write_cannot_inject():
         name=ATTACK,
         device=ATTACK,
         data=replace(study.data, name=ATTACK, description=ATTACK),
-        scorer=replace(study.scorer, metric_name=ATTACK, split=ATTACK, kind=ATTACK, description=ATTACK),
+        scorer=replace(study.scorer, metric=Measure.called(ATTACK), split=ATTACK, kind=ATTACK, description=ATTACK),
         selection=replace(study.selection, sentence=ATTACK, route=ATTACK, status=ATTACK),
         provenance=replace(study.provenance, commands=(ATTACK,), tracking={ATTACK: ATTACK}, created=ATTACK),
         limits=tuple(replace(limit, text=ATTACK, device=ATTACK) for limit in study.limits),
@@ -167,11 +169,34 @@ def test_an_infeasible_study_says_what_is_attainable(study):
 
 
 def test_a_loss_is_shown_in_its_own_unit(study):
-    scorer = replace(study.scorer, metric_name="val_loss", higher_is_better=False)
-    page = render_page(replace(study, scorer=scorer), NO_FIGURES)
+    page = render_page(with_metric(study, CLASSIFICATION["cross_entropy"].measure), NO_FIGURES)
     best = min(row.metric for row in study.networks)
-    assert f"{best:.4g}" in page
-    assert "validation loss" in page
+    assert f"{best:.4g} nats" in page
+    assert "validation cross-entropy, nats (lower is better)" in page
+    assert "its cross-entropy is" in page
+
+
+def with_metric(study, metric):
+    return replace(study, scorer=replace(study.scorer, metric=metric), training=replace(study.training, metric=metric))
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "cross_entropy"])
+def test_no_page_calls_another_metric_accuracy(study, name):
+    for shown in (with_metric(study, CLASSIFICATION[name].measure), not_run(study)):
+        shown = replace(shown, scorer=replace(shown.scorer, metric=CLASSIFICATION[name].measure))
+        assert "accura" not in render_page(shown, NO_FIGURES).lower()
+
+
+def test_the_best_by_a_lower_is_better_metric_come_first_and_beat_what_is_higher(study):
+    loss = with_metric(study, CLASSIFICATION["cross_entropy"].measure)
+    first = evaluated_table(loss).rows[0]
+    assert first[2] == format_metric(loss.scorer.metric, min(row.metric for row in study.networks))
+    values = {"winner": 0.4, "base": 0.6, "random": 0.5}
+    rows = tuple(replace(row, test=values[row.role]) for row in study.training.networks)
+    sentences = " ".join(story.comparison(replace(loss, training=replace(loss.training, networks=rows))))
+    assert "reaches 0.6 nats, 0.2 nats more" in sentences
+    assert "does not beat" not in sentences
+    assert "chance" not in sentences  # of a mean of logarithms nobody knows it
 
 
 def test_the_report_files_are_the_page_its_data_and_its_figures(study, tmp_path):
@@ -189,8 +214,7 @@ def test_the_same_study_gives_the_same_page(study, drawn, page):
 
 def test_a_winner_that_does_not_win_is_said_not_to(study):
     rows = tuple(
-        replace(row, test_accuracy=0.80 if row.role == "winner" else 0.85, message="")
-        for row in study.training.networks
+        replace(row, test=0.80 if row.role == "winner" else 0.85, message="") for row in study.training.networks
     )
     sentences = " ".join(story.comparison(replace(study, training=replace(study.training, networks=rows))))
     assert "5.00 points more" in sentences
@@ -198,7 +222,7 @@ def test_a_winner_that_does_not_win_is_said_not_to(study):
 
 
 def test_small_differences_are_called_chance(study):
-    rows = tuple(replace(row, test_accuracy=0.80 if row.role == "winner" else 0.799) for row in study.training.networks)
+    rows = tuple(replace(row, test=0.80 if row.role == "winner" else 0.799) for row in study.training.networks)
     sentences = " ".join(story.comparison(replace(study, training=replace(study.training, networks=rows))))
     assert "may be chance" in sentences
 

@@ -1,7 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
 from nas_core.report import text
+from nas_core.workloads.classification import CLASSIFICATION
+from nas_core.workloads.metrics import Measure
 from tests.nas_core.report.studies import make_study, not_run
+
+ACCURACY, LOSS = CLASSIFICATION["accuracy"].measure, CLASSIFICATION["cross_entropy"].measure
 
 
 @pytest.mark.parametrize(
@@ -34,22 +40,36 @@ def test_an_amount_leaves_out_the_name_that_a_heading_has():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "expected"),
+    ("metric", "value", "expected"),
     [
-        ("val_accuracy", 0.93127, "93.13 %"),
-        ("test_accuracy", 1.0, "100.00 %"),
-        ("mean_acc", 93.127, "93.13"),
-        ("val_loss", 0.01234, "0.01234"),
-        ("val_accuracy", None, "–"),
+        (ACCURACY, 0.93127, "93.13 %"),
+        (ACCURACY, 1.0, "100.00 %"),
+        (Measure.called("mean_acc"), 93.127, "93.13"),
+        (LOSS, 0.01234, "0.01234 nats"),
+        (ACCURACY, None, "–"),
     ],
 )
-def test_metrics(name, value, expected):
-    assert text.format_metric(name, value) == expected
+def test_metrics(metric, value, expected):
+    assert text.format_metric(metric, value) == expected
 
 
 def test_changes_are_signed():
-    assert text.format_metric_change("val_accuracy", -0.0125) == "−1.25 points"
-    assert text.format_metric_change("val_loss", 0.5) == "+0.5"
+    assert text.format_metric_change(ACCURACY, -0.0125) == "−1.25 points"
+    assert text.format_metric_change(LOSS, 0.5) == "+0.5 nats"
+
+
+def test_an_axis_says_the_unit_and_which_way_is_better():
+    assert text.metric_axis(ACCURACY, "validation") == "validation accuracy, %"
+    assert text.metric_axis(LOSS, "test") == "test cross-entropy, nats (lower is better)"
+    assert text.metric_axis(Measure.called("mean_acc"), "table") == "table mean acc"
+
+
+def test_the_table_before_training_is_of_what_was_evaluated():
+    study = make_study()
+    known = study.evaluated(study.winner).metric
+    table = text.summary_table(replace(study, training=None))
+    assert "evaluated validation accuracy" in table
+    assert text.format_metric(ACCURACY, known) in table
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from nas_core.searchers.refinement import Refinement, propose
 from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget
+from nas_core.searchers.refinement import Refinement, propose
 from nas_core.searchers.settings import VerifyConfig
 from nas_core.searchers.surrogate import balanced_rows, search_pool
 from nas_core.space.encoding import Encoding, all_codes, allowed

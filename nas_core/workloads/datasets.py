@@ -1,0 +1,237 @@
+"""A workload from any ``torch.utils.data.Dataset``: train and test set, a loss, metrics. No torch at import.
+
+The short way is a function that gives both sets::
+
+    @dataset_workload("diabetes", sample=Sample(shape=(10,), num_outputs=1), loss=mse_loss, metrics=[mae, R2Score()])
+    def diabetes(settings):
+        '''Progression of the disease of 442 patients, from ten measurements.'''
+        return train_set, test_set
+
+and the long one a class derived from `DatasetWorkload`, which may have settings
+of its own. Both are divided into train and validation by their settings.
+
+The sets are read once into tensors, since the training loop keeps them on the
+device. A dataset yields (input, target); numbers, arrays and tensors are
+understood, and images as PIL gives them become uint8 C H W. A target that is
+one number of floating point becomes N 1, as outputs are.
+"""
+
+import inspect
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from nas_core.base.errors import DataError, PluginError
+from nas_core.workloads.metrics import Measure, Metric, Metrics, by_name
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.settings import SplitSettings
+from nas_core.workloads.workload import WORKLOADS, Sample, Splits, Workload
+
+if TYPE_CHECKING:
+    import torch
+
+
+class SizedDataset(Protocol):
+    """What is needed of a ``torch.utils.data.Dataset``: its length, and (input, target) by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class DatasetWorkload(Workload):
+    """Base of workloads whose data are two datasets, one to train on and one to test on.
+
+    ``measured`` lists what is measured, the study's own metric first: ``Metric``
+    objects, plain functions ``(outputs, targets) -> number`` (higher is better
+    unless the function's attribute ``higher_is_better`` is False), or metrics of
+    torchmetrics. ``normalise`` brings inputs to mean 0 and deviation 1 per
+    channel or feature of the training inputs.
+    """
+
+    Settings = SplitSettings
+    settings: SplitSettings
+    measured: ClassVar[Sequence[Any]] = ()
+    normalise: ClassVar[bool] = True
+    output_names: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def datasets(self) -> tuple[SizedDataset, SizedDataset]:
+        """The training set, which is divided into train and validation, and the test set.
+
+        Raises:
+            DataError: if they are not there.
+        """
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        return by_name(*map(as_metric, self.measured))
+
+    @cached_property
+    def _sets(self) -> tuple[SizedDataset, SizedDataset]:
+        return self.datasets()
+
+    def check(self, train_examples: int | None = None) -> None:
+        train, test = self._sets
+        if not len(test):
+            raise DataError(f"data: {self.name}", "an empty test set", "one test example at least")
+        self.settings.check_sizes(len(train), train_examples)
+
+    def num_examples(self) -> tuple[int, int]:
+        return self.settings.num_examples(len(self._sets[0]))
+
+    def load(self, shape: tuple[int, ...] | None = None) -> Splits:
+        """All examples as tensors; images (``sample`` of three axes) resized where another side is asked for.
+
+        Raises:
+            DataError: if an example is of another shape than ``sample`` says, or the splits exceed the set.
+        """
+        self.check()
+        train, test = self._sets
+        inputs, targets = self._tensors(train, "train", shape)
+        train_index, validation_index = self.settings.divided(len(targets))
+        chosen = inputs[train_index]
+        is_number = chosen.dtype.is_floating_point or str(chosen.dtype) == "torch.uint8"
+        return Splits(
+            train=(chosen, targets[train_index]),
+            validation=(inputs[validation_index], targets[validation_index]),
+            load_test=lambda: self._tensors(test, "test", shape),
+            prepare=Normalisation.of(chosen) if self.normalise and is_number else Normalisation(),
+            output_names=self.output_names,
+        )
+
+    def _tensors(
+        self, dataset: SizedDataset, split: str, shape: tuple[int, ...] | None
+    ) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Inputs and targets of a whole set."""
+        from nas_core.workloads.images.tensors import resized, with_channels
+
+        examples = [dataset[index] for index in range(len(dataset))]
+        inputs = _stacked([example[0] for example in examples], f"data: {self.name}, {split} inputs")
+        targets = _stacked([example[1] for example in examples], f"data: {self.name}, {split} targets")
+        wanted = shape or self.sample.shape
+        if self.sample.is_image and inputs.ndim == 4 and tuple(inputs.shape[1:]) != wanted:
+            inputs = resized(with_channels(inputs, wanted[0]), wanted[1]).contiguous()
+        if tuple(inputs.shape[1:]) != wanted:
+            found, expected = (" x ".join(map(str, each)) or "a number" for each in (inputs.shape[1:], wanted))
+            raise DataError(f"data: {self.name}, {split} inputs", found, f"inputs of shape {expected}")
+        return inputs, targets[:, None] if targets.ndim == 1 and targets.is_floating_point() else targets
+
+
+def _stacked(values: "list[Any]", where: str) -> "torch.Tensor":
+    """One tensor of all examples; numbers of 64 bits become float32, which networks take."""
+    import torch
+
+    try:
+        tensors = [_tensor(value) for value in values]
+        stacked = torch.stack(tensors)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(where, str(error)[:200], "numbers, arrays or tensors of one shape") from None
+    return stacked.float() if stacked.dtype == torch.float64 else stacked
+
+
+def _tensor(value: Any) -> "torch.Tensor":
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value
+    if hasattr(value, "getbands"):  # an image of PIL
+        array = np.asarray(value)
+        return torch.from_numpy(np.array(array[None] if array.ndim == 2 else array.transpose(2, 0, 1)))
+    return torch.as_tensor(np.asarray(value))
+
+
+def dataset_workload(
+    name: str,
+    *,
+    sample: Sample,
+    loss: Callable[..., "torch.Tensor"],
+    metrics: Sequence[Any],
+    settings: type[SplitSettings] = SplitSettings,
+    normalise: bool = True,
+    output_names: tuple[str, ...] = (),
+    version: int = 1,
+) -> Callable[[Callable[[Any], tuple[SizedDataset, SizedDataset]]], type[DatasetWorkload]]:
+    """Decorator that registers ``function(settings) -> (train set, test set)`` as a workload.
+
+    Its docstring is the workload's; ``loss`` takes (outputs, targets), and
+    ``label_smoothing`` where it has such an argument; ``metrics`` as
+    `DatasetWorkload.measured`.
+    """
+
+    def register(function: Callable[[Any], tuple[SizedDataset, SizedDataset]]) -> type[DatasetWorkload]:
+        def datasets(self: DatasetWorkload) -> tuple[SizedDataset, SizedDataset]:
+            return function(self.settings)
+
+        body = {
+            "__doc__": function.__doc__,
+            "__module__": function.__module__,
+            "__qualname__": function.__qualname__,
+            "name": name,
+            "version": version,
+            "sample": sample,
+            "Settings": settings,
+            "measured": tuple(metrics),
+            "normalise": normalise,
+            "output_names": output_names,
+            "datasets": datasets,
+            "loss": _loss_method(loss),
+        }
+        made = type(function.__name__, (DatasetWorkload,), body)
+        WORKLOADS.add(made)
+        return made
+
+    return register
+
+
+def _loss_method(loss: Callable[..., "torch.Tensor"]) -> Callable[..., "torch.Tensor"]:
+    smooths = "label_smoothing" in inspect.signature(loss).parameters
+
+    def method(
+        self: DatasetWorkload, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0
+    ) -> "torch.Tensor":
+        return loss(outputs, targets, label_smoothing=label_smoothing) if smooths else loss(outputs, targets)
+
+    return method
+
+
+def as_metric(thing: Any) -> Metric:
+    """A metric from a ``Metric``, from a function of (outputs, targets), or from a metric of torchmetrics.
+
+    Raises:
+        PluginError: for anything else, or for a metric of torchmetrics that does not say which way is better.
+    """
+    if isinstance(thing, Metric):
+        return thing
+    if hasattr(thing, "update") and hasattr(thing, "compute"):
+        return _of_torchmetrics(thing)
+    if callable(thing) and getattr(thing, "__name__", "").isidentifier():
+        known = Measure.called(thing.__name__, bool(getattr(thing, "higher_is_better", True)))
+        return _metric(known, lambda outputs, targets: float(thing(outputs, targets)))
+    expected = "a Metric, a named function of (outputs, targets) or a metric of torchmetrics"
+    raise PluginError("metric", f"{thing!r:.100}", expected)
+
+
+def _of_torchmetrics(metric: Any) -> Metric:
+    """torchmetrics accumulates over batches; here it is given a whole split at once, on the split's device."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(metric).__name__).lower()
+    if metric.higher_is_better is None:
+        raise PluginError("metric", type(metric).__name__, "a metric that says which way is better")
+
+    def of(outputs: "torch.Tensor", targets: "torch.Tensor") -> float:
+        mine = metric.to(outputs.device)
+        mine.reset()
+        mine.update(outputs, targets)
+        value = float(mine.compute())
+        mine.reset()
+        return value
+
+    return _metric(Measure.called(name, bool(metric.higher_is_better)), of)
+
+
+def _metric(known: Measure, of: Callable[["torch.Tensor", "torch.Tensor"], float]) -> Metric:
+    return Metric(name=known.name, label=known.label, higher_is_better=known.higher_is_better, of=of)
