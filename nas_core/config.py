@@ -166,6 +166,9 @@ class TabularScorerConfig(Section):
     )
     metric: str = Field("mean_acc", description="Column of the metric.")
     higher_is_better: bool = Field(True, description="Whether more of the metric is better.")
+    same_function: str | None = Field(
+        None, description="Column in which networks that compute the same function have the same value; empty: none."
+    )
     batch: int = Field(256, ge=1, le=100_000, description="Networks per Ray task.")
 
 
@@ -180,20 +183,41 @@ class DesignConfig(Section):
     base: str = Field(
         "largest", description="Base network: `largest`, `smallest`, `random`, or a genotype such as 2-0-1-1."
     )
-    kind: Literal["one-swap", "balanced"] = Field(
-        "one-swap",
-        description="one-swap: contexts and all their neighbours, a direct measurement of every block; "
-        "balanced: fewer networks in which every block occurs about equally often.",
+    kind: Literal["balanced", "one-swap"] = Field(
+        "balanced",
+        description="balanced: the base and networks in which every block occurs about equally often; "
+        "one-swap: contexts and all their neighbours, each block measured against another, as in MathNAS.",
     )
-    networks: int = Field(0, ge=0, le=100_000, description="Networks of a balanced design; 0: half as many as blocks.")
-    contexts: int = Field(1, ge=1, le=1000, description="Networks around which blocks are swapped one at a time.")
+    networks: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Networks of a balanced design; 0: half as many as blocks, "
+        "and no fewer than the position with most blocks has.",
+    )
+    contexts: int = Field(
+        1, ge=1, le=1000, description="One-swap: networks around which blocks are swapped one at a time."
+    )
     context_kind: Literal["base", "mean-flops", "random"] = Field(
         "base",
-        description="The first context: base itself, or MathNAS Algorithm 1's nearest-mean-FLOPs network, or random.",
+        description="One-swap: the first context: base itself, or MathNAS Algorithm 1's nearest-mean-FLOPs network, "
+        "or random.",
     )
     held_out: int = Field(
-        8, ge=0, le=10_000, description="Random networks evaluated to calibrate the predictor, never to fit it."
+        8,
+        ge=0,
+        le=10_000,
+        description="Random networks evaluated to say how far to trust predictions, never to fit them; "
+        "without any, a one-swap design's intervals are too narrow.",
     )
+
+    @model_validator(mode="after")
+    def _is_of_its_kind(self) -> "DesignConfig":
+        if self.kind == "balanced" and (self.contexts != 1 or self.context_kind != "base"):
+            raise ValueError("kind: one-swap with contexts or context_kind; a balanced design has no contexts")
+        if self.kind == "one-swap" and self.networks:
+            raise ValueError("kind: balanced with networks; contexts say how many a one-swap design has")
+        return self
 
 
 Resource = Literal["flops", "params", "activation_bytes", "latency_ms"]
@@ -342,9 +366,10 @@ class StudyConfig(Section):
 def scorer_id(config: StudyConfig, version: int) -> str:
     """Id of the scorer's settings, data and code version; tabular scores do not depend on images.
 
-    How many networks share a Ray task, or run side by side, changes no score.
+    How many networks share a Ray task, or run side by side, changes no score, nor does which of them are the same.
     """
-    settings = config.scorer.model_dump(mode="json", exclude={"batch", "side_by_side", "eval_batch_size"})
+    no_matter = {"batch", "side_by_side", "eval_batch_size", "same_function"}
+    settings = config.scorer.model_dump(mode="json", exclude=no_matter)
     if config.scorer.kind == "tabular":  # where the table lies does not matter, nor do images
         settings["path"] = Path(config.scorer.path).name
     data = {} if config.scorer.kind == "tabular" else config.data.identity

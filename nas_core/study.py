@@ -23,6 +23,7 @@ from nas_core.prediction.equivalence import equivalents
 from nas_core.program import Budget, Selection, SelectionProblem, SelectionResult, Status, Table, solve, top_k
 from nas_core.program.limits import parse_limit
 from nas_core.scoring import study_scorer_id
+from nas_core.scoring.tabular import same_function
 from nas_core.selection import Answer, Choice, bound_of, infeasible, with_additive_limits
 from nas_core.space import Genotype, SearchSpace
 from nas_core.spaces import build_space
@@ -46,13 +47,15 @@ from nas_core.stages import (
 )
 from nas_core.store import Store, missing
 
-LEAST_TO_RECALIBRATE = 20  # held-out networks; of fewer, the 90 % quantile is their worst
-
 
 def space_of(config: StudyConfig) -> SearchSpace:
-    """The family of networks, with the data's channels and classes where the scorer sees images."""
+    """The family of networks, with the data's channels and classes where the scorer sees images.
+
+    Of a table, with the networks that it says compute the same function.
+    """
     if config.scorer.kind == "tabular":
-        return build_space(config.space)
+        space = build_space(config.space)
+        return replace(space, same_function=same_function(config.scorer, space))
     from nas_core.data import data_shape
 
     in_channels, _, num_classes = data_shape(config.data)
@@ -137,7 +140,9 @@ class Study:
                 known = {"space": self.space.space_id, "profilers": self.profiler_ids, "seed": config.seed}
                 return {**known, "networks": config.profile.networks}
             case "score":
-                return {"scorer": self.scorer_id, "design": config.design.model_dump(mode="json")}
+                known = {"scorer": self.scorer_id, "design": config.design.model_dump(mode="json")}
+                alike = getattr(config.scorer, "same_function", None)  # which networks the design lists once
+                return {**known, "same_function": alike} if alike else known
             case "select":
                 program = config.select.model_dump(mode="json", include={"limits", "time_limit_s"})
                 return {"predict": config.predict.model_dump(mode="json"), "program": program}
@@ -228,13 +233,13 @@ class Study:
     def base(self) -> Genotype:
         return self.design.base
 
-    def table(self) -> EvaluationTable:
-        """The evaluated networks a predictor is fitted to: all but those held out.
+    def table(self, *, with_held_out: bool = False) -> EvaluationTable:
+        """The evaluated networks a predictor is fitted to: all but those held out, unless asked for.
 
         Raises:
             IncompleteTableError: if none succeeded, or naming a position whose alternatives all failed.
         """
-        held_out = {str(genotype) for genotype in self.design.held_out}
+        held_out = () if with_held_out else {str(genotype) for genotype in self.design.held_out}
         rows = [row for row in self.evaluations() if row.genotype not in held_out]
         table = EvaluationTable.from_rows(rows)
         for genotype in table.genotypes:
@@ -276,7 +281,7 @@ class Study:
         flops = self.flops if len(self.space.resolutions) == 1 else None
         fitted = fit(self.space, self.table(), self.config.predict, base=self.base, flops=flops, seed=self.config.seed)
         held_out = self.held_out_table() if recalibrate else None
-        return fitted if held_out is None or len(held_out) < LEAST_TO_RECALIBRATE else fitted.recalibrated(held_out)
+        return fitted if held_out is None else fitted.recalibrated(held_out)
 
     def write_block_scores(self) -> None:
         """Write ``block_scores.parquet``: each block's effect, and the evaluations it came from."""

@@ -126,7 +126,9 @@ def _proposals(study: Study, index: int, count: int) -> list[Genotype]:
     first = _solvers_best(study, budgets, tried)
     others = propose(
         study.space,
-        study.table(),
+        study.table(
+            with_held_out=True
+        ),  # they may say where to look, and say no less of a predictor not fitted to them
         study.config.predict,
         base=study.base,
         k=count - len(first),

@@ -292,7 +292,7 @@ def _calibration(study: Study, predictor: Predictor | None) -> CalibrationSummar
     held_out = study.held_out_table() if study.has_flops else None
     if predictor is None or held_out is None or not _profiled(study):
         return None
-    try:  # judged before these very networks widened its intervals
+    try:  # each judged by an interval that its own error did not widen
         found = calibrate(study.predictor(recalibrate=False), study.space, held_out, study.costs_of)
     except NasError:
         return None

@@ -84,17 +84,41 @@ def read_metrics(config: TabularScorerConfig, space: SearchSpace) -> dict[tuple[
     Raises:
         DataError: if the file or a column is missing, or the table is of another space.
     """
+    columns = read_columns(config, space, {"scorer.metric": config.metric})
+    return {choices: _number(value, config) for choices, (value,) in columns.items()}
+
+
+def read_columns(
+    config: TabularScorerConfig, space: SearchSpace, fields: Mapping[str, str]
+) -> dict[tuple[int, ...], tuple[Any, ...]]:
+    """Columns of the table by its networks' choices; ``fields`` maps what errors call them to their names.
+
+    Raises:
+        DataError: if the file or a column is missing, or the table is of another space.
+    """
     path = Path(config.path).expanduser()
     if not path.is_file():
         raise DataError("scorer.path", config.path, "a Parquet or JSON table of known results", SOURCE_ADVICE)
     if len(space.resolutions) > 1:
         raise DataError("scorer.kind", "tabular", f"a space of one resolution, not {space.resolutions}")
-    metrics = _from_json(path, config) if path.suffix == ".json" else _from_parquet(path, config)
-    lengths = {len(choices) for choices in metrics}
+    columns = _from_json(path, fields) if path.suffix == ".json" else _from_parquet(path, config, fields)
+    lengths = {len(choices) for choices in columns}
     if lengths != {space.num_positions}:
         found = f"networks of {', '.join(map(str, sorted(lengths)))} positions" if lengths else "no networks"
         raise DataError(f"scorer.path {config.path}", found, f"networks of {space.num_positions} positions")
-    return metrics
+    return columns
+
+
+def same_function(config: TabularScorerConfig, space: SearchSpace) -> dict[tuple[int, ...], str]:
+    """What function each network of the table computes, by its choices; empty without ``same_function``.
+
+    Raises:
+        DataError: as ``read_metrics``, with the field ``scorer.same_function``.
+    """
+    if config.same_function is None:
+        return {}
+    columns = read_columns(config, space, {"scorer.same_function": config.same_function})
+    return {choices: str(value) for choices, (value,) in columns.items() if value is not None and value == value}
 
 
 def check_stored(
@@ -112,22 +136,25 @@ def check_stored(
             raise DataError(where, now, expected, "Use another root: a study's scores are of one table.")
 
 
-def _from_json(path: Path, config: TabularScorerConfig) -> dict[tuple[int, ...], float]:
+def _from_json(path: Path, fields: Mapping[str, str]) -> dict[tuple[int, ...], tuple[Any, ...]]:
     try:
         table: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"scorer.path {path}", str(error)[:200], "JSON", SOURCE_ADVICE) from None
     if not isinstance(table, dict) or not table or not all(isinstance(row, dict) for row in table.values()):
         raise DataError(f"scorer.path {path}", "other JSON", '{"ARCH": {"METRIC": VALUE}}', SOURCE_ADVICE)
-    metrics = {}
+    found = {}
     for arch, row in table.items():
-        if config.metric not in row:
-            raise DataError("scorer.metric", repr(config.metric), f"one of: {', '.join(row)}")
-        metrics[_choices(arch, path)] = _number(row[config.metric], config)
-    return metrics
+        for field, name in fields.items():
+            if name not in row:
+                raise DataError(field, repr(name), f"one of: {', '.join(row)}")
+        found[_choices(arch, path)] = tuple(row[name] for name in fields.values())
+    return found
 
 
-def _from_parquet(path: Path, config: TabularScorerConfig) -> dict[tuple[int, ...], float]:
+def _from_parquet(
+    path: Path, config: TabularScorerConfig, fields: Mapping[str, str]
+) -> dict[tuple[int, ...], tuple[Any, ...]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -135,14 +162,14 @@ def _from_parquet(path: Path, config: TabularScorerConfig) -> dict[tuple[int, ..
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
         wanted = config.choices or [ARCH_COLUMN]
-        for field, column in [("scorer.choices", name) for name in wanted] + [("scorer.metric", config.metric)]:
+        for field, column in [("scorer.choices", name) for name in wanted] + list(fields.items()):
             if column not in names:
                 raise DataError(field, f"{column!r}, no column of {path}", f"one of: {', '.join(names)}")
-        table = file.read(columns=sorted({*wanted, config.metric}), use_threads=False)
+        table = file.read(columns=sorted({*wanted, *fields.values()}), use_threads=False)
         columns = {name: table[name].to_pylist() for name in table.column_names}
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"scorer.path {path}", str(error)[:200], "a Parquet table") from None
-    values = [_number(value, config) for value in columns[config.metric]]
+    values = list(zip(*(columns[name] for name in fields.values()), strict=True))
     if not config.choices:
         return {_choices(arch, path): value for arch, value in zip(columns[ARCH_COLUMN], values, strict=True)}
     choices = zip(*(columns[name] for name in config.choices), strict=True)
