@@ -1,5 +1,7 @@
 """Verification: rounds that resume, the choice that stands, and the real table's best network found."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nas_core.config import parse_config
@@ -44,6 +46,21 @@ def test_rounds_find_networks_within_the_limits_and_stop(tabular_config, tmp_pat
     assert not set(proposed) & set(study.design.genotypes)
     assert record["winner"]
     assert record["reason"]
+
+
+def test_networks_that_a_table_says_are_equal_are_never_evaluated_twice(tabular_config, macro_table, tmp_path):
+    """Sorted choices are said to be the function: 45 functions in 6,561 networks."""
+    table = pq.read_table(macro_table)
+    names = ["".join(sorted(arch)) for arch in table["arch"].to_pylist()]
+    pq.write_table(table.append_column("sorted", pa.array(names)), macro_table)
+    scorer_config = tabular_config.scorer.model_copy(update={"same_function": "sorted"})
+    verify = tabular_config.verify.model_copy(update={"evaluations": 40, "patience": 10})
+    config = tabular_config.model_copy(update={"scorer": scorer_config, "verify": verify})
+    study, scorer = scored(config, tmp_path / "study")
+    verified(study, scorer)
+    functions = ["".join(sorted(row.genotype.replace("-", ""))) for row in study.evaluations()]
+    assert len(functions) == len(set(functions)) > len(study.design.genotypes)
+    assert study.inputs_of("score") != Study(tabular_config, study.store).inputs_of("score")
 
 
 def test_a_round_that_was_planned_is_the_round_that_is_evaluated(tabular_config, tmp_path):
