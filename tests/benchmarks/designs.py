@@ -1,6 +1,6 @@
 """Which networks to evaluate first: what several designs do to predictions of networks not used to fit.
 
-    python -m tests.benchmarks.designs [--config flows/configs/demo.yaml] [--root DIR] [--starts 5] [--judges 40] [--json]
+    python -m tests.benchmarks.designs [--config flows/configs/demo.yaml] [--root DIR] [--starts 5] [--json]
 
 Trains the study's scorer where it is not trained yet (the demo's supernet: a
 minute), evaluates each design's networks, 8 held-out ones and the same 40
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from nas_core.config import DesignConfig, StudyConfig, read_config
+from nas_core.config import DesignConfig, read_config
 from nas_core.costs import profile_blocks
 from nas_core.design import Design, make_design
 from nas_core.evaluations import EvaluationTable
@@ -94,7 +94,7 @@ def judged(evaluator: Evaluator, design: Design, judges: Sequence[Genotype]) -> 
     fitted, truth = evaluator.table(design.fit_genotypes), evaluator.table(apart)
     raw = fit(space, fitted, study.config.predict, base=design.base, flops=study.flops, seed=study.config.seed)
     as_in_a_study = raw.recalibrated(evaluator.table(design.held_out))
-    found = calibrate(raw, space, truth, study.costs_of)
+    found = calibrate(raw, space, truth, lambda genotype: {"flops": study.flops.total(genotype)})
     return {
         "evaluations": len(fitted),
         "kendall": found.kendall,
