@@ -8,6 +8,7 @@ interactions. Rows are networks (axis N); positions are axis P.
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ def derived_tables() -> Iterator[NetworkTable]:
             continue
 
 
-def space_of(name: str, sizes: tuple[int, ...], ordered: tuple[bool, ...] | None = None) -> SearchSpace:
+def space_of(name: str, sizes: tuple[int, ...]) -> SearchSpace:
     """A space of so many distinct blocks per position."""
     positions = tuple(
         Position(
@@ -249,6 +250,13 @@ def widths() -> NetworkTable:
     return _made("widths", (8,) * 5, metric, 26)
 
 
+def widths_declared() -> NetworkTable:
+    """The same, with its choices declared ordered."""
+    plain = widths()
+    positions = tuple(replace(position, ordered=True) for position in plain.space.positions)
+    return replace(plain, name="widths-ordered", space=replace(plain.space, positions=positions))
+
+
 FROM_DATA = (
     one_seed_short_training,
     without_none,
@@ -262,4 +270,4 @@ FROM_DATA = (
     supervit,
     supertransformer,
 )
-MADE = (ragged_pairs, rugged, noisy_supernet, tiny, saturating, widths)
+MADE = (ragged_pairs, rugged, noisy_supernet, tiny, saturating, widths, widths_declared)
