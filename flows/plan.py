@@ -7,7 +7,7 @@ from nas_core.costs import cost_tables, profile_blocks
 from nas_core.families import Family
 from nas_core.records.evaluations import CostTable
 from nas_core.records.store import Store
-from nas_core.study.brought import family_of, scorer_of, searcher_of, workload_of
+from nas_core.study.brought import family_of, scorer_of, searcher_of, space_of, workload_of
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import CONFIG
 from nas_core.study.study import Study
@@ -21,7 +21,7 @@ def plan(config: StudyConfig, root: str) -> dict[str, Any]:
     study = Study(config, Store(root, create=False)) if _exists(root) else None
     family = family_of(config)
     flops = study.flops if study and study.has_flops else _count_flops(config, family)
-    design = searcher_of(config).first(family.space, config.design, config.seed, flops)
+    design = searcher_of(config).first(space_of(config, family), config.design, config.seed, flops)
     wanted = design.genotypes
     missing = study.missing(wanted) if study else [str(genotype) for genotype in wanted]
     mean = sum(flops.total(genotype) for genotype in wanted) / len(wanted)

@@ -12,7 +12,7 @@ from tasks.scoring import evaluate, prepare_scorer
 
 @flow(name="score", flow_run_name="score-{config.name}", validate_parameters=True)
 def score(config: StudyConfig, root: str) -> None:
-    """Evaluate what the store does not hold yet of the base, the contexts, their one-swap neighbours, the held-out."""
+    """Evaluate what the store does not hold yet of the design: its networks and the held-out ones."""
     with stage_run(config, root, "score") as run:
         profile(run.study, ["flops"])  # the design's base and contexts are named by their FLOPs
         design = run.study.design

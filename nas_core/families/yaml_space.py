@@ -19,7 +19,7 @@ from nas_core.space.genotypes import ABSENT, BlockId, BlockSpec, Position, Rule,
 
 SPACE_KEYS = ("name", "in_channels", "num_classes", "resolutions", "stem", "positions", "head", "rules")
 REQUIRED_KEYS = ("name", "resolutions", "stem", "positions", "head")
-POSITION_KEYS = ("name", "out_channels", "stride", "repeat", "blocks")
+POSITION_KEYS = ("name", "out_channels", "stride", "repeat", "ordered", "blocks")
 RULE_KEYS = ("kind", "blocks", "count", "positions")
 ABSENT_TO_END = "absent-to-end"  # written once in a file, several `implies` rules in the space
 
@@ -93,6 +93,9 @@ def _positions(rows: Any, source: str) -> Iterator[Position]:
         repeat = _integer(section.get("repeat", 1), f"{where}.repeat")
         stride = _integer(section.get("stride", 1), f"{where}.stride", minimum=1)
         out_channels = _integer(section["out_channels"], f"{where}.out_channels")
+        ordered = section.get("ordered", False)
+        if not isinstance(ordered, bool):
+            raise ConfigError(f"{where}.ordered", repr(ordered)[:200], "true or false")
         if repeat > MOST_REPEATS:
             raise ConfigError(f"{where}.repeat", repeat, f"{MOST_REPEATS} at most")
         for copy in range(repeat):
@@ -101,6 +104,7 @@ def _positions(rows: Any, source: str) -> Iterator[Position]:
                 out_channels=out_channels,
                 stride=stride if copy == 0 else 1,
                 blocks=specs,
+                ordered=ordered,
             )
 
 

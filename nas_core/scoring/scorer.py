@@ -12,7 +12,7 @@ from nas_core.base.settings import Section
 from nas_core.families.family import Family
 from nas_core.records.evaluations import Evaluation
 from nas_core.records.store import Store
-from nas_core.space.genotypes import Genotype
+from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.workloads.metrics import Measure
 from nas_core.workloads.workload import Workload, metric_of
 
@@ -83,6 +83,11 @@ class Scorer(Registered, ABC):
                 "metric": self.metric_name,
             }
         )
+
+    @classmethod
+    def known_space(cls, settings: Section, space: SearchSpace) -> SearchSpace:
+        """The space, with what the scorer knows of it: which networks compute the same function, say."""
+        return space
 
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         """What would otherwise be met later, before compute is spent; ``stored`` are this scorer's rows.

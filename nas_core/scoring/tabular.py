@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class TabularScorer(Scorer):
     name = "tabular"
     needs_data = False
     needs_torch = False
+    placement = frozenset({"batch", "same_function"})
     split = "table"
 
     class Settings(Section):
@@ -43,6 +45,10 @@ class TabularScorer(Scorer):
         )
         metric: str = Field("mean_acc", description="Column of the metric.")
         higher_is_better: bool = Field(True, description="Whether more of the metric is better.")
+        same_function: str | None = Field(
+            None,
+            description="Column in which networks that compute the same function have the same value; empty: none.",
+        )
         batch: int = Field(256, ge=1, le=100_000, description="Networks per Ray task.")
 
     @property
@@ -84,6 +90,11 @@ class TabularScorer(Scorer):
             return self.rows.failed(genotype, f"{self.metric_name} is {metric}", time.perf_counter() - began)
         return self.rows.ok(genotype, metric, 0, time.perf_counter() - began)
 
+    @classmethod
+    def known_space(cls, settings: Section, space: SearchSpace) -> SearchSpace:
+        """The space, with the networks that the table says compute the same function."""
+        return replace(space, same_function=same_function(settings, space))
+
     @cached_property
     def _table(self) -> dict[tuple[int, ...], float]:
         return read_metrics(self.settings, self.family.space)
@@ -95,17 +106,39 @@ def read_metrics(config: Any, space: SearchSpace) -> dict[tuple[int, ...], float
     Raises:
         DataError: if the file or a column is missing, or the table is of another space.
     """
+    columns = read_columns(config, space, {"scorer.metric": config.metric})
+    return {choices: _number(value, config) for choices, (value,) in columns.items()}
+
+
+def read_columns(config: Any, space: SearchSpace, fields: Mapping[str, str]) -> dict[tuple[int, ...], tuple[Any, ...]]:
+    """Columns of the table by its networks' choices; ``fields`` maps what errors call them to their names.
+
+    Raises:
+        DataError: if the file or a column is missing, or the table is of another space.
+    """
     path = Path(config.path).expanduser()
     if not path.is_file():
         raise DataError("scorer.path", config.path, "a Parquet or JSON table of known results", SOURCE_ADVICE)
     if len(space.resolutions) > 1:
         raise DataError("scorer.kind", "tabular", f"a space of one resolution, not {space.resolutions}")
-    metrics = _from_json(path, config) if path.suffix == ".json" else _from_parquet(path, config)
-    lengths = {len(choices) for choices in metrics}
+    columns = _from_json(path, fields) if path.suffix == ".json" else _from_parquet(path, config, fields)
+    lengths = {len(choices) for choices in columns}
     if lengths != {space.num_positions}:
         found = f"networks of {', '.join(map(str, sorted(lengths)))} positions" if lengths else "no networks"
         raise DataError(f"scorer.path {config.path}", found, f"networks of {space.num_positions} positions")
-    return metrics
+    return columns
+
+
+def same_function(config: Any, space: SearchSpace) -> dict[tuple[int, ...], str]:
+    """What function each network of the table computes, by its choices; empty without ``same_function``.
+
+    Raises:
+        DataError: as ``read_metrics``, with the field ``scorer.same_function``.
+    """
+    if config.same_function is None:
+        return {}
+    columns = read_columns(config, space, {"scorer.same_function": config.same_function})
+    return {choices: str(value) for choices, (value,) in columns.items() if value is not None and value == value}
 
 
 def check_stored(rows: Sequence[Evaluation], metrics: Mapping[tuple[int, ...], float], config: Any) -> None:
@@ -121,22 +154,23 @@ def check_stored(rows: Sequence[Evaluation], metrics: Mapping[tuple[int, ...], f
             raise DataError(where, now, expected, "Use another root: a study's scores are of one table.")
 
 
-def _from_json(path: Path, config: Any) -> dict[tuple[int, ...], float]:
+def _from_json(path: Path, fields: Mapping[str, str]) -> dict[tuple[int, ...], tuple[Any, ...]]:
     try:
         table: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"scorer.path {path}", str(error)[:200], "JSON", SOURCE_ADVICE) from None
     if not isinstance(table, dict) or not table or not all(isinstance(row, dict) for row in table.values()):
         raise DataError(f"scorer.path {path}", "other JSON", '{"ARCH": {"METRIC": VALUE}}', SOURCE_ADVICE)
-    metrics = {}
+    found = {}
     for arch, row in table.items():
-        if config.metric not in row:
-            raise DataError("scorer.metric", repr(config.metric), f"one of: {', '.join(row)}")
-        metrics[_choices(arch, path)] = _number(row[config.metric], config)
-    return metrics
+        for field, name in fields.items():
+            if name not in row:
+                raise DataError(field, repr(name), f"one of: {', '.join(row)}")
+        found[_choices(arch, path)] = tuple(row[name] for name in fields.values())
+    return found
 
 
-def _from_parquet(path: Path, config: Any) -> dict[tuple[int, ...], float]:
+def _from_parquet(path: Path, config: Any, fields: Mapping[str, str]) -> dict[tuple[int, ...], tuple[Any, ...]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -144,14 +178,14 @@ def _from_parquet(path: Path, config: Any) -> dict[tuple[int, ...], float]:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
         wanted = config.choices or [ARCH_COLUMN]
-        for field, column in [("scorer.choices", name) for name in wanted] + [("scorer.metric", config.metric)]:
+        for field, column in [("scorer.choices", name) for name in wanted] + list(fields.items()):
             if column not in names:
                 raise DataError(field, f"{column!r}, no column of {path}", f"one of: {', '.join(names)}")
-        table = file.read(columns=sorted({*wanted, config.metric}), use_threads=False)
+        table = file.read(columns=sorted({*wanted, *fields.values()}), use_threads=False)
         columns = {name: table[name].to_pylist() for name in table.column_names}
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"scorer.path {path}", str(error)[:200], "a Parquet table") from None
-    values = [_number(value, config) for value in columns[config.metric]]
+    values = list(zip(*(columns[name] for name in fields.values()), strict=True))
     if not config.choices:
         return {_choices(arch, path): value for arch, value in zip(columns[ARCH_COLUMN], values, strict=True)}
     choices = zip(*(columns[name] for name in config.choices), strict=True)

@@ -9,7 +9,7 @@ and free of torch: a worker rebuilds modules from it (``nas_core.families.assemb
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -88,12 +88,17 @@ class BlockSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """A slot: its candidate blocks, and in a chain the shape change every candidate makes there."""
+    """A slot: its candidate blocks, and in a chain the shape change every candidate makes there.
+
+    ``ordered`` says that the blocks are listed in an order that means something
+    (widths, kernel sizes): neighbours in it are expected to do alike.
+    """
 
     name: str
     out_channels: int = 0
     stride: int = 1
     blocks: tuple[BlockSpec, ...]
+    ordered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +233,9 @@ class SearchSpace:
     ``code`` names the plug-ins' code that the blocks are built by, with its hash.
     ``resolutions`` are square input sizes in pixels; with more than one, a
     genotype names its own. Optional depth is an ``absent`` block and ``implies``
-    rules (``absent_to_end``; MathNAS Eq. 9).
+    rules (``absent_to_end``; MathNAS Eq. 9). ``same_function`` names, by its
+    choices, the function a network computes, where that is known beyond what
+    the blocks say; it is knowledge about the space and no part of its identity.
     """
 
     name: str
@@ -240,6 +247,7 @@ class SearchSpace:
     stem: BlockSpec | None = None
     head: BlockSpec | None = None
     code: tuple[tuple[str, str], ...] = ()
+    same_function: Mapping[tuple[int, ...], str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.positions or not all(position.blocks for position in self.positions):
@@ -274,6 +282,14 @@ class SearchSpace:
         return math.prod(self.num_choices) * len(self.resolutions)
 
     @cached_property
+    def function_members(self) -> dict[str, list[tuple[int, ...]]]:
+        """The choices of the networks that ``same_function`` gives one name."""
+        members: dict[str, list[tuple[int, ...]]] = {}
+        for choices, name in self.same_function.items():
+            members.setdefault(name, []).append(choices)
+        return members
+
+    @cached_property
     def space_id(self) -> str:
         return content_id(self.as_dict())
 
@@ -284,6 +300,7 @@ class SearchSpace:
                 "out_channels": p.out_channels,
                 "stride": p.stride,
                 "blocks": [b.as_dict() for b in p.blocks],
+                **({"ordered": True} if p.ordered else {}),  # left out where it is not: ids stay what they were
             }
             for p in self.positions
         ]
@@ -307,6 +324,7 @@ class SearchSpace:
                 out_channels=int(row["out_channels"]),
                 stride=int(row.get("stride", 1)),
                 blocks=tuple(BlockSpec.from_dict(block) for block in row["blocks"]),
+                ordered=bool(row.get("ordered", False)),
             )
             for index, row in enumerate(data["positions"])
         )

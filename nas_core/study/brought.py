@@ -7,7 +7,7 @@ from nas_core.families.member import Member
 from nas_core.records.store import Store
 from nas_core.scoring.scorer import SCORERS, Scorer, Setting
 from nas_core.searchers.searcher import SEARCHERS, Searcher
-from nas_core.space.genotypes import Architecture, Genotype
+from nas_core.space.genotypes import Architecture, Genotype, SearchSpace
 from nas_core.study.config import StudyConfig
 from nas_core.workloads import Workload, build_workload
 from nas_core.workloads.metrics import Metric
@@ -27,6 +27,11 @@ def family_of(config: StudyConfig) -> Family:
     family = FAMILIES[config.space.kind]
     needs_data = SCORERS[config.scorer.kind].needs_data
     return family(config.space, workload_of(config).sample if needs_data else None)
+
+
+def space_of(config: StudyConfig, family: Family) -> SearchSpace:
+    """The family's space, with what the scorer knows of it: which networks compute the same function, say."""
+    return SCORERS[config.scorer.kind].known_space(config.scorer, family.space)
 
 
 def scorer_of(config: StudyConfig, family: Family, store: Store | None, device: str = "auto") -> Scorer:

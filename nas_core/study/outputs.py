@@ -79,7 +79,8 @@ class Outputs:
                 return {**known, "networks": config.profile.networks}
             case "score":
                 known = {"scorer": self.scorer_id, "design": config.design.model_dump(mode="json")}
-                return {**known, "searcher": _searcher(config)}
+                alike = getattr(config.scorer, "same_function", None)  # which networks the design lists once
+                return {**known, "searcher": _searcher(config), **({"same_function": alike} if alike else {})}
             case "select":
                 program = config.select.model_dump(mode="json", include={"limits", "time_limit_s"})
                 return {"predict": config.predict.model_dump(mode="json"), "program": program}

@@ -125,7 +125,7 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
     knowledge = Knowledge(
         space=known.space,
         base=known.base,
-        table=known.table,
+        table=known.whole_table,
         tried=(*tried, *first),
         costs=[table for mine in tables.values() for table in mine.values()],
         budgets=additive,

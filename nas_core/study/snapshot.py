@@ -6,7 +6,7 @@ a snapshot's predictor is fitted once, whoever asks. Other rows make another
 snapshot, which keeps what they do not change.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -26,8 +26,6 @@ from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.brought import searcher_of
 from nas_core.study.choices import Answer, answer_of, infeasible, with_additive_limits
 from nas_core.study.config import StudyConfig
-
-LEAST_TO_RECALIBRATE = 20  # held-out networks; of fewer, the 90 % quantile is their worst
 
 # what is kept where other rows come: names of cached properties, and of what `once_for_each` keeps
 FROM_COSTS = ("_prices", "additivity", "cost_tables", "_budgets", "flops", "design")
@@ -182,7 +180,15 @@ class Snapshot:
             IncompleteTableError: if none succeeded, or naming a position whose alternatives all failed.
         """
         held_out = {str(genotype) for genotype in self.design.held_out}
-        rows = [row for row in self.evaluations if row.genotype not in held_out]
+        return self._table_without(held_out)
+
+    @cached_property
+    def whole_table(self) -> EvaluationTable:
+        """Every evaluated network, held-out ones too: they may say where to look next. Raises as ``table``."""
+        return self._table_without(frozenset())
+
+    def _table_without(self, left_out: Collection[str]) -> EvaluationTable:
+        rows = [row for row in self.evaluations if row.genotype not in left_out]
         table = EvaluationTable.from_rows(rows)
         for genotype in table.genotypes:
             try:
@@ -224,10 +230,8 @@ class Snapshot:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """``fitted``, its intervals as wide as the held-out networks say, where there are enough of them."""
-        held_out = self.held_out_table
-        enough = held_out is not None and len(held_out) >= LEAST_TO_RECALIBRATE
-        return self.fitted.recalibrated(held_out) if held_out is not None and enough else self.fitted
+        """``fitted``, its intervals as wide as the held-out networks say."""
+        return self.fitted if self.held_out_table is None else self.fitted.recalibrated(self.held_out_table)
 
     @cached_property
     def calibration(self) -> Calibration | None:

@@ -22,7 +22,7 @@ from nas_core.records.store import Store
 from nas_core.scoring import Scorer
 from nas_core.searchers.designs import Design
 from nas_core.space.genotypes import Genotype, SearchSpace
-from nas_core.study.brought import family_of, scorer_of
+from nas_core.study.brought import family_of, scorer_of, space_of
 from nas_core.study.choices import Answer
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.outputs import Outputs, read_output
@@ -86,7 +86,8 @@ class Study:
 
     @cached_property
     def space(self) -> SearchSpace:
-        return self.family.space
+        """The family's space, with what the scorer knows of it."""
+        return space_of(self.config, self.family)
 
     @cached_property
     def scorer(self) -> Scorer:

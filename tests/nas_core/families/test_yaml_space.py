@@ -39,7 +39,13 @@ def test_a_repeated_position_strides_once(data):
     assert [p.stride for p in space_from_data(data, "x").positions][:3] == [2, 1, 1]
 
 
+def test_a_position_may_be_declared_ordered(data):
+    data["positions"][1]["ordered"] = True
+    assert [p.ordered for p in space_from_data(data, "x").positions] == [False, True, True, False, False]
+
+
 MISTAKES = [
+    ("positions.1.ordered", "yes", r"positions\[1\].ordered: found 'yes', expected true or false"),
     ("positions.1.blocks.0.kind", "mbcon", r"space.yaml: positions\[1\].blocks\[0\].kind: found 'mbcon'.*mbconv"),
     ("positions.1.blocks.0.kernel", 4, r"positions\[1\].blocks\[0\].kernel: found 4, expected an odd integer"),
     ("positions.1.blocks.0.size", 4, r"positions\[1\].blocks\[0\].size.*one of: kernel, expand"),

@@ -8,9 +8,9 @@ import pytest
 
 from nas_core.base.errors import DataError
 from nas_core.records.store import Store
-from nas_core.scoring.tabular import TabularScorer, read_metrics
+from nas_core.scoring.tabular import TabularScorer, read_metrics, same_function
 from nas_core.space.genotypes import Genotype
-from tests.nas_core.scoring.studies import build_scorer, space_of, study, table_file
+from tests.nas_core.scoring.studies import build_scorer, id_of, space_of, study, table_file
 from tests.reference_data import reference_data
 from tests.spaces import nasbench_macro, tiny
 
@@ -41,6 +41,24 @@ def test_a_network_that_is_not_in_the_table_is_a_failed_row(tmp_path):
     assert found.metric == 80.0
     assert missing.status == "failed"
     assert "2-2-2 is not in" in missing.message
+
+
+def test_a_column_of_equal_functions(tmp_path):
+    path = tmp_path / "t.parquet"
+    networks = ["000", "001", "010", "222"]
+    pq.write_table(pa.table({"arch": networks, "acc": [1.0, 2.0, 2.0, 3.0], "iso_id": [7, 8, 8, None]}), path)
+    found = same_function(config(path, metric="acc", same_function="iso_id"), tiny())
+    assert found == {(0, 0, 0): "7", (0, 0, 1): "8", (0, 1, 0): "8"}
+    assert same_function(config(path, metric="acc"), tiny()) == {}
+    with pytest.raises(
+        DataError, match=r"scorer\.same_function: found 'iso', no column of .*one of: arch, acc, iso_id"
+    ):
+        same_function(config(path, metric="acc", same_function="iso"), tiny())
+
+
+def test_knowing_equal_functions_changes_no_score(tmp_path):
+    known, plain = (study({"kind": "tabular", "path": "t.parquet", "same_function": name}) for name in ("iso_id", None))
+    assert id_of(known) == id_of(plain)
 
 
 def test_missing_file(tmp_path):
