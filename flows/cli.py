@@ -9,11 +9,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from flows.design_command import design
+from flows.extras import need, not_installed
 from nas_core.base.errors import ConfigError, NasError
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, TRACKING, Stage
 
@@ -42,11 +43,20 @@ def main() -> None:
     try:
         app()
     except NasError as error:
-        print(f"mathnas: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        words = not_installed(error)
+        if words is None:
+            raise
+        _refuse(words)
     except KeyboardInterrupt:
         print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse(error: NasError) -> NoReturn:
+    print(f"mathnas: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 @app.command()
@@ -104,6 +114,7 @@ def run(
     if dry_run:
         _print_plan(study_config, where, as_json)
         return
+    need("run", "run")
     rerun_from, last = _stage(from_), _stage(until) or "report"
     _quiet_prefect()
     from flows.prefect_server import prefect_api
@@ -131,6 +142,7 @@ def run_design(
     as_json: AsJson = False,
 ) -> None:
     """Design a network by solving its program, train it, register its model: each as far as it is missing."""
+    need("run", "run-design")
     from nas_core.base.settings import read_as
     from nas_core.study.analytic_config import AnalyticConfig
 
@@ -241,6 +253,7 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
 
 def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study":
     """One stage of a stored study, even where it is done already."""
+    need("run", stage)
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight
@@ -273,6 +286,7 @@ def profile(
     if (root is None) == (space is None):
         raise ConfigError("profile", "both or neither of DIR and --space", "one of them")
     if space is not None:
+        need("networks", "profile --space")
         _print_json(_counted(space, genotypes, resources))
         return
     assert root is not None
@@ -450,6 +464,7 @@ def automations(
     folder: Annotated[Path, typer.Argument(help="Folder of automations in YAML.")] = Path("infra/automations"),
 ) -> None:
     """Make the automations of a folder on the Prefect server; MATHNAS_WEBHOOK_URL is told when a study ends."""
+    need("run", "automations")
     from flows.automations import make_automations
 
     for name in make_automations(folder):
@@ -463,6 +478,7 @@ def serve(
     limit: Annotated[int, typer.Option(min=1, help="Studies that run at a time; others wait.")] = 1,
 ) -> None:
     """Trigger studies from Prefect's page: starts a server on 127.0.0.1 unless PREFECT_API_URL names one."""
+    need("run", "serve")
     from flows.serve_command import serve_flows
 
     serve_flows(root, port, limit)
