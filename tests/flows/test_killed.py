@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ import yaml
 from flows.prefect_server import _free_port
 from flows.study import FLOWS
 from nas_core.study.study import Study
+from tests.command import process_environment
 
 KILLS = 3
 
@@ -44,17 +46,21 @@ def test_a_killed_study_ends_as_an_unbroken_one(tabular_config, tmp_path):
     config = tmp_path / "study.yaml"
     config.write_text(yaml.safe_dump(json.loads(tabular_config.model_dump_json())))
     began = time.monotonic()
-    subprocess.run(command(config, tmp_path / "unbroken"), check=True, capture_output=True, timeout=300)
+    run = partial(subprocess.run, check=True, capture_output=True, timeout=300, env=process_environment())
+    run(command(config, tmp_path / "unbroken"))
     whole_s = time.monotonic() - began
     moments = random.Random(0)
     for _ in range(KILLS):
         process = subprocess.Popen(
-            command(config, tmp_path / "broken"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command(config, tmp_path / "broken"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=process_environment(),
         )
         time.sleep(moments.uniform(0.2, 1.0) * whole_s)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    subprocess.run(command(config, tmp_path / "broken"), check=True, capture_output=True, timeout=300)
+    run(command(config, tmp_path / "broken"))
     assert outcome(tmp_path / "broken") == outcome(tmp_path / "unbroken")
     assert num_rows(tmp_path / "broken") == num_rows(tmp_path / "unbroken")
 
@@ -68,6 +74,7 @@ def test_a_served_page_ends_without_a_traceback_when_the_whole_group_is_told(tmp
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=process_environment(),
         start_new_session=True,
     )
     assert "Prefect's page" in page.stdout.readline()

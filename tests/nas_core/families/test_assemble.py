@@ -35,7 +35,7 @@ def test_builders_take_exactly_the_parameters_of_their_kind(kinds, builders, num
         assert all(p.default is inspect.Parameter.empty for p in parameters)
 
 
-@pytest.mark.parametrize(("kind", "shape"), product(BLOCK_KINDS, SHAPES))
+@pytest.mark.parametrize(("kind", "shape"), list(product(BLOCK_KINDS, SHAPES)))
 @pytest.mark.parametrize("side", [8, 7, 1])
 def test_a_block_makes_the_change_of_shape_its_position_says(kind, shape, side):
     in_channels, out_channels, stride = shape
