@@ -385,7 +385,8 @@ def registered_accuracy(store: Store, data: DataConfig, resolution: int, in_chan
     images, labels = load_data(data, resolution, in_channels).test()
     correct = 0
     with torch.inference_mode():
-        for part, truth in zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True):
+        batches = zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True)  # type: ignore[no-untyped-call]
+        for part, truth in batches:
             correct += int((model(part.float() / 255).argmax(1) == truth).sum())
     return correct / len(labels)
 
