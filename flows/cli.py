@@ -10,11 +10,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from flows.design_command import design
+from flows.extras import need, not_installed
 from flows.plugins_command import check, plugins
 from nas_core.base.errors import ConfigError, NasError, StoreError
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY, TRACKING, Stage
@@ -45,11 +46,20 @@ def main() -> None:
     try:
         app()
     except NasError as error:
-        print(f"mathnas: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        words = not_installed(error)
+        if words is None:
+            raise
+        _refuse(words)
     except KeyboardInterrupt:
         print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse(error: NasError) -> NoReturn:
+    print(f"mathnas: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 @app.command()
@@ -111,6 +121,7 @@ def run(
     if dry_run:
         _print_plan(study_config, where, as_json)
         return
+    need("run", "run")
     rerun_from, last = _stage(from_), _stage(until) or "report"
     from nas_core.records.store import Store
     from nas_core.study.study import Study
@@ -149,6 +160,7 @@ def run_design(
     as_json: AsJson = False,
 ) -> None:
     """Design a network by solving its program, train it, register its model: each as far as it is missing."""
+    need("run", "run-design")
     from nas_core.base.settings import read_as
     from nas_core.study.analytic_config import AnalyticConfig
 
@@ -274,6 +286,7 @@ def _summary(study: "Study") -> "StudySummary":
 
 def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study":
     """One stage of a stored study, even where it is done already."""
+    need("run", stage)
     _quiet_prefect()
     from flows.driving import drive
     from flows.prefect_server import prefect_api
@@ -304,6 +317,7 @@ def profile(
     if (root is None) == (space is None):
         raise ConfigError("profile", "both or neither of DIR and --space", "one of them")
     if space is not None:
+        need("networks", "profile --space")
         _print_json(_counted(space, genotypes, resources))
         return
     assert root is not None
@@ -480,6 +494,7 @@ def automations(
     folder: Annotated[Path, typer.Argument(help="Folder of automations in YAML.")] = Path("infra/automations"),
 ) -> None:
     """Make the automations of a folder on the Prefect server; MATHNAS_WEBHOOK_URL is told when a study ends."""
+    need("run", "automations")
     from flows.automations import make_automations
 
     for name in make_automations(folder):
@@ -493,6 +508,7 @@ def serve(
     limit: Annotated[int, typer.Option(min=1, help="Studies that run at a time; others wait.")] = 1,
 ) -> None:
     """Trigger studies from Prefect's page: starts a server on 127.0.0.1 unless PREFECT_API_URL names one."""
+    need("run", "serve")
     from flows.serve_command import serve_flows
 
     serve_flows(root, port, limit)

@@ -18,7 +18,7 @@ from tests.spaces import build_space, tiny
 SHAPES = [(8, 8, 1), (8, 16, 1), (8, 8, 2), (8, 16, 2)]  # channels in, out, stride
 
 
-@pytest.mark.parametrize(("kind", "shape"), product(BLOCKS, SHAPES))
+@pytest.mark.parametrize(("kind", "shape"), list(product(BLOCKS, SHAPES)))
 @pytest.mark.parametrize("side", [8, 7, 1])
 def test_a_block_makes_the_change_of_shape_its_position_says(kind, shape, side):
     in_channels, out_channels, stride = shape

@@ -6,7 +6,7 @@ from flows.stage import stage_run
 from nas_core.records.lease import hold
 from nas_core.records.store import Store
 from nas_core.study.study import Study
-from tests.flows.test_cli import mathnas, refused
+from tests.command import mathnas, mathnas_process, refused
 
 
 def test_a_stage_under_way_is_said_to_run(api, tabular_config, tmp_path):
@@ -24,7 +24,7 @@ def test_a_second_driver_is_refused_before_it_changes_anything(tabular_config, t
         before = Study.open(root).store.read_bytes("study.yaml")
         config = tmp_path / "other.yaml"
         config.write_text("name: other\nspace: {name: tiny}\n")
-        message = refused("run", config, "--root", root)
+        message = refused("run", config, "--root", root, call=mathnas_process)
         assert "process" in message
         assert "--wait" in message
         assert Study.open(root).store.read_bytes("study.yaml") == before
