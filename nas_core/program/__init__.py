@@ -6,16 +6,14 @@ and ``brute_force`` know no solver. Solvers are imported when first needed, so
 that importing this package is fast.
 """
 
+from nas_core.program.checker import verify
 from nas_core.program.explanation import explain
 from nas_core.program.frontiers import Frontier, frontier, frontier2
 from nas_core.program.limits import ParsedLimit, format_amount, parse_limit
-from nas_core.program.oracle import brute_force
 from nas_core.program.problem import Budget, Objective, SelectionProblem, Table
 from nas_core.program.result import Explanation, Relaxation, Selection, SelectionResult, Status
-from nas_core.program.selection import solve, top_k
+from nas_core.program.selection import WhatIf, solve, top_k
 from nas_core.program.stored import JSON_SCHEMA
-from nas_core.program.verification import verify
-from nas_core.program.whatif import WhatIf
 
 __all__ = [
     "JSON_SCHEMA",
@@ -31,7 +29,6 @@ __all__ = [
     "Status",
     "Table",
     "WhatIf",
-    "brute_force",
     "explain",
     "format_amount",
     "frontier",

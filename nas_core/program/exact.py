@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from nas_core.program.problem import Budget, Objective, Ragged, SelectionProblem
+from nas_core.program.result import Selection
 from nas_core.space import Genotype
 
 Value = Fraction | Decimal  # Decimal (60 digits) where a power with a broken exponent is irrational
@@ -92,3 +93,10 @@ def violations(problem: SelectionProblem, genotype: Genotype, costs: dict[str, F
     ]
     broken += [f"rule {rule.as_dict()}" for rule in problem.rules if not rule.allows(genotype.choices)]
     return broken + (["the network is forbidden"] if is_forbidden(problem, genotype) else [])
+
+
+def selection_of(problem: SelectionProblem, genotype: Genotype) -> Selection:
+    """The network with its value and costs, computed exactly and rounded once to floats."""
+    totals = evaluate(problem, genotype)
+    costs = {name: float(total) for name, total in totals.costs.items()}
+    return Selection(genotype=genotype, value=float(totals.value), costs=costs)

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 
-from nas_core.program.additive import Effort
+from nas_core.program.answers import Effort
 from nas_core.program.exact import exact
 from nas_core.program.limits import format_amount
 from nas_core.program.problem import Budget, Objective, SelectionProblem, Table
 from nas_core.program.result import Explanation, Relaxation, Status
+from nas_core.program.session import Session
 
 LEAST_TIME_S = 5.0  # for an explanation, whatever the solve has spent
 MAX_EXHAUSTIVE = 10  # limits up to which the smallest collision is looked for among all subsets
@@ -55,16 +56,12 @@ class _Finder:
 
     def extreme(self, resource: str, sign: int, budgets: Iterable[Budget]) -> Fraction | None:
         """Least (sign 1) or most (sign -1) attainable total within other limits; None if there is none."""
-        from nas_core.program.selection import Session
-
         problem = _minimising(self.problem, resource, sign).with_budgets(budgets)
         result = Session(problem).top_k(1, 1, Effort.seconds(max(self.deadline - time.monotonic(), 0.1)))
         return None if not result.selections else exact(result.best.costs[resource])
 
     def is_feasible(self, budgets: Iterable[Budget]) -> bool:
         """Whether some network is within these limits; True as long as the contrary is not proven."""
-        from nas_core.program.selection import Session
-
         tables = tuple(replace(table, score=_zeros(table)) for table in self.problem.tables)
         problem = _on_tables(self.problem, tables).with_budgets(budgets)
         result = Session(problem).top_k(1, 1, Effort.seconds(max(self.deadline - time.monotonic(), 0.1)))

@@ -21,11 +21,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nas_core.program.additive import Answer, Choices, Judge
-from nas_core.program.linear import Floats, Ints, LinearProgram
+from nas_core.program.answers import Answer, Choices, Judge
+from nas_core.program.linear import EPSILON, Floats, Ints, LinearProgram
 from nas_core.program.result import Status
 
 MAX_INTERVALS = 10_000
+ROUNDINGS = 16  # of the numbers that an interval's bound adds up
 Maximise = Callable[[LinearProgram, Judge], Answer]  # of the program's linear value (and pair terms)
 
 
@@ -41,6 +42,7 @@ class Quotient:
     divisor_C: Floats
     divisor_int_C: Ints
     scale: float
+    inexact: int  # units by which a network's integer total may fall short
     exponent: float
 
     def divisor(self, integer: int) -> float:
@@ -105,7 +107,7 @@ class _Search:
             if not intervals:
                 break
             interval = intervals.pop()
-            lp, constant = self._bounded(interval)
+            lp, constant, rounding = self._bounded(interval)
             answer = self.maximise(lp, self.judge)
             if answer.status is Status.INFEASIBLE:
                 continue
@@ -117,20 +119,20 @@ class _Search:
                 continue
             if self.improve(answer):
                 intervals.append(interval)
-            elif self.quotient.exponent < 1 and answer.bound + constant > self._error(constant):
+            elif self.quotient.exponent < 1 and answer.bound + constant > rounding:
                 intervals += self._split(interval, answer.choices)
         if intervals:
             excess = math.inf
         status = Status.OPTIMAL if excess == 0.0 else Status.FEASIBLE
         return Answer(status=status, choices=self.choices, bound=self.q + excess, route=self.route)
 
-    def _error(self, constant: float) -> float:
-        return 1e-11 * (abs(constant) + float(np.abs(self.lp.value_C).max()) * self.lp.num_groups)
+    def _bounded(self, interval: _Interval) -> tuple[LinearProgram, float, float]:
+        """The program of the linear upper bound of N - q* F^p over an interval, the constant it leaves out, its rounding.
 
-    def _bounded(self, interval: _Interval) -> tuple[LinearProgram, float]:
-        """The program of the linear upper bound of N - q* F^p over an interval, and the constant it leaves out."""
+        The program's error covers twice that rounding, so that networks it could hide are compared exactly.
+        """
         quotient, q = self.quotient, self.q
-        low, high = quotient.divisor(interval.low), quotient.divisor(interval.high)
+        low, high = quotient.divisor(interval.low), quotient.divisor(interval.high + quotient.inexact)
         if quotient.exponent == 1:
             slope, at = 1.0, 0.0
         elif q >= 0 and high > low:
@@ -140,9 +142,14 @@ class _Search:
             middle = (low + high) / 2
             slope = quotient.exponent * middle ** (quotient.exponent - 1)
             at = middle**quotient.exponent - slope * middle
-        constant = quotient.offset - q * (slope * quotient.base + at)
-        lp = replace(self.lp, value_C=self.lp.value_C - q * slope * quotient.divisor_C)
-        return (lp if quotient.exponent == 1 else self._within(lp, interval)), constant
+        priced_C = q * slope * quotient.divisor_C
+        error_C = self.lp.error_C + EPSILON * (np.abs(self.lp.value_C) + 4 * np.abs(priced_C))
+        lp = self.lp.with_floats(self.lp.value_C - priced_C, error_C)
+        left_out = (quotient.offset, float(lp.offset), q * slope * quotient.base, q * at, q * slope * high)
+        rounding = ROUNDINGS * EPSILON * sum(map(abs, left_out))
+        lp.error_C[: lp.starts_G1[1]] += 2 * rounding
+        constant = quotient.offset + float(lp.offset) - q * (slope * quotient.base + at)
+        return (lp if quotient.exponent == 1 else self._within(lp, interval)), constant, rounding
 
     def _within(self, lp: LinearProgram, interval: _Interval) -> LinearProgram:
         rows = np.stack([self.quotient.divisor_int_C, -self.quotient.divisor_int_C])

@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, WhatIf, brute_force, frontier
+from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, WhatIf, frontier
 from nas_core.program.exact import exact
 from nas_core.program.problem import Ragged
+from tests.nas_core.program.oracle import brute_force
 from nas_core.space import Genotype, Rule
 from tests.benchmarks.conditions import conditions
 

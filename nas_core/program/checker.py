@@ -1,7 +1,7 @@
 """Checks an answer against the unscaled tables. Knows no solver."""
 
 from nas_core.errors import NasError
-from nas_core.program.exact import evaluate, violations
+from nas_core.program.exact import evaluate, selection_of, violations
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection
 from nas_core.space import Genotype
@@ -9,13 +9,6 @@ from nas_core.space import Genotype
 
 class UnverifiedSelectionError(NasError):
     """An answer contradicts the problem: the fault is ours, and the answer must not be used."""
-
-
-def selection_of(problem: SelectionProblem, genotype: Genotype) -> Selection:
-    """The network with its value and costs, computed exactly and rounded once to floats."""
-    totals = evaluate(problem, genotype)
-    costs = {name: float(total) for name, total in totals.costs.items()}
-    return Selection(genotype=genotype, value=float(totals.value), costs=costs)
 
 
 def verify(problem: SelectionProblem, selection: Selection) -> Selection:
