@@ -338,11 +338,13 @@ def select(
 def _select_stored_problem(
     path: Path, limits: Sequence[str], top: int, min_distance: int, time_limit_s: float, as_json: bool
 ) -> None:
-    from nas_core.program import SelectionProblem, parse_limit, top_k
+    from nas_core.program import parse_limit, read_problem_file, top_k
+    from nas_core.program.exact import costs_of_base
     from nas_core.selection import infeasible
 
-    problem = SelectionProblem.from_dict(_read_json(path))
-    budgets = [parse_limit(text).resolve(resources=problem.resources) for text in limits]
+    problem = read_problem_file(path)
+    base_costs = costs_of_base(problem)
+    budgets = [parse_limit(text).resolve(base_costs, resources=problem.resources) for text in limits]
     result = top_k(
         problem.with_budgets((*problem.budgets, *budgets)), top, min_distance=min_distance, time_limit_s=time_limit_s
     )
@@ -355,16 +357,6 @@ def _select_stored_problem(
             print(f"{rank:>3}  {choice.genotype}  value {choice.value:.6g}  {costs}")
     if not result.selections:
         raise infeasible([str(budget) for budget in budgets], str(result.explanation or result.status.value))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(str(path), str(error), "a JSON file with a selection problem") from None
-    if not isinstance(data, dict):
-        raise ConfigError(str(path), type(data).__name__, "a JSON object with a selection problem")
-    return data
 
 
 def _print_answer(answer: "Answer") -> None:

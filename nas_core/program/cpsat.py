@@ -19,6 +19,7 @@ from nas_core.program.result import Status
 
 ROUTE = "reduced-cost fixing, CP-SAT"
 MAX_LOSS = 1 << 60  # integer units of all columns' losses together: CP-SAT wants this below 2^63
+MAX_BITS = 60  # of a row's summed coefficients
 ROUNDED_LOSS = 1 << 52  # where the losses are rounded
 FIRST_COLUMNS = 3.0  # columns per group in the first round
 ROUND_GROWTH = 4.0
@@ -41,6 +42,9 @@ class _Model:
             self.add_apart(other)
 
     def _add_row(self, row_C: Ints, limit: int) -> None:
+        """Rounded down where CP-SAT could not add all coefficients up: it then admits all that is within the limit."""
+        bits = max(0, sum(row_C.tolist()).bit_length() - MAX_BITS)
+        row_C, limit = row_C >> bits, limit >> bits
         used = np.flatnonzero(row_C)
         total = self.cp_model.LinearExpr.weighted_sum([self.take_C[c] for c in used], row_C[used].tolist())
         self.model.add(total <= limit)

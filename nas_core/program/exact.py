@@ -100,3 +100,10 @@ def selection_of(problem: SelectionProblem, genotype: Genotype) -> Selection:
     totals = evaluate(problem, genotype)
     costs = {name: float(total) for name, total in totals.costs.items()}
     return Selection(genotype=genotype, value=float(totals.value), costs=costs)
+
+
+def costs_of_base(problem: SelectionProblem) -> dict[str, float] | None:
+    """Total costs of the network that percentages are of; None if the problem names none."""
+    if problem.base is None:
+        return None
+    return {name: float(total) for name, total in evaluate(problem, problem.base).costs.items()}

@@ -239,7 +239,7 @@ def _by_linear_program(lp: LinearProgram, priced: Ints) -> Floats | None:
 
 def shows_infeasible(lp: LinearProgram) -> bool:
     """Whether weights of the rows show, without rounding, that no network satisfies all of them (Farkas)."""
-    weights = _infeasible_weights(lp)
+    weights = infeasible_weights(lp)
     if weights is None:
         return False
     total_C = sum((lp.rows_KC[k].astype(object) * weight for k, weight in weights), np.zeros(lp.columns.num_columns, object))
@@ -247,7 +247,7 @@ def shows_infeasible(lp: LinearProgram) -> bool:
     return least > sum(int(lp.limits_K[k]) * weight for k, weight in weights)
 
 
-def _infeasible_weights(lp: LinearProgram) -> list[tuple[int, int]] | None:
+def infeasible_weights(lp: LinearProgram) -> list[tuple[int, int]] | None:
     """(row, weight > 0) of the rows that collide in the relaxation; None if floats see no collision."""
     from scipy import sparse
     from scipy.optimize import linprog
@@ -267,6 +267,9 @@ def _infeasible_weights(lp: LinearProgram) -> list[tuple[int, int]] | None:
     if answer.status != 0 or answer.fun <= 0:
         return None
     shares = np.maximum(-answer.ineqlin.marginals, 0.0)
-    largest = int(scale_K.max())
-    weights = [(k, round(Fraction(share) * (1 << PRICE_BITS) * largest / int(scale_K[k]))) for k, share in enumerate(shares)]
+    largest = float(scale_K.max())
+    weights = [
+        (k, round(Fraction(float(share)) * (1 << PRICE_BITS) * Fraction(largest) / Fraction(float(scale_K[k]))))
+        for k, share in enumerate(shares)
+    ]
     return [(k, weight) for k, weight in weights if weight > 0]
