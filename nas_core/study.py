@@ -23,7 +23,7 @@ from nas_core.prediction.equivalence import equivalents
 from nas_core.program import Budget, Selection, SelectionProblem, SelectionResult, Status, Table, solve, top_k
 from nas_core.program.limits import parse_limit
 from nas_core.scoring import study_scorer_id
-from nas_core.selection import Answer, Choice, bound_of, infeasible, with_additive_limits
+from nas_core.selection import Answer, Choice, bound_of, infeasible, with_additive_limits, without_network
 from nas_core.space import Genotype, SearchSpace
 from nas_core.spaces import build_space
 from nas_core.stages import (
@@ -372,6 +372,7 @@ class Study:
             limits=limits,
             selections=tuple(self._choices(predictor, result.selections, evaluated)),
             explanation=result.explanation.as_dict() if result.explanation else None,
+            notes=result.notes,
         )
 
     def _choices(
@@ -550,4 +551,4 @@ class Study:
         """
         if answer.selections:
             return answer.selections[0]
-        raise infeasible(answer.limits, (answer.explanation or {}).get("text", ""))
+        raise without_network(answer.status, answer.limits, (answer.explanation or {}).get("text", ""))

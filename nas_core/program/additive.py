@@ -3,11 +3,13 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from nas_core.program import core, cpsat, exchange, knapsack
-from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Judge
+from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Judge, Ranking
 from nas_core.program.core import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.relaxation import Relaxation, exact_bound, relax, shows_infeasible
@@ -65,6 +67,10 @@ def _best(
     if relaxation.seems_infeasible:  # floats say so; integers have to prove it
         return cpsat.best(lp, relaxation, judge, apart, effort)
     attains = Attains(lp, relaxation)
+    if not lp.value_C.any():  # any network will do
+        found = exchange.good_network(lp, relaxation, judge, apart, effort)
+        if found is not None:
+            return Answer(status=Status.OPTIMAL, choices=found, bound=0.0, route="exchange")
     try:
         levels = core.levels(lp, relaxation, deadline=time.monotonic() + CORE_SHARE * effort.left_s)
         return best_of_levels(levels, lp, judge, apart, relaxation, "core search", attains)
@@ -147,6 +153,50 @@ def near_ties(level: core.Level, error: float) -> Iterator[tuple[float, Ints, bo
         yield float(loss_S[low]), level.columns_SG[low:high], is_complete
 
 
+def ranking(
+    lp: LinearProgram, judge: Judge, count: int, effort: Effort, total: Callable[[float], float]
+) -> Ranking | None:
+    """The best ``count`` networks that ``judge`` allows, in order; None if there are too many to list.
+
+    ``total`` makes a bound on the program's value one on the objective's.
+    """
+    for threshold in _thresholds(lp):
+        listed = _ranking(lp.keep(-lp.value_C <= threshold), judge, count, effort, total)
+        if listed is not None:
+            floor = max(listed.floor, total(-threshold))  # what loses more is not among these columns
+            if sum(key >= floor for key, _ in listed.networks) >= count:
+                return replace(listed, floor=floor)
+    return _ranking(lp, judge, count, effort, total)
+
+
+def _ranking(
+    lp: LinearProgram, judge: Judge, count: int, effort: Effort, total: Callable[[float], float]
+) -> Ranking | None:
+    relaxation = relax(lp)
+    if relaxation is None:
+        return Ranking(networks=(), floor=-np.inf, route="limits and rules")
+    if relaxation.seems_infeasible:
+        return None
+    deadline = time.monotonic() + CORE_SHARE * effort.left_s
+    found: list[tuple[Any, Choices]] = []
+    floor = np.inf
+    try:
+        for level in core.levels(lp, relaxation, deadline=deadline, keep=2 * count):
+            sure = level.complete_to - 2 * relaxation.error
+            if not level.is_everything and np.count_nonzero(level.loss_S < sure) < count:
+                continue
+            rows = [(judge(choices), choices) for choices in map(lp.columns.choices, level.columns_SG)]
+            found = [(key, choices) for key, choices in rows if key is not None]
+            floor = -np.inf if level.is_everything else total(relaxation.bound - sure)
+            if level.is_everything or sum(key >= floor for key, _ in found) >= count:
+                break
+    except CoreTooLargeError:
+        pass  # what was listed before is in order
+    found.sort(key=lambda item: item[1])
+    found.sort(key=lambda item: item[0], reverse=True)
+    return Ranking(networks=tuple(found), floor=floor, route="core search") if found or floor == -np.inf else None
+
+
 def best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Sequence[Apart]) -> Choices | None:
     """The best of some networks: highest key, then lexicographically first."""
     allowed = []
@@ -158,5 +208,5 @@ def best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Seque
                 allowed.append((key, choices))
     if not allowed:
         return None
-    top = max(key for key, _ in allowed)  # type: ignore[type-var]  # keys of one judge are comparable
+    top = max(key for key, _ in allowed)
     return min(choices for key, choices in allowed if key == top)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from nas_core.program.result import Status
 
 Choices = tuple[int, ...]
 # Orders and refuses networks exactly: a key that is larger for better ones, None for one that is not allowed.
-Judge = Callable[[Choices], object | None]
+Judge = Callable[[Choices], Any | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,15 @@ class Answer:
     status: Status
     choices: Choices | None
     bound: float  # in the objective's unit
+    route: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Allowed networks with their keys, best first. ``floor``: no other network has a higher value."""
+
+    networks: tuple[tuple[Any, Choices], ...]
+    floor: Any  # comparable with the keys; minus infinity where there are no others
     route: str
 
 

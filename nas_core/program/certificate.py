@@ -92,7 +92,7 @@ class _Node:
     """What is left at a node, in floats: values and rows less the best and the least of each group, and clipped."""
 
     lp: LinearProgram
-    unit_K: Floats  # what one unit of a row of ``lp`` is, in the claim's
+    units: list[Fraction]  # what one unit of a row of ``lp`` is in the claim's row, over the same of the value
     used: list[int]
 
 
@@ -157,7 +157,7 @@ class _Prover:
             return False
         return True
 
-    def _node(self, alive: list[list[int]]) -> tuple[_Node | None, float]:
+    def _node(self, alive: list[list[int]]) -> tuple[_Node | None, int]:
         """The node in floats (None where no row can break), and how far above the bound its best is without rows."""
         claim = self.claim
         weights, constant = claim.linear(alive)
@@ -170,7 +170,7 @@ class _Prover:
             value += [best - row[c] for c in left]
         top += sum(max([0, *weights]) for weights in claim.pair_weights.values()) if claim.bound is not None else 0
         most = max(top, 1)
-        value_C = -np.array([min(x / most, 2.0) for x in value])  # what loses more is in no network above the bound
+        value_C = -np.array([_share(x, most, 2) for x in value])  # what loses more is in no network above the bound
         rows, limits, units, used = [], [], [], []
         for k, (entries, (limit,), *_) in enumerate(claim.rows):
             least = [min(row[c] for c in left) for row, left in zip(entries, alive, strict=True)]
@@ -179,14 +179,14 @@ class _Prover:
             if sum(max(shifted[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)) <= room:
                 continue
             unit = max(room, 1)
-            rows.append([min(x / unit, 4.0) for x in shifted])
-            limits.append(room / unit if room >= 0 else -1.0)
-            units.append(float(unit))
+            rows.append([_share(x, unit, 4) for x in shifted])
+            limits.append(min(room / unit, 1.0) if room >= 0 else -1.0)
+            units.append(Fraction(unit, most))
             used.append(k)
         if not used:
-            return None, float(top)
+            return None, top
         lp = _float_program(starts, value_C, np.array(rows), np.array(limits))
-        return _Node(lp, np.array(units) / float(most), used), float(top)
+        return _Node(lp, units, used), top
 
     def _prices(self, node: _Node) -> Floats | None:
         if (node.lp.limits_K < 0).any():
@@ -195,7 +195,8 @@ class _Prover:
 
     def _whole(self, node: _Node, prices_K: Floats) -> tuple[dict[int, int], int]:
         """Prices of the claim's rows as whole numbers over one unit."""
-        prices = {k: Fraction(float(p)) / Fraction(float(u)) for k, p, u in zip(node.used, prices_K, node.unit_K, strict=True) if p > 0}
+        shares = zip(node.used, prices_K.tolist(), node.units, strict=True)
+        prices = {k: Fraction(price) / unit for k, price, unit in shares if price > 0}
         if not prices:
             return {}, 1
         if len(prices) == 1:
@@ -235,6 +236,11 @@ class _Prover:
 
 def _leaf(value: int, prices: dict[int, int], unit: int) -> ProofTree:
     return {"value": value, "unit": unit, "prices": {str(k): n for k, n in prices.items()}}
+
+
+def _share(number: int, whole: int, most: int) -> float:
+    """number / whole, at most ``most``."""
+    return float(most) if number >= most * whole else number / whole
 
 
 def _log2(number: Fraction) -> int:

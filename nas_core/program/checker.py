@@ -1,6 +1,6 @@
 """Checks answers and their proofs. Shares no code with the solver, and reads a certificate by itself.
 
-``python -m nas_core.program.checker CERTIFICATE.json`` verifies a written one.
+``python -m nas_core.program CERTIFICATE.json`` verifies a written one.
 
 A certificate is JSON: ``problem`` (the stored form), ``status``, ``min_distance``, ``answers`` (networks
 best first, with their exact values) and ``proofs``. A proof claims ``bound``: no network
@@ -31,7 +31,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+from decimal import Decimal, Inexact, localcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 FORMAT = "mathnas certificate 1"
 MAX_STATES = 1_000_000  # parts of networks looked at together in one leaf
 DIGITS = 60
+LONGEST = 1_000  # digits that any sum of floats has at most
 SAFE_DIGITS = Fraction(1, 10**50)  # relative: what a power is rounded by, against the claim
 SAME_DIGITS = Fraction(1, 10**30)  # relative: values with a broken exponent that are called equal
 INT64 = 1 << 62
@@ -99,12 +100,12 @@ class Checker:
     def cost(self, resource: str, choices: Sequence[int]) -> Fraction:
         rows = self.table["costs"][resource]
         base = exactly(self.table.get("base_costs", {}).get(resource, 0.0))
-        return sum((exactly(row[c]) for row, c in zip(rows, choices, strict=True)), base)
+        return base + _sum(row[c] for row, c in zip(rows, choices, strict=True))
 
     def gain(self, choices: Sequence[int]) -> Fraction:
         """Summed scores and pair terms."""
         rows = self.table["score"]
-        gain = sum((exactly(row[c]) for row, c in zip(rows, choices, strict=True)), Fraction(0))
+        gain = _sum(row[c] for row, c in zip(rows, choices, strict=True))
         for pair in self.problem.get("pairs", ()):
             if all(choices[p] == c for p, c in pair["blocks"]):
                 gain += exactly(pair["value"])
@@ -496,6 +497,13 @@ def power(base: Fraction, exponent: Fraction) -> Fraction:
         return Fraction(_decimal(base) ** _decimal(exponent))
 
 
+def _sum(numbers: Iterable[float]) -> Fraction:
+    """The exact sum of the decimals that are printed."""
+    with localcontext() as context:
+        context.prec, context.traps[Inexact] = 2 * LONGEST, True
+        return Fraction(sum((Decimal(repr(x)) for x in numbers), Decimal(0)))
+
+
 def _decimal(number: Fraction) -> Decimal:
     return Decimal(number.numerator) / Decimal(number.denominator)
 
@@ -662,11 +670,10 @@ def _is_apart(name: str, other: str, distance: int) -> bool:
     return sum(a != b for a, b in zip(first, second, strict=True)) + (_resolution(name) != _resolution(other)) >= distance
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(paths: Sequence[str]) -> int:
     """Print what the certificates in the given files show; 1 if one does not show what it claims."""
-    paths = sys.argv[1:] if arguments is None else arguments
     if not paths:
-        print("usage: python -m nas_core.program.checker CERTIFICATE.json ...", file=sys.stderr)
+        print("usage: python -m nas_core.program CERTIFICATE.json ...", file=sys.stderr)
         return 2
     for path in paths:
         try:
@@ -681,7 +688,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         print(f"{path}: {data['status']}, as shown")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -206,19 +206,19 @@ class Level:
     is_everything: bool
 
 
-def levels(lp: LinearProgram, relaxation: Relaxation, *, deadline: float, floor: float = 0.0) -> Iterator[Level]:
+def levels(lp: LinearProgram, relaxation: Relaxation, *, deadline: float, keep: int = KEEP) -> Iterator[Level]:
     """Ever larger levels, until one is everything.
 
     Args:
         deadline: ``time.monotonic()`` at which to give up.
-        floor: the first level goes at least this far, a loss.
+        keep: networks kept of one level at first.
 
     Raises:
         CoreTooLargeError: if a level exceeds the limits above or the deadline.
     """
     search = _Search(lp, relaxation, deadline)
-    g, keep = max(search.first_loss(), floor), KEEP
-    while keep <= MAX_KEEP:
+    g, most = search.first_loss(), max(MAX_KEEP, 8 * keep)
+    while keep <= most:
         level = search.level(g, keep)
         yield level
         if level.is_everything:

@@ -65,7 +65,7 @@ class _Model:
         """Least summed loss; with ``most``, only networks that lose no more."""
         used = np.flatnonzero(loss_C)
         total = self.cp_model.LinearExpr.weighted_sum([self.take_C[c] for c in used], loss_C[used].tolist())
-        if most is not None:
+        if most is not None and most < int(loss_C.sum()):
             self.model.add(total <= most)
         self.model.minimize(total)
 

@@ -7,6 +7,7 @@ answers every further question (top k, other exclusions) by reading on.
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +24,9 @@ MAX_NETWORKS = 500_000  # above, HiGHS is as fast and needs no memory
 Objective = Callable[[Floats, Callable[[Exact], Exact]], tuple[Floats, float]]
 
 
-def fits(lp: LinearProgram) -> bool:
+def fits(lp: LinearProgram, most: int | None = None) -> bool:
     """Whether the networks are few enough to look at all of them."""
-    return math.prod(int(size) for size in np.diff(lp.starts_G1)) <= MAX_NETWORKS
+    return math.prod(np.diff(lp.starts_G1).tolist()) <= (MAX_NETWORKS if most is None else most)
 
 
 class EveryNetwork:
@@ -96,13 +97,13 @@ class EveryNetwork:
                 return Answer(status=Status.OPTIMAL, choices=choices, bound=math.inf, route="every network")
         return INFEASIBLE
 
-    def ranked(self, judge: Judge) -> Iterator[tuple[object, Choices]]:
+    def ranked(self, judge: Judge) -> Iterator[tuple[Any, Choices]]:
         """Every network that ``judge`` allows, best first, with its key; equal ones by their choices."""
         for columns_SG in self._near_ties():
             judged = [(judge(choices), choices) for choices in map(self.lp.columns.choices, columns_SG)]
             allowed = [(key, choices) for key, choices in judged if key is not None]
             allowed.sort(key=lambda item: item[1])
-            yield from sorted(allowed, key=lambda item: item[0], reverse=True)  # type: ignore[arg-type,return-value]
+            yield from sorted(allowed, key=lambda item: item[0], reverse=True)
 
     def _near_ties(self) -> Iterator[Ints]:
         """Runs whose order rounding may hide: every later network is certainly worse than each of the run."""

@@ -7,7 +7,7 @@ the oracle and every solver's answer use this module, and it knows none of them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, Inexact, localcontext
 from fractions import Fraction
 from functools import lru_cache
 
@@ -17,6 +17,7 @@ from nas_core.space import Genotype
 
 Value = Fraction | Decimal  # Decimal (60 digits) where a power with a broken exponent is irrational
 _DIGITS = 60
+_UNROUNDED = Context(prec=2_000, Emin=-(10**6), Emax=10**6, traps=[Inexact])  # no sum of floats has as many digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,15 @@ def exact(number: float) -> Fraction:
     return Fraction(Decimal(repr(number)))
 
 
+@lru_cache(maxsize=1 << 18)
+def _printed(number: float) -> Decimal:
+    return Decimal(repr(number))
+
+
 def row_total(rows: Ragged, choices: Iterable[int], base: float) -> Fraction:
-    return sum((exact(row[choice]) for row, choice in zip(rows, choices, strict=True)), exact(base))
+    """Sum of the chosen entries; decimals add up faster than fractions."""
+    with localcontext(_UNROUNDED):
+        return Fraction(sum((_printed(row[choice]) for row, choice in zip(rows, choices, strict=True)), _printed(base)))
 
 
 def objective_value(objective: Objective, base: Fraction, gain: Fraction, divisor: Fraction | None) -> Value:

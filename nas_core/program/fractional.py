@@ -26,6 +26,7 @@ from nas_core.program.linear import EPSILON, Floats, Ints, LinearProgram
 from nas_core.program.result import Status
 
 MAX_INTERVALS = 10_000
+CAUTION = 1e-9  # share by which bounds on quotients are widened
 ROUNDINGS = 16  # of the numbers that an interval's bound adds up
 Maximise = Callable[[LinearProgram, Judge], Answer]  # of the program's linear value (and pair terms)
 
@@ -57,23 +58,51 @@ class _Interval:
 
 
 def best(
-    lp: LinearProgram, quotient: Quotient, judge: Judge, q_of: Callable[[Choices], float], maximise: Maximise
+    lp: LinearProgram,
+    quotient: Quotient,
+    judge: Judge,
+    q_of: Callable[[Choices], float],
+    maximise: Maximise,
+    *,
+    may_shrink: bool = True,
 ) -> Answer:
     """The network with the highest quotient. ``judge`` orders by the exact quotient, ``q_of`` gives it as a float.
 
-    The answer's bound is of q.
+    The answer's bound is of q. ``may_shrink``: columns and nothing else make up N, so those that no better
+    network takes may leave.
     """
+    answer = maximise(lp, judge)  # q* = 0
+    if answer.choices is None:
+        return answer
+    if may_shrink:
+        kept = _may_win(lp, quotient, q_of(answer.choices))
+        lp = lp.keep(kept)
+        quotient = replace(
+            quotient, divisor_C=quotient.divisor_C[kept], divisor_int_C=quotient.divisor_int_C[kept]
+        )
     starts = lp.starts_G1[:-1]
     everything = _Interval(
         int(np.minimum.reduceat(quotient.divisor_int_C, starts).sum()),
         int(np.maximum.reduceat(quotient.divisor_int_C, starts).sum()),
     )
-    answer = maximise(lp, judge)  # q* = 0
-    if answer.choices is None:
-        return answer
     search = _Search(lp, quotient, judge, q_of, maximise)
     search.improve(answer)
     return search.run([everything])
+
+
+def _may_win(lp: LinearProgram, quotient: Quotient, q: float) -> "np.typing.NDArray[np.bool_]":
+    """Columns that could be in a network with a quotient above q, all others being at their best."""
+    starts = lp.starts_G1[:-1]
+    low = quotient.base + float(np.minimum.reduceat(quotient.divisor_C, starts).sum()) * (1 - CAUTION)
+    high = quotient.base + float(np.maximum.reduceat(quotient.divisor_C, starts).sum()) * (1 + CAUTION)
+    if not low > 0:
+        return np.ones(len(lp.value_C), dtype=bool)
+    gain_C = quotient.offset + lp.value_C
+    gain_C += CAUTION * (abs(quotient.offset) + np.abs(lp.value_C))
+    most_C = np.where(gain_C >= 0, gain_C / low**quotient.exponent, gain_C / high**quotient.exponent)
+    kept = most_C * np.where(most_C > 0, 1 + CAUTION, 1 - CAUTION) >= q - CAUTION * abs(q)
+    kept[np.flatnonzero(lp.value_C == 0)] = True
+    return np.asarray(kept, dtype=bool)
 
 
 class _Search:

@@ -22,6 +22,13 @@ Pair = tuple[BlockId, BlockId]
 ObjectiveKind = Literal["additive", "fractional", "ratio"]
 
 
+def format_number(number: float) -> str:
+    """A number with as many digits as tell it from all others: ``11688000``, ``0.1``, ``1e+99``."""
+    if float(number).is_integer() and abs(number) < 1e15:
+        return str(int(number))
+    return repr(float(number))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
     """A bound on the total of one resource, inclusive, in the resource's own unit."""
@@ -47,8 +54,9 @@ class Budget:
         return upper + lower
 
     def __str__(self) -> str:
-        parts = [] if self.at_most is None else [f"{self.resource} <= {self.at_most:g}"]
-        return " and ".join(parts + ([] if self.at_least is None else [f"{self.resource} >= {self.at_least:g}"]))
+        parts = [] if self.at_most is None else [f"{self.resource} <= {format_number(self.at_most)}"]
+        lower = [] if self.at_least is None else [f"{self.resource} >= {format_number(self.at_least)}"]
+        return " and ".join(parts + lower)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

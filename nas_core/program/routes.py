@@ -1,5 +1,6 @@
 """One table's program on the route that serves its shape; ``ROUTES.md`` says which, and why."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,13 +9,15 @@ from fractions import Fraction
 import numpy as np
 
 from nas_core.program import additive, chain, enumeration, fractional, pairwise
-from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort
+from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Ranking
 from nas_core.program.core import CoreTooLargeError
 from nas_core.program.exact import Value, evaluate, exact, violations
-from nas_core.program.linear import EPSILON, Exact, Floats, LinearProgram, TableProgram, quotients
+from nas_core.program.linear import MAX_TOTAL, Exact, Floats, LinearProgram, TableProgram, quotients
 from nas_core.program.problem import SelectionProblem, Table
 from nas_core.program.relaxation import Relaxation, relax
 from nas_core.space import Genotype
+
+FEW_NETWORKS = 20_000  # quotients of which are looked at sooner than one linear program is solved for each
 
 
 class TableSolver:
@@ -87,12 +90,31 @@ class TableSolver:
             return INFEASIBLE
         apart = self._apart(chosen, min_distance)
         objective = self.problem.objective
-        if self._has_pairs and enumeration.fits(self._lp):
+        if self._is_listed(self._lp):
             return self._every_network(self._lp).best(self.judge, apart)
         if objective.is_additive:
             answer = self._maximise(self._lp, apart, effort, self._relaxation)
             return replace(answer, bound=self._total(answer.bound))
         return self._best_quotient(self._lp, apart, effort)
+
+    def _is_listed(self, lp: LinearProgram) -> bool:
+        """Whether looking at all networks is the quickest way."""
+        if self._has_pairs:
+            return enumeration.fits(lp)
+        return not self.problem.objective.is_additive and enumeration.fits(lp, FEW_NETWORKS)
+
+    def ranking(self, count: int, effort: Effort) -> Ranking | None:
+        """The best ``count`` allowed networks in order, if they can be listed; None if another way has to find them."""
+        if self._lp is None:
+            return Ranking(networks=(), floor=-float("inf"), route="limits and rules")
+        lp = self._lp
+        if self._is_listed(lp):
+            networks = list(itertools.islice(self._every_network(lp).ranked(self.judge), count))
+            floor = -float("inf") if len(networks) < count else networks[-1][0]
+            return Ranking(networks=tuple(networks), floor=floor, route="every network")
+        if self._has_pairs or not self.problem.objective.is_additive:
+            return None
+        return additive.ranking(lp, self.judge, count, effort, self._total)
 
     def _every_network(self, lp: LinearProgram) -> enumeration.EveryNetwork:
         """All networks, looked at once and kept for the next question."""
@@ -116,7 +138,7 @@ class TableSolver:
         costs = self.program.decimals(objective.resource)
         fixed = exact(self.table.base_costs.get(objective.resource, 0.0)) * costs.scale
         totals = sums(self._lp.columns.gather(costs.integers))
-        if fixed.denominator > 1:
+        if fixed.denominator > 1 or abs(fixed.numerator) > MAX_TOTAL:
             totals = totals.astype(object) * fixed.denominator
         divisor = quotients(totals + fixed.numerator, 10**costs.decimals * fixed.denominator)
         if objective.kind == "ratio":
@@ -167,6 +189,7 @@ class TableSolver:
             self.judge,
             lambda choices: (float(self.key(choices)) - shift) / factor,
             lambda program, judge: self._maximise(program, apart, effort),
+            may_shrink=not self._has_pairs,
         )
         return replace(answer, bound=answer.bound * factor + shift)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nas_core.program.answers import Effort
 from nas_core.program.exact import selection_of
-from nas_core.program.explanation import explain_infeasible
+from nas_core.program.explanation import explain_infeasible, idle_limits
 from nas_core.program.problem import Budget, SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.session import Session
@@ -85,4 +85,4 @@ def _answered(
     result = session().top_k(k, min_distance, effort)
     if result.status is Status.INFEASIBLE:
         result = replace(result, explanation=explain_infeasible(problem, effort))
-    return replace(result, solve_s=time.monotonic() - started)
+    return replace(result, solve_s=time.monotonic() - started, notes=tuple(idle_limits(problem)))

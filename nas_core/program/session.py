@@ -12,6 +12,9 @@ from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.routes import TableSolver
 from nas_core.space import Genotype
 
+PER_APART = 20  # networks listed for each one wanted, where they must be apart
+MAX_LISTED = 5_000
+
 
 @dataclass
 class _Candidate:
@@ -38,19 +41,24 @@ class Session:
 
     def top_k(self, k: int, min_distance: int, effort: Effort) -> SelectionResult:
         started = time.monotonic()
-        chosen: list[Selection] = []
+        chosen, is_all, route = self._listed(k, min_distance, effort) if k > 1 else ([], False, "")
         candidates: dict[int, _Candidate] = {}
-        routes: dict[str, None] = {}
-        while True:
+        routes: dict[str, None] = {route: None} if chosen else {}
+        best: Selection | None = None
+        status, bound = Status.OPTIMAL, chosen[-1].value if chosen else float("inf")
+        while len(chosen) < k and not is_all:
+            if chosen and effort.left_s == 0:  # those found are proven, further ones were not looked for
+                status, routes = Status.FEASIBLE, routes | {f"stopped after {len(chosen)} of {k}": None}
+                break
             self._refresh(candidates, chosen, min_distance, effort)
             best, status, bound = self._best(candidates)
             if best is None:
                 break
             chosen.append(verify(self.problem, best))
             routes |= {candidate.answer.route: None for candidate in candidates.values()}
-            if len(chosen) == k or status is not Status.OPTIMAL:
+            if status is not Status.OPTIMAL:
                 break
-        if chosen and best is None and status is Status.INFEASIBLE:  # fewer than k exist, and that is proven
+        if chosen and status is Status.INFEASIBLE:  # fewer than k exist, and that is proven
             status, bound = Status.OPTIMAL, chosen[-1].value
         if chosen and status is Status.STOPPED:
             status = Status.FEASIBLE
@@ -62,8 +70,30 @@ class Session:
             bound=bound,
             gap=gap,
             solve_s=time.monotonic() - started,
-            route="; ".join(routes) or "relaxation",
+            route="; ".join(routes) or "limits and rules",
         )
+
+    def _listed(self, k: int, min_distance: int, effort: Effort) -> tuple[list[Selection], bool, str]:
+        """The first networks of the answer where they can be listed in order, whether there are no others, and how."""
+        wanted = k if min_distance == 1 else min(k * PER_APART, MAX_LISTED)
+        rankings = []
+        for solver in self.solvers:
+            ranking = solver.ranking(max(k, wanted), effort)
+            if ranking is None:
+                return [], False, ""
+            rankings.append((solver.table.resolution, ranking))
+        floor = max(ranking.floor for _, ranking in rankings)
+        rows = [(key, Genotype(choices, label)) for label, ranking in rankings for key, choices in ranking.networks]
+        rows.sort(key=lambda row: row[1])
+        chosen: list[Selection] = []
+        for key, genotype in sorted(rows, key=lambda row: row[0], reverse=True):
+            if key < floor:  # an unlisted network may be better
+                break
+            if min_distance == 1 or all(is_apart(genotype, other.genotype, min_distance) for other in chosen):
+                chosen.append(verify(self.problem, selection_of(self.problem, genotype)))
+                if len(chosen) == k:
+                    break
+        return chosen, floor == -float("inf"), rankings[0][1].route
 
     def _refresh(
         self, candidates: dict[int, _Candidate], chosen: Sequence[Selection], min_distance: int, effort: Effort
