@@ -358,11 +358,15 @@ def select(
     top: Annotated[int | None, typer.Option(min=1, max=10_000, help="Distinct best networks wanted.")] = None,
     min_distance: Annotated[int | None, typer.Option(min=1, help="Positions in which any two differ at least.")] = None,
     time_limit_s: Annotated[float, typer.Option("--time", min=0.001, help="Solver time limit, seconds.")] = 60.0,
+    certify: Annotated[Path | None, typer.Option(help="Write the proof here; it is checked by itself.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Select the best networks within limits from what is stored. Evaluates nothing, changes nothing."""
+    from flows.select_command import certify_study, select_stored_problem
+
     if source.endswith(".json"):
-        _select_stored_problem(Path(source), limit or [], top or 1, min_distance or 1, time_limit_s, as_json)
+        asked: dict[str, Any] = {"top": top or 1, "min_distance": min_distance or 1, "time_limit_s": time_limit_s}
+        select_stored_problem(Path(source), limit or [], **asked, certify=certify, as_json=as_json)
         return
     study = _open(source)
     config = study.config.select
@@ -376,45 +380,17 @@ def select(
         _print_json(answer.as_dict())
     else:
         _print_answer(answer)
+    if certify is not None:
+        asked = {"top": top or config.top, "min_distance": min_distance or config.min_distance}
+        limits = config.limits if limit is None else limit
+        certify_study(study, limits, certify, **asked, time_limit_s=time_limit_s, quiet=as_json)
     answer.required()
-
-
-def _select_stored_problem(
-    path: Path, limits: Sequence[str], top: int, min_distance: int, time_limit_s: float, as_json: bool
-) -> None:
-    from nas_core.program import SelectionProblem, parse_limit, top_k
-    from nas_core.study.choices import infeasible
-
-    problem = SelectionProblem.from_dict(_read_json(path))
-    budgets = [parse_limit(text).resolve(resources=problem.resources) for text in limits]
-    result = top_k(
-        problem.with_budgets((*problem.budgets, *budgets)), top, min_distance=min_distance, time_limit_s=time_limit_s
-    )
-    if as_json:
-        _print_json(result.as_dict())
-    else:
-        print(result.status.value)
-        for rank, choice in enumerate(result.selections, start=1):
-            costs = ", ".join(f"{name} {value:g}" for name, value in choice.costs.items())
-            print(f"{rank:>3}  {choice.genotype}  value {choice.value:.6g}  {costs}")
-    if not result.selections:
-        raise infeasible([str(budget) for budget in budgets], str(result.explanation or result.status.value))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(str(path), str(error), "a JSON file with a selection problem") from None
-    if not isinstance(data, dict):
-        raise ConfigError(str(path), type(data).__name__, "a JSON object with a selection problem")
-    return data
 
 
 def _print_answer(answer: "Answer") -> None:
     from nas_core.report.text import format_quantity
 
-    print(answer.message)
+    print("\n".join([answer.message, *answer.notes]))
     for rank, choice in enumerate(answer.selections, start=1):
         low, high = choice.interval
         costs = ", ".join(format_quantity(name, value) for name, value in choice.costs.items())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nas_core.base.errors import InfeasibleError
+from nas_core.base.errors import InfeasibleError, NasError
 from nas_core.prediction import Predictor
 from nas_core.program import Budget, SelectionResult, Status
 from nas_core.records.evaluations import CostTable
@@ -43,6 +43,7 @@ class Answer:
     limits: tuple[str, ...]
     selections: tuple[Choice, ...]
     explanation: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
@@ -56,7 +57,7 @@ class Answer:
         """
         if self.selections:
             return self.selections[0]
-        raise infeasible(self.limits, (self.explanation or {}).get("text", ""))
+        raise without_network(self.status, self.limits, (self.explanation or {}).get("text", ""))
 
 
 def answer_of(
@@ -88,7 +89,16 @@ def answer_of(
             for genotype, prediction in zip(genotypes, predictor.predict(genotypes), strict=True)
         ),
         explanation=result.explanation.as_dict() if result.explanation else None,
+        notes=result.notes,
     )
+
+
+def without_network(status: str, limits: Sequence[str], explanation: str) -> NasError:
+    """Why there is no network: the limits collide, or the time ended before one was found."""
+    if status == "infeasible":
+        return infeasible(limits, explanation)
+    advice = "Whether the limits can be met is not known: allow more time, or loosen a limit."
+    return NasError("select", f"no network within {', '.join(limits) or 'the rules'} so far", "more time", advice)
 
 
 def infeasible(limits: Sequence[str], explanation: str) -> InfeasibleError:

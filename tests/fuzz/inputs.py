@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from nas_core.costs import profile_blocks
-from nas_core.program import SelectionProblem, parse_limit, top_k
+from nas_core.program import parse_limit, read_problem, top_k
 from nas_core.records.store import Store
 from nas_core.scoring import check_scorer, study_scorer_id
 from nas_core.scoring.tabular import TabularScorer
@@ -94,7 +94,7 @@ def problem(place: Path, rng: random.Random) -> None:
     """A selection problem's JSON, mutated, solved as `mathnas select FILE.json` does."""
     data = json.loads(json.dumps(PROBLEM))
     mutate(data, rng)
-    top_k(SelectionProblem.from_dict(data), 2, time_limit_s=2)
+    top_k(read_problem(data), 2, time_limit_s=2)
 
 
 CONFIG_CASES: list[Case] = [study_file, study_file, study_file, override, space_file, limit, genotype, problem]

@@ -5,10 +5,9 @@ import math
 from collections.abc import Iterator
 
 from nas_core.base.errors import ConfigError
-from nas_core.program.exact import Value, evaluate, violations
+from nas_core.program.exact import Value, evaluate, selection_of, violations
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection
-from nas_core.program.verification import selection_of
 from nas_core.space.genotypes import Genotype
 
 MAX_NETWORKS = 1_000_000

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from nas_core.program import Budget, SelectionProblem, verify
-from nas_core.program.verification import UnverifiedSelectionError, selection_of
+from nas_core.program.checker import UnverifiedSelectionError
+from nas_core.program.exact import selection_of
 from nas_core.space.genotypes import Genotype, Rule
 
 PROBLEM = SelectionProblem(
