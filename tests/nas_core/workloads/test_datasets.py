@@ -147,6 +147,8 @@ def test_a_function_is_enough(registered):
     smoothed = F.cross_entropy(outputs, targets, label_smoothing=0.2)
     assert torch.equal(workload.loss(outputs, targets, 0.2), smoothed)
     assert float(splits.prepare(splits.train[0]).mean()) == pytest.approx(0, abs=1e-5)
+    with pytest.raises(DataError, match="found 2 channels, expected 3"):
+        workload.load((2, 8, 8))
 
 
 def test_a_loss_of_one_number_and_a_function_without_words(registered):
