@@ -19,10 +19,10 @@ ERROR_LINKS: tuple[LinkName, ...] = ("log-error", "reciprocal-error")
 LINKS: tuple[LinkName, ...] = ("identity", *ERROR_LINKS, "rank")
 
 FLOOR = 1e-3  # error fraction added so that a perfect network has a finite link value
-PERCENT_ABOVE = 1.5  # accuracies whose best exceeds this cannot be fractions
+PERCENT_ABOVE = 1.5  # metrics whose best exceeds this cannot be fractions
 
 
-def accuracy_scale(metric_K: np.ndarray) -> float | None:
+def fraction_scale(metric_K: np.ndarray) -> float | None:
     """1.0 if the metrics can be fractions, 100.0 if they can be percentages, None if neither.
 
     A metric with a negative value or one above 100 has no error to speak of.
@@ -105,14 +105,14 @@ def make_link(name: LinkName, metric_K: np.ndarray) -> Link:
     """The link fitted to the evaluated metrics.
 
     Raises:
-        ConfigError: if an error link is asked for and the metric is no accuracy.
+        ConfigError: if an error link is asked for and the metric is no fraction or percentage.
     """
-    scale = accuracy_scale(metric_K)
+    scale = fraction_scale(metric_K)
     if name in ERROR_LINKS and scale is None:
         raise ConfigError(
             "predict.link",
             f"{name} for metrics between {np.min(metric_K):g} and {np.max(metric_K):g}",
-            "identity or rank; error links need an accuracy in [0, 1] or [0, 100]",
+            "identity or rank; error links need a fraction in [0, 1] or a percentage",
         )
     knots, index = np.unique(metric_K, return_index=True)
     return Link(
@@ -125,5 +125,5 @@ def make_link(name: LinkName, metric_K: np.ndarray) -> Link:
 
 
 def possible_links(metric_K: np.ndarray) -> Sequence[LinkName]:
-    """The links this metric allows, see ``accuracy_scale``."""
-    return LINKS if accuracy_scale(metric_K) is not None else ("identity", "rank")
+    """The links this metric allows, see ``fraction_scale``."""
+    return LINKS if fraction_scale(metric_K) is not None else ("identity", "rank")

@@ -12,7 +12,7 @@ from nas_core.space.genotypes import Genotype
 class Status(Enum):
     """How far the answer is proven; every value is a sentence with advice."""
 
-    OPTIMAL = "Proven optimal: no network within the limits has a higher value."
+    OPTIMAL = "Proven optimal: no network within the limits has a better value."
     FEASIBLE = (
         "Within the limits but not proven optimal: the gap says how much better a network could be; allow more time."
     )

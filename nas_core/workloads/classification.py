@@ -36,18 +36,17 @@ def top5_accuracy(outputs: "torch.Tensor", targets: "torch.Tensor") -> float:
 
 def balanced_accuracy(outputs: "torch.Tensor", targets: "torch.Tensor") -> float:
     """Mean over the classes that occur of the share of their examples that are recognised."""
-    counts_KK = confusion(outputs, targets)
-    examples_K = counts_KK.sum(1)
+    right_K, examples_K, _ = _counts(outputs, targets)
     occurs = examples_K > 0
-    return float((counts_KK.diagonal()[occurs] / examples_K[occurs]).mean())
+    return float((right_K[occurs] / examples_K[occurs]).mean())
 
 
 def macro_f1(outputs: "torch.Tensor", targets: "torch.Tensor") -> float:
     """Mean F1 over the classes that occur or are predicted."""
-    counts_KK = confusion(outputs, targets)
-    both_K = counts_KK.sum(0) + counts_KK.sum(1)
+    right_K, examples_K, guesses_K = _counts(outputs, targets)
+    both_K = examples_K + guesses_K
     occurs = both_K > 0
-    return float((2 * counts_KK.diagonal()[occurs] / both_K[occurs]).mean())
+    return float((2 * right_K[occurs] / both_K[occurs]).mean())
 
 
 def cross_entropy(outputs: "torch.Tensor", targets: "torch.Tensor") -> float:
@@ -57,11 +56,12 @@ def cross_entropy(outputs: "torch.Tensor", targets: "torch.Tensor") -> float:
     return float(F.cross_entropy(outputs.double(), targets))
 
 
-def confusion(outputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
-    """How often class i (row) was taken for class j (column), K K, as doubles."""
-    num_classes = outputs.shape[1]
-    pairs = targets * num_classes + outputs.argmax(1)
-    return pairs.bincount(minlength=num_classes**2).reshape(num_classes, num_classes).double()
+def _counts(outputs: "torch.Tensor", targets: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """Per class: examples recognised, examples, guesses; as doubles (diagonal and margins of the confusion matrix)."""
+    guesses_N, num_classes = outputs.argmax(1), outputs.shape[1]
+    which = (targets[guesses_N == targets], targets, guesses_N)
+    right_K, examples_K, guesses_K = (each.bincount(minlength=num_classes).double() for each in which)
+    return right_K, examples_K, guesses_K
 
 
 CLASSIFICATION: Metrics = by_name(

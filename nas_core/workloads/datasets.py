@@ -90,12 +90,14 @@ class DatasetWorkload(Workload):
         Raises:
             DataError: if an example is of another shape than ``sample`` says, or the splits exceed the set.
         """
+        import torch
+
         self.check()
         train, test = self._sets
         inputs, targets = self._tensors(train, "train", shape)
         train_index, validation_index = self.settings.divided(len(targets))
         chosen = inputs[train_index]
-        is_number = chosen.dtype.is_floating_point or str(chosen.dtype) == "torch.uint8"
+        is_number = chosen.ndim > 1 and (chosen.dtype.is_floating_point or chosen.dtype == torch.uint8)
         return Splits(
             train=(chosen, targets[train_index]),
             validation=(inputs[validation_index], targets[validation_index]),

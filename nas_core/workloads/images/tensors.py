@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas_core.base.errors import DataError
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,7 +34,11 @@ def to_tensors(raw: RawImages, resolution: int, in_channels: int) -> "tuple[torc
 
 
 def with_channels(images: "torch.Tensor", in_channels: int) -> "torch.Tensor":
-    """Gray images repeated over the channels, colour ones reduced to their luma; equal counts are left alone."""
+    """Gray images repeated over the channels, colour ones reduced to their luma; equal counts are left alone.
+
+    Raises:
+        DataError: for other numbers of channels.
+    """
     import torch
 
     channels = images.shape[1]
@@ -40,9 +46,10 @@ def with_channels(images: "torch.Tensor", in_channels: int) -> "torch.Tensor":
         return images
     if channels == 1:
         return images.expand(-1, in_channels, -1, -1)
-    assert (channels, in_channels) == (3, 1), f"no conversion from {channels} to {in_channels} channels"
-    weights = torch.tensor(GRAY_WEIGHTS).view(1, 3, 1, 1)
-    return (images * weights).sum(1, keepdim=True).round().to(torch.uint8)
+    if (channels, in_channels) != (3, 1):
+        raise DataError("input of the network", f"{in_channels} channels", f"{channels}, as the images have")
+    gray = (images * torch.tensor(GRAY_WEIGHTS).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return gray.round().to(torch.uint8) if images.dtype == torch.uint8 else gray
 
 
 def resized(images: "torch.Tensor", resolution: int) -> "torch.Tensor":

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.base.errors import ConfigError
-from nas_core.prediction.links import LINKS, accuracy_scale, make_link, normal_scores, possible_links
+from nas_core.prediction.links import LINKS, fraction_scale, make_link, normal_scores, possible_links
 
 metrics = st.lists(st.floats(0.01, 0.99), min_size=3, max_size=30, unique=True).map(np.array)
 
@@ -33,7 +33,7 @@ def test_predictions_stay_accuracies(name):
     [([0.1, 0.9], 1.0), ([10.0, 93.1], 100.0), ([-3.0, -2.0], None), ([80.0, 400.0], None), ([0.5, 1.2], None)],
 )
 def test_scale_is_inferred_or_refused(metric, scale):
-    assert accuracy_scale(np.array(metric)) == scale
+    assert fraction_scale(np.array(metric)) == scale
 
 
 def test_error_links_need_an_accuracy():
