@@ -64,7 +64,7 @@ def certify_study(
     """Write the certificate of a study's selection: the same program, answered again."""
     from nas_core.program import top_k
 
-    problem = study.problem(study.predictor(), study.budgets(limits))
+    problem = study.snapshot.problem(study.budgets(limits))
     result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s)
     write_certificate(path, problem, result, min_distance, time_limit_s, quiet=quiet)
 

@@ -388,7 +388,7 @@ def registered_metric(store: Store, workload: Workload, metric: Metric, shape: t
     model, as_floats = registered_model(store), Normalisation()
     inputs, targets = workload.load(shape).load_test()
     with torch.inference_mode():
-        outputs = torch.cat([model(as_floats(part)) for part in inputs.split(TEST_BATCH)])
+        outputs = torch.cat([model(as_floats(part)) for part in torch.split(inputs, TEST_BATCH)])
     return value_of(metric, outputs, targets)
 
 

@@ -109,6 +109,7 @@ class Registry(Generic[T]):
             kind: Any = (Literal[name], Field(name, description=summary_of(thing)))
             made: Any = create_model(thing.__name__, __base__=thing.Settings, __module__=thing.__module__, kind=kind)
             made.__doc__ = summary_of(thing)
+            made.__reduce__ = lambda section: (_section, (self.kind, name, section.model_dump(mode="json")))
             self._sections[thing] = made
         return self._sections[thing]
 
@@ -157,6 +158,12 @@ def summary_of(thing: type) -> str:
 def _same_code(one: type, other: type) -> bool:
     """Whether both are one class, imported twice: as happens where workers unpickle what the driver registered."""
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+def _section(kind: str, name: str, values: Mapping[str, Any]) -> Section:
+    """A section unpickled: its class is made of what is registered here."""
+    (registry,) = (each for each in Registry.all_of_them if each.kind == kind)
+    return registry.section(name).model_validate(values)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def count_module(build: Callable[[], nn.Module], *shapes: tuple[int, ...], dtype
     with torch.device("meta"), torch.no_grad():
         module = build().eval().to("meta").requires_grad_(False)
         inputs = [torch.empty(1, *shape, dtype=getattr(torch, dtype)) for shape in shapes]
-    operations = FlopCounterMode(display=False)  # type: ignore[no-untyped-call]
+    operations = FlopCounterMode(display=False)
     with torch.no_grad(), operations, _LiveBytes(module, inputs) as memory:
         output = module(*inputs)
     first = tree_leaves(output)[0]
