@@ -31,11 +31,11 @@ test-faults: $(READY)
 	$(BIN)/python -m tests.faults --runs 50 --seed 0
 
 test-services: $(READY)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[run,dev,cluster]'
 	$(ALONE) $(BIN)/pytest -m services
 
 test-browser: $(READY)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[run,dev,browser]'
 	$(BIN)/pytest -m browser
 
 check: $(READY)
@@ -65,5 +65,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up .venv with $(PYTHON): about 2.5 GB, some minutes, once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[run,dev]'
 	@touch $(READY)

@@ -3,7 +3,7 @@
 import os
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
 import yaml
@@ -89,10 +89,10 @@ def _webhook_block(url: str) -> UUID:
 
 def _make(automation: "Automation") -> str:
     try:
-        known = type(automation).read(name=automation.name)
+        known = cast("Automation", type(automation).read(name=automation.name))
     except ValueError:  # none of that name
         automation.create()
     else:
-        automation.id = known.id  # type: ignore[union-attr]
+        automation.id = known.id
         automation.update()
     return automation.name

@@ -4,20 +4,24 @@ Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
 130 when interrupted. Only this module prints.
 """
 
+import contextlib
 import json
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from flows.design_command import design
-from nas_core.base.errors import ConfigError, NasError
-from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, TRACKING, Stage
+from flows.extras import need, not_installed
+from flows.plugins_command import check, plugins
+from nas_core.base.errors import ConfigError, NasError, StoreError
+from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY, TRACKING, Stage
 
 if TYPE_CHECKING:
+    from nas_core.report.summary import StudySummary
     from nas_core.study.analytic_config import AnalyticConfig
     from nas_core.study.choices import Answer
     from nas_core.study.config import StudyConfig
@@ -42,11 +46,20 @@ def main() -> None:
     try:
         app()
     except NasError as error:
-        print(f"mathnas: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error)
+    except ModuleNotFoundError as error:
+        words = not_installed(error)
+        if words is None:
+            raise
+        _refuse(words)
     except KeyboardInterrupt:
         print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _refuse(error: NasError) -> NoReturn:
+    print(f"mathnas: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 @app.command()
@@ -72,14 +85,18 @@ def _write_text(path: Path, text: str) -> None:
 
 @app.command()
 def spaces() -> None:
-    """List the registered search spaces with their parameters."""
-    from nas_core.families import SPACES, build_space, space_params
-    from nas_core.families.settings import SpaceConfig
+    """List the registered families of networks with their settings."""
+    from nas_core.families import FAMILIES
 
-    for name in SPACES:
-        space = build_space(SpaceConfig(name=name))
+    for name in FAMILIES:
+        family = FAMILIES[name]
+        if any(field.is_required() for field in family.Settings.model_fields.values()):
+            print(f"{name}: what its settings say ({', '.join(family.Settings.model_fields)})")
+            continue
+        settings = family.Settings()
+        space = family(settings).space
         choices = " x ".join(map(str, space.num_choices))
-        params = ", ".join(f"{key}={value}" for key, value in space_params(name).items())
+        params = ", ".join(f"{key}={value}" for key, value in settings.model_dump().items())
         print(f"{name}: {space.num_positions} positions ({choices} blocks), {space.num_networks:,} networks; {params}")
 
 
@@ -104,22 +121,34 @@ def run(
     if dry_run:
         _print_plan(study_config, where, as_json)
         return
+    need("run", "run")
     rerun_from, last = _stage(from_), _stage(until) or "report"
-    _quiet_prefect()
-    from flows.prefect_server import prefect_api
-    from flows.preflight import preflight
-    from nas_core.records.lease import hold
     from nas_core.records.store import Store
+    from nas_core.study.study import Study
+
+    study = Study(study_config, Store(where))
+    if rerun_from is None and study.is_finished(last):
+        from flows.preflight import check_scores_hold
+
+        check_scores_hold(study)
+    else:
+        study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
+    _print_outcome(study, as_json)
+
+
+def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, until: Stage, wait_s: float) -> "Study":
+    _quiet_prefect()
+    from flows.driving import drive
+    from flows.prefect_server import prefect_api
     from tasks.addresses import check_addresses
 
-    preflight(study_config, where, last)
     check_addresses()
     # prefect reads the address of its server when it is imported
-    with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
+    with drive(config, root, until=until, wait_s=wait_s) as study, prefect_api():
         from flows.study import run_study
 
-        run_study(study_config, where, rerun_from=rerun_from, until=last)
-    _print_outcome(_open(where), as_json)
+        run_study(config, root, rerun_from=rerun_from, until=until)
+    return study
 
 
 @app.command(name="run-design")
@@ -131,6 +160,7 @@ def run_design(
     as_json: AsJson = False,
 ) -> None:
     """Design a network by solving its program, train it, register its model: each as far as it is missing."""
+    need("run", "run-design")
     from nas_core.base.settings import read_as
     from nas_core.study.analytic_config import AnalyticConfig
 
@@ -228,10 +258,9 @@ def _print_plan(config: "StudyConfig", root: str, as_json: bool) -> None:
 
 
 def _print_outcome(study: "Study", as_json: bool) -> None:
-    from nas_core.report.collect import summarise
     from nas_core.report.text import summary_table
 
-    summary = summarise(study)
+    summary = _summary(study)
     if as_json:
         _print_json(summary.to_dict())
         return
@@ -243,26 +272,37 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         print(f"MLflow: {tracking['uri']}  (mlflow ui --backend-store-uri {tracking['uri']})")
 
 
+def _summary(study: "Study") -> "StudySummary":
+    """What the report says, where it is of the present; else what can be said without one."""
+    from nas_core.report.summary import StudySummary
+
+    if study.status_of("report").state == "done":
+        with contextlib.suppress(StoreError):  # damaged, or of another version
+            return StudySummary.from_dict(study.output(SUMMARY) or {})
+    from nas_core.report.collect import summarise
+
+    return summarise(study)
+
+
 def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study":
     """One stage of a stored study, even where it is done already."""
+    need("run", stage)
     _quiet_prefect()
+    from flows.driving import drive
     from flows.prefect_server import prefect_api
-    from flows.preflight import preflight
-    from nas_core.records.lease import hold
     from tasks.addresses import check_addresses
 
     root = _place(root)
-    study = _open(root)
-    if stage != "report":  # what is stored can be reported while servers are away
-        preflight(study.config, root, stage)
+    config, reports = _open(root).config, stage == "report"
+    if not reports:  # what is stored can be reported while servers are away
         check_addresses()
-    with hold(study.store), prefect_api():
+    with drive(config, root, until=None if reports else stage) as study, prefect_api():
         from flows.study import FLOWS
 
         if retry_failed:
             study.forget_failures()
-        FLOWS[stage](study.config, root)
-    return _open(root)
+        FLOWS[stage](config, root)
+    return study
 
 
 @app.command()
@@ -277,6 +317,7 @@ def profile(
     if (root is None) == (space is None):
         raise ConfigError("profile", "both or neither of DIR and --space", "one of them")
     if space is not None:
+        need("networks", "profile --space")
         _print_json(_counted(space, genotypes, resources))
         return
     assert root is not None
@@ -285,8 +326,7 @@ def profile(
 
 def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[str, Any]]:
     from nas_core.costs import count_networks
-    from nas_core.families import build_space
-    from nas_core.families.settings import SpaceConfig
+    from nas_core.families import FAMILIES
 
     if genotypes is None:
         raise ConfigError("--genotypes", "nothing", "a file with one genotype a line")
@@ -294,9 +334,9 @@ def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[st
         lines = genotypes.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("--genotypes", str(error), "a readable text file") from None
-    built = build_space(SpaceConfig(name=space))
-    networks = [built.parse(line) for line in lines if line.strip()]
-    return count_networks(built, networks, [name.strip() for name in resources.split(",")])
+    family = FAMILIES[space](FAMILIES.section(space).model_validate({}))
+    networks = [family.space.parse(line) for line in lines if line.strip()]
+    return count_networks(family, networks, [name.strip() for name in resources.split(",")])
 
 
 @app.command()
@@ -318,11 +358,15 @@ def select(
     top: Annotated[int | None, typer.Option(min=1, max=10_000, help="Distinct best networks wanted.")] = None,
     min_distance: Annotated[int | None, typer.Option(min=1, help="Positions in which any two differ at least.")] = None,
     time_limit_s: Annotated[float, typer.Option("--time", min=0.001, help="Solver time limit, seconds.")] = 60.0,
+    certify: Annotated[Path | None, typer.Option(help="Write the proof here; it is checked by itself.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Select the best networks within limits from what is stored. Evaluates nothing, changes nothing."""
+    from flows.select_command import certify_study, select_stored_problem
+
     if source.endswith(".json"):
-        _select_stored_problem(Path(source), limit or [], top or 1, min_distance or 1, time_limit_s, as_json)
+        asked: dict[str, Any] = {"top": top or 1, "min_distance": min_distance or 1, "time_limit_s": time_limit_s}
+        select_stored_problem(Path(source), limit or [], **asked, certify=certify, as_json=as_json)
         return
     study = _open(source)
     config = study.config.select
@@ -336,45 +380,17 @@ def select(
         _print_json(answer.as_dict())
     else:
         _print_answer(answer)
-    study.require(answer)
-
-
-def _select_stored_problem(
-    path: Path, limits: Sequence[str], top: int, min_distance: int, time_limit_s: float, as_json: bool
-) -> None:
-    from nas_core.program import SelectionProblem, parse_limit, top_k
-    from nas_core.study.choices import infeasible
-
-    problem = SelectionProblem.from_dict(_read_json(path))
-    budgets = [parse_limit(text).resolve(resources=problem.resources) for text in limits]
-    result = top_k(
-        problem.with_budgets((*problem.budgets, *budgets)), top, min_distance=min_distance, time_limit_s=time_limit_s
-    )
-    if as_json:
-        _print_json(result.as_dict())
-    else:
-        print(result.status.value)
-        for rank, choice in enumerate(result.selections, start=1):
-            costs = ", ".join(f"{name} {value:g}" for name, value in choice.costs.items())
-            print(f"{rank:>3}  {choice.genotype}  value {choice.value:.6g}  {costs}")
-    if not result.selections:
-        raise infeasible([str(budget) for budget in budgets], str(result.explanation or result.status.value))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(str(path), str(error), "a JSON file with a selection problem") from None
-    if not isinstance(data, dict):
-        raise ConfigError(str(path), type(data).__name__, "a JSON object with a selection problem")
-    return data
+    if certify is not None:
+        asked = {"top": top or config.top, "min_distance": min_distance or config.min_distance}
+        limits = config.limits if limit is None else limit
+        certify_study(study, limits, certify, **asked, time_limit_s=time_limit_s, quiet=as_json)
+    answer.required()
 
 
 def _print_answer(answer: "Answer") -> None:
     from nas_core.report.text import format_quantity
 
-    print(answer.message)
+    print("\n".join([answer.message, *answer.notes]))
     for rank, choice in enumerate(answer.selections, start=1):
         low, high = choice.interval
         costs = ", ".join(format_quantity(name, value) for name, value in choice.costs.items())
@@ -454,6 +470,7 @@ def automations(
     folder: Annotated[Path, typer.Argument(help="Folder of automations in YAML.")] = Path("infra/automations"),
 ) -> None:
     """Make the automations of a folder on the Prefect server; MATHNAS_WEBHOOK_URL is told when a study ends."""
+    need("run", "automations")
     from flows.automations import make_automations
 
     for name in make_automations(folder):
@@ -467,12 +484,15 @@ def serve(
     limit: Annotated[int, typer.Option(min=1, help="Studies that run at a time; others wait.")] = 1,
 ) -> None:
     """Trigger studies from Prefect's page: starts a server on 127.0.0.1 unless PREFECT_API_URL names one."""
+    need("run", "serve")
     from flows.serve_command import serve_flows
 
     serve_flows(root, port, limit)
 
 
 app.command(name="design")(design)
+app.command(name="plugins")(plugins)
+app.command(name="check")(check)
 
 
 if __name__ == "__main__":

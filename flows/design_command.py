@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.extras import need
 from nas_core.base.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def design(
     free = _domain(family, resolution, strides, head, domain)
     settings = {"gap": gap, "cpu_s": time, "seed": seed}
     if out is not None:
+        need("report", "design --out")
         _make_folder(out)
     if frontier is not None:
         _sweep(free, limits, objective, frontier, points, settings, out, as_json)

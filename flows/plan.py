@@ -3,40 +3,38 @@
 import os
 from typing import Any
 
+from nas_core.costs import cost_tables, profile_blocks
+from nas_core.families import Family
 from nas_core.records.evaluations import CostTable
 from nas_core.records.store import Store
-from nas_core.scoring.settings import SupernetScorerConfig, TrainScorerConfig
-from nas_core.searchers.designs import make_design
-from nas_core.space.genotypes import SearchSpace
+from nas_core.study.brought import family_of, scorer_of, searcher_of, space_of, workload_of
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import CONFIG
-from nas_core.study.study import Study, space_of
-from nas_core.training.settings import Recipe
-from nas_core.workloads import build_workload
+from nas_core.study.study import Study
+from nas_core.training.settings import training_work
 
 MULTIPLY_ADDS_PER_CPU_SECOND = 1.2e10  # small convolutional networks, one modern core, float32
-TRAINING_PASSES = 3  # a training step is a forward pass and a backward pass of twice its work
 
 
 def plan(config: StudyConfig, root: str) -> dict[str, Any]:
     """Counts of evaluations and estimated seconds; nothing is written."""
     study = Study(config, Store(root, create=False)) if _exists(root) else None
-    space = space_of(config)
-    flops = study.flops if study and study.has_flops else _count_flops(config, space)
-    design = make_design(space, config.design, config.seed, flops)
+    family = family_of(config)
+    flops = study.flops if study and study.has_flops else _count_flops(config, family)
+    design = searcher_of(config).first(space_of(config, family), config.design, config.seed, flops)
     wanted = design.genotypes
     missing = study.missing(wanted) if study else [str(genotype) for genotype in wanted]
     mean = sum(flops.total(genotype) for genotype in wanted) / len(wanted)
     return {
         "study": config.name,
         "root": root,
-        "networks_in_space": space.num_networks,
+        "networks_in_space": family.space.num_networks,
         "base": str(design.base),
         "evaluations": len(wanted),
         "stored": len(wanted) - len(missing),
         "missing": len(missing),
         "verification_at_most": config.verify.evaluations,
-        "estimate_s": round(_estimate_s(config, study, len(missing), mean), 1),
+        "estimate_s": round(_estimate_s(config, family, study, len(missing), mean), 1),
         "estimate_from": "stored evaluations"
         if study and study.evaluations()
         else "multiply-adds and an assumed speed",
@@ -52,28 +50,21 @@ def _exists(root: str) -> bool:
         return False
 
 
-def _count_flops(config: StudyConfig, space: SearchSpace) -> CostTable:
-    from nas_core.costs import cost_tables, profile_blocks
-
-    rows = profile_blocks(space, config.profile, ["flops"])
-    return cost_tables(space, rows, "flops")[space.resolutions[0]]
+def _count_flops(config: StudyConfig, family: Family) -> CostTable:
+    rows = profile_blocks(family, config.profile, ["flops"])
+    return cost_tables(family.space, rows, "flops")[family.space.resolutions[0]]
 
 
-def _estimate_s(config: StudyConfig, study: Study | None, num_missing: int, mean_flops: float) -> float:
+def _estimate_s(config: StudyConfig, family: Family, study: Study | None, num_missing: int, flops: float) -> float:
     """Seconds for the missing evaluations and the final training, all workers busy."""
-    speed = _speed()
-    workers = os.cpu_count() or 1
+    speed, workers = _speed(), os.cpu_count() or 1
     rows = [row for row in study.evaluations() if row.status == "ok"] if study else []
     evaluations = num_missing + config.verify.evaluations
     if rows:
         scoring = evaluations * sum(row.wall_s for row in rows) / len(rows) / workers
     else:
-        scoring = _scoring_work(config, evaluations, mean_flops) / speed
-    if config.scorer.kind == "tabular":
-        return scoring
-    trained = 1 + config.train.compare_base + config.train.compare_random
-    examples, _ = build_workload(config.data).with_train_examples(config.train.train_examples).num_examples()
-    return scoring + trained * _training_work(config.train.recipe, examples, mean_flops) / speed
+        scoring = scorer_of(config, family, None).work(evaluations, flops) / speed
+    return scoring + (_training_work(config, flops) / speed if family.are_networks else 0.0)
 
 
 def _speed() -> float:
@@ -81,24 +72,11 @@ def _speed() -> float:
     return MULTIPLY_ADDS_PER_CPU_SECOND * (os.cpu_count() or 1)
 
 
-def _training_work(recipe: Recipe, examples: int, flops: float) -> float:
-    return recipe.epochs * examples * flops * TRAINING_PASSES
-
-
-def _scoring_work(config: StudyConfig, evaluations: int, flops: float) -> float:
-    if config.scorer.kind == "tabular":
-        return 0.0
-    examples, validation = build_workload(config.data).num_examples()
-    match config.scorer:
-        case TrainScorerConfig(recipe=recipe):
-            return evaluations * _training_work(recipe, examples, flops)
-        case SupernetScorerConfig() as scorer:
-            paths = scorer.random_paths + 2 * scorer.sandwich
-            return paths * _training_work(scorer.recipe, examples, flops) + evaluations * (
-                flops * (validation + scorer.calibration_examples)
-            )
-        case _:
-            return 0.0
+def _training_work(config: StudyConfig, flops: float) -> float:
+    """Multiply-adds of the final trainings, of the winner and what it is compared with."""
+    trained = 1 + config.train.compare_base + config.train.compare_random
+    examples = workload_of(config).with_train_examples(config.train.train_examples).num_examples()[0]
+    return trained * training_work(config.train.recipe, examples, flops)
 
 
 def plan_in_words(found: dict[str, Any]) -> str:

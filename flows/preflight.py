@@ -1,22 +1,23 @@
 """What is checked before any compute is spent: data, space, limits, store, addresses."""
 
+from typing import TYPE_CHECKING
+
 from nas_core.base.errors import ConfigError
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
-from nas_core.scoring import check_scorer
 from nas_core.searchers.designs import check_base
-from nas_core.study.analytic_config import AnalyticConfig
-from nas_core.study.config import StudyConfig
+from nas_core.study.brought import workload_of
 from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
 from nas_core.workloads import build_workload
 from nas_core.workloads.workload import metric_of
-from tasks.addresses import check_addresses
-from tasks.tracking import tracking_uri
+
+if TYPE_CHECKING:
+    from nas_core.study.analytic_config import AnalyticConfig
 
 
-def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
+def preflight(study: Study, until: Stage = "report") -> None:
     """Raise the first mistake that would otherwise be met later, in the stages up to ``until``.
 
     Servers are not asked: one that is away when a scheduled run begins may be back when it is needed.
@@ -24,26 +25,37 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
     Raises:
         NasError: with the field, path or address, what was found and what is allowed.
     """
-    study = Study(config, Store(root))
+    config = study.config
     _check_writable(study.store)
     for text in config.select.limits:
         _check_limit(study, text)
-    trains, is_tabular = STAGES.index(until) >= STAGES.index("train"), config.scorer.kind == "tabular"
-    if trains or not is_tabular:
-        workload = build_workload(config.data)
-        metric_of(workload, config.metric)
-        workload.check(config.train.train_examples if trains else None)
-    if trains:
+    trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
+    if trains or study.scorer.needs_data:
+        workload_of(config).check(config.train.train_examples if trains else None)
+    study.scorer.measure  # an unknown metric is said here  # noqa: B018
+    if trains and study.space.is_chain:
         _check_classes(study)
     if until == "report":
-        tracking_uri(study.store)
-    check_scorer(config, study.space, study.evaluations() if is_tabular else ())
-    check_same_data(study)
+        _check_tracking(study.store)
+    check_scores_hold(study)
     check_base(study.space, config.design.base)
 
 
-def preflight_design(config: AnalyticConfig, root: str) -> None:
+def check_scores_hold(study: Study) -> None:
+    """Whether the table or the images are still what the stored scores were made from.
+
+    Raises:
+        DataError: naming the file, and what it says now.
+    """
+    study.scorer.check(study.evaluations())
+    if study.scorer.needs_data:
+        check_same_data(study.scorer.workload, study.scorer_id, study.store)
+
+
+def preflight_design(config: "AnalyticConfig", root: str) -> None:
     """Raise the first mistake of a design that would otherwise be met later, as ``preflight`` does."""
+    from tasks.addresses import check_addresses
+
     store = Store(root)
     config.program.build_domain()
     config.program.build_limits()
@@ -51,15 +63,17 @@ def preflight_design(config: AnalyticConfig, root: str) -> None:
     metric_of(workload, config.metric)
     workload.check(config.train.train_examples)
     _check_writable(store)
-    tracking_uri(store)
+    _check_tracking(store)
     check_addresses()
 
 
 def preflight_serving(root: str) -> None:
     """Raise what would otherwise be met by the first run that somebody starts from the page."""
+    from tasks.addresses import check_addresses
+
     store = Store(root)
     _check_writable(store)
-    tracking_uri(store)
+    _check_tracking(store)
     check_addresses()
 
 
@@ -70,12 +84,18 @@ def _check_classes(study: Study) -> None:
     if have[1] < want[1] or have[0] < want[0]:
         found = f"{want[1]} classes, {want[0]} channels"
         expected = f"{have[1]} classes and {have[0]} channels at most, as space {study.space.name} has"
-        raise ConfigError("data", found, expected, "Run `--until verify`, or set them in space.params.")
+        raise ConfigError("data", found, expected, "Run `--until verify`, or take such data.")
 
 
 def _check_writable(store: Store) -> None:
     store.write_bytes(".writable", b"")
     store.delete(".writable")
+
+
+def _check_tracking(store: Store) -> None:
+    from tasks.tracking import tracking_uri  # a second to import, which a finished study is spared
+
+    tracking_uri(store)
 
 
 def _check_limit(study: Study, text: str) -> None:

@@ -12,8 +12,7 @@ def profile(config: StudyConfig, root: str) -> None:
     """Measure the blocks' resources that the store does not hold yet."""
     with stage_run(config, root, "profile") as run:
         resources = list(run.study.profiler_ids)
-        num_measured = work.profile(config, root, resources)
-        run.study.forget_costs()
+        num_measured = work.profile(run.study, resources)
         rows = [row for resource in resources for row in run.study.costs(resource)]
         num_timed = len({row.genotype for row in rows if row.genotype})
         run.num_new, run.num_reused = (num_timed, 0) if num_measured else (0, num_timed)

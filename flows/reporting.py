@@ -16,13 +16,13 @@ def report(config: StudyConfig, root: str) -> None:
         ClusterError: if MLflow does not answer, ConfigError if none is named.
             The report is written all the same; logging waits for the next run.
     """
-    with stage_run(config, root, "report"):
+    with stage_run(config, root, "report") as run:
         try:
-            work.track(config, root)
-            work.check_registered_model(config, root)
+            work.track(run.study)
+            work.check_registered_model(run.study)
         except (ClusterError, ConfigError) as error:
-            page = work.write_report(config, root)
+            page = work.write_report(run.study)
             advice = f"Nothing is lost: {page} is written. When it is there, `mathnas report {root}` logs everything."
             raise type(error)(error.where, error.found, error.expected, advice) from None
-        work.write_report(config, root)
-        work.attach_report(config, root)
+        work.write_report(run.study)
+        work.attach_report(run.study)

@@ -12,16 +12,15 @@ from tasks.scoring import evaluate, prepare_scorer
 
 @flow(name="score", flow_run_name="score-{config.name}", validate_parameters=True)
 def score(config: StudyConfig, root: str) -> None:
-    """Evaluate what the store does not hold yet of the base, the contexts, their one-swap neighbours, the held-out."""
+    """Evaluate what the store does not hold yet of the design: its networks and the held-out ones."""
     with stage_run(config, root, "score") as run:
-        profile(config, root, ["flops"])  # the design's base and contexts are named by their FLOPs
-        run.study.forget_costs()
+        profile(run.study, ["flops"])  # the design's base and contexts are named by their FLOPs
         design = run.study.design
-        run.study.store.write_json(DESIGN, design_table(design))
+        run.study.outputs.write(DESIGN, design_table(design))
         genotypes = [str(genotype) for genotype in design.genotypes]
         if run.study.missing(design.genotypes):
-            prepare_scorer(config, root)
-        run.num_new = evaluate(config, root, genotypes, "score")
+            prepare_scorer(run.study)
+        run.num_new = evaluate(run.study, genotypes, "score")
         run.num_reused = len(genotypes) - run.num_new
         rows = [row for row in run.study.evaluations() if row.genotype in set(genotypes)]
         run.num_failed = sum(row.status == "failed" for row in rows)

@@ -11,8 +11,8 @@ from tasks.scoring import evaluate, prepare_scorer
 @flow(name="select", flow_run_name="select-{config.name}", validate_parameters=True)
 def select(config: StudyConfig, root: str) -> None:
     """Fit the predictor to what is evaluated and solve for the best networks within the limits."""
-    with stage_run(config, root, "select"):
-        work.select(config, root)
+    with stage_run(config, root, "select") as run:
+        work.select(run.study)
 
 
 @flow(name="verify", flow_run_name="verify-{config.name}", validate_parameters=True)
@@ -20,9 +20,9 @@ def verify(config: StudyConfig, root: str) -> None:
     """Evaluate the best networks for real, refit, solve again, until the choice stands or the budget ends."""
     with stage_run(config, root, "verify") as run:
         index = 0
-        while proposed := work.plan_round(config, root, index):
-            prepare_scorer(config, root)
-            new = evaluate(config, root, proposed, "verify")
+        while proposed := work.plan_round(run.study, index):
+            prepare_scorer(run.study)
+            new = evaluate(run.study, proposed, "verify")
             run.num_new, run.num_reused = run.num_new + new, run.num_reused + len(proposed) - new
-            work.close_round(config, root, index)
+            work.close_round(run.study, index)
             index += 1

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any, cast
 
 from flows.prefect_server import prefect_api
 from flows.preflight import preflight_serving
@@ -17,8 +18,9 @@ def serve_flows(root: str, port: int, limit: int) -> None:
     """Serve the study, its stages and the design until interrupted; starts a server where none is configured."""
     preflight_serving(root)
     with prefect_api(port, page=True) as url:
-        from prefect import serve
-        from prefect.deployments.runner import EntrypointType
+        from prefect import Flow, serve
+        from prefect.deployments.runner import RunnerDeployment
+        from prefect.types.entrypoint import EntrypointType
 
         from flows.designing import design
         from flows.study import FLOWS, run_study
@@ -27,12 +29,12 @@ def serve_flows(root: str, port: int, limit: int) -> None:
         # the forms are filled with the defaults; a design has none for its limits
         study = {"config": StudyConfig().model_dump(mode="json"), "root": f"{base}/study"}
         analytic = {"config": read_as(AnalyticConfig, DESIGN_EXAMPLE).model_dump(mode="json"), "root": f"{base}/design"}
+        named: dict[str, tuple[Flow[..., Any], dict[str, Any]]]
         named = {"study": (run_study, study), "design": (design, analytic)}
         named |= {name: (flow, study) for name, flow in FLOWS.items()}
+        as_modules: dict[str, Any] = {"tags": ["mathnas"], "entrypoint_type": EntrypointType.MODULE_PATH}
         deployments = [
-            flow.to_deployment(
-                name=name, parameters=parameters, tags=["mathnas"], entrypoint_type=EntrypointType.MODULE_PATH
-            )
+            cast(RunnerDeployment, flow.to_deployment(name=name, parameters=parameters, **as_modules))
             for name, (flow, parameters) in named.items()
         ]
         # Prefect's own, where it is told to stop

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flows.driving import drive
 from nas_core.records.lease import hold
-from nas_core.records.store import Store
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import Stage
 from nas_core.study.study import Study
@@ -30,14 +30,15 @@ class StageRun:
 @contextmanager
 def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun]:
     """The study, for the time of one stage; what the stage took is recorded if it ends well."""
-    with Session(), hold(Store(root)) as lease:
-        run = StageRun(Study.create(config, root))
-        run.study.begin(stage)
+    with Session(), drive(config, root) as study, hold(study.store) as lease:
+        run = StageRun(study)
+        study.refresh()  # what others stored since the last stage
+        study.outputs.begin(stage)
         lease.note(stage)
         try:
             started, busy_s = time.perf_counter(), Session.busy_s
             yield run
-            run.study.record(
+            study.outputs.record(
                 stage,
                 wall_s=time.perf_counter() - started,
                 compute_s=Session.busy_s - busy_s,
@@ -46,7 +47,7 @@ def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun
                 num_failed=run.num_failed,
                 device=run.device,
             )
-            run.study.store.compact(MOST_PARTS)
-            show_stage(run.study, stage)
+            study.store.compact(MOST_PARTS)
+            show_stage(study, stage)
         finally:
             lease.note("")

@@ -11,7 +11,7 @@ from nas_core.study.config import StudyConfig
 def train(config: StudyConfig, root: str) -> None:
     """Train the winner; what was trained from the same inputs is not trained again."""
     with stage_run(config, root, "train") as run:
-        output = work.train(config, root)
+        output = work.train(run.study)
         rows = output["networks"]
         run.num_new, run.num_reused = output["num_new"], len(rows) - output["num_new"]
         run.device = rows[0].get("device", "")

@@ -16,10 +16,9 @@ from typing import Any
 from nas_core.records.evaluations import Evaluation
 from nas_core.report.text import format_metric, metric_label
 from nas_core.study.analytic_project import DesignProject
+from nas_core.study.brought import trained_metric
 from nas_core.study.stages import FIGURES, REPORT, TRACKING, Stage
 from nas_core.study.study import Study
-from nas_core.workloads import build_workload
-from nas_core.workloads.workload import metric_of
 from tasks.environment import NO_PAGE
 
 log = logging.getLogger(__name__)
@@ -30,6 +29,14 @@ FIGURES_OF: dict[Stage, tuple[str, ...]] = {
     "select": ("network", "frontier"),
     "verify": ("calibration",),
     "train": ("training",),
+}
+SECTIONS_OF = {  # figure -> what of the report's summary it shows
+    "latency": ("latency",),
+    "block_effects": ("block_effects", "selection", "verification"),
+    "network": ("selection", "verification", "networks", "cost_tables", "base_costs", "limits"),
+    "frontier": ("selection", "verification", "networks", "cost_tables", "base_costs", "limits", "frontiers"),
+    "calibration": ("selection", "verification", "networks", "calibration"),
+    "training": ("training",),
 }
 MOST_ROWS = 50
 
@@ -119,7 +126,8 @@ def _drawn_figures(study: Study, names: Sequence[str]) -> dict[str, bytes]:
     from nas_core.report.collect import summarise
     from nas_core.report.figures import NotYetRunError, render
 
-    summary, images = summarise(study), {}
+    images: dict[str, bytes] = {}
+    summary = summarise(study, {section for name in names for section in SECTIONS_OF[name]})
     for name in names:
         try:
             images[name] = render(summary, name)
@@ -201,7 +209,7 @@ def _verify_rows(study: Study) -> list[dict[str, Any]]:
 
 def _train_rows(study: Study) -> list[dict[str, Any]]:
     networks = (study.current("train") or {"networks": []})["networks"]
-    metric = metric_of(build_workload(study.config.data), study.config.metric)
+    metric = trained_metric(study.config)
     return [
         {
             "name": row["name"],

@@ -6,32 +6,30 @@ from typing import Any
 
 import numpy as np
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from nas_core.base.identity import evaluation_seed
+from nas_core.costs import is_measured, profiler_of
 from nas_core.records.evaluations import WHOLE_NETWORK
-from nas_core.records.store import Store, shared_store
 from nas_core.space.genotypes import Genotype
-from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
-from tasks.scoring import worth_a_retry
+from tasks.scoring import noted, worth_a_retry
+from tasks.worker import StudyJob, study_job
 
-COUNTS = ("flops", "params", "activation_bytes")
 
-
-def profile_job(config_json: str, root: str, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> int:
+def profile_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> int:
     """Measure blocks (and the networks named) in a worker, write the rows; returns how many failed."""
     from nas_core.costs import profile
 
-    config = StudyConfig.model_validate_json(config_json)
-    study = Study(config, shared_store(root))
+    study = job.study()
     num_failed = 0
     for done, resource in enumerate(resources):
         report(done, len(resources), resource)
         # blocks and whole networks take turns, so that a machine that drifts does not look non-additive
-        whole = [] if resource in COUNTS else [Genotype.parse(text) for text in genotypes]
-        rows = profile(study.space, whole, config.profile, [resource])
+        whole = [Genotype.parse(text) for text in genotypes] if is_measured(resource) else []
+        rows = profile(study.family, whole, study.config.profile, [resource])
         # whole, since times measured on different days do not belong together
         study.store.replace_costs([replace(row, profiler_id=study.profiler_ids[resource]) for row in rows])
         num_failed += sum(row.status == "failed" for row in rows)
@@ -39,19 +37,26 @@ def profile_job(config_json: str, root: str, resources: Sequence[str], genotypes
     return num_failed
 
 
-@task(task_run_name="profile", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
-def profile(config: StudyConfig, root: str, resources: Sequence[str]) -> int:
-    """Measure the resources that the store does not hold yet; returns how many that were."""
-    study = Study(config, Store(root))
+@task(
+    task_run_name="profile",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=worth_a_retry,
+)
+def profile(study: Study, resources: Sequence[str]) -> int:
+    """Measure the resources that were not measured yet, and take note of them; returns how many that were."""
+    config = study.config
     missing = [resource for resource in resources if not is_profiled(study, resource)]
     if not missing:
         return 0
     networks = [str(genotype) for genotype in additivity_sample(study)]
     with (
+        noted(study),
         Cluster(config.cluster) as cluster,
         Progress(stage="profile", total=len(missing), noun="resources") as progress,
     ):
-        job = (config.model_dump_json(), root, missing, networks)
+        job = (study_job(study), missing, networks)
         request = cluster.profile_request
         run_jobs(cluster, profile_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
     return len(missing)
@@ -65,7 +70,8 @@ def is_profiled(study: Study, resource: str) -> bool:
     if len(blocks) < wanted:
         return False
     measured = {row.genotype for row in rows if row.position == WHOLE_NETWORK}
-    return resource in COUNTS or {str(genotype) for genotype in additivity_sample(study)} <= measured
+    timed_whole = is_measured(resource) and profiler_of(resource, study.config.profile).whole_networks
+    return not timed_whole or {str(genotype) for genotype in additivity_sample(study)} <= measured
 
 
 def additivity_sample(study: Study) -> list[Genotype]:

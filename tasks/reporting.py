@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from nas_core.base.errors import ClusterError, StoreError
 from nas_core.records.store import Store
@@ -12,12 +13,12 @@ from nas_core.report import report_files
 from nas_core.report.collect import summarise
 from nas_core.space.genotypes import Genotype
 from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.brought import trained_metric
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import REGISTERED, REPORT
 from nas_core.study.study import Study
 from nas_core.workloads import build_workload
 from nas_core.workloads.metrics import Metric
-from nas_core.workloads.workload import metric_of
 from tasks import tracking
 
 SAME_SHARE, SAME_EXAMPLES, SAME_RELATIVE = (
@@ -40,27 +41,26 @@ def server_may_go_away() -> Iterator[None]:
         raise ClusterError("MLFLOW_TRACKING_URI", words, "a tracking server that answers") from None
 
 
-@task(task_run_name="track")
-def track(config: StudyConfig, root: str) -> dict[str, Any]:
+@task(task_run_name="track", cache_policy=NO_CACHE)
+def track(study: Study) -> dict[str, Any]:
     """Log runs, tables and models to MLflow; returns the run ids."""
     with server_may_go_away():
-        return tracking.log_study(Study(config, Store(root)))
+        return tracking.log_study(study)
 
 
-@task(task_run_name="check-registered-model")
-def check_registered_model(config: StudyConfig, root: str) -> float | None:
+@task(task_run_name="check-registered-model", cache_policy=NO_CACHE)
+def check_registered_model(study: Study) -> float | None:
     """The study's metric of the winner loaded back from the registry, on test; None where no winner was trained.
 
     Raises:
         StoreError: if it is not the value that the training measured.
     """
-    study = Study(config, Store(root))
     training = study.current("train")
     if training is None:
         return None
     row = training["networks"][0]
     resolution = study.space.resolution_of(Genotype.parse(str(study.winner)))
-    figures = checked_registered(study.store, config, row, resolution, study.space.in_channels)
+    figures = checked_registered(study.store, study.config, row, resolution, study.space.in_channels)
     study.store.write_json(REGISTERED, figures)
     return next(iter(figures.values()))
 
@@ -74,7 +74,7 @@ def checked_registered(
         StoreError: if they differ by more than arithmetic does.
     """
     workload = build_workload(config.data)
-    own = metric_of(workload, config.metric)
+    own = trained_metric(config)
     trained = row["metrics"]["test"][own.name]
     with server_may_go_away():
         shape = workload.sample.shape_at(resolution, in_channels)
@@ -91,17 +91,16 @@ def _tolerance(metric: Metric, trained: float, num_examples: int) -> float:
     return max(SAME_SHARE, SAME_EXAMPLES / num_examples, SAME_RELATIVE * abs(trained))
 
 
-@task(task_run_name="write-report")
-def write_report(config: StudyConfig, root: str) -> str:
+@task(task_run_name="write-report", cache_policy=NO_CACHE)
+def write_report(study: Study) -> str:
     """Write report.html, report.json and the figures; returns where the page is."""
-    study = Study(config, Store(root))
     for path, content in report_files(summarise(study)).items():
         study.store.write_bytes(path, content)
     return study.store.uri(REPORT)
 
 
-@task(task_run_name="attach-report")
-def attach_report(config: StudyConfig, root: str) -> None:
+@task(task_run_name="attach-report", cache_policy=NO_CACHE)
+def attach_report(study: Study) -> None:
     """Put the report and the figures beside the study's run in MLflow."""
     with server_may_go_away():
-        tracking.log_files(Study(config, Store(root)))
+        tracking.log_files(study)

@@ -3,43 +3,37 @@
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
-from nas_core.records.store import Store
-from nas_core.study.config import StudyConfig
-from nas_core.study.rounds import next_round, record_round, verification
+from nas_core.study.rounds import next_round, record_round
 from nas_core.study.stages import SELECTION
 from nas_core.study.study import Study
 
 
-@task(task_run_name="select")
-def select(config: StudyConfig, root: str) -> dict[str, Any]:
+@task(task_run_name="select", cache_policy=NO_CACHE)
+def select(study: Study) -> dict[str, Any]:
     """Fit the predictor, solve the program, write block scores and the selection.
 
     Raises:
         InfeasibleError: if no network is within the limits, with what is attainable.
     """
-    study = Study(config, Store(root))
-    study.write_block_scores()
+    config = study.config.select
+    study.outputs.write_block_scores(study.snapshot)
     answer = study.select(
-        config.select.limits,
-        top=config.select.top,
-        min_distance=config.select.min_distance,
-        time_limit_s=config.select.time_limit_s,
+        config.limits, top=config.top, min_distance=config.min_distance, time_limit_s=config.time_limit_s
     )
-    study.store.write_json(SELECTION, {**answer.as_dict(), "inputs": study.inputs_of("select")})
-    study.require(answer)
+    study.outputs.write(SELECTION, {**answer.as_dict(), "inputs": study.inputs_of("select")})
+    answer.required()
     return answer.as_dict()
 
 
-@task(task_run_name="plan-round-{index}")
-def plan_round(config: StudyConfig, root: str, index: int) -> list[str]:
+@task(task_run_name="plan-round-{index}", cache_policy=NO_CACHE)
+def plan_round(study: Study, index: int) -> list[str]:
     """The networks to evaluate in a round of verification; none when the choice stands or the budget is spent."""
-    return next_round(Study(config, Store(root)), index)
+    return next_round(study.snapshot, study.outputs, index)
 
 
-@task(task_run_name="close-round-{index}")
-def close_round(config: StudyConfig, root: str, index: int) -> dict[str, Any]:
+@task(task_run_name="close-round-{index}", cache_policy=NO_CACHE)
+def close_round(study: Study, index: int) -> dict[str, Any]:
     """Record what the round found."""
-    study = Study(config, Store(root))
-    record_round(study, index)
-    return verification(study)
+    return record_round(study.snapshot, study.outputs, index)

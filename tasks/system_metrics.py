@@ -42,6 +42,6 @@ def _sample(process: Any) -> dict[str, float]:
     }
     import torch
 
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         sample["gpu_0_memory_usage_megabytes"] = torch.cuda.memory_allocated() / 1e6
     return sample

@@ -3,10 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
-from nas_core.records.store import Store, shared_store
+from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.brought import described, trained_metric
 from nas_core.study.config import StudyConfig
 from nas_core.study.contestants import Candidate, candidates
 from nas_core.study.stages import TRAINING
@@ -16,17 +18,18 @@ from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.scoring import worth_a_retry
 from tasks.system_metrics import SystemMetrics
+from tasks.worker import StudyJob, study_job
 
 if TYPE_CHECKING:
     from nas_core.training.network import Description  # torch: only where something is trained
 
 
-def train_job(config_json: str, root: str, name: str, genotype: str, report: Any) -> dict[str, Any]:
+def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str, Any]:
     """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store."""
     from nas_core.training.winner import stored_result, training_id
 
-    study = Study(StudyConfig.model_validate_json(config_json), shared_store(root))
-    config, architecture = study.config, study.space.architecture(Genotype.parse(genotype))
+    study = job.study()
+    config, architecture = study.config, described(study.family, Genotype.parse(genotype))
     run_id = training_id(architecture, config.train, build_workload(config.data), config.seed)
     known = stored_result(study.store, name, run_id)
     return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
@@ -47,7 +50,7 @@ def train_and_watch(
             architecture,
             config.train,
             build_workload(config.data),
-            metric=config.metric,
+            metric=trained_metric(config).name,
             seed=config.seed,
             store=store,
             name=name,
@@ -56,14 +59,20 @@ def train_and_watch(
     return {**trained.as_dict(), "system": metrics.samples}
 
 
-@task(task_run_name="train", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
-def train(config: StudyConfig, root: str) -> dict[str, Any]:
+@task(
+    task_run_name="train",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=worth_a_retry,
+)
+def train(study: Study) -> dict[str, Any]:
     """Train the winner and its comparisons; a training that was cut off resumes from its checkpoint.
 
     Returns the stored output, and in ``num_new`` how many networks were not trained already.
     """
-    study = Study(config, Store(root))
-    wanted = candidates(study)
+    config = study.config
+    wanted = candidates(study.snapshot, study.winner)
     with Cluster(config.cluster) as cluster, Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
         shares = [0.0] * len(wanted)
 
@@ -71,12 +80,13 @@ def train(config: StudyConfig, root: str) -> dict[str, Any]:
             shares[index] = 100.0 * done / max(total, 1)
             progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
 
-        jobs = [(config.model_dump_json(), root, item.name, item.genotype) for item in wanted]
+        job = study_job(study)
+        jobs = [(job, item.name, item.genotype) for item in wanted]
         results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress)
     num_new = sum(result.pop("new") for result in results)
     rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
     output = {"inputs": study.inputs_of("train"), "networks": rows}
-    study.store.write_json(TRAINING, output)
+    study.outputs.write(TRAINING, output)
     return {**output, "num_new": num_new}
 
 

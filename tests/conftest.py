@@ -81,9 +81,13 @@ def cluster():
         yield connected
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def api():
-    """A Prefect server for the module's flows; without it Prefect would start one and leave it behind."""
+    """One Prefect server for the session's flows; without it Prefect would start one and leave it behind.
+
+    Its address stands in PREFECT_API_URL from then on: what is to have a server
+    of its own, or none, is started with ``tests.command.process_environment``.
+    """
     from flows.prefect_server import prefect_api
 
     with prefect_api():

@@ -1,9 +1,21 @@
 """What may be imported where, checked in fresh processes: the linter sees imports inside functions too."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+POSIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+ROOT = Path(__file__).parents[1]
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import nas_core
+sys.modules.update(dict.fromkeys({blocked}))
+for module in pkgutil.walk_packages(nas_core.__path__, "nas_core."):
+    importlib.import_module(module.name)
+"""
 
 
 def loaded_by(module):
@@ -20,3 +32,17 @@ def test_docker_and_infra_are_no_packages(pytestconfig):
     assert not list((pytestconfig.rootpath / "docker").rglob("*.py")) + list(
         (pytestconfig.rootpath / "infra").rglob("*.py")
     )
+
+
+def test_every_room_is_imported_where_there_is_no_posix():
+    """As on macOS and Windows: neither we nor what we import needs a module that only POSIX has, torch included."""
+    blocked = sorted(POSIX_ONLY - {"posix"})  # the interpreter's own
+    subprocess.run([sys.executable, "-c", IMPORT_ALL.format(blocked=blocked)], check=True)
+
+
+def test_nothing_of_ours_asks_for_posix():
+    for path in (path for folder in ("nas_core", "tasks", "flows") for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not POSIX_ONLY & set(names), path

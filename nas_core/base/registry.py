@@ -7,12 +7,23 @@ of the YAML, every field described) and a first docstring line that people read
 in ``mathnas plugins`` and in forms. Nothing else in the code knows its name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, Union
+
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from nas_core.base.errors import PluginError, UnknownNameError
-from nas_core.base.settings import Section
+from nas_core.base.settings import Section, wrong_field
 
 
 class Registered:
@@ -22,6 +33,7 @@ class Registered:
     version: ClassVar[int] = 1  # raised when its results change: rows of another version are not reused
     Settings: ClassVar[type[Section]] = Section
     needs_torch: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {}  # settings to test it with, where some have no default
 
 
 T = TypeVar("T", bound=Registered)
@@ -50,10 +62,13 @@ class Registry(Generic[T]):
     """Classes of one kind by name; ``add`` is a decorator."""
 
     importing: ClassVar[Origin] = OURS  # what is being imported: plug-ins set it while their modules run
+    all_of_them: ClassVar[list["Registry[Any]"]] = []
 
     def __init__(self, kind: str, protocol: type) -> None:
         self.kind, self.protocol = kind, protocol
+        Registry.all_of_them.append(self)
         self._entries: dict[str, tuple[type[T], Origin]] = {}
+        self._sections: dict[type, type[Section]] = {}
 
     def add(self, thing: type[T]) -> type[T]:
         """File the class under its name.
@@ -86,6 +101,16 @@ class Registry(Generic[T]):
         thing, origin = self._entry(name)
         known: dict[str, Any] = {"name": name, "version": thing.version}
         return {**known, "distribution": origin.distribution, "code": origin.code} if origin.code else known
+
+    def section(self, name: str) -> type[Section]:
+        """The class's settings as a section of YAML holds them: with ``kind``, its name."""
+        thing = self[name]
+        if thing not in self._sections:
+            kind: Any = (Literal[name], Field(name, description=summary_of(thing)))
+            made: Any = create_model(thing.__name__, __base__=thing.Settings, __module__=thing.__module__, kind=kind)
+            made.__doc__ = summary_of(thing)
+            self._sections[thing] = made
+        return self._sections[thing]
 
     def _entry(self, name: str) -> tuple[type[T], Origin]:
         try:
@@ -132,3 +157,95 @@ def summary_of(thing: type) -> str:
 def _same_code(one: type, other: type) -> bool:
     """Whether both are one class, imported twice: as happens where workers unpickle what the driver registered."""
     return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a field of a configuration that holds a section of one of a registry's classes; ``kind`` says which.
+
+    What is registered is looked up when a value is checked, so plug-ins that
+    were imported before have a part in it. ``upgrade`` turns what earlier
+    versions wrote into what is written now.
+    """
+
+    registry: Registry[Any]
+    default: str
+    upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self._checked,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda section, info: section.model_dump(mode=info.mode), info_arg=True
+            ),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        sections = tuple(self.registry.section(name) for name in self.registry)
+        union: Any = Union[sections]  # noqa: UP007 (made of what is registered)
+        return handler(TypeAdapter(Annotated[union, Field(discriminator="kind")]).core_schema)
+
+    def _checked(self, value: Any, info: ValidationInfo) -> Section:
+        if isinstance(value, Section):
+            value = value.model_dump(mode="json")
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a section with `kind`, one of: {', '.join(self.registry)}")
+        given = self.upgrade(value)
+        kind = given.get("kind", self.default)
+        if kind not in self.registry:
+            raise wrong_field(self.registry.kind, "kind", kind, f"one of: {', '.join(self.registry)}")
+        return self.registry.section(kind).model_validate(dict(given), context=info.context)
+
+
+@dataclass(frozen=True)
+class ManyOf:
+    """Marks a field that holds settings of several of a registry's classes, by name; those not given have defaults."""
+
+    registry: Registry[Any]
+
+    def defaults(self) -> dict[str, Section]:
+        """The settings of every class that needs none."""
+        found = {name: self.registry[name].Settings for name in self.registry}
+        return {
+            name: made() for name, made in found.items() if not any(f.is_required() for f in made.model_fields.values())
+        }
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            self._checked,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda sections, info: {name: section.model_dump(mode=info.mode) for name, section in sections.items()},
+                info_arg=True,
+            ),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        properties = {name: handler(TypeAdapter(self.registry[name].Settings).core_schema) for name in self.registry}
+        return {"type": "object", "properties": properties, "additionalProperties": False}
+
+    def _checked(self, value: Any, info: ValidationInfo) -> dict[str, Section]:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a mapping with the keys: {', '.join(self.registry)}")
+        sections = self.defaults()
+        for name, given in value.items():
+            if name not in self.registry:
+                raise wrong_field(self.registry.kind, str(name), given, f"one of: {', '.join(self.registry)}")
+            data = given.model_dump(mode="json") if isinstance(given, Section) else given
+            try:
+                sections[name] = self.registry[name].Settings.model_validate(data, context=info.context)
+            except ValidationError as error:
+                raise below(name, error) from None
+        return sections
+
+
+def below(name: str, error: ValidationError) -> ValidationError:
+    """The error with its paths one level deeper."""
+    rows = [
+        InitErrorDetails(
+            type=PydanticCustomError("wrong_field", "{expected}", {"expected": row["msg"]}),
+            loc=(name, *row["loc"]),
+            input=row["input"],
+        )
+        for row in error.errors(include_url=False)
+    ]
+    return ValidationError.from_exception_data(error.title, rows)

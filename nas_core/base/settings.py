@@ -6,19 +6,16 @@ a unit and a range where it is a number.
 """
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from nas_core.base.errors import ConfigError
-
-# fields that name a file or a folder
-PATHS = (("space", "file"), ("data", "path"), ("scorer", "path"), ("program", "latency_table"))
-
+from nas_core.base.words import first_error, plain
 
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
@@ -62,44 +59,64 @@ class Section(BaseModel):
         json_schema_extra=_say_ranges,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_every_key(cls, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for key, value in data.items():
+                if key not in cls.model_fields:
+                    known = ", ".join(cls.model_fields) or "none: there is nothing to set"
+                    raise wrong_field(cls.__name__, str(key), value, f"one of the keys: {known}")
+        return data
+
     def as_yaml(self) -> bytes:
         """Every field, defaults included, as ``load_as`` reads it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
 
 
+def wrong_field(section: str, field: str, value: object, expected: str) -> ValidationError:
+    """The error of one field, as pydantic's own validators raise it: its path goes on from the section's."""
+    kind = PydanticCustomError("wrong_field", "{expected}", {"expected": expected})
+    return ValidationError.from_exception_data(section, [InitErrorDetails(type=kind, loc=(field,), input=value)])
+
+
+def resolved_path(text: str, info: ValidationInfo) -> str:
+    """Environment variables and ``~`` expanded; a relative path is relative to the file that it stands in."""
+    folder = (info.context or {}).get("folder")
+    path = Path(os.path.expandvars(text)).expanduser()
+    return str(path if folder is None else folder / path)
+
+
+PathText = Annotated[str, AfterValidator(resolved_path)]  # a field that names a file or a folder
+
 Configuration = TypeVar("Configuration", bound=Section)
 
 
-def parse_as(kind: type[Configuration], data: Mapping[str, Any], source: str) -> Configuration:
-    """The checked configuration.
+def parse_as(
+    kind: type[Configuration], data: Mapping[str, Any], source: str, folder: Path | None = None
+) -> Configuration:
+    """The checked configuration; relative paths in it are relative to ``folder``, where one is given.
 
     Raises:
         ConfigError: with the first wrong field's path, its value and what is allowed.
     """
     try:
-        return kind.model_validate(data)
+        return kind.model_validate(data, context={"folder": folder})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"])
-        found = "nothing" if first["type"] == "missing" else repr(first["input"])[:200]
-        more = error.error_count() - 1
-        advice = f"{more} more wrong fields." if more else ""
-        expected = _expectation(kind, first, path)
-        raise ConfigError(f"{source}: {path or 'top level'}", found, expected, advice) from None
+        raise wrong_configuration(error, source) from None
 
 
-def _expectation(kind: type[Section], error: Any, path: str) -> str:
-    """What is allowed, in words; for an unknown key, the keys of its section."""
-    if error["type"] == "missing":
-        return "a value, it has no default"
-    if error["type"] != "extra_forbidden":
-        return re.sub(r"^(Input should be|Value error,) ", "", str(error["msg"]))
-    section: Any = kind
-    for part in path.split(".")[:-1]:
-        field = getattr(section, "model_fields", {}).get(part)
-        section = field.annotation if field is not None else section
-    known = ", ".join(getattr(section, "model_fields", {})) or "a key of its section"
-    return f"one of the keys: {known}"
+def wrong_configuration(error: ValidationError, source: str) -> ConfigError:
+    """The first wrong field in words."""
+    loc, found, first = first_error(error)
+    missing = first["type"] == "missing"
+    more = error.error_count() - 1
+    return ConfigError(
+        f"{source}: {'.'.join(map(str, loc)) or 'top level'}",
+        "nothing" if missing else repr(found)[:200],
+        "a value, it has no default" if missing else plain(first["msg"]),
+        f"{more} more wrong fields." if more else "",
+    )
 
 
 def read_as(kind: type[Configuration], path: str | Path, overrides: Mapping[str, str] | None = None) -> Configuration:
@@ -135,9 +152,7 @@ def load_as(
         raise ConfigError(source, type(data).__name__, "a mapping of sections such as `space:` and `data:`")
     for dotted, value in (overrides or {}).items():
         _override(data, dotted, value)
-    for section, field in PATHS:
-        _resolve_path(data, section, field, folder)
-    return parse_as(kind, data, source)
+    return parse_as(kind, data, source, folder)
 
 
 def yaml_mistake(error: Exception) -> str:
@@ -145,14 +160,6 @@ def yaml_mistake(error: Exception) -> str:
     mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     words = " ".join(str(problem or error).split())[:300]
     return f"{words} in line {mark.line + 1}, column {mark.column + 1}" if mark else words
-
-
-def _resolve_path(data: dict[str, Any], section: str, field: str, folder: Path | None) -> None:
-    """Environment variables and ``~`` expanded; relative paths joined to the folder."""
-    fields = data.get(section)
-    if isinstance(fields, dict) and isinstance(fields.get(field), str):
-        path = Path(os.path.expandvars(fields[field])).expanduser()
-        fields[field] = str(path if folder is None else folder / path)
 
 
 def _override(data: dict[str, Any], dotted: str, text: str) -> None:

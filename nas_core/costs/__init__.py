@@ -1,4 +1,4 @@
-"""What networks cost: one profiler per file behind one protocol (``rows.Profiler``).
+"""What networks cost: one profiler per file behind one protocol (``profiler.Profiler``).
 
 Counts are exact and the same everywhere; latency is measured on the machine at
 hand. Importing this package imports no torch: ``profile*``, ``count_networks``,
@@ -8,39 +8,38 @@ hand. Importing this package imports no torch: ``profile*``, ``count_networks``,
 from collections.abc import Sequence
 from typing import Any
 
+from nas_core.base.discovery import import_registered
 from nas_core.base.errors import UnknownNameError
-from nas_core.base.names import Names
 from nas_core.costs.additivity import Additivity, additivity
-from nas_core.costs.counts import CountsProfiler
-from nas_core.costs.latency import LatencyProfiler
-from nas_core.costs.profiler import ANY_DEVICE, Profiler, id_of
-from nas_core.costs.settings import ProfileConfig
-from nas_core.records.evaluations import UNITS, Cost, CostTable
+from nas_core.costs.profiler import ANY_DEVICE, PROFILERS, Profiler, id_of
+from nas_core.families.family import Family
+from nas_core.records.evaluations import Cost, CostTable
+from nas_core.records.resources import resource_of
 from nas_core.space.extremes import extreme_genotypes as _extreme_genotypes
 from nas_core.space.genotypes import Genotype, SearchSpace
 
-PROFILERS = Names[Profiler]("profiler")
-PROFILERS.add("counts")(CountsProfiler())
-PROFILERS.add("latency")(LatencyProfiler())
+import_registered(__name__)
+
+from nas_core.costs.settings import ProfileConfig  # noqa: E402  (its defaults are of all profilers)
 
 
-def profiler_of(resource: str) -> Profiler:
-    """The profiler that measures a resource.
+def profiler_of(resource: str, config: ProfileConfig | None = None) -> Profiler:
+    """The profiler that gives a resource, with its settings.
 
     Raises:
         UnknownNameError: if none does.
     """
-    profilers = [PROFILERS[name] for name in PROFILERS]
-    for profiler in profilers:
-        if resource in profiler.resources:
-            return profiler
-    known = ", ".join(name for profiler in profilers for name in profiler.resources)
-    raise UnknownNameError("resource", repr(resource), f"one of: {known}")
+    resource_of(resource)
+    config = config or ProfileConfig()
+    for name in PROFILERS:
+        if resource in (given.name for given in PROFILERS[name].resources):
+            return PROFILERS[name](config.profilers[name])
+    raise UnknownNameError("resource", repr(resource), "a resource of a registered profiler")
 
 
 def is_measured(resource: str) -> bool:
-    """Whether the resource is measured on a device, not counted; raises UnknownNameError if nothing measures it."""
-    return profiler_of(resource) is not PROFILERS["counts"]
+    """Whether the resource is measured on a device, not counted; raises UnknownNameError if nothing gives it."""
+    return resource_of(resource).measured
 
 
 def profiler_id(config: ProfileConfig, resource: str) -> str:
@@ -48,16 +47,16 @@ def profiler_id(config: ProfileConfig, resource: str) -> str:
 
     Counts do not depend on how latency is measured.
     """
-    return id_of(profiler_of(resource).settings(config), resource)
+    return id_of(profiler_of(resource, config), resource)
 
 
 def device_name(config: ProfileConfig, resource: str = "latency_ms") -> str:
     """Name of the device that is measured, such as a CPU's model name; ``any`` for counts."""
-    return profiler_of(resource).device(config)
+    return profiler_of(resource, config).device
 
 
 def profile(
-    space: SearchSpace,
+    family: Family,
     genotypes: Sequence[Genotype],
     config: ProfileConfig,
     resources: Sequence[str],
@@ -76,29 +75,29 @@ def profile(
     """
     distinct = list(dict.fromkeys(genotypes))
     rows = []
-    for profiler, mine in _by_profiler(resources):
-        rows += profiler.measure(space, distinct, config, mine, blocks=blocks)
+    for profiler, mine in _by_profiler(resources, config):
+        rows += profiler.measure(family, distinct, mine, blocks=blocks)
     return rows
 
 
-def profile_blocks(space: SearchSpace, config: ProfileConfig, resources: Sequence[str]) -> list[Cost]:
+def profile_blocks(family: Family, config: ProfileConfig, resources: Sequence[str]) -> list[Cost]:
     """``profile`` without whole networks."""
-    return profile(space, [], config, resources)
+    return profile(family, [], config, resources)
 
 
 def profile_networks(
-    space: SearchSpace, genotypes: Sequence[Genotype], config: ProfileConfig, resources: Sequence[str]
+    family: Family, genotypes: Sequence[Genotype], config: ProfileConfig, resources: Sequence[str]
 ) -> list[Cost]:
     """``profile`` of whole networks only."""
-    return profile(space, genotypes, config, resources, blocks=False)
+    return profile(family, genotypes, config, resources, blocks=False)
 
 
-def _by_profiler(resources: Sequence[str]) -> list[tuple[Profiler, list[str]]]:
+def _by_profiler(resources: Sequence[str], config: ProfileConfig) -> list[tuple[Profiler, list[str]]]:
     """The resources grouped by who measures them: one pass measures all of a profiler's."""
-    groups: dict[type, tuple[Profiler, list[str]]] = {}
+    groups: dict[str, tuple[Profiler, list[str]]] = {}
     for resource in dict.fromkeys(resources):
-        profiler = profiler_of(resource)
-        groups.setdefault(type(profiler), (profiler, []))[1].append(resource)
+        profiler = profiler_of(resource, config)
+        groups.setdefault(profiler.name, (profiler, []))[1].append(resource)
     return list(groups.values())
 
 
@@ -108,37 +107,37 @@ def cost_tables(space: SearchSpace, rows: Sequence[Cost], resource: str) -> dict
     return {size: CostTable.from_rows(rows, resource, space.num_choices, size) for size in sizes}
 
 
-def count_networks(space: SearchSpace, genotypes: Sequence[Genotype], resources: Sequence[str]) -> list[dict[str, Any]]:
+def count_networks(family: Family, genotypes: Sequence[Genotype], resources: Sequence[str]) -> list[dict[str, Any]]:
     """``{"genotype": "2-0-1-1", "flops": ..., "params": ...}`` for every network, from the exact counts of its blocks.
 
     Raises:
         SpaceError: for a genotype that is not of the space.
         UnknownNameError: for a resource that is not counted.
     """
-    counted = PROFILERS["counts"].resources
+    counted = [resource.name for resource in PROFILERS["counts"].resources]
     for resource in resources:
         if resource not in counted:
-            advice = f"{resource} is measured, not counted." if resource in UNITS else ""
-            raise UnknownNameError("resource", repr(resource), f"one of: {', '.join(counted)}", advice)
-    from nas_core.costs.counting import count_architecture
+            raise UnknownNameError("resource", f"{resource!r}, which is not counted", f"one of: {', '.join(counted)}")
+    from nas_core.costs.counting import count_parts
 
     rows = []
     for genotype in genotypes:
-        counts = count_architecture(space.architecture(genotype))  # its blocks are counted once per process
+        counts = count_parts(family.parts(family.space.check(genotype)))  # parts are counted once per process
         rows.append({"genotype": str(genotype), **{resource: counts[resource] for resource in resources}})
     return rows
 
 
-def extreme_genotypes(space: SearchSpace) -> tuple[Genotype, Genotype]:
+def extreme_genotypes(family: Family) -> tuple[Genotype, Genotype]:
     """(smallest, largest) network by counted multiply-adds that the rules allow; raises SpaceError if there is none."""
-    rows = profile_blocks(space, ProfileConfig(), ["flops"])
-    return _extreme_genotypes(space, list(cost_tables(space, rows, "flops").values()))
+    rows = profile_blocks(family, ProfileConfig(), ["flops"])
+    return _extreme_genotypes(family.space, list(cost_tables(family.space, rows, "flops").values()))
 
 
 __all__ = [
     "ANY_DEVICE",
     "PROFILERS",
     "Additivity",
+    "ProfileConfig",
     "Profiler",
     "additivity",
     "cost_tables",

@@ -5,9 +5,9 @@ memory is used, whatever the resolution. Equal blocks at equal shapes are
 counted once per process.
 
 ``flops``
-    Multiply-adds per image of convolutions and linear layers (a bias, a
-    normalisation, an activation or a pool counts nothing), as NAS-Bench-Macro
-    and most papers count "FLOPs".
+    Multiply-adds per input of convolutions, linear layers, matrix products and
+    attention (a bias, a normalisation, an activation or a pool counts nothing),
+    as NAS-Bench-Macro and most papers count "FLOPs"; torch's own counter, halved.
 ``params``
     All parameters, those of batch normalisation included.
 ``activation_bytes``
@@ -18,7 +18,6 @@ counted once per process.
     runs one part after another, so its peak is the largest of its parts'.
 """
 
-import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,9 +28,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
-from nas_core.families.assemble import build_block, build_head, build_stem
-from nas_core.space.genotypes import Architecture, BlockSpec, PlacedBlock, SearchSpace
+from nas_core.families.family import Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,44 +47,15 @@ class Counts:
         return value
 
 
-def placed_blocks(space: SearchSpace) -> list[list[PlacedBlock]]:
-    """Every candidate block of every position with its shape, whether or not the rules allow a network with it."""
-    width = int(dict(space.stem.params)["out_channels"])
-    table = []
-    for position in space.positions:
-        shape = {"in_channels": width, "out_channels": position.out_channels, "stride": position.stride}
-        table.append([PlacedBlock(block=block, **shape) for block in position.blocks])
-        width = position.out_channels
-    return table
-
-
-def input_side(space: SearchSpace, position: int, resolution: int) -> int:
-    """Side in pixels of the activations that reach a position; position ``num_positions`` is the head's."""
-    side = count_stem(space.stem, space.in_channels, resolution).out_shape[-1]
-    for earlier in space.positions[:position]:
-        side = math.ceil(side / earlier.stride)
-    return side
-
-
-def count_fixed_part(space: SearchSpace, resolution: int) -> Counts:
-    """Stem and head together."""
-    stem = count_stem(space.stem, space.in_channels, resolution)
-    side = input_side(space, space.num_positions, resolution)
-    return combined([stem, count_head(space.head, space.positions[-1].out_channels, side, space.num_classes)])
-
-
-def count_architecture(architecture: Architecture) -> Counts:
-    """A whole network: the sum of its parts, and the largest of their activation peaks."""
-    parts = [count_stem(architecture.stem, architecture.in_channels, architecture.resolution)]
-    for placed in architecture.blocks:
-        parts.append(count_block(placed, parts[-1].out_shape[-1]))
-    width = architecture.blocks[-1].out_channels
-    parts.append(count_head(architecture.head, width, parts[-1].out_shape[-1], architecture.num_classes))
-    return combined(parts)
+def count_parts(parts: Sequence[Part]) -> Counts:
+    """Parts that run one after another: the sum of what they cost, and the largest of their activation peaks."""
+    return combined([count_part(part) for part in parts])
 
 
 def combined(parts: Sequence[Counts]) -> Counts:
     """Parts that run one after another: what they hand on is what the last one does."""
+    if not parts:  # a block that is nothing at all
+        return Counts(flops=0, params=0, activation_bytes=0, out_shape=())
     return Counts(
         flops=sum(part.flops for part in parts),
         params=sum(part.params for part in parts),
@@ -95,59 +65,38 @@ def combined(parts: Sequence[Counts]) -> Counts:
 
 
 @lru_cache(maxsize=100_000)
-def count_block(placed: PlacedBlock, side: int) -> Counts:
-    """One block on activations of ``side`` x ``side`` pixels; raises SpaceError if it cannot be built."""
-    return count_module(lambda: build_block(placed), (placed.in_channels, side, side))
+def count_part(part: Part) -> Counts:
+    """One part on one input; equal parts are counted once. Raises what building or running it raises."""
+    return count_module(part.build, *part.shapes, dtype=part.dtype)
 
 
-@lru_cache(maxsize=10_000)
-def count_stem(spec: BlockSpec, in_channels: int, resolution: int) -> Counts:
-    return count_module(lambda: build_stem(spec, in_channels), (in_channels, resolution, resolution))
-
-
-@lru_cache(maxsize=10_000)
-def count_head(spec: BlockSpec, in_channels: int, side: int, num_classes: int) -> Counts:
-    return count_module(lambda: build_head(spec, in_channels, num_classes), (in_channels, side, side))
-
-
-def count_module(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Counts:
-    """The counts of the module that ``build`` makes, on one image or activation of ``shape`` (C, H, W)."""
+def count_module(build: Callable[[], nn.Module], *shapes: tuple[int, ...], dtype: str = "float32") -> Counts:
+    """The counts of the module that ``build`` makes, on one input of each of the ``shapes`` (without batch axis)."""
     with torch.device("meta"), torch.no_grad():
-        module = build().eval()
-        x = torch.empty(1, *shape)
-    flops = 0
-
-    def add_flops(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        nonlocal flops
-        if isinstance(layer, nn.Conv2d):
-            fan_in = layer.in_channels // layer.groups * math.prod(layer.kernel_size)
-        else:
-            assert isinstance(layer, nn.Linear)
-            fan_in = layer.in_features
-        flops += output.numel() * fan_in
-
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(add_flops)
-    with torch.no_grad(), _LiveBytes(module, x) as memory:
-        output = module(x)
+        module = build().eval().to("meta").requires_grad_(False)
+        inputs = [torch.empty(1, *shape, dtype=getattr(torch, dtype)) for shape in shapes]
+    operations = FlopCounterMode(display=False)  # type: ignore[no-untyped-call]
+    with torch.no_grad(), operations, _LiveBytes(module, inputs) as memory:
+        output = module(*inputs)
+    first = tree_leaves(output)[0]
     return Counts(
-        flops=flops,
+        flops=operations.get_total_flops() // 2,  # it counts multiplications and additions apart
         params=sum(parameter.numel() for parameter in module.parameters()),
         activation_bytes=memory.peak,
-        out_shape=tuple(output.shape[1:]),
+        out_shape=tuple(first.shape[1:]),
     )
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
     """Follows the storages that operations create until nothing refers to them; ``peak`` is the most at once."""
 
-    def __init__(self, module: nn.Module, x: torch.Tensor) -> None:
+    def __init__(self, module: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         tensors = [*module.parameters(), *module.buffers()]
         self._seen = {tensor.untyped_storage()._cdata for tensor in tensors}
         self._live = self.peak = 0
-        self._follow(x)
+        for tensor in inputs:
+            self._follow(tensor)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -3,66 +3,59 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas_core.costs.profiler import ANY_DEVICE, Measured, Measurement, RowWriter
-from nas_core.costs.settings import ProfileConfig
+from nas_core.costs.parts import base_genotypes, block_parts, fixed_parts
+from nas_core.costs.profiler import PROFILERS, Measured, Measurement, Profiler, RowWriter
+from nas_core.families.family import Family, Part
 from nas_core.records.evaluations import Cost
-from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.records.resources import Resource
+from nas_core.space.genotypes import Genotype
 
 if TYPE_CHECKING:
     from nas_core.costs.counting import Counts
 
-VERSION = 1  # raise when a count changes: old rows are then not reused
 
+@PROFILERS.add
+class CountsProfiler(Profiler):
+    """Counts of FLOPs, parameters and peak activation memory; exact, so any device will do."""
 
-class CountsProfiler:
-    """Counts; exact, so spread is 0 and any device will do."""
-
-    resources = ("flops", "params", "activation_bytes")
-
-    def settings(self, config: ProfileConfig) -> dict[str, object]:
-        return {"profiler": "counts", "version": VERSION}
-
-    def device(self, config: ProfileConfig) -> str:
-        return ANY_DEVICE
+    name = "counts"
+    resources = (
+        Resource(name="flops", unit="multiply-adds per input"),
+        Resource(name="params", unit="parameters"),
+        Resource(name="activation_bytes", unit="bytes at batch size 1", combine="max"),
+    )
 
     def measure(
-        self,
-        space: SearchSpace,
-        genotypes: Sequence[Genotype],
-        config: ProfileConfig,
-        resources: Sequence[str],
-        *,
-        blocks: bool,
+        self, family: Family, genotypes: Sequence[Genotype], resources: Sequence[str], *, blocks: bool
     ) -> list[Cost]:
-        from nas_core.costs.counting import count_architecture
-
-        writer = RowWriter.of(self, space, config)
-        rows = _part_rows(writer, resources) if blocks else []
+        writer = RowWriter.of(self, family)
+        rows = list(_part_rows(writer, resources)) if blocks else []
         for genotype in genotypes:
-            counts = _counted(lambda one=genotype: count_architecture(space.architecture(one)), resources)  # type: ignore[misc]
+            counts = _counted(lambda one=genotype: family.parts(family.space.check(one)), resources)  # type: ignore[misc]
             rows += [writer.network(genotype, name, value) for name, value in counts.items()]
         return rows
 
 
 def _part_rows(writer: RowWriter, resources: Sequence[str]) -> list[Cost]:
-    from nas_core.costs.counting import count_block, count_fixed_part, input_side, placed_blocks
-
-    space, rows = writer.space, list[Cost]()
-    for resolution in space.resolutions:
-        fixed = _counted(lambda size=resolution: count_fixed_part(space, size), resources)  # type: ignore[misc]
-        rows += [writer.fixed_part(resolution, name, value) for name, value in fixed.items()]
-        for position, blocks in enumerate(placed_blocks(space)):
-            side = input_side(space, position, resolution)
-            for choice, placed in enumerate(blocks):
-                counts = _counted(lambda block=placed, side=side: count_block(block, side), resources)  # type: ignore[misc]
-                rows += [writer.block((position, choice), resolution, name, x) for name, x in counts.items()]
+    family, rows = writer.family, list[Cost]()
+    for base in base_genotypes(family.space):
+        size = family.space.resolution_of(base)
+        fixed = _counted(lambda base=base: fixed_parts(family, base), resources)  # type: ignore[misc]
+        rows += [writer.fixed_part(size, name, value) for name, value in fixed.items()]
+        for position, count in enumerate(family.space.num_choices):
+            for choice in range(count):
+                block = (position, choice)
+                counts = _counted(lambda base=base, block=block: block_parts(family, base, block), resources)  # type: ignore[misc]
+                rows += [writer.block(block, size, name, value) for name, value in counts.items()]
     return rows
 
 
-def _counted(count: "Callable[[], Counts]", resources: Sequence[str]) -> dict[str, Measured]:
-    """The wanted counts, or for each of them the exception that ``count`` raised."""
+def _counted(parts: Callable[[], Sequence[Part]], resources: Sequence[str]) -> dict[str, Measured]:
+    """The wanted counts of the parts together, or for each of them the exception that came up."""
+    from nas_core.costs.counting import count_parts
+
     try:
-        counts = count()
+        counts: Counts = count_parts(parts())
     except Exception as error:
         return dict.fromkeys(resources, error)
     return {name: Measurement(value=counts[name]) for name in resources}

@@ -2,48 +2,61 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any, Literal
 
-from nas_core.costs.profiler import RowWriter
-from nas_core.costs.settings import ProfileConfig
+from pydantic import Field
+
+from nas_core.base.settings import Section
+from nas_core.costs.parts import base_genotypes
+from nas_core.costs.profiler import PROFILERS, Profiler, RowWriter
+from nas_core.families.family import Family
 from nas_core.records.evaluations import Cost
-from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.records.resources import Resource
+from nas_core.space.genotypes import Genotype
 
-VERSION = 1  # raise when the way of measuring changes: old rows are then not reused
 RESOURCE = "latency_ms"
 
 
-class LatencyProfiler:
-    """Milliseconds per batch: median and spread over the repeats. A block that does nothing costs 0."""
+@PROFILERS.add
+class LatencyProfiler(Profiler):
+    """Milliseconds per batch on this device: median and spread over the repeats. A block that does nothing costs 0."""
 
-    resources = (RESOURCE,)
+    name = "latency"
+    resources = (Resource(name=RESOURCE, unit="milliseconds per batch", measured=True),)
 
-    def settings(self, config: ProfileConfig) -> dict[str, object]:
-        how = config.model_dump(include={"batch_size", "num_threads", "warmup", "repeats", "channels_last", "device"})
-        return {"profiler": "latency", "version": VERSION, "torch": version("torch"), **how}
+    class Settings(Section):
+        batch_size: int = Field(1, ge=1, le=65_536, description="Inputs per batch while latency is measured.")
+        num_threads: int = Field(1, ge=1, le=1024, description="CPU threads while latency is measured.")
+        warmup: int = Field(5, ge=0, le=10_000, description="Untimed runs before the timed ones.")
+        repeats: int = Field(30, ge=3, le=100_000, description="Timed runs per block; the median counts.")
+        channels_last: bool = Field(False, description="Measure latency with channels-last activations and weights.")
+        device: Literal["auto", "cpu", "cuda"] = Field(
+            "auto", description="Device measured; auto: a GPU where there is one."
+        )
 
-    def device(self, config: ProfileConfig) -> str:
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "torch": version("torch")}
+
+    @property
+    def device(self) -> str:
         from nas_core.costs.timing import device_name
 
-        return device_name(config)
+        return device_name(self.settings)
 
     def measure(
-        self,
-        space: SearchSpace,
-        genotypes: Sequence[Genotype],
-        config: ProfileConfig,
-        resources: Sequence[str],
-        *,
-        blocks: bool,
+        self, family: Family, genotypes: Sequence[Genotype], resources: Sequence[str], *, blocks: bool
     ) -> list[Cost]:
-        from nas_core.costs.timing import time_space
+        from nas_core.costs.timing import time_family
 
-        writer = RowWriter.of(self, space, config)
+        writer, space = RowWriter.of(self, family), family.space
         rows = []
-        for resolution in space.resolutions:
-            mine = [genotype for genotype in genotypes if space.resolution_of(genotype) == resolution]
-            timings = time_space(space, resolution, mine, config, blocks=blocks)
+        for base in base_genotypes(space):
+            size = space.resolution_of(base)
+            mine = [genotype for genotype in genotypes if space.resolution_of(genotype) == size]
+            timings = time_family(family, base, mine, self.settings, blocks=blocks)
             if timings.fixed_part is not None:
-                rows.append(writer.fixed_part(resolution, RESOURCE, timings.fixed_part))
-            rows += [writer.block(block, resolution, RESOURCE, measured) for block, measured in timings.blocks.items()]
+                rows.append(writer.fixed_part(size, RESOURCE, timings.fixed_part))
+            rows += [writer.block(block, size, RESOURCE, measured) for block, measured in timings.blocks.items()]
             rows += [writer.network(genotype, RESOURCE, measured) for genotype, measured in timings.networks.items()]
         return rows

@@ -1,51 +1,64 @@
 """The protocol of profilers, and the rows they write. No torch here."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, ClassVar
 
 from nas_core.base.identity import content_id
-from nas_core.costs.settings import ProfileConfig
+from nas_core.base.registry import Registered, Registry
+from nas_core.base.settings import Section
+from nas_core.families.family import Family
 from nas_core.records.evaluations import FIXED_PART, WHOLE_NETWORK, Cost
-from nas_core.space.genotypes import BlockId, Genotype, SearchSpace
+from nas_core.records.resources import Resource, declare
+from nas_core.space.genotypes import BlockId, Genotype
 
 ANY_DEVICE = "any"  # device of a cost that is the same everywhere
 
 
-class Profiler(Protocol):
-    """What measures one or more resources of blocks and of whole networks.
+class Profiler(Registered, ABC):
+    """What gives one or more resources of blocks and of whole networks.
 
-    The class itself needs no torch; its ``measure`` and ``device`` may import it.
+    The class itself needs no torch; ``measure`` and ``device`` may import it.
     """
 
+    resources: ClassVar[tuple[Resource, ...]]  # all given in one pass
+    whole_networks: ClassVar[bool] = True  # whether it gives rows of whole networks, too
+
+    def __init__(self, settings: Section) -> None:
+        self.settings: Any = settings
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for resource in getattr(cls, "resources", ()):
+            declare(resource)
+
     @property
-    def resources(self) -> tuple[str, ...]:
-        """The resources it measures, all in one pass."""
+    def identity(self) -> dict[str, Any]:
+        """What of settings and libraries a value depends on: part of its ``profiler_id``."""
+        return dict(self.settings.model_dump(mode="json", exclude={"kind"}))
 
-    def settings(self, config: ProfileConfig) -> dict[str, object]:
-        """What of the configuration, code and libraries a value depends on: its ``profiler_id`` is made of it."""
-
-    def device(self, config: ProfileConfig) -> str:
+    @property
+    def device(self) -> str:
         """Name of the device measured, or ANY_DEVICE; raises ConfigError if it is not there."""
+        return ANY_DEVICE
 
+    @abstractmethod
     def measure(
-        self,
-        space: SearchSpace,
-        genotypes: Sequence[Genotype],
-        config: ProfileConfig,
-        resources: Sequence[str],
-        *,
-        blocks: bool,
+        self, family: Family, genotypes: Sequence[Genotype], resources: Sequence[str], *, blocks: bool
     ) -> list[Cost]:
         """A row per resource for every whole network of ``genotypes``, and with ``blocks`` for the space's parts.
 
-        The parts are stem and head together, and every block, at every
+        The parts are what every network has together, and every block, at every
         resolution. A measurement that failed is a row with ``status="failed"``
-        and its message.
+        and its message. Rows are made by ``RowWriter``.
 
         Raises:
             ConfigError: if the device is not there.
         """
+
+
+PROFILERS = Registry[Profiler]("profiler", Profiler)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,36 +75,35 @@ Measured = Measurement | Exception  # an exception is why there is no value
 
 @dataclass(frozen=True, kw_only=True)
 class RowWriter:
-    """Turns what one profiler measured of one space into rows: all of them alike."""
+    """Turns what one profiler measured of one family into rows: all of them alike."""
 
     profiler: Profiler
-    space: SearchSpace
-    config: ProfileConfig
+    family: Family
     device: str
 
     @classmethod
-    def of(cls, profiler: Profiler, space: SearchSpace, config: ProfileConfig) -> "RowWriter":
-        return cls(profiler=profiler, space=space, config=config, device=profiler.device(config))
+    def of(cls, profiler: Profiler, family: Family) -> "RowWriter":
+        return cls(profiler=profiler, family=family, device=profiler.device)
 
     def block(self, block: BlockId, resolution: int, resource: str, measured: Measured) -> Cost:
         position, choice = block
         return self._row("", position, choice, resolution, resource, measured)
 
     def fixed_part(self, resolution: int, resource: str, measured: Measured) -> Cost:
-        """Stem and head together."""
+        """What every network has: stem and head, say, together."""
         return self._row("", FIXED_PART, 0, resolution, resource, measured)
 
     def network(self, genotype: Genotype, resource: str, measured: Measured) -> Cost:
-        resolution = self.space.resolution_of(genotype)
+        resolution = self.family.space.resolution_of(genotype)
         return self._row(str(genotype), WHOLE_NETWORK, 0, resolution, resource, measured)
 
     def _row(
         self, genotype: str, position: int, choice: int, resolution: int, resource: str, measured: Measured
     ) -> Cost:
-        settings = self.profiler.settings(self.config)
+        settings = self.profiler.settings
         row = Cost(
-            space_id=self.space.space_id,
-            profiler_id=id_of(settings, resource),
+            space_id=self.family.space.space_id,
+            profiler_id=id_of(self.profiler, resource),
             device=self.device,
             genotype=genotype,
             position=position,
@@ -102,8 +114,8 @@ class RowWriter:
             value=None,
             spread=0.0,
             num_repeats=0,
-            batch_size=self.config.batch_size if "batch_size" in settings else 1,
-            num_threads=self.config.num_threads if "num_threads" in settings else 1,
+            batch_size=getattr(settings, "batch_size", 1),
+            num_threads=getattr(settings, "num_threads", 1),
         )
         if isinstance(measured, Exception):
             return replace(row, message=f"{type(measured).__name__}: {measured}"[:500])
@@ -111,6 +123,6 @@ class RowWriter:
         return replace(row, status="ok", num_repeats=measured.num_repeats, **numbers)  # type: ignore[arg-type]
 
 
-def id_of(settings: dict[str, object], resource: str) -> str:
-    """``profiler_id`` of a profiler's settings for one of its resources."""
-    return content_id({**settings, "resource": resource})
+def id_of(profiler: Profiler, resource: str) -> str:
+    """``profiler_id`` of a profiler for one of its resources: settings and code (the device is a column of its own)."""
+    return content_id({"profiler": PROFILERS.identity(profiler.name), **profiler.identity, "resource": resource})

@@ -1,24 +1,54 @@
 """Which resources are measured, and how."""
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from nas_core.base.registry import ManyOf
 from nas_core.base.settings import Section
-
-Resource = Literal["flops", "params", "activation_bytes", "latency_ms"]
+from nas_core.costs.profiler import PROFILERS
+from nas_core.records.resources import resource_of
 
 
 class ProfileConfig(Section):
-    """Which resources are measured, and how."""
+    """Which resources are measured, and how; a profiler's settings may also stand here directly."""
 
-    resources: list[Resource] = Field(list(get_args(Resource)), description="Resources to measure.")
-    batch_size: int = Field(1, ge=1, le=65_536, description="Images per batch while latency is measured.")
-    num_threads: int = Field(1, ge=1, le=1024, description="CPU threads while latency is measured.")
-    warmup: int = Field(5, ge=0, le=10_000, description="Untimed runs before the timed ones.")
-    repeats: int = Field(30, ge=3, le=100_000, description="Timed runs per block; the median counts.")
-    channels_last: bool = Field(False, description="Measure latency with channels-last activations and weights.")
-    networks: int = Field(12, ge=0, le=10_000, description="Whole networks timed to say how additive latency is.")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Device measured; auto: a GPU where there is one."
+    resources: list[str] = Field(
+        ["flops", "params", "activation_bytes", "latency_ms"], description="Resources to measure."
     )
+    networks: int = Field(12, ge=0, le=10_000, description="Whole networks timed to say how additive latency is.")
+    profilers: Annotated[dict[str, Any], ManyOf(PROFILERS)] = Field(
+        default_factory=lambda: ManyOf(PROFILERS).defaults(),
+        description="How each profiler measures.",
+        validate_default=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_where_they_belong(cls, data: Any) -> Any:
+        """``repeats: 5`` as ``profilers: {latency: {repeats: 5}}``, for whichever profiler alone has such a setting."""
+        if not isinstance(data, Mapping):
+            return data
+        kept = {key: value for key, value in data.items() if key in cls.model_fields}
+        profilers = kept.get("profilers", {})
+        if not isinstance(profilers, Mapping):
+            return data
+        moved = {name: dict(section) for name, section in profilers.items() if isinstance(section, Mapping)}
+        for key, value in data.items():
+            owners = [name for name in PROFILERS if key in PROFILERS[name].Settings.model_fields]
+            if key in kept or len(owners) != 1:
+                continue
+            moved.setdefault(owners[0], {})[key] = value
+        rest = {key: value for key, value in data.items() if not any(key in section for section in moved.values())}
+        return {**rest, "profilers": {**profilers, **moved}} if moved else data
+
+    @field_validator("resources")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            try:
+                resource_of(name)
+            except Exception as error:
+                raise ValueError(getattr(error, "expected", str(error))) from None
+        return names

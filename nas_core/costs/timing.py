@@ -15,9 +15,10 @@ the wall time.
 import gc
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,72 +27,64 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import ConfigError
-from nas_core.costs.counting import input_side, placed_blocks
+from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
-from nas_core.costs.settings import ProfileConfig
-from nas_core.families.assemble import assemble, build_block, build_head, build_stem
-from nas_core.space.genotypes import BlockId, Genotype, PlacedBlock, SearchSpace
+from nas_core.families.family import Family, Part
+from nas_core.space.genotypes import BlockId, Genotype
 
 NETWORKS_AT_ONCE = 64  # whole networks in memory that take turns
-Clock = Callable[[nn.Module, torch.Tensor], float]  # milliseconds of one run
+Clock = Callable[[nn.Module, list[torch.Tensor]], float]  # milliseconds of one run
 Timing = np.ndarray | Exception  # milliseconds of every repeat, or why there are none
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Something to time: how to build it, and the shape C, H, W of its input."""
-
-    build: Callable[[], nn.Module]
-    shape: tuple[int, int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceTimings:
-    """Milliseconds per batch at one resolution; ``fixed_part`` is stem and head together, None if not asked for."""
+class FamilyTimings:
+    """Milliseconds per batch at one resolution; ``fixed_part`` is what every network has, None if not asked for."""
 
     fixed_part: Measured | None
     blocks: dict[BlockId, Measured]
     networks: dict[Genotype, Measured]
 
 
-def time_space(
-    space: SearchSpace, resolution: int, genotypes: Sequence[Genotype], config: ProfileConfig, *, blocks: bool
-) -> SpaceTimings:
-    """Times whole networks and, with ``blocks``, stem, head and every block, all taking turns with each other.
+def time_family(
+    family: Family, base: Genotype, genotypes: Sequence[Genotype], config: Any, *, blocks: bool
+) -> FamilyTimings:
+    """Times whole networks and, with ``blocks``, what they share and every block, all taking turns with each other.
 
-    A block that does nothing is not timed and costs 0.
+    Blocks are measured in the shapes that they have in ``base``. A block that
+    does nothing is not timed and costs 0.
 
     Raises:
         ConfigError: if the device is not there.
     """
-    place_of = _places(space, resolution) if blocks else {}
-    distinct = list(dict.fromkeys(place for place in place_of.values() if not place[0].is_no_op))
-    ends = [_stem(space, resolution), _head(space, resolution)] if blocks else []
-    parts = [*ends, *(_block(*place) for place in distinct)]
+    parts_of = all_parts(family, base) if blocks else {}
+    shared = fixed_parts(family, base) if blocks else []
+    distinct = _distinct([*shared, *(part for parts in parts_of.values() for part in parts)])
     together, later = genotypes[:NETWORKS_AT_ONCE], genotypes[NETWORKS_AT_ONCE:]
-    timings = time_parts([*parts, *(_network(space, genotype) for genotype in together)], config)
-    networks = dict(zip(together, map(_measured, timings[len(parts) :]), strict=True))
+    timings = time_parts([*distinct, *(_network(family, genotype) for genotype in together)], config)
+    networks = dict(zip(together, map(_measured, timings[len(distinct) :]), strict=True))
     if later:
-        networks |= time_space(space, resolution, later, config, blocks=False).networks
-    timed = dict(zip(distinct, map(_measured, timings[len(ends) : len(parts)]), strict=True))
-    nothing = Measurement(value=0.0)
-    return SpaceTimings(
-        fixed_part=_measured(_added(timings[0], timings[1])) if blocks else None,
-        blocks={block: timed.get(place, nothing) for block, place in place_of.items()},
+        networks |= time_family(family, base, later, config, blocks=False).networks
+    timed = dict(zip((part.key for part in distinct), timings, strict=False))
+    return FamilyTimings(
+        fixed_part=_total(shared, timed) if blocks else None,
+        blocks={block: _total(parts, timed) for block, parts in parts_of.items()},
         networks=networks,
     )
 
 
-def _places(space: SearchSpace, resolution: int) -> dict[BlockId, tuple[PlacedBlock, int]]:
-    """Every block with its shape and the side in pixels of its input."""
-    return {
-        (position, choice): (placed, input_side(space, position, resolution))
-        for position, blocks in enumerate(placed_blocks(space))
-        for choice, placed in enumerate(blocks)
-    }
+def _distinct(parts: Sequence[Part]) -> list[Part]:
+    """One part of each key, without those that do nothing."""
+    return list({part.key: part for part in parts if not part.is_no_op}.values())
 
 
-def time_parts(parts: Sequence[Part], config: ProfileConfig) -> list[Timing]:
+def _total(parts: Sequence[Part], timed: Mapping[Hashable, Timing]) -> Measured:
+    """The parts' times, repeat by repeat, added up."""
+    timings = [timed[part.key] for part in parts if not part.is_no_op]
+    return _measured(reduce(_added, timings)) if timings else Measurement(value=0.0)
+
+
+def time_parts(parts: Sequence[Part], config: Any) -> list[Timing]:
     """Milliseconds of ``config.repeats`` runs of every part, taken in turns; an Exception for a part that fails.
 
     Raises:
@@ -99,13 +92,13 @@ def time_parts(parts: Sequence[Part], config: ProfileConfig) -> list[Timing]:
     """
     device = torch_device(config)
     clock = _clock(device, config.num_threads)
-    inputs: dict[tuple[int, int, int], torch.Tensor] = {}
+    inputs: dict[tuple[Any, ...], list[torch.Tensor]] = {}
     timings: list[Timing] = [np.zeros(config.repeats) for _ in parts]
     modules: dict[int, nn.Module] = {}
 
     def attempt(index: int) -> float:
         try:
-            return clock(modules[index], inputs[parts[index].shape])
+            return clock(modules[index], inputs[parts[index].shapes, parts[index].dtype])
         except Exception as error:  # out of memory, say: this part has no latency, the others have
             timings[index] = error
             del modules[index]
@@ -115,9 +108,9 @@ def time_parts(parts: Sequence[Part], config: ProfileConfig) -> list[Timing]:
         for index, part in enumerate(parts):
             try:
                 modules[index] = _placed_on(device, part.build().eval(), config.channels_last)
-                if part.shape not in inputs:
-                    x = torch.randn(config.batch_size, *part.shape)
-                    inputs[part.shape] = _placed_on(device, x, config.channels_last)
+                if (part.shapes, part.dtype) not in inputs:
+                    made = (_example(config.batch_size, shape, part.dtype) for shape in part.shapes)
+                    inputs[part.shapes, part.dtype] = [_placed_on(device, x, config.channels_last) for x in made]
             except Exception as error:
                 timings[index] = error
                 modules.pop(index, None)
@@ -132,16 +125,24 @@ def time_parts(parts: Sequence[Part], config: ProfileConfig) -> list[Timing]:
     return timings
 
 
-def torch_device(config: ProfileConfig) -> torch.device:
+def _example(batch_size: int, shape: Sequence[int], dtype: str) -> torch.Tensor:
+    """Random numbers; whole ones (tokens, say) are 0 or 1, which every vocabulary has."""
+    kind = getattr(torch, dtype)
+    if kind.is_floating_point:
+        return torch.randn(batch_size, *shape, dtype=kind)
+    return torch.randint(0, 2, (batch_size, *shape), dtype=kind)
+
+
+def torch_device(config: Any) -> torch.device:
     """The device the configuration asks for; raises ConfigError if it is not there."""
     if config.device == "cuda" and not torch.cuda.is_available():
         advice = "torch sees no GPU here; use auto or cpu."
-        raise ConfigError("profile.device", "cuda", "a device of this machine", advice)
+        raise ConfigError("profile.profilers.latency.device", "cuda", "a device of this machine", advice)
     cuda = config.device != "cpu" and torch.cuda.is_available()
     return torch.device("cuda" if cuda else "cpu")
 
 
-def device_name(config: ProfileConfig) -> str:
+def device_name(config: Any) -> str:
     """Model name of the device measured; raises ConfigError if it is not there."""
     device = torch_device(config)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
@@ -163,22 +164,22 @@ def _clock(device: torch.device, num_threads: int) -> Clock:
     return _thread_ms if num_threads == 1 else _wall_ms
 
 
-def _thread_ms(module: nn.Module, x: torch.Tensor) -> float:
+def _thread_ms(module: nn.Module, inputs: list[torch.Tensor]) -> float:
     start = time.thread_time_ns()
-    module(x)
+    module(*inputs)
     return (time.thread_time_ns() - start) / 1e6
 
 
-def _wall_ms(module: nn.Module, x: torch.Tensor) -> float:
+def _wall_ms(module: nn.Module, inputs: list[torch.Tensor]) -> float:
     start = time.perf_counter_ns()
-    module(x)
+    module(*inputs)
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def _cuda_ms(module: nn.Module, x: torch.Tensor) -> float:
+def _cuda_ms(module: nn.Module, inputs: list[torch.Tensor]) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
-    module(x)
+    module(*inputs)
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end))
@@ -186,6 +187,8 @@ def _cuda_ms(module: nn.Module, x: torch.Tensor) -> float:
 
 def _placed_on(device: torch.device, thing: Any, channels_last: bool) -> Any:
     """The module or tensor on the device, in the memory format."""
+    if isinstance(thing, torch.Tensor) and thing.ndim != 4:
+        return thing.to(device)
     return thing.to(device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
@@ -220,21 +223,15 @@ def _quiet(num_threads: int) -> Iterator[None]:
             gc.enable()
 
 
-def _block(placed: PlacedBlock, side: int) -> Part:
-    return Part(build=lambda: build_block(placed), shape=(placed.in_channels, side, side))
-
-
-def _stem(space: SearchSpace, resolution: int) -> Part:
-    shape = (space.in_channels, resolution, resolution)
-    return Part(build=lambda: build_stem(space.stem, space.in_channels), shape=shape)
-
-
-def _head(space: SearchSpace, resolution: int) -> Part:
-    width, side = space.positions[-1].out_channels, input_side(space, space.num_positions, resolution)
-    return Part(build=lambda: build_head(space.head, width, space.num_classes), shape=(width, side, side))
-
-
-def _network(space: SearchSpace, genotype: Genotype) -> Part:
-    resolution = space.resolution_of(genotype)
-    shape = (space.in_channels, resolution, resolution)
-    return Part(build=lambda: assemble(space.architecture(genotype)), shape=shape)
+def _network(family: Family, genotype: Genotype) -> Part:
+    shape = list(family.sample.shape)
+    if len(shape) == 3:  # an image, whose size the genotype or the space decides
+        shape[1:] = [family.space.resolution_of(genotype)] * 2
+        shape[0] = family.space.in_channels or shape[0]
+    return Part(
+        position=None,
+        key=genotype,
+        shapes=(tuple(shape),),
+        dtype=family.sample.dtype,
+        build=lambda: family.module(genotype),
+    )

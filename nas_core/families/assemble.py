@@ -1,36 +1,15 @@
 """An architecture (plain data) becomes a torch module: stem, one block per position, head.
 
-Block kinds are timm's modules where timm has them. Their names, parameters
-and ranges are in ``nas_core.families.kinds``.
+The kinds of blocks are in ``nas_core.families.blocks``.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import nn
 
-from nas_core.base.names import Names
-from nas_core.families import kinds
-from nas_core.families.timm_compat import (
-    BasicBlock,
-    Bottleneck,
-    ConvNeXtBlock,
-    DepthwiseSeparableConv,
-    EdgeResidual,
-    InvertedResidual,
-    LayerNorm2d,
-    SqueezeExcite,
-    downsample_conv,
-    get_act_layer,
-)
-from nas_core.space.genotypes import ABSENT, Architecture, BlockSpec, PlacedBlock
-
-BlockBuilder = Callable[..., nn.Module]  # (in_channels, out_channels, stride, *, every parameter of the kind)
-BLOCKS = Names[BlockBuilder]("block kind")
-STEMS = Names[BlockBuilder]("stem kind")  # (in_channels, *, every parameter of the kind)
-HEADS = Names[BlockBuilder]("head kind")  # (in_channels, num_classes, *, every parameter of the kind)
+from nas_core.families.blocks import HEADS, STEMS, check_placed, kind_of
+from nas_core.space.genotypes import Architecture, BlockSpec, PlacedBlock
 
 
 class Network(nn.Module):
@@ -73,23 +52,20 @@ def build_block(placed: PlacedBlock, generator: torch.Generator | None = None) -
     Raises:
         SpaceError: if the kind or a parameter is wrong, or the block cannot stand there.
     """
-    params = kinds.check_placed(placed)
-    build = BLOCKS[placed.block.kind]
-    return initialise(build(placed.in_channels, placed.out_channels, placed.stride, **params), generator)
+    kind = check_placed(placed)
+    return initialise(kind.build(placed.in_channels, placed.out_channels, placed.stride), generator)
 
 
 def build_stem(spec: BlockSpec, in_channels: int, generator: torch.Generator | None = None) -> nn.Module:
     """The stem as a module, from images to the first position; raises SpaceError as ``build_block`` does."""
-    params = kinds.resolved(kinds.STEM_KINDS, spec)
-    return initialise(STEMS[spec.kind](in_channels, **params), generator)
+    return initialise(kind_of(STEMS, spec).build(in_channels), generator)
 
 
 def build_head(
     spec: BlockSpec, in_channels: int, num_classes: int, generator: torch.Generator | None = None
 ) -> nn.Module:
     """The head as a module, from the last position to logits; raises SpaceError as ``build_block`` does."""
-    params = kinds.resolved(kinds.HEAD_KINDS, spec)
-    return initialise(HEADS[spec.kind](in_channels, num_classes, **params), generator)
+    return initialise(kind_of(HEADS, spec).build(in_channels, num_classes), generator)
 
 
 def initialise(module: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
@@ -110,182 +86,3 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> n
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     return module
-
-
-def _conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int) -> list[nn.Module]:
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(out_channels)]
-
-
-def _act(name: str) -> nn.Module:
-    act: nn.Module = get_act_layer(name)(inplace=True) if name != "gelu" else nn.GELU()
-    return act
-
-
-def _squeeze(ratio: float, gate: str) -> Callable[..., nn.Module] | None:
-    """Squeeze-and-excitation that keeps ``ratio`` of the channels, or None for ratio 0."""
-    if not ratio:
-        return None
-    layer: Callable[..., nn.Module] = partial(
-        SqueezeExcite, rd_ratio=ratio, gate_layer=gate, force_act_layer=nn.ReLU, rd_round_fn=_at_least_one
-    )
-    return layer
-
-
-def _at_least_one(channels: float) -> int:
-    return max(1, round(channels))
-
-
-@BLOCKS.add("identity")
-def _identity(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    if stride == 1 and in_channels == out_channels:
-        return nn.Identity()
-    return nn.Sequential(*_conv_bn(in_channels, out_channels, 1, stride))
-
-
-@BLOCKS.add(ABSENT)
-def _absent(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    return nn.Identity()
-
-
-@BLOCKS.add("mbconv")
-def _mbconv(
-    in_channels: int, out_channels: int, stride: int, *, kernel: int, expand: float, se: float, gate: str, act: str
-) -> nn.Module:
-    block: nn.Module = InvertedResidual(
-        in_channels,
-        out_channels,
-        dw_kernel_size=kernel,
-        stride=stride,
-        exp_ratio=expand,
-        act_layer=get_act_layer(act),
-        se_layer=_squeeze(se, gate),
-    )
-    return block
-
-
-@BLOCKS.add("fused-mbconv")
-def _fused_mbconv(
-    in_channels: int, out_channels: int, stride: int, *, kernel: int, expand: float, se: float, gate: str, act: str
-) -> nn.Module:
-    block: nn.Module = EdgeResidual(
-        in_channels,
-        out_channels,
-        exp_kernel_size=kernel,
-        stride=stride,
-        exp_ratio=expand,
-        act_layer=get_act_layer(act),
-        se_layer=_squeeze(se, gate),
-    )
-    return block
-
-
-@BLOCKS.add("separable")
-def _separable(
-    in_channels: int, out_channels: int, stride: int, *, kernel: int, se: float, gate: str, act: str
-) -> nn.Module:
-    block: nn.Module = DepthwiseSeparableConv(
-        in_channels,
-        out_channels,
-        dw_kernel_size=kernel,
-        stride=stride,
-        act_layer=get_act_layer(act),
-        se_layer=_squeeze(se, gate),
-    )
-    return block
-
-
-@BLOCKS.add("conv")
-def _conv(in_channels: int, out_channels: int, stride: int, *, kernel: int, act: str) -> nn.Module:
-    return nn.Sequential(*_conv_bn(in_channels, out_channels, kernel, stride), _act(act))
-
-
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
-    if stride == 1 and in_channels == out_channels:
-        return None
-    shortcut: nn.Module = downsample_conv(in_channels, out_channels, kernel_size=1, stride=stride)
-    return shortcut
-
-
-@BLOCKS.add("basic")
-def _basic(in_channels: int, out_channels: int, stride: int, *, reduce: int, act: str) -> nn.Module:
-    block: nn.Module = BasicBlock(
-        in_channels,
-        out_channels,
-        stride=stride,
-        downsample=_shortcut(in_channels, out_channels, stride),
-        reduce_first=reduce,
-        act_layer=get_act_layer(act),
-    )
-    return block
-
-
-@BLOCKS.add("bottleneck")
-def _bottleneck(in_channels: int, out_channels: int, stride: int, *, ratio: float, act: str) -> nn.Module:
-    block: nn.Module = Bottleneck(
-        in_channels,
-        out_channels // Bottleneck.expansion,
-        stride=stride,
-        downsample=_shortcut(in_channels, out_channels, stride),
-        base_width=64 * ratio * Bottleneck.expansion,  # timm's inner width is planes * base_width / 64
-        act_layer=get_act_layer(act),
-    )
-    return block
-
-
-@BLOCKS.add("pool")
-def _pool(in_channels: int, out_channels: int, stride: int, *, kernel: int, mode: str) -> nn.Module:
-    pool: nn.Module = nn.MaxPool2d(kernel, stride, padding=kernel // 2)
-    if mode == "avg":
-        pool = nn.AvgPool2d(kernel, stride, padding=kernel // 2, count_include_pad=False)
-    return pool if in_channels == out_channels else nn.Sequential(pool, *_conv_bn(in_channels, out_channels, 1, 1))
-
-
-@BLOCKS.add("convnext")
-def _convnext(
-    in_channels: int, out_channels: int, stride: int, *, kernel: int, expand: float, layer_scale: float
-) -> nn.Module:
-    block: nn.Module = ConvNeXtBlock(
-        in_channels,
-        out_channels,
-        kernel_size=kernel,
-        stride=stride,
-        mlp_ratio=expand,
-        ls_init_value=layer_scale or None,
-    )
-    return block
-
-
-@STEMS.add("conv")
-def _conv_stem(in_channels: int, *, out_channels: int, kernel: int, stride: int, act: str) -> nn.Module:
-    return nn.Sequential(*_conv_bn(in_channels, out_channels, kernel, stride), _act(act))
-
-
-@STEMS.add("conv-pool")
-def _conv_pool_stem(in_channels: int, *, out_channels: int, kernel: int, act: str) -> nn.Module:
-    return nn.Sequential(*_conv_bn(in_channels, out_channels, kernel, 2), _act(act), nn.MaxPool2d(3, 2, padding=1))
-
-
-@STEMS.add("patchify")
-def _patchify_stem(in_channels: int, *, out_channels: int, patch: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, patch, patch), LayerNorm2d(out_channels))
-
-
-@HEADS.add("conv-pool-linear")
-def _conv_pool_linear(
-    in_channels: int, num_classes: int, *, channels: int, hidden: int, act: str, dropout: float
-) -> nn.Module:
-    layers = [*_conv_bn(in_channels, channels, 1, 1), _act(act), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    if hidden:
-        layers += [nn.Linear(channels, hidden), _act(act)]
-    return nn.Sequential(*layers, *_dropout(dropout), nn.Linear(hidden or channels, num_classes))
-
-
-@HEADS.add("pool-linear")
-def _pool_linear(in_channels: int, num_classes: int, *, dropout: float) -> nn.Module:
-    layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *_dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(in_channels, num_classes))
-
-
-def _dropout(share: float) -> list[nn.Module]:
-    return [nn.Dropout(share)] if share else []

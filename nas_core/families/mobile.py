@@ -8,8 +8,14 @@ fourth only with the third (MathNAS Eq. 9). A fixed separable block comes first.
 from dataclasses import dataclass
 from itertools import product
 
+from pydantic import Field
+
 from nas_core.base.errors import SpaceError
+from nas_core.base.settings import Section
+from nas_core.families.chain import Chain
+from nas_core.families.family import FAMILIES
 from nas_core.space.genotypes import ABSENT, BlockId, BlockSpec, Position, Rule, Scalar, SearchSpace, absent_to_end
+from nas_core.workloads.workload import Sample
 
 KERNELS = (3, 5, 7)
 EXPANSIONS = (3, 4, 6)
@@ -33,43 +39,42 @@ STAGES = (
 )
 
 
-def mobile(
-    in_channels: int = 3,
-    num_classes: int = 1000,
-    *,
-    width: float = 1.0,
-    resolutions: str = "128,160,192,224",
-) -> SearchSpace:
-    """21 positions with 1, 9 or 10 choices; ``width`` multiplies all channels, ``resolutions`` are pixels.
+@FAMILIES.add
+class Mobile(Chain):
+    """Mobile inverted residuals, as in Once-for-All: 21 positions, ragged, optional depth, four resolutions."""
 
-    Raises:
-        SpaceError: for a width or a resolution that is not positive, or is no number.
-    """
-    if not width > 0:
-        raise SpaceError("space mobile.width", width, "more than 0")
-    first = Position(
-        name="first",
-        out_channels=_scaled(16, width),
-        stride=1,
-        blocks=(BlockSpec.of("separable", kernel=3, act="relu"),),
-    )
-    positions, rules = [first], list[Rule]()
-    for number, stage in enumerate(STAGES, start=1):
-        start = len(positions)
-        positions += [_position(number, stage, index, width) for index in range(MAX_DEPTH)]
-        rules += absent_to_end([_last_choice(positions, start + index) for index in range(MIN_DEPTH, MAX_DEPTH)])
-    return SearchSpace(
-        name="mobile",
-        in_channels=in_channels,
-        resolutions=_sizes(resolutions),
-        num_classes=num_classes,
-        stem=BlockSpec.of("conv", out_channels=_scaled(16, width), kernel=3, stride=2, act="hard_swish"),
-        head=BlockSpec.of(
-            "conv-pool-linear", channels=_scaled(960, width), hidden=_scaled(1280, width), act="hard_swish"
-        ),
-        positions=tuple(positions),
-        rules=tuple(rules),
-    )
+    name = "mobile"
+    default_sample = Sample(shape=(3, 224, 224), num_outputs=1000)
+
+    class Settings(Section):
+        width: float = Field(1.0, gt=0, le=100, description="Multiplies all channels.")
+        resolutions: str = Field("128,160,192,224", description="Sides of the images, pixels, separated by commas.")
+
+    def chain(self) -> SearchSpace:
+        width = self.settings.width
+        first = Position(
+            name="first",
+            out_channels=_scaled(16, width),
+            stride=1,
+            blocks=(BlockSpec.of("separable", kernel=3, act="relu"),),
+        )
+        positions, rules = [first], list[Rule]()
+        for number, stage in enumerate(STAGES, start=1):
+            start = len(positions)
+            positions += [_position(number, stage, index, width) for index in range(MAX_DEPTH)]
+            rules += absent_to_end([_last_choice(positions, start + index) for index in range(MIN_DEPTH, MAX_DEPTH)])
+        return SearchSpace(
+            name=self.name,
+            in_channels=self.in_channels,
+            resolutions=_sizes(self.settings.resolutions),
+            num_classes=self.sample.num_outputs,
+            stem=BlockSpec.of("conv", out_channels=_scaled(16, width), kernel=3, stride=2, act="hard_swish"),
+            head=BlockSpec.of(
+                "conv-pool-linear", channels=_scaled(960, width), hidden=_scaled(1280, width), act="hard_swish"
+            ),
+            positions=tuple(positions),
+            rules=tuple(rules),
+        )
 
 
 def _position(number: int, stage: Stage, index: int, width: float) -> Position:

@@ -7,6 +7,11 @@ e6. Its table of trained accuracies is public (xiusu/NAS-Bench-Macro,
 here equal that table's for every network.
 """
 
+from pydantic import Field
+
+from nas_core.base.settings import Section
+from nas_core.families.chain import Chain
+from nas_core.families.family import FAMILIES
 from nas_core.space.genotypes import BlockSpec, Position, SearchSpace
 
 BLOCKS = (
@@ -17,35 +22,35 @@ BLOCKS = (
 STAGE_DEPTHS = (2, 3, 3)
 
 
-def nasbench_macro(
-    in_channels: int = 3,
-    num_classes: int = 10,
-    *,
-    stem_channels: int = 32,
-    head_channels: int = 1280,
-    resolution: int = 32,
-) -> SearchSpace:
-    """The 8 x 3 space; the defaults are the benchmark's own network.
+@FAMILIES.add
+class NasBenchMacro(Chain):
+    """NAS-Bench-Macro: 8 positions x 3 blocks; the defaults are the benchmark's own network."""
 
-    ``stem_channels`` is the width that doubles at every stage, ``head_channels``
-    the width before the pool, ``resolution`` the side of the images in pixels.
-    """
-    positions = [
-        Position(
-            name=f"stage{stage + 1}.{index}",
-            out_channels=stem_channels * 2 ** (stage + 1),
-            stride=2 if index == 0 else 1,
-            blocks=BLOCKS,
+    name = "nasbench-macro"
+
+    class Settings(Section):
+        stem_channels: int = Field(32, ge=1, le=4096, description="Width, which doubles at every stage.")
+        head_channels: int = Field(1280, ge=1, le=65_536, description="Width before the pool.")
+        resolution: int = Field(32, ge=1, le=4096, description="Side of the images, pixels.")
+
+    def chain(self) -> SearchSpace:
+        given = self.settings
+        positions = [
+            Position(
+                name=f"stage{stage + 1}.{index}",
+                out_channels=given.stem_channels * 2 ** (stage + 1),
+                stride=2 if index == 0 else 1,
+                blocks=BLOCKS,
+            )
+            for stage, depth in enumerate(STAGE_DEPTHS)
+            for index in range(depth)
+        ]
+        return SearchSpace(
+            name=self.name,
+            in_channels=self.in_channels,
+            resolutions=(given.resolution,),
+            num_classes=self.sample.num_outputs,
+            stem=BlockSpec.of("conv", out_channels=given.stem_channels, kernel=3),
+            head=BlockSpec.of("conv-pool-linear", channels=given.head_channels),
+            positions=tuple(positions),
         )
-        for stage, depth in enumerate(STAGE_DEPTHS)
-        for index in range(depth)
-    ]
-    return SearchSpace(
-        name="nasbench-macro",
-        in_channels=in_channels,
-        resolutions=(resolution,),
-        num_classes=num_classes,
-        stem=BlockSpec.of("conv", out_channels=stem_channels, kernel=3),
-        head=BlockSpec.of("conv-pool-linear", channels=head_channels),
-        positions=tuple(positions),
-    )

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from nas_core.families.assemble import build_block, build_head, build_stem
-from nas_core.space.genotypes import Genotype, PlacedBlock, SearchSpace
+from nas_core.families.chain import ends
+from nas_core.space.genotypes import Genotype, SearchSpace
 
 
 class SharedWeights(nn.Module):
@@ -13,22 +14,12 @@ class SharedWeights(nn.Module):
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.stem = build_stem(space.stem, space.in_channels, generator)
-        self.positions = nn.ModuleList()
-        in_channels = int(dict(space.stem.params)["out_channels"])
-        for position in space.positions:
-            placed = [
-                PlacedBlock(
-                    block=block,
-                    in_channels=in_channels,
-                    out_channels=position.out_channels,
-                    stride=position.stride,
-                )
-                for block in position.blocks
-            ]
-            self.positions.append(nn.ModuleList(build_block(block, generator) for block in placed))
-            in_channels = position.out_channels
-        self.head = build_head(space.head, in_channels, space.num_classes, generator)
+        stem, head = ends(space)
+        self.stem = build_stem(stem, space.in_channels, generator)
+        self.positions = nn.ModuleList(
+            nn.ModuleList(build_block(block, generator) for block in row) for row in space.placed
+        )
+        self.head = build_head(head, space.positions[-1].out_channels, space.num_classes, generator)
 
     def path(self, genotype: Genotype) -> list[nn.Module]:
         """Stem, the genotype's blocks, head: the modules of one network, in order."""

@@ -9,16 +9,33 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
+from pydantic import Field
 
 from nas_core.base.errors import ConfigError, SpaceError
-from nas_core.families.kinds import check_space
+from nas_core.base.settings import Section
+from nas_core.families.chain import Chain, check_space
+from nas_core.families.family import FAMILIES
 from nas_core.space.genotypes import ABSENT, BlockId, BlockSpec, Position, Rule, RuleKind, SearchSpace, absent_to_end
 
 SPACE_KEYS = ("name", "in_channels", "num_classes", "resolutions", "stem", "positions", "head", "rules")
 REQUIRED_KEYS = ("name", "resolutions", "stem", "positions", "head")
-POSITION_KEYS = ("name", "out_channels", "stride", "repeat", "blocks")
+POSITION_KEYS = ("name", "out_channels", "stride", "repeat", "ordered", "blocks")
 RULE_KEYS = ("kind", "blocks", "count", "positions")
 ABSENT_TO_END = "absent-to-end"  # written once in a file, several `implies` rules in the space
+
+
+@FAMILIES.add
+class YamlFamily(Chain):
+    """A chain of registered blocks that a YAML file describes: no Python."""
+
+    name = "yaml"
+
+    class Settings(Section):
+        file: str = Field(description="YAML file that defines the space.", json_schema_extra={"path": True})
+
+    def chain(self) -> SearchSpace:
+        shape = {"in_channels": self.sample.shape[0], "num_classes": self.sample.num_outputs} if self.given else {}
+        return load_space(self.settings.file, **shape)
 
 
 def load_space(path: str | Path, in_channels: int | None = None, num_classes: int | None = None) -> SearchSpace:
@@ -76,6 +93,9 @@ def _positions(rows: Any, source: str) -> Iterator[Position]:
         repeat = _integer(section.get("repeat", 1), f"{where}.repeat")
         stride = _integer(section.get("stride", 1), f"{where}.stride", minimum=1)
         out_channels = _integer(section["out_channels"], f"{where}.out_channels")
+        ordered = section.get("ordered", False)
+        if not isinstance(ordered, bool):
+            raise ConfigError(f"{where}.ordered", repr(ordered)[:200], "true or false")
         if repeat > MOST_REPEATS:
             raise ConfigError(f"{where}.repeat", repeat, f"{MOST_REPEATS} at most")
         for copy in range(repeat):
@@ -84,6 +104,7 @@ def _positions(rows: Any, source: str) -> Iterator[Position]:
                 out_channels=out_channels,
                 stride=stride if copy == 0 else 1,
                 blocks=specs,
+                ordered=ordered,
             )
 
 

@@ -30,9 +30,10 @@ class Calibration:
 
     ``rmse`` and ``regret`` are in the metric's unit, ``rmse_refitted`` after
     adding the best constant; ``coverage_90`` is the share of measurements
-    inside their interval; ``regret`` how far the measured metric of the network
-    predicted best lies from the best one. ``counts`` holds the rank statistics of
-    ordering by parameters and by FLOPs.
+    inside their interval (each as wide as the other held-out networks make it);
+    ``regret`` how far the measured metric of the network predicted best lies
+    from the best one. ``counts`` holds the rank statistics of ordering by
+    parameters and by FLOPs.
     """
 
     n: int
@@ -81,15 +82,17 @@ def calibrate(
     Raises:
         IncompleteTableError: with fewer than LEAST_HELD_OUT networks.
     """
-    predictions = predictor.predict(table_heldout.genotypes)
+    codes_NP = predictor.encoding.encode(map(predictor.space.check_choices, table_heldout.genotypes))
+    quantile_N = predictor.quantiles_apart(table_heldout) if len(table_heldout) > 1 else None
+    guess_N, low_N, high_N = predictor.predict_codes(codes_NP, quantile_N)
     costs = [costs_of(genotype) for genotype in table_heldout.genotypes]
     counted = {name: np.array([each[name] for each in costs]) for name in COUNTS if costs and name in costs[0]}
     sign = table_heldout.sign
-    ends = np.array([(p.low, p.high) for p in predictions]).reshape(-1, 2)
+    ends = np.sort(np.stack([sign * low_N, sign * high_N]), axis=0)
     return compare(
-        guess_N=sign * np.array([p.metric for p in predictions]),
-        low_N=np.min(sign * ends, axis=1) if len(ends) else np.empty(0),
-        high_N=np.max(sign * ends, axis=1) if len(ends) else np.empty(0),
+        guess_N=sign * guess_N,
+        low_N=ends[0],
+        high_N=ends[1],
         truth_N=table_heldout.metric_K,
         counted=counted,
     )

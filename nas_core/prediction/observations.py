@@ -14,6 +14,8 @@ from nas_core.space.encoding import Encoding
 from nas_core.space.equivalence import equivalents, function_id, has_equivalents
 from nas_core.space.genotypes import SearchSpace
 
+MOST_ROWS = 8  # genotypes one evaluation stands for in a fit; a table may name hundreds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
@@ -66,6 +68,7 @@ def observe(space: SearchSpace, table: EvaluationTable, groups: Sequence[str] | 
     genotypes, source, first = [], [], []
     for index, genotype in enumerate(table.genotypes):
         others = [g for g in equivalents(space, genotype)[1:] if g not in evaluated] if several else []
+        others = others[:: max(1, -(-len(others) // (MOST_ROWS - 1)))]
         genotypes += [genotype, *others]
         source += [index] * (1 + len(others))
         first += [True, *(False for _ in others)]

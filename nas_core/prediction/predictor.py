@@ -32,7 +32,9 @@ LEAST_NETWORKS = 3  # fewer cannot be cross-validated
 PAIR_WEIGHTS = (0.0, 0.6)  # rho in k = h + rho h^2
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # ridge, as a share of the signal variance
 SHARED = (0.0, 0.3, 0.6)  # tau: how much of a block's effect is common to all positions
+SMOOTH = (0.0, 0.5, 0.95)  # sigma: how much of a block's effect neighbours in an ordered position have in common
 BOOTSTRAPS = 200
+FITTED_WORTH = 2  # held-out networks that the fitted ones count for when the intervals' scale is set
 EXPONENTS = (0.0, 0.3, 1.0)  # p in (Fbar / F)^p
 EXPONENT_WORTH = 0.8  # of the unexplained variance at most it may leave: it inflates small networks
 
@@ -53,7 +55,8 @@ class Alternative:
 
     ``score`` is the R2 on normal scores (1 is perfect), ``spearman`` the rank
     correlation; ``chosen`` marks the one in use. ``shared`` is how much of a block's
-    effect is common to the positions that offer it.
+    effect is common to the positions that offer it, ``smooth`` how much to the
+    neighbours in an ordered position.
     """
 
     link: LinkName
@@ -63,6 +66,7 @@ class Alternative:
     shared: float
     score: float
     spearman: float
+    smooth: float = 0.0
     chosen: bool = False
 
 
@@ -120,6 +124,8 @@ class Predictor:
 
     ``quantile`` multiplies a standard deviation into half a 90 % interval; it
     is taken from the left-out residuals, so that intervals cover what they say.
+    ``residual_K`` are those of the fitted networks, in standard deviations,
+    without their sign, stretched so that ``quantile`` is their conformal one.
     """
 
     space: SearchSpace
@@ -131,6 +137,7 @@ class Predictor:
     flops: CostTable | None
     reference: float | None
     quantile: float
+    residual_K: np.ndarray
     selection: tuple[Alternative, ...]
 
     @property
@@ -161,24 +168,36 @@ class Predictor:
             for genotype, metric, low, high in zip(listed, *columns, strict=True)
         ]
 
-    def predict_codes(self, codes_NP: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Metric, low and high end of the interval for rows of choices (``encoding``)."""
+    def predict_codes(
+        self, codes_NP: np.ndarray, quantile_N: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Metric, low and high end of the interval for rows of choices (``encoding``), each with its own quantile."""
         mean_N, sd_N = self.link_values(codes_NP)
-        low_N, high_N = self._ends(mean_N, sd_N)
-        return self._metric(mean_N), low_N, high_N
+        half_N = (self.quantile if quantile_N is None else quantile_N) * sd_N
+        ends = np.sort(np.stack([self._metric(mean_N - half_N), self._metric(mean_N + half_N)]), axis=0)
+        return self._metric(mean_N), ends[0], ends[1]
 
     def recalibrated(self, held_out: EvaluationTable) -> "Predictor":
         """This predictor with intervals as wide as these networks, which it was not fitted to, show they must be.
 
-        Split conformal: where the networks to predict are unlike those fitted
-        (random ones after a one-swap design), residuals of left-out fitted
-        networks flatter. A network like these lies inside its interval with a
-        probability of 90 %, or of n / (n + 1) with fewer than 9 networks.
+        Where the networks to predict are unlike those fitted (random ones after
+        a one-swap design), residuals of left-out fitted networks flatter. But
+        held-out networks are few, and the 90 % quantile of few is their worst.
+        So these set the scale of the residuals, the fitted ones lend them their
+        shape, and the interval is the conformal quantile of both.
         """
+        return replace(self, quantile=pooled_quantile(self.residual_K, self._residuals(held_out)))
+
+    def quantiles_apart(self, held_out: EvaluationTable) -> np.ndarray:
+        """Of each of these networks, the quantile that ``recalibrated`` would take from the others."""
+        residual_N = self._residuals(held_out)
+        others = (np.delete(residual_N, index) for index in range(len(residual_N)))
+        return np.array([pooled_quantile(self.residual_K, residual) for residual in others])
+
+    def _residuals(self, held_out: EvaluationTable) -> np.ndarray:
+        """How far networks are from their predictions, in standard deviations."""
         mean_N, sd_N = self.link_values(self.encoding.encode(held_out.genotypes))
-        z_N = np.abs(self.link.forward(held_out.metric_K) - mean_N) / sd_N
-        level = min(np.ceil((len(z_N) + 1) * COVERAGE) / len(z_N), 1.0)
-        return replace(self, quantile=float(np.quantile(z_N, level, method="inverted_cdf")))
+        return np.asarray(np.abs(self.link.forward(held_out.metric_K) - mean_N) / sd_N)
 
     def to_metric(self, link_value: float) -> float:
         """The metric, in its own unit and sign, of a link value such as a selection's objective."""
@@ -186,11 +205,6 @@ class Predictor:
 
     def _metric(self, value_N: np.ndarray) -> np.ndarray:
         return self.table.sign * self.link.inverse(value_N)
-
-    def _ends(self, mean_N: np.ndarray, sd_N: np.ndarray) -> np.ndarray:
-        """Low and high end of the interval, in the metric's own unit and sign."""
-        ends = [self._metric(mean_N - self.quantile * sd_N), self._metric(mean_N + self.quantile * sd_N)]
-        return np.sort(np.stack(ends), axis=0)
 
     def score_terms(self) -> ScoreTerms:
         """The scores a selection program maximises; see ``ScoreTerms``."""
@@ -387,6 +401,7 @@ def _try(seen: Observations, data: Fitted, link: Link, rank_link: Link, kernel: 
         shared=kernel.shared,
         score=score,
         spearman=spearman,
+        smooth=kernel.smooth,
     )
     z_K = ((value_K - left_out_K) / sd_K)[seen.first_K]
     return _Trial(alternative=alternative, link=link, regression=model, z_K=z_K, error_K=error_K)
@@ -413,6 +428,29 @@ def _quantile(trials: Sequence[_Trial], rng: np.random.Generator) -> float:
     return measured if level <= 1 else max(measured, float(ndtri((1 + COVERAGE) / 2)))
 
 
+def conformal_quantile(residual_N: np.ndarray) -> float:
+    """What one more network's residual stays below with 90 % probability; of 8 or fewer, the largest."""
+    level = min(np.ceil((len(residual_N) + 1) * COVERAGE) / len(residual_N), 1.0)
+    return float(np.quantile(residual_N, level, method="inverted_cdf"))
+
+
+def pooled_quantile(fitted_K: np.ndarray, held_out_N: np.ndarray) -> float:
+    """The conformal quantile of held-out networks' residuals and of fitted ones' brought to their scale.
+
+    The scale is the ratio of mean squares, drawn to 1 as by FITTED_WORTH
+    held-out networks at which it is 1. Without held-out networks, the fitted ones' own quantile.
+    """
+    own = max(float(np.mean(fitted_K**2)), 1e-12)
+    ratio = (FITTED_WORTH + float(np.sum(held_out_N**2)) / own) / (FITTED_WORTH + len(held_out_N))
+    return conformal_quantile(np.concatenate([held_out_N, np.sqrt(ratio) * fitted_K]))
+
+
+def _stretched(residual_K: np.ndarray, quantile: float) -> np.ndarray:
+    """Residuals without their sign, with ``quantile`` as their conformal one."""
+    size_K = np.abs(residual_K)
+    return np.asarray(size_K * (quantile / max(conformal_quantile(size_K), 1e-12)))
+
+
 def _exponents(config: PredictConfig, flops: CostTable | None, space: SearchSpace) -> tuple[float, ...]:
     if config.flops_exponent == "auto":
         return EXPONENTS if flops is not None and len(space.resolutions) == 1 else (0.0,)
@@ -428,12 +466,13 @@ def _exponents(config: PredictConfig, flops: CostTable | None, space: SearchSpac
 def _kernels(config: PredictConfig, exponent: float, encoding: Encoding) -> list[Kernel]:
     wanted = {"auto": PAIR_WEIGHTS, True: PAIR_WEIGHTS[1:], False: (0.0,)}[config.pairs]
     return [
-        Kernel(pairs=pairs, noise=noise, shared=shared)
+        Kernel(pairs=pairs, noise=noise, shared=shared, smooth=smooth)
         for pairs in wanted
         # A ratio of pairwise sums has no exact program, so pairs go with exponent 0.
         if not (pairs and exponent)
         for noise in NOISES
         for shared in (SHARED if encoding.shares_blocks else SHARED[:1])
+        for smooth in (SMOOTH if encoding.ordered else SMOOTH[:1])
     ]
 
 
@@ -481,6 +520,7 @@ def fit(
                 for kernel in _kernels(config, exponent, seen.encoding)
             ]
     best = max(range(len(trials)), key=lambda index: _merit(trials[index].alternative))
+    quantile = _quantile(trials, np.random.default_rng(seed))
     return Predictor(
         space=space,
         base=base,
@@ -490,6 +530,7 @@ def fit(
         exponent=trials[best].alternative.exponent,
         flops=flops,
         reference=mean_flops(flops) if flops is not None else None,
-        quantile=_quantile(trials, np.random.default_rng(seed)),
+        quantile=quantile,
+        residual_K=_stretched(trials[best].z_K, quantile),
         selection=tuple(replace(t.alternative, chosen=index == best) for index, t in enumerate(trials)),
     )

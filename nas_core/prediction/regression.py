@@ -3,12 +3,14 @@
 The model is a Gaussian process with the kernel
 
     k(g, g') = s(g) s(g') (h + rho h^2)
-    h(g, g') = (1 - tau) mean_p [g_p = g'_p] + tau sum_b share_b(g) share_b(g')
+    h(g, g') = (1 - tau) mean_p o_p(g_p, g'_p) + tau sum_b share_b(g) share_b(g')
 
 on link values minus their mean, where share_b(g) is the share of positions that
-hold block b. The first part is ridge regression on one-hot blocks; the second
-lets a block that is offered at several positions have an effect in common; h^2
-expands into products of two choices. So the posterior mean is exactly an
+hold block b. o_p(i, j) is 1 for equal choices and 0 for others: ridge regression
+on one-hot blocks. Where the choices of a position are ordered, other choices are
+alike by sigma exp(-d / LENGTH), d their distance as a share of the position's
+range. The second part lets a block that is offered at several positions have an
+effect in common; h^2 expands into products of two choices. So the posterior mean is exactly an
 additive score per block plus one per pair of blocks: a selection program
 (``Regression.terms``). s(g) = (Fbar / F(g))^p is MathNAS's FLOPs ratio (Eq. 4);
 with p > 0 blocks are measured against the base network, as in Eq. 5.
@@ -25,6 +27,7 @@ from scipy.linalg import cho_solve, solve_triangular
 
 from nas_core.space.encoding import Encoding
 
+LENGTH = 0.5  # share of an ordered position's range over which choices stay alike
 JITTER = 1e-9  # of the signal variance: keeps the Gram matrix factorable when two networks coincide
 
 
@@ -32,13 +35,14 @@ JITTER = 1e-9  # of the signal variance: keeps the Gram matrix factorable when t
 class Kernel:
     """Settings of the kernel.
 
-    ``pairs`` is rho, ``shared`` is tau; ``noise`` the noise variance of one
-    evaluation as a share of the signal variance (the ridge).
+    ``pairs`` is rho, ``shared`` is tau, ``smooth`` is sigma; ``noise`` the noise
+    variance of one evaluation as a share of the signal variance (the ridge).
     """
 
     pairs: float
     noise: float
     shared: float = 0.0
+    smooth: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +116,24 @@ def _kernel(
     return np.asarray(k_NK * scale_N[:, None] * scale_K)
 
 
-def _factor(encoding: Encoding, shared: float) -> np.ndarray:
+def _factor(encoding: Encoding, kernel: Kernel) -> np.ndarray:
     """factor_DF with h = (x factor) (x' factor)^T; the shared columns are left out where tau is 0."""
-    places = len(encoding.sizes)
-    own_DD = np.eye(encoding.num_columns) * np.sqrt((1 - shared) / places)
+    places, shared = len(encoding.sizes), kernel.shared
+    own_DD = _alike(encoding, kernel.smooth) * np.sqrt((1 - shared) / places)
     if shared == 0:
         return np.asarray(own_DD)
     return np.hstack([own_DD, encoding.label_rows * (np.sqrt(shared) / places)])
+
+
+def _alike(encoding: Encoding, smooth: float) -> np.ndarray:
+    """A factor of the o_p of all places, on the diagonal."""
+    alike_DD = np.eye(encoding.num_columns)
+    for place in encoding.ordered if smooth else ():
+        begin, size = encoding.offsets[place], encoding.sizes[place]
+        distance_CC = np.abs(np.subtract.outer(np.arange(size), np.arange(size))) / max(size - 1, 1)
+        like_CC = (1 - smooth) * np.eye(size) + smooth * np.exp(-distance_CC / LENGTH)
+        alike_DD[begin : begin + size, begin : begin + size] = np.linalg.cholesky(like_CC)
+    return alike_DD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +157,7 @@ def _mean_and_alpha(chol_KK: np.ndarray, y_K: np.ndarray) -> tuple[float, np.nda
 
 def regress(data: Fitted, y_K: np.ndarray, kernel: Kernel) -> Regression:
     """The posterior given link values ``y_K``; the signal variance is its maximum-likelihood value."""
-    factor_DF = _factor(data.encoding, kernel.shared)
+    factor_DF = _factor(data.encoding, kernel)
     phi_KF = (data.x_KD - data.origin_D) @ factor_DF
     noise_K = (kernel.noise + JITTER) * data.copies_K
     gram_KK = _kernel(phi_KF, phi_KF, kernel.pairs, data.scale_K, data.scale_K)

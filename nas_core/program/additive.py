@@ -1,62 +1,22 @@
-"""Solves one table's additive program: relaxation, then the core search, then CP-SAT where the core is too large."""
+"""Solves one table's additive program: relaxation, core search, then what ``ROUTES.md`` says for its shape."""
 
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from nas_core.program import core, cpsat
-from nas_core.program.linear import Ints, LinearProgram
-from nas_core.program.matching import CoreTooLargeError
-from nas_core.program.relaxation import Relaxation, relax
+from nas_core.program import core, cpsat, exchange, knapsack
+from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Judge, Ranking
+from nas_core.program.core import CoreTooLargeError
+from nas_core.program.linear import Floats, Ints, LinearProgram
+from nas_core.program.relaxation import Relaxation, exact_bound, relax, shows_infeasible
 from nas_core.program.result import Status
 
-Choices = tuple[int, ...]
-# Orders and refuses networks exactly: a key that is larger for better ones, None for one that is not allowed.
-Judge = Callable[[Choices], object | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Apart:
-    """Networks must differ from ``choices`` in at least ``distance`` positions."""
-
-    choices: Choices
-    distance: int
-
-    def allows(self, choices: Sequence[int]) -> bool:
-        return sum(a != b for a, b in zip(self.choices, choices, strict=True)) >= self.distance
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effort:
-    """What a solve may spend. ``deadline`` is a ``time.monotonic()``."""
-
-    deadline: float
-    workers: int = 1
-    seed: int = 0
-
-    @classmethod
-    def seconds(cls, limit_s: float, workers: int = 1, seed: int = 0) -> "Effort":
-        return cls(deadline=time.monotonic() + limit_s, workers=workers, seed=seed)
-
-    @property
-    def left_s(self) -> float:
-        return max(0.0, self.deadline - time.monotonic())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The best network of one table. ``bound``: no network of the program has a higher (linear) value."""
-
-    status: Status
-    choices: Choices | None
-    bound: float  # in the objective's unit
-    route: str
-
-
-INFEASIBLE = Answer(status=Status.INFEASIBLE, choices=None, bound=-np.inf, route="relaxation")
+WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that rounding of the large hides no small
+CORE_SHARE = 0.5  # of the time left that the core search may take
 
 
 def best(
@@ -68,34 +28,95 @@ def best(
     program does, and may refuse what only exact arithmetic can refuse. It must
     agree with the program's value up to the relaxation's ``error``.
     """
+    for threshold in _thresholds(lp):
+        narrow = lp.keep(-lp.value_C <= threshold)
+        answer = _best(narrow, judge, apart, effort)
+        if answer.choices is None:
+            continue  # no network without the columns that lose more
+        needed = _loss(lp, answer.choices)
+        if needed > threshold:  # a better network may use columns that lose more, but none beyond this loss
+            answer = _best(lp.keep(-lp.value_C <= needed), judge, apart, effort)
+        return answer
+    return _best(lp, judge, apart, effort, relaxation)
+
+
+def _thresholds(lp: LinearProgram) -> Floats:
+    """Losses after which the next is far larger, as a mask's is."""
+    loss_C = -lp.value_C
+    largest = float(loss_C.max())
+    if largest == 0 or np.count_nonzero(loss_C > largest / WIDE) > 0.9999 * np.count_nonzero(loss_C > 0):
+        return np.zeros(0)
+    losses = np.unique(loss_C[loss_C > 0])
+    jumps = np.flatnonzero(losses[1:] > WIDE * losses[:-1])
+    return losses[jumps]
+
+
+def _loss(lp: LinearProgram, choices: Choices) -> float:
+    """What a network loses against every group's best, rounded up."""
+    columns_G = lp.columns.columns(choices)
+    loss = -lp.value_of(columns_G)
+    return float(np.nextafter(loss * (1 + 1e-9) + lp.error_C[columns_G].sum(), np.inf))
+
+
+def _best(
+    lp: LinearProgram, judge: Judge, apart: Sequence[Apart], effort: Effort, relaxation: Relaxation | None = None
+) -> Answer:
     relaxation = relax(lp) if relaxation is None else relaxation
-    if relaxation is None:
+    if relaxation is None or (relaxation.seems_infeasible and shows_infeasible(lp)):
         return INFEASIBLE
     if relaxation.seems_infeasible:  # floats say so; integers have to prove it
         return cpsat.best(lp, relaxation, judge, apart, effort)
+    attains = Attains(lp, relaxation)
+    if not lp.value_C.any():  # any network will do
+        found = exchange.good_network(lp, relaxation, judge, apart, effort)
+        if found is not None:
+            return Answer(status=Status.OPTIMAL, choices=found, bound=0.0, route="exchange")
     try:
-        return _by_core(lp, relaxation, judge, apart, effort)
+        levels = core.levels(lp, relaxation, deadline=time.monotonic() + CORE_SHARE * effort.left_s)
+        return best_of_levels(levels, lp, judge, apart, relaxation, "core search", attains)
     except CoreTooLargeError:
-        incumbent = _incumbent(lp, relaxation, judge, apart)
-        if incumbent is not None and relaxation.bound - incumbent[1] <= 2 * relaxation.error:
-            return Answer(status=Status.OPTIMAL, choices=incumbent[0], bound=relaxation.bound, route="bound attained")
-        return cpsat.best(lp, relaxation, judge, apart, effort, incumbent)
+        return _by_structure(lp, relaxation, judge, apart, effort, attains)
 
 
-def _incumbent(
-    lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart]
-) -> tuple[Choices, float] | None:
-    """A good network and its value, without proof: mass ties are often at the bound already."""
-    for columns_G in core.among_few(lp, relaxation).columns_SG:
-        choices = best_allowed(lp, columns_G[None, :], judge, apart)
-        if choices is not None:
-            return choices, lp.value_of(columns_G)
-    return None
+def _by_structure(
+    lp: LinearProgram,
+    relaxation: Relaxation,
+    judge: Judge,
+    apart: Sequence[Apart],
+    effort: Effort,
+    attains: "Attains",
+) -> Answer:
+    """Where the core is too large to list."""
+    if len(lp.limits_K) == 1 and not apart and not lp.is_relaxed and lp.integers_C is not None:
+        try:
+            columns_G = knapsack.best_columns(lp, relaxation, effort.deadline)
+            choices = lp.columns.choices(columns_G)
+            if judge(choices) is not None:
+                bound = lp.value_of(columns_G) + lp.rounding
+                return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="one-limit core")
+        except CoreTooLargeError:
+            pass
+    incumbent = exchange.good_network(lp, relaxation, judge, apart, effort)
+    if incumbent is not None and attains(incumbent):
+        return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
+    return cpsat.best(lp, relaxation, judge, apart, effort, incumbent)
 
 
-def _by_core(lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart], effort: Effort) -> Answer:
-    levels = core.levels(lp, relaxation, deadline=time.monotonic() + 0.5 * effort.left_s)
-    return best_of_levels(levels, lp, judge, apart, relaxation.bound, relaxation.error, "core search")
+class Attains:
+    """Whether a network's value is the exact bound, which is worked out when first asked for."""
+
+    def __init__(self, lp: LinearProgram, relaxation: Relaxation) -> None:
+        self.lp, self.duals_K = lp, relaxation.duals_K
+        self.bound: int | None = None
+        self.is_known = lp.exact_C is None  # floats attain nothing
+
+    def __call__(self, choices: Choices) -> bool:
+        if self.lp.exact_C is None:
+            return False
+        if not self.is_known:
+            self.bound, self.is_known = exact_bound(self.lp, self.duals_K), True
+        value = sum(self.lp.exact_C[self.lp.columns.columns(choices)].tolist())
+        return self.bound is not None and value >= self.bound
 
 
 def best_of_levels(
@@ -103,34 +124,77 @@ def best_of_levels(
     lp: LinearProgram,
     judge: Judge,
     apart: Sequence[Apart],
-    bound: float,
-    error: float,
+    relaxation: Relaxation,
     route: str,
+    attains: Callable[[Choices], bool] = lambda choices: False,
 ) -> Answer:
-    """The best allowed network of ever larger levels; infeasible if the last of them holds none.
-
-    ``bound`` is what losses are counted from, ``error`` what rounding can hide in one.
-    """
+    """The best allowed network of ever larger levels; infeasible if the last of them holds none."""
+    bound, error = relaxation.bound, relaxation.error
     for level in levels:
-        for loss, columns_SG in _near_ties(level, error):
+        for loss, columns_SG, is_complete in near_ties(level, error):
             choices = best_allowed(lp, columns_SG, judge, apart)
-            if choices is not None:
+            if choices is None:
+                continue
+            if is_complete or attains(choices):
                 return Answer(status=Status.OPTIMAL, choices=choices, bound=bound - loss + error, route=route)
+            break
     return Answer(status=Status.INFEASIBLE, choices=None, bound=-np.inf, route=route)
 
 
-def _near_ties(level: core.Level, error: float) -> Iterator[tuple[float, Ints]]:
-    """The networks of a level in runs whose order the floats cannot tell; the last run only if it is complete."""
+def near_ties(level: core.Level, error: float) -> Iterator[tuple[float, Ints, bool]]:
+    """The networks of a level in runs whose order the floats cannot tell, and whether a run is all of its kind."""
     loss_S = level.loss_S
     if not len(loss_S):
         return
     breaks = np.flatnonzero(np.diff(loss_S) > 2 * error) + 1
     edges = [0, *breaks.tolist(), len(loss_S)]
     for low, high in itertools.pairwise(edges):
-        # A run that reaches the level's end may go on beyond; one that fills the whole level is a tie
-        is_complete = level.is_everything or loss_S[high - 1] + 2 * error < level.complete_to or high - low >= core.KEEP
-        if is_complete:
-            yield float(loss_S[low]), level.columns_SG[low:high]
+        is_complete = level.is_everything or bool(loss_S[high - 1] + 2 * error < level.complete_to)
+        yield float(loss_S[low]), level.columns_SG[low:high], is_complete
+
+
+def ranking(
+    lp: LinearProgram, judge: Judge, count: int, effort: Effort, total: Callable[[float], float]
+) -> Ranking | None:
+    """The best ``count`` networks that ``judge`` allows, in order; None if there are too many to list.
+
+    ``total`` makes a bound on the program's value one on the objective's.
+    """
+    for threshold in _thresholds(lp):
+        listed = _ranking(lp.keep(-lp.value_C <= threshold), judge, count, effort, total)
+        if listed is not None:
+            floor = max(listed.floor, total(-threshold))  # what loses more is not among these columns
+            if sum(key >= floor for key, _ in listed.networks) >= count:
+                return replace(listed, floor=floor)
+    return _ranking(lp, judge, count, effort, total)
+
+
+def _ranking(
+    lp: LinearProgram, judge: Judge, count: int, effort: Effort, total: Callable[[float], float]
+) -> Ranking | None:
+    relaxation = relax(lp)
+    if relaxation is None:
+        return Ranking(networks=(), floor=-np.inf, route="limits and rules")
+    if relaxation.seems_infeasible:
+        return None
+    deadline = time.monotonic() + CORE_SHARE * effort.left_s
+    found: list[tuple[Any, Choices]] = []
+    floor = np.inf
+    try:
+        for level in core.levels(lp, relaxation, deadline=deadline, keep=2 * count):
+            sure = level.complete_to - 2 * relaxation.error
+            if not level.is_everything and np.count_nonzero(level.loss_S < sure) < count:
+                continue
+            rows = [(judge(choices), choices) for choices in map(lp.columns.choices, level.columns_SG)]
+            found = [(key, choices) for key, choices in rows if key is not None]
+            floor = -np.inf if level.is_everything else total(relaxation.bound - sure)
+            if level.is_everything or sum(key >= floor for key, _ in found) >= count:
+                break
+    except CoreTooLargeError:
+        pass  # what was listed before is in order
+    found.sort(key=lambda item: item[1])
+    found.sort(key=lambda item: item[0], reverse=True)
+    return Ranking(networks=tuple(found), floor=floor, route="core search") if found or floor == -np.inf else None
 
 
 def best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Sequence[Apart]) -> Choices | None:
@@ -144,5 +208,5 @@ def best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Seque
                 allowed.append((key, choices))
     if not allowed:
         return None
-    top = max(key for key, _ in allowed)  # type: ignore[type-var]  # keys of one judge are comparable
+    top = max(key for key, _ in allowed)
     return min(choices for key, choices in allowed if key == top)

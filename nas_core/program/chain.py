@@ -17,12 +17,23 @@ from functools import cached_property
 
 import numpy as np
 
-from nas_core.program.core import FIRST_COLUMNS, GROWTH, KEEP, MAX_KEEP, MAX_STATES, Level
-from nas_core.program.duals import MAX_NESTED, minimise
+from nas_core.program.core import (
+    FIRST_COLUMNS,
+    GROWTH,
+    KEEP,
+    MAX_KEEP,
+    MAX_STATES,
+    CoreTooLargeError,
+    Half,
+    Level,
+    Matches,
+    Prices,
+    spell,
+    windows,
+)
 from nas_core.program.linear import Floats, Ints, LinearProgram
-from nas_core.program.matching import CoreTooLargeError, Half, Matches, Prices, spell, windows
 from nas_core.program.pairwise import PairTerms
-from nas_core.program.relaxation import FLOAT_ERROR
+from nas_core.program.relaxation import FLOAT_ERROR, MAX_NESTED, minimise
 
 
 def is_chain(lp: LinearProgram, terms: PairTerms) -> bool:

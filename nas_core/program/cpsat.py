@@ -8,18 +8,19 @@ more than g, which proves it.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from nas_core.program.linear import MAX_DECIMALS, Floats, Ints, LinearProgram
+from nas_core.program.answers import Answer, Apart, Choices, Effort, Judge
+from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.relaxation import Relaxation
 from nas_core.program.result import Status
 
-if TYPE_CHECKING:
-    from nas_core.program.additive import Answer, Apart, Effort, Judge
-
-SCORE_SCALE = 1 << 50  # integer units of the largest objective total: CP-SAT wants sums below 2^63
+ROUTE = "reduced-cost fixing, CP-SAT"
+MAX_LOSS = 1 << 60  # integer units of all columns' losses together: CP-SAT wants this below 2^63
+MAX_BITS = 60  # of a row's summed coefficients
+ROUNDED_LOSS = 1 << 52  # where the losses are rounded
 FIRST_COLUMNS = 3.0  # columns per group in the first round
 ROUND_GROWTH = 4.0
 
@@ -27,7 +28,7 @@ ROUND_GROWTH = 4.0
 class _Model:
     """Variables and rows of a program; the one owner of the CP-SAT model."""
 
-    def __init__(self, lp: LinearProgram, apart: Sequence["Apart"]) -> None:
+    def __init__(self, lp: LinearProgram, apart: Sequence[Apart]) -> None:
         from ortools.sat.python import cp_model
 
         self.lp, self.cp_model = lp, cp_model
@@ -41,11 +42,14 @@ class _Model:
             self.add_apart(other)
 
     def _add_row(self, row_C: Ints, limit: int) -> None:
+        """Rounded down where CP-SAT could not add all coefficients up: it then admits all that is within the limit."""
+        bits = max(0, sum(row_C.tolist()).bit_length() - MAX_BITS)
+        row_C, limit = row_C >> bits, limit >> bits
         used = np.flatnonzero(row_C)
         total = self.cp_model.LinearExpr.weighted_sum([self.take_C[c] for c in used], row_C[used].tolist())
         self.model.add(total <= limit)
 
-    def add_apart(self, apart: "Apart") -> None:
+    def add_apart(self, apart: Apart) -> None:
         """At most M - distance positions agree with the other network."""
         columns, weights = [], []
         for c, group in enumerate(self.lp.columns.group_C.tolist()):
@@ -57,13 +61,15 @@ class _Model:
         total = self.cp_model.LinearExpr.weighted_sum(columns, weights)
         self.model.add(total <= len(apart.choices) - apart.distance)
 
-    def minimise(self, loss_C: Ints) -> None:
+    def minimise(self, loss_C: Ints, most: int | None) -> None:
+        """Least summed loss; with ``most``, only networks that lose no more."""
         used = np.flatnonzero(loss_C)
-        self.model.minimize(
-            self.cp_model.LinearExpr.weighted_sum([self.take_C[c] for c in used], loss_C[used].tolist())
-        )
+        total = self.cp_model.LinearExpr.weighted_sum([self.take_C[c] for c in used], loss_C[used].tolist())
+        if most is not None and most < int(loss_C.sum()):
+            self.model.add(total <= most)
+        self.model.minimize(total)
 
-    def solve(self, effort: "Effort") -> tuple[Any, Any]:
+    def solve(self, effort: Effort) -> tuple[Any, Any]:
         solver = self.cp_model.CpSolver()
         solver.parameters.max_time_in_seconds = max(effort.left_s, 0.01)
         solver.parameters.num_workers = effort.workers
@@ -79,59 +85,97 @@ class _Model:
 def best(
     lp: LinearProgram,
     relaxation: Relaxation,
-    judge: "Judge",
-    apart: Sequence["Apart"],
-    effort: "Effort",
-    incumbent: tuple[tuple[int, ...], float] | None = None,
-) -> "Answer":
+    judge: Judge,
+    apart: Sequence[Apart],
+    effort: Effort,
+    incumbent: Choices | None = None,
+) -> Answer:
     """The best network, by rounds of growing columns; see the module.
 
-    ``incumbent``: a network and its value, if one is known: then one round proves.
+    ``incumbent``: an allowed network, if one is known: then one round proves.
     """
-    from nas_core.program.additive import Answer, Apart
+    return _Rounds(lp, relaxation, judge, apart, effort).run(incumbent)
 
-    loss_C, refused = relaxation.loss_C, list(apart)
-    g = math.inf if relaxation.seems_infeasible else _first_round(lp, relaxation)
-    if incumbent is not None:
-        g = relaxation.bound - incumbent[1] + 2 * relaxation.error
-    while True:
-        kept = loss_C <= g
-        round_lp = lp.keep(kept)
-        model = _Model(round_lp, refused)
-        scale = _scale(relaxation, lp)
-        model.minimise(_loss_integers(round_lp, scale))
-        solver, status = model.solve(effort)
-        if status == model.cp_model.UNKNOWN:
-            if incumbent is not None:
-                bound = relaxation.bound + relaxation.error
-                return Answer(status=Status.FEASIBLE, choices=incumbent[0], bound=bound, route="core search, stopped")
-            return Answer(status=Status.STOPPED, choices=None, bound=relaxation.bound, route="CP-SAT")
-        if status == model.cp_model.MODEL_INVALID:
-            raise AssertionError(f"CP-SAT refuses the model: {model.model.validate()}")
-        everything = bool(kept.all())
-        if status == model.cp_model.INFEASIBLE:
-            if everything:
-                return Answer(status=Status.INFEASIBLE, choices=None, bound=-math.inf, route="CP-SAT")
-            g = _larger(g, loss_C)
-            continue
-        taken_G = model.taken(solver)
-        choices = round_lp.columns.choices(taken_G)
-        if judge(choices) is None:
-            refused.append(Apart(choices=choices, distance=1))
-            continue
-        value = float(round_lp.value_C[taken_G].sum())
-        tops = float(np.maximum.reduceat(round_lp.value_C, round_lp.starts_G1[:-1]).sum())
-        bound = tops - solver.best_objective_bound / scale + lp.num_groups / scale
-        if status == model.cp_model.FEASIBLE:
-            return Answer(
-                status=Status.FEASIBLE,
-                choices=choices,
-                bound=max(min(bound, relaxation.bound), relaxation.bound - g),
-                route="CP-SAT",
-            )
-        if everything or relaxation.bound - value <= g - relaxation.error:
-            return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="reduced-cost fixing, CP-SAT")
-        g = relaxation.bound - value + 2 * relaxation.error
+
+class _Rounds:
+    def __init__(
+        self, lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart], effort: Effort
+    ) -> None:
+        self.lp, self.relaxation, self.judge, self.effort = lp, relaxation, judge, effort
+        self.refused = list(apart)
+        self.choices: Choices | None = None
+        self.key: Any = None
+
+    def run(self, incumbent: Choices | None) -> Answer:
+        loss_C = self.relaxation.loss_C
+        bound = self.relaxation.bound + self.relaxation.error
+        g = math.inf if self.relaxation.seems_infeasible else _first_round(self.lp, self.relaxation)
+        if incumbent is not None:
+            self._take(incumbent)
+            g = self._needed()
+        while True:
+            kept = loss_C <= g
+            round_lp = self.lp.keep(kept)
+            scaled = _Scaled(round_lp)
+            model = _Model(round_lp, self.refused)
+            model.minimise(scaled.loss_C, self._most(round_lp, scaled))
+            solver, status = model.solve(self.effort)
+            if status == model.cp_model.MODEL_INVALID:
+                raise AssertionError(f"CP-SAT refuses the model: {model.model.validate()}")
+            if status in (model.cp_model.OPTIMAL, model.cp_model.FEASIBLE):
+                bound = min(bound, max(scaled.bound(solver), self.relaxation.bound - g + self.relaxation.error))
+                is_better = self._take(round_lp.columns.choices(model.taken(solver)))
+                if status == model.cp_model.OPTIMAL and is_better and scaled.is_exact:
+                    if kept.all() or self._needed() <= g:
+                        return self._proven()
+            if status in (model.cp_model.UNKNOWN, model.cp_model.FEASIBLE):
+                return self._stopped(bound)
+            if status == model.cp_model.INFEASIBLE:  # nothing better among these columns
+                if kept.all() or self.choices is not None:
+                    return self._proven()
+                g = _larger(g, loss_C)
+            elif self.choices is not None:
+                g = self._needed()
+
+    def _take(self, choices: Choices) -> bool:
+        """Note a network, which is not looked for again; returns whether it is the best allowed one so far."""
+        key: Any = self.judge(choices)
+        self.refused.append(Apart(choices=choices, distance=1))
+        if key is None or (self.choices is not None and not self._is_better(choices, key)):
+            return False
+        self.choices, self.key = choices, key
+        return True
+
+    def _is_better(self, choices: Choices, key: Any) -> bool:
+        """By the program's value; ``judge`` decides where rounding could hide the order."""
+        more = self.lp.value_of(self.lp.columns.columns(choices)) - self._value()
+        return bool(key > self.key) if abs(more) <= 2 * self.relaxation.error else more > 0
+
+    def _needed(self) -> float:
+        """The loss that columns of a network better than the best found stay below."""
+        return self.relaxation.bound - self._value() + 2 * self.relaxation.error
+
+    def _value(self) -> float:
+        assert self.choices is not None, "the caller looks"
+        return self.lp.value_of(self.lp.columns.columns(self.choices))
+
+    def _most(self, lp: LinearProgram, scaled: "_Scaled") -> int | None:
+        """The integer loss that a better network has at most."""
+        if self.choices is None:
+            return None
+        total = int(scaled.loss_C[lp.columns.columns(self.choices)].sum())
+        return total - 1 if scaled.is_exact else total + scaled.slack
+
+    def _proven(self) -> Answer:
+        if self.choices is None:
+            return Answer(status=Status.INFEASIBLE, choices=None, bound=-math.inf, route=ROUTE)
+        return Answer(
+            status=Status.OPTIMAL, choices=self.choices, bound=self._value() + self.lp.rounding, route=ROUTE
+        )
+
+    def _stopped(self, bound: float) -> Answer:
+        status = Status.STOPPED if self.choices is None else Status.FEASIBLE
+        return Answer(status=status, choices=self.choices, bound=bound, route=ROUTE)
 
 
 def _first_round(lp: LinearProgram, relaxation: Relaxation) -> float:
@@ -147,20 +191,24 @@ def _larger(g: float, loss_C: Floats) -> float:
     return math.inf if count >= len(loss_C) else float(np.partition(loss_C, count)[count])
 
 
-def _scale(relaxation: Relaxation, lp: LinearProgram) -> float:
-    """Integer units per unit of the objective."""
-    starts = lp.starts_G1[:-1]
-    spread = np.maximum.reduceat(lp.value_C, starts) - np.minimum.reduceat(lp.value_C, starts)
-    total = float(spread.sum())
-    for decimals in range(MAX_DECIMALS + 1):  # small integers where the values are short decimals
-        scaled = lp.value_C * 10.0**decimals
-        if total * 10.0**decimals < SCORE_SCALE and np.array_equal(np.rint(scaled) / 10.0**decimals, lp.value_C):
-            return 10.0**decimals
-    return SCORE_SCALE / total if total > 0 else 1.0
+class _Scaled:
+    """Losses in integers: exactly where they are small enough, else rounded down in the smallest unit that is.
 
+    ``slack``: by how much the integer loss of a better network may exceed that of a worse one.
+    """
 
-def _loss_integers(lp: LinearProgram, scale: float) -> Ints:
-    """How far each column's value is below its group's best, in integer units."""
-    top_G = np.maximum.reduceat(lp.value_C, lp.starts_G1[:-1])
-    loss_C = np.repeat(top_G, np.diff(lp.starts_G1)) - lp.value_C
-    return np.rint(loss_C * scale).astype(np.int64)
+    def __init__(self, lp: LinearProgram) -> None:
+        integers = lp.integers_C
+        self.is_exact = integers is not None and -float(integers.astype(np.float64).sum()) < MAX_LOSS
+        if self.is_exact:
+            assert integers is not None, "it is exact"
+            self.loss_C: Ints = -integers
+            self.unit, self.slack = float(lp.unit), 0
+        else:
+            self.unit = float(-lp.value_C.sum()) / ROUNDED_LOSS or 1.0
+            self.loss_C = np.floor(-lp.value_C / self.unit).astype(np.int64)
+            self.slack = lp.num_groups + 2 + math.ceil(2 * lp.rounding / self.unit)
+
+    def bound(self, solver: Any) -> float:
+        """No network of the model has a higher value."""
+        return float(np.nextafter(-solver.best_objective_bound * self.unit * (1 - 1e-15), math.inf))

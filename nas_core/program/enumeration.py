@@ -7,69 +7,82 @@ answers every further question (top k, other exclusions) by reading on.
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nas_core.program.additive import INFEASIBLE, Answer, Apart, Judge, best_allowed
-from nas_core.program.linear import Floats, Ints, LinearProgram
+from nas_core.program.additive import best_allowed
+from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Judge
+from nas_core.program.linear import EPSILON, Exact, Floats, Ints, LinearProgram, quotients
 from nas_core.program.pairwise import PairTerms
-from nas_core.program.relaxation import FLOAT_ERROR
 from nas_core.program.result import Status
 
 MAX_NETWORKS = 500_000  # above, HiGHS is as fast and needs no memory
-Entry = TypeVar("Entry", np.float64, np.int64)
-RUN = 256  # networks converted at a time
 
 
-def fits(lp: LinearProgram) -> bool:
+Objective = Callable[[Floats, Callable[[Exact], Exact]], tuple[Floats, float]]
+
+
+def fits(lp: LinearProgram, most: int | None = None) -> bool:
     """Whether the networks are few enough to look at all of them."""
-    return math.prod(int(size) for size in np.diff(lp.starts_G1)) <= MAX_NETWORKS
+    return math.prod(np.diff(lp.starts_G1).tolist()) <= (MAX_NETWORKS if most is None else most)
 
 
 class EveryNetwork:
     """Every network of a program within its rows, by objective.
 
     Args:
-        objective: [networks] linear values (pair terms included), and a function that gives
-            the networks' summed entries of a [C] array -> [networks] objective values.
+        decimals: of the scores and pair terms: integers are in units of 10^-decimals.
+        objective: None to maximise summed scores and pair terms, which is done in integers; else gives
+            the objective of summed scores, with a function that sums entries of a [C] array, and how
+            large the terms are of which a value is the difference.
     """
 
     def __init__(
         self,
         lp: LinearProgram,
         terms: PairTerms,
-        objective: Callable[[Floats, Callable[[Floats], Floats]], Floats],
+        decimals: int,
+        objective: Objective | None,
     ) -> None:
+        assert lp.exact_C is not None, "scores are exact"
         self.lp = lp
         self.sizes = tuple(np.diff(lp.starts_G1).tolist())
-        linear = self._sums(lp.value_C).reshape(self.sizes) + self._pair_sums(terms)
-        self.value = objective(linear.ravel(), self._sums)
-        within = np.ones(len(self.value), dtype=bool)
+        unit = int(lp.unit * 10**decimals)
+        total = self._sums(lp.exact_C * unit).reshape(self.sizes) + self._pair_sums(terms)
+        within = np.ones(total.size, dtype=bool)
         for row_C, limit in zip(lp.rows_KC, lp.limits_K, strict=True):
             within &= self._sums(row_C) <= limit
         self.within = np.flatnonzero(within)
-        magnitude = float(np.abs(self.value).max()) + float(np.abs(lp.value_C).max()) * lp.num_groups
-        self.error = FLOAT_ERROR * 10 * magnitude
+        self.value: Floats
+        self.error_N: Floats  # what rounding can hide in each value; grows with the value's size
+        if objective is None:  # only the order counts
+            self.value = np.unique(total.ravel(), return_inverse=True)[1].astype(np.float64)
+            self.error_N = np.zeros(total.size)
+        else:
+            summed = total.ravel() + int(lp.offset * 10**decimals)
+            self.value, besides = objective(quotients(summed, 10**decimals), self._sums)
+            self.error_N = 16 * EPSILON * (np.abs(self.value) + besides)
 
-    def _sums(self, entries_C: npt.NDArray[Entry]) -> npt.NDArray[Entry]:
+    def _sums(self, entries_C: Exact) -> Exact:
         """[networks] sum of the entries of every network's columns."""
-        total: npt.NDArray[Entry] = np.zeros(1, dtype=entries_C.dtype)
+        total: Exact = np.zeros(1, dtype=entries_C.dtype)
         for low, high in zip(self.lp.starts_G1[:-1], self.lp.starts_G1[1:], strict=True):
             total = (total[:, None] + entries_C[None, low:high]).ravel()
         return total
 
-    def _pair_sums(self, terms: PairTerms) -> Floats:
+    def _pair_sums(self, terms: PairTerms) -> Exact:
         group_C, starts = self.lp.columns.group_C, self.lp.starts_G1
-        matrices: dict[tuple[int, int], Floats] = {}
-        for a, b, value in zip(terms.first_P.tolist(), terms.second_P.tolist(), terms.value_P.tolist(), strict=True):
+        kind = terms.exact_P.dtype
+        matrices: dict[tuple[int, int], Exact] = {}
+        for a, b, value in zip(terms.first_P.tolist(), terms.second_P.tolist(), terms.exact_P.tolist(), strict=True):
             g, h = int(group_C[a]), int(group_C[b])
-            matrix = matrices.setdefault((g, h), np.zeros((self.sizes[g], self.sizes[h])))
+            matrix = matrices.setdefault((g, h), np.zeros((self.sizes[g], self.sizes[h]), dtype=kind))
             matrix[a - starts[g], b - starts[h]] += value
-        total = np.zeros(self.sizes)
+        total = np.zeros(self.sizes, dtype=kind)
         for (g, h), matrix in matrices.items():
-            total += matrix.reshape([size if axis in (g, h) else 1 for axis, size in enumerate(self.sizes)])
+            total = total + matrix.reshape([size if axis in (g, h) else 1 for axis, size in enumerate(self.sizes)])
         return total
 
     @cached_property
@@ -84,11 +97,22 @@ class EveryNetwork:
                 return Answer(status=Status.OPTIMAL, choices=choices, bound=math.inf, route="every network")
         return INFEASIBLE
 
+    def ranked(self, judge: Judge) -> Iterator[tuple[Any, Choices]]:
+        """Every network that ``judge`` allows, best first, with its key; equal ones by their choices."""
+        for columns_SG in self._near_ties():
+            judged = [(judge(choices), choices) for choices in map(self.lp.columns.choices, columns_SG)]
+            allowed = [(key, choices) for key, choices in judged if key is not None]
+            allowed.sort(key=lambda item: item[1])
+            yield from sorted(allowed, key=lambda item: item[0], reverse=True)
+
     def _near_ties(self) -> Iterator[Ints]:
-        value, low = self.value[self._order], 0
-        while low < len(value):
-            high = low + 1
-            while high < len(value) and value[high] >= value[high - 1] - 2 * self.error and high - low < RUN:
+        """Runs whose order rounding may hide: every later network is certainly worse than each of the run."""
+        value, error = self.value[self._order], self.error_N[self._order]
+        low, count = 0, len(value)
+        while low < count:
+            high, least = low + 1, value[low] - error[low]
+            while high < count and value[high] + error[high] >= least:
+                least = min(least, value[high] - error[high])
                 high += 1
             yield self._columns(self._order[low:high])
             low = high

@@ -7,15 +7,17 @@ the oracle and every solver's answer use this module, and it knows none of them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
+from decimal import Context, Decimal, Inexact, localcontext
 from fractions import Fraction
 from functools import lru_cache
 
 from nas_core.program.problem import Budget, Objective, Ragged, SelectionProblem
+from nas_core.program.result import Selection
 from nas_core.space.genotypes import Genotype
 
 Value = Fraction | Decimal  # Decimal (60 digits) where a power with a broken exponent is irrational
 _DIGITS = 60
+_UNROUNDED = Context(prec=2_000, Emin=-(10**6), Emax=10**6, traps=[Inexact])  # no sum of floats has as many digits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,15 @@ def exact(number: float) -> Fraction:
     return Fraction(Decimal(repr(number)))
 
 
+@lru_cache(maxsize=1 << 18)
+def _printed(number: float) -> Decimal:
+    return Decimal(repr(number))
+
+
 def row_total(rows: Ragged, choices: Iterable[int], base: float) -> Fraction:
-    return sum((exact(row[choice]) for row, choice in zip(rows, choices, strict=True)), exact(base))
+    """Sum of the chosen entries; decimals add up faster than fractions."""
+    with localcontext(_UNROUNDED):
+        return Fraction(sum((_printed(row[choice]) for row, choice in zip(rows, choices, strict=True)), _printed(base)))
 
 
 def objective_value(objective: Objective, base: Fraction, gain: Fraction, divisor: Fraction | None) -> Value:
@@ -92,3 +101,17 @@ def violations(problem: SelectionProblem, genotype: Genotype, costs: dict[str, F
     ]
     broken += [f"rule {rule.as_dict()}" for rule in problem.rules if not rule.allows(genotype.choices)]
     return broken + (["the network is forbidden"] if is_forbidden(problem, genotype) else [])
+
+
+def selection_of(problem: SelectionProblem, genotype: Genotype) -> Selection:
+    """The network with its value and costs, computed exactly and rounded once to floats."""
+    totals = evaluate(problem, genotype)
+    costs = {name: float(total) for name, total in totals.costs.items()}
+    return Selection(genotype=genotype, value=float(totals.value), costs=costs)
+
+
+def costs_of_base(problem: SelectionProblem) -> dict[str, float] | None:
+    """Total costs of the network that percentages are of; None if the problem names none."""
+    if problem.base is None:
+        return None
+    return {name: float(total) for name, total in evaluate(problem, problem.base).costs.items()}

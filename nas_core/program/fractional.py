@@ -21,11 +21,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nas_core.program.additive import Answer, Choices, Judge
-from nas_core.program.linear import Floats, Ints, LinearProgram
+from nas_core.program.answers import Answer, Choices, Judge
+from nas_core.program.linear import EPSILON, Floats, Ints, LinearProgram
 from nas_core.program.result import Status
 
 MAX_INTERVALS = 10_000
+CAUTION = 1e-9  # share by which bounds on quotients are widened
+ROUNDINGS = 16  # of the numbers that an interval's bound adds up
 Maximise = Callable[[LinearProgram, Judge], Answer]  # of the program's linear value (and pair terms)
 
 
@@ -41,6 +43,7 @@ class Quotient:
     divisor_C: Floats
     divisor_int_C: Ints
     scale: float
+    inexact: int  # units by which a network's integer total may fall short
     exponent: float
 
     def divisor(self, integer: int) -> float:
@@ -55,23 +58,51 @@ class _Interval:
 
 
 def best(
-    lp: LinearProgram, quotient: Quotient, judge: Judge, q_of: Callable[[Choices], float], maximise: Maximise
+    lp: LinearProgram,
+    quotient: Quotient,
+    judge: Judge,
+    q_of: Callable[[Choices], float],
+    maximise: Maximise,
+    *,
+    may_shrink: bool = True,
 ) -> Answer:
     """The network with the highest quotient. ``judge`` orders by the exact quotient, ``q_of`` gives it as a float.
 
-    The answer's bound is of q.
+    The answer's bound is of q. ``may_shrink``: columns and nothing else make up N, so those that no better
+    network takes may leave.
     """
+    answer = maximise(lp, judge)  # q* = 0
+    if answer.choices is None:
+        return answer
+    if may_shrink:
+        kept = _may_win(lp, quotient, q_of(answer.choices))
+        lp = lp.keep(kept)
+        quotient = replace(
+            quotient, divisor_C=quotient.divisor_C[kept], divisor_int_C=quotient.divisor_int_C[kept]
+        )
     starts = lp.starts_G1[:-1]
     everything = _Interval(
         int(np.minimum.reduceat(quotient.divisor_int_C, starts).sum()),
         int(np.maximum.reduceat(quotient.divisor_int_C, starts).sum()),
     )
-    answer = maximise(lp, judge)  # q* = 0
-    if answer.choices is None:
-        return answer
     search = _Search(lp, quotient, judge, q_of, maximise)
     search.improve(answer)
     return search.run([everything])
+
+
+def _may_win(lp: LinearProgram, quotient: Quotient, q: float) -> "np.typing.NDArray[np.bool_]":
+    """Columns that could be in a network with a quotient above q, all others being at their best."""
+    starts = lp.starts_G1[:-1]
+    low = quotient.base + float(np.minimum.reduceat(quotient.divisor_C, starts).sum()) * (1 - CAUTION)
+    high = quotient.base + float(np.maximum.reduceat(quotient.divisor_C, starts).sum()) * (1 + CAUTION)
+    if not low > 0:
+        return np.ones(len(lp.value_C), dtype=bool)
+    gain_C = quotient.offset + lp.value_C
+    gain_C += CAUTION * (abs(quotient.offset) + np.abs(lp.value_C))
+    most_C = np.where(gain_C >= 0, gain_C / low**quotient.exponent, gain_C / high**quotient.exponent)
+    kept = most_C * np.where(most_C > 0, 1 + CAUTION, 1 - CAUTION) >= q - CAUTION * abs(q)
+    kept[np.flatnonzero(lp.value_C == 0)] = True
+    return np.asarray(kept, dtype=bool)
 
 
 class _Search:
@@ -105,7 +136,7 @@ class _Search:
             if not intervals:
                 break
             interval = intervals.pop()
-            lp, constant = self._bounded(interval)
+            lp, constant, rounding = self._bounded(interval)
             answer = self.maximise(lp, self.judge)
             if answer.status is Status.INFEASIBLE:
                 continue
@@ -117,20 +148,20 @@ class _Search:
                 continue
             if self.improve(answer):
                 intervals.append(interval)
-            elif self.quotient.exponent < 1 and answer.bound + constant > self._error(constant):
+            elif self.quotient.exponent < 1 and answer.bound + constant > rounding:
                 intervals += self._split(interval, answer.choices)
         if intervals:
             excess = math.inf
         status = Status.OPTIMAL if excess == 0.0 else Status.FEASIBLE
         return Answer(status=status, choices=self.choices, bound=self.q + excess, route=self.route)
 
-    def _error(self, constant: float) -> float:
-        return 1e-11 * (abs(constant) + float(np.abs(self.lp.value_C).max()) * self.lp.num_groups)
+    def _bounded(self, interval: _Interval) -> tuple[LinearProgram, float, float]:
+        """The program of the linear upper bound of N - q* F^p over an interval, the constant it leaves out, its rounding.
 
-    def _bounded(self, interval: _Interval) -> tuple[LinearProgram, float]:
-        """The program of the linear upper bound of N - q* F^p over an interval, and the constant it leaves out."""
+        The program's error covers twice that rounding, so that networks it could hide are compared exactly.
+        """
         quotient, q = self.quotient, self.q
-        low, high = quotient.divisor(interval.low), quotient.divisor(interval.high)
+        low, high = quotient.divisor(interval.low), quotient.divisor(interval.high + quotient.inexact)
         if quotient.exponent == 1:
             slope, at = 1.0, 0.0
         elif q >= 0 and high > low:
@@ -140,9 +171,14 @@ class _Search:
             middle = (low + high) / 2
             slope = quotient.exponent * middle ** (quotient.exponent - 1)
             at = middle**quotient.exponent - slope * middle
-        constant = quotient.offset - q * (slope * quotient.base + at)
-        lp = replace(self.lp, value_C=self.lp.value_C - q * slope * quotient.divisor_C)
-        return (lp if quotient.exponent == 1 else self._within(lp, interval)), constant
+        priced_C = q * slope * quotient.divisor_C
+        error_C = self.lp.error_C + EPSILON * (np.abs(self.lp.value_C) + 4 * np.abs(priced_C))
+        lp = self.lp.with_floats(self.lp.value_C - priced_C, error_C)
+        left_out = (quotient.offset, float(lp.offset), q * slope * quotient.base, q * at, q * slope * high)
+        rounding = ROUNDINGS * EPSILON * sum(map(abs, left_out))
+        lp.error_C[: lp.starts_G1[1]] += 2 * rounding
+        constant = quotient.offset + float(lp.offset) - q * (slope * quotient.base + at)
+        return (lp if quotient.exponent == 1 else self._within(lp, interval)), constant, rounding
 
     def _within(self, lp: LinearProgram, interval: _Interval) -> LinearProgram:
         rows = np.stack([self.quotient.divisor_int_C, -self.quotient.divisor_int_C])

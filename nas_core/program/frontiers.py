@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 
 from nas_core.base.errors import ConfigError
-from nas_core.program.additive import Effort
-from nas_core.program.exact import evaluate
-from nas_core.program.linear import Floats, Ints, TableProgram
+from nas_core.program.answers import Effort
+from nas_core.program.checker import verify
+from nas_core.program.exact import evaluate, selection_of
+from nas_core.program.linear import Floats, Ints, TableProgram, flatten
 from nas_core.program.problem import Budget, SelectionProblem
 from nas_core.program.relaxation import FLOAT_ERROR
 from nas_core.program.result import Selection, Status
 from nas_core.program.routes import TableSolver
-from nas_core.program.selection import TIME_LIMIT_S, Session
-from nas_core.program.verification import selection_of, verify
+from nas_core.program.selection import TIME_LIMIT_S
+from nas_core.program.session import Session
 from nas_core.space.genotypes import Genotype
 
 MAX_STATES = 2_000_000  # partial networks of the position-by-position route
@@ -85,17 +86,16 @@ def _among_all(problem: SelectionProblem, resources: tuple[str, ...]) -> list[Ge
     found: list[Genotype] = []
     for table in problem.tables:
         solver = TableSolver(problem, table)
-        columns = solver.program.columns
-        if columns is None:
+        if not solver.has_networks:
             continue
-        every, costs = solver.every_network(), [solver.program.integers(name) for name in resources]
-        if every is None or not all(cost.is_exact for cost in costs):
+        every, costs = solver.every_network(), [solver.program.decimals(name) for name in resources]
+        if every is None or not all(cost.is_int64 for cost in costs):
             return None
         forbidden = {g.choices for g in problem.forbidden if g.resolution in (None, table.resolution)}
         allowed = every.without(forbidden)
-        sums = [every.sums(columns.gather(cost.flat).astype(np.int64))[allowed] for cost in costs]
+        sums = [every.sums(every.lp.columns.gather(cost.integers))[allowed] for cost in costs]
         networks = every.within[allowed]
-        kept = _staircase(every.value[networks], sums, 2 * every.error)
+        kept = _staircase(every.value[networks], sums, 2 * float(every.error_N[networks].max(initial=0.0)))
         found += [Genotype(choices, table.resolution) for choices in every.choices(networks[kept])]
     return found
 
@@ -115,10 +115,10 @@ def _by_positions(problem: SelectionProblem, resources: tuple[str, ...]) -> list
 
 def _of_table_by_positions(program: TableProgram, resources: tuple[str, ...]) -> list[tuple[int, ...]] | None:
     assert program.columns is not None, "there are no rules"
-    costs = [program.integers(name) for name in resources]
-    if not all(cost.is_exact for cost in costs):
+    costs = [program.decimals(name) for name in resources]
+    if not all(cost.is_int64 for cost in costs):
         return None
-    score, starts = program.score_F, program.columns.starts_G1
+    score, starts = flatten(program.table.score), program.columns.starts_G1
     margin = FLOAT_ERROR * float(np.maximum.reduceat(np.abs(score), starts[:-1]).sum())
     value_S, cost_RS = np.zeros(1), [np.zeros(1, dtype=np.int64) for _ in costs]
     trail: list[Ints] = []
@@ -127,7 +127,7 @@ def _of_table_by_positions(program: TableProgram, resources: tuple[str, ...]) ->
             return None
         value_N = (value_S[:, None] + score[None, low:high]).ravel()
         cost_RN = [
-            (total[:, None] + cost.flat[None, low:high]).ravel() for total, cost in zip(cost_RS, costs, strict=True)
+            (total[:, None] + cost.integers[None, low:high]).ravel() for total, cost in zip(cost_RS, costs, strict=True)
         ]
         kept = _staircase(value_N, cost_RN, margin)
         value_S, cost_RS = value_N[kept], [cost_N[kept] for cost_N in cost_RN]

@@ -2,13 +2,15 @@
 
 Grammar::
 
-    limit  := RESOURCE "<=" AMOUNT | RESOURCE ">=" AMOUNT | RESOURCE "=" AMOUNT | RESOURCE "=" AMOUNT ".." AMOUNT
-    AMOUNT := NUMBER ["%" | UNIT]
+    limit    := RESOURCE "<=" AMOUNT | RESOURCE ">=" AMOUNT | RESOURCE "=" AMOUNT | RESOURCE "=" AMOUNT ".." AMOUNT
+    RESOURCE := a name, in quotes if it holds more than letters, digits, _ and .
+    AMOUNT   := NUMBER ["%" | UNIT]
 
 ``=`` with one amount is a budget: at most. A percentage is of the base
 network's cost. A unit is converted to the resource's own, which the end of its
-name states (``latency_ms``, ``energy_mj``, ``weight_bytes``); a resource without such
-an ending is a count, with K, M, G (or B) and T. ``latency`` finds ``latency_ms``.
+name states (``latency_ms``, ``energy_mj``, ``weight_bytes``, ``params_M``, ``"FLOPs (M)"``). Counts
+(``flops``, ``params``, ...) take K, M, G (or B) and T; a resource of which
+neither is known takes plain numbers only. ``latency`` finds ``latency_ms``.
 """
 
 import re
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from nas_core.base.errors import ConfigError
-from nas_core.program.problem import Budget
+from nas_core.program.problem import Budget, format_number
 
 _SI = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 10**3), "": Fraction(1)}
 # Ending of a resource's name -> (unit it is in, what every unit of that quantity is worth).
@@ -42,7 +44,10 @@ _ENDINGS: dict[str, tuple[str, dict[str, Fraction]]] = {
     "mflops": ("M", _COUNT),
     "gflops": ("G", _COUNT),
 }
-_LIMIT = re.compile(r"\s*(?P<resource>[A-Za-z_][\w.]*)\s*(?P<sign><=|>=|==|=|≤|≥)\s*(?P<amounts>.+?)\s*")
+_MULTIPLES = {"K": "K", "k": "K", "M": "M", "G": "G", "T": "T"}  # as endings, in this case only: params_M, FLOPs (G)
+_COUNTED = ("flop", "param", "mac", "ops", "weights", "adds", "num_", "count", "tokens", "neurons", "channels")
+_NAME = r"""(?:"(?P<double>[^"]+)"|'(?P<single>[^']+)'|(?P<resource>[A-Za-z_][\w.]*))"""
+_LIMIT = re.compile(rf"\s*{_NAME}\s*(?P<sign><=|>=|==|=|≤|≥)\s*(?P<amounts>.+?)\s*")
 _AMOUNT = re.compile(r"(?P<number>[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>%|[A-Za-zµ]*)")
 _EXPECTED = "RESOURCE<=AMOUNT, >= or =, or RESOURCE=LOW .. HIGH, such as latency_ms<=12 ms or flops=60%"
 
@@ -99,7 +104,7 @@ def parse_limit(text: str) -> ParsedLimit:
     match = _LIMIT.fullmatch(text)
     if match is None:
         raise ConfigError("limit", repr(text), _EXPECTED)
-    resource, sign = match["resource"], match["sign"]
+    resource, sign = match["double"] or match["single"] or match["resource"], match["sign"]
     amounts = [_amount(part.strip(), text) for part in match["amounts"].split("..")]
     if len(amounts) > 2 or (len(amounts) == 2 and sign not in ("=", "==")):
         raise ConfigError("limit", repr(text), _EXPECTED)
@@ -119,20 +124,51 @@ def format_amount(resource: str, value: float, *, sign: bool = False) -> str:
     ending = _ending(resource)
     plus = "+" if sign and value > 0 else ""
     if ending is not None and ending[1] is not _COUNT:
-        return f"{plus}{value:.6g} {ending[0]}"
-    worth = value * float(_COUNT[ending[0]]) if ending else value
+        return f"{plus}{_digits(value)} {ending[0]}"
+    worth = Fraction(str(float(value))) * (_COUNT[ending[0]] if ending else 1)
+    if ending is None and not _is_count(resource):
+        return f"{plus}{_digits(value)} {resource}"
     for symbol in ("T", "G", "M", "K"):
-        if abs(worth) >= float(_COUNT[symbol]) / 10:  # 0.4 M rather than 400 K
-            return f"{plus}{worth / float(_COUNT[symbol]):.6g} {symbol} {_noun(resource)}"
-    return f"{plus}{worth:.6g} {_noun(resource)}"
+        if abs(worth) >= _COUNT[symbol] / 10:  # 0.4 M rather than 400 K
+            return f"{plus}{_digits(float(worth / _COUNT[symbol]))} {symbol} {_noun(resource)}"
+    return f"{plus}{_digits(float(worth))} {_noun(resource)}"
+
+
+def _digits(value: float) -> str:
+    """Six digits, or all of them where six would not do."""
+    short = f"{value:.6g}"
+    return short if float(short) == value else format_number(value)
 
 
 def _noun(resource: str) -> str:
-    return resource.removesuffix("_mflops").removesuffix("_gflops").removeprefix("num_")
+    """``flops`` of ``flops_mflops``, ``params`` of ``params_M``, ``FLOPs`` of ``FLOPs (M)``."""
+    if _bracketed(resource) is not None:
+        return resource[: resource.rindex("(")].strip()
+    head, _, tail = resource.rpartition("_")
+    stem = head if head and (tail in _MULTIPLES or tail.lower() in ("mflops", "gflops")) else resource
+    return stem.removeprefix("num_")
+
+
+def _bracketed(resource: str) -> str | None:
+    """``M`` of ``FLOPs (M)``."""
+    match = re.fullmatch(r".*\(\s*([A-Za-zµ]+)\s*\)\s*", resource)
+    return None if match is None else match[1]
+
+
+def _is_count(resource: str) -> bool:
+    return any(word in resource.lower() for word in _COUNTED)
 
 
 def _ending(resource: str) -> tuple[str, dict[str, Fraction]] | None:
+    """(unit, what every unit of its quantity is worth) that the end of a resource's name states."""
     head, _, tail = resource.rpartition("_")
+    bracketed = _bracketed(resource)
+    unit = bracketed or tail
+    if unit in _MULTIPLES and (head or bracketed):
+        return _MULTIPLES[unit], _COUNT
+    known = {**_ENDINGS, "µs": ("us", _TIME), "b": ("B", _BYTES), "kib": ("KiB", _BYTES), "gib": ("GiB", _BYTES)}
+    if bracketed is not None:
+        return known.get(bracketed.lower())
     return _ENDINGS.get(tail.lower()) if head or tail.lower() in ("mflops", "gflops") else None
 
 
@@ -160,7 +196,11 @@ def _in_own_unit(amount: Amount, resource: str, base: float | None, text: str) -
         if base is None:
             raise ConfigError(f"limit {text!r}", "a percentage", "an amount", "There is no base network to take it of.")
         return _finite(amount.number / 100 * Fraction(str(float(base))), text)
-    own, worths = _ending(resource) or ("", _COUNT)
+    ending = _ending(resource)
+    if ending is None and amount.unit and not _is_count(resource):
+        advice = "Its name states no unit, such as latency_ms or params_M, so it takes plain numbers and %."
+        raise ConfigError(f"limit {text!r}", f"unit {amount.unit!r}", f"a number in the unit of {resource}", advice)
+    own, worths = ending or ("", _COUNT)
     unit = amount.unit or own
     if unit not in worths:
         raise ConfigError(

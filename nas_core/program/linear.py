@@ -7,18 +7,20 @@ A group is one position, or several that an ``equal`` rule ties together. Limits
 on totals come first among the rows, then the rules that concern several groups;
 a rule about one group only removes columns.
 
-Costs become integers here and nowhere else: exactly, in units of the last
-decimal of their table, where that fits 62 bits; else rounded so that a row
-admits every network that is within the limit (``is_relaxed``), and the answers
-are checked with exact arithmetic.
+Numbers become integers here and nowhere else, in units of the last decimal of
+their table: exactly, however large. Blocks that fit beside no others leave
+first. What remains is counted from each group's least cost and best value, so a
+mask or an offset weighs only where it decides something. Where a row then does not
+fit 61 bits it is rounded so that it admits every network that is within the
+limit (``is_relaxed``), and the answers are checked with exact arithmetic.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +31,10 @@ from nas_core.space.genotypes import BlockId, Rule
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Exact = npt.NDArray[Any]  # int64, or Python integers (dtype object)
 
 MAX_TOTAL = 1 << 61  # a row's total, and so any partial sum, fits int64 with room for one subtraction
+EPSILON = 2.0**-52
 MAX_DECIMALS = 15  # decimals that a float can carry through the vectorised test
 
 
@@ -118,10 +122,24 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProgram:
-    """See the module. ``is_relaxed``: the rows may admit networks that exact arithmetic refuses."""
+    """See the module.
+
+    Args:
+        value_C: value of a column less its group's best at the start, so at most 0; each rounded once.
+        exact_C: the same without rounding, integers in ``unit`` (int64, or Python's where they do not fit);
+            None where the values are floats by themselves (a quotient's bound).
+        offset: the groups' bests at the start, summed: what value_C leaves out.
+        error_C: what rounding can hide in each value.
+        rows_KC, limits_K: >= 0, each row less its least entry of every group.
+        is_relaxed: the rows may admit networks that exact arithmetic refuses.
+    """
 
     columns: Columns
     value_C: Floats
+    exact_C: Exact | None
+    unit: Fraction
+    offset: Fraction
+    error_C: Floats
     rows_KC: Ints
     limits_K: Ints
     is_relaxed: bool
@@ -134,14 +152,46 @@ class LinearProgram:
     def num_groups(self) -> int:
         return len(self.columns.groups)
 
+    @cached_property
+    def integers_C(self) -> Ints | None:  # noqa: N802 - axes end the name
+        """Values in ``unit``, exactly, whose totals fit int64; None if they do not."""
+        if self.exact_C is None:
+            return None
+        if self.exact_C.dtype != object:
+            return self.exact_C
+        total = sum(np.minimum.reduceat(self.exact_C, self.starts_G1[:-1]).tolist())
+        return self.exact_C.astype(np.int64) if -total < MAX_TOTAL else None
+
+    @cached_property
+    def rounding(self) -> float:
+        """What rounding can hide in a network's summed values, the sum's own rounding left out."""
+        return float(np.maximum.reduceat(self.error_C, self.starts_G1[:-1]).sum())
+
     def value_of(self, columns_G: Ints) -> float:
-        """Linear value of one network."""
+        """Linear value of one network, the offset left out."""
         return float(self.value_C[columns_G].sum())
 
     def keep(self, kept_C: npt.NDArray[np.bool_]) -> "LinearProgram":
         """This program without the other columns."""
         return replace(
-            self, columns=self.columns.keep(kept_C), value_C=self.value_C[kept_C], rows_KC=self.rows_KC[:, kept_C]
+            self,
+            columns=self.columns.keep(kept_C),
+            value_C=self.value_C[kept_C],
+            exact_C=None if self.exact_C is None else self.exact_C[kept_C],
+            error_C=self.error_C[kept_C],
+            rows_KC=self.rows_KC[:, kept_C],
+        )
+
+    def with_floats(self, value_C: Floats, error_C: Floats) -> "LinearProgram":
+        """This program with other values, known up to ``error_C``; shifted to be at most 0."""
+        top_G = np.maximum.reduceat(value_C, self.starts_G1[:-1])
+        top_C = np.repeat(top_G, np.diff(self.starts_G1))
+        return replace(
+            self,
+            value_C=value_C - top_C,
+            exact_C=None,
+            error_C=error_C + EPSILON * (np.abs(value_C) + np.abs(top_C)),
+            offset=sum(map(Fraction, top_G.tolist()), Fraction(0)),
         )
 
 
@@ -245,71 +295,104 @@ def rule_row(rule: Rule, columns: Columns) -> tuple[Ints, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntegerCosts:
-    """A resource's table in integers: the true entry times ``scale``, rounded down where not ``is_exact``."""
+class Decimals:
+    """[F] numbers of a table without rounding: ``integers`` / 10^``decimals``.
 
-    flat: Ints
-    base: Fraction
-    scale: Fraction
-    is_exact: bool
-    num_positions: int
+    int64 where a network's total fits 61 bits, else Python's integers (dtype object).
+    """
 
-    def upper_limit(self, at_most: float) -> int:
-        """Largest integer total of a network that is within the bound."""
-        return math.floor((exact(float(at_most)) - self.base) * self.scale)
+    integers: Exact
+    decimals: int
 
-    def lower_limit(self, at_least: float) -> int:
-        """Smallest integer total that a network within the bound can have."""
-        least = math.ceil((exact(float(at_least)) - self.base) * self.scale)
-        return least if self.is_exact else least - self.num_positions  # every entry was rounded down
+    @property
+    def is_int64(self) -> bool:
+        return self.integers.dtype != object
+
+    @property
+    def scale(self) -> Fraction:
+        return Fraction(10**self.decimals)
+
+    def part(self, begin: int, end: int) -> "Decimals":
+        return replace(self, integers=self.integers[begin:end])
 
 
-def integer_costs(table: Table, resource: str) -> IntegerCosts:
-    """The resource's entries as integers, exactly if their totals fit 61 bits."""
-    rows = table.costs[resource]
-    flat, base = flatten(rows), exact(table.base_costs.get(resource, 0.0))
-    largest = float(np.abs(flat).max(initial=0.0)) * len(rows) or 1.0
+def decimals_of(flat: Floats, count: int) -> Decimals:
+    """The decimals that are printed for the numbers, of which ``count`` may be added up."""
+    largest = float(np.abs(flat).max(initial=0.0)) * count or 1.0
     for decimals in range(MAX_DECIMALS + 1):
         power = 10.0**decimals
-        if largest * power >= min(MAX_TOTAL, len(rows) << 52):
+        if largest * power >= min(MAX_TOTAL, count << 52):
             break
         scaled = np.rint(flat * power)
         if np.array_equal(scaled / power, flat):  # division rounds correctly, so this is equality of decimals
-            return IntegerCosts(
-                flat=scaled.astype(np.int64),
-                base=base,
-                scale=Fraction(10**decimals),
-                is_exact=True,
-                num_positions=len(rows),
-            )
-    return _costs_by_decimals(flat, base, len(rows))
+            return Decimals(integers=scaled.astype(np.int64), decimals=decimals)
+    return _by_digits(flat, count)
 
 
-def _costs_by_decimals(flat: Floats, base: Fraction, num_positions: int) -> IntegerCosts:
-    """Slower: entries with more digits than the vectorised test carries, or whose sum is beyond a float."""
-    exponents = [-int(Decimal(repr(value)).as_tuple().exponent) for value in flat.tolist()]
-    scale = Fraction(10) ** max(exponents)
-    largest = (exact(float(np.abs(flat).max(initial=0.0))) or Fraction(1)) * num_positions
-    is_exact = largest * scale < MAX_TOTAL
-    if not is_exact:
-        room = MAX_TOTAL / largest
-        scale = Fraction(2) ** (room.numerator.bit_length() - room.denominator.bit_length() - 2)
-    integers = np.array([math.floor(exact(value) * scale) for value in flat.tolist()], dtype=np.int64)
-    return IntegerCosts(flat=integers, base=base, scale=scale, is_exact=is_exact, num_positions=num_positions)
+def _by_digits(flat: Floats, count: int) -> Decimals:
+    """Slower: numbers with more digits than the vectorised test carries."""
+    digits = [_digits(repr(value)) for value in flat.tolist()]
+    decimals = max(0, max(-exponent for _, exponent in digits))
+    integers = [number * 10 ** (exponent + decimals) for number, exponent in digits]
+    fits = max(map(abs, integers)) * count < MAX_TOTAL
+    return Decimals(integers=np.array(integers, dtype=np.int64 if fits else object), decimals=decimals)
 
 
-def budget_row(budget: Budget, costs: IntegerCosts, columns: Columns) -> tuple[Ints, int]:
-    """A one-sided budget as ``row . x <= limit``."""
-    row = columns.gather(costs.flat).astype(np.int64)
+def _digits(text: str) -> tuple[int, int]:
+    """(n, e) of a printed float, which is n * 10^e."""
+    mantissa, _, exponent = text.partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    fraction = "" if fraction == "0" else fraction
+    return int(whole + fraction), int(exponent or 0) - len(fraction)
+
+
+def budget_row(budget: Budget, costs: Decimals, base: Fraction, columns: Columns) -> tuple[Exact, int]:
+    """A one-sided budget as ``row . x <= limit``, exactly."""
+    row = columns.gather(costs.integers)
     if budget.at_most is not None:
-        return row, _clip(costs.upper_limit(budget.at_most))
+        return row, math.floor((exact(float(budget.at_most)) - base) * costs.scale)
     assert budget.at_least is not None, "one side is given"
-    return -row, -_clip(costs.lower_limit(budget.at_least))
+    return -row, -math.ceil((exact(float(budget.at_least)) - base) * costs.scale)
 
 
-def _clip(limit: int) -> int:
-    """A limit beyond every total is as good as one just beyond."""
-    return max(-2 * MAX_TOTAL + 1, min(2 * MAX_TOTAL - 1, limit))
+def _possible(columns: Columns, rows_KC: Exact, limits_K: Exact) -> tuple[Ints, Exact, Exact] | None:
+    """Columns that fit beside the cheapest of all other groups, and rows and limits less each group's least entry.
+
+    Exact, and repeated until nothing leaves. None if no network is within one of the rows.
+    """
+    alive, starts = np.arange(columns.num_columns), columns.starts_G1[:-1]
+    group_C = columns.group_C
+    while True:
+        least_KG = np.minimum.reduceat(rows_KC, starts, axis=1)
+        room_K = limits_K - least_KG.sum(axis=1)
+        if (room_K < 0).any():
+            return None
+        shifted_KC = rows_KC - least_KG[:, group_C]
+        kept_C = (shifted_KC <= room_K[:, None]).all(axis=0)
+        if kept_C.all():
+            return alive, shifted_KC, room_K
+        alive, rows_KC, group_C = alive[kept_C], rows_KC[:, kept_C], group_C[kept_C]
+        starts = np.searchsorted(group_C, np.arange(len(columns.groups)))
+        if len(np.unique(group_C)) < len(columns.groups):
+            return None
+
+
+def _to_int64(starts: Ints, rows_KC: Exact, room_K: Exact) -> tuple[Ints, Ints, bool]:
+    """Only the rows that some network breaks, in the largest common unit; rounded down if they do not fit 61 bits.
+
+    Rounded down, a row admits every network that is within the limit. Returns whether one was.
+    """
+    worst_K = np.maximum.reduceat(rows_KC, starts, axis=1).sum(axis=1)
+    binding_K = worst_K > room_K
+    rows, rooms, is_relaxed = [], [], False
+    for row_C, room, worst in zip(rows_KC[binding_K], room_K[binding_K].tolist(), worst_K[binding_K], strict=True):
+        unit = int(np.gcd.reduce(row_C))
+        row_C, room, worst = row_C // unit, room // unit, int(worst) // unit
+        bits = max(0, worst.bit_length() - 61)
+        is_relaxed |= bits > 0
+        rows.append((row_C >> bits).astype(np.int64))
+        rooms.append(room >> bits)
+    return np.array(rows, dtype=np.int64).reshape(len(rows), rows_KC.shape[1]), np.array(rooms, dtype=np.int64), is_relaxed
 
 
 class TableProgram:
@@ -320,31 +403,71 @@ class TableProgram:
 
     def __init__(self, problem: SelectionProblem, table: Table) -> None:
         self.table = table
-        self._costs: dict[str, IntegerCosts] = {}
+        self._costs: dict[str, Decimals] = {}
         made = columns_of(table.num_choices, problem.rules)
         self.columns = None if made is None else made[0]
         self._rule_rows = [] if made is None else [rule_row(rule, made[0]) for rule in made[1]]
-        self.score_F = flatten(table.score)
+        score_F, pair_values = flatten(table.score), [float(value) for value in problem.pairs.values()]
+        pairs_of_positions = math.comb(len(table.score), 2) if pair_values else 0
+        terms = decimals_of(np.append(score_F, pair_values), len(table.score) + pairs_of_positions)
+        self.scores, self.pair_values = terms.part(0, len(score_F)), terms.part(len(score_F), len(terms.integers))
 
     def cost_F(self, resource: str) -> Floats:  # noqa: N802 - axes end the name
         """[F] entries of a resource, unscaled."""
         return flatten(self.table.costs[resource])
 
-    def integers(self, resource: str) -> IntegerCosts:
+    def decimals(self, resource: str) -> Decimals:
         if resource not in self._costs:
-            self._costs[resource] = integer_costs(self.table, resource)
+            self._costs[resource] = decimals_of(self.cost_F(resource), len(self.table.score))
         return self._costs[resource]
 
-    def linear(self, value_F: Floats, budgets: Iterable[Budget]) -> LinearProgram:
-        """The program that maximises ``value_F`` within the budgets and rules."""
+    def linear(self, budgets: Iterable[Budget], own_C: Exact | None = None) -> LinearProgram | None:
+        """The program that maximises the scores within the budgets and rules; None if a row alone excludes all networks.
+
+        Blocks that no network within the limits can take leave before anything is scaled.
+        ``own_C``: what columns add to their scores, in the scores' unit.
+        """
         assert self.columns is not None, "the caller looks"
+        columns, value_C = self.columns, self.columns.gather(self.scores.integers)
+        value_C = value_C if own_C is None else value_C + own_C
+        bases = {name: exact(self.table.base_costs.get(name, 0.0)) for name in self.table.costs}
         sides = [side for budget in budgets for side in budget.sides()]
-        rows = [budget_row(side, self.integers(side.resource), self.columns) for side in sides] + self._rule_rows
-        count = self.columns.num_columns
+        rows = [budget_row(s, self.decimals(s.resource), bases[s.resource], columns) for s in sides] + self._rule_rows
+        fits = all(row.dtype != object for row, _ in rows)
+        kind = np.int64 if fits else object
+        rows_KC = np.array([row for row, _ in rows], dtype=kind).reshape(len(rows), columns.num_columns)
+        limits_K = np.array([_clip(limit) if fits else limit for _, limit in rows], dtype=kind)
+        possible = _possible(columns, rows_KC, limits_K)
+        if possible is None:
+            return None
+        alive, shifted_KC, room_K = possible
+        if len(alive) < columns.num_columns:
+            columns, value_C = columns.keep(np.isin(np.arange(columns.num_columns), alive)), value_C[alive]
+        rows_KC, limits_K, is_relaxed = _to_int64(columns.starts_G1[:-1], shifted_KC, room_K)
+        top_G = np.maximum.reduceat(value_C, columns.starts_G1[:-1])
+        loss_C = np.repeat(top_G, np.diff(columns.starts_G1)) - value_C
+        unit = int(np.gcd.reduce(loss_C)) or 1
+        floats_C = -quotients(loss_C, 10**self.scores.decimals)
         return LinearProgram(
-            columns=self.columns,
-            value_C=self.columns.gather(value_F).astype(np.float64),
-            rows_KC=np.array([row for row, _ in rows], dtype=np.int64).reshape(len(rows), count),
-            limits_K=np.array([limit for _, limit in rows], dtype=np.int64),
-            is_relaxed=any(not self.integers(side.resource).is_exact for side in sides),
+            columns=columns,
+            value_C=floats_C,
+            exact_C=-(loss_C // unit),
+            unit=Fraction(unit, 10**self.scores.decimals),
+            offset=Fraction(sum(top_G.tolist()), 10**self.scores.decimals),
+            error_C=-2 * EPSILON * floats_C,
+            rows_KC=rows_KC,
+            limits_K=limits_K,
+            is_relaxed=is_relaxed,
         )
+
+
+def _clip(limit: int) -> int:
+    """A limit beyond every total is as good as one just beyond."""
+    return max(-2 * MAX_TOTAL + 1, min(2 * MAX_TOTAL - 1, limit))
+
+
+def quotients(integers: Exact, divisor: int) -> Floats:
+    """The integers over the divisor, as floats that are off by two roundings at most."""
+    if integers.dtype != object and divisor <= 10**22:  # exact as a float
+        return integers.astype(np.float64) / float(divisor)
+    return np.array([integer / divisor for integer in integers.tolist()], dtype=np.float64)

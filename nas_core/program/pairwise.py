@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_core.program.additive import Answer, Apart, Effort, Judge
-from nas_core.program.linear import Columns, Floats, Ints, LinearProgram
+from nas_core.program.answers import Answer, Apart, Effort, Judge
+from nas_core.program.linear import Columns, Decimals, Exact, Floats, Ints, LinearProgram
 from nas_core.program.problem import Pair
 from nas_core.program.result import Status
 
@@ -30,18 +30,21 @@ HIGHS_TIME_LIMIT, HIGHS_INFEASIBLE = 1, 2  # statuses of scipy.optimize.milp
 class PairTerms:
     """Pair terms between columns: ``first_P`` and ``second_P`` taken together add ``value_P``.
 
-    ``own_C``: what a column adds by itself, from terms between positions that an ``equal`` rule ties together.
+    ``own_C``: what a column adds by itself, from terms between positions that an ``equal`` rule ties together,
+    in the scores' unit.
     """
 
     first_P: Ints
     second_P: Ints
     value_P: Floats
-    own_C: Floats
+    exact_P: Exact  # integers in the scores' unit
+    own_C: Exact
 
     @classmethod
-    def of(cls, pairs: Mapping[Pair, float], columns: Columns) -> "PairTerms":
-        own_C, terms = np.zeros(columns.num_columns), dict[tuple[int, int], float]()
-        for (first, second), value in pairs.items():
+    def of(cls, pairs: Mapping[Pair, float], values: Decimals, columns: Columns) -> "PairTerms":
+        """``values``: the pairs' numbers in integers, in the order of ``pairs``."""
+        own_C, terms = np.zeros(columns.num_columns, dtype=values.integers.dtype), dict[tuple[int, int], int]()
+        for (first, second), value in zip(pairs, values.integers.tolist(), strict=True):
             a, b = columns.column(first), columns.column(second)
             if a is None or b is None:
                 continue
@@ -49,10 +52,11 @@ class PairTerms:
                 own_C[a] += value
             elif columns.group_C[a] != columns.group_C[b]:
                 key = (min(a, b), max(a, b))
-                terms[key] = terms.get(key, 0.0) + value
+                terms[key] = terms.get(key, 0) + value
         index = np.array(list(terms), dtype=np.int64).reshape(-1, 2)
-        values = np.fromiter(terms.values(), dtype=np.float64, count=len(terms))
-        return cls(first_P=index[:, 0], second_P=index[:, 1], value_P=values, own_C=own_C)
+        exact = np.array(list(terms.values()), dtype=values.integers.dtype)
+        floats = np.array([value / 10**values.decimals for value in terms.values()], dtype=np.float64)
+        return cls(first_P=index[:, 0], second_P=index[:, 1], value_P=floats, exact_P=exact, own_C=own_C)
 
 
 def best(lp: LinearProgram, terms: PairTerms, judge: Judge, apart: Sequence[Apart], effort: Effort) -> Answer:

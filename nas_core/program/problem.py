@@ -3,14 +3,14 @@
 One network takes one block per position; the program asks for the allowed
 network with the highest objective value. Nothing here knows a solver.
 
-``SelectionProblem.from_dict`` documents the JSON form of a stored problem.
+``nas_core.program.stored`` reads and writes problems as JSON.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -20,6 +20,13 @@ from nas_core.space.genotypes import BlockId, Genotype, Rule
 Ragged = tuple[tuple[float, ...], ...]  # one number per block: [M][n_i]
 Pair = tuple[BlockId, BlockId]
 ObjectiveKind = Literal["additive", "fractional", "ratio"]
+
+
+def format_number(number: float) -> str:
+    """A number with as many digits as tell it from all others: ``11688000``, ``0.1``, ``1e+99``."""
+    if float(number).is_integer() and abs(number) < 1e15:
+        return str(int(number))
+    return repr(float(number))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +54,9 @@ class Budget:
         return upper + lower
 
     def __str__(self) -> str:
-        parts = [] if self.at_most is None else [f"{self.resource} <= {self.at_most:g}"]
-        return " and ".join(parts + ([] if self.at_least is None else [f"{self.resource} >= {self.at_least:g}"]))
+        parts = [] if self.at_most is None else [f"{self.resource} <= {format_number(self.at_most)}"]
+        lower = [] if self.at_least is None else [f"{self.resource} >= {format_number(self.at_least)}"]
+        return " and ".join(parts + lower)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,15 +125,6 @@ class Table:
         """n_i for every position."""
         return tuple(map(len, self.score))
 
-    def as_dict(self) -> dict[str, Any]:
-        data: dict[str, Any] = {
-            "score": [list(row) for row in self.score],
-            "base_score": self.base_score,
-            "costs": {name: [list(row) for row in rows] for name, rows in self.costs.items()},
-            "base_costs": dict(self.base_costs),
-        }
-        return data if self.resolution is None else {"resolution": self.resolution, **data}
-
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionProblem:
@@ -147,6 +146,7 @@ class SelectionProblem:
         resolutions: the tables of the outer choice, each with its own ``resolution``.
         pairs: ((p, c), (q, d)) -> what taking both adds to the summed scores.
         positions: names of the positions, for people; empty or one each.
+        base: the network that percentages are of, if there is one.
 
     Raises:
         ConfigError: for shapes that disagree, unknown resources or blocks, a total that may be <= 0 in a ratio.
@@ -164,6 +164,7 @@ class SelectionProblem:
     resolutions: tuple[Table, ...] = ()
     pairs: Mapping[Pair, float] = field(default_factory=dict)
     positions: tuple[str, ...] = ()
+    base: Genotype | None = None
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__  # the one place where a problem is normalised
@@ -182,6 +183,16 @@ class SelectionProblem:
         for genotype in self.forbidden:
             if len(genotype.choices) != self.num_positions:
                 raise ConfigError("forbidden", str(genotype), f"{self.num_positions} choices")
+
+        if self.base is not None:
+            self._check_base(self.base)
+
+    def _check_base(self, base: Genotype) -> None:
+        labels = [table.resolution for table in self.tables]
+        fits = base.resolution in labels and len(base.choices) == self.num_positions
+        if not fits or any(not 0 <= c < n for c, n in zip(base.choices, self.num_choices, strict=True)):
+            expected = f"a network with choices below {self.num_choices} at resolution {labels}"
+            raise ConfigError("base", str(base), expected)
 
     def _check_tables(self) -> None:
         tables = self.tables
@@ -261,58 +272,6 @@ class SelectionProblem:
     def with_budgets(self, budgets: Iterable[Budget]) -> "SelectionProblem":
         """This problem under other limits."""
         return replace(self, budgets=tuple(budgets))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form that ``from_dict`` reads."""
-        tables = (
-            {"resolutions": [table.as_dict() for table in self.resolutions]}
-            if self.resolutions
-            else self.tables[0].as_dict()
-        )
-        return {
-            **tables,
-            "budgets": [
-                _without_none(resource=b.resource, at_most=b.at_most, at_least=b.at_least) for b in self.budgets
-            ],
-            "rules": [rule.as_dict() for rule in self.rules],
-            "objective": _without_none(
-                kind=self.objective.kind,
-                resource=self.objective.resource,
-                reference=self.objective.reference,
-                exponent=self.objective.exponent,
-            ),
-            "forbidden": [str(genotype) for genotype in self.forbidden],
-            "pairs": [{"blocks": [list(a), list(b)], "value": value} for (a, b), value in self.pairs.items()],
-            "positions": list(self.positions),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "SelectionProblem":
-        """A problem stored as JSON. Keys, all but ``score`` (or ``resolutions``) optional:
-
-        ``score``: [M][n_i] numbers, higher is better. ``base_score``: number.
-        ``costs``: {resource: [M][n_i] numbers}. ``base_costs``: {resource: number}.
-        ``resolutions``: instead of the four above, a list of objects with the
-        same four and ``resolution`` in pixels.
-        ``budgets``: list of {"resource", "at_most", "at_least"} or of strings
-        such as "latency_ms <= 12 ms"; a percentage is of the network ``base``.
-        ``base``: genotype such as "0-0-1", needed by percentages only.
-        ``rules``: list of {"kind": forbid | require | implies | at_most | equal,
-        "blocks": [[position, choice], ...], "count", "positions"}.
-        ``objective``: {"kind": additive | fractional | ratio, "resource", "reference", "exponent"}.
-        ``forbidden``: list of genotypes. ``pairs``: list of
-        {"blocks": [[p, c], [q, d]], "value"}. ``positions``: list of M names.
-
-        Raises:
-            NasError: says which key, what it holds and what it may hold.
-        """
-        from nas_core.program import stored  # the reader needs this module, and limits.py
-
-        return stored.read_problem(data)
-
-
-def _without_none(**values: object) -> dict[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _finite(value: float, where: str) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from nas_core.program.problem import Budget
+from nas_core.program.problem import Budget, format_number
 from nas_core.space.genotypes import Genotype
 
 
@@ -57,7 +57,8 @@ class Explanation:
         least: resource -> least attainable total under the rules alone; None where the rules leave no network.
         least_given_others: resource -> least attainable total under the other resources' limits; None if there is none.
         most: like ``least``, the most attainable total, for resources with an ``at_least``.
-        conflict: a smallest set of limits that no network satisfies together; empty if the rules alone collide.
+        conflict: a set of limits that no network satisfies together; empty if the rules alone collide.
+        is_smallest: whether no smaller set of limits collides; False where the time was too short to tell.
         relaxations: the cheapest relaxation of each limit alone.
     """
 
@@ -66,14 +67,17 @@ class Explanation:
     most: Mapping[str, float | None]
     conflict: tuple[Budget, ...]
     relaxations: tuple[Relaxation, ...]
+    is_smallest: bool = True
 
     def __str__(self) -> str:
         if not self.conflict:
             return "The rules and the excluded networks alone leave no network."
         collide = " and ".join(map(str, self.conflict))
-        reach = ", ".join(f"least {name} {value:g}" for name, value in self.least.items() if value is not None)
+        reach = ", ".join(f"least {name} {format_number(value)}" for name, value in self.least.items() if value is not None)
         fixes = " or ".join(relaxation.text for relaxation in self.relaxations if relaxation.by is not None)
         verb = "cannot be met" if len(self.conflict) == 1 else "collide"
+        if not self.is_smallest:
+            verb += " (may not be the smallest set that does)"
         return f"{collide} {verb}; attainable: {reach}; cheapest relaxation: {fixes or 'more than one limit'}."
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,6 +86,7 @@ class Explanation:
             "least_given_others": dict(self.least_given_others),
             "most": dict(self.most),
             "conflict": [str(budget) for budget in self.conflict],
+            "is_smallest": self.is_smallest,
             "relaxations": [{"limit": str(r.budget), "by": r.by, "text": r.text} for r in self.relaxations],
             "text": str(self),
         }
@@ -99,6 +104,7 @@ class SelectionResult:
         solve_s: wall seconds.
         route: which solver proved it.
         explanation: why there is no network; only if infeasible.
+        notes: what else the user should know, such as a limit that binds nothing.
     """
 
     status: Status
@@ -108,6 +114,7 @@ class SelectionResult:
     solve_s: float
     route: str
     explanation: Explanation | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def best(self) -> Selection:
@@ -124,6 +131,7 @@ class SelectionResult:
             "solve_s": self.solve_s,
             "route": self.route,
             "explanation": None if self.explanation is None else self.explanation.as_dict(),
+            "notes": list(self.notes),
         }
 
 

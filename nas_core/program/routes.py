@@ -1,37 +1,23 @@
-"""Which solver proves what, and why.
+"""One table's program on the route that serves its shape; ``ROUTES.md`` says which, and why."""
 
-additive, few linear limits -> core search (``core``):
-    the gap of the relaxation is tiny, so few combinations lie in it.
-additive with strong rules, many priced limits or mass ties -> CP-SAT on the
-columns that reduced-cost fixing leaves (``cpsat``):
-    it has no limit on structure, and learns from the rules.
-fractional, ratio -> a sequence of additive programs (``fractional``):
-    exact without overflow, since floats only steer and exact fractions decide.
-pair terms, few networks -> all of them at once, vectorised (``enumeration``):
-    half a million take less time than one integer program, and top k comes free.
-pair terms between neighbours only -> core search on the chain (``chain``):
-    dynamic programming gives the flow form's bound in a fraction of its time.
-other pair terms -> HiGHS on the flow form (``pairwise``):
-    its relaxation is tight, that of CP-SAT's Boolean products is not.
-
-The core search is tried first wherever it applies: it knows within a fraction
-of the time whether it fits, and then CP-SAT takes over.
-"""
-
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
 from nas_core.program import additive, chain, enumeration, fractional, pairwise
-from nas_core.program.additive import Answer, Apart, Choices, Effort
-from nas_core.program.exact import Value, evaluate, violations
-from nas_core.program.linear import Floats, LinearProgram, TableProgram
-from nas_core.program.matching import CoreTooLargeError
+from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Ranking
+from nas_core.program.core import CoreTooLargeError
+from nas_core.program.exact import Value, evaluate, exact, violations
+from nas_core.program.linear import MAX_TOTAL, Exact, Floats, LinearProgram, TableProgram, quotients
 from nas_core.program.problem import SelectionProblem, Table
 from nas_core.program.relaxation import Relaxation, relax
 from nas_core.space.genotypes import Genotype
+
+FEW_NETWORKS = 20_000  # quotients of which are looked at sooner than one linear program is solved for each
 
 
 class TableSolver:
@@ -48,14 +34,21 @@ class TableSolver:
             self._prepare()
 
     def _prepare(self) -> None:
-        assert self.program.columns is not None
-        lp = self.program.linear(self.program.score_F, self.problem.budgets)
-        if self.problem.pairs:
-            self._terms = pairwise.PairTerms.of(self.problem.pairs, self.program.columns)
-            lp = replace(lp, value_C=lp.value_C + self._terms.own_C)
-        self._lp = lp
-        if self.problem.objective.is_additive and not self.problem.pairs:
+        program, pairs = self.program, self.problem.pairs
+        assert program.columns is not None
+        own_C = pairwise.PairTerms.of(pairs, program.pair_values, program.columns).own_C if pairs else None
+        lp = self._lp = program.linear(self.problem.budgets, own_C)
+        if lp is None:
+            return
+        if pairs:
+            self._terms = pairwise.PairTerms.of(pairs, program.pair_values, lp.columns)
+        if self.problem.objective.is_additive and not pairs:
             self._relaxation = relax(lp)
+
+    @property
+    def has_networks(self) -> bool:
+        """False if the rules or one limit alone leave none."""
+        return self._lp is not None
 
     def with_problem(self, problem: SelectionProblem) -> "TableSolver":
         """The same table and rules under other limits."""
@@ -67,9 +60,19 @@ class TableSolver:
 
     def bound(self) -> float:
         """No network of this table has a higher value; infinite where that is not known cheaply."""
+        if self._lp is None:
+            return -float("inf")
         if self._relaxation is None:
             return float("inf")
-        return self._relaxation.bound + self._relaxation.error + self.table.base_score
+        return self._total(self._relaxation.bound + self._relaxation.error)
+
+    def _total(self, linear: float) -> float:
+        """A bound on the program's value as one on the objective's, rounded up."""
+        if not np.isfinite(linear):
+            return linear
+        assert self._lp is not None, "the caller looks"
+        total = float(Fraction(linear) + self._lp.offset + exact(self.table.base_score))
+        return float(np.nextafter(total, np.inf))
 
     def key(self, choices: Choices) -> Value:
         """The exact value of a network: larger is better."""
@@ -84,22 +87,41 @@ class TableSolver:
     def best(self, chosen: Sequence[Genotype], min_distance: int, effort: Effort) -> Answer:
         """The best network at least ``min_distance`` from the chosen ones; the bound is of the objective's value."""
         if self._lp is None:
-            return additive.INFEASIBLE
+            return INFEASIBLE
         apart = self._apart(chosen, min_distance)
         objective = self.problem.objective
-        if self._has_pairs and enumeration.fits(self._lp):
+        if self._is_listed(self._lp):
             return self._every_network(self._lp).best(self.judge, apart)
         if objective.is_additive:
             answer = self._maximise(self._lp, apart, effort, self._relaxation)
-            return replace(answer, bound=answer.bound + self.table.base_score)
+            return replace(answer, bound=self._total(answer.bound))
         return self._best_quotient(self._lp, apart, effort)
+
+    def _is_listed(self, lp: LinearProgram) -> bool:
+        """Whether looking at all networks is the quickest way."""
+        if self._has_pairs:
+            return enumeration.fits(lp)
+        return not self.problem.objective.is_additive and enumeration.fits(lp, FEW_NETWORKS)
+
+    def ranking(self, count: int, effort: Effort) -> Ranking | None:
+        """The best ``count`` allowed networks in order, if they can be listed; None if another way has to find them."""
+        if self._lp is None:
+            return Ranking(networks=(), floor=-float("inf"), route="limits and rules")
+        lp = self._lp
+        if self._is_listed(lp):
+            networks = list(itertools.islice(self._every_network(lp).ranked(self.judge), count))
+            floor = -float("inf") if len(networks) < count else networks[-1][0]
+            return Ranking(networks=tuple(networks), floor=floor, route="every network")
+        if self._has_pairs or not self.problem.objective.is_additive:
+            return None
+        return additive.ranking(lp, self.judge, count, effort, self._total)
 
     def _every_network(self, lp: LinearProgram) -> enumeration.EveryNetwork:
         """All networks, looked at once and kept for the next question."""
         if self._every is None:
-            assert self.program.columns is not None, "the caller looks"
-            terms = self._terms or pairwise.PairTerms.of({}, self.program.columns)
-            self._every = enumeration.EveryNetwork(lp, terms, self._objective_of_all)
+            terms = self._terms or pairwise.PairTerms.of({}, self.program.pair_values, lp.columns)
+            objective = None if self.problem.objective.is_additive else self._objective_of_all
+            self._every = enumeration.EveryNetwork(lp, terms, self.program.scores.decimals, objective)
         return self._every
 
     def every_network(self) -> enumeration.EveryNetwork | None:
@@ -108,20 +130,21 @@ class TableSolver:
             return None
         return self._every_network(self._lp)
 
-    def _objective_of_all(self, linear: Floats, sums: Callable[[Floats], Floats]) -> Floats:
-        """The objective of many networks from their linear values and a function that sums entries."""
+    def _objective_of_all(self, gain: Floats, sums: Callable[[Exact], Exact]) -> tuple[Floats, float]:
+        """The objective of many networks from their summed scores; see ``EveryNetwork``."""
         objective, base = self.problem.objective, self.table.base_score
-        if objective.is_additive:
-            return linear + base
         assert objective.resource is not None, "Objective checks it"
-        assert self.program.columns is not None, "the caller looks"
-        cost_C = self.program.columns.gather(self.program.cost_F(objective.resource)).astype(np.float64)
-        divisor = sums(cost_C) + self.table.base_costs.get(objective.resource, 0.0)
+        assert self._lp is not None, "the caller looks"
+        costs = self.program.decimals(objective.resource)
+        fixed = exact(self.table.base_costs.get(objective.resource, 0.0)) * costs.scale
+        totals = sums(self._lp.columns.gather(costs.integers))
+        if fixed.denominator > 1 or abs(fixed.numerator) > MAX_TOTAL:
+            totals = totals.astype(object) * fixed.denominator
+        divisor = quotients(totals + fixed.numerator, 10**costs.decimals * fixed.denominator)
         if objective.kind == "ratio":
-            return (linear + base) / divisor
+            return (gain + base) / divisor, 2 * abs(base) / float(divisor.min())
         assert objective.reference is not None, "Objective checks it"
-        gain: Floats = linear * (objective.reference / divisor) ** objective.exponent
-        return gain + base
+        return gain * (objective.reference / divisor) ** objective.exponent + base, 2 * abs(base)
 
     def _maximise(
         self, lp: LinearProgram, apart: Sequence[Apart], effort: Effort, relaxation: Relaxation | None = None
@@ -138,25 +161,25 @@ class TableSolver:
                 prepared = chain.Chain(lp, terms)
                 deadline = time.monotonic() + 0.5 * effort.left_s
                 levels = prepared.levels(deadline)
-                return additive.best_of_levels(
-                    levels, lp, self.judge, apart, prepared.bound, prepared.error, "chain search"
-                )
+                return additive.best_of_levels(levels, lp, self.judge, apart, prepared, "chain search")
             except CoreTooLargeError:
                 pass  # HiGHS has no limit on structure
         return pairwise.best(lp, terms, self.judge, apart, effort)
 
     def _best_quotient(self, lp: LinearProgram, apart: Sequence[Apart], effort: Effort) -> Answer:
-        objective, columns = self.problem.objective, self.program.columns
+        objective, columns = self.problem.objective, lp.columns
         assert objective.resource is not None, "Objective checks it"
-        assert columns is not None, "the caller looks"
-        integers = self.program.integers(objective.resource)
-        divisor_C: Floats = columns.gather(self.program.cost_F(objective.resource)).astype(np.float64)
+        costs, base = self.program.decimals(objective.resource), self.table.base_costs.get(objective.resource, 0.0)
+        exact_C = columns.gather(costs.integers)
+        top = sum(np.maximum.reduceat(np.abs(exact_C), lp.starts_G1[:-1]).tolist())
+        bits = max(0, int(top).bit_length() - 61)
         quotient = fractional.Quotient(
-            offset=self.table.base_score if objective.kind == "ratio" else 0.0,
-            base=self.table.base_costs.get(objective.resource, 0.0),
-            divisor_C=divisor_C,
-            divisor_int_C=columns.gather(integers.flat).astype(np.int64),
-            scale=float(integers.scale),
+            offset=float(lp.offset) + (self.table.base_score if objective.kind == "ratio" else 0.0),
+            base=base,
+            divisor_C=quotients(exact_C, 10**costs.decimals),
+            divisor_int_C=(exact_C >> bits).astype(np.int64),
+            scale=float(costs.scale / 2**bits),
+            inexact=lp.num_groups if bits else 0,
             exponent=1.0 if objective.kind == "ratio" else objective.exponent,
         )
         factor, shift = self._from_quotient()
@@ -166,6 +189,7 @@ class TableSolver:
             self.judge,
             lambda choices: (float(self.key(choices)) - shift) / factor,
             lambda program, judge: self._maximise(program, apart, effort),
+            may_shrink=not self._has_pairs,
         )
         return replace(answer, bound=answer.bound * factor + shift)
 

@@ -1,14 +1,15 @@
-"""``solve`` and ``top_k``: choose the route, solve every table, verify, report what is proven."""
+"""``solve`` and ``top_k`` answer a problem; ``WhatIf`` keeps it ready for other limits."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from nas_core.program.additive import Answer, Effort
-from nas_core.program.problem import SelectionProblem
+from nas_core.program.answers import Effort
+from nas_core.program.exact import selection_of
+from nas_core.program.explanation import explain_infeasible, idle_limits
+from nas_core.program.problem import Budget, SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
-from nas_core.program.routes import TableSolver
-from nas_core.program.verification import selection_of, verify
+from nas_core.program.session import Session
 from nas_core.space.genotypes import Genotype
 
 TIME_LIMIT_S = 60.0
@@ -19,7 +20,7 @@ def solve(
 ) -> SelectionResult:
     """The best network of the problem, with what is proven about it.
 
-    Infeasible problems are answered with an explanation, not an error.
+    Infeasible problems are answered with an explanation, not an error. The limit holds for both together.
     """
     return top_k(problem, 1, time_limit_s=time_limit_s, workers=workers, seed=seed)
 
@@ -38,116 +39,50 @@ def top_k(
     A place is a position; another resolution counts as one. Fewer than k if
     there are no more, which is then proven as well.
     """
-    from nas_core.program.explanation import explain_infeasible
-
-    started = time.monotonic()
     effort = Effort.seconds(time_limit_s, workers, seed)
-    session = Session(problem)
-    result = session.top_k(k, min_distance, effort)
-    if result.status is Status.INFEASIBLE:
-        result = replace(result, explanation=explain_infeasible(problem, effort))
-    return replace(result, solve_s=time.monotonic() - started)
+    return _answered(lambda: Session(problem), problem, k, min_distance, effort)
 
 
-@dataclass
-class _Candidate:
-    """The best network left of one table."""
+class WhatIf:
+    """Answers one problem under other limits; tables are read and rules applied once.
 
-    answer: Answer
-    selection: Selection | None
-    key: object
-
-
-class Session:
-    """A problem prepared once, answering any number of questions."""
+    >>> problem = SelectionProblem(score=((0.0, 1.0),), costs={"ms": ((1.0, 5.0),)})
+    >>> str(WhatIf(problem).select([Budget(resource="ms", at_most=4.0)]).best.genotype)
+    '0'
+    """
 
     def __init__(self, problem: SelectionProblem) -> None:
         self.problem = problem
-        self.solvers = [TableSolver(problem, table) for table in problem.tables]
+        self._session = Session(problem)
 
-    def with_problem(self, problem: SelectionProblem) -> "Session":
-        """The same tables and rules under other limits; nothing is prepared again."""
-        session = object.__new__(Session)
-        session.problem = problem
-        session.solvers = [solver.with_problem(problem) for solver in self.solvers]
-        return session
+    def evaluate(self, genotype: Genotype) -> Selection:
+        """One network's value and costs, whether or not it is within the limits.
 
-    def top_k(self, k: int, min_distance: int, effort: Effort) -> SelectionResult:
-        started = time.monotonic()
-        chosen: list[Selection] = []
-        candidates: dict[int, _Candidate] = {}
-        routes: dict[str, None] = {}
-        while True:
-            self._refresh(candidates, chosen, min_distance, effort)
-            best, status, bound = self._best(candidates)
-            if best is None:
-                break
-            chosen.append(verify(self.problem, best))
-            routes |= {candidate.answer.route: None for candidate in candidates.values()}
-            if len(chosen) == k or status is not Status.OPTIMAL:
-                break
-        if chosen and best is None and status is Status.INFEASIBLE:  # fewer than k exist, and that is proven
-            status, bound = Status.OPTIMAL, chosen[-1].value
-        if chosen and status is Status.STOPPED:
-            status = Status.FEASIBLE
-        value = chosen[-1].value if chosen else -float("inf")
-        gap = max(0.0, bound - value) if chosen else (0.0 if status is Status.INFEASIBLE else float("inf"))
-        return SelectionResult(
-            status=status,
-            selections=tuple(chosen),
-            bound=bound,
-            gap=gap,
-            solve_s=time.monotonic() - started,
-            route="; ".join(routes) or "relaxation",
-        )
-
-    def _refresh(
-        self, candidates: dict[int, _Candidate], chosen: Sequence[Selection], min_distance: int, effort: Effort
-    ) -> None:
-        """Solve the tables whose best network is unknown or too near to the last chosen one.
-
-        Tables come by the bound of their relaxation; those whose bound is below the best network are left.
+        Raises:
+            KeyError: for a resolution that the problem does not have.
         """
-        order = sorted(range(len(self.solvers)), key=lambda i: -self.solvers[i].bound())
-        for i in order:
-            candidate, solver = candidates.get(i), self.solvers[i]
-            if candidate is not None and not self._is_stale(candidate, chosen, min_distance):
-                continue
-            incumbent = max(
-                (
-                    c.selection.value
-                    for c in candidates.values()
-                    if c.selection is not None and not self._is_stale(c, chosen, min_distance)
-                ),
-                default=-float("inf"),
-            )
-            if solver.bound() < incumbent:
-                candidates.pop(i, None)
-                continue
-            answer = solver.best([s.genotype for s in chosen], min_distance, effort)
-            if answer.choices is None:
-                candidates[i] = _Candidate(answer, None, None)
-                continue
-            genotype = Genotype(answer.choices, solver.table.resolution)
-            candidates[i] = _Candidate(answer, selection_of(self.problem, genotype), solver.key(answer.choices))
+        return selection_of(self.problem, genotype)
 
-    @staticmethod
-    def _is_stale(candidate: _Candidate, chosen: Sequence[Selection], min_distance: int) -> bool:
-        from nas_core.program.oracle import is_apart
+    def select(
+        self,
+        budgets: Iterable[Budget],
+        *,
+        k: int = 1,
+        min_distance: int = 1,
+        time_limit_s: float = TIME_LIMIT_S,
+        workers: int = 1,
+        seed: int = 0,
+    ) -> SelectionResult:
+        """What ``top_k`` answers with these limits in place of the problem's."""
+        problem, effort = self.problem.with_budgets(budgets), Effort.seconds(time_limit_s, workers, seed)
+        return _answered(lambda: self._session.with_problem(problem), problem, k, min_distance, effort)
 
-        if candidate.selection is None or not chosen:
-            return False
-        return not is_apart(candidate.selection.genotype, chosen[-1].genotype, min_distance)
 
-    def _best(self, candidates: dict[int, _Candidate]) -> tuple[Selection | None, Status, float]:
-        """The best candidate, what is proven about it, and a bound on every network left."""
-        found = [c for c in candidates.values() if c.selection is not None]
-        open_bounds = [c.answer.bound for c in candidates.values() if not c.answer.status.is_proven]
-        if not found:
-            status = Status.STOPPED if open_bounds else Status.INFEASIBLE
-            return None, status, max(open_bounds, default=-float("inf"))
-        top = max(found, key=lambda c: (c.key,))
-        assert top.selection is not None
-        bound = max([top.selection.value, *open_bounds])
-        status = Status.OPTIMAL if bound <= top.selection.value else Status.FEASIBLE
-        return top.selection, status, bound
+def _answered(
+    session: Callable[[], Session], problem: SelectionProblem, k: int, min_distance: int, effort: Effort
+) -> SelectionResult:
+    started = time.monotonic()
+    result = session().top_k(k, min_distance, effort)
+    if result.status is Status.INFEASIBLE:
+        result = replace(result, explanation=explain_infeasible(problem, effort))
+    return replace(result, solve_s=time.monotonic() - started, notes=tuple(idle_limits(problem)))

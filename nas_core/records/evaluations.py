@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from nas_core.base.errors import IncompleteTableError
+from nas_core.records.resources import Combine, combine_of
 from nas_core.space.genotypes import Genotype
 
 if TYPE_CHECKING:
@@ -20,17 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 Status = Literal["ok", "failed"]
-Combine = Literal["sum", "max"]
 FIXED_PART = -1  # position of a Cost that prices the stem and the head together
 WHOLE_NETWORK = -2  # position of a Cost that prices the network of its genotype
-
-UNITS = {
-    "flops": "multiply-adds per image",
-    "params": "parameters",
-    "activation_bytes": "bytes at batch size 1",
-    "latency_ms": "milliseconds per batch",
-    "energy_mj": "millijoules per batch",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +59,7 @@ class Cost:
     """One price of a block, of the fixed part or of a whole network, on one device.
 
     ``value`` is the median over ``num_repeats`` in the unit of ``resource``
-    (``UNITS``) and ``spread`` half the distance between its 10th and 90th
+    (``resources``) and ``spread`` half the distance between its 10th and 90th
     percentile; both are exact and 0 for counts. ``position`` is FIXED_PART for
     stem and head, WHOLE_NETWORK with ``genotype`` set for a network.
     ``resolution`` is the input size in pixels.
@@ -94,8 +86,6 @@ class Cost:
         place = (self.genotype, self.position, self.choice, self.resolution)
         return (self.space_id, self.profiler_id, self.device, *place, self.resource)
 
-
-COMBINE: Mapping[str, Combine] = {"activation_bytes": "max"}  # how parts make a whole; every other resource adds up
 
 Row = TypeVar("Row", Evaluation, Cost)
 
@@ -211,7 +201,7 @@ class CostTable:
     """Prices of every block at one resolution: a network's is the sum, or the largest, of its parts'.
 
     ``combine`` says which; ``fixed`` is the price of stem and head. ``block`` is
-    ragged, one tuple of values per position; units as in ``UNITS``.
+    ragged, one tuple of values per position; units as the resource's.
     """
 
     resource: str
@@ -247,7 +237,7 @@ class CostTable:
 
     @property
     def combine(self) -> Combine:
-        return COMBINE.get(self.resource, "sum")
+        return combine_of(self.resource)
 
     def total(self, genotype: Genotype) -> float:
         """The network's price, predicted from its blocks."""

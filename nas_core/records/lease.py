@@ -9,7 +9,6 @@ by their content, but they would pay for the same evaluations twice.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -22,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
+from filelock import FileLock
+
 from nas_core.base.errors import NasError, StoreError, StudyHeldError
 from nas_core.records.store import Store
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 LEASE = "lease.json"
 LOCK = ".lease.lock"
+LOCK_POLL_S = 0.02  # between two tries for the lock, which is held for as long as a file takes to read and write
 BEAT_S = 2.0  # between two beats of the counter
 SILENT_S = 30.0  # without a beat for this long, a holder elsewhere counts as dead
 SETTLE_S = 2.0  # object stores have no exclusive creation: of two claims within this time the later one stands
@@ -209,11 +211,12 @@ def _local_lock(store: Store) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(Path(store.uri(LOCK)).open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+        try:  # a lock in the kernel or none: a file that only stands for one would outlive its process
+            lock = FileLock(store.uri(LOCK), poll_interval=LOCK_POLL_S, fallback_to_soft=False)
+            stack.enter_context(lock)
         except OSError as error:
-            raise StoreError(store.uri(LOCK), error.strerror, "a file that can be written and locked") from None
+            found = error.strerror or str(error)
+            raise StoreError(store.uri(LOCK), found, "a file that can be written and locked") from None
         yield
 
 
@@ -229,20 +232,24 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When the process started, in the kernel's ticks (no clock); "" where there is none, or it is only a zombie."""
+    """When the process started, in a form that is only compared; "" where there is none, or it is only a zombie."""
+    if not Path("/proc/self/stat").exists():
+        return _started_elsewhere(pid)
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "" if Path("/proc").is_dir() or not _answers(pid) else "running"
-    return "" if fields[0] in "ZX" else fields[19]
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]  # in the kernel's ticks: no clock
 
 
-def _answers(pid: int) -> bool:
-    """Whether such a process exists, where there is no /proc."""
+def _started_elsewhere(pid: int) -> str:
+    """``_started`` on macOS and Windows, whose kernels keep the time that the process started at."""
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except OSError:
-        return False
-    return True
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+    except psutil.NoSuchProcess:
+        return ""
+    except psutil.AccessDenied:
+        return "running"

@@ -35,7 +35,6 @@ import nas_core
 from nas_core.base.errors import StoreError, without_passwords
 from nas_core.records.evaluations import (
     SCHEMA_VERSION,
-    UNITS,
     Cost,
     Evaluation,
     Row,
@@ -44,6 +43,7 @@ from nas_core.records.evaluations import (
     to_table,
     wrong_with,
 )
+from nas_core.records.resources import units
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +63,9 @@ PART_NAME = re.compile(r"^[0-9a-f]{32}\.parquet$")
 class Store:
     """Files of one study under a folder or an ``s3://``, ``gs://`` or ``file://`` URI.
 
-    Paths are relative, with ``/``; one that leaves the root is refused.
+    Paths are relative, with ``/``; one that leaves the root is refused. Parts
+    never change, so a store remembers the rows of those it has read: asked
+    again, it lists its parts and reads the new ones only.
 
     Raises:
         StoreError: where the root cannot be reached, created or written.
@@ -73,6 +75,7 @@ class Store:
         self.root = str(root)
         self._fs, self._base = _filesystem(self.root)
         self.is_local = self._fs.type_name == "local"
+        self._rows_of: dict[str, list[Any]] = {}  # path of a part that was read -> its rows
         if create:
             self._retry("", lambda: self._fs.create_dir(self._base, recursive=True))
         elif not self._is_there():
@@ -226,18 +229,28 @@ class Store:
     def _read_all(self, folder: str, row_type: type[Row]) -> list[Row]:
         for _ in range(MOST_LISTINGS):
             with contextlib.suppress(FileNotFoundError):  # merged meanwhile: its rows are in a part not listed yet
-                return [row for path in self._parts(folder) for row in self._read_part(path, row_type)]
+                paths = self._parts(folder)
+                rows = [row for path in paths for row in self._read_part(path, row_type)]
+                self._forget_all_but(paths, folder)
+                return rows
         raise StoreError(f"{self.root}/{folder}", "parts that are listed and not there", "parts that can be read")
 
     def _parts(self, folder: str) -> list[str]:
         return [path for path in self.paths(folder) if PART_NAME.match(PurePosixPath(path).name)]
 
     def _read_part(self, path: str, row_type: type[Row]) -> list[Row]:
-        data = self.read_bytes(path)
-        if _checksum(data) != PurePosixPath(path).stem:
-            self._set_aside(path, data)
-            return []
-        return from_table(_from_parquet(data, row_type, f"{self.root}/{path}"), row_type)
+        if path not in self._rows_of:
+            data = self.read_bytes(path)
+            if _checksum(data) != PurePosixPath(path).stem:
+                self._set_aside(path, data)
+                return []
+            self._rows_of[path] = from_table(_from_parquet(data, row_type, f"{self.root}/{path}"), row_type)
+        return self._rows_of[path]
+
+    def _forget_all_but(self, paths: Sequence[str], folder: str) -> None:
+        """Parts of a folder that were merged, replaced or deleted are not remembered."""
+        for path in {path for path in self._rows_of if path.startswith(f"{folder}/")} - set(paths):
+            self._rows_of.pop(path, None)
 
     def _set_aside(self, path: str, data: bytes) -> None:
         """Keep a damaged part for a look, out of the readers' way; its rows are made again."""
@@ -362,7 +375,7 @@ def _to_parquet(rows: Sequence[Row], folder: str) -> bytes:
         "schema_version": str(SCHEMA_VERSION),
         "code_version": nas_core.__version__,
         "folder": folder,
-        "units": json.dumps(UNITS),
+        "units": json.dumps(units()),
     }
     table = to_table(rows).replace_schema_metadata(footer)
     sink = pa.BufferOutputStream()

@@ -1,15 +1,16 @@
 """Makes the summary that a report shows from what a study's store holds. No torch, no solver but for frontiers."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import nas_core
 from nas_core.base.errors import NasError
-from nas_core.prediction import Predictor, calibrate
+from nas_core.base.registry import summary_of
+from nas_core.prediction import Predictor
 from nas_core.prediction.predictor import COVERAGE
 from nas_core.program import Budget, frontier
-from nas_core.records.evaluations import Evaluation
+from nas_core.records.evaluations import CostTable, Evaluation
 from nas_core.report.summary import (
     BlockEffect,
     BlockEffects,
@@ -36,53 +37,46 @@ from nas_core.report.summary import (
     VerificationSummary,
 )
 from nas_core.space.genotypes import Genotype
+from nas_core.study.brought import trained_metric
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.stages import STAGES, TRACKING
 from nas_core.study.study import Study
-from nas_core.workloads import build_workload
 from nas_core.workloads.metrics import Measure
-from nas_core.workloads.workload import metric_of
 
 MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
 FRONTIER_TIME_LIMIT_S = 10.0
 PACKAGES = ("torch", "timm", "ortools", "ray", "prefect", "mlflow", "numpy", "pyarrow")
-SCORERS = {
-    "train": "every network is trained from scratch by a short recipe",
-    "supernet": "all networks share weights that are trained once; each is rated with its own normalisation statistics",
-    "tabular": "ratings are read from a table of known results",
-}
 
 
-def summarise(study: Study) -> StudySummary:
-    """All that the report shows; what was not run yet is None or empty."""
+def summarise(study: Study, sections: Collection[str] | None = None) -> StudySummary:
+    """All that the report shows, or only these ``sections`` of it; what was not run or asked for is None or empty."""
     rows = study.evaluations()
-    predictor = _predictor(study)
-    design_is_known = study.has_flops
+    make: dict[str, Callable[[], Any]] = {
+        "stages": lambda: _stages(study),
+        "networks": lambda: _networks(study, rows, _predictor(study)),
+        "cost_tables": lambda: _cost_tables(study),
+        "base_costs": lambda: _costs(study, study.base) if study.has_flops else {},
+        "block_effects": lambda: _effects(study.predictor(recalibrate=False) if _predictor(study) else None),
+        "limits": lambda: _limits(study),
+        "selection": lambda: _selection(study),
+        "calibration": lambda: _calibration(study, _predictor(study)),
+        "verification": lambda: _verification(study),
+        "frontiers": lambda: _frontiers(study, _predictor(study)),
+        "latency": lambda: _latency(study),
+        "training": lambda: _training(study),
+    }
     return StudySummary(
         name=study.config.name,
         seed=study.config.seed,
         space=study.space,
-        base=str(study.base) if design_is_known else "-".join("0" for _ in study.space.positions),
+        base=str(study.base) if study.has_flops else "-".join("0" for _ in study.space.positions),
         data=_data(study),
         scorer=_scorer(study, rows),
         device=next((row.device for row in rows if row.device), ""),
         provenance=_provenance(study),
-        stages=_stages(study),
-        networks=_networks(study, rows, predictor),
         num_evaluated=len({row.genotype for row in rows if row.status == "ok"}),
         num_failed=sum(row.status == "failed" for row in rows),
-        cost_tables=tuple(table for mine in study.cost_tables.values() for table in mine.values())
-        if _profiled(study)
-        else (),
-        base_costs=study.costs_of(study.base) if _profiled(study) else {},
-        block_effects=_effects(study.predictor(recalibrate=False) if predictor else None),
-        limits=_limits(study),
-        selection=_selection(study),
-        calibration=_calibration(study, predictor),
-        verification=_verification(study),
-        frontiers=_frontiers(study, predictor),
-        latency=_latency(study),
-        training=_training(study),
+        **{name: section() for name, section in make.items() if sections is None or name in sections},
     )
 
 
@@ -100,10 +94,14 @@ def _profiled(study: Study) -> bool:
         return False
 
 
+def _cost_tables(study: Study) -> tuple[CostTable, ...]:
+    return tuple(table for mine in study.cost_tables.values() for table in mine.values()) if _profiled(study) else ()
+
+
 def _data(study: Study) -> DataSummary:
-    if study.config.scorer.kind == "tabular":
-        return DataSummary(name="table", description="no data but a table of ratings")
-    workload = build_workload(study.config.data)
+    if not study.scorer.needs_data:
+        return DataSummary(name=study.scorer.name, description="the scorer looks at no data")
+    workload = study.scorer.workload
     trained = (study.current("train") or {"networks": [{}]})["networks"][0]
     num_train, num_validation = workload.num_examples()
     return DataSummary(
@@ -120,36 +118,17 @@ def _scorer(study: Study, rows: Sequence[Evaluation]) -> ScorerSummary:
     first = next((row for row in rows if row.status == "ok"), None)
     return ScorerSummary(
         kind=kind,
-        metric=_measure(study, first),
+        metric=study.scorer.measure,
         split=first.split if first else "validation",
         num_examples=first.num_examples if first else None,
         seeds=tuple(sorted({row.seed for row in rows})),
-        description=SCORERS[kind],
+        description=summary_of(type(study.scorer)),
     )
-
-
-def _measure(study: Study, row: Evaluation | None) -> Measure:
-    """What the scorer measures: the workload's metric of that name, or a number of which only the name is known."""
-    if row is None:
-        is_table = study.config.scorer.kind == "tabular"
-        return _of_table(study) if is_table else _own_metric(study)
-    known = build_workload(study.config.data).metrics if row.split == "validation" else {}
-    return known[row.metric_name].measure if row.metric_name in known else _named(row)
-
-
-def _of_table(study: Study) -> Measure:
-    config = study.config.scorer
-    assert config.kind == "tabular"
-    return Measure.called(config.metric, config.higher_is_better)
-
-
-def _named(row: Evaluation) -> Measure:
-    return Measure.called(row.metric_name, row.higher_is_better)
 
 
 def _own_metric(study: Study) -> Measure:
     """What trained networks are compared by."""
-    return metric_of(build_workload(study.config.data), study.config.metric).measure
+    return trained_metric(study.config).measure
 
 
 def _provenance(study: Study) -> Provenance:
@@ -315,12 +294,13 @@ def _selection(study: Study) -> SelectionSummary | None:
 
 
 def _calibration(study: Study, predictor: Predictor | None) -> CalibrationSummary | None:
-    held_out = study.held_out_table() if study.has_flops else None
-    if predictor is None or held_out is None or not _profiled(study):
+    if predictor is None or not _profiled(study):
         return None
-    try:  # judged before these very networks widened its intervals
-        found = calibrate(study.predictor(recalibrate=False), study.space, held_out, study.costs_of)
-    except NasError:
+    try:
+        found = study.snapshot.calibration
+    except NasError:  # too few networks were held out
+        return None
+    if found is None:
         return None
     baseline = max(found.counts.items(), key=lambda item: item[1].kendall, default=None)
     return CalibrationSummary(
@@ -394,7 +374,7 @@ def _points(
 
 
 def _latency(study: Study) -> LatencyAdditivity | None:
-    found = study.additivity if _profiled(study) else None
+    found = study.additivity.get("latency_ms") if _profiled(study) else None
     if found is None:
         return None
     rows = [row for row in study.costs("latency_ms") if row.genotype and row.status == "ok"]

@@ -129,7 +129,12 @@ def kind_of(spec: BlockSpec, kinds: tuple[str, ...]) -> int:
 
 
 def stages(space: SearchSpace, genotype: Genotype) -> tuple[StripStage, ...]:
-    """Runs of positions with one shape. The stem is taken to keep the resolution unless it says its stride."""
+    """Runs of positions with one shape, none where the space is no chain.
+
+    The stem is taken to keep the resolution unless it says its stride.
+    """
+    if space.stem is None:
+        return ()
     stride = dict(space.stem.params).get("stride", 1)
     size = max(space.resolution_of(genotype) // (stride if isinstance(stride, int) else 1), 1)
     found: list[StripStage] = []

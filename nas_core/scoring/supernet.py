@@ -1,72 +1,74 @@
-"""The supernet scorer: shared weights trained once, then every network rated as a path through them.
-
-Training samples paths uniformly (Guo et al., 2020) and adds the smallest and
-the largest network to every step (the sandwich rule, Yu et al., 2020).
-Rating recalibrates normalisation statistics for each network and measures
-the metric on the validation split; networks that share a prefix share its computation
-(``supernet_pass``).
-"""
+"""The supernet scorer: shared weights trained once, then every network rated as a path through them."""
 
 import logging
-import time
-from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+from pydantic import Field
 
-from nas_core.base.errors import StoreError
-from nas_core.base.identity import content_id, evaluation_seed
-from nas_core.costs import extreme_genotypes
-from nas_core.families.shared_weights import SharedWeights
+from nas_core.base.errors import ConfigError
+from nas_core.base.identity import evaluation_seed
+from nas_core.base.settings import Section
+from nas_core.families.family import Family
 from nas_core.records.evaluations import Evaluation
-from nas_core.records.store import Store
-from nas_core.scoring import OnProgress, study_scorer_id, supernet_path
-from nas_core.scoring.scored_rows import Rows
-from nas_core.scoring.settings import SupernetScorerConfig
-from nas_core.scoring.supernet_pass import Activations, shared_prefix_logits
-from nas_core.space.genotypes import Genotype, SearchSpace
-from nas_core.training.checkpoint import Checkpoint, pack, unpack
-from nas_core.training.loop import Loss, device_name, laid_out, loss_and_backward, resolve_device, train, value_of
-from nas_core.workloads import build_workload
-from nas_core.workloads.images.tensors import resized
-from nas_core.workloads.metrics import Metric
-from nas_core.workloads.workload import Splits, metric_of
+from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
+from nas_core.space.genotypes import Genotype
+from nas_core.training.settings import Recipe, training_work
 
 if TYPE_CHECKING:
-    from nas_core.study.config import StudyConfig
+    from nas_core.scoring.supernet_weights import SupernetWeights
 
 log = logging.getLogger(__name__)
 
-CALIBRATION_BATCH = 128  # most images per calibration batch: part of what is measured, so no setting
-CHECKPOINT_EVERY_S = 30.0
-SIDE_BY_SIDE_ON_GPU = 16
-MAX_ACTIVATION_BYTES = 2 * 2**30  # a pass over more images than fit is made in parts
 
+@SCORERS.add
+class SupernetScorer(Scorer):
+    """Shared weights trained once, then each network is scored with its own normalisation statistics; seconds each.
 
-class SupernetScorer:
-    """``prepare`` trains the shared weights into the store; ``evaluate`` rates networks with them."""
+    Training samples paths uniformly (Guo et al., 2020) and adds the smallest and
+    the largest network to every step (the sandwich rule, Yu et al., 2020).
+    """
 
-    split = "validation"
+    name = "supernet"
+    version = 3
+    placement = frozenset({"batch", "side_by_side", "eval_batch_size"})
 
-    def __init__(self, config: "StudyConfig", space: SearchSpace, store: Store, device: str = "auto") -> None:
-        assert isinstance(config.scorer, SupernetScorerConfig)
-        self.study, self.settings, self.space, self.store = config, config.scorer, space, store
-        self.device = resolve_device(device)
-        self.workload = build_workload(config.data)
-        self.metric = metric_of(self.workload, config.metric)
-        self.metric_name, self.higher_is_better = self.metric.name, self.metric.higher_is_better
-        self.scorer_id = study_scorer_id(config)
-        self.seed = evaluation_seed(config.seed, "supernet")
-        self.weights_path = supernet_path(config, space.space_id)
+    class Settings(Section):
+        recipe: Recipe = Field(Recipe(), description="Training of the shared weights.")
+        random_paths: int = Field(
+            2, ge=0, le=64, description="Random networks per step, beside the smallest and the largest."
+        )
+        sandwich: bool = Field(True, description="Train the smallest and the largest network in every step.")
+        calibration_examples: int = Field(
+            512, ge=2, description="Training examples that recalibrate normalisation statistics."
+        )
+        eval_batch_size: int = Field(256, ge=1, description="Validation examples per forward pass.")
+        side_by_side: int = Field(
+            0, ge=0, le=1024, description="Networks run as one batch; 0: 1 on a CPU, 16 on a GPU."
+        )
+        batch: int = Field(
+            32, ge=1, le=10_000, description="Networks per Ray task; those that share prefixes go together."
+        )
+
+    @cached_property
+    def seed(self) -> int:
+        return evaluation_seed(self.setting.seed, "supernet")
+
+    @property
+    def weights_path(self) -> str:
+        """Where in the store the shared weights are, once they are trained."""
+        return f"scorers/{self.scorer_id}/{self.family.space.space_id}/supernet-s{self.setting.seed}.safetensors"
 
     @property
     def prepared(self) -> bool:
         return self.store.exists(self.weights_path)
 
-    # training
+    def check(self, stored: Sequence[Evaluation] = ()) -> None:
+        self.workload.check()
+        if type(self.family).shared is Family.shared:
+            found = f"supernet with the family {self.family.name}, which has no shared network"
+            raise ConfigError("scorer.kind", found, "a scorer that trains networks one by one, such as train")
 
     def prepare(self, on_progress: OnProgress) -> None:
         """Train the shared weights, or go on where an interrupted training stopped.
@@ -75,180 +77,30 @@ class SupernetScorer:
             DataError: if data are missing.
             TrainingDiverged: if the loss is no finite number.
         """
-        if self.prepared:
-            return
-        self.workload.check()
-        network = SharedWeights(self.space, self.seed)
-        sampler = PathSampler(network, self.space, self.settings, self.seed, self.workload.loss)
-        checkpoint = Checkpoint(
-            store=self.store,
-            path=self.weights_path.replace(".safetensors", ".checkpoint.safetensors"),
-            run_id=content_id({"scorer": self.scorer_id, "space": self.space.space_id, "seed": self.seed}),
-            every_s=CHECKPOINT_EVERY_S,
-        )
-        result = train(
-            network,
-            self.settings.recipe,
-            self.data,
-            self.workload,
-            seed=self.seed,
-            device=self.device,
-            checkpoint=checkpoint,
-            on_step=lambda done, total: on_progress(done, total, "training shared weights"),
-            backward=sampler,
-            before_update=sampler.even_out,
-        )
-        log.info("supernet %s: %d steps in %.1f s", self.scorer_id, result.steps, result.wall_s)
-        self.store.write_json(self.weights_path.replace(".safetensors", ".history.json"), list(result.history))
-        self.store.write_bytes(self.weights_path, pack(network.state_dict()))
-        checkpoint.remove()
-
-    # rating
+        if not self.prepared:
+            self.check()
+            self.weights.train(on_progress)
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
-        network, num_examples = self.network, len(self.data.validation[1])  # loaded before the clock starts
-        began = time.perf_counter()
-        outcomes: dict[Genotype, float | Exception] = {}
-        valid = []
-        for genotype in genotypes:
-            try:
-                valid.append(self.space.check(genotype))
-            except Exception as error:
-                outcomes[genotype] = error
-        for resolution in sorted({self.space.resolution_of(genotype) for genotype in valid}):
-            mine = [genotype for genotype in valid if self.space.resolution_of(genotype) == resolution]
-            outcomes |= self._measured(network, mine, resolution)
-        wall_s = (time.perf_counter() - began) / max(1, len(genotypes))
-        return [self._row(genotype, outcomes[genotype], num_examples, wall_s) for genotype in genotypes]
+        return self.weights.rate(genotypes)
 
-    def _row(self, genotype: Genotype, outcome: float | Exception, num_examples: int, wall_s: float) -> Evaluation:
-        if isinstance(outcome, Exception):
-            return self.rows.failed(genotype, outcome, wall_s)
-        return self.rows.ok(genotype, outcome, num_examples, wall_s)
-
-    def _measured(
-        self, network: SharedWeights, genotypes: Sequence[Genotype], resolution: int
-    ) -> dict[Genotype, float | Exception]:
-        """The metric of each network on the validation split, or what it raised."""
-        outputs: dict[Genotype, list[torch.Tensor]] = {genotype: [] for genotype in genotypes}
-        failures: dict[Genotype, float | Exception] = {}
-        for inputs in self._input_parts(network, resolution):
-            for genotype, outcome in shared_prefix_logits(network, genotypes, inputs, self.side_by_side).items():
-                if isinstance(outcome, Exception):
-                    failures[genotype] = outcome
-                else:
-                    outputs[genotype].append(outcome)
-        targets = self.data.validation[1].to(self.device)
-        return {
-            genotype: failures.get(genotype) or _value(self.metric, parts, targets)
-            for genotype, parts in outputs.items()
-        }
-
-    def _input_parts(self, network: SharedWeights, resolution: int) -> list[Activations]:
-        """Calibration and validation inputs, prepared; validation in parts if its activations are too large."""
+    def work(self, num_evaluations: int, flops: float) -> float:
         settings = self.settings
-        inputs = self.data.train[0][: settings.calibration_examples]
-        # equal ones: each counts as much as the others, and none is a single example, which has no statistics
-        calibration = self._batches(inputs, resolution, -(-len(inputs) // -(-len(inputs) // CALIBRATION_BATCH)))
-        with torch.inference_mode():
-            stem_bytes = network.stem.eval()(calibration[0][:1]).nbytes
-        held = stem_bytes * self.side_by_side * 2 * len(self.data.validation[1])
-        num_parts = max(1, -(-held // MAX_ACTIVATION_BYTES))
-        return [
-            Activations(calibration=calibration, rated=self._batches(part, resolution, settings.eval_batch_size))
-            for part in self.data.validation[0].tensor_split(num_parts)
-        ]
-
-    def _batches(self, inputs: torch.Tensor, resolution: int, size: int) -> list[torch.Tensor]:
-        return [
-            laid_out(resized(self.data.prepare(batch.to(self.device)), resolution))
-            for batch in torch.split(inputs, size)
-        ]
-
-    # loaded once per process
+        num_train, num_validation = self.workload.num_examples()
+        paths = settings.random_paths + 2 * settings.sandwich
+        rated = flops * (num_validation + settings.calibration_examples)
+        total: float = paths * training_work(settings.recipe, num_train, flops) + num_evaluations * rated
+        return total
 
     @property
-    def side_by_side(self) -> int:
-        default = SIDE_BY_SIDE_ON_GPU if self.device.type == "cuda" else 1
-        return self.settings.side_by_side or default
+    def device_name(self) -> str:
+        from nas_core.training.loop import device_name, resolve_device
+
+        return device_name(resolve_device(self.setting.device))
 
     @cached_property
-    def data(self) -> Splits:
-        """Images at the largest resolution; smaller ones are made from it, in training and in rating alike."""
-        shape = self.workload.sample.shape_at(max(self.space.resolutions), self.space.in_channels)
-        return self.workload.load(shape)
+    def weights(self) -> "SupernetWeights":
+        from nas_core.scoring.supernet_weights import SupernetWeights
 
-    @cached_property
-    def network(self) -> SharedWeights:
-        """The trained weights.
-
-        Raises:
-            StoreError: if they are not in the store.
-        """
-        if not self.prepared:
-            raise StoreError(self.store.uri(self.weights_path), "no file", "trained shared weights", "Call prepare.")
-        network = SharedWeights(self.space, self.seed)
-        network.load_state_dict(unpack(self.store.read_bytes(self.weights_path))[0])
-        network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.eval()
-        return network
-
-    @cached_property
-    def rows(self) -> Rows:
-        return Rows(
-            space_id=self.space.space_id,
-            scorer_id=self.scorer_id,
-            seed=self.study.seed,
-            metric_name=self.metric_name,
-            higher_is_better=self.higher_is_better,
-            split=self.split,
-            device=device_name(self.device),
-        )
-
-
-def _value(metric: Metric, parts: Sequence[torch.Tensor], targets: torch.Tensor) -> float | Exception:
-    try:
-        return value_of(metric, torch.cat(list(parts)), targets)
-    except Exception as error:  # outputs that are no numbers
-        return error
-
-
-class PathSampler:
-    """The backward pass of a supernet: gradients of several paths on the same examples.
-
-    Each block's gradient is the mean over the paths that take it (`even_out`),
-    so a block that few paths take learns as fast as those of the sandwich.
-    """
-
-    def __init__(
-        self, network: SharedWeights, space: SearchSpace, settings: SupernetScorerConfig, seed: int, loss_of: Loss
-    ) -> None:
-        self.network, self.space, self.settings, self.seed, self.loss_of = network, space, settings, seed, loss_of
-        self.extremes = list(extreme_genotypes(space)) if settings.sandwich else []
-
-    def paths(self, step: int) -> list[Genotype]:
-        """The networks trained in a step: a function of the seed and the step alone."""
-        rng = np.random.default_rng([self.seed, step])
-        num_random = self.settings.random_paths or (0 if self.extremes else 1)
-        return [*self.extremes, *(self.space.sample(rng) for _ in range(num_random))]
-
-    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor, step: int, weight: float) -> torch.Tensor:
-        paths = self.paths(step)
-        losses = []
-        for genotype in paths:
-            at_size = resized(inputs, self.space.resolution_of(genotype))
-            forward = partial(self.network, genotype=genotype)
-            share = weight / len(paths)
-            losses.append(loss_and_backward(forward, at_size, targets, self.loss_of, self.settings.recipe, share))
-        return torch.stack(losses).mean()
-
-    def even_out(self, step: int) -> None:
-        """Turn each block's gradient, summed over its paths and divided by all paths, into the mean over its own."""
-        paths = self.paths(step)
-        for position in range(self.space.num_positions):
-            for choice, uses in Counter(genotype.choices[position] for genotype in paths).items():
-                block = self.network.block(position, choice)
-                gradients = [p.grad for p in block.parameters() if p.grad is not None]
-                if gradients and uses < len(paths):
-                    torch._foreach_mul_(gradients, len(paths) / uses)
+        return SupernetWeights(self)

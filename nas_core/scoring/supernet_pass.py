@@ -72,6 +72,17 @@ def recalibrated_logits(network: SharedWeights, genotype: Genotype, images: Acti
         return torch.cat([_run_all(modules, batch) for batch in images.rated])
 
 
+def recalibrated_outputs(network: nn.Module, genotype: Genotype, images: Activations) -> torch.Tensor:
+    """Outputs of one network of any shared network: statistics from the calibration batches, then eval mode."""
+    with torch.inference_mode():
+        _reset(network)
+        for index, batch in enumerate(images.calibration):
+            _calibrating(network, index)
+            network(batch, genotype=genotype)
+        network.eval()
+        return torch.cat([network(batch, genotype=genotype) for batch in images.rated])
+
+
 def _run_all(modules: Sequence[nn.Module], batch: torch.Tensor) -> torch.Tensor:
     for module in modules:
         batch = module(batch)

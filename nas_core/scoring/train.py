@@ -3,55 +3,41 @@
 import logging
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from nas_core.base.identity import evaluation_seed
+from nas_core.base.settings import Section
 from nas_core.records.evaluations import Evaluation
-from nas_core.scoring import OnProgress, study_scorer_id
-from nas_core.scoring.scored_rows import Rows
-from nas_core.scoring.settings import TrainScorerConfig
-from nas_core.space.genotypes import Genotype, SearchSpace
-from nas_core.training.loop import device_name, measure, resolve_device, train
-from nas_core.training.network import build_network
-from nas_core.workloads import build_workload
-from nas_core.workloads.workload import Splits, metric_of
+from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
+from nas_core.space.genotypes import Genotype
+from nas_core.training.settings import Recipe, training_work
+from nas_core.workloads.workload import metric_of
 
 if TYPE_CHECKING:
-    from nas_core.study.config import StudyConfig
+    from nas_core.workloads.workload import Splits
 
 log = logging.getLogger(__name__)
 
 
-class TrainScorer:
-    """Weights, order of examples and augmentation follow from the study's seed and the genotype."""
+@SCORERS.add
+class TrainScorer(Scorer):
+    """Trains each network from scratch with a short recipe; minutes each.
 
-    split = "validation"
+    Weights, order of examples and augmentation follow from the study's seed and the genotype.
+    """
 
-    def __init__(self, config: "StudyConfig", space: SearchSpace, device: str = "auto") -> None:
-        assert isinstance(config.scorer, TrainScorerConfig)
-        self.study, self.recipe, self.space = config, config.scorer.recipe, space
-        self.device = resolve_device(device)
-        self.workload = build_workload(config.data)
-        self.metric = metric_of(self.workload, config.metric)
-        self.metric_name, self.higher_is_better = self.metric.name, self.metric.higher_is_better
-        self._data: dict[int, Splits] = {}
+    name = "train"
+    version = 2
+    duration = "minutes"
 
-    @cached_property
-    def rows(self) -> Rows:
-        return Rows(
-            space_id=self.space.space_id,
-            scorer_id=study_scorer_id(self.study),
-            seed=self.study.seed,
-            metric_name=self.metric_name,
-            higher_is_better=self.higher_is_better,
-            split=self.split,
-            device=device_name(self.device),
-        )
+    class Settings(Section):
+        recipe: Recipe = Field(Recipe(), description="The short recipe.")
+        batch: int = Field(1, ge=1, le=1000, description="Networks per Ray task.")
 
-    @property
-    def prepared(self) -> bool:
-        return True
+    def check(self, stored: Sequence[Evaluation] = ()) -> None:
+        self.workload.check()
 
     def prepare(self, on_progress: OnProgress) -> None:
         """Raises DataError if data are missing; there is nothing else to do."""
@@ -59,30 +45,46 @@ class TrainScorer:
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         for genotype in genotypes:
-            self._splits(self.space.resolution_of(genotype))  # missing data is no network's failure
+            self._examples(genotype)  # missing data are no network's failure
         return [self._evaluate(genotype) for genotype in genotypes]
 
-    def _splits(self, resolution: int) -> Splits:
-        if resolution not in self._data:
-            shape = self.workload.sample.shape_at(resolution, self.space.in_channels)
-            self._data[resolution] = self.workload.load(shape)
-        return self._data[resolution]
+    def work(self, num_evaluations: int, flops: float) -> float:
+        return num_evaluations * training_work(self.settings.recipe, self.workload.num_examples()[0], flops)
+
+    @property
+    def device_name(self) -> str:
+        from nas_core.training.loop import device_name, resolve_device
+
+        return device_name(resolve_device(self.setting.device))
+
+    def _examples(self, genotype: Genotype) -> "Splits":
+        space = self.family.space
+        shape = self.workload.sample.shape_at(space.resolution_of(genotype), space.in_channels)
+        kept: dict[tuple[int, ...], Splits] = self.__dict__.setdefault("_kept", {})
+        if shape not in kept:
+            kept[shape] = self.workload.load(shape)
+        return kept[shape]
 
     def _evaluate(self, genotype: Genotype) -> Evaluation:
         began = time.perf_counter()
         try:
-            metric, num_examples, message = self._validation_metric(genotype)
+            metric, num_examples, message = self._measured(genotype)
         except Exception as error:  # whatever goes wrong with one network is that network's row
             log.warning("genotype %s failed: %s", genotype, error)
             return self.rows.failed(genotype, error, time.perf_counter() - began)
         return self.rows.ok(genotype, metric, num_examples, time.perf_counter() - began, message)
 
-    def _validation_metric(self, genotype: Genotype) -> tuple[float, int, str]:
-        """Metric, number of examples it is of, and what is worth noting of the training."""
-        seed = evaluation_seed(self.study.seed, genotype)
-        network = build_network(self.space.architecture(genotype), seed)
-        splits = self._splits(self.space.resolution_of(genotype))
-        result = train(network, self.recipe, splits, self.workload, seed=seed, device=self.device)
-        metric = measure(network, self.metric, splits.validation, splits.prepare, device=self.device)
+    def _measured(self, genotype: Genotype) -> tuple[float, int, str]:
+        """The metric, number of examples it is of, and what is worth noting of the training."""
+        import torch
+
+        from nas_core.training.loop import measure, train
+
+        seed = evaluation_seed(self.setting.seed, genotype)
+        network = self.family.module(genotype, torch.Generator().manual_seed(seed))
+        examples, device = self._examples(genotype), self.setting.device
+        result = train(network, self.settings.recipe, examples, self.workload, seed=seed, device=device)
+        metric = metric_of(self.workload, self.setting.metric)
+        value = measure(network, metric, examples.validation, examples.prepare, device=device)
         message = "batch split in two: it did not fit into memory" if result.parts > 1 else ""
-        return metric, len(splits.validation[1]), message
+        return value, len(examples.validation[1]), message

@@ -1,8 +1,9 @@
-"""Which networks to evaluate: the base, contexts, their one-swap neighbours, held-out networks.
+"""Which networks to evaluate first: a balanced design or one-swap neighbours, and held-out networks.
 
-A context is a network in which blocks are swapped one at a time; the paper's
-block performance (Eq. 3) averages over contexts. Networks that compute the
-same function are listed once.
+A balanced design holds the base and networks in which every block occurs about
+equally often. A context is a network in which blocks are swapped one at a time;
+the paper's block performance (Eq. 3) averages over contexts. Networks that
+compute the same function are listed once.
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ import numpy as np
 from nas_core.base.errors import ConfigError, SpaceError
 from nas_core.records.evaluations import CostTable
 from nas_core.searchers.settings import DesignConfig
+from nas_core.searchers.surrogate import DESIGN_CANDIDATES, balanced_rows, balanced_size
 from nas_core.space.encoding import Encoding, all_codes, allowed, totals
 from nas_core.space.equivalence import function_id
 from nas_core.space.genotypes import Genotype, SearchSpace
@@ -58,7 +60,7 @@ def make_design(space: SearchSpace, config: DesignConfig, seed: int, flops: Cost
     base = base_network(space, config.base, flops, rng)
     if config.kind == "balanced":
         contexts: tuple[Genotype, ...] = (base,)
-        candidates = _balanced(space, config, base, rng)
+        candidates = _balanced(space, base, config.networks or balanced_size(Encoding.of(space)), rng)
     else:
         contexts = _contexts(space, config, base, flops, rng)
         candidates = [swap for context in contexts for swap in space.neighbours(context)]
@@ -83,19 +85,22 @@ def _add_new(space: SearchSpace, genotypes: Iterable[Genotype], listed: set[str]
             to.append(genotype)
 
 
-def _balanced(space: SearchSpace, config: DesignConfig, base: Genotype, rng: np.random.Generator) -> list[Genotype]:
-    """Networks, the base apart, in which every block occurs about equally often."""
-    from nas_core.searchers.surrogate import balanced_rows
+def _balanced(space: SearchSpace, base: Genotype, num: int, rng: np.random.Generator) -> list[Genotype]:
+    """``num`` networks, the base among them but not listed, in which every block occurs about equally often.
 
-    encoding = Encoding.of(space)
-    pool = [base, *(genotype for genotype in _pool(space, rng) if genotype != base)]
-    wanted = config.networks or max(1, sum(space.num_choices) // 2)
-    rows = balanced_rows(encoding, encoding.encode(pool), [0], wanted, rng)
+    Chosen among random networks of distinct functions, and the base's
+    neighbours, which hold what rules make rare.
+    """
+    encoding, wanted = Encoding.of(space), max(DESIGN_CANDIDATES, 4 * num)
+    if encoding.num_networks <= wanted:
+        candidates = list(space.genotypes())
+        rng.shuffle(candidates)
+    else:
+        candidates = [*(space.sample(rng) for _ in range(wanted)), *space.neighbours(base)]
+    pool: list[Genotype] = [base]
+    _add_new(space, candidates, {function_id(space, base)}, pool)
+    rows = balanced_rows(encoding, encoding.encode(pool), [0], num)
     return [pool[row] for row in rows[1:]]
-
-
-def _pool(space: SearchSpace, rng: np.random.Generator) -> list[Genotype]:
-    return list(dict.fromkeys(space.sample(rng) for _ in range(DRAWS)))
 
 
 def base_network(space: SearchSpace, name: str, flops: CostTable | None, rng: np.random.Generator) -> Genotype:

@@ -12,6 +12,7 @@ from nas_core.prediction.observations import observe
 from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget, SelectionProblem, top_k
 from nas_core.records.evaluations import CostTable, EvaluationTable
+from nas_core.searchers.searcher import SEARCHERS, Knowledge, Searcher
 from nas_core.searchers.settings import VerifyConfig
 from nas_core.searchers.surrogate import Surrogate, choose_batch, is_among, surrogate
 from nas_core.space.encoding import Encoding, all_codes, allowed, totals
@@ -81,6 +82,28 @@ class Refinement:
             improved=improved,
         )
         return Refinement(rounds=(*self.rounds, done))
+
+
+@SEARCHERS.add
+class SurrogateSearcher(Searcher):
+    """The most promising networks by a surrogate of the ranks: predicted value and uncertainty both count."""
+
+    name = "surrogate"
+
+    def next(self, known: Knowledge, number: int) -> list[Genotype]:
+        return propose(
+            known.space,
+            known.table,
+            known.predict,
+            base=known.base,
+            k=number,
+            budgets=known.budgets,
+            costs=known.costs,
+            avoid=known.tried,
+            flops=known.flops,
+            seed=known.seed,
+            round=known.round,
+        )
 
 
 def propose(

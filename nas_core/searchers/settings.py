@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nas_core.base.settings import Section
 
@@ -13,27 +13,48 @@ class DesignConfig(Section):
     base: str = Field(
         "largest", description="Base network: `largest`, `smallest`, `random`, or a genotype such as 2-0-1-1."
     )
-    kind: Literal["one-swap", "balanced"] = Field(
-        "one-swap",
-        description="one-swap: contexts and all their neighbours, a direct measurement of every block; "
-        "balanced: fewer networks in which every block occurs about equally often.",
+    kind: Literal["balanced", "one-swap"] = Field(
+        "balanced",
+        description="balanced: the base and networks in which every block occurs about equally often; "
+        "one-swap: contexts and all their neighbours, each block measured against another, as in MathNAS.",
     )
-    networks: int = Field(0, ge=0, le=100_000, description="Networks of a balanced design; 0: half as many as blocks.")
-    contexts: int = Field(1, ge=1, le=1000, description="Networks around which blocks are swapped one at a time.")
+    networks: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Networks of a balanced design; 0: half as many as blocks, "
+        "and no fewer than the position with most blocks has.",
+    )
+    contexts: int = Field(
+        1, ge=1, le=1000, description="One-swap: networks around which blocks are swapped one at a time."
+    )
     context_kind: Literal["base", "mean-flops", "random"] = Field(
         "base",
-        description="The first context: base itself, or MathNAS Algorithm 1's nearest-mean-FLOPs network, or random.",
+        description="One-swap: the first context: base itself, or MathNAS Algorithm 1's nearest-mean-FLOPs network, "
+        "or random.",
     )
     held_out: int = Field(
-        8, ge=0, le=10_000, description="Random networks evaluated to calibrate the predictor, never to fit it."
+        8,
+        ge=0,
+        le=10_000,
+        description="Random networks evaluated to say how far to trust predictions, never to fit them; "
+        "without any, a one-swap design's intervals are too narrow.",
     )
+
+    @model_validator(mode="after")
+    def _is_of_its_kind(self) -> "DesignConfig":
+        if self.kind == "balanced" and (self.contexts != 1 or self.context_kind != "base"):
+            raise ValueError("kind: one-swap with contexts or context_kind; a balanced design has no contexts")
+        if self.kind == "one-swap" and self.networks:
+            raise ValueError("kind: balanced with networks; contexts say how many a one-swap design has")
+        return self
 
 
 class VerifyConfig(Section):
     """Solve, evaluate the best for real, refit, until the choice stands."""
 
-    evaluations: int = Field(24, ge=0, le=1_000_000, description="Most networks evaluated in all rounds together.")
+    evaluations: int = Field(32, ge=0, le=1_000_000, description="Most networks evaluated in all rounds together.")
     per_round: int = Field(4, ge=1, le=10_000, description="Networks evaluated per round.")
     patience: int = Field(
-        3, ge=1, le=100, description="Rounds in a row without a better network after which the choice stands."
+        4, ge=1, le=100, description="Rounds in a row without a better network after which the choice stands."
     )

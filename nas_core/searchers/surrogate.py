@@ -14,27 +14,25 @@ Axes: K rows fitted, N candidates, P places, D one-hot columns.
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from nas_core.prediction.links import normal_scores
-from nas_core.prediction.observations import Observations, observe_rows
+from nas_core.prediction.observations import Observations
 from nas_core.prediction.regression import Kernel, Regression, log_evidence, regress
 from nas_core.space.encoding import Encoding
-from nas_core.space.genotypes import SearchSpace
 
 BETA = 0.75  # standard deviations added to the mean
 PAIRS = (0.2, 0.6, 2.0)
 NOISES = (0.01, 0.05)
 SHARED = (0.0, 0.4, 0.8)
+SMOOTH = (0.0, 0.5, 0.95)
 AVERAGED = 8  # settings of highest evidence whose predictions are averaged
 LEAST_WEIGHT = 1e-3  # of the best setting's evidence, below which a setting is left out
 SHORTLIST = 1_000  # candidates of highest mean for which the variance is worked out
-DESIGN_CANDIDATES = 400  # random networks among which a balanced design is chosen
-
-DesignKind = Literal["balanced", "one-swap"]
+DESIGN_CANDIDATES = 400  # random networks, at least, among which a balanced design is chosen
+LEAST_DESIGN = 4  # networks of a balanced design: three can be cross-validated, and one may fail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +62,11 @@ def surrogate(seen: Observations) -> Surrogate:
     """The regressions of normal scores over a grid of settings, weighted by their evidence."""
     score_K = normal_scores(seen.metric_K)
     shared = SHARED if seen.encoding.shares_blocks else (0.0,)
+    smooth = SMOOTH if seen.encoding.ordered else (0.0,)
     data = seen.prepared()
     models = [
-        regress(data, score_K, Kernel(pairs=pairs, noise=noise, shared=tau))
-        for pairs, noise, tau in itertools.product(PAIRS, NOISES, shared)
+        regress(data, score_K, Kernel(pairs=pairs, noise=noise, shared=tau, smooth=sigma))
+        for pairs, noise, tau, sigma in itertools.product(PAIRS, NOISES, shared, smooth)
     ]
     evidence = np.array([log_evidence(model) for model in models])
     weight = np.exp(evidence - evidence.max())
@@ -162,30 +161,31 @@ def _keys(codes_NP: np.ndarray) -> np.ndarray:
 
 
 def balanced_size(encoding: Encoding) -> int:
-    """Networks of a balanced design: half a one-swap design's, 1 + sum (n_p - 1), and one."""
-    return 1 + (2 + encoding.num_columns - len(encoding.sizes)) // 2
+    """Networks of a balanced design: half as many as blocks, and enough for each block to occur once."""
+    return max(encoding.num_columns // 2, *encoding.sizes, LEAST_DESIGN)
 
 
-def balanced_rows(
-    encoding: Encoding, codes_NP: np.ndarray, first: Sequence[int], num: int, rng: np.random.Generator
-) -> list[int]:
+def balanced_rows(encoding: Encoding, codes_NP: np.ndarray, first: Sequence[int], num: int) -> list[int]:
     """``num`` rows, the given ``first`` ones included, in which every choice occurs about equally often.
 
-    Greedy: each row is the candidate whose choices occurred least so far and
-    that shares least with its nearest chosen row. Every block is thus measured
-    in several contexts, at half the evaluations of the one-swap design.
+    Greedy: each row is the one that holds most choices not seen so far, then the
+    one whose choices occurred least and that shares least with its nearest
+    chosen row. Every block is thus measured in several contexts, at half the
+    evaluations of the one-swap design.
     """
     chosen = list(first)
-    candidates = rng.choice(len(codes_NP), min(len(codes_NP), DESIGN_CANDIDATES), replace=False)
-    x_CD = encoding.one_hot(codes_NP[candidates])
-    x_KD = encoding.one_hot(codes_NP[chosen])
-    left_C = ~np.isin(candidates, chosen)
-    while len(chosen) < num and left_C.any():
-        seen_C = x_CD @ x_KD.sum(axis=0) + 0.5 * (x_CD @ x_KD.T).max(axis=1)
-        best = int(np.argmin(np.where(left_C, seen_C, np.inf)))
-        left_C[best] = False
-        chosen.append(int(candidates[best]))
-        x_KD = np.vstack([x_KD, x_CD[best]])
+    x_ND = encoding.one_hot(codes_NP)
+    count_D = x_ND[chosen].sum(axis=0)
+    nearest_N = (x_ND @ x_ND[chosen].T).max(axis=1)
+    left_N = np.ones(len(codes_NP), dtype=bool)
+    left_N[chosen] = False
+    while len(chosen) < num and left_N.any():
+        seen_N = x_ND @ (count_D - len(encoding.sizes) * (count_D == 0)) + 0.5 * nearest_N
+        best = int(np.argmin(np.where(left_N, seen_N, np.inf)))
+        left_N[best] = False
+        chosen.append(best)
+        count_D += x_ND[best]
+        nearest_N = np.maximum(nearest_N, x_ND @ x_ND[best])
     return chosen
 
 
@@ -193,36 +193,3 @@ def one_swap_rows(codes_NP: np.ndarray, base: int) -> list[int]:
     """The base and every row that differs from it in one place."""
     distance_N = (codes_NP != codes_NP[base]).sum(axis=1)
     return [base, *(int(row) for row in np.flatnonzero(distance_N == 1))]
-
-
-def search_pool(
-    space: SearchSpace,
-    codes_NP: np.ndarray,
-    measure: Callable[[list[int]], np.ndarray],
-    *,
-    num_evaluations: int,
-    per_round: int,
-    rng: np.random.Generator,
-    design: DesignKind = "balanced",
-) -> list[int]:
-    """A whole search over listed networks: a design around a random base, then batches until the budget ends.
-
-    ``measure`` returns the metric (higher is better) of rows of ``codes_NP``.
-    Returns the rows in order of evaluation.
-    """
-    encoding = Encoding.of(space)
-    base = int(rng.integers(len(codes_NP)))
-    if design == "balanced":
-        rows = balanced_rows(encoding, codes_NP, [base], min(balanced_size(encoding), num_evaluations), rng)
-    else:
-        rows = one_swap_rows(codes_NP, base)[:num_evaluations]
-    metric = list(measure(rows))
-    open_N = np.ones(len(codes_NP), dtype=bool)
-    open_N[rows] = False
-    while len(rows) < num_evaluations and open_N.any():
-        model = surrogate(observe_rows(encoding, codes_NP[rows], np.array(metric)))
-        new = choose_batch(model, codes_NP, open_N, min(per_round, num_evaluations - len(rows)))
-        metric += list(measure(new))
-        rows += new
-        open_N[new] = False
-    return rows

@@ -20,19 +20,22 @@ class Encoding:
     """The places of a space, how many choices each has, and which choices are the same block.
 
     ``labels`` numbers the distinct blocks, one entry per one-hot column of the
-    positions; empty where all are distinct.
+    positions; empty where all are distinct. ``ordered`` holds the places whose
+    choices are in an order that means something.
     """
 
     num_choices: tuple[int, ...]
     resolutions: tuple[int, ...] = ()  # empty unless the space has several
     labels: tuple[int, ...] = ()
+    ordered: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, space: SearchSpace) -> "Encoding":
         several = space.resolutions if len(space.resolutions) > 1 else ()
         blocks = [block for position in space.positions for block in position.blocks]
         number = {block: index for index, block in enumerate(dict.fromkeys(blocks))}
-        return cls(space.num_choices, several, tuple(number[block] for block in blocks))
+        ordered = frozenset(place for place, position in enumerate(space.positions) if position.ordered)
+        return cls(space.num_choices, several, tuple(number[block] for block in blocks), ordered)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ and free of torch: a worker rebuilds modules from it (``nas_core.families.assemb
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -88,12 +88,17 @@ class BlockSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """A slot: its candidate blocks, and the shape change every candidate makes there."""
+    """A slot: its candidate blocks, and in a chain the shape change every candidate makes there.
+
+    ``ordered`` says that the blocks are listed in an order that means something
+    (widths, kernel sizes): neighbours in it are expected to do alike.
+    """
 
     name: str
-    out_channels: int
-    stride: int
+    out_channels: int = 0
+    stride: int = 1
     blocks: tuple[BlockSpec, ...]
+    ordered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,19 +228,26 @@ class Rule:
 class SearchSpace:
     """M ordered positions, each with its candidate blocks, between a fixed stem and head.
 
+    Where the networks are no chains, only positions and rules say what there is
+    to choose, and the family builds what it means: ``stem`` and ``head`` are None.
+    ``code`` names the plug-ins' code that the blocks are built by, with its hash.
     ``resolutions`` are square input sizes in pixels; with more than one, a
     genotype names its own. Optional depth is an ``absent`` block and ``implies``
-    rules (``absent_to_end``; MathNAS Eq. 9).
+    rules (``absent_to_end``; MathNAS Eq. 9). ``same_function`` names, by its
+    choices, the function a network computes, where that is known beyond what
+    the blocks say; it is knowledge about the space and no part of its identity.
     """
 
     name: str
-    in_channels: int
-    resolutions: tuple[int, ...]
-    num_classes: int
-    stem: BlockSpec
-    head: BlockSpec
     positions: tuple[Position, ...]
     rules: tuple[Rule, ...] = ()
+    in_channels: int = 0
+    resolutions: tuple[int, ...] = (1,)
+    num_classes: int = 0
+    stem: BlockSpec | None = None
+    head: BlockSpec | None = None
+    code: tuple[tuple[str, str], ...] = ()
+    same_function: Mapping[tuple[int, ...], str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.positions or not all(position.blocks for position in self.positions):
@@ -270,6 +282,14 @@ class SearchSpace:
         return math.prod(self.num_choices) * len(self.resolutions)
 
     @cached_property
+    def function_members(self) -> dict[str, list[tuple[int, ...]]]:
+        """The choices of the networks that ``same_function`` gives one name."""
+        members: dict[str, list[tuple[int, ...]]] = {}
+        for choices, name in self.same_function.items():
+            members.setdefault(name, []).append(choices)
+        return members
+
+    @cached_property
     def space_id(self) -> str:
         return content_id(self.as_dict())
 
@@ -280,6 +300,7 @@ class SearchSpace:
                 "out_channels": p.out_channels,
                 "stride": p.stride,
                 "blocks": [b.as_dict() for b in p.blocks],
+                **({"ordered": True} if p.ordered else {}),  # left out where it is not: ids stay what they were
             }
             for p in self.positions
         ]
@@ -288,10 +309,11 @@ class SearchSpace:
             "in_channels": self.in_channels,
             "resolutions": list(self.resolutions),
             "num_classes": self.num_classes,
-            "stem": self.stem.as_dict(),
+            "stem": self.stem.as_dict() if self.stem else None,
             "positions": positions,
-            "head": self.head.as_dict(),
+            "head": self.head.as_dict() if self.head else None,
             "rules": [rule.as_dict() for rule in self.rules],
+            **({"code": [list(pair) for pair in self.code]} if self.code else {}),
         }
 
     @classmethod
@@ -302,6 +324,7 @@ class SearchSpace:
                 out_channels=int(row["out_channels"]),
                 stride=int(row.get("stride", 1)),
                 blocks=tuple(BlockSpec.from_dict(block) for block in row["blocks"]),
+                ordered=bool(row.get("ordered", False)),
             )
             for index, row in enumerate(data["positions"])
         )
@@ -310,10 +333,11 @@ class SearchSpace:
             in_channels=int(data["in_channels"]),
             resolutions=tuple(int(size) for size in data["resolutions"]),
             num_classes=int(data["num_classes"]),
-            stem=BlockSpec.from_dict(data["stem"]),
-            head=BlockSpec.from_dict(data["head"]),
+            stem=BlockSpec.from_dict(data["stem"]) if data["stem"] else None,
+            head=BlockSpec.from_dict(data["head"]) if data["head"] else None,
             positions=positions,
             rules=tuple(Rule.from_dict(row) for row in data.get("rules", ())),
+            code=tuple((str(kind), str(code)) for kind, code in data.get("code", ())),
         )
 
     def check(self, genotype: Genotype) -> Genotype:
@@ -398,17 +422,8 @@ class SearchSpace:
             SpaceError: if the genotype is not of this space.
         """
         self.check(genotype)
-        placed, in_channels = [], int(dict(self.stem.params).get("out_channels", self.in_channels))
-        for position, choice in zip(self.positions, genotype.choices, strict=True):
-            placed.append(
-                PlacedBlock(
-                    block=position.blocks[choice],
-                    in_channels=in_channels,
-                    out_channels=position.out_channels,
-                    stride=position.stride,
-                )
-            )
-            in_channels = position.out_channels
+        assert self.stem is not None
+        assert self.head is not None, f"space {self.name} is no chain"
         return Architecture(
             space_id=self.space_id,
             genotype=genotype,
@@ -416,8 +431,27 @@ class SearchSpace:
             resolution=self.resolution_of(genotype),
             num_classes=self.num_classes,
             stem=self.stem,
-            blocks=tuple(placed),
+            blocks=tuple(self.placed[position][choice] for position, choice in enumerate(genotype.choices)),
             head=self.head,
+        )
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether the networks are a stem, one block per position and a head in a row."""
+        return self.stem is not None and self.head is not None
+
+    @cached_property
+    def placed(self) -> tuple[tuple[PlacedBlock, ...], ...]:
+        """In a chain, every candidate block with its shape, whether or not the rules allow a network with it."""
+        assert self.stem is not None, f"space {self.name} is no chain"
+        first = int(dict(self.stem.params).get("out_channels", self.in_channels))
+        widths = (first, *(position.out_channels for position in self.positions))
+        return tuple(
+            tuple(
+                PlacedBlock(block=block, in_channels=width, out_channels=place.out_channels, stride=place.stride)
+                for block in place.blocks
+            )
+            for width, place in zip(widths, self.positions, strict=False)
         )
 
 

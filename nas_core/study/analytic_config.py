@@ -9,14 +9,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.identity import content_id
-from nas_core.base.settings import NAME_PATTERN, Section
+from nas_core.base.settings import NAME_PATTERN, PathText, Section
 from nas_core.base.units import parse_count
 from nas_core.deepmad.domain import Domain, Limits, default_domain, with_changes
 from nas_core.deepmad.latency import LatencyTable
 from nas_core.deepmad.structure import DEFAULT_HEAD, DEFAULT_STRIDES, Family, Skeleton
-from nas_core.study.config import ClusterConfig, TrackingConfig
+from nas_core.study.config import DEFAULT_WORKLOAD, ClusterConfig, Data, TrackingConfig
 from nas_core.training.settings import FullTrainingConfig
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads import WORKLOADS
 
 VERSION = 1  # raised when the same program is answered differently: stored answers are then solved again
 
@@ -56,7 +56,7 @@ class ProgramConfig(Section):
     params: Count | None = Field(None, description='At most, such as "11.69 M"; classifier left out.')
     rho: float | None = Field(None, gt=0, le=100, description="Effectiveness at most: usual are 0.3 (resnet), 0.5.")
     latency_us: Count | None = Field(None, description="At most, microseconds by `latency_table`.")
-    latency_table: str | None = Field(None, description="JSON file of measured inner blocks.")
+    latency_table: PathText | None = Field(None, description="JSON file of measured inner blocks.")
     domain: dict[str, Any] = Field(
         default_factory=dict,
         description="Other ranges than the family's: stem, step, monotone, growth, narrow, wide, "
@@ -119,7 +119,7 @@ class AnalyticConfig(Section):
     name: str = Field("design", pattern=NAME_PATTERN, description="Name of the design; letters, digits, '_', '-', '.'.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the search and of the training.")
     program: ProgramConfig = Field(description="What is designed, within which limits.")
-    data: DataConfig = Field(DataConfig(), description="Images to train on.")
+    data: Data = Field(WORKLOADS.section(DEFAULT_WORKLOAD)(), title="Workload", description="Images to train on.")
     metric: str = Field("", description="Metric of the data that the network is looked at by; empty: the data's first.")
     train: FullTrainingConfig = Field(FullTrainingConfig(), description="The designed network's training.")
     cluster: ClusterConfig = Field(ClusterConfig(), description="Where it is trained.")

@@ -28,9 +28,9 @@ from nas_core.deepmad.structure import Structure
 from nas_core.deepmad.tree import Progress
 from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.brought import trained_metric
 from nas_core.study.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING, TRAINING_VERSION, trained_files
 from nas_core.workloads import build_workload
-from nas_core.workloads.workload import metric_of
 
 WINNER = "winner"
 
@@ -152,7 +152,7 @@ class DesignProject:
         settings = config.train.model_dump(mode="json", exclude={"checkpoint_every_s"})
         workload = build_workload(config.data)
         known = {"network": self.network.as_dict(), "train": settings, "data": workload.identity}
-        metric = metric_of(workload, config.metric).name
+        metric = trained_metric(config).name
         return content_id({**known, "metric": metric, "seed": config.seed, "version": TRAINING_VERSION})
 
     @property

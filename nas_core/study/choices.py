@@ -2,14 +2,16 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nas_core.base.errors import InfeasibleError
+from nas_core.base.errors import InfeasibleError, NasError
 from nas_core.prediction import Predictor
-from nas_core.program import Budget, SelectionResult
-from nas_core.records.evaluations import COMBINE, CostTable
+from nas_core.program import Budget, SelectionResult, Status
+from nas_core.records.evaluations import CostTable
+from nas_core.records.resources import combine_of
+from nas_core.space.genotypes import Genotype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +43,62 @@ class Answer:
     limits: tuple[str, ...]
     selections: tuple[Choice, ...]
     explanation: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
         return data
+
+    def required(self) -> Choice:
+        """The first selection.
+
+        Raises:
+            InfeasibleError: if there is none, with what is attainable.
+        """
+        if self.selections:
+            return self.selections[0]
+        raise without_network(self.status, self.limits, (self.explanation or {}).get("text", ""))
+
+
+def answer_of(
+    predictor: Predictor,
+    result: SelectionResult,
+    limits: tuple[str, ...],
+    costs_of: Callable[[Genotype], dict[str, float]],
+    measured: Mapping[str, float | None],
+) -> Answer:
+    """The program's result in words: ``measured`` holds the metric of the networks that were evaluated."""
+    found = result.status in (Status.OPTIMAL, Status.FEASIBLE)
+    genotypes = [selection.genotype for selection in result.selections]
+    return Answer(
+        status=result.status.name.lower(),
+        message=result.status.value,
+        bound=bound_of(predictor, result) if found else None,
+        gap=result.gap if found and abs(result.gap) < float("inf") else None,
+        solve_s=result.solve_s,
+        route=result.route,
+        limits=limits,
+        selections=tuple(
+            Choice(
+                genotype=str(genotype),
+                predicted=prediction.metric,
+                interval=(prediction.low, prediction.high),
+                costs=costs_of(genotype),
+                evaluated=measured.get(str(genotype)),
+            )
+            for genotype, prediction in zip(genotypes, predictor.predict(genotypes), strict=True)
+        ),
+        explanation=result.explanation.as_dict() if result.explanation else None,
+        notes=result.notes,
+    )
+
+
+def without_network(status: str, limits: Sequence[str], explanation: str) -> NasError:
+    """Why there is no network: the limits collide, or the time ended before one was found."""
+    if status == "infeasible":
+        return infeasible(limits, explanation)
+    advice = "Whether the limits can be met is not known: allow more time, or loosen a limit."
+    return NasError("select", f"no network within {', '.join(limits) or 'the rules'} so far", "more time", advice)
 
 
 def infeasible(limits: Sequence[str], explanation: str) -> InfeasibleError:
@@ -65,17 +119,17 @@ def with_additive_limits(
 ) -> tuple[dict[int | None, dict[str, CostTable]], tuple[Budget, ...]]:
     """Tables and budgets in which every resource adds up, for the selection program.
 
-    A resource whose total is the largest of its blocks' (``COMBINE``), such as
+    A resource whose total is the largest of its blocks' (``combine_of``), such as
     peak memory, becomes a count of the blocks that exceed the limit, which must
     be 0, or of those that reach a lower one, which must be 1 at least.
     """
     additive = {
-        label: {name: table for name, table in mine.items() if COMBINE.get(name) != "max"}
+        label: {name: table for name, table in mine.items() if combine_of(name) != "max"}
         for label, mine in tables.items()
     }
     kept: list[Budget] = []
     for budget in budgets:
-        if COMBINE.get(budget.resource) != "max":
+        if combine_of(budget.resource) != "max":
             kept.append(budget)
             continue
         if budget.at_most is not None:

@@ -4,16 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, WithJsonSchema, field_validator
+from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
 
-from nas_core.base.settings import NAME_PATTERN, Section, load_as, parse_as, read_as
-from nas_core.costs.settings import ProfileConfig
-from nas_core.families.settings import SpaceConfig
+from nas_core.base.errors import NasError
+from nas_core.base.plugins import import_plugins, is_path
+from nas_core.base.registry import OneOf
+from nas_core.base.settings import NAME_PATTERN, Section, load_as, parse_as, read_as, resolved_path
+from nas_core.costs import ProfileConfig
+from nas_core.families import FAMILIES
 from nas_core.prediction.settings import PredictConfig
-from nas_core.scoring.settings import ScorerConfig, SupernetScorerConfig
+from nas_core.scoring import SCORERS
+from nas_core.searchers import SEARCHERS
 from nas_core.searchers.settings import DesignConfig, VerifyConfig
 from nas_core.training.settings import TrainConfig
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads import WORKLOADS
+
+DEFAULT_FAMILY, DEFAULT_WORKLOAD, DEFAULT_SCORER, DEFAULT_SEARCHER = "nasbench-macro", "digits", "supernet", "surrogate"
 
 # what a form can check of a limit; `parse_limit` says more, with the resources that are measured
 LIMIT_FORM = r"^ *[A-Za-z_][A-Za-z0-9_.]* *(<=|>=|=|≤|≥).*[0-9]"
@@ -68,6 +74,25 @@ class TrackingConfig(Section):
     )
 
 
+def _named_before(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section as earlier versions wrote it: the kind under ``name``, a family's settings under ``params``."""
+    known = dict(section)
+    if "kind" not in known and isinstance(known.get("name"), str):
+        known["kind"] = known.pop("name")
+    if known.get("file") is not None:
+        known["kind"] = "yaml"
+    elif "file" in known:
+        known.pop("file")
+    params = known.pop("params", None)
+    return {**known, **params} if isinstance(params, Mapping) else known
+
+
+Family = Annotated[Any, OneOf(FAMILIES, DEFAULT_FAMILY, _named_before)]
+Data = Annotated[Any, OneOf(WORKLOADS, DEFAULT_WORKLOAD, _named_before)]
+ScorerSection = Annotated[Any, OneOf(SCORERS, DEFAULT_SCORER)]
+SearcherSection = Annotated[Any, OneOf(SEARCHERS, DEFAULT_SEARCHER)]
+
+
 class StudyConfig(Section):
     """One search: a family of networks, data, a scorer, limits, and what to do with the winner."""
 
@@ -75,15 +100,25 @@ class StudyConfig(Section):
 
     name: str = Field("study", pattern=NAME_PATTERN, description="Name of the study; letters, digits, '_', '-', '.'.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed from which every random choice derives.")
-    space: SpaceConfig = Field(SpaceConfig(), description="Family of networks.")
-    data: DataConfig = Field(DataConfig(), description="Images.")
+    plugins: list[str] = Field(
+        default_factory=list,
+        description="Code of your own to import: a module such as my_pkg, or a file or folder such as ./blocks.py.",
+    )
+    space: Family = Field(FAMILIES.section(DEFAULT_FAMILY)(), title="Family", description="Family of networks.")
+    data: Data = Field(
+        WORKLOADS.section(DEFAULT_WORKLOAD)(), title="Workload", description="Data, with a loss and metrics."
+    )
     metric: str = Field(
         "",
-        description="Metric of the data that networks are compared by, such as `accuracy` or `macro_f1`; "
-        "empty: the data's first. A table's is `scorer.metric`.",
+        description="Metric that networks are compared by, such as accuracy or macro_f1; empty: the scorer's first.",
     )
-    scorer: ScorerConfig = Field(
-        SupernetScorerConfig(), description="What rates a network: `train`, `supernet` or `tabular`."
+    scorer: ScorerSection = Field(
+        SCORERS.section(DEFAULT_SCORER)(), title="Scorer", description="What rates a network."
+    )
+    searcher: SearcherSection = Field(
+        SEARCHERS.section(DEFAULT_SEARCHER)(),
+        title="Searcher",
+        description="Which networks are evaluated beside the program's best.",
     )
     design: DesignConfig = Field(DesignConfig(), description="Which networks are evaluated first.")
     profile: ProfileConfig = Field(ProfileConfig(), description="Resources and how they are measured.")
@@ -93,6 +128,17 @@ class StudyConfig(Section):
     train: TrainConfig = Field(TrainConfig(), description="The winner's training.")
     cluster: ClusterConfig = Field(ClusterConfig(), description="Where evaluations run.")
     tracking: TrackingConfig = Field(TrackingConfig(), description="Where runs and models are logged.")
+
+    @field_validator("plugins")
+    @classmethod
+    def _imported(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        """Plug-ins register what the sections below may name, so they are imported before those are checked."""
+        found = [resolved_path(name, info) if is_path(name) else name for name in names]
+        try:
+            import_plugins(found)
+        except NasError as error:
+            raise ValueError(f"plug-ins that import ({error})") from None
+        return found
 
     @field_validator("name")
     @classmethod

@@ -6,31 +6,29 @@ fingerprint of the folder, which is compared where the images are.
 """
 
 from nas_core.base.errors import DataError
-from nas_core.study.study import Study
-from nas_core.workloads import build_workload
+from nas_core.records.store import Store
+from nas_core.study.outputs import read_output
+from nas_core.workloads import Workload
 
 FINGERPRINTS = "fingerprints.json"  # scorer id -> fingerprint
 
 
-def check_same_data(study: Study) -> None:
-    """Keep the fingerprint of the study's data, or compare it with the one kept.
+def check_same_data(workload: Workload, scorer_id: str, store: Store) -> None:
+    """Keep the fingerprint of the scorer's data in the store, or compare it with the one kept.
 
     Raises:
         DataError: if the data are others than those of the stored scores.
     """
-    if study.config.scorer.kind == "tabular":
-        return
-    workload = build_workload(study.config.data)
     present = workload.fingerprint()
     if not present:
         return
-    kept = study.output(FINGERPRINTS) or {}
-    if study.scorer_id not in kept:
-        study.store.write_json(FINGERPRINTS, {**kept, study.scorer_id: present})
-    elif kept[study.scorer_id] != present:
+    kept = read_output(store, FINGERPRINTS) or {}
+    if scorer_id not in kept:
+        store.write_json(FINGERPRINTS, {**kept, scorer_id: present})
+    elif kept[scorer_id] != present:
         raise DataError(
             getattr(workload.settings, "path", None) or f"data: {workload.name}",
             "other files than when this study's networks were scored",
             "the same, or another root",
-            f"If the scores still hold, delete {study.store.uri(FINGERPRINTS)}.",
+            f"If the scores still hold, delete {store.uri(FINGERPRINTS)}.",
         )

@@ -2,88 +2,87 @@
 
 The record of rounds is ``verification.json``. A round's networks are written
 before they are evaluated, so a run that is killed goes on with the same round.
+A round is planned from one snapshot and closed from the next, which the next
+round is planned from: one fit a round.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from nas_core.prediction import Refinement, Round, propose
-from nas_core.program import Budget, solve
+from nas_core.program import solve
 from nas_core.records.evaluations import EvaluationTable
+from nas_core.searchers import Knowledge
+from nas_core.searchers.refinement import Refinement, Round
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
+from nas_core.study.outputs import Outputs, read_output
+from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import VERIFICATION
-from nas_core.study.study import Study
 
 Record = dict[str, Any]
 
 
-def verification(study: Study) -> Record:
+def verification(outputs: Outputs) -> Record:
     """The record of rounds made from the present inputs; an empty one where there is none."""
-    record = study.output(VERIFICATION)
-    inputs = study.inputs_of("verify")
+    record, inputs = read_output(outputs.store, VERIFICATION), outputs.inputs_of("verify")
     if record is None or record["inputs"] != inputs:
         return {"inputs": inputs, "rounds": [], "winner": None, "winner_metric": None, "stands": False, "reason": ""}
     return record
 
 
-def next_round(study: Study, index: int) -> list[str]:
+def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
     """The networks of round ``index`` (from 0); none when the choice stands or the budget is spent.
 
     The solver's best network comes first, if it was not evaluated yet; the
     others are those whose evaluation promises most, uncertainty counted.
     """
-    record = verification(study)
+    record = verification(outputs)
     if index < len(record["rounds"]):
         return list(record["rounds"][index]["proposed"])
-    refinement = _refinement(record)
-    count = refinement.num_next(study.config.verify)
-    proposed = _proposals(study, index, count) if count else []
+    refinement, config = _refinement(record), known.config.verify
+    count = refinement.num_next(config)
+    proposed = _proposals(known, index, count) if count else []
     if not proposed:
-        reason = refinement.stop_reason(study.config.verify) or "every network within the limits is evaluated"
-        _write(study, {**record, **_incumbent(study), "stands": _stands(record, count), "reason": reason})
+        reason = refinement.stop_reason(config) or known.searcher.why_it_stops()
+        outputs.write(VERIFICATION, {**record, **_incumbent(known), "stands": _stands(record, count), "reason": reason})
         return []
-    predictions = study.predictor().predict(proposed)
+    predictions = known.predictor.predict(proposed)
     new_round = {
         "proposed": [str(genotype) for genotype in proposed],
         "predicted": [prediction.metric for prediction in predictions],
         "low": [prediction.low for prediction in predictions],
         "high": [prediction.high for prediction in predictions],
-        "before": _incumbent(study)["winner_metric"],
+        "before": _incumbent(known)["winner_metric"],
     }
-    _write(study, {**record, "rounds": [*record["rounds"], new_round]})
+    outputs.write(VERIFICATION, {**record, "rounds": [*record["rounds"], new_round]})
     return list(new_round["proposed"])
 
 
-def record_round(study: Study, index: int) -> None:
+def record_round(known: Snapshot, outputs: Outputs, index: int) -> Record:
     """Note what the networks of round ``index`` were measured at, and the best network so far; once."""
-    record = verification(study)
+    record = verification(outputs)
     if "measured" in record["rounds"][index]:  # gone through again after an interruption: later rounds are known by now
-        return
-    rows = study.evaluations()
-    measured = {row.genotype: row.metric for row in rows if row.status == "ok"}
-    incumbent = _incumbent(study)
+        return record
+    incumbent = _incumbent(known)
     before, after = record["rounds"][index]["before"], incumbent["winner_metric"]
     closed = {
         **record["rounds"][index],
-        "measured": [measured.get(genotype) for genotype in record["rounds"][index]["proposed"]],
+        "measured": [known.measured.get(genotype) for genotype in record["rounds"][index]["proposed"]],
         "incumbent": incumbent["winner"],
         "incumbent_metric": after,
-        "improved": after is not None and (before is None or _sign(study) * (after - before) > 0),
-        "num_evaluations": len(rows),
+        "improved": after is not None and (before is None or _sign(known) * (after - before) > 0),
+        "num_evaluations": len(known.evaluations),
     }
     rounds = [*record["rounds"][:index], closed, *record["rounds"][index + 1 :]]
-    _write(study, {**record, **incumbent, "rounds": rounds})
+    record = {**record, **incumbent, "rounds": rounds}
+    outputs.write(VERIFICATION, record)
+    return record
 
 
-def _write(study: Study, record: Mapping[str, Any]) -> None:
-    study.store.write_json(VERIFICATION, dict(record))
-
-
-def _sign(study: Study) -> int:
-    return 1 if all(row.higher_is_better for row in study.evaluations()) else -1
+def _sign(known: Snapshot) -> int:
+    return 1 if all(row.higher_is_better for row in known.evaluations) else -1
 
 
 def _stands(record: Record, count: int) -> bool:
@@ -107,11 +106,11 @@ def _refinement(record: Record) -> Refinement:
     return Refinement(rounds=tuple(rounds))
 
 
-def _incumbent(study: Study) -> dict[str, Any]:
+def _incumbent(known: Snapshot) -> dict[str, Any]:
     """The best network that was really evaluated and is within the limits."""
-    budgets = study.budgets(study.config.select.limits)
-    rows = [row for row in study.evaluations() if row.status == "ok"]
-    rows = [row for row in rows if study.within(Genotype.parse(row.genotype), budgets)]
+    budgets = known.limits
+    rows = [row for row in known.evaluations if row.status == "ok"]
+    rows = [row for row in rows if known.within(Genotype.parse(row.genotype), budgets)]
     if not rows:
         return {"winner": None, "winner_metric": None}
     table = EvaluationTable.from_rows(rows)
@@ -119,29 +118,28 @@ def _incumbent(study: Study) -> dict[str, Any]:
     return {"winner": str(table.genotypes[best]), "winner_metric": table.sign * float(table.metric_K[best])}
 
 
-def _proposals(study: Study, index: int, count: int) -> list[Genotype]:
-    budgets = study.budgets(study.config.select.limits)
-    tables, additive = with_additive_limits(study.cost_tables, budgets)
-    tried = [Genotype.parse(row.genotype) for row in study.evaluations()]
-    first = _solvers_best(study, budgets, tried)
-    others = propose(
-        study.space,
-        study.table(),
-        study.config.predict,
-        base=study.base,
-        k=count - len(first),
-        budgets=additive,
+def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
+    tables, additive = with_additive_limits(known.cost_tables, known.limits)
+    tried = [Genotype.parse(row.genotype) for row in known.evaluations]
+    first = _solvers_best(known, tried) if known.searcher.checks_the_optimum else []
+    knowledge = Knowledge(
+        space=known.space,
+        base=known.base,
+        table=known.whole_table,
+        tried=(*tried, *first),
         costs=[table for mine in tables.values() for table in mine.values()],
-        avoid=[*tried, *first],
-        flops=study.flops,
-        seed=study.config.seed,
+        budgets=additive,
+        flops=known.flops,
+        predict=known.config.predict,
+        seed=known.config.seed,
         round=index,
     )
-    return [*first, *others]
+    others = known.searcher.next(knowledge, count - len(first))
+    return [*first, *(known.space.check(genotype) for genotype in others[: count - len(first)])]
 
 
-def _solvers_best(study: Study, budgets: Sequence[Budget], tried: Sequence[Genotype]) -> list[Genotype]:
+def _solvers_best(known: Snapshot, tried: Sequence[Genotype]) -> list[Genotype]:
     """The program's optimum, unless it (or a network that computes the same) was tried."""
-    result = solve(study.problem(study.predictor(), budgets), time_limit_s=study.config.select.time_limit_s)
-    done = {alike for genotype in tried for alike in equivalents(study.space, genotype)}
+    result = solve(known.problem(known.limits), time_limit_s=known.config.select.time_limit_s)
+    done = {alike for genotype in tried for alike in equivalents(known.space, genotype)}
     return [choice.genotype for choice in result.selections[:1] if choice.genotype not in done]

@@ -64,6 +64,11 @@ class StageStatus:
     total: int
     failed: int = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether running the stage would change nothing: what failed is tried again only when that is asked for."""
+        return self.state in ("done", "failed")
+
 
 def wrong_with(data: Any, shape: Shape, rows_of: Mapping[str, Shape]) -> str:
     """What of a stage's output is missing or of another type; "" if nothing is."""

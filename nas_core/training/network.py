@@ -8,9 +8,10 @@ from torch import nn
 
 from nas_core.deepmad.network import DesignedNetwork
 from nas_core.families.assemble import assemble, initialise
+from nas_core.families.member import Member
 from nas_core.space.genotypes import Architecture
 
-Description = Architecture | DesignedNetwork
+Description = Architecture | DesignedNetwork | Member
 
 
 def build_network(described: Description, seed: int) -> nn.Module:
@@ -18,6 +19,8 @@ def build_network(described: Description, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     if isinstance(described, Architecture):
         return assemble(described, generator)
+    if isinstance(described, Member):
+        return described.family.module(described.genotype, generator)
     from nas_core.deepmad.realise import build  # only designs need timm's ByobNet
 
     network = build(described.structure, num_classes=described.num_classes, in_channels=described.in_channels)
@@ -26,4 +29,6 @@ def build_network(described: Description, seed: int) -> nn.Module:
 
 def description_from_dict(data: Mapping[str, Any]) -> Description:
     """What an ``architecture.json`` describes."""
+    if "family" in data:
+        return Member.from_dict(data)
     return DesignedNetwork.from_dict(data) if "structure" in data else Architecture.from_dict(data)

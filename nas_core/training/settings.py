@@ -45,3 +45,11 @@ class TrainConfig(FullTrainingConfig):
 
     compare_base: bool = Field(True, description="Train the base network alike.")
     compare_random: int = Field(1, ge=0, le=100, description="Random networks within the limits to train alike.")
+
+
+TRAINING_PASSES = 3  # a training step is a forward pass and a backward pass of twice its work
+
+
+def training_work(recipe: Recipe, num_examples: int, flops: float) -> float:
+    """Multiply-adds of a training, for a network of ``flops`` per example."""
+    return recipe.epochs * num_examples * flops * TRAINING_PASSES

@@ -4,6 +4,8 @@ from nas_core.base.settings import Section
 from nas_core.workloads.images import cifar10, digits, fashion_mnist, folder  # noqa: F401  (they register themselves)
 from nas_core.workloads.workload import WORKLOADS, Workload
 
+__all__ = ["WORKLOADS", "Workload", "build_workload"]
+
 
 def build_workload(config: Section) -> Workload:
     """The workload that a study's ``data`` section names, with its settings; reads nothing yet."""

@@ -1,11 +1,11 @@
 """Which data networks are scored and trained on, and how their training split is divided."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from nas_core.base.errors import DataError
-from nas_core.base.settings import Section
+from nas_core.base.settings import PathText, Section
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,13 +53,7 @@ class SplitSettings(Section):
 class ImageSettings(SplitSettings):
     """Images in files, and their splits."""
 
-    path: str | None = Field(
+    path: PathText | None = Field(
         None, description="Folder or Parquet file of the data, where it is not at its usual place."
     )
     download: bool = Field(False, description="Fetch the images over the network where they are not found.")
-
-
-class DataConfig(ImageSettings):
-    """The data set by its name, and its settings."""
-
-    name: Literal["digits", "fashion-mnist", "cifar10", "folder"] = Field("digits", description="Data set.")

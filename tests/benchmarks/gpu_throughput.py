@@ -13,7 +13,6 @@ import time
 
 import torch
 
-from nas_core.families.nasbench_macro import nasbench_macro
 from nas_core.scoring.supernet_pass import recalibrated_logits, shared_prefix_logits
 from nas_core.training.loop import resolve_device, train
 from nas_core.training.network import build_network
@@ -23,6 +22,7 @@ from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.settings import ImageSettings
 from nas_core.workloads.workload import Splits
 from tests.benchmarks.shared_prefix import random_images, timed, warmed_up
+from tests.spaces import nasbench_macro
 
 WAYS = {
     "fp32": {"amp": False},

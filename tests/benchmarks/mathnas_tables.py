@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, WhatIf, brute_force, frontier
+from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, WhatIf, frontier
 from nas_core.program.exact import exact
 from nas_core.program.problem import Ragged
 from nas_core.space.genotypes import Genotype, Rule
 from tests.benchmarks.conditions import conditions
+from tests.nas_core.program.oracle import brute_force
 
 REPAIRS = {
     "supervit.entries": "entries are whole networks' totals; a block's gain is its entry minus its position's index 0",

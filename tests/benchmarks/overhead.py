@@ -166,7 +166,7 @@ def study_config(folder: Path, evaluations: int):
             "name": "overhead",
             "space": {"file": str(folder / "space.yaml")},
             "scorer": {"kind": "tabular", "path": str(folder / "table.parquet")},
-            "design": {"held_out": evaluations - one_swaps},
+            "design": {"kind": "one-swap", "held_out": evaluations - one_swaps},
             "profile": {"resources": ["flops"]},
         },
         "overhead",

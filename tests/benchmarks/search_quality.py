@@ -3,10 +3,14 @@
     python -m tests.benchmarks.search_quality --table tests/benchmarks/tables/nasbench_macro.yaml \\
         --starts 30 --budgets 33,49,73,100 --methods ours,random,evolution,uct,paper [--limit flops=50%q] --json
 
-A search sees ``select_on`` of the networks it evaluates; its pick is the best
-of them. Rank 1 is the best network of the table on ``report`` (within the limit
-if there is one), regret the distance to it in the metric's unit. ``best_found``
-is the share of starts that evaluated the best network on ``select_on``. The last
+``ours`` is a study with its default settings (``tests.benchmarks.defaults``): a
+balanced design around the largest network and 8 held-out networks, chosen
+before any limit is known and counted like all others, then verification; the
+starts are the seeds of a study. A search sees ``select_on`` of the networks it
+evaluates; its pick is the best of them that is within the limit. Rank 1 is the
+best network of the table on ``report`` (within the limit if there is one),
+regret the distance to it in the metric's unit. ``best_found`` is the share of
+starts that evaluated the best network on ``select_on``. The last
 line is one JSON object; ``--out`` receives a Parquet file with every start's
 course and a figure.
 """
@@ -21,36 +25,24 @@ import numpy as np
 import pandas as pd
 
 from nas_core.base.errors import DataError, NasError
-from nas_core.searchers.surrogate import search_pool
 from tests.benchmarks.conditions import conditions
+from tests.benchmarks.defaults import DESIGN, VERIFY, design_rows, refined
 from tests.benchmarks.peers import PEERS, Search, SearchTask
 from tests.benchmarks.tables import NetworkTable, read_table
 
-ROUND = 3  # networks our search evaluates at a time, in parallel if there are workers
-
 
 def ours(task: SearchTask, rng: np.random.Generator) -> list[int]:
-    """A balanced design, then refinement, all within the limit."""
-    return _refined(task, rng, design="balanced")
+    """What a study with default settings evaluates."""
+    return _study(task, rng, DESIGN.kind)
 
 
 def ours_one_swap(task: SearchTask, rng: np.random.Generator) -> list[int]:
-    """The one-swap design around a random base, as in the paper, then refinement."""
-    return _refined(task, rng, design="one-swap")
+    """The same with the one-swap design around the largest network."""
+    return _study(task, rng, "one-swap")
 
 
-def _refined(task: SearchTask, rng: np.random.Generator, design: str) -> list[int]:
-    rows = task.allowed_rows
-    found = search_pool(
-        task.table.space,
-        task.codes[rows],
-        lambda picked: task.metric[rows[picked]],
-        num_evaluations=task.most,
-        per_round=ROUND,
-        rng=rng,
-        design=design,
-    )
-    return [int(rows[index]) for index in found]
+def _study(task: SearchTask, rng: np.random.Generator, kind: str) -> list[int]:
+    return refined(task.table, design_rows(task.table, rng, kind), task.allowed_N, task.budget)
 
 
 METHODS: dict[str, Search] = {"ours": ours, "ours-one-swap": ours_one_swap, **PEERS}
@@ -63,12 +55,12 @@ def ranks(metric_N: np.ndarray, allowed_N: np.ndarray) -> np.ndarray:
 
 
 def course(table: NetworkTable, allowed_N: np.ndarray, rows: Sequence[int]) -> pd.DataFrame:
-    """One line per evaluation: the pick so far, its ranks and its regret."""
+    """One line per evaluation: the pick so far, its ranks and its regret; before any pick, those of the worst."""
     seen = np.array(rows)
-    best_so_far = np.maximum.accumulate(table.select_N[seen])
-    first_at = np.array([int(np.argmax(table.select_N[seen[: n + 1]])) for n in range(len(seen))])
-    pick = seen[first_at]
-    assert (table.select_N[pick] == best_so_far).all()
+    value = np.where(allowed_N, table.select_N, -np.inf)[seen]
+    first_at = np.array([int(np.argmax(value[: n + 1])) for n in range(len(seen))])
+    worst = int(np.argmin(np.where(allowed_N, table.select_N, np.inf)))
+    pick = np.where(np.isfinite(value[first_at]), seen[first_at], worst)
     return pd.DataFrame(
         {
             "evaluations": np.arange(1, len(seen) + 1),
@@ -176,7 +168,10 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     settings = {"table": table.name, "limit": options.limit, "starts": options.starts, "seed": options.seed}
     networks = {"networks": len(table.codes_NP), "allowed": int(table.allowed(options.limit).sum())}
     written = {"parquet": str(options.out / f"{stem}.parquet"), "figure": str(options.out / f"{stem}.png")}
-    return {**figures, "conditions": conditions(**settings, **networks, **written, seconds=seconds, per_round=ROUND)}
+    return {
+        **figures,
+        "conditions": conditions(**settings, **networks, **written, seconds=seconds, per_round=VERIFY.per_round),
+    }
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@
     costs:                         # name: column, or a column of another file joined on a key of both
       flops: flops
       raspi4_ms: {path: other.parquet, key: idx, column: raspi4}
+    same_function: iso_id          # column in which networks that compute the same have the same value (optional)
+    ordered: [p0]                  # positions whose choices, sorted, are in an order that means something (optional)
 
 ``${MATHNAS_DATA}`` falls back to the folder that ``tests.reference_data`` names.
 Rows are networks (axis N); positions are axis P.
@@ -14,8 +16,9 @@ Rows are networks (axis N); positions are axis P.
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import pandas as pd
 import yaml
 
 from nas_core.base.errors import DataError
+from nas_core.records.evaluations import CostTable
 from nas_core.space.encoding import Encoding
 from nas_core.space.genotypes import BlockSpec, Position, SearchSpace
 from tests.reference_data import data_root
@@ -40,9 +44,21 @@ class NetworkTable:
     report_N: np.ndarray
     costs: Mapping[str, np.ndarray]
 
-    @property
+    @cached_property
     def encoding(self) -> Encoding:
         return Encoding.of(self.space)
+
+    @cached_property
+    def flops(self) -> CostTable | None:
+        """The FLOPs as a price per block, None where they are no sum of such prices."""
+        if "flops" not in self.costs:
+            return None
+        x_ND, flops_N = self.encoding.one_hot(self.codes_NP), self.costs["flops"]
+        price_D = np.linalg.lstsq(x_ND, flops_N, rcond=None)[0]
+        if np.abs(x_ND @ price_D - flops_N).max() > 1e-6 * np.abs(flops_N).max():
+            return None
+        block = tuple(tuple(map(float, row)) for row in np.split(price_D, self.encoding.offsets[1:]))
+        return CostTable(resource="flops", device="", resolution=1, fixed=0.0, block=block)
 
     def allowed(self, limit: str | None) -> np.ndarray:
         """Which networks are within a limit such as ``flops=50%q`` (a quantile of the table) or ``flops=6e7``.
@@ -78,9 +94,12 @@ def read_table(yaml_path: str | Path) -> NetworkTable:
             raise DataError(f"{path}: {key}", "nothing", "a value")
     frame = _frame(path, text["path"])
     choices = [_column(frame, name, path) for name in text["choices"]]
-    codes, space = _space(path.stem, choices)
+    codes, space = _space(path.stem, choices, text.get("ordered") or ())
     if len(np.unique(codes, axis=0)) != len(codes):
         raise DataError(f"{path}: choices", "two rows with the same choices", "one row per network")
+    if "same_function" in text:
+        names = _column(frame, text["same_function"], path)
+        space = replace(space, same_function=dict(zip(map(tuple, codes.tolist()), map(str, names), strict=True)))
     return NetworkTable(
         name=path.stem,
         space=space,
@@ -113,13 +132,14 @@ def _cost(frame: pd.DataFrame, spec: str | Mapping[str, str], yaml_path: Path) -
     return _column(other, spec["column"], yaml_path).loc[keys].to_numpy(dtype=float)
 
 
-def _space(name: str, columns: "list[pd.Series[Any]]") -> tuple[np.ndarray, SearchSpace]:
+def _space(name: str, columns: "list[pd.Series[Any]]", ordered: Collection[str] = ()) -> tuple[np.ndarray, SearchSpace]:
     """Integer codes, and a space whose blocks are the columns' values; equal values are equal blocks."""
     codes, positions = [], []
     for index, column in enumerate(columns):
         values, code_N = np.unique(column.to_numpy(), return_inverse=True)
         blocks = tuple(BlockSpec.of("value", value=str(value)) for value in values)
-        positions.append(Position(name=str(column.name or index), out_channels=1, stride=1, blocks=blocks))
+        label = str(column.name or index)
+        positions.append(Position(name=label, out_channels=1, stride=1, blocks=blocks, ordered=label in ordered))
         codes.append(code_N)
     space = SearchSpace(
         name=name,

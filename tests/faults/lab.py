@@ -82,7 +82,7 @@ class Lab:
         study = {
             "name": "faults",
             "scorer": {"kind": "tabular", "path": str(self.folder / "table.parquet"), "batch": 4},
-            "design": {"base": "0-0-0-0-0-0-0-0", "held_out": 4},
+            "design": {"kind": "one-swap", "base": "0-0-0-0-0-0-0-0", "held_out": 4},
             "profile": {"resources": ["flops", "params"]},
             "select": {"limits": ["params<=2 M"]},
             "verify": {"evaluations": 4, "per_round": 2},

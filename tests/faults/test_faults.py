@@ -1,4 +1,4 @@
-"""The fault suite: one kind by default, all with `make test-faults`; `tests/flows/test_killed.py` kills drivers."""
+"""The fault suite: one kind here, all with `make test-faults`; `tests/flows/test_study_killed.py` kills drivers."""
 
 import random
 

@@ -1,8 +1,6 @@
 """The command line: what it prints for programs, and one clear message with exit code 2 for what a user can mend."""
 
 import json
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,25 +9,9 @@ import pytest
 import yaml
 
 from nas_core.study.config import StudyConfig, read_config
+from tests.command import mathnas, mathnas_process, refused
 
 CONFIGS = sorted((Path(__file__).parents[2] / "flows/configs").glob("*.yaml"))
-
-
-def mathnas(*arguments, **environment):
-    import os
-
-    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=300)
-
-
-def refused(*arguments, **environment):
-    """The one-line message of a refused command."""
-    done = mathnas(*arguments, **environment)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("mathnas: "), done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    return done.stderr
 
 
 @pytest.fixture
@@ -102,6 +84,12 @@ def test_a_wrong_study_is_one_clear_message(study_file, tmp_path, sections, expe
     assert expected in refused("run", path, "--root", tmp_path / "root")
 
 
+def test_a_process_says_it_in_one_line_and_ends_with_2(study_file, tmp_path):
+    """The other refusals are asked for in this process; this one has everything that a process prints."""
+    wrong = study_file(data={"name": "folder", "path": "/nowhere"})
+    assert "/nowhere" in refused("run", wrong, "--root", tmp_path / "root", call=mathnas_process)
+
+
 @pytest.mark.parametrize("variable", ["RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
 def test_an_address_that_does_not_answer_is_named(study_file, tmp_path, variable):
     address = "127.0.0.1:1" if variable == "RAY_ADDRESS" else "http://127.0.0.1:1/api"
@@ -144,7 +132,7 @@ def refusing_server():
 
 def test_a_server_that_refuses_is_said(refusing_server, study_file, tmp_path):
     for command in (["automations"], ["run", study_file(), "--root", tmp_path / "root"]):
-        message = refused(*command, PREFECT_API_URL=refusing_server)
+        message = refused(*command, call=mathnas_process, PREFECT_API_URL=refusing_server)
         assert "401 Unauthorized" in message
         assert "PREFECT_API_AUTH_STRING is its password" in message
 
@@ -161,7 +149,7 @@ def test_a_design_is_written_where_a_folder_can_be(tmp_path):
     assert "--out: found" in refused("design", *arguments, "--out", tmp_path / "file")
 
 
-def test_stages_to_repeat_are_among_those_to_run(study_file, tmp_path):
+def test_stages_to_repeat_are_among_those_to_run(api, study_file, tmp_path):
     message = refused("run", study_file(), "--root", tmp_path / "root", "--from", "train", "--until", "score")
     assert "found train, expected a stage of those to run, up to score: profile, score" in message
 
@@ -181,11 +169,7 @@ def test_a_stored_problem_is_solved_without_a_study(tmp_path):
     path = tmp_path / "problem.json"
     problem = {"score": [[0, 1, 2], [0, 3]], "costs": {"flops": [[1, 2, 9], [1, 2]]}, "budgets": ["flops <= 4"]}
     path.write_text(json.dumps(problem))
-    answer = json.loads(mathnas("select", path, "--json").stdout)
+    answer = json.loads(mathnas_process("select", path, "--json").stdout)
     assert answer["status"] == "optimal"
     assert [row["genotype"] for row in answer["selections"]] == ["1-1"]
     assert "least flops 2" in refused("select", path, "--limit", "flops<=1")
-
-
-if __name__ == "__main__":
-    pytest.main([__file__])

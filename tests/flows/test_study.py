@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,20 +12,29 @@ import pytest
 
 from nas_core.base.errors import IncompleteTableError, InfeasibleError, StoreError
 from nas_core.records.evaluations import Evaluation
+from nas_core.records.lease import hold
+from nas_core.records.store import Store
 from nas_core.study.stages import STAGES
 from nas_core.study.study import Study
+from tests.command import mathnas, mathnas_process, refused
 from tests.conftest import config_of
-from tests.flows.test_cli import mathnas
 
 
 @pytest.fixture(scope="module")
 def finished(api, cluster, tmp_path_factory):
-    """A tiny study on real images, run to its end."""
+    """A tiny study on real images, run to its end; tests that change it take ``copied``."""
     from flows.study import run_study
 
     root = str(tmp_path_factory.mktemp("study") / "tiny")
     run_study(config_of(), root)
     return root
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """The finished study in a folder of its own, without MLflow's database, whose paths lead to the original."""
+    root = shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
+    return str(root)
 
 
 def parts(root):
@@ -75,7 +86,7 @@ def test_the_report_is_one_page(finished):
 
 
 def test_what_programs_parse(finished):
-    status = json.loads(mathnas("status", finished, "--json").stdout)
+    status = json.loads(mathnas_process("status", finished, "--json").stdout)
     assert status["stages"]["score"] == {"state": "done", "done": 10, "total": 10, "failed": 0}
     answer = json.loads(mathnas("select", finished, "--limit", "flops=60%", "--top", "3", "--json").stdout)
     assert answer["status"] == "optimal"
@@ -98,14 +109,36 @@ def test_running_again_evaluates_and_trains_nothing(finished):
     assert Study.open(finished).output("training.json") == trained
 
 
-def test_a_model_is_registered_once_though_the_server_went_away(finished, tmp_path, monkeypatch):
+def test_running_a_finished_study_starts_no_engine(finished, tmp_path):
+    """It answers as quickly as `mathnas status`, with what the report says."""
+    config = tmp_path / "study.yaml"
+    config.write_bytes(config_of().as_yaml())
+    code = (
+        "import sys\nfrom flows.cli import main\ntry:\n    main()\nfinally:\n"
+        "    print(*{'prefect', 'ray', 'torch', 'mlflow'} & {name.partition('.')[0] for name in sys.modules})"
+    )
+    command = [sys.executable, "-c", code, "run", str(config), "--root", finished, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    printed, end = json.JSONDecoder().raw_decode(done.stdout)
+    assert not done.stdout[end:].strip(), "engines were imported"
+    assert printed == Study.open(finished).output("report.json")
+
+
+def test_a_finished_study_that_is_driven_is_refused_all_the_same(finished, tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_bytes(config_of().as_yaml())
+    with hold(Store(finished)):
+        assert "process" in refused("run", config, "--root", finished)
+
+
+def test_a_model_is_registered_once_though_the_server_went_away(copied, monkeypatch):
     """Its run is finished, the study's is not: the next report goes on there."""
     import mlflow
 
     from tasks import tracking
 
-    root = shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("mlflow.db", "mlartifacts"))
-    study = Study.open(str(root))
+    study = Study.open(copied)
     study.store.delete("tracking.json")
     with monkeypatch.context() as away:
         away.setattr(mlflow.MlflowClient, "set_terminated", gone_after(1, mlflow.MlflowClient.set_terminated))
@@ -127,52 +160,52 @@ def gone_after(calls, method):
     return answering
 
 
-def test_files_of_a_trained_network_that_are_gone_are_noticed(finished, tmp_path):
-    study = Study.open(str(shutil.copytree(finished, tmp_path / "copy")))
+def test_files_of_a_trained_network_that_are_gone_are_noticed(copied):
+    study = Study.open(copied)
     assert study.status()["train"].state == "done"
     study.store.delete("winner/winner/weights.safetensors")
     assert study.status()["train"].state == "partial"
 
 
-def test_a_changed_limit_scores_nothing_again(finished, api):
+def test_a_changed_limit_scores_nothing_again(copied):
     from flows.study import run_study
 
     changed = config_of(select={"limits": ["params<=80%"], "top": 1}, verify={"evaluations": 0})
-    before = parts(finished)
-    run_study(changed, finished, until="verify")
-    assert parts(finished) == before
-    assert Study.open(finished).output("selection.json")["limits"] == ["params<=80%"]
+    before = parts(copied)
+    run_study(changed, copied, until="verify")
+    assert parts(copied) == before
+    assert Study.open(copied).output("selection.json")["limits"] == ["params<=80%"]
 
 
-def test_a_deleted_output_is_made_again(finished):
+def test_a_deleted_output_is_made_again(copied):
     from flows.study import run_study
 
-    study = Study.open(finished)
-    before = parts(finished)
-    study.forget("select")
+    study = Study.open(copied)
+    before = parts(copied)
+    study.outputs.forget("select")
     assert study.status()["select"].state == "missing"
-    run_study(study.config, finished, until="select")
-    assert Study.open(finished).status()["select"].state == "done"
-    assert parts(finished) == before
+    run_study(study.config, copied, until="select")
+    assert Study.open(copied).status()["select"].state == "done"
+    assert parts(copied) == before
 
 
-def test_after_a_failed_selection_nothing_is_evaluated_again(finished):
+def test_after_a_failed_selection_nothing_is_evaluated_again(copied):
     """Something stands where the answer belongs; once it is gone, the same command selects and evaluates nothing."""
     from flows.study import run_study
 
-    study = Study.open(finished)
+    study = Study.open(copied)
     config = study.config.model_copy(update={"select": study.config.select.model_copy(update={"top": 1})})
-    answer = Path(finished) / "selection.json"
+    answer = Path(copied) / "selection.json"
     answer.unlink()
     (answer / "in the way").mkdir(parents=True)
-    before = parts(finished)
+    before = parts(copied)
     with pytest.raises(StoreError):
-        run_study(config, finished, until="select")
+        run_study(config, copied, until="select")
     (answer / "in the way").rmdir()
     answer.rmdir()
-    run_study(config, finished, until="select")
-    assert parts(finished) == before
-    assert Study.open(finished).status()["select"].state == "done"
+    run_study(config, copied, until="select")
+    assert parts(copied) == before
+    assert Study.open(copied).status()["select"].state == "done"
 
 
 def test_impossible_limits_stop_before_anything_is_evaluated(api, cluster, tmp_path):

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from nas_core.costs import profile_blocks
-from nas_core.families import build_space
-from nas_core.program import SelectionProblem, parse_limit, top_k
+from nas_core.program import parse_limit, read_problem, top_k
 from nas_core.records.store import Store
 from nas_core.scoring import check_scorer, study_scorer_id
 from nas_core.scoring.tabular import TabularScorer
@@ -23,6 +22,7 @@ from nas_core.study.config import StudyConfig, load_config, read_config
 from nas_core.study.rounds import next_round, verification
 from nas_core.study.study import Study
 from tests.fuzz.mutations import ODD_VALUES, mutate, mutate_bytes
+from tests.spaces import build_space
 
 Case = Callable[[Path, random.Random], None]
 CONFIGS = Path(__file__).parents[2] / "flows/configs"
@@ -94,7 +94,7 @@ def problem(place: Path, rng: random.Random) -> None:
     """A selection problem's JSON, mutated, solved as `mathnas select FILE.json` does."""
     data = json.loads(json.dumps(PROBLEM))
     mutate(data, rng)
-    top_k(SelectionProblem.from_dict(data), 2, time_limit_s=2)
+    top_k(read_problem(data), 2, time_limit_s=2)
 
 
 CONFIG_CASES: list[Case] = [study_file, study_file, study_file, override, space_file, limit, genotype, problem]
@@ -127,11 +127,12 @@ class StoreCases:
         scorer = TabularScorer(study.config, study.space)
         for network in study.design.genotypes:
             study.store.add_evaluations(scorer.evaluate([network]))
-        study.write_block_scores()
+        study.refresh()
+        study.outputs.write_block_scores(study.snapshot)
         study.store.write_json("selection.json", study.select(["flops<=70%"], top=2).as_dict())
-        next_round(study, 0)
+        next_round(study.snapshot, study.outputs, 0)
         for stage in ("profile", "score", "select"):
-            study.record(stage, wall_s=1.0, compute_s=1.0, num_new=1, num_reused=0, num_failed=0, device="cpu")
+            study.outputs.record(stage, wall_s=1.0, compute_s=1.0, num_new=1, num_reused=0, num_failed=0, device="cpu")
         study.store.write_json("lease.json", {"holder": "x", "host": "h", "machine": "m", "pid": 1, "started": "1"})
         self.paths = study.store.paths()
 
@@ -146,10 +147,10 @@ class StoreCases:
         study.evaluations()
         study.records()
         _status(study)
-        verification(study)
+        verification(study.outputs)
         _ = study.winner
         study.select(study.config.select.limits, top=2, time_limit_s=2)
-        next_round(study, 0)
+        next_round(study.snapshot, study.outputs, 0)
         if rng.random() < 0.2:
             Store(str(root)).compact()
 

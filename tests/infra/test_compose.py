@@ -150,13 +150,20 @@ PINNED = {
 
 
 def test_pinned_packages_of_the_image_are_in_the_constraints():
-    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["cluster"]]:
-        assert canonicalize_name(Requirement(text).name) in PINNED, text
+    extras = PROJECT["optional-dependencies"]
+    asked = [
+        *PROJECT["dependencies"],
+        *(text for name in ("report", "networks", "run", "cluster") for text in extras[name]),
+    ]
+    for text in asked:
+        assert canonicalize_name(Requirement(text).name) in {*PINNED, "mathnas"}, text
 
 
 def test_ray_brings_its_client_and_its_dashboard():
     """Without them `ray start --head` opens no port 10001 and answers no probe, and says nothing about it."""
-    asked = next(wanted for text in PROJECT["dependencies"] if (wanted := Requirement(text)).name == "ray")
+    asked = next(
+        wanted for text in PROJECT["optional-dependencies"]["run"] if (wanted := Requirement(text)).name == "ray"
+    )
     brought = {
         canonicalize_name(wanted.name)
         for text in importlib.metadata.requires("ray")

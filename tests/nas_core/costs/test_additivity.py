@@ -10,9 +10,10 @@ from nas_core.base.errors import IncompleteTableError
 from nas_core.costs import additivity, cost_tables, profile
 from nas_core.costs.additivity import _kendall
 from nas_core.costs.settings import ProfileConfig
-from nas_core.families.tiny import tiny
+from nas_core.families.chain import GivenChain
 from nas_core.records.evaluations import WHOLE_NETWORK, Cost, CostTable
 from nas_core.space.genotypes import Genotype
+from tests.spaces import tiny
 
 TABLE = CostTable(
     resource="latency_ms",
@@ -108,7 +109,9 @@ def test_rows_of_something_else_are_left_out():
 def test_counts_are_exactly_additive_and_latency_can_be_compared():
     space = tiny()
     genotypes = [space.parse(text) for text in ("0-0-0", "2-2-2", "1-0-2", "0-1-1", "2-0-1", "2-0-1")]
-    rows = profile(space, genotypes, ProfileConfig(repeats=5, warmup=1, device="cpu"), ["flops", "latency_ms"])
+    rows = profile(
+        GivenChain(space), genotypes, ProfileConfig(repeats=5, warmup=1, device="cpu"), ["flops", "latency_ms"]
+    )
     flops = additivity(cost_tables(space, rows, "flops")[8], rows)
     assert (flops.r2, flops.worst_relative_error) == (1.0, 0.0)
     latency = additivity(cost_tables(space, rows, "latency_ms")[8], rows)

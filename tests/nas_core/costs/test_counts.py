@@ -8,15 +8,12 @@ from torch import nn
 
 from nas_core.base.errors import SpaceError, UnknownNameError
 from nas_core.costs import cost_tables, count_networks, extreme_genotypes, profile_blocks
-from nas_core.costs.counting import count_architecture, count_module
+from nas_core.costs.counting import count_module, count_parts
 from nas_core.costs.settings import ProfileConfig
-from nas_core.families import build_space
 from nas_core.families.assemble import assemble
-from nas_core.families.nasbench_macro import nasbench_macro
-from nas_core.families.settings import SpaceConfig
-from nas_core.families.tiny import tiny
 from nas_core.space.genotypes import Genotype
 from tests.reference_data import reference_data
+from tests.spaces import build_family
 
 SMALL = {
     "nasbench-macro": {},
@@ -30,7 +27,7 @@ SMALL = {
 def test_every_network_of_nasbench_macro_counts_as_its_table_says():
     table = pd.read_parquet(reference_data("nasbench_macro/cifar10.parquet"))
     genotypes = [Genotype(tuple(map(int, arch))) for arch in table["arch"]]
-    counts = pd.DataFrame(count_networks(nasbench_macro(), genotypes, ["flops", "params"]))
+    counts = pd.DataFrame(count_networks(build_family(), genotypes, ["flops", "params"]))
     assert len(counts) == 6561
     assert (counts["flops"].to_numpy() == table["flops"].to_numpy()).all()
     assert (counts["params"].to_numpy() == table["params"].to_numpy()).all()
@@ -54,10 +51,11 @@ def counted_by_running(network: nn.Module, x: torch.Tensor) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", list(SMALL))
 def test_sums_of_blocks_are_the_counts_of_assembled_networks(name):
-    space = build_space(SpaceConfig(name=name, params=SMALL[name]), num_classes=7)
+    family = build_family(name, **SMALL[name], num_classes=7)
+    space = family.space
     rng = np.random.default_rng(0)
     genotypes = list(space.genotypes()) if name == "tiny" else [space.sample(rng) for _ in range(6)]
-    for genotype, row in zip(genotypes, count_networks(space, genotypes, ["flops", "params"]), strict=True):
+    for genotype, row in zip(genotypes, count_networks(family, genotypes, ["flops", "params"]), strict=True):
         size = space.resolution_of(genotype)
         network = assemble(space.architecture(genotype))
         flops, params = counted_by_running(network, torch.randn(1, space.in_channels, size, size))
@@ -67,17 +65,18 @@ def test_sums_of_blocks_are_the_counts_of_assembled_networks(name):
 @pytest.mark.parametrize("name", list(SMALL))
 def test_the_largest_part_is_the_networks_activation_peak(name):
     """A whole network also holds the image that its caller passed in, and nothing else."""
-    space = build_space(SpaceConfig(name=name, params=SMALL[name]))
+    family = build_family(name, **SMALL[name])
+    space = family.space
     rng = np.random.default_rng(1)
     genotypes = [space.sample(rng) for _ in range(4)]
-    tables = cost_tables(space, profile_blocks(space, ProfileConfig(), ["activation_bytes"]), "activation_bytes")
+    tables = cost_tables(space, profile_blocks(family, ProfileConfig(), ["activation_bytes"]), "activation_bytes")
     for genotype in genotypes:
         architecture = space.architecture(genotype)
         size = architecture.resolution
         whole = count_module(lambda a=architecture: assemble(a), (space.in_channels, size, size)).activation_bytes
         largest = tables[size].total(genotype)
         image = space.in_channels * size * size * 4
-        assert largest == count_architecture(architecture).activation_bytes
+        assert largest == count_parts(family.parts(genotype)).activation_bytes
         assert whole - image <= largest <= whole
 
 
@@ -110,15 +109,33 @@ def test_a_residual_keeps_its_shortcut_in_memory():
     assert count_module(Residual, (1, 4, 4)).activation_bytes == 4 * 4 * 16
 
 
+def test_attention_and_matrix_products_are_counted():
+    """A multi-head attention over T tokens of width d: four projections, and two products of T x T x d."""
+    tokens, width = 6, 8
+
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            query, key, value = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+            mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+            return self.out(mixed.transpose(1, 2).flatten(2))
+
+    counted = count_module(Attention, (tokens, width))
+    assert counted.flops == 4 * tokens * width * width + 2 * tokens * tokens * width
+
+
 def test_a_genotype_of_another_space_is_refused():
     with pytest.raises(SpaceError, match="2 choices"):
-        count_networks(tiny(), [Genotype((0, 0))], ["flops"])
+        count_networks(build_family("tiny"), [Genotype((0, 0))], ["flops"])
 
 
-@pytest.mark.parametrize(("resource", "message"), [("latency_ms", "measured, not counted"), ("flop", "one of: flops")])
+@pytest.mark.parametrize(("resource", "message"), [("latency_ms", "which is not counted"), ("flop", "one of: flops")])
 def test_what_is_not_counted_is_refused(resource, message):
     with pytest.raises(UnknownNameError, match=message):
-        count_networks(tiny(), [], [resource])
+        count_networks(build_family("tiny"), [], [resource])
 
 
 @pytest.mark.parametrize(
@@ -130,5 +147,4 @@ def test_what_is_not_counted_is_refused(resource, message):
     ],
 )
 def test_the_extreme_networks_are_allowed_and_extreme(name, smallest, largest):
-    space = build_space(SpaceConfig(name=name, params=SMALL[name]))
-    assert tuple(map(str, extreme_genotypes(space))) == (smallest, largest)
+    assert tuple(map(str, extreme_genotypes(build_family(name, **SMALL[name])))) == (smallest, largest)

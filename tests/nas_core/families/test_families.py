@@ -1,16 +1,16 @@
-"""The registered spaces, and their parameters."""
-
-import inspect
+"""The registered families, and their settings."""
 
 import pytest
+from pydantic import ValidationError
 
-from nas_core.base.errors import ConfigError, SpaceError, UnknownNameError
-from nas_core.families import SPACES, build_space
-from nas_core.families.settings import SpaceConfig
+from nas_core.base.errors import ConfigError, SpaceError
+from nas_core.families import FAMILIES
+from nas_core.study.config import parse_config
+from tests.spaces import build_space
 
 
 def test_nasbench_macro_has_the_shape_of_the_benchmark():
-    space = build_space(SpaceConfig(name="nasbench-macro"))
+    space = build_space("nasbench-macro")
     assert (space.in_channels, space.num_classes, space.resolutions) == (3, 10, (32,))
     assert space.num_choices == (3,) * 8
     assert space.num_networks == 6561
@@ -19,48 +19,56 @@ def test_nasbench_macro_has_the_shape_of_the_benchmark():
 
 
 def test_the_data_decides_channels_and_classes():
-    space = build_space(SpaceConfig(name="tiny", params={"resolution": 28}), in_channels=3, num_classes=100)
+    space = build_space("tiny", resolution=28, in_channels=3, num_classes=100)
     assert (space.in_channels, space.num_classes, space.resolutions) == (3, 100, (28,))
 
 
 def test_mobile_is_ragged_and_its_depth_optional():
-    space = build_space(SpaceConfig(name="mobile"))
+    space = build_space("mobile")
     assert space.num_choices == (1, *(9, 9, 10, 10) * 5)
     assert not space.allows(space.parse("0-" + "-".join(["0"] * 20) + "@224").swap(3, 9))
     assert space.allows(space.parse("0-" + "-".join(["0"] * 20) + "@224").swap(4, 9))
 
 
-@pytest.mark.parametrize("name", list(SPACES))
-def test_every_space_has_defaults_and_is_documented(name):
-    parameters = inspect.signature(SPACES[name]).parameters
-    assert list(parameters)[:2] == ["in_channels", "num_classes"]
-    assert all(p.default is not inspect.Parameter.empty for p in parameters.values())
-    assert SPACES[name].__doc__
-    assert build_space(SpaceConfig(name=name)).name == name
+def test_space_ids_are_those_of_earlier_versions():
+    """Studies go on where their files lie: what was evaluated stays evaluated."""
+    ids = {"mobile": "7e0d2985e13e", "nasbench-macro": "22b6ced0ada5", "resnet": "0c58b59e2e4b", "tiny": "12d77fa0c9f2"}
+    assert {name: build_space(name).space_id for name in ids} == ids
 
 
-def test_an_unknown_space_lists_the_known_ones():
-    with pytest.raises(UnknownNameError, match="mobile, nasbench-macro, resnet, tiny"):
-        build_space(SpaceConfig(name="nasbench"))
+def test_an_unknown_family_lists_the_known_ones():
+    with pytest.raises(ConfigError, match=r"space.kind: found 'nasbench'.*mobile, nasbench-macro, resnet, tiny"):
+        parse_config({"space": {"kind": "nasbench"}}, "test")
+
+
+def test_a_section_of_an_earlier_version_is_read_as_it_was_meant():
+    old = parse_config({"space": {"name": "tiny", "params": {"resolution": 16}, "file": None}}, "test")
+    assert old == parse_config({"space": {"kind": "tiny", "resolution": 16}}, "test")
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "message"),
+    ("name", "settings", "message"),
     [
-        ("tiny", {"stem_channel": 4}, "space.params.stem_channel.*stem_channels, head_channels, resolution"),
-        ("tiny", {"in_channels": 4}, "space.params.in_channels"),
-        ("tiny", {"resolution": "8"}, "space.params.resolution: found '8', expected int"),
-        ("tiny", {"resolution": True}, "expected int"),
-        ("tiny", {"resolution": 0}, "more than 0"),
-        ("mobile", {"width": -1.0}, "more than 0"),
+        ("tiny", {"stem_channel": 4}, "space.stem_channel: .*stem_channels, head_channels, resolution"),
+        ("tiny", {"in_channels": 4}, "space.in_channels"),
+        ("tiny", {"resolution": "big"}, "space.resolution: found 'big'"),
+        ("tiny", {"resolution": 0}, "greater than or equal to 1"),
+        ("mobile", {"width": -1.0}, "greater than 0"),
+        ("yaml", {}, "space.file: found nothing"),
     ],
 )
-def test_a_wrong_parameter_says_what_is_allowed(name, params, message):
+def test_a_wrong_setting_says_what_is_allowed(name, settings, message):
     with pytest.raises(ConfigError, match=message):
-        build_space(SpaceConfig(name=name, params=params))
+        parse_config({"space": {"kind": name, **settings}}, "test")
 
 
 @pytest.mark.parametrize("resolutions", ["", "224,big", "0", "32,32"])
 def test_wrong_resolutions_are_refused(resolutions):
     with pytest.raises(SpaceError, match="resolutions"):
-        build_space(SpaceConfig(name="mobile", params={"resolutions": resolutions}))
+        build_space("mobile", resolutions=resolutions)
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_settings_are_frozen_and_closed(name):
+    with pytest.raises(ValidationError):
+        FAMILIES[name].Settings.model_validate({**FAMILIES[name].example, "nothing_of_the_kind": 1})

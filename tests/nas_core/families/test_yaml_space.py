@@ -8,10 +8,10 @@ import torch
 import yaml
 
 from nas_core.base.errors import ConfigError, NasError
-from nas_core.families import build_space
 from nas_core.families.assemble import assemble
-from nas_core.families.settings import SpaceConfig
 from nas_core.families.yaml_space import space_from_data
+from nas_core.study.config import parse_config
+from tests.spaces import build_space
 
 EXAMPLE = Path(__file__).parents[3] / "flows" / "configs" / "space-example.yaml"
 
@@ -22,7 +22,7 @@ def data() -> dict:
 
 
 def test_the_example_builds_and_every_network_runs():
-    space = build_space(SpaceConfig(file=str(EXAMPLE)), num_classes=4)
+    space = build_space("yaml", file=str(EXAMPLE), in_channels=1, num_classes=4)
     assert (space.name, space.in_channels, space.num_classes) == ("example", 1, 4)
     assert space.num_choices == (3, 3, 3, 2, 3)
     assert [p.name for p in space.positions] == ["early", "middle.0", "middle.1", "late", "last"]
@@ -39,7 +39,13 @@ def test_a_repeated_position_strides_once(data):
     assert [p.stride for p in space_from_data(data, "x").positions][:3] == [2, 1, 1]
 
 
+def test_a_position_may_be_declared_ordered(data):
+    data["positions"][1]["ordered"] = True
+    assert [p.ordered for p in space_from_data(data, "x").positions] == [False, True, True, False, False]
+
+
 MISTAKES = [
+    ("positions.1.ordered", "yes", r"positions\[1\].ordered: found 'yes', expected true or false"),
     ("positions.1.blocks.0.kind", "mbcon", r"space.yaml: positions\[1\].blocks\[0\].kind: found 'mbcon'.*mbconv"),
     ("positions.1.blocks.0.kernel", 4, r"positions\[1\].blocks\[0\].kernel: found 4, expected an odd integer"),
     ("positions.1.blocks.0.size", 4, r"positions\[1\].blocks\[0\].size.*one of: kernel, expand"),
@@ -95,8 +101,8 @@ def test_files_that_are_no_space_are_refused(tmp_path):
     for name, content in [("list.yaml", "- 1"), ("bad.yaml", "a: [1"), ("empty.yaml", ""), ("bytes.yaml", "\x00")]:
         (tmp_path / name).write_text(content)
         with pytest.raises(ConfigError, match=name):
-            build_space(SpaceConfig(file=str(tmp_path / name)))
+            build_space("yaml", file=str(tmp_path / name))
     with pytest.raises(ConfigError, match="No such file"):
-        build_space(SpaceConfig(file=str(tmp_path / "none.yaml")))
-    with pytest.raises(ConfigError, match=r"space.params"):
-        build_space(SpaceConfig(file=str(EXAMPLE), params={"resolution": 8}))
+        build_space("yaml", file=str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match=r"space.resolution: .*one of the keys: file"):
+        parse_config({"space": {"file": str(EXAMPLE), "params": {"resolution": 8}}}, "test")

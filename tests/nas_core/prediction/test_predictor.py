@@ -9,11 +9,14 @@ from scipy.stats import kendalltau
 
 from nas_core.base.errors import ConfigError, IncompleteTableError, SpaceError
 from nas_core.prediction import fit
+from nas_core.prediction.predictor import conformal_quantile, pooled_quantile
 from nas_core.prediction.settings import PredictConfig
 from nas_core.program import solve
 from nas_core.records.evaluations import EvaluationTable
+from nas_core.searchers.designs import make_design
+from nas_core.searchers.settings import DesignConfig
 from nas_core.space.encoding import Encoding, all_codes
-from nas_core.space.genotypes import Genotype
+from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.config import parse_config
 from tests.nas_core.prediction.examples import (
     additive_metric,
@@ -167,6 +170,80 @@ def test_held_out_networks_widen_intervals_where_they_must():
     covered = [p.low <= metric(p.genotype) <= p.high for p in recalibrated.predict(rest)]
     assert 0.75 <= np.mean(covered) <= 1
     assert recalibrated.predict(rest)[0].metric == predictor.predict(rest)[0].metric
+
+
+def test_without_held_out_networks_the_interval_stays():
+    fitted_K = np.array([0.2, 0.5, 1.0, 1.5, 2.0])
+    assert pooled_quantile(fitted_K, np.array([])) == conformal_quantile(fitted_K) == 2.0
+
+
+def test_few_held_out_networks_set_the_scale():
+    """Their residuals are three times the fitted ones', so the interval widens; one of them alone is not believed."""
+    rng = np.random.default_rng(0)
+    fitted_K, held_out_N = np.abs(rng.normal(size=40)), 3 * np.abs(rng.normal(size=8))
+    assert 4 < pooled_quantile(fitted_K, held_out_N) < 6.5
+    assert conformal_quantile(fitted_K) < pooled_quantile(fitted_K, held_out_N[:1]) < 4
+    assert pooled_quantile(fitted_K, held_out_N / 9) < conformal_quantile(fitted_K)
+
+
+def test_eight_held_out_networks_calibrate_any_design():
+    """A balanced design and one-swap neighbours of one network, on functions with interactions."""
+    covered = {"balanced": [], "one-swap": []}
+    for seed in range(8):
+        metric = pairwise_metric(SPACE, seed, strength=0.15)
+        for kind, found in covered.items():
+            design = make_design(SPACE, DesignConfig(kind=kind), seed)
+            fitted = fit(SPACE, table_of(metric, design.fit_genotypes), PredictConfig(), base=design.base)
+            predictor = fitted.recalibrated(table_of(metric, design.held_out))
+            rest = [genotype for genotype in SPACE.genotypes() if genotype not in set(design.genotypes)]
+            found += [p.low <= metric(p.genotype) <= p.high for p in predictor.predict(rest)]
+    assert all(0.82 <= np.mean(found) <= 0.97 for found in covered.values()), covered
+
+
+def smooth_table(space, ordered: bool, count: int = 14) -> tuple[SearchSpace, EvaluationTable]:
+    """Widths: the best of each position is in the middle, and neighbours do nearly alike."""
+    positions = tuple(replace(position, ordered=ordered) for position in space.positions)
+    known = replace(space, positions=positions)
+    return known, table_of(width_metric, some_networks(known, count, seed=3))
+
+
+def width_metric(genotype: Genotype) -> float:
+    best = (2.0, 5.0, 3.5, 6.0)
+    return 70 - 0.3 * sum((choice - at) ** 2 for choice, at in zip(genotype.choices, best, strict=True))
+
+
+def test_ordered_choices_are_predicted_from_their_neighbours():
+    tau = {}
+    for ordered in (False, True):
+        space, table = smooth_table(plain_space((8, 8, 8, 8)), ordered)
+        predictor = fit(space, table, PredictConfig(), base=table.genotypes[0])
+        networks = some_networks(space, 300, seed=5)
+        guess = [prediction.metric for prediction in predictor.predict(networks)]
+        tau[ordered] = kendalltau(guess, [width_metric(genotype) for genotype in networks]).statistic
+        assert (predictor.chosen.smooth > 0) == ordered
+    assert tau[True] > tau[False] + 0.1
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_ordered_choices_stay_an_exact_program(pairs):
+    space, table = smooth_table(plain_space((4, 3, 5, 2)), ordered=True)
+    predictor = fit(space, table, PredictConfig(pairs=pairs), base=table.genotypes[0])
+    guess = predictor.predict(space.genotypes())
+    terms = predictor.score_terms()
+    values = [predictor.to_metric(terms.value(prediction.genotype)) for prediction in guess]
+    assert values == pytest.approx([prediction.metric for prediction in guess], abs=1e-8)
+    best = solve(predictor.problem()).best.value
+    assert predictor.to_metric(best) == pytest.approx(max(prediction.metric for prediction in guess), abs=1e-6)
+
+
+def test_functions_a_table_names_share_their_evaluation():
+    space = plain_space((3, 3))
+    names = {genotype.choices: str(sorted(genotype.choices)) for genotype in space.genotypes()}
+    space = replace(space, same_function=names)
+    networks = [Genotype(choices) for choices in ((0, 0), (0, 1), (0, 2), (1, 2))]
+    table = table_of(lambda genotype: sum(genotype.choices) / 10 + (genotype.choices == (0, 2)) / 5, networks)
+    one, other = fit(space, table, PredictConfig(), base=networks[0]).predict([Genotype((2, 1)), Genotype((1, 2))])
+    assert one.metric == pytest.approx(other.metric, abs=1e-6)
 
 
 def test_equivalent_networks_share_their_evaluation():

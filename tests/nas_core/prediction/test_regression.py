@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.prediction.observations import observe_rows
-from nas_core.prediction.regression import Fitted, Kernel, cross_validate, log_evidence, regress
+from nas_core.prediction.regression import LENGTH, Fitted, Kernel, cross_validate, log_evidence, regress
 from nas_core.space.encoding import Encoding, all_codes
 
-ENCODING = Encoding((3, 2, 4), labels=(0, 1, 2, 0, 1, 0, 1, 2, 3))
+ENCODING = Encoding((3, 2, 4), labels=(0, 1, 2, 0, 1, 0, 1, 2, 3), ordered=frozenset({0, 2}))
 KERNELS = [Kernel(pairs, noise, shared) for pairs in (0.0, 0.7) for noise in (0.01, 0.3) for shared in (0.0, 0.5)]
+KERNELS += [Kernel(pairs, 0.1, shared, smooth=0.6) for pairs in (0.0, 0.7) for shared in (0.0, 0.5)]
 
 
 def example(count: int = 12, seed: int = 0) -> tuple[Fitted, np.ndarray]:
@@ -28,7 +29,7 @@ def slow_gram(data: Fitted, kernel: Kernel) -> np.ndarray:
     gram = np.empty((len(data.x_KD),) * 2)
     for i, one in enumerate(data.x_KD):
         for j, other in enumerate(data.x_KD):
-            equal = float(one @ other) / 3
+            equal = sum(slow_alike(one, other, place, kernel.smooth) for place in range(3)) / 3
             shares = [
                 (one[labels == label].sum() / 3) * (other[labels == label].sum() / 3)
                 for label in range(labels.max() + 1)
@@ -36,6 +37,16 @@ def slow_gram(data: Fitted, kernel: Kernel) -> np.ndarray:
             h = (1 - kernel.shared) * equal + kernel.shared * sum(shares)
             gram[i, j] = h + kernel.pairs * h**2
     return gram
+
+
+def slow_alike(one: np.ndarray, other: np.ndarray, place: int, smooth: float) -> float:
+    """o_p of the choices of two one-hot rows."""
+    at = slice(int(ENCODING.offsets[place]), int(ENCODING.offsets[place]) + ENCODING.sizes[place])
+    i, j = int(np.argmax(one[at])), int(np.argmax(other[at]))
+    if i == j:
+        return 1.0
+    distance = abs(i - j) / (ENCODING.sizes[place] - 1)
+    return smooth * float(np.exp(-distance / LENGTH)) if place in ENCODING.ordered else 0.0
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -4,7 +4,7 @@ import pytest
 from nas_core.base.errors import ConfigError
 from nas_core.program import SelectionProblem, Status, frontier, frontier2, verify
 from nas_core.program.exact import evaluate, violations
-from nas_core.program.oracle import networks
+from tests.nas_core.program.oracle import networks
 from tests.nas_core.program.random_problems import KINDS, random_problem
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from nas_core.base.errors import NasError
-from nas_core.program import JSON_SCHEMA, Budget, Objective, SelectionProblem
+from nas_core.program import JSON_SCHEMA, Budget, Objective, SelectionProblem, read_problem, write_problem
 from tests.nas_core.program.random_problems import KINDS, random_problem
 
 
@@ -11,7 +11,7 @@ from tests.nas_core.program.random_problems import KINDS, random_problem
 def test_problems_survive_json(kind: str) -> None:
     for seed in range(20):
         problem = random_problem(seed, kind)
-        assert SelectionProblem.from_dict(json.loads(json.dumps(problem.to_dict()))) == problem
+        assert read_problem(json.loads(json.dumps(write_problem(problem)))) == problem
 
 
 def test_the_schema_describes_what_is_written() -> None:
@@ -19,7 +19,7 @@ def test_the_schema_describes_what_is_written() -> None:
     jsonschema.Draft202012Validator.check_schema(JSON_SCHEMA)
     for kind in KINDS:
         for seed in range(10):
-            jsonschema.validate(random_problem(seed, kind).to_dict(), JSON_SCHEMA)
+            jsonschema.validate(write_problem(random_problem(seed, kind)), JSON_SCHEMA)
 
 
 def test_limits_may_be_written_as_text() -> None:
@@ -29,7 +29,7 @@ def test_limits_may_be_written_as_text() -> None:
         "base": "1-1",
         "budgets": ["latency<=4 ms", "latency_ms>=40%"],
     }
-    budgets = SelectionProblem.from_dict(data).budgets
+    budgets = read_problem(data).budgets
     assert budgets == (Budget(resource="latency_ms", at_most=4.0), Budget(resource="latency_ms", at_least=2.0))
 
 
@@ -61,7 +61,7 @@ def test_limits_may_be_written_as_text() -> None:
 def test_a_wrong_problem_says_where(change: dict, says: str) -> None:
     data = {"score": [[0, 1], [0, 2]], "costs": {"ms": [[1, 2], [1, 3]]}, **change}
     with pytest.raises(NasError, match=says):
-        SelectionProblem.from_dict(data)
+        read_problem(data)
 
 
 def test_resolutions_need_labels() -> None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas_core.program import Budget, SelectionProblem, Status, brute_force, solve, top_k, verify
-from nas_core.program.oracle import is_apart, networks
-from nas_core.program.verification import selection_of
+from nas_core.program import Budget, SelectionProblem, Status, solve, top_k, verify
+from nas_core.program.exact import selection_of
 from nas_core.space.genotypes import Rule
+from tests.nas_core.program.oracle import brute_force, is_apart, networks
 from tests.nas_core.program.random_problems import KINDS, random_problem
 
 # 50 a kind in the usual run; the full run asks for 350 and more (MATHNAS_RANDOM_PROBLEMS=350).

@@ -156,3 +156,43 @@ def test_a_lease_that_cannot_be_locked_is_said(store, tmp_path):
     (tmp_path / "study" / lease.LOCK).mkdir()
     with pytest.raises(StoreError, match="written and locked"), hold(store):
         pass
+
+
+def test_a_process_is_known_by_its_start_where_there_is_no_proc():
+    """macOS and Windows: alive the same at every look, told apart from the next one, gone when it is a zombie."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    here, there = lease._started_elsewhere(os.getpid()), lease._started_elsewhere(process.pid)
+    assert here == lease._started_elsewhere(os.getpid())
+    assert "" not in (here, there)
+    assert here != there
+    process.stdin.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert lease._started_elsewhere(process.pid) == ""
+    process.wait()
+    assert lease._started_elsewhere(process.pid) == ""
+
+
+def test_of_many_claims_at_once_one_stands(tmp_path):
+    """Processes that start together on one study: the file lock lets one judge the lease at a time."""
+    claim = """
+import sys, time
+from nas_core.base.errors import StudyHeldError
+from nas_core.records.lease import hold
+from nas_core.records.store import Store
+store = Store(sys.argv[1])
+input()
+try:
+    with hold(store):
+        print("held", flush=True)
+        input()
+except StudyHeldError:
+    print("refused", flush=True)
+"""
+    arguments = [sys.executable, "-c", claim, str(tmp_path / "study")]
+    claims = [subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    for process in claims:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert sorted(process.stdout.readline().strip() for process in claims) == ["held"] + ["refused"] * 5
+    for process in claims:
+        process.communicate("\n")

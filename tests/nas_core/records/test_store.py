@@ -222,3 +222,39 @@ def test_rows_come_in_one_order_however_they_were_stored(tmp_path):
             store.add_evaluations([row])
         orders.append(store.evaluations("space", "scorer"))
     assert orders[0] == orders[1] == rows
+
+
+@pytest.fixture
+def reads(store, monkeypatch):
+    """Paths that were read."""
+    paths, real = [], store.read_bytes
+    monkeypatch.setattr(store, "read_bytes", lambda path: paths.append(path) or real(path))
+    return paths
+
+
+def test_a_part_is_read_once(store, reads):
+    first = store.add_evaluations([evaluation("0-1")])
+    assert len(store.evaluations("space", "scorer")) == len(store.evaluations("space", "scorer")) == 1
+    second = Store(store.root).add_evaluations([evaluation("1-1")])  # by another process
+    assert [row.genotype for row in store.evaluations("space", "scorer")] == ["0-1", "1-1"]
+    assert reads == [*first, *second]
+
+
+def test_rows_of_a_part_that_is_gone_are_forgotten(store):
+    gone, _ = store.add_evaluations([evaluation("0-1")])[0], store.add_evaluations([evaluation("1-1")])
+    assert len(store.evaluations("space", "scorer")) == 2
+    Store(store.root).delete(gone)
+    assert [row.genotype for row in store.evaluations("space", "scorer")] == ["1-1"]
+
+
+def test_failures_that_were_read_are_dropped(store):
+    store.add_evaluations([evaluation("0-1"), evaluation("1-1", None, status="failed", message="NaN loss")])
+    assert len(store.evaluations("space", "scorer")) == 2
+    assert store.drop_failed("space", "scorer", 0) == 1
+    assert [row.genotype for row in store.evaluations("space", "scorer")] == ["0-1"]
+
+
+def test_rows_that_were_read_are_not_changed_by_who_has_them(store):
+    store.add_evaluations([evaluation("0-1")])
+    store.evaluations("space", "scorer").clear()
+    assert len(store.evaluations("space", "scorer")) == 1

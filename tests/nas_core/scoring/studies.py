@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nas_core.families import build_space
-from nas_core.families.tiny import tiny
+from nas_core.records.store import Store
+from nas_core.scoring import Scorer
 from nas_core.space.genotypes import SearchSpace
+from nas_core.study.brought import family_of, scorer_of
 from nas_core.study.config import StudyConfig, parse_config
+from tests.spaces import tiny
 
 RECIPE = {"epochs": 1, "batch_size": 64, "lr": 0.05, "augment": "none"}
 SUPERNET = {"kind": "supernet", "recipe": RECIPE, "random_paths": 1, "calibration_examples": 256}
@@ -20,7 +22,16 @@ def study(scorer: dict[str, Any], **sections: Any) -> StudyConfig:
 
 
 def space_of(config: StudyConfig) -> SearchSpace:
-    return build_space(config.space)
+    return family_of(config).space
+
+
+def build_scorer(config: StudyConfig, store: Store | None = None) -> Scorer:
+    """The study's scorer, on the CPU."""
+    return scorer_of(config, family_of(config), store, "cpu")
+
+
+def id_of(config: StudyConfig) -> str:
+    return build_scorer(config).scorer_id
 
 
 def table_file(folder: Path) -> Path:

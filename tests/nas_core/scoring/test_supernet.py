@@ -5,21 +5,24 @@ import pytest
 import torch
 
 from nas_core.base.errors import StoreError
+from nas_core.families.chain import GivenChain
 from nas_core.families.shared_weights import SharedWeights
-from nas_core.families.tiny import tiny
 from nas_core.records.store import Store
-from nas_core.scoring import build_scorer, supernet
-from nas_core.scoring.settings import SupernetScorerConfig
-from nas_core.scoring.supernet import PathSampler, SupernetScorer
+from nas_core.scoring import supernet_weights
+from nas_core.scoring.supernet import SupernetScorer
+from nas_core.scoring.supernet_weights import PathSampler
 from nas_core.space.genotypes import SearchSpace, absent_to_end
 from nas_core.training.settings import Recipe
 from nas_core.workloads.classification import classification_loss
-from tests.nas_core.scoring.studies import SUPERNET, space_of, study
+from tests.nas_core.scoring.studies import SUPERNET, build_scorer, space_of, study
 from tests.nas_core.scoring.test_supernet_pass import every_kind
+from tests.spaces import tiny
 
 
 def sampler(space: SearchSpace, **settings) -> PathSampler:
-    return PathSampler(SharedWeights(space, 0), space, SupernetScorerConfig(**settings), 1, classification_loss)
+    return PathSampler(
+        SharedWeights(space, 0), GivenChain(space), SupernetScorer.Settings(**settings), 1, classification_loss
+    )
 
 
 def test_sandwich_trains_smallest_and_largest_in_every_step():
@@ -55,9 +58,9 @@ def test_random_paths_take_every_block_about_equally_often():
 def test_each_module_gets_the_mean_gradient_over_the_paths_that_take_it():
     space = tiny()
     images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
-    settings = SupernetScorerConfig(random_paths=3, recipe=Recipe(augment="none"))
+    settings = SupernetScorer.Settings(random_paths=3, recipe=Recipe(augment="none"))
     network = SharedWeights(space, 0)
-    paths = PathSampler(network, space, settings, 1, classification_loss)
+    paths = PathSampler(network, GivenChain(space), settings, 1, classification_loss)
     paths(images, labels, 0, 0.5)
     paths(images, labels, 0, 0.5)  # a batch split in two parts
     paths.even_out(0)
@@ -78,7 +81,7 @@ def test_several_resolutions_are_trained_and_rated(tmp_path):
     base = tiny().as_dict()
     space = SearchSpace.from_dict({**base, "resolutions": [8, 6]})
     config = study(SUPERNET)
-    scorer = SupernetScorer(config, space, Store(tmp_path), "cpu")
+    scorer = SupernetScorer(config, space, Store(tmp_path))
     scorer.prepare(lambda *_: None)
     rows = scorer.evaluate([space.parse("1-1-1@8"), space.parse("1-1-1@6"), space.parse("2-1-1@6")])
     assert [row.status for row in rows] == ["ok"] * 3
@@ -89,7 +92,7 @@ class Killed(BaseException):
 
 
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(supernet, "CHECKPOINT_EVERY_S", 0)
+    monkeypatch.setattr(supernet_weights, "CHECKPOINT_EVERY_S", 0)
     config = study(SUPERNET)
     space = space_of(config)
 
@@ -99,13 +102,13 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch)
 
     broken, whole = Store(tmp_path / "broken"), Store(tmp_path / "whole")
     with pytest.raises(Killed):
-        build_scorer(config, space, broken, "cpu").prepare(kill)
-    assert not build_scorer(config, space, broken, "cpu").prepared
+        build_scorer(config, broken).prepare(kill)
+    assert not build_scorer(config, broken).prepared
     steps = []
     for store in (broken, whole):
-        build_scorer(config, space, store, "cpu").prepare(lambda done, total, message: steps.append(done))
+        build_scorer(config, store).prepare(lambda done, total, message: steps.append(done))
     assert steps[0] == 5
-    path = SupernetScorer(config, space, whole, "cpu").weights_path
+    path = SupernetScorer(config, space, whole).weights_path
     assert broken.read_bytes(path) == whole.read_bytes(path)
     assert not [path for path in broken.paths() if "checkpoint" in path]
 
@@ -113,17 +116,17 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch)
 def test_rating_before_training_says_so(tmp_path):
     config = study(SUPERNET)
     with pytest.raises(StoreError, match=r"supernet-s3\.safetensors"):
-        build_scorer(config, space_of(config), Store(tmp_path), "cpu").evaluate([space_of(config).parse("0-0-0")])
+        build_scorer(config, Store(tmp_path)).evaluate([space_of(config).parse("0-0-0")])
 
 
 def test_ratings_in_parts_are_the_ratings_at_once(tmp_path, monkeypatch):
     config = study(SUPERNET)
     space, store = space_of(config), Store(tmp_path)
-    scorer = SupernetScorer(config, space, store, "cpu")
+    scorer = SupernetScorer(config, space, store)
     scorer.prepare(lambda *_: None)
     genotypes = space.neighbours(space.parse("1-1-1"))
     at_once = [row.metric for row in scorer.evaluate(genotypes)]
-    monkeypatch.setattr(supernet, "MAX_ACTIVATION_BYTES", 2**20)
+    monkeypatch.setattr(supernet_weights, "MAX_ACTIVATION_BYTES", 2**20)
     assert len(scorer._input_parts(scorer.network, 8)) > 1
     assert [row.metric for row in scorer.evaluate(genotypes)] == at_once
 
@@ -131,7 +134,7 @@ def test_ratings_in_parts_are_the_ratings_at_once(tmp_path, monkeypatch):
 def test_weights_that_are_no_numbers_are_failed_rows(tmp_path):
     config = study(SUPERNET)
     space = space_of(config)
-    scorer = SupernetScorer(config, space, Store(tmp_path), "cpu")
+    scorer = SupernetScorer(config, space, Store(tmp_path))
     scorer.prepare(lambda *_: None)
     with torch.no_grad():
         next(scorer.network.block(0, 1).parameters()).fill_(float("nan"))
@@ -143,7 +146,7 @@ def test_weights_that_are_no_numbers_are_failed_rows(tmp_path):
 def test_enough_training_rates_networks_far_above_chance(tmp_path):
     config = study({**SUPERNET, "recipe": {"epochs": 6, "batch_size": 32, "lr": 0.1, "augment": "none"}})
     space = space_of(config)
-    scorer = build_scorer(config, space, Store(tmp_path), "cpu")
+    scorer = build_scorer(config, Store(tmp_path))
     scorer.prepare(lambda *_: None)
     metrics = {row.genotype: row.metric for row in scorer.evaluate(list(space.genotypes()))}
     assert metrics["2-2-2"] > 0.4

@@ -7,19 +7,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from nas_core.base.errors import DataError
-from nas_core.families.nasbench_macro import nasbench_macro
-from nas_core.families.tiny import tiny
 from nas_core.records.store import Store
-from nas_core.scoring import build_scorer, check_scorer
-from nas_core.scoring.settings import TabularScorerConfig
-from nas_core.scoring.tabular import read_metrics
+from nas_core.scoring.tabular import TabularScorer, read_metrics, same_function
 from nas_core.space.genotypes import Genotype
-from tests.nas_core.scoring.studies import space_of, study, table_file
+from tests.nas_core.scoring.studies import build_scorer, id_of, space_of, study, table_file
 from tests.reference_data import reference_data
+from tests.spaces import nasbench_macro, tiny
 
 
 def config(path, **settings):
-    return TabularScorerConfig(path=str(path), **settings)
+    return TabularScorer.Settings(path=str(path), **settings)
 
 
 def test_json_of_nas_bench_macro(tmp_path):
@@ -39,11 +36,29 @@ def test_parquet_with_an_arch_column_and_with_choice_columns(tmp_path):
 def test_a_network_that_is_not_in_the_table_is_a_failed_row(tmp_path):
     study_config = study({"kind": "tabular", "path": str(table_file(tmp_path))})
     space = space_of(study_config)
-    scorer = build_scorer(study_config, space, Store(tmp_path / "store"))
+    scorer = build_scorer(study_config, Store(tmp_path / "store"))
     found, missing = scorer.evaluate([space.parse("0-0-0"), space.parse("2-2-2")])
     assert found.metric == 80.0
     assert missing.status == "failed"
     assert "2-2-2 is not in" in missing.message
+
+
+def test_a_column_of_equal_functions(tmp_path):
+    path = tmp_path / "t.parquet"
+    networks = ["000", "001", "010", "222"]
+    pq.write_table(pa.table({"arch": networks, "acc": [1.0, 2.0, 2.0, 3.0], "iso_id": [7, 8, 8, None]}), path)
+    found = same_function(config(path, metric="acc", same_function="iso_id"), tiny())
+    assert found == {(0, 0, 0): "7", (0, 0, 1): "8", (0, 1, 0): "8"}
+    assert same_function(config(path, metric="acc"), tiny()) == {}
+    with pytest.raises(
+        DataError, match=r"scorer\.same_function: found 'iso', no column of .*one of: arch, acc, iso_id"
+    ):
+        same_function(config(path, metric="acc", same_function="iso"), tiny())
+
+
+def test_knowing_equal_functions_changes_no_score(tmp_path):
+    known, plain = (study({"kind": "tabular", "path": "t.parquet", "same_function": name}) for name in ("iso_id", None))
+    assert id_of(known) == id_of(plain)
 
 
 def test_missing_file(tmp_path):
@@ -81,14 +96,14 @@ def test_a_choice_that_is_no_whole_number(tmp_path, column):
 def test_a_table_that_changed_is_refused_and_one_that_was_completed_is_not(tmp_path):
     path = table_file(tmp_path)
     study_config = study({"kind": "tabular", "path": str(path)})
-    scorer = build_scorer(study_config, space_of(study_config), Store(tmp_path / "store"))
+    scorer = build_scorer(study_config, Store(tmp_path / "store"))
     rows = scorer.evaluate([Genotype.parse(text) for text in ("0-0-0", "1-2-0")])
-    check_scorer(study_config, tiny(), rows)
+    build_scorer(study_config).check(rows)
     changed = replace(rows[1], metric=1.0)
     with pytest.raises(DataError, match=r"1-2-0: found 83\.0, expected 1\.0, as the study has stored"):
-        check_scorer(study_config, tiny(), [rows[0], changed])
+        build_scorer(study_config).check([rows[0], changed])
     failed = replace(rows[1], metric=None, status="failed")
-    check_scorer(study_config, tiny(), [rows[0], failed])
+    build_scorer(study_config).check([rows[0], failed])
 
 
 def test_a_table_of_another_space(tmp_path):

@@ -1,13 +1,16 @@
 """Proposals on small and large spaces, and when refinement stops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from nas_core.prediction import Refinement, propose
 from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget
-from nas_core.searchers.settings import VerifyConfig
-from nas_core.searchers.surrogate import balanced_rows, search_pool
+from nas_core.searchers.designs import make_design
+from nas_core.searchers.refinement import Refinement, propose
+from nas_core.searchers.settings import DesignConfig, VerifyConfig
+from nas_core.searchers.surrogate import balanced_rows
 from nas_core.space.encoding import Encoding, all_codes, allowed
 from nas_core.space.equivalence import equivalents, function_id, has_equivalents
 from nas_core.space.genotypes import Genotype, Rule
@@ -78,29 +81,39 @@ def test_large_spaces_are_searched_by_program_and_climb():
     assert max(metric(genotype) for genotype in chosen) > best
 
 
-@pytest.mark.parametrize("design", ["balanced", "one-swap"])
-def test_search_finds_the_best_of_a_small_space(design):
+@pytest.mark.parametrize("kind", ["balanced", "one-swap"])
+def test_proposals_find_the_best_of_a_small_space(kind):
     space = plain_space((3,) * 5)
-    codes_NP = all_codes(Encoding.of(space).sizes)
-    metric_N = np.array([pairwise_metric(space, 4)(genotype) for genotype in space.genotypes()])
-    rows = search_pool(
-        space,
-        codes_NP,
-        lambda picked: metric_N[picked],
-        num_evaluations=45,
-        per_round=4,
-        rng=np.random.default_rng(0),
-        design=design,
-    )
-    assert len(set(rows)) == 45
-    assert int(np.argmax(metric_N)) in rows
+    metric = pairwise_metric(space, 4)
+    design = make_design(space, DesignConfig(kind=kind), seed=0)
+    evaluated = list(design.genotypes)
+    while len(evaluated) < 45:
+        table = table_of(metric, evaluated)
+        evaluated += propose(space, table, CONFIG, base=design.base, k=min(4, 45 - len(evaluated)))
+    assert len(set(evaluated)) == 45
+    assert max(space.genotypes(), key=metric) in evaluated
+
+
+def test_functions_a_table_names_are_proposed_once():
+    """Networks with one number of 2s are said to be equal: 4 functions in 27 networks."""
+    space = plain_space((3, 3, 3))
+    names = {genotype.choices: str(genotype.choices.count(2)) for genotype in space.genotypes()}
+    space = replace(space, same_function=names)
+    assert has_equivalents(space)
+    assert len(equivalents(space, Genotype((0, 0, 0)))) == 8
+    assert function_id(space, Genotype((0, 2, 1))) == function_id(space, Genotype((1, 1, 2)))
+    evaluated = [Genotype((0, 0, 0)), Genotype((0, 0, 2)), Genotype((2, 0, 2))]
+    chosen = propose(space, table_of(lambda g: g.choices.count(2), evaluated), CONFIG, base=evaluated[0], k=9)
+    assert [names[genotype.choices] for genotype in chosen] == ["3"]
+    design = make_design(space, DesignConfig(), seed=0)
+    assert len(design.genotypes) == 4
 
 
 def test_balanced_design_measures_every_block_about_equally():
     space = plain_space((4,) * 5)
     encoding = Encoding.of(space)
     codes_NP = all_codes(encoding.sizes)
-    rows = balanced_rows(encoding, codes_NP, [0], 12, np.random.default_rng(0))
+    rows = balanced_rows(encoding, codes_NP, [0], 12)
     counts = encoding.one_hot(codes_NP[rows]).sum(axis=0)
     assert len(set(rows)) == 12
     assert counts.min() >= 2

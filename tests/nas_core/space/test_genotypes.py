@@ -1,6 +1,7 @@
 """The search space as data: genotypes, rules, identity."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.base.errors import SpaceError
-from nas_core.families.mobile import mobile
-from nas_core.families.nasbench_macro import nasbench_macro
-from nas_core.families.tiny import tiny
 from nas_core.space.genotypes import Architecture, BlockSpec, Genotype, Position, Rule, SearchSpace, absent_to_end
+from tests.spaces import mobile, nasbench_macro, tiny
 
 
 def family(rules: tuple[Rule, ...] = (), resolutions: tuple[int, ...] = (8,)) -> SearchSpace:
@@ -33,6 +32,24 @@ def family(rules: tuple[Rule, ...] = (), resolutions: tuple[int, ...] = (8,)) ->
 def test_a_genotype_is_read_back_from_its_text(choices, resolution):
     genotype = Genotype(tuple(choices), resolution)
     assert Genotype.parse(str(genotype)) == genotype
+
+
+def test_only_a_declared_order_and_no_knowledge_of_functions_is_part_of_the_identity():
+    plain = family()
+    first = replace(plain.positions[0], ordered=True)
+    ordered = replace(plain, positions=(first, *plain.positions[1:]))
+    assert all("ordered" not in row for row in plain.as_dict()["positions"])
+    assert ordered.space_id != plain.space_id
+    assert SearchSpace.from_dict(ordered.as_dict()) == ordered
+    known = replace(plain, same_function={(0, 0, 0): "a", (1, 1, 1): "a"})
+    assert known.space_id == plain.space_id
+    assert known == plain
+    assert known.function_members == {"a": [(0, 0, 0), (1, 1, 1)]}
+
+
+def test_ids_stay_what_they_were():
+    """Stored evaluations lie under these."""
+    assert (tiny().space_id, nasbench_macro().space_id) == ("12d77fa0c9f2", "22b6ced0ada5")
 
 
 @pytest.mark.parametrize("text", ["", "a-b", "1--2", "1-2@", "1-2@x", "1,2"])

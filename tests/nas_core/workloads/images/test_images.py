@@ -14,13 +14,12 @@ import torch
 from PIL import Image
 
 from nas_core.base.errors import DataError
-from nas_core.workloads import build_workload
-from nas_core.workloads.settings import DataConfig
+from nas_core.workloads import WORKLOADS
 from nas_core.workloads.workload import Splits, Workload
 
 
 def workload(name: str = "digits", **settings) -> Workload:
-    return build_workload(DataConfig(name=name, **settings))
+    return WORKLOADS[name](WORKLOADS[name].Settings(**settings))
 
 
 def load(name: str, resolution: int, **settings) -> Splits:
@@ -30,9 +29,8 @@ def load(name: str, resolution: int, **settings) -> Splits:
 
 def test_naming_a_set_imports_no_torch():
     code = (
-        "import sys; from nas_core.workloads import build_workload;"
-        "from nas_core.workloads.settings import DataConfig;"
-        "w = build_workload(DataConfig()); w.check(); w.num_examples(); w.describe(); w.identity, w.metrics, w.sample;"
+        "import sys; from nas_core.workloads import WORKLOADS; d = WORKLOADS['digits']; w = d(d.Settings());"
+        "w.check(); w.num_examples(); w.describe(); w.identity, w.metrics, w.sample;"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

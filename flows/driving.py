@@ -1,0 +1,42 @@
+"""The study that this process drives: checked once, opened once, shared by the flows that run inside one another."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flows.preflight import preflight
+from nas_core.records.lease import hold
+from nas_core.records.store import Store
+from nas_core.study.config import StudyConfig
+from nas_core.study.stages import Stage
+from nas_core.study.study import Study
+
+_driven: dict[str, Study] = {}  # root -> the study
+
+
+@contextmanager
+def drive(config: StudyConfig, root: str, *, until: Stage | None = None, wait_s: float = 0.0) -> Iterator[Study]:
+    """The study under ``root`` with this configuration, for its only driver; entered again, the same one.
+
+    The outermost checks what the stages up to ``until`` would meet (None: nothing), takes the lease, for which it
+    waits ``wait_s`` seconds, and writes the configuration.
+
+    Raises:
+        NasError: as ``preflight`` does; StudyHeldError if another process drives it.
+    """
+    outer = _driven.get(root)
+    if outer is not None and outer.config == config:
+        yield outer
+        return
+    study = Study(config, outer.store if outer else Store(root))
+    if until is not None:
+        preflight(study, until)
+    with hold(study.store, wait_s):
+        study.write_config()
+        study.refresh()  # the preflight's look may be old: another driver may have ended just now
+        _driven[root] = study
+        try:
+            yield study
+        finally:
+            _driven.pop(root)
+            if outer is not None:
+                _driven[root] = outer

@@ -1,0 +1,46 @@
+"""The parts of an installation that are optional, and one line where a command needs one that is not there.
+
+What is always installed solves, and opens and asks a stored study; see
+``[project.optional-dependencies]`` in ``pyproject.toml`` for the rest.
+"""
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+from nas_core.base.errors import ConfigError
+
+REPORT = ("jinja2", "matplotlib")
+NETWORKS = ("safetensors", "sklearn", "timm", "torch", "torchvision")
+# extra -> the modules it brings; the smaller ones first, so that a module is named with the least that brings it
+MODULES = {"report": REPORT, "networks": NETWORKS, "run": (*REPORT, *NETWORKS, "mlflow", "prefect", "ray")}
+
+
+def need(extra: str, command: str) -> None:
+    """Stop before anything is done where the extra is not installed as a whole; imports nothing.
+
+    Raises:
+        ConfigError: naming what is missing and how to install it.
+    """
+    missing = [module for module in MODULES[extra] if not _is_installed(module)]
+    if missing:
+        raise _not_installed(command, missing, extra)
+
+
+def _is_installed(module: str) -> bool:
+    """A folder of that name where the command was given (`ray/`, say) is importable too, but comes from no file."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
+def not_installed(error: ModuleNotFoundError) -> ConfigError | None:
+    """A failed import in words, where an extra brings the module; None for any other."""
+    module = (error.name or "").partition(".")[0]
+    extra = next((extra for extra, modules in MODULES.items() if module in modules), None)
+    return None if extra is None else _not_installed("this command", [module], extra)
+
+
+def _not_installed(command: str, missing: Iterable[str], extra: str) -> ConfigError:
+    found = f"no {', '.join(missing)}"
+    return ConfigError(
+        command, found, f"what the extra '{extra}' brings", f"Install it: pip install 'mathnas[{extra}]'"
+    )

@@ -1,0 +1,86 @@
+"""`mathnas plugins` lists what can be named in a study; `mathnas check` holds a plug-in against the contracts."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from nas_core.base.errors import NasError, PluginError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def plugins(as_json: AsJson = False) -> None:
+    """List what a study can name: families, block kinds, workloads, scorers, profilers, searchers; ours and others'.
+
+    Others' are those of installed packages with an entry point `mathnas.plugins`.
+    """
+    rows, broken = listed()
+    if as_json:
+        print(json.dumps({"things": rows, "not_importable": broken}, indent=2))
+        return
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        print(f"{kind}:")
+        for row in (row for row in rows if row["kind"] == kind):
+            where = "" if row["from"] == "mathnas" else f"  [{row['from']}]"
+            settings = f"  ({', '.join(row['settings'])})" if row["settings"] else ""
+            print(f"  {row['name']:<18} {row['summary']}{settings}{where}")
+    for name, message in broken.items():
+        print(f"not importable: {name}: {message}")
+
+
+def listed() -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Every registered class as plain data; and the installed plug-ins that do not import, with why."""
+    import nas_core.study.config  # noqa: F401 (registers our own)
+    from nas_core.base.plugins import import_plugin, installed
+    from nas_core.base.registry import summary_of
+    from nas_core.testing import registries
+
+    broken = {}
+    for name in installed():
+        try:
+            import_plugin(name)
+        except NasError as error:
+            broken[name] = str(error)
+    rows = []
+    for kind, registry in registries().items():
+        for name in registry:
+            thing = registry[name]
+            rows.append(
+                {
+                    "kind": kind,
+                    "name": name,
+                    "from": str(registry.origin(name)),
+                    "version": thing.version,
+                    "summary": summary_of(thing),
+                    "settings": list(thing.Settings.model_fields),
+                    "schema": thing.Settings.model_json_schema(),
+                }
+            )
+    return rows, broken
+
+
+def check(
+    plugin: Annotated[str, typer.Argument(help="A plug-in: a Python file, a folder with __init__.py, or a module.")],
+    as_json: AsJson = False,
+) -> None:
+    """Hold everything that a plug-in registers against its protocol's contract, before anything is run."""
+    import nas_core.study.config  # noqa: F401 (registers our own)
+    from nas_core.base.plugins import import_plugin
+    from nas_core.testing import check_all
+
+    found = check_all(import_plugin(plugin).origin)
+    if not found:
+        expected = "at least one of: a family, block kind, workload, scorer, profiler, searcher"
+        raise PluginError(plugin, "nothing registered", expected, "Register a class with `@SCORERS.add` or the like.")
+    failures = [failure for mine in found.values() for failure in mine]
+    if as_json:
+        things = [{"kind": kind, "name": name, "failures": len(mine)} for (kind, name), mine in found.items()]
+        print(json.dumps({"checked": things, "failures": list(map(str, failures))}, indent=2))
+    else:
+        for (kind, name), mine in found.items():
+            print(f"{kind} {name}: {'all promises kept' if not mine else f'{len(mine)} not kept'}")
+            for failure in mine:
+                print(f"  {failure.promise}: {failure.found}")
+    if failures:
+        raise typer.Exit(2)

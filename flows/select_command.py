@@ -1,0 +1,93 @@
+"""``mathnas select PROBLEM.json``: answer a stored problem, and write certificates."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_core.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nas_core.program import SelectionProblem, SelectionResult
+    from nas_core.study.study import Study
+
+
+def select_stored_problem(
+    path: Path,
+    limits: Sequence[str],
+    *,
+    top: int,
+    min_distance: int,
+    time_limit_s: float,
+    certify: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the best networks of a stored problem; raises NasError where there is none."""
+    from nas_core.program import parse_limit, read_problem_file, top_k
+    from nas_core.program.exact import costs_of_base
+    from nas_core.study.choices import without_network
+
+    problem = read_problem_file(path)
+    base_costs = costs_of_base(problem)
+    budgets = [parse_limit(text).resolve(base_costs, resources=problem.resources) for text in limits]
+    problem = problem.with_budgets((*problem.budgets, *budgets))
+    result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s)
+    if as_json:
+        print(json.dumps(result.as_dict(), indent=2))
+    else:
+        _print_result(result)
+    if certify is not None:
+        write_certificate(certify, problem, result, min_distance, time_limit_s, quiet=as_json)
+    if not result.selections:
+        explanation = "" if result.explanation is None else str(result.explanation)
+        raise without_network(result.status.name.lower(), list(map(str, problem.budgets)), explanation)
+
+
+def _print_result(result: "SelectionResult") -> None:
+    from nas_core.program.problem import format_number
+
+    print(result.status.value)
+    if result.selections and math.isfinite(result.gap) and result.gap > 0:
+        print(f"gap {format_number(result.gap)}, bound {format_number(result.bound)}")
+    for note in result.notes:
+        print(note)
+    for rank, choice in enumerate(result.selections, start=1):
+        costs = ", ".join(f"{name} {format_number(value)}" for name, value in choice.costs.items())
+        print(f"{rank:>3}  {choice.genotype}  value {format_number(choice.value)}  {costs}")
+
+
+def certify_study(
+    study: "Study", limits: Sequence[str], path: Path, *, top: int, min_distance: int, time_limit_s: float, quiet: bool
+) -> None:
+    """Write the certificate of a study's selection: the same program, answered again."""
+    from nas_core.program import top_k
+
+    problem = study.problem(study.predictor(), study.budgets(limits))
+    result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s)
+    write_certificate(path, problem, result, min_distance, time_limit_s, quiet=quiet)
+
+
+def write_certificate(
+    path: Path,
+    problem: "SelectionProblem",
+    result: "SelectionResult",
+    min_distance: int,
+    time_limit_s: float,
+    *,
+    quiet: bool,
+) -> None:
+    """Write the proof, and say how to check it."""
+    from nas_core.program import certificate
+
+    started = time.monotonic()
+    data: dict[str, Any] = certificate(problem, result, min_distance=min_distance, time_limit_s=time_limit_s)
+    try:
+        path.write_text(json.dumps(data), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), error.strerror or str(error), "a path that can be written") from None
+    if quiet:
+        return
+    print(f"{data['message']} " * bool(data["message"]), end="")
+    print(f"Certificate: {path} ({time.monotonic() - started:.1f} s); python -m nas_core.program {path}")

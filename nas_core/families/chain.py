@@ -1,0 +1,135 @@
+"""Families whose networks are chains: a stem, one block per position, a head. A family of them only says its space."""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+from nas_core.base.errors import SpaceError
+from nas_core.base.registry import Registry
+from nas_core.base.settings import Section
+from nas_core.families.blocks import BLOCKS, HEADS, STEMS, check_placed, kind_of
+from nas_core.families.family import Family, Part
+from nas_core.space.genotypes import BlockSpec, Genotype, SearchSpace
+from nas_core.workloads.workload import Sample
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Chain(Family):
+    """Stem, blocks, head in a row; derive and say ``chain()``."""
+
+    def chain(self) -> SearchSpace:
+        """The space, with the sample's channels and number of outputs."""
+        raise NotImplementedError
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The space, checked block by block; it knows the code of blocks that plug-ins brought."""
+        return check_space(self.chain())
+
+    @property
+    def in_channels(self) -> int:
+        return self.sample.shape[0]
+
+    def module(self, genotype: Genotype, generator: "torch.Generator | None" = None) -> "nn.Module":
+        from nas_core.families.assemble import assemble
+
+        return assemble(self.space.architecture(genotype), generator)
+
+    def parts(self, genotype: Genotype) -> Sequence[Part]:
+        return chain_parts(self.space, genotype)
+
+    def shared(self, seed: int) -> "nn.Module":
+        from nas_core.families.shared_weights import SharedWeights
+
+        return SharedWeights(self.space, seed)
+
+
+class GivenChain(Chain):
+    """The family of a space that is there already."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        shape = (space.in_channels, space.resolutions[0], space.resolutions[0])
+        super().__init__(Section(), Sample(shape=shape, num_outputs=space.num_classes))
+        self._chain = space
+
+    def chain(self) -> SearchSpace:
+        return self._chain
+
+
+def check_space(space: SearchSpace, source: str = "") -> SearchSpace:
+    """The space, if every stem, block and head of it can be built; with the code that plug-ins' kinds depend on.
+
+    Raises:
+        SpaceError: with the position and block that cannot.
+    """
+    source = source or f"space {space.name}"
+    for name, value in (("in_channels", space.in_channels), ("num_classes", space.num_classes)):
+        if value < 1:
+            raise SpaceError(f"{source}: {name}", value, "1 or more")
+    if min(space.resolutions) < 1:
+        raise SpaceError(f"{source}: resolutions", space.resolutions, "pixels, 1 or more")
+    stem, head = ends(space)
+    kind_of(STEMS, stem, f"{source}: stem")
+    for index, row in enumerate(space.placed):
+        for choice, placed in enumerate(row):
+            check_placed(placed, f"{source}: positions[{index}].blocks[{choice}]")
+    kind_of(HEADS, head, f"{source}: head")
+    return replace(space, code=tuple(sorted(_brought_code(space))))
+
+
+def ends(space: SearchSpace) -> tuple[BlockSpec, BlockSpec]:
+    """Stem and head; raises SpaceError for a space that is no chain."""
+    if space.stem is None or space.head is None:
+        raise SpaceError(f"space {space.name}", "no stem or no head", "a chain of blocks between a stem and a head")
+    return space.stem, space.head
+
+
+def _brought_code(space: SearchSpace) -> set[tuple[str, str]]:
+    """(kind, hash of its source) of every kind of the space that a plug-in brought: other code, other space."""
+    stem, head = ends(space)
+    used: list[tuple[Registry, str]] = [(STEMS, stem.kind), (HEADS, head.kind)]  # type: ignore[type-arg]
+    used += [(BLOCKS, block.kind) for position in space.positions for block in position.blocks]
+    return {(f"{kinds.kind} {name}", code) for kinds, name in used if (code := kinds.origin(name).code)}
+
+
+def chain_parts(space: SearchSpace, genotype: Genotype) -> list[Part]:
+    """Stem, the genotype's blocks, head, each with the shape that reaches it."""
+    return list(_walk(space, genotype))
+
+
+def _walk(space: SearchSpace, genotype: Genotype) -> Iterator[Part]:
+    from nas_core.families.assemble import build_block, build_head, build_stem
+
+    stem, head = ends(space)
+    side = space.resolution_of(genotype)
+    shape = (space.in_channels, side, side)
+    yield _part(None, ("stem", stem), shape, lambda: build_stem(stem, space.in_channels))
+    side = stem_side(stem, space.in_channels, side)
+    for position, choice in enumerate(space.check_choices(genotype).choices):
+        placed = space.placed[position][choice]
+        part = _part(position, placed, (placed.in_channels, side, side), lambda placed=placed: build_block(placed))  # type: ignore[misc]
+        yield replace(part, is_no_op=placed.is_no_op)
+        side = -(-side // placed.stride)
+    width = space.positions[-1].out_channels
+    key = ("head", head, space.num_classes)
+    yield _part(None, key, (width, side, side), lambda: build_head(head, width, space.num_classes))
+
+
+def _part(position: int | None, key: Hashable, shape: tuple[int, ...], build: "Callable[[], nn.Module]") -> Part:
+    return Part(position=position, key=(key, shape), shapes=(shape,), build=build)
+
+
+@lru_cache(maxsize=10_000)
+def stem_side(stem: BlockSpec, in_channels: int, resolution: int) -> int:
+    """Side in pixels of what the stem hands on; it is run on torch's meta device, which computes nothing."""
+    import torch
+
+    from nas_core.families.assemble import build_stem
+
+    with torch.device("meta"), torch.no_grad():
+        images = torch.empty(1, in_channels, resolution, resolution)
+        return int(build_stem(stem, in_channels).eval()(images).shape[-1])

@@ -1,0 +1,74 @@
+"""The protocol of families: m positions with n blocks each, and the network that each choice of blocks is.
+
+No torch at import: a family's ``space`` is plain data, its modules are built when asked for.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nas_core.base.registry import Registered, Registry
+from nas_core.base.settings import Section
+from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.workloads.workload import Sample
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A piece of a network that is built, counted and timed by itself.
+
+    ``position`` is the position whose block it is part of, None for what every
+    network has (stem, head, wiring). A position may have several parts, as an
+    edge of a cell that is repeated. ``shapes`` are its inputs' shapes without
+    the batch axis. Parts of one ``key`` are equal: they are built and measured once.
+    ``is_no_op`` says that it does nothing, and so costs nothing.
+    """
+
+    position: int | None
+    key: Hashable
+    shapes: tuple[Shape, ...]
+    build: "Callable[[], nn.Module]" = field(compare=False)
+    dtype: str = "float32"
+    is_no_op: bool = False
+
+
+class Family(Registered, ABC):
+    """A family of networks, made for the samples of one workload."""
+
+    are_networks: ClassVar[bool] = True  # whether what is chosen can be built, timed and trained
+    default_sample: ClassVar[Sample] = Sample(shape=(3, 32, 32), num_outputs=10)  # where no data decide
+
+    def __init__(self, settings: Section, sample: Sample | None = None) -> None:
+        self.settings: Any = settings
+        self.given = sample is not None  # by data; else the family's own sample serves
+        self.sample = sample or self.default_sample
+
+    @property
+    @abstractmethod
+    def space(self) -> SearchSpace:
+        """Positions, blocks and rules as plain data; the same settings and sample give the same space."""
+
+    @abstractmethod
+    def module(self, genotype: Genotype, generator: "torch.Generator | None" = None) -> "nn.Module":
+        """The genotype's network with fresh weights, a function of the generator's state."""
+
+    @abstractmethod
+    def parts(self, genotype: Genotype) -> Sequence[Part]:
+        """The network's parts in the order in which they run, whatever its topology; rules are not asked."""
+
+    def shared(self, seed: int) -> "nn.Module | None":
+        """A network of which every genotype is a path, with fresh weights; None where the family has none.
+
+        It is called as ``network(inputs, genotype=...)``; ``network.block(position, choice)`` is a block's module.
+        """
+        return None
+
+
+FAMILIES = Registry[Family]("family", Family)

@@ -1,0 +1,270 @@
+"""Writes the proof of an answer, for ``checker`` to verify: a tree of Lagrangian bounds in whole numbers.
+
+The best network is known, so what is left to show is that nothing is above it. A node
+asks floats for the multipliers of what is left, and the checker's own leaf test whether they
+are enough; if not, the node branches where the relaxation is undecided.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from nas_core.program.checker import FORMAT, Checker, Claim, UnprovenError, check_certificate
+from nas_core.program.linear import Columns, Floats, Ints, LinearProgram
+from nas_core.program.problem import SelectionProblem
+from nas_core.program.relaxation import infeasible_weights, multipliers
+from nas_core.program.result import SelectionResult, Status
+from nas_core.program.stored import write_problem
+
+ProofTree = dict[str, Any]
+QUICK_STATES = 30_000  # parts of networks that a leaf may list before it is branched instead
+PRICE_BITS = 24
+SAFE = Fraction(1, 10**40)  # by which a bound is above a value that is rounded at the 60th digit
+
+
+class OutOfTimeError(Exception):
+    """The proof does not fit the time."""
+
+
+def certificate(
+    problem: SelectionProblem, result: SelectionResult, *, min_distance: int = 1, time_limit_s: float = 60.0
+) -> dict[str, Any]:
+    """The certificate of an answer, checked before it is returned.
+
+    ``certified`` says whether the status is shown by it; where the time was too
+    short, the answers and their values are still checked, and ``message`` says what is not.
+    """
+    deadline = time.monotonic() + time_limit_s
+    names = [str(selection.genotype) for selection in result.selections]
+    stored = write_problem(problem)
+    checkers = {table.resolution: Checker(stored, table.resolution) for table in problem.tables}
+    values = [checkers[s.genotype.resolution].value(s.genotype.choices) for s in result.selections]
+    data: dict[str, Any] = {
+        "format": FORMAT,
+        "status": result.status.name.lower(),
+        "certified": False,
+        "message": "",
+        "route": result.route,
+        "min_distance": min_distance,
+        "answers": [{"genotype": n, "value": str(v)} for n, v in zip(names, values, strict=True)],
+        "proofs": [],
+        "problem": stored,
+    }
+    try:
+        for beside, bound in _claims(problem, result, values, min_distance):
+            trees = [
+                {"resolution": label, "tree": _Prover(Claim(checker, bound, names[:beside], min_distance), deadline).tree()}
+                for label, checker in checkers.items()
+            ]
+            data["proofs"].append({"beside": beside, "bound": None if bound is None else str(bound), "tables": trees})
+        data["certified"] = result.status.is_proven
+        if not result.status.is_proven:
+            data["message"] = "The solver did not prove its answer, so there is no proof to write."
+    except OutOfTimeError:
+        shown = f"the solver's own proof ({result.route})"
+        data["message"] = f"{time_limit_s:g} s were too short for a proof; the status rests on {shown}."
+        data["claimed"], data["status"] = data["status"], "feasible" if names else "stopped"
+    check_certificate(data)
+    return data
+
+
+def _claims(
+    problem: SelectionProblem, result: SelectionResult, values: Sequence[Fraction], min_distance: int
+) -> list[tuple[int, Fraction | None]]:
+    """(how many answers stand before, bound) of every proof that the status needs."""
+    if result.status is Status.INFEASIBLE:
+        return [(0, None)]
+    if result.status is not Status.OPTIMAL:
+        return []
+    is_rounded = not problem.objective.is_additive and problem.objective.kind == "fractional"
+    largest = max((abs(Fraction(repr(table.base_score))) for table in problem.tables), default=Fraction(0))
+    bounds = [v + SAFE * (abs(v) + largest + 1) if is_rounded and problem.objective.exponent < 1 else v for v in values]
+    needed = [len(values) - 1] if min_distance == 1 else range(len(values))
+    return [(i, bounds[i]) for i in needed]
+
+
+@dataclass(frozen=True)
+class _Node:
+    """What is left at a node, in floats: values and rows less the best and the least of each group, and clipped."""
+
+    lp: LinearProgram
+    units: list[Fraction]  # what one unit of a row of ``lp`` is in the claim's row, over the same of the value
+    used: list[int]
+
+
+class _Prover:
+    def __init__(self, claim: Claim, deadline: float) -> None:
+        self.claim, self.deadline = claim, deadline
+
+    def tree(self) -> ProofTree:
+        """A tree that the checker accepts.
+
+        Raises:
+            OutOfTimeError: at the deadline.
+        """
+        root: ProofTree = {}
+        todo = [(root, self.claim.everything())]
+        while todo:
+            if time.monotonic() > self.deadline:
+                raise OutOfTimeError
+            place, alive = todo.pop()
+            leaf, group, undecided = self._leaf_or_group(alive)
+            if leaf is not None:
+                place.update(leaf)
+                continue
+            branches: list[tuple[list[int], ProofTree]] = [([choice], {}) for choice in undecided]
+            rest = [choice for choice in alive[group] if choice not in undecided]
+            if rest:
+                branches.append((rest, {}))
+            place.update(position=self.claim.groups[group][0], branches=branches)
+            for choices, child in branches:
+                todo.append((child, [choices if g == group else left for g, left in enumerate(alive)]))
+        return root
+
+    def _leaf_or_group(self, alive: list[list[int]]) -> tuple[ProofTree | None, int, list[int]]:
+        """A leaf that is shown, or the group to branch at and the choices that get a branch each."""
+        node, top = self._node(alive)
+        claims_value = 0 if self.claim.bound is None else 1
+        if node is None or (claims_value and top <= 0):
+            leaf = _leaf(claims_value, {}, 1)
+            if self._is_shown(leaf, alive):
+                return leaf, 0, []
+        prices_K = self._prices(node) if node is not None and claims_value else None
+        leaves = []
+        if claims_value and prices_K is not None:
+            assert node is not None, "it has prices"
+            leaves.append(_leaf(1, *self._whole(node, prices_K)))
+        elif node is not None:
+            weights = infeasible_weights(node.lp)
+            if weights is not None:
+                ray = np.zeros(len(node.used))
+                ray[[k for k, _ in weights]] = [float(weight) for _, weight in weights]
+                leaves.append(_leaf(0, *self._whole(node, ray / ray.max())))
+        leaves.append(_leaf(claims_value, {}, 1))
+        for leaf in leaves:
+            if self._is_shown(leaf, alive):
+                return leaf, 0, []
+        return None, *self._branching(alive, node, prices_K)
+
+    def _is_shown(self, leaf: ProofTree, alive: list[list[int]]) -> bool:
+        try:
+            self.claim.check_leaf(leaf, alive, QUICK_STATES)
+        except UnprovenError:
+            return False
+        return True
+
+    def _node(self, alive: list[list[int]]) -> tuple[_Node | None, int]:
+        """The node in floats (None where no row can break), and how far above the bound its best is without rows."""
+        claim = self.claim
+        weights, constant = claim.linear(alive)
+        sizes = [len(left) for left in alive]
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        value, top = [], constant
+        for row, left in zip(weights, alive, strict=True):
+            best = max(row[c] for c in left)
+            top += best
+            value += [best - row[c] for c in left]
+        top += sum(max([0, *weights]) for weights in claim.pair_weights.values()) if claim.bound is not None else 0
+        most = max(top, 1)
+        value_C = -np.array([_share(x, most, 2) for x in value])  # what loses more is in no network above the bound
+        rows, limits, units, used = [], [], [], []
+        for k, (entries, (limit,), *_) in enumerate(claim.rows):
+            least = [min(row[c] for c in left) for row, left in zip(entries, alive, strict=True)]
+            room = limit[0] - sum(least)
+            shifted = [row[c] - low for row, left, low in zip(entries, alive, least, strict=True) for c in left]
+            if sum(max(shifted[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)) <= room:
+                continue
+            unit = max(room, 1)
+            rows.append([_share(x, unit, 4) for x in shifted])
+            limits.append(min(room / unit, 1.0) if room >= 0 else -1.0)
+            units.append(Fraction(unit, most))
+            used.append(k)
+        if not used:
+            return None, top
+        lp = _float_program(starts, value_C, np.array(rows), np.array(limits))
+        return _Node(lp, units, used), top
+
+    def _prices(self, node: _Node) -> Floats | None:
+        if (node.lp.limits_K < 0).any():
+            return None
+        return multipliers(node.lp, np.arange(len(node.used)))
+
+    def _whole(self, node: _Node, prices_K: Floats) -> tuple[dict[int, int], int]:
+        """Prices of the claim's rows as whole numbers over one unit."""
+        shares = zip(node.used, prices_K.tolist(), node.units, strict=True)
+        prices = {k: Fraction(price) / unit for k, price, unit in shares if price > 0}
+        if not prices:
+            return {}, 1
+        if len(prices) == 1:
+            ((k, price),) = prices.items()
+            near = price.limit_denominator(1 << PRICE_BITS)
+            if near > 0 and abs(near - price) <= price / (1 << PRICE_BITS):
+                return {k: near.numerator}, near.denominator
+        least = min(prices.values())
+        bits = max(0, PRICE_BITS - _log2(least))
+        return {k: round(price * (1 << bits)) for k, price in prices.items()}, 1 << bits
+
+    def _branching(
+        self, alive: list[list[int]], node: _Node | None, prices_K: Floats | None
+    ) -> tuple[int, list[int]]:
+        """The group whose best two choices are nearest to each other, and the choices near its best."""
+        open_groups = [g for g, left in enumerate(alive) if len(left) > 1]
+        if node is None or prices_K is None:
+            group = max(open_groups, key=lambda g: len(alive[g]))
+            return group, alive[group]
+        reduced_C = node.lp.value_C - prices_K @ node.lp.rows_KC
+        top = float(node.lp.limits_K @ prices_K) + float(np.maximum.reduceat(reduced_C, node.lp.starts_G1[:-1]).sum())
+        gap = top + 1.0  # by the node's scale: its best without rows is 1 above the bound
+        found: tuple[float, int, list[int]] | None = None
+        for g in open_groups:
+            part = reduced_C[node.lp.starts_G1[g] : node.lp.starts_G1[g + 1]]
+            loss = part.max() - part
+            order = np.argsort(loss, kind="stable")
+            near = [alive[g][i] for i in order if loss[i] <= max(gap, 0.0)] or [alive[g][int(order[0])]]
+            if len(near) == 1 and len(open_groups) > 1 and found is not None:
+                continue
+            key = float(loss[order[1]])
+            if found is None or (len(found[2]) == 1, found[0]) > (len(near) == 1, key):
+                found = (key, g, near)
+        assert found is not None, "some group has several choices"
+        return found[1], found[2]
+
+
+def _leaf(value: int, prices: dict[int, int], unit: int) -> ProofTree:
+    return {"value": value, "unit": unit, "prices": {str(k): n for k, n in prices.items()}}
+
+
+def _share(number: int, whole: int, most: int) -> float:
+    """number / whole, at most ``most``."""
+    return float(most) if number >= most * whole else number / whole
+
+
+def _log2(number: Fraction) -> int:
+    return number.numerator.bit_length() - number.denominator.bit_length()
+
+
+def _float_program(starts: Ints, value_C: Floats, rows_KC: Floats, limits_K: Floats) -> LinearProgram:
+    """A program for the relaxation alone, its rows in floats."""
+    count = len(value_C)
+    columns = Columns(
+        groups=tuple((g,) for g in range(len(starts) - 1)),
+        starts_G1=starts,
+        choice_C=np.arange(count),
+        member=np.arange(count),
+        member_start_C=np.arange(count),
+    )
+    return LinearProgram(
+        columns=columns,
+        value_C=value_C,
+        exact_C=None,
+        unit=Fraction(1),
+        offset=Fraction(0),
+        error_C=np.zeros(count),
+        rows_KC=rows_KC,  # type: ignore[arg-type]  # the relaxation takes any numbers
+        limits_K=limits_K,  # type: ignore[arg-type]
+        is_relaxed=True,
+    )

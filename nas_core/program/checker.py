@@ -1,0 +1,690 @@
+"""Checks answers and their proofs. Shares no code with the solver, and reads a certificate by itself.
+
+``python -m nas_core.program CERTIFICATE.json`` verifies a written one.
+
+A certificate is JSON: ``problem`` (the stored form), ``status``, ``min_distance``, ``answers`` (networks
+best first, with their exact values) and ``proofs``. A proof claims ``bound``: no network
+allowed beside the first ``beside`` answers has a higher value (null: there is none at all). It holds a tree for every table (``ProofTree`` in
+``certificate``):
+
+    {"position": p, "branches": [[[choices...], tree], ...]}   the choices left at p (and at all positions
+                                                               an ``equal`` rule ties to p), each in one branch
+    {"value": 1 or 0, "unit": D, "prices": {"k": n, ...}}      a leaf: row k has the multiplier n / D >= 0
+
+The rows, each of the form a . x <= b, are: the upper then the lower side of
+every budget, every rule but ``equal``, every earlier answer where networks are to differ in several places
+(at most M - distance positions agree with it). A leaf claims that no network of it is within the
+rows and above the bound. For any multipliers u >= 0 and such a network x,
+
+    value w(x) + u . (b - a . x) > 0     (>= 0 where ``value`` is 0 and no network is claimed at all)
+
+with w(x) > 0 exactly where x is above the bound. The left side is a sum over positions, so its
+largest value is found position by position. If it is not above 0, the leaf is shown. Else the networks that could be
+above 0 are listed position by position, a part of one being dropped as soon as it falls to 0 or breaks a row; the
+leaf is shown if none is left but forbidden networks and earlier answers. All numbers are integers (a decimal is what is printed), nothing is rounded, but
+for powers with a broken exponent, which are rounded against the claim at the 50th digit.
+"""
+
+import itertools
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, Inexact, localcontext
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas_core.base.errors import NasError
+
+if TYPE_CHECKING:
+    from nas_core.program.problem import SelectionProblem
+    from nas_core.program.result import Selection
+
+FORMAT = "mathnas certificate 1"
+MAX_STATES = 1_000_000  # parts of networks looked at together in one leaf
+DIGITS = 60
+LONGEST = 1_000  # digits that any sum of floats has at most
+SAFE_DIGITS = Fraction(1, 10**50)  # relative: what a power is rounded by, against the claim
+SAME_DIGITS = Fraction(1, 10**30)  # relative: values with a broken exponent that are called equal
+INT64 = 1 << 62
+
+Numbers = npt.NDArray[Any]  # int64, or Python integers where they do not fit
+
+
+class UnverifiedSelectionError(NasError):
+    """An answer contradicts the problem: the fault is ours, and the answer must not be used."""
+
+
+class UnprovenError(NasError):
+    """A certificate does not show what it claims."""
+
+
+def exactly(number: float) -> Fraction:
+    """The decimal that is printed for a number."""
+    return Fraction(Decimal(repr(number)))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """sum of the entries of a network's blocks <= limit; entries [M][n_p]."""
+
+    entries: list[list[Fraction]]
+    limit: Fraction
+
+
+class Checker:
+    """One table of a problem, in its stored form."""
+
+    def __init__(self, problem: Mapping[str, Any], resolution: int | None) -> None:
+        tables = problem.get("resolutions") or [problem]
+        self.table = next(table for table in tables if table.get("resolution") == resolution)
+        self.problem, self.resolution = problem, resolution
+        self.counts = [len(row) for row in self.table["score"]]
+        self.objective = {"kind": "additive", "exponent": 1.0, **problem.get("objective", {})}
+
+    # What one network is
+
+    def choices(self, text: str) -> tuple[int, ...]:
+        choices = tuple(map(int, text.partition("@")[0].split("-")))
+        if len(choices) != len(self.counts) or any(
+            not 0 <= c < n for c, n in zip(choices, self.counts, strict=True)
+        ):
+            raise UnprovenError(f"network {text}", choices, f"one choice per position below {self.counts}")
+        return choices
+
+    def cost(self, resource: str, choices: Sequence[int]) -> Fraction:
+        rows = self.table["costs"][resource]
+        base = exactly(self.table.get("base_costs", {}).get(resource, 0.0))
+        return base + _sum(row[c] for row, c in zip(rows, choices, strict=True))
+
+    def gain(self, choices: Sequence[int]) -> Fraction:
+        """Summed scores and pair terms."""
+        rows = self.table["score"]
+        gain = _sum(row[c] for row, c in zip(rows, choices, strict=True))
+        for pair in self.problem.get("pairs", ()):
+            if all(choices[p] == c for p, c in pair["blocks"]):
+                gain += exactly(pair["value"])
+        return gain
+
+    def value(self, choices: Sequence[int]) -> Fraction:
+        """The objective; rounded at the 60th digit where an exponent is broken."""
+        base, gain = exactly(self.table.get("base_score", 0.0)), self.gain(choices)
+        if self.is_additive:
+            return base + gain
+        total = self.cost(self.objective["resource"], choices)
+        if self.objective["kind"] == "ratio":
+            return (base + gain) / total
+        return base + gain * power(exactly(self.objective["reference"]) / total, self._exponent)
+
+    def broken(self, choices: Sequence[int]) -> list[str]:
+        """What a network breaks, in words."""
+        found = []
+        for budget in self.problem.get("budgets", ()):
+            total = self.cost(budget["resource"], choices)
+            if budget.get("at_most") is not None and total > exactly(float(budget["at_most"])):
+                found.append(f"{budget['resource']} <= {budget['at_most']!r} (is {float(total)!r})")
+            if budget.get("at_least") is not None and total < exactly(float(budget["at_least"])):
+                found.append(f"{budget['resource']} >= {budget['at_least']!r} (is {float(total)!r})")
+        found += [f"rule {dict(rule)}" for rule in self.problem.get("rules", ()) if not _holds(rule, choices)]
+        if any(tuple(choices) == other for other in self._forbidden()):
+            found.append("the network is forbidden")
+        return found
+
+    @property
+    def is_additive(self) -> bool:
+        kind = self.objective["kind"]
+        return kind == "additive" or (kind == "fractional" and float(self.objective["exponent"]) == 0)
+
+    @property
+    def _exponent(self) -> Fraction:
+        return exactly(float(self.objective["exponent"]))
+
+    def _forbidden(self) -> list[tuple[int, ...]]:
+        found = []
+        for text in self.problem.get("forbidden", ()):
+            choices, at, resolution = text.partition("@")
+            if not at or int(resolution) == self.resolution:
+                found.append(tuple(map(int, choices.split("-"))))
+        return found
+
+    # What a tree claims
+
+    def rows(self, earlier: Iterable[str], distance: int) -> list[_Row]:
+        """Every row, in the order of the module's text."""
+        rows = []
+        for budget in self.problem.get("budgets", ()):
+            costs = [[exactly(x) for x in row] for row in self.table["costs"][budget["resource"]]]
+            base = exactly(self.table.get("base_costs", {}).get(budget["resource"], 0.0))
+            if budget.get("at_most") is not None:
+                rows.append(_Row(costs, exactly(float(budget["at_most"])) - base))
+            if budget.get("at_least") is not None:
+                negative = [[-x for x in row] for row in costs]
+                rows.append(_Row(negative, base - exactly(float(budget["at_least"]))))
+        rows += [self._rule_row(rule) for rule in self.problem.get("rules", ()) if rule["kind"] != "equal"]
+        for text in earlier:
+            least = distance - (_resolution(text) != self.resolution)
+            if least > 1:
+                rows.append(self._apart_row(self.choices(text), least))
+        return rows
+
+    def excluded(self, earlier: Iterable[str], distance: int) -> set[tuple[int, ...]]:
+        """Whole networks that are not asked for: the forbidden ones and earlier answers."""
+        same = {self.choices(text) for text in earlier if distance - (_resolution(text) != self.resolution) == 1}
+        return same | set(self._forbidden())
+
+    def _zeros(self) -> list[list[Fraction]]:
+        return [[Fraction(0)] * n for n in self.counts]
+
+    def _rule_row(self, rule: Mapping[str, Any]) -> _Row:
+        entries, blocks = self._zeros(), [tuple(block) for block in rule.get("blocks", ())]
+        if rule["kind"] == "at_most":
+            for p, c in blocks:
+                entries[p][c] += 1
+            return _Row(entries, Fraction(rule.get("count", 1)))
+        if rule["kind"] == "forbid":
+            for p, c in set(blocks):
+                entries[p][c] += 1
+            return _Row(entries, Fraction(len(set(blocks)) - 1))
+        if rule["kind"] == "implies":
+            if blocks[0] not in blocks[1:]:
+                entries[blocks[0][0]][blocks[0][1]] += 1
+                for p, c in set(blocks[1:]):
+                    entries[p][c] -= 1
+            return _Row(entries, Fraction(0))
+        for p, c in set(blocks):  # require
+            entries[p][c] -= 1
+        return _Row(entries, Fraction(-1))
+
+    def _apart_row(self, other: Sequence[int], distance: int) -> _Row:
+        entries = self._zeros()
+        for p, c in enumerate(other):
+            entries[p][c] += 1
+        return _Row(entries, Fraction(len(self.counts) - distance))
+
+    def ties(self) -> list[list[int]]:
+        """Positions that ``equal`` rules join, each list in order."""
+        joined = [{p} for p in range(len(self.counts))]
+        for rule in self.problem.get("rules", ()):
+            if rule["kind"] == "equal" and rule.get("positions"):
+                union = set().union(*(joined[p] for p in rule["positions"]))
+                for p in union:
+                    joined[p] = union
+        return sorted({tuple(sorted(group)) for group in joined}, key=lambda group: group[0])  # type: ignore[arg-type,return-value]
+
+    def check_tree(
+        self, tree: Mapping[str, Any], bound: Fraction | None, earlier: Sequence[str], distance: int
+    ) -> None:
+        """Nothing, if the tree shows that no network of this table is within the rows and above the bound.
+
+        Raises:
+            UnprovenError: with the leaf that does not.
+        """
+        claim = Claim(self, bound, earlier, distance)
+        self._descend(tree, claim, claim.everything())
+
+    def _descend(self, tree: Mapping[str, Any], claim: "Claim", alive: list[list[int]]) -> None:
+        todo = [(tree, alive)]
+        while todo:
+            node, alive = todo.pop()
+            if "branches" not in node:
+                claim.check_leaf(node, alive)
+                continue
+            group = claim.group_of[int(node["position"])]
+            parts = [sorted(int(c) for c in choices) for choices, _ in node["branches"]]
+            if sorted(itertools.chain(*parts)) != sorted(alive[group]):
+                raise UnprovenError(f"branches at position {node['position']}", parts, f"the choices {alive[group]}")
+            for part, (_, child) in zip(parts, node["branches"], strict=True):
+                todo.append((child, [part if g == group else left for g, left in enumerate(alive)]))
+
+
+class Claim:
+    """No network of a table is above a bound: everything that its leaves share, as integers."""
+
+    def __init__(
+        self, checker: Checker, bound: Fraction | None, earlier: Sequence[str] = (), distance: int = 1
+    ) -> None:
+        self.checker, self.bound = checker, bound
+        self.groups = checker.ties()
+        self.group_of = {p: g for g, group in enumerate(self.groups) for p in group}
+        rows = checker.rows(earlier, distance)
+        self.excluded = checker.excluded(earlier, distance)
+        self.rows = [_whole([self._grouped(row.entries), [[row.limit]]]) for row in rows]
+        self.score, self.unit = self._grouped(_exact_rows(checker.table["score"])), Fraction(1)
+        resource = checker.objective.get("resource")
+        self.total = None if checker.is_additive else self._grouped(_exact_rows(checker.table["costs"][resource]))
+        self.fixed = Fraction(0)
+        if self.total is not None:
+            self.fixed = exactly(checker.table.get("base_costs", {}).get(resource, 0.0))
+            if self.fixed + sum(min(row) for row in self.total) <= 0:
+                raise UnprovenError(f"total of {resource}", "a network at or below zero", "totals above zero")
+        self.pairs: dict[tuple[int, int], list[tuple[int, int, Fraction]]] = {}
+        for pair in checker.problem.get("pairs", ()):
+            (p, c), (q, d) = sorted(map(tuple, pair["blocks"]))
+            g, h = self.group_of[p], self.group_of[q]
+            if g == h:
+                if c == d and c < len(self.score[g]):
+                    self.score[g][c] += exactly(pair["value"])
+                continue
+            self.pairs.setdefault((g, h), []).append((c, d, exactly(pair["value"])))
+        self.pair_weights: dict[tuple[int, int], list[int]] = {}
+        self._linear = self._whole_claim() if self._is_linear else None
+
+    def linear(self, alive: list[list[int]]) -> tuple[list[list[int]], int]:
+        """(weights, constant) of a leaf in integers of one unit, that of ``pair_weights``."""
+        return self._linear or self._whole_claim(alive)
+
+    def everything(self) -> list[list[int]]:
+        """The choices of every group."""
+        return [list(range(len(row))) for row in self.score]
+
+    def _grouped(self, rows: list[list[Fraction]]) -> list[list[Fraction]]:
+        """[M][n_p] -> [G][n_g], summed over tied positions."""
+        grouped = []
+        for group in self.groups:
+            count = min(len(rows[p]) for p in group)
+            grouped.append([sum((rows[p][c] for p in group), Fraction(0)) for c in range(count)])
+        return grouped
+
+    # The claim as a linear one: weights and a constant whose sum is above 0 where a network is above the bound
+
+    @property
+    def _is_linear(self) -> bool:
+        return self.checker.is_additive or self.checker.objective["kind"] == "ratio" or self.checker._exponent == 1
+
+    def _whole_claim(self, alive: list[list[int]] | None = None) -> tuple[list[list[int]], int]:
+        """(weights, constant) in integers of one unit; see ``linear``."""
+        slope, constant, share = self._slope(alive)
+        weights = self.score
+        if slope and self.total is not None:
+            weights = [
+                [share * s - slope * f for s, f in zip(scores, totals, strict=True)]
+                for scores, totals in zip(self.score, self.total, strict=True)
+            ]
+        elif share != 1:
+            weights = [[share * s for s in row] for row in weights]
+        pairs = [[share * value for _, _, value in terms] for terms in self.pairs.values()]
+        whole = _whole([weights, [[constant]], pairs])
+        self.pair_weights = dict(zip(self.pairs, whole[2], strict=True))
+        return whole[0], whole[1][0][0]
+
+    def _slope(self, alive: list[list[int]] | None) -> tuple[Fraction, Fraction, Fraction]:
+        """(slope of F, constant, factor of the gain): factor gain - slope F + constant > 0 above the bound."""
+        base, objective = exactly(self.checker.table.get("base_score", 0.0)), self.checker.objective
+        if self.bound is None:  # no network at all: nothing is asked of the value
+            return Fraction(0), Fraction(0), Fraction(0)
+        if self.checker.is_additive:
+            return Fraction(0), base - self.bound, Fraction(1)
+        if objective["kind"] == "ratio":
+            return self.bound, base - self.bound * self.fixed, Fraction(1)
+        reference, above = exactly(objective["reference"]), self.bound - base
+        if self.checker._exponent == 1:  # gain reference / F > above
+            return above, -above * self.fixed, reference
+        assert alive is not None, "a broken exponent is looked at leaf by leaf"
+        slope, at = self._line(alive, above, reference)  # gain > above (F / reference)^p
+        return above * slope, -above * (slope * self.fixed + at), Fraction(1)
+
+    def _line(self, alive: list[list[int]], above: Fraction, reference: Fraction) -> tuple[Fraction, Fraction]:
+        """(slope, at): slope F + at is nowhere above (F / reference)^p on a leaf's F, or nowhere below where above < 0."""
+        assert self.total is not None, "the objective has a resource"
+        p = self.checker._exponent
+        ends = [[row[c] for c in left] for row, left in zip(self.total, alive, strict=True)]
+        low, high = self.fixed + sum(map(min, ends)), self.fixed + sum(map(max, ends))
+        if above >= 0:  # the chord of a concave function is below it
+            at_low, at_high = (power(x / reference, p) * (1 - SAFE_DIGITS) for x in (low, high))
+            slope = (at_high - at_low) / (high - low) if high > low else Fraction(0)
+            return slope, at_low - slope * low
+        middle = (low + high) / 2  # its tangent is above
+        top = power(middle / reference, p) * (1 + SAFE_DIGITS)
+        return p * top / middle, top * (1 - p)
+
+    # One leaf
+
+    def check_leaf(self, leaf: Mapping[str, Any], alive: list[list[int]], max_states: int = MAX_STATES) -> None:
+        """Nothing, if no network of a leaf is within the rows and above the bound; raises UnprovenError."""
+        value, unit = int(leaf["value"]), int(leaf["unit"])
+        prices = {int(k): int(n) for k, n in leaf["prices"].items()}
+        if value not in (0, 1) or unit <= 0 or any(n < 0 for n in prices.values()) or (self.bound is None and value):
+            raise UnprovenError("leaf", leaf, "multipliers of 0 or more")
+        weights, constant = self.linear(alive)
+        search = _Listing(self, weights, constant, value, unit, prices, alive)
+        left = search.networks(max_states)
+        if left is None:
+            raise UnprovenError("leaf", f"more than {max_states} parts of networks", "fewer, or branches")
+        for network in left:
+            if self.is_above(network):
+                raise UnprovenError("leaf", f"network {network}", "no allowed network above the bound")
+
+    def is_above(self, taken: Sequence[int]) -> bool:
+        """Whether a network (one choice per group) is within the rows and above the bound, exactly."""
+        choices = [0] * len(self.checker.counts)
+        for group, choice in zip(self.groups, taken, strict=True):
+            for p in group:
+                choices[p] = choice
+        for (entries, limit) in self.rows:
+            if sum(row[c] for row, c in zip(entries, taken, strict=True)) > limit[0][0]:
+                return False
+        if tuple(choices) in self.excluded:
+            return False
+        return self.bound is None or self.checker.value(choices) > self.bound
+
+
+class _Listing:
+    """The networks of a leaf whose left side could be above 0."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        weights: list[list[int]],
+        constant: int,
+        value: int,
+        unit: int,
+        prices: Mapping[int, int],
+        alive: list[list[int]],
+    ) -> None:
+        self.claim, self.alive, self.value = claim, alive, value
+        self.prices = prices
+        used = [k for k in range(len(claim.rows)) if prices.get(k) or self._can_break(k)]
+        self.side = [
+            [
+                value * unit * weights[g][c] - sum(prices.get(k, 0) * claim.rows[k][0][g][c] for k in used)
+                for c in left
+            ]
+            for g, left in enumerate(alive)
+        ]
+        if value and claim.pairs:
+            self._add_pairs(unit)
+        self.top = value * unit * constant + sum(prices.get(k, 0) * claim.rows[k][1][0][0] for k in used)
+        self.top += sum(map(max, self.side))
+        self.used = used
+
+    def _can_break(self, k: int) -> bool:
+        entries, limit = self.claim.rows[k]
+        most = sum(max(row[c] for c in left) for row, left in zip(entries, self.alive, strict=True))
+        return bool(most > limit[0][0])
+
+    def _add_pairs(self, unit: int) -> None:
+        """A pair's terms counted at its first group, at their largest over what is left of the second."""
+        for (g, h), terms in self.claim.pairs.items():
+            values = dict.fromkeys(itertools.product(self.alive[g], self.alive[h]), 0)
+            for (c, d, _), weight in zip(terms, self.claim.pair_weights[g, h], strict=True):
+                if (c, d) in values:
+                    values[c, d] += weight
+            for i, c in enumerate(self.alive[g]):
+                self.side[g][i] += unit * max(values[c, d] for d in self.alive[h])
+
+    def networks(self, max_states: int) -> list[tuple[int, ...]] | None:
+        """One choice per group; None if there are more parts than ``max_states`` at a time."""
+        if self.top < 0 or (self.top == 0 and self.value):
+            return []
+        order = sorted(range(len(self.alive)), key=lambda g: len(self._open(g)))
+        rows = [self.claim.rows[k] for k in self.used]
+        price_of = [self.prices.get(k, 0) for k in self.used]
+        spread = sum(max(row) - min(row) for row in self.side) + abs(self.top)
+        totals = [sum(max(abs(r[0][g][c]) for c in self.alive[g]) for g in order) + abs(r[1][0][0]) for r in rows]
+        priced = sum(price * total for price, total in zip(price_of, totals, strict=True))
+        kind: Any = np.int64 if 2 * (spread + 2 * priced + max(totals, default=0)) < INT64 else object
+        loss = [np.array([max(self.side[g]) - x for x in self.side[g]], dtype=kind) for g in order]
+        cost = [
+            np.array([[r[0][g][c] for r in rows] for c in self.alive[g]], dtype=kind).reshape(len(self.alive[g]), len(rows))
+            for g in order
+        ]
+        limit = np.array([r[1][0][0] for r in rows], dtype=kind)
+        least_after = _after([block.min(axis=0) for block in cost], len(rows), kind)
+        most_after = _after([block.max(axis=0) for block in cost], len(rows), kind)
+        prices = np.array(price_of, dtype=kind)
+        lost, spent = np.zeros(1, dtype=kind), np.zeros((1, len(rows)), dtype=kind)
+        trail: list[tuple[Numbers, Numbers]] = []
+        merge = len(rows) == 1 and not self.claim.pairs and not self.claim.excluded
+        for i, g in enumerate(order):
+            if len(lost) * len(self.alive[g]) > max_states:
+                return None
+            now = (lost[:, None] + loss[i][None, :]).ravel()
+            then = (spent[:, None, :] + cost[i][None, :, :]).reshape(len(now), len(rows))
+            spare = limit - then - most_after[i + 1]  # at least this slack is left at the end
+            left = self.top - now - (np.maximum(spare, 0) * prices).sum(axis=1)
+            keep = (left > 0 if self.value else left >= 0) & (then + least_after[i + 1] <= limit).all(axis=1)
+            kept = np.flatnonzero(keep)
+            if merge and len(kept):
+                kept = _best_by_cost(kept, now, then[:, 0], int(price_of[0]))
+            lost, spent = now[kept], then[kept]
+            trail.append((kept // len(self.alive[g]), kept % len(self.alive[g])))
+            if not len(lost):
+                return []
+        return self._spell(order, trail, len(lost))
+
+    def _open(self, g: int) -> list[int]:
+        """Choices of a group that the whole bound does not exclude by themselves."""
+        best = max(self.side[g])
+        return [c for c, side in zip(self.alive[g], self.side[g], strict=True) if self.top - (best - side) > 0]
+
+    def _spell(self, order: list[int], trail: list[tuple[Numbers, Numbers]], count: int) -> list[tuple[int, ...]]:
+        state, chosen = np.arange(count), {}
+        for g, (parent, choice) in zip(reversed(order), reversed(trail), strict=True):
+            chosen[g] = [self.alive[g][c] for c in choice[state].tolist()]
+            state = parent[state]
+        return list(zip(*(chosen[g] for g in range(len(order))), strict=True))
+
+
+def _after(blocks: list[Numbers], width: int, kind: Any) -> list[Numbers]:
+    """[G + 1] sums over this and all later groups."""
+    sums = [np.zeros(width, dtype=kind)]
+    for block in reversed(blocks):
+        sums.append(sums[-1] + block)
+    return sums[::-1]
+
+
+def _best_by_cost(kept: Numbers, lost: Numbers, spent: Numbers, price: int) -> Numbers:
+    """One row: of two parts the cheaper one that is worth no less is enough."""
+    worth = price * spent[kept] - lost[kept]  # without what slack is worth
+    order = np.lexsort((-worth, spent[kept])) if worth.dtype != object else np.argsort(spent[kept], kind="stable")
+    sorted_worth = worth[order]
+    before = np.maximum.accumulate(sorted_worth)
+    is_best = np.concatenate([[True], sorted_worth[1:] > before[:-1]])
+    return kept[order[is_best.astype(bool)]]
+
+
+def power(base: Fraction, exponent: Fraction) -> Fraction:
+    """base^exponent: exactly for a whole exponent, else to about 60 digits."""
+    if exponent.denominator == 1:
+        return base**exponent.numerator
+    with localcontext() as context:
+        context.prec = DIGITS
+        return Fraction(_decimal(base) ** _decimal(exponent))
+
+
+def _sum(numbers: Iterable[float]) -> Fraction:
+    """The exact sum of the decimals that are printed."""
+    with localcontext() as context:
+        context.prec, context.traps[Inexact] = 2 * LONGEST, True
+        return Fraction(sum((Decimal(repr(x)) for x in numbers), Decimal(0)))
+
+
+def _decimal(number: Fraction) -> Decimal:
+    return Decimal(number.numerator) / Decimal(number.denominator)
+
+
+def _exact_rows(rows: Sequence[Sequence[float]]) -> list[list[Fraction]]:
+    return [[exactly(x) for x in row] for row in rows]
+
+
+def _whole(tables: list[list[list[Fraction]]]) -> list[list[list[int]]]:
+    """Numbers times their common denominator."""
+    unit = 1
+    for x in itertools.chain.from_iterable(row for table in tables for row in table):
+        unit = math.lcm(unit, x.denominator)
+    return [[[x.numerator * (unit // x.denominator) for x in row] for row in table] for table in tables]
+
+
+def _holds(rule: Mapping[str, Any], choices: Sequence[int]) -> bool:
+    taken = [choices[p] == c for p, c in rule.get("blocks", ())]
+    match rule["kind"]:
+        case "forbid":
+            return not all(taken)
+        case "require":
+            return any(taken)
+        case "implies":
+            return not taken[0] or any(taken[1:])
+        case "at_most":
+            return sum(taken) <= rule.get("count", 1)
+    return len({choices[p] for p in rule.get("positions", ())}) <= 1
+
+
+# Answers
+
+
+def verify(problem: "SelectionProblem", selection: "Selection") -> "Selection":
+    """The selection itself, if it is a network of the problem, allowed, and worth what it says.
+
+    Raises:
+        UnverifiedSelectionError: otherwise, naming every limit and rule it breaks.
+    """
+    genotype, where = selection.genotype, f"selection {selection.genotype}"
+    known = [table.resolution for table in problem.tables]
+    if genotype.resolution not in known:
+        raise UnverifiedSelectionError(where, f"resolution {genotype.resolution}", f"one of {known}")
+    checker, counts = Checker(_Stored(problem), genotype.resolution), problem.num_choices
+    choices = genotype.choices
+    if len(choices) != len(counts) or any(not 0 <= c < n for c, n in zip(choices, counts, strict=True)):
+        raise UnverifiedSelectionError(where, choices, f"one choice per position below {counts}")
+    broken = checker.broken(choices)
+    if broken:
+        raise UnverifiedSelectionError(where, "; ".join(broken), "a network within every limit and rule")
+    value = float(checker.value(choices))
+    costs = {name: float(checker.cost(name, choices)) for name in problem.resources}
+    if (selection.value, dict(selection.costs)) != (value, costs):
+        raise UnverifiedSelectionError(where, selection, f"value {value!r}, costs {costs}")
+    return selection
+
+
+class _Stored(dict[str, Any]):
+    """A problem's stored form, its numbers left where they are."""
+
+    def __init__(self, problem: "SelectionProblem") -> None:
+        super().__init__(
+            resolutions=[
+                {
+                    "resolution": table.resolution,
+                    "score": table.score,
+                    "base_score": table.base_score,
+                    "costs": table.costs,
+                    "base_costs": table.base_costs,
+                }
+                for table in problem.tables
+            ],
+            budgets=[
+                {"resource": b.resource, "at_most": b.at_most, "at_least": b.at_least} for b in problem.budgets
+            ],
+            rules=[rule.as_dict() for rule in problem.rules],
+            objective={
+                "kind": problem.objective.kind,
+                "resource": problem.objective.resource,
+                "reference": problem.objective.reference,
+                "exponent": problem.objective.exponent,
+            },
+            forbidden=list(map(str, problem.forbidden)),
+            pairs=[{"blocks": blocks, "value": value} for blocks, value in problem.pairs.items()],
+        )
+
+
+def check_certificate(data: Mapping[str, Any]) -> list[str]:
+    """What a certificate shows, a line each; nothing in it is believed.
+
+    Raises:
+        UnprovenError: if anything it claims is not so.
+    """
+    if data.get("format") != FORMAT:
+        raise UnprovenError("certificate", repr(data.get("format")), repr(FORMAT))
+    problem, distance = data["problem"], int(data["min_distance"])
+    lines, names = [], [answer["genotype"] for answer in data["answers"]]
+    for i, answer in enumerate(data["answers"]):
+        lines.append(_check_answer(problem, answer, names[:i], distance))
+    lines += [_check_proof(problem, proof, names, distance) for proof in data["proofs"]]
+    if data["status"] in ("optimal", "infeasible"):
+        _check_status(data)
+    return lines
+
+
+def _check_answer(problem: Mapping[str, Any], answer: Mapping[str, Any], earlier: list[str], distance: int) -> str:
+    name = answer["genotype"]
+    checker = Checker(problem, _resolution(name))
+    choices = checker.choices(name)
+    broken = checker.broken(choices)
+    broken += [f"{name} is too near to {other}" for other in earlier if not _is_apart(name, other, distance)]
+    if broken:
+        raise UnprovenError(f"answer {name}", "; ".join(broken), "an allowed network")
+    value, claimed = checker.value(choices), Fraction(answer["value"])
+    is_same = value == claimed if checker.is_additive else abs(value - claimed) <= SAME_DIGITS * max(1, abs(value))
+    if not is_same:
+        raise UnprovenError(f"answer {name}", f"value {answer['value']}", str(value))
+    return f"{name} is allowed and worth {float(value)!r}"
+
+
+def _check_proof(problem: Mapping[str, Any], proof: Mapping[str, Any], names: Sequence[str], distance: int) -> str:
+    bound = None if proof["bound"] is None else Fraction(proof["bound"])
+    earlier = names[: int(proof["beside"])]
+    labels = [table.get("resolution") for table in problem.get("resolutions") or [{}]]
+    trees = {tree["resolution"]: tree["tree"] for tree in proof["tables"]}
+    if set(trees) != set(labels) or len(proof["tables"]) != len(labels):
+        raise UnprovenError("proof", f"trees for {sorted(map(str, trees))}", f"one for each of {labels}")
+    for label in labels:
+        Checker(problem, label).check_tree(trees[label], bound, earlier, distance)
+    beside = f" beside {', '.join(earlier)}" if 0 < len(earlier) <= 3 else f" beside the first {len(earlier)}" * bool(earlier)
+    if bound is None:
+        return f"no network is allowed{beside}"
+    return f"no allowed network{beside} is worth more than {float(bound)!r}"
+
+
+def _check_status(data: Mapping[str, Any]) -> None:
+    """Optimal: each answer attains a proof's bound. Infeasible: a proof that there is no network."""
+    answers, distance = data["answers"], int(data["min_distance"])
+    bounds = {int(proof["beside"]): proof["bound"] for proof in data["proofs"]}
+    if data["status"] == "infeasible":
+        if answers or bounds.get(0, 0) is not None:
+            raise UnprovenError("status infeasible", f"{len(answers)} answers", "a proof that no network is allowed")
+        return
+    values = [Fraction(answer["value"]) for answer in answers]
+    if not values or values != sorted(values, reverse=True):
+        raise UnprovenError("status optimal", f"values {list(map(float, values))}", "answers, the best first")
+    # Where networks need not be apart, all that is above the last answer being among the answers is enough.
+    needed = [len(values) - 1] if distance == 1 else range(len(values))
+    for i in needed:
+        if i not in bounds or (bounds[i] is not None and not _attains(values[i], Fraction(bounds[i]))):
+            raise UnprovenError(f"answer {answers[i]['genotype']}", f"bound {bounds.get(i, 'none')}", "its own value")
+
+
+def _attains(value: Fraction, bound: Fraction) -> bool:
+    return bound <= value + SAME_DIGITS * max(1, abs(value))
+
+
+def _resolution(name: str) -> int | None:
+    return int(name.partition("@")[2]) if "@" in name else None
+
+
+def _is_apart(name: str, other: str, distance: int) -> bool:
+    first, second = (text.partition("@")[0].split("-") for text in (name, other))
+    return sum(a != b for a, b in zip(first, second, strict=True)) + (_resolution(name) != _resolution(other)) >= distance
+
+
+def main(paths: Sequence[str]) -> int:
+    """Print what the certificates in the given files show; 1 if one does not show what it claims."""
+    if not paths:
+        print("usage: python -m nas_core.program CERTIFICATE.json ...", file=sys.stderr)
+        return 2
+    for path in paths:
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            for line in check_certificate(data):
+                print(line)
+        except UnprovenError as error:
+            print(f"{path}: REFUSED: {error}", file=sys.stderr)
+            return 1
+        except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+            print(f"{path}: not a certificate: {error!r}", file=sys.stderr)
+            return 2
+        print(f"{path}: {data['status']}, as shown")
+    return 0

@@ -1,0 +1,141 @@
+"""A scorer from a Python function: ``(genotype, or blocks, or module, ...) -> number``.
+
+The function is called once per network, in a Ray worker. What it is given is
+read off the names of its parameters: ``genotype``, ``blocks`` (one mapping per
+position: kind and parameters), ``values`` (one value per position, of a space
+of plain choices), ``module`` (the network, fresh weights), ``workload``,
+``seed``; its keyword-only parameters are its settings in the study.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from nas_core.base.callables import settings_of, wanted_of
+from nas_core.base.errors import PluginError, UnknownNameError
+from nas_core.base.identity import evaluation_seed
+from nas_core.records.evaluations import Evaluation
+from nas_core.scoring.scorer import SCORERS, Scorer
+from nas_core.space.genotypes import Genotype
+from nas_core.workloads.metrics import Measure
+
+Function = Callable[..., float | Mapping[str, float]]
+OFFERED = ("genotype", "blocks", "values", "module", "workload", "seed")
+
+
+class FunctionScorer(Scorer):
+    """What ``scorer`` makes of a function."""
+
+    function: ClassVar[Function]
+    wanted: ClassVar[tuple[str, ...]]
+    directions: ClassVar[Mapping[str, bool]]  # metric -> whether more is better; the first is the scorer's own
+    split = "function"
+
+    @property
+    def measure(self) -> Measure:
+        name = self.setting.metric or next(iter(self.directions))
+        if name not in self.directions:
+            raise UnknownNameError("metric", repr(name), f"one of: {', '.join(self.directions)}")
+        return Measure.called(name, self.directions[name])
+
+    def check(self, stored: Sequence[Evaluation] = ()) -> None:
+        self.measure  # an unknown one is said before compute  # noqa: B018
+
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
+        return [self._evaluate(genotype) for genotype in genotypes]
+
+    def _evaluate(self, genotype: Genotype) -> Evaluation:
+        began = time.perf_counter()
+        try:
+            given = {name: getattr(self, f"_{name}")(genotype) for name in self.wanted}
+            metric = self._number(type(self).function(**given, **self._own_settings))
+        except Exception as error:  # whatever goes wrong with one network is that network's row
+            return self.rows.failed(genotype, error, time.perf_counter() - began)
+        return self.rows.ok(genotype, metric, 0, time.perf_counter() - began)
+
+    @property
+    def _own_settings(self) -> dict[str, Any]:
+        names = type(self).Settings.model_fields
+        return {name: getattr(self.settings, name) for name in names if name != "batch"}
+
+    def _number(self, result: float | Mapping[str, float]) -> float:
+        value = result[self.metric_name] if isinstance(result, Mapping) else result
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(f"{self.metric_name} is {number}")
+        return number
+
+    # what the function may ask for
+
+    def _genotype(self, genotype: Genotype) -> Genotype:
+        return genotype
+
+    def _blocks(self, genotype: Genotype) -> list[dict[str, Any]]:
+        positions = self.family.space.positions
+        return [place.blocks[choice].as_dict() for place, choice in zip(positions, genotype.choices, strict=True)]
+
+    def _values(self, genotype: Genotype) -> list[Any]:
+        return [block.get("value") for block in self._blocks(genotype)]
+
+    def _module(self, genotype: Genotype) -> Any:
+        import torch
+
+        return self.family.module(genotype, torch.Generator().manual_seed(self._seed(genotype)))
+
+    def _workload(self, genotype: Genotype) -> Any:
+        return self.workload
+
+    def _seed(self, genotype: Genotype) -> int:
+        return evaluation_seed(self.setting.seed, genotype)
+
+
+def scorer(
+    name: str,
+    *,
+    metric: str = "score",
+    higher_is_better: bool = True,
+    metrics: Mapping[str, Literal["higher", "lower"]] | None = None,
+    duration: Literal["seconds", "minutes"] = "seconds",
+    version: int = 1,
+) -> Callable[[Function], Function]:
+    """Register the function under it as a scorer.
+
+    A function that returns a mapping gives several metrics: ``metrics`` names
+    them with their directions, and ``metric:`` of the study chooses one.
+
+    >>> @scorer("size", metric="bytes", higher_is_better=False)
+    ... def size(values):
+    ...     '''Bytes of the compiled program.'''
+    ...     return float(len(values))
+
+    Raises:
+        PluginError: if the function takes what no scorer is given, or has no docstring.
+    """
+    directions = {each: words == "higher" for each, words in (metrics or {}).items()} or {metric: higher_is_better}
+
+    def register(function: Function) -> Function:
+        if not (function.__doc__ or "").strip():
+            raise PluginError(f"scorer {name}", "no docstring", "a first line that says what it rates")
+        wanted = wanted_of(function, OFFERED)
+        made = type(
+            function.__name__,
+            (FunctionScorer,),
+            {
+                "__doc__": function.__doc__,
+                "__module__": function.__module__,
+                "name": name,
+                "version": version,
+                "Settings": settings_of(function, function.__name__),
+                "function": staticmethod(function),
+                "wanted": wanted,
+                "directions": directions,
+                "duration": duration,
+                "needs_data": "workload" in wanted,
+                "needs_torch": "module" in wanted,
+            },
+        )
+        SCORERS.add(made)
+        return function
+
+    return register

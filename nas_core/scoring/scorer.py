@@ -1,0 +1,174 @@
+"""The protocol of scorers, what they are given, and the rows they write. No torch here."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from nas_core.base.identity import content_id
+from nas_core.base.registry import Registered, Registry
+from nas_core.base.settings import Section
+from nas_core.families.family import Family
+from nas_core.records.evaluations import Evaluation
+from nas_core.records.store import Store
+from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.workloads.metrics import Measure
+from nas_core.workloads.workload import Workload, metric_of
+
+OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
+MAX_MESSAGE = 500  # characters of an exception kept in a row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a scorer is given beside its own settings.
+
+    ``metric`` is the name that the study asks for, "" for the first of those
+    there are; ``device`` is ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+    """
+
+    family: Family
+    workload: Workload
+    store: Store | None  # None where nothing is read or written: for an estimate
+    seed: int
+    metric: str = ""
+    device: str = "auto"
+
+
+class Scorer(Registered, ABC):
+    """Rates networks of one family for one study."""
+
+    needs_data: ClassVar[bool] = True  # whether the workload's data are looked at: they are then part of the id
+    duration: ClassVar[Literal["seconds", "minutes"]] = "seconds"  # of one network: in actors that stay, or in tasks
+    placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
+    split: ClassVar[str] = "validation"  # the data that the metric is measured on
+
+    def __init__(self, settings: Section, setting: Setting) -> None:
+        self.settings: Any = settings
+        self.setting, self.family, self.workload = setting, setting.family, setting.workload
+
+    @property
+    def store(self) -> Store:
+        """The study's store."""
+        assert self.setting.store is not None, "an estimate reads no store"
+        return self.setting.store
+
+    @property
+    def measure(self) -> Measure:
+        """What networks are rated by: the workload's metric that the study names, or its first."""
+        return metric_of(self.workload, self.setting.metric).measure
+
+    @property
+    def metric_name(self) -> str:
+        return self.measure.name
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.measure.higher_is_better
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of the settings a score depends on."""
+        return dict(self.settings.model_dump(mode="json", exclude={"kind", *self.placement}))
+
+    @cached_property
+    def scorer_id(self) -> str:
+        """Id of settings, data, metric and code: rows of another id are of another scorer."""
+        return content_id(
+            {
+                "scorer": SCORERS.identity(self.name),
+                "settings": self.identity,
+                "data": self.workload.identity if self.needs_data else {},
+                "metric": self.metric_name,
+            }
+        )
+
+    @classmethod
+    def known_space(cls, settings: Section, space: SearchSpace) -> SearchSpace:
+        """The space, with what the scorer knows of it: which networks compute the same function, say."""
+        return space
+
+    def check(self, stored: Sequence[Evaluation] = ()) -> None:
+        """What would otherwise be met later, before compute is spent; ``stored`` are this scorer's rows.
+
+        Raises:
+            NasError: with what is wrong.
+        """
+
+    @property
+    def prepared(self) -> bool:
+        """Whether ``evaluate`` can be called."""
+        return True
+
+    def prepare(self, on_progress: OnProgress) -> None:
+        """What has to happen once before any network is rated; resumes, and returns at once where nothing is left."""
+
+    @abstractmethod
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
+        """One row per genotype, in order; one that fails is a row with its message, the rest goes on."""
+
+    def work(self, num_evaluations: int, flops: float) -> float:
+        """Multiply-adds of so many evaluations and of what they need once, for networks of ``flops``: an estimate."""
+        return 0.0
+
+    @property
+    def device_name(self) -> str:
+        """What rows say of the device."""
+        return ""
+
+    @cached_property
+    def rows(self) -> "Rows":
+        """Makes this scorer's rows."""
+        return Rows(
+            space_id=self.family.space.space_id,
+            scorer_id=self.scorer_id,
+            seed=self.setting.seed,
+            metric_name=self.metric_name,
+            higher_is_better=self.higher_is_better,
+            split=self.split,
+            device=self.device_name,
+        )
+
+
+SCORERS = Registry[Scorer]("scorer", Scorer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Makes the rows of one scorer in one study: what all of them share is said once."""
+
+    space_id: str
+    scorer_id: str
+    seed: int
+    metric_name: str
+    higher_is_better: bool
+    split: str
+    device: str
+
+    def ok(self, genotype: Genotype, metric: float, num_examples: int, wall_s: float, message: str = "") -> Evaluation:
+        return self._row(genotype, metric, num_examples, wall_s, message)
+
+    def failed(self, genotype: Genotype | str, error: BaseException | str, wall_s: float) -> Evaluation:
+        """A row without a metric; the message is the error's type and text."""
+        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        return self._row(genotype, None, 0, wall_s, text.replace("\n", " ")[:MAX_MESSAGE])
+
+    def _row(
+        self, genotype: Genotype | str, metric: float | None, num_examples: int, wall_s: float, message: str
+    ) -> Evaluation:
+        return Evaluation(
+            space_id=self.space_id,
+            scorer_id=self.scorer_id,
+            genotype=str(genotype),
+            seed=self.seed,
+            status="failed" if metric is None else "ok",
+            metric=metric,
+            metric_name=self.metric_name,
+            higher_is_better=self.higher_is_better,
+            split=self.split,
+            num_examples=num_examples,
+            wall_s=wall_s,
+            device=self.device,
+            message=message,
+        )

@@ -1,0 +1,63 @@
+"""The protocol of searchers: which networks to evaluate first, and which next. No torch here."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nas_core.base.registry import Registered, Registry
+from nas_core.base.settings import Section
+from nas_core.prediction.settings import PredictConfig
+from nas_core.program import Budget
+from nas_core.records.evaluations import CostTable, EvaluationTable
+from nas_core.searchers.designs import Design, make_design
+from nas_core.searchers.settings import DesignConfig
+from nas_core.space.genotypes import Genotype, SearchSpace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """What a searcher is given: the space, what was evaluated, what networks cost, and the limits.
+
+    ``table`` has the evaluated networks that may be fitted (higher is better,
+    whatever the metric's direction); ``tried`` are all that were evaluated,
+    failed and held-out ones too. ``costs`` has a table per resource and
+    resolution, in which every resource adds up; ``budgets`` are bounds on them.
+    ``round`` counts from 0.
+    """
+
+    space: SearchSpace
+    base: Genotype
+    table: EvaluationTable
+    tried: tuple[Genotype, ...]
+    costs: Sequence[CostTable]
+    budgets: Sequence[Budget]
+    flops: CostTable | None
+    predict: PredictConfig
+    seed: int
+    round: int
+
+
+class Searcher(Registered, ABC):
+    """Names the networks to evaluate: the first ones (the design), then some more, round by round."""
+
+    needs_torch = False
+    checks_the_optimum: ClassVar[bool] = True  # whether each round evaluates the program's best network first
+
+    def __init__(self, settings: Section) -> None:
+        self.settings: Any = settings
+
+    def first(self, space: SearchSpace, design: DesignConfig, seed: int, flops: CostTable | None) -> Design:
+        """The networks to evaluate before the first selection; the study's ``design:`` unless overridden."""
+        return make_design(space, design, seed, flops)
+
+    @abstractmethod
+    def next(self, known: Knowledge, number: int) -> list[Genotype]:
+        """At most ``number`` networks of the space, within rules and budgets, that were not tried; none: it stops."""
+
+    def why_it_stops(self) -> str:
+        """Why ``next`` gave none."""
+        return "every network within the limits is evaluated"
+
+
+SEARCHERS = Registry[Searcher]("searcher", Searcher)

@@ -1,0 +1,317 @@
+"""One contract per protocol, run on small examples: a family of few networks, digits, a temporary store.
+
+A class whose settings have no defaults carries ``example``, settings that it
+can be tested with. torch is imported by the contracts that need it.
+"""
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nas_core.base.registry import Origin, Registered, Registry
+from nas_core.costs.profiler import PROFILERS
+from nas_core.families.blocks import BLOCKS, HEADS, STEMS
+from nas_core.families.family import FAMILIES, Family
+from nas_core.prediction.settings import PredictConfig
+from nas_core.program import Budget
+from nas_core.records.evaluations import FIXED_PART, WHOLE_NETWORK, CostTable, EvaluationTable
+from nas_core.records.store import Store
+from nas_core.scoring.scorer import SCORERS, Setting
+from nas_core.searchers.searcher import SEARCHERS, Knowledge
+from nas_core.space.genotypes import Genotype, PlacedBlock, SearchSpace
+from nas_core.workloads.workload import WORKLOADS, Workload
+
+BATCH = 3
+SHAPES = ((8, 8, 1), (8, 16, 1), (8, 8, 2), (8, 16, 2))  # channels in, channels out, stride
+SIDES = (8, 7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A promise that a class does not keep: what was asked, what happened."""
+
+    kind: str
+    name: str
+    promise: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}: {self.promise}: {self.found}"
+
+
+Finding = tuple[str, str]  # promise, what was found
+Contract = Callable[[Any], Iterator[Finding]]
+
+
+def registries() -> dict[str, Registry[Any]]:
+    """What can be brought, by the word for it."""
+    known = (FAMILIES, BLOCKS, STEMS, HEADS, WORKLOADS, SCORERS, PROFILERS, SEARCHERS)
+    return {registry.kind: registry for registry in known}
+
+
+def check_all(origin: Origin | None = None) -> dict[tuple[str, str], list[Failure]]:
+    """Every registered class held against its contract, or those of one origin: (kind, name) -> what fails."""
+    found = {}
+    for kind, registry in registries().items():
+        for name in registry:
+            if origin is None or registry.origin(name).source == origin.source:
+                found[kind, name] = check(kind, name)
+    return found
+
+
+def check(kind: str, name: str) -> list[Failure]:
+    """What the registered class does not keep of its protocol's promises; nothing where it keeps all."""
+    thing = registries()[kind][name]
+    try:
+        findings = list(_general(thing)) + list(CONTRACTS[kind](thing))
+    except Exception as error:  # whatever a user's class raises is a finding
+        findings = [("runs on a small example", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")]
+    return [Failure(kind=kind, name=name, promise=promise, found=found) for promise, found in findings]
+
+
+def example_settings(thing: type[Registered]) -> Any:
+    """The class's settings with its ``example`` filled in."""
+    return thing.Settings.model_validate(dict(thing.example))
+
+
+def _general(thing: type[Registered]) -> Iterator[Finding]:
+    schema = thing.Settings.model_json_schema()
+    required = [name for name in schema.get("required", ()) if name not in thing.example]
+    if required:
+        yield "settings without a default are in `example`", f"no {', '.join(required)}"
+        return
+    settings = example_settings(thing)
+    again = thing.Settings.model_validate_json(settings.model_dump_json())
+    if again != settings:
+        yield "settings survive JSON", "other settings"
+
+
+def _family(thing: type[Family]) -> Iterator[Finding]:
+    family, twin = (thing(example_settings(thing)) for _ in range(2))
+    space = family.space
+    if twin.space.space_id != space.space_id:
+        yield "the same settings give the same space", f"{space.space_id} and {twin.space.space_id}"
+    if SearchSpace.from_dict(json.loads(json.dumps(space.as_dict()))) != space:
+        yield "the space survives JSON", "another space"
+    rng = np.random.default_rng(0)
+    for genotype in {space.sample(rng) for _ in range(2)}:
+        parts = list(family.parts(genotype))
+        strange = {part.position for part in parts} - {None, *range(space.num_positions)}
+        if strange:
+            yield "a part is of a position of the space, or of None", str(strange)
+        if parts:
+            yield from _builds_a_network(family, twin, genotype)
+
+
+def _builds_a_network(family: Family, twin: Family, genotype: Genotype) -> Iterator[Finding]:
+    import torch
+
+    space = family.space
+    shape = _shape_of(family, genotype)
+    inputs = torch.zeros(BATCH, *shape, dtype=getattr(torch, family.sample.dtype))
+    network = family.module(genotype, torch.Generator().manual_seed(0))
+    outputs = network.eval()(inputs)
+    if outputs.shape[0] != BATCH:
+        yield "a network's outputs have the batch's axis first", str(tuple(outputs.shape))
+    same = twin.module(genotype, torch.Generator().manual_seed(0))
+    if not _equal_weights(network, same):
+        yield "weights are a function of the generator", "others, twice from the same seed"
+    for part in family.parts(genotype):
+        part.build().eval()(*(torch.zeros(BATCH, *each, dtype=getattr(torch, part.dtype)) for each in part.shapes))
+    shared = family.shared(0)
+    if shared is not None:
+        path = shared.eval()(inputs, genotype=space.check(genotype))
+        if path.shape != outputs.shape:
+            yield "a path through the shared network gives what its network gives", str(tuple(path.shape))
+
+
+def _shape_of(family: Family, genotype: Genotype) -> tuple[int, ...]:
+    return family.sample.shape_at(family.space.resolution_of(genotype), family.space.in_channels)
+
+
+def _equal_weights(one: Any, other: Any) -> bool:
+    import torch
+
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(first, second) for first, second in pairs)
+
+
+def _block(thing: Any) -> Iterator[Finding]:
+    import torch
+
+    kind = thing(example_settings(thing))
+    stands = 0
+    for in_channels, out_channels, stride in SHAPES:
+        place = PlacedBlock(block=_spec(thing), in_channels=in_channels, out_channels=out_channels, stride=stride)
+        if kind.misfit(place):
+            continue
+        stands += 1
+        for side in SIDES:
+            inputs = torch.randn(BATCH, in_channels, side, side)
+            before = inputs.clone()
+            outputs = kind.build(in_channels, out_channels, stride).eval()(inputs)
+            wanted = (BATCH, out_channels, -(-side // stride), -(-side // stride))
+            where = f"{in_channels} to {out_channels} channels, stride {stride}, side {side}"
+            if tuple(outputs.shape) != wanted:
+                yield f"a side of H becomes ceil(H / stride) ({where})", f"{tuple(outputs.shape)}, not {wanted}"
+            if not torch.equal(inputs, before):
+                yield "a block leaves its input alone", f"changed ({where})"
+    if not stands:
+        yield "a block fits somewhere", f"`misfit` refuses all of {SHAPES}"
+
+
+def _spec(thing: Any) -> Any:
+    from nas_core.space.genotypes import BlockSpec
+
+    return BlockSpec.of(thing.name, **thing.example)
+
+
+def _stem(thing: Any) -> Iterator[Finding]:
+    import torch
+
+    stem = thing(example_settings(thing))
+    outputs = stem.build(3).eval()(torch.randn(BATCH, 3, 32, 32))
+    if outputs.shape[1] != stem.settings.out_channels:
+        yield "a stem gives `out_channels`", str(tuple(outputs.shape))
+
+
+def _head(thing: Any) -> Iterator[Finding]:
+    import torch
+
+    outputs = thing(example_settings(thing)).build(8, 5).eval()(torch.randn(BATCH, 8, 4, 4))
+    if tuple(outputs.shape) != (BATCH, 5):
+        yield "a head gives one number per output", f"{tuple(outputs.shape)}, not {(BATCH, 5)}"
+
+
+def _workload(thing: type[Workload]) -> Iterator[Finding]:
+    import torch
+
+    workload = thing(example_settings(thing))
+    json.dumps(workload.identity)
+    for name, metric in workload.metrics.items():
+        if metric.name != name:
+            yield "metrics are filed under their names", f"{metric.name} under {name}"
+    if not workload.metrics:
+        yield "a workload has a metric", "none"
+    workload.check()
+    splits = workload.load()
+    inputs, targets = splits.train
+    prepared = splits.prepare(inputs[:BATCH])
+    if tuple(prepared.shape[1:]) != workload.sample.shape:
+        yield "prepared inputs have the sample's shape", f"{tuple(prepared.shape[1:])}, not {workload.sample.shape}"
+    outputs = torch.randn(BATCH, workload.sample.num_outputs, requires_grad=True)
+    loss = workload.loss(outputs, targets[:BATCH])
+    if loss.ndim or not math.isfinite(float(loss)):
+        yield "the loss is one finite number", str(loss)
+    for name, metric in workload.metrics.items():
+        value = metric.of(outputs.detach(), targets[:BATCH])
+        if not math.isfinite(float(value)):
+            yield f"the metric {name} is a finite number", str(value)
+    for split in ("validation", "test"):
+        pair = splits.validation if split == "validation" else splits.load_test()
+        if len(pair[0]) != len(pair[1]) or not len(pair[0]):
+            yield f"{split} has as many inputs as targets, one at least", f"{len(pair[0])} and {len(pair[1])}"
+
+
+def _scorer(thing: Any) -> Iterator[Finding]:
+    with tempfile.TemporaryDirectory() as folder:
+        scorer, twin = (_small_scorer(thing, folder) for _ in range(2))
+        if scorer.scorer_id != twin.scorer_id:
+            yield "the same settings give the same id", f"{scorer.scorer_id} and {twin.scorer_id}"
+        scorer.check()
+        scorer.prepare(lambda *_: None)
+        if not scorer.prepared:
+            yield "after `prepare` it is prepared", "it is not"
+        genotypes = list(scorer.family.space.genotypes())[:2]
+        rows = scorer.evaluate(genotypes)
+        if [row.genotype for row in rows] != list(map(str, genotypes)):
+            yield "one row per genotype, in order", str([row.genotype for row in rows])
+        for row in rows:
+            if row.status == "failed":
+                yield "small networks can be rated", row.message
+        again = [row.metric for row in twin.evaluate(genotypes)]
+        if again != [row.metric for row in rows]:
+            yield "the same network has the same metric", f"{[row.metric for row in rows]} and {again}"
+
+
+def _small_scorer(thing: Any, folder: str) -> Any:
+    workload = WORKLOADS["digits"](
+        WORKLOADS["digits"].Settings.model_validate({"train_examples": 64, "validation_examples": 32})
+    )
+    name = "tiny" if thing.needs_torch else "choices"
+    family = FAMILIES[name]
+    made = family(example_settings(family), workload.sample if name == "tiny" else None)
+    return thing(example_settings(thing), Setting(family=made, workload=workload, store=Store(folder), seed=0))
+
+
+def _profiler(thing: Any) -> Iterator[Finding]:
+    family = FAMILIES["tiny"](FAMILIES["tiny"].Settings())
+    profiler, space = thing(example_settings(thing)), family.space
+    json.dumps(profiler.identity)
+    names = [resource.name for resource in profiler.resources]
+    rows = profiler.measure(family, [Genotype((1,) * space.num_positions)], names, blocks=True)
+    wanted = {(p, c) for p, count in enumerate(space.num_choices) for c in range(count)} | {(FIXED_PART, 0)}
+    for name in names:
+        mine = [row for row in rows if row.resource == name]
+        found = {(row.position, row.choice) for row in mine if row.position != WHOLE_NETWORK}
+        if found != wanted:
+            yield f"{name} has a row for every block and the fixed part", f"missing {sorted(wanted - found)[:3]}"
+        for row in mine:
+            if row.status == "failed":
+                yield f"{name} can be had of small blocks", row.message
+    if profiler.whole_networks and not any(row.position == WHOLE_NETWORK for row in rows):
+        yield "whole networks have rows", "none (or say `whole_networks = False`)"
+
+
+def _searcher(thing: Any) -> Iterator[Finding]:
+    space = FAMILIES["tiny"](FAMILIES["tiny"].Settings()).space
+    known = _knowledge(space)
+    searcher = thing(example_settings(thing))
+    found = searcher.next(known, 3)
+    if len(found) > 3:
+        yield "at most as many networks as asked for", str(len(found))
+    if len(set(found)) < len(found) or set(found) & set(known.tried):
+        yield "networks that were not tried, each once", str(list(map(str, found)))
+    table = known.costs[0]
+    for genotype in found:
+        space.check(genotype)
+        if known.budgets[0].at_most is not None and table.total(genotype) > known.budgets[0].at_most:
+            yield "networks within the limits", f"{genotype} costs {table.total(genotype):g}"
+    if [*map(str, thing(example_settings(thing)).next(known, 3))] != [*map(str, found)]:
+        yield "the same knowledge gives the same networks", "others"
+
+
+def _knowledge(space: SearchSpace) -> Knowledge:
+    tried = list(space.genotypes())[::3]
+    block = tuple(tuple(float(choice) for choice in range(count)) for count in space.num_choices)
+    costs = CostTable(resource="flops", device="any", resolution=space.resolutions[0], fixed=1.0, block=block)
+    table = EvaluationTable.from_metrics({genotype: float(sum(genotype.choices)) for genotype in tried})
+    return Knowledge(
+        space=space,
+        base=tried[0],
+        table=table,
+        tried=tuple(tried),
+        costs=(costs,),
+        budgets=(Budget(resource="flops", at_most=5.0),),
+        flops=costs,
+        predict=PredictConfig(),
+        seed=0,
+        round=0,
+    )
+
+
+CONTRACTS: dict[str, Contract] = {
+    "family": _family,
+    "block kind": _block,
+    "stem kind": _stem,
+    "head kind": _head,
+    "workload": _workload,
+    "scorer": _scorer,
+    "profiler": _profiler,
+    "searcher": _searcher,
+}

@@ -1,0 +1,51 @@
+"""One driver: the study is checked, opened and read once, whichever flow asks for it."""
+
+import pytest
+
+from flows.driving import drive
+from nas_core.base.errors import ConfigError
+from nas_core.records.lease import driver
+from nas_core.records.store import Store
+from nas_core.study.study import Study
+from tests.benchmarks.reads import Watched
+from tests.nas_core.study.test_rounds import with_select
+
+
+def test_whoever_drives_inside_gets_the_same_study(tabular_config, tmp_path):
+    root = str(tmp_path / "study")
+    with drive(tabular_config, root, until="verify") as outer:
+        with drive(tabular_config.model_copy(), root) as inner:
+            assert inner is outer
+        with drive(with_select(tabular_config, top=4), root) as other:
+            assert other is not outer
+            assert other.store is outer.store
+            assert Study.open(root).config.select.top == 4
+        with drive(tabular_config, root) as inner:
+            assert inner is outer
+        assert driver(Store(root)) is not None
+    assert driver(Store(root)) is None
+
+
+def test_a_mistake_is_said_before_anything_is_written(tabular_config, tmp_path):
+    root = tmp_path / "study"
+    wrong = with_select(tabular_config, limits=["latency_ms<=3 ms"])
+    with pytest.raises(ConfigError, match=r"latency_ms"), drive(wrong, str(root), until="verify"):
+        pass
+    assert not Store(root).paths()
+
+
+def test_a_run_reads_every_part_once_and_fits_once_a_round(api, cluster, tabular_config, tmp_path):
+    from flows.study import run_study
+
+    root = str(tmp_path / "study")
+    with Watched() as watched:
+        run_study(tabular_config, root, until="verify")
+    reads = [path for kind, path in watched.events if kind == "read"]
+    assert sorted(reads) == Store(root).paths("evaluations")
+    assert watched.count("open") == watched.count("preflight") == 1
+    assert len(watched.rounds()) == 2
+    assert all([kind for kind, _ in events].count("fit") <= 1 for events in watched.rounds())
+    with Watched() as again:
+        run_study(tabular_config, root, until="verify")
+    assert again.count("fit") == 0
+    assert again.count("read") == len(reads)

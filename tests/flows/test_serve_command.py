@@ -1,0 +1,38 @@
+"""`mathnas serve`: everything is on the page, and the page ends when it is told."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from flows.prefect_server import _free_port
+from flows.study import FLOWS
+from tests.command import process_environment
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_served_page_ends_without_a_traceback_when_the_whole_group_is_told(tmp_path, signal_number):
+    """As Ctrl-C in a terminal does: the server must outlive the runner that takes its leave of it."""
+    port = _free_port()
+    page = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "serve", "--root", str(tmp_path), "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=process_environment(),
+        start_new_session=True,
+    )
+    assert "Prefect's page" in page.stdout.readline()
+    deadline = time.monotonic() + 120
+    while httpx.post(f"http://127.0.0.1:{port}/api/deployments/count", json={}).json() < 2 + len(FLOWS):
+        assert time.monotonic() < deadline, "nothing is served"
+        time.sleep(0.2)
+    os.killpg(page.pid, signal_number)
+    printed, _ = page.communicate(timeout=120)
+    assert page.returncode in (0, 130, 143), printed  # 0 where its runner was told, else ours
+    assert "Traceback" not in printed
+    assert "Warning" not in printed

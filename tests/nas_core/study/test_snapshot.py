@@ -1,0 +1,92 @@
+"""A snapshot works out what follows from its rows once, and keeps what other rows do not change."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from nas_core.study.snapshot import FROM_COSTS, FROM_FLOPS_AND_EVALUATIONS, Snapshot
+from nas_core.study.study import snapshot as module
+from tests.nas_core.study.test_rounds import scored
+
+
+@pytest.fixture
+def known(tabular_config, tmp_path) -> Snapshot:
+    study, _ = scored(tabular_config, tmp_path / "study")
+    return study.snapshot
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """The tables that predictors were fitted to."""
+    tables, real = [], module.fit
+
+    def counted(space, table, *given, **named):
+        tables.append(table)
+        return real(space, table, *given, **named)
+
+    monkeypatch.setattr(module, "fit", counted)
+    return tables
+
+
+def test_the_predictor_is_fitted_once_whoever_asks(known, fits):
+    assert known.predictor.table is known.fitted.table
+    known.problem(known.limits)
+    known.answer(("params<=2 M",), top=2)
+    assert known.calibration is not None
+    assert len(fits) == 1
+
+
+def test_more_evaluations_keep_what_costs_say(known, fits):
+    costs = (known.cost_tables, known.design, known.flops, known.limits)
+    _ = known.fitted
+    more = known.with_evaluations([*known.evaluations, replace(known.evaluations[0], genotype="2-2-2-2-2-2-2-2")])
+    assert all(new is old for new, old in zip((more.cost_tables, more.design, more.flops), costs, strict=False))
+    assert more.limits is costs[3]
+    assert len(more.fitted.table) == len(known.fitted.table) + 1
+    assert len(fits) == 2
+
+
+def test_costs_of_another_resource_keep_the_predictor(known, fits):
+    _ = known.predictor
+    dearer = [replace(row, value=2 * row.value) if row.resource == "params" else row for row in known.costs]
+    changed = known.with_costs(dearer)
+    assert changed.predictor is known.predictor
+    assert changed.design is known.design
+    assert changed.costs_of(known.base)["params"] == 2 * known.costs_of(known.base)["params"]
+    assert changed.limits == known.limits
+    assert changed.answer(("params<=2 M",), top=1) != known.answer(("params<=2 M",), top=1)
+
+
+def test_other_flops_make_another_design(known):
+    dearer = [replace(row, value=2 * row.value) if row.resource == "flops" else row for row in known.costs]
+    changed = known.with_costs(dearer)
+    assert known.design is not changed.design
+    assert changed.flops.total(known.base) == 2 * known.flops.total(known.base)
+
+
+def test_the_same_rows_are_the_same_snapshot(known):
+    assert known.with_evaluations(known.evaluations).with_costs(known.costs) is known
+
+
+def test_what_was_grown_predicts_as_what_was_read_at_once(known):
+    first = known.with_evaluations(known.evaluations[:-3])
+    _ = first.predictor
+    grown = first.with_evaluations(known.evaluations)
+    genotypes = list(known.design.genotypes)
+    assert grown.predictor.predict(genotypes) == known.predictor.predict(genotypes)
+
+
+def test_an_answer_is_worked_out_once_for_each_question(known):
+    first = known.answer(("params<=2 M",), top=2)
+    assert known.answer(("params<=2 M",), top=2) is first
+    assert len(known.answer(("params<=2 M",), top=1).selections) == 1
+
+
+def test_a_snapshot_does_not_change(known):
+    with pytest.raises(FrozenInstanceError):
+        known.evaluations = ()
+
+
+@pytest.mark.parametrize("name", [*FROM_COSTS, *FROM_FLOPS_AND_EVALUATIONS])
+def test_what_is_kept_is_there(name):
+    assert hasattr(Snapshot, name) or hasattr(Snapshot, name.removeprefix("_"))
