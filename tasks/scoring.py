@@ -95,11 +95,13 @@ def evaluate(study: Study, genotypes: Sequence[str], purpose: str) -> int:
 
 @contextlib.contextmanager
 def noted(study: Study) -> Iterator[None]:
-    """What workers store meanwhile is known afterwards, also where the work is cut short and tried again."""
+    """What workers store meanwhile is known afterwards, also where the work fails and is tried again."""
     try:
         yield
-    finally:
+    except Exception:
         study.refresh()
+        raise
+    study.refresh()
 
 
 def _batches(genotypes: Sequence[str], most: int, num_workers: int) -> list[list[str]]:

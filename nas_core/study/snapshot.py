@@ -94,10 +94,10 @@ class Snapshot:
         return {size: size for size in self.space.resolutions}
 
     @once_for_each
-    def prices(self, resource: str) -> list[Cost]:
+    def prices(self, resource: str) -> tuple[Cost, ...]:
         """Costs of one resource, blocks and whole networks."""
         mine = self.profiler_ids[resource]
-        return [row for row in self.costs if row.resource == resource and row.profiler_id == mine]
+        return tuple(row for row in self.costs if row.resource == resource and row.profiler_id == mine)
 
     def _table_of(self, resource: str, pixels: int) -> CostTable:
         return CostTable.from_rows(self.prices(resource), resource, self.space.num_choices, pixels)

@@ -141,7 +141,7 @@ class Study:
 
     def costs(self, resource: str) -> list[Cost]:
         """Known costs of one resource, blocks and whole networks."""
-        return self.snapshot.prices(resource)
+        return list(self.snapshot.prices(resource))
 
     def costs_of(self, genotype: Genotype) -> dict[str, float]:
         """A network's total of every resource, in the resource's unit."""

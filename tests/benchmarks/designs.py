@@ -22,7 +22,6 @@ from nas_core.costs import profile_blocks
 from nas_core.prediction import calibrate, fit
 from nas_core.records.evaluations import EvaluationTable
 from nas_core.records.store import Store
-from nas_core.scoring import build_scorer
 from nas_core.searchers.designs import Design, make_design
 from nas_core.searchers.settings import DesignConfig
 from nas_core.space.equivalence import function_id
@@ -73,9 +72,9 @@ class Evaluator:
     def __init__(self, study: Study) -> None:
         self.study = study
         if not study.has_flops:
-            study.store.add_costs(profile_blocks(study.space, study.config.profile, ["flops"]))
-            study.forget_costs()
-        self.scorer = build_scorer(study.config, study.space, study.store)
+            study.store.add_costs(profile_blocks(study.family, study.config.profile, ["flops"]))
+            study.refresh()
+        self.scorer = study.scorer
         self.scorer.prepare(lambda done, total, note: None)
 
     def table(self, genotypes: Sequence[Genotype]) -> EvaluationTable:
@@ -83,6 +82,7 @@ class Evaluator:
         missing = self.study.missing(genotypes)
         if missing:
             self.study.store.add_evaluations(self.scorer.evaluate([Genotype.parse(text) for text in missing]))
+            self.study.refresh()
         known = {row.genotype: row for row in self.study.evaluations()}
         return EvaluationTable.from_rows([known[str(genotype)] for genotype in genotypes])
 

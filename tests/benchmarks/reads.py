@@ -35,7 +35,7 @@ import yaml
 
 from nas_core.records import store as records
 from nas_core.study.study import Study
-from nas_core.study.study import snapshot as snapshots
+from nas_core.study import snapshot as snapshots
 from tests.benchmarks.conditions import conditions
 from tests.benchmarks.overhead import ray_cluster, study_config
 from tests.services.s3 import S3Server, Tap

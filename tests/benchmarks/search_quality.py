@@ -2,6 +2,11 @@
 
     python -m tests.benchmarks.search_quality --table tests/benchmarks/tables/nasbench_macro.yaml \\
         --starts 30 --budgets 33,49,73,100 --methods ours,random,evolution,uct,paper [--limit flops=50%q] --json
+    python -m tests.benchmarks.search_quality --methods ours,ours-one-swap --starts 5 --budgets 33,49 --json
+
+Without ``--table``: every table that no setting was tuned on
+(``tests.benchmarks.derived``) and whose design is within the budgets; only the
+median ranks are given, with their geometric mean and the worst of them.
 
 ``ours`` is a study with its default settings (``tests.benchmarks.defaults``): a
 balanced design around the largest network and 8 held-out networks, chosen
@@ -25,8 +30,10 @@ import numpy as np
 import pandas as pd
 
 from nas_core.base.errors import DataError, NasError
+from nas_core.searchers.surrogate import balanced_size
 from tests.benchmarks.conditions import conditions
 from tests.benchmarks.defaults import DESIGN, VERIFY, design_rows, refined
+from tests.benchmarks.derived import derived_tables
 from tests.benchmarks.peers import PEERS, Search, SearchTask
 from tests.benchmarks.tables import NetworkTable, read_table
 
@@ -126,7 +133,7 @@ def draw(courses: pd.DataFrame, title: str, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", required=True, help="YAML file that describes the table")
+    parser.add_argument("--table", default=None, help="YAML file that describes the table; default: all derived ones")
     parser.add_argument("--starts", type=int, default=30)
     parser.add_argument("--budgets", default="25,50,100,200")
     parser.add_argument("--methods", default="ours,random,evolution,uct,paper")
@@ -136,17 +143,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print nothing but the object")
     options = parser.parse_args(arguments)
     try:
-        print(json.dumps(measure(options)))
+        print(json.dumps(measure(options) if options.table else measure_all(options)))
     except NasError as error:
         parser.exit(2, f"{error}\n")
 
 
-def measure(options: argparse.Namespace) -> dict[str, object]:
-    """Run every method and write the Parquet file and the figure."""
+def measure_all(options: argparse.Namespace) -> dict[str, object]:
+    """The median rank of every method on every derived table, and what it is over the tables."""
+    methods, budgets = _methods_and_budgets(options)
+    lines = []
+    for table in derived_tables():
+        if not balanced_size(table.encoding) + DESIGN.held_out < budgets[0] <= budgets[-1] < len(table.codes_NP) / 4:
+            continue
+        for method in methods:
+            courses = run_method(table, None, method, options.starts, budgets[-1], options.seed)
+            median = {budget: figures["median_rank"] for budget, figures in summary(courses, budgets).items()}
+            lines.append({"table": table.name, "networks": len(table.codes_NP), "method": method, **median})
+            if not options.json:
+                print(lines[-1], flush=True)
+    names = [str(budget) for budget in budgets]
+    by_method = pd.DataFrame(lines).groupby("method", sort=False)[names]
+    over_tables = {
+        "geometric_mean": by_method.agg(lambda rank: float(np.exp(np.log(rank).mean()))).to_dict("index"),
+        "worst": by_method.max().to_dict("index"),
+    }
+    used = conditions(starts=options.starts, seed=options.seed, per_round=VERIFY.per_round)
+    return {"over_tables": over_tables, "tables": lines, "conditions": used}
+
+
+def _methods_and_budgets(options: argparse.Namespace) -> tuple[list[str], list[int]]:
     methods, budgets = options.methods.split(","), sorted(int(text) for text in options.budgets.split(","))
     for method in methods:
         if method not in METHODS:
             raise DataError("--methods", repr(method), f"one of {', '.join(METHODS)}")
+    return methods, budgets
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Run every method and write the Parquet file and the figure."""
+    methods, budgets = _methods_and_budgets(options)
     table = read_table(options.table)
     frames, figures, seconds = [], {}, {}
     for method in methods:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from nas_core.base.errors import DataError
-from tests.benchmarks import calibration, search_quality
+from tests.benchmarks import calibration, derived, search_quality
 from tests.benchmarks.peers import SearchTask
 from tests.benchmarks.tables import read_table
 from tests.reference_data import reference_data
@@ -112,6 +112,41 @@ def test_calibration_prints_one_object(small_table, capsys):
     assert figures["kendall"] > 0.7
     assert {"spearman", "kendall_top_half", "coverage_90", "rmse", "flops"} <= set(figures)
     assert "params" not in figures
+
+
+@pytest.mark.parametrize("make", derived.MADE)
+def test_made_tables_are_what_they_say(make):
+    table = make()
+    assert len(np.unique(table.codes_NP, axis=0)) == len(table.codes_NP) <= derived.MOST_NETWORKS
+    assert tuple(table.codes_NP.max(axis=0) + 1) == table.space.num_choices
+    assert np.isfinite(table.select_N).all()
+    assert table.flops is not None
+    assert (make().select_N == table.select_N).all()
+
+
+def test_calibration_of_every_table_and_design_prints_one_object(monkeypatch, capsys):
+    monkeypatch.setattr(calibration, "derived_tables", lambda: iter([derived.ragged_pairs()]))
+    calibration.main(["--starts", "1", "--json"])
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(figures["coverage"]) == set(calibration.DESIGNS) == {line["design"] for line in figures["tables"]}
+    assert {line["design"]: line["fitted"] for line in figures["tables"]} == {
+        "balanced": 12, "balanced x 2": 24, "balanced, verified": 44, "random": 12, "one-swap": 19
+    }  # fmt: skip
+    assert all(0 <= line["coverage_90"] <= 1 for line in figures["tables"])
+
+
+def test_a_tables_equal_functions_are_evaluated_once(small_table):
+    path = small_table.with_name("same.yaml")
+    frame = pd.read_parquet(small_table.with_name("nets.parquet"))
+    names = ["".join(sorted(row)) for row in frame[list("wxyz")].to_numpy()]
+    frame.assign(same=names).to_parquet(small_table.with_name("same.parquet"))
+    path.write_text(small_table.read_text().replace("nets", "same") + "same_function: same\nordered: [w]\n")
+    table = read_table(path)
+    assert [position.ordered for position in table.space.positions] == [True, False, False, False]
+    task = SearchTask(table=table, allowed_N=table.allowed(None), budget=81)
+    rows = search_quality.METHODS["ours"](task, np.random.default_rng(0))
+    functions = [table.space.same_function[tuple(code_P)] for code_P in table.codes_NP[rows].tolist()]
+    assert len(functions) == len(set(functions)) == len(set(names)) == 15
 
 
 @pytest.mark.data

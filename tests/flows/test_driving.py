@@ -3,11 +3,13 @@
 import pytest
 
 from flows.driving import drive
+from flows.stage import stage_run
 from nas_core.base.errors import ConfigError
 from nas_core.records.lease import driver
 from nas_core.records.store import Store
 from nas_core.study.study import Study
 from tests.benchmarks.reads import Watched
+from tests.flows.test_study import failed_rows
 from tests.nas_core.study.test_rounds import with_select
 
 
@@ -24,6 +26,16 @@ def test_whoever_drives_inside_gets_the_same_study(tabular_config, tmp_path):
             assert inner is outer
         assert driver(Store(root)) is not None
     assert driver(Store(root)) is None
+
+
+def test_what_another_process_stored_is_seen_at_the_next_stage(api, tabular_config, tmp_path):
+    root = str(tmp_path / "study")
+    with drive(tabular_config, root) as study:
+        assert study.evaluations() == []
+        Store(root).add_evaluations(failed_rows(study, ["0-0-0-0-0-0-0-0"]))
+        with stage_run(tabular_config, root, "select") as run:
+            assert run.study is study
+            assert len(study.evaluations()) == 1
 
 
 def test_a_mistake_is_said_before_anything_is_written(tabular_config, tmp_path):

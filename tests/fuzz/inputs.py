@@ -15,9 +15,8 @@ import yaml
 from nas_core.costs import profile_blocks
 from nas_core.program import parse_limit, read_problem, top_k
 from nas_core.records.store import Store
-from nas_core.scoring import check_scorer, study_scorer_id
-from nas_core.scoring.tabular import TabularScorer
 from nas_core.space.genotypes import Genotype
+from nas_core.study.brought import family_of, scorer_of
 from nas_core.study.config import StudyConfig, load_config, read_config
 from nas_core.study.rounds import next_round, verification
 from nas_core.study.study import Study
@@ -47,11 +46,10 @@ def study_file(place: Path, rng: random.Random) -> None:
     else:
         text = mutate_bytes(yaml.safe_dump(data).encode(), rng)
     config = load_config(text, source="study.yaml", folder=place)
-    study_scorer_id(config)
     for limit in config.select.limits:
         parse_limit(limit)
-    if config.space.file is None:
-        build_space(config.space)
+    if config.space.kind != "yaml":
+        scorer_of(config, family_of(config), None).scorer_id  # noqa: B018
 
 
 def override(place: Path, rng: random.Random) -> None:
@@ -68,7 +66,7 @@ def space_file(place: Path, rng: random.Random) -> None:
     mutate(data, rng)
     path = place / "space.yaml"
     path.write_bytes(yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "surrogatepass"))
-    space = build_space(StudyConfig.model_validate({"space": {"file": str(path)}}).space)
+    space = build_space("yaml", file=str(path))
     space.space_id  # noqa: B018
     space.sample(__import__("numpy").random.default_rng(0))
 
@@ -86,7 +84,7 @@ def genotype(place: Path, rng: random.Random) -> None:
     for _ in range(rng.randint(0, 3)):
         at = rng.randint(0, len(text))
         text = text[:at] + rng.choice("-0123@ .x²٣\0") + text[at + rng.randint(0, 2) :]
-    build_space(StudyConfig().space).parse(text)
+    build_space().parse(text)
     Genotype.parse(text)
 
 
@@ -122,11 +120,10 @@ class StoreCases:
             }
         )
         study = Study.create(self.config, str(original))
-        study.store.add_costs(profile_blocks(study.space, self.config.profile, ["flops", "params"]))
+        study.store.add_costs(profile_blocks(study.family, self.config.profile, ["flops", "params"]))
         study = Study.open(str(original))
-        scorer = TabularScorer(study.config, study.space)
         for network in study.design.genotypes:
-            study.store.add_evaluations(scorer.evaluate([network]))
+            study.store.add_evaluations(study.scorer.evaluate([network]))
         study.refresh()
         study.outputs.write_block_scores(study.snapshot)
         study.store.write_json("selection.json", study.select(["flops<=70%"], top=2).as_dict())
@@ -142,7 +139,7 @@ class StoreCases:
         path = root / rng.choice(self.paths)
         self._damage(path, rng)
         study = Study.open(str(root))
-        check_scorer(study.config, study.space)
+        study.scorer.check()
         study.store.quarantined()
         study.evaluations()
         study.records()

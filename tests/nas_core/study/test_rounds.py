@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from nas_core.costs import profile_blocks
+from nas_core.families.chain import GivenChain
 from nas_core.program import Budget, SelectionProblem, solve
 from nas_core.records.evaluations import CostTable
-from nas_core.scoring import build_scorer
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.config import parse_config
@@ -19,8 +19,8 @@ from tests.reference_data import reference_data
 def scored(config, root):
     """A study whose design is evaluated, without a cluster, and its scorer."""
     study = Study.create(config, str(root))
-    study.store.add_costs(profile_blocks(study.space, config.profile, ["flops", "params"]))
-    scorer = build_scorer(config, study.space, study.store)
+    study.store.add_costs(profile_blocks(study.family, config.profile, ["flops", "params"]))
+    scorer = study.scorer
     study.store.add_evaluations(scorer.evaluate(study.design.genotypes))
     study.refresh()
     return study, scorer
@@ -164,7 +164,7 @@ def test_default_settings_find_one_of_the_two_best_functions_of_nasbench_macro(t
 def test_a_lower_limit_on_memory_is_kept(tabular_config, tmp_path):
     """The largest of its blocks says what a network needs: one of them has to reach the limit."""
     space = Study.create(tabular_config, str(tmp_path / "study")).space
-    rows = profile_blocks(space, tabular_config.profile, ["activation_bytes"])
+    rows = profile_blocks(GivenChain(space), tabular_config.profile, ["activation_bytes"])
     table = CostTable.from_rows(rows, "activation_bytes", space.num_choices, space.resolutions[0])
     totals = sorted({table.total(genotype) for genotype in space.genotypes()})
     low = totals[len(totals) // 2]

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from nas_core.study.snapshot import FROM_COSTS, FROM_FLOPS_AND_EVALUATIONS, Snapshot
-from nas_core.study.study import snapshot as module
+from nas_core.study import snapshot as module
 from tests.nas_core.study.test_rounds import scored
 
 
