@@ -29,6 +29,6 @@ def build_network(described: Description, seed: int) -> nn.Module:
 
 def description_from_dict(data: Mapping[str, Any]) -> Description:
     """What an ``architecture.json`` describes."""
-    if "family" in data:
-        return Member.from_dict(data)
-    return DesignedNetwork.from_dict(data) if "structure" in data else Architecture.from_dict(data)
+    if "structure" in data:  # a designed network names a family, too: its own kind of structure
+        return DesignedNetwork.from_dict(data)
+    return Member.from_dict(data) if "family" in data else Architecture.from_dict(data)

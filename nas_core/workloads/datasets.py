@@ -47,10 +47,10 @@ class DatasetWorkload(Workload):
     """Base of workloads whose data are two datasets, one to train on and one to test on.
 
     ``measured`` lists what is measured, the study's own metric first: ``Metric``
-    objects, plain functions ``(outputs, targets) -> number`` (higher is better
-    unless the function's attribute ``higher_is_better`` is False), or metrics of
-    torchmetrics. ``normalise`` brings inputs to mean 0 and deviation 1 per
-    channel or feature of the training inputs.
+    objects, plain functions ``(outputs, targets) -> number`` whose attribute
+    ``higher_is_better`` says which way is better, or metrics of torchmetrics.
+    ``normalise`` brings inputs to mean 0 and deviation 1 per channel or feature
+    of the training inputs.
     """
 
     Settings = SplitSettings
@@ -211,11 +211,16 @@ def as_metric(thing: Any) -> Metric:
         return thing
     if hasattr(thing, "update") and hasattr(thing, "compute"):
         return _of_torchmetrics(thing)
-    if callable(thing) and getattr(thing, "__name__", "").isidentifier():
-        known = Measure.called(thing.__name__, bool(getattr(thing, "higher_is_better", True)))
-        return _metric(known, lambda outputs, targets: float(thing(outputs, targets)))
-    expected = "a Metric, a named function of (outputs, targets) or a metric of torchmetrics"
-    raise PluginError("metric", f"{thing!r:.100}", expected)
+    name = getattr(thing, "__name__", "")
+    if not callable(thing) or not name.isidentifier():
+        expected = "a Metric, a named function of (outputs, targets) or a metric of torchmetrics"
+        raise PluginError("metric", f"{thing!r:.100}", expected)
+    if not isinstance(getattr(thing, "higher_is_better", None), bool):
+        advice = f"Write `{name}.higher_is_better = False` (or True) below it."
+        raise PluginError(f"metric {name}", "no direction", "a function that says which way is better", advice)
+    return _metric(
+        Measure.called(name, thing.higher_is_better), lambda outputs, targets: float(thing(outputs, targets))
+    )
 
 
 def _of_torchmetrics(metric: Any) -> Metric:

@@ -15,7 +15,7 @@ def test_it_learns(tmp_path):
 def test_out_of_memory_is_a_failed_row(tmp_path, monkeypatch):
     import torch
 
-    from nas_core.scoring import train as module
+    from nas_core.training import loop as module
 
     def exhausted(*arguments, **options):
         raise torch.OutOfMemoryError("tried to allocate 99 GiB")

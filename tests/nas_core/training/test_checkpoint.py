@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.workloads.images.digits import Digits
 from nas_core.workloads.settings import ImageSettings
-from nas_core.families.tiny import tiny
+from tests.spaces import tiny
 from nas_core.records.store import Store
 from nas_core.training.winner import train_network
 

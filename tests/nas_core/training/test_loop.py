@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.families.tiny import tiny
 from nas_core.records.store import Store
 from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.loop import (
@@ -25,6 +24,7 @@ from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.images.digits import Digits
 from nas_core.workloads.settings import ImageSettings
 from nas_core.workloads.workload import Splits
+from tests.spaces import tiny
 
 ACCURACY = CLASSIFICATION["accuracy"]
 DIGITS = Digits(ImageSettings(validation_examples=300))

@@ -5,7 +5,6 @@ import torch
 
 from nas_core.deepmad.network import DesignedNetwork
 from nas_core.deepmad.structure import DEFAULT_HEAD, Skeleton, Structure, SuperBlock
-from nas_core.families.tiny import tiny
 from nas_core.records.store import Store
 from nas_core.training.export import load_exported
 from nas_core.training.settings import Recipe, TrainConfig
@@ -13,6 +12,7 @@ from nas_core.training.winner import load_deployed, train_network
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.images.digits import Digits
 from nas_core.workloads.settings import ImageSettings
+from tests.spaces import tiny
 
 DATA = Digits(ImageSettings(validation_examples=300))
 TRAIN = TrainConfig(

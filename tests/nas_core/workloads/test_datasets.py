@@ -125,7 +125,7 @@ def share_wrong(outputs, targets):
     return 1 - share_right(outputs, targets)
 
 
-share_wrong.higher_is_better = False
+share_right.higher_is_better, share_wrong.higher_is_better = True, False
 
 
 def test_a_function_is_enough(registered):
@@ -188,6 +188,14 @@ def test_examples_of_several_shapes_are_named():
 def test_what_is_no_metric_is_refused(thing):
     with pytest.raises(PluginError, match="a Metric, a named function"):
         as_metric(thing)
+
+
+def test_a_function_that_does_not_say_which_way_is_better_is_refused():
+    def score(outputs, targets):
+        return 0.0
+
+    with pytest.raises(PluginError, match="metric score: found no direction"):
+        as_metric(score)
 
 
 def test_metrics_of_torchmetrics():
