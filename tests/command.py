@@ -29,8 +29,12 @@ def mathnas_process(*arguments, **variables):
 
 
 def mathnas(*arguments, **variables):
-    """The command in this process, with environment variables: what it prints and its exit code."""
+    """The command in this process, with environment variables: what it prints and its exit code.
+
+    Prefect reads its address once a process: one that Prefect itself is to ask is for ``mathnas_process``.
+    """
     from flows.cli import main
+    from flows.prefect_server import _read_settings_again
 
     out, err, code = io.StringIO(), io.StringIO(), 0
     before = signal.getsignal(signal.SIGTERM)
@@ -46,6 +50,7 @@ def mathnas(*arguments, **variables):
             code = end.code or 0
         finally:
             signal.signal(signal.SIGTERM, before)
+    _read_settings_again()  # Prefect may have been imported meanwhile, and have read the variables
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 

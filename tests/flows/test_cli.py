@@ -100,7 +100,7 @@ def test_an_address_that_does_not_answer_is_named(study_file, tmp_path, variable
 
 @pytest.mark.parametrize("address", ["nonsense", "https://127.0.0.1:99999/api", "http://127.0.0.1:1/api", ""])
 def test_automations_need_a_prefect_server(address):
-    assert "Prefect server" in refused("automations", PREFECT_API_URL=address)
+    assert "Prefect server" in refused("automations", call=mathnas_process, PREFECT_API_URL=address)
 
 
 @pytest.mark.parametrize(
