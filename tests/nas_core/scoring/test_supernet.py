@@ -12,6 +12,7 @@ from nas_core.scoring import supernet_weights
 from nas_core.scoring.supernet import SupernetScorer
 from nas_core.scoring.supernet_weights import PathSampler
 from nas_core.space.genotypes import SearchSpace, absent_to_end
+from nas_core.study.brought import scorer_of
 from nas_core.training.settings import Recipe
 from nas_core.workloads.classification import classification_loss
 from tests.nas_core.scoring.studies import SUPERNET, build_scorer, space_of, study
@@ -81,7 +82,7 @@ def test_several_resolutions_are_trained_and_rated(tmp_path):
     base = tiny().as_dict()
     space = SearchSpace.from_dict({**base, "resolutions": [8, 6]})
     config = study(SUPERNET)
-    scorer = SupernetScorer(config, space, Store(tmp_path))
+    scorer = scorer_of(config, GivenChain(space), Store(tmp_path), "cpu")
     scorer.prepare(lambda *_: None)
     rows = scorer.evaluate([space.parse("1-1-1@8"), space.parse("1-1-1@6"), space.parse("2-1-1@6")])
     assert [row.status for row in rows] == ["ok"] * 3
@@ -94,7 +95,6 @@ class Killed(BaseException):
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(supernet_weights, "CHECKPOINT_EVERY_S", 0)
     config = study(SUPERNET)
-    space = space_of(config)
 
     def kill(done, total, message):
         if done == 5:
@@ -108,7 +108,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch)
     for store in (broken, whole):
         build_scorer(config, store).prepare(lambda done, total, message: steps.append(done))
     assert steps[0] == 5
-    path = SupernetScorer(config, space, whole).weights_path
+    path = build_scorer(config, whole).weights_path
     assert broken.read_bytes(path) == whole.read_bytes(path)
     assert not [path for path in broken.paths() if "checkpoint" in path]
 
@@ -122,22 +122,22 @@ def test_rating_before_training_says_so(tmp_path):
 def test_ratings_in_parts_are_the_ratings_at_once(tmp_path, monkeypatch):
     config = study(SUPERNET)
     space, store = space_of(config), Store(tmp_path)
-    scorer = SupernetScorer(config, space, store)
+    scorer = build_scorer(config, store)
     scorer.prepare(lambda *_: None)
     genotypes = space.neighbours(space.parse("1-1-1"))
     at_once = [row.metric for row in scorer.evaluate(genotypes)]
     monkeypatch.setattr(supernet_weights, "MAX_ACTIVATION_BYTES", 2**20)
-    assert len(scorer._input_parts(scorer.network, 8)) > 1
+    assert len(scorer.weights._input_parts(scorer.weights.network, 8)) > 1
     assert [row.metric for row in scorer.evaluate(genotypes)] == at_once
 
 
 def test_weights_that_are_no_numbers_are_failed_rows(tmp_path):
     config = study(SUPERNET)
     space = space_of(config)
-    scorer = SupernetScorer(config, space, Store(tmp_path))
+    scorer = build_scorer(config, Store(tmp_path))
     scorer.prepare(lambda *_: None)
     with torch.no_grad():
-        next(scorer.network.block(0, 1).parameters()).fill_(float("nan"))
+        next(scorer.weights.network.block(0, 1).parameters()).fill_(float("nan"))
     bad, good = scorer.evaluate([space.parse("1-0-0"), space.parse("0-0-0")])
     assert (bad.status, good.status) == ("failed", "ok")
     assert "no finite numbers" in bad.message
