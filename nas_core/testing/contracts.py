@@ -68,7 +68,7 @@ def check(kind: str, name: str) -> list[Failure]:
     """What the registered class does not keep of its protocol's promises; nothing where it keeps all."""
     thing = registries()[kind][name]
     try:
-        findings = list(_general(thing)) + list(CONTRACTS[kind](thing))
+        findings = list(_general(thing)) or list(CONTRACTS[kind](thing))
     except Exception as error:  # whatever a user's class raises is a finding
         findings = [("runs on a small example", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")]
     return [Failure(kind=kind, name=name, promise=promise, found=found) for promise, found in findings]
@@ -206,7 +206,7 @@ def _workload(thing: type[Workload]) -> Iterator[Finding]:
         yield "prepared inputs have the sample's shape", f"{tuple(prepared.shape[1:])}, not {workload.sample.shape}"
     outputs = torch.randn(BATCH, workload.sample.num_outputs, requires_grad=True)
     loss = workload.loss(outputs, targets[:BATCH])
-    if loss.ndim or not math.isfinite(float(loss)):
+    if loss.ndim or not math.isfinite(float(loss.detach())):
         yield "the loss is one finite number", str(loss)
     for name, metric in workload.metrics.items():
         value = metric.of(outputs.detach(), targets[:BATCH])

@@ -1,0 +1,81 @@
+"""Every class of our own keeps the promises of its protocol, as `mathnas check` asks them of a plug-in's."""
+
+from pathlib import Path
+
+import pytest
+
+import nas_core.study.config  # noqa: F401 (registers our own)
+from nas_core.base.registry import Registered, Registry
+from nas_core.base.settings import Section
+from nas_core.scoring import SCORERS, Scorer
+from nas_core.testing import check, registries
+from nas_core.testing.contracts import CONTRACTS
+
+EXAMPLE_SPACE = Path(__file__).parents[3] / "flows/configs/space-example.yaml"
+NEEDS_FILES = {("workload", "folder"), ("workload", "cifar10"), ("workload", "fashion-mnist"), ("scorer", "tabular")}
+OURS = [(kind, name) for kind, registry in registries().items() for name in registry]
+
+
+@pytest.mark.parametrize(("kind", "name"), [thing for thing in OURS if thing not in NEEDS_FILES])
+def test_our_own_keep_their_promises(kind, name, monkeypatch):
+    if (kind, name) == ("family", "yaml"):
+        monkeypatch.setattr(registries()[kind][name], "example", {"file": str(EXAMPLE_SPACE)})
+    assert check(kind, name) == []
+
+
+def test_there_is_a_contract_for_everything_that_can_be_brought():
+    assert set(CONTRACTS) == set(registries())
+
+
+def test_what_is_not_kept_is_said(monkeypatch):
+    registry = Registry[Scorer]("scorer", Scorer)
+    monkeypatch.setattr("nas_core.testing.contracts.SCORERS", registry)
+    monkeypatch.setattr("nas_core.testing.contracts.registries", lambda: {"scorer": registry})
+
+    class Backwards(SCORERS["train"]):
+        """Rates networks in the wrong order."""
+
+        name = "backwards"
+        needs_torch = False
+        needs_data = False
+
+        def prepare(self, on_progress):
+            pass
+
+        def check(self, stored=()):
+            pass
+
+        @property
+        def device_name(self):
+            return "cpu"
+
+        def evaluate(self, genotypes):
+            return [self.rows.ok(genotype, 1.0, 0, 0.0) for genotype in reversed(genotypes)]
+
+    registry.add(Backwards)
+    monkeypatch.setattr("nas_core.scoring.scorer.SCORERS", registry)
+    (failure,) = check("scorer", "backwards")
+    assert failure.promise == "one row per genotype, in order"
+
+
+def test_settings_that_cannot_be_tested_without_an_example_are_named(monkeypatch):
+    class Needy(SCORERS["tabular"]):
+        """A scorer with a setting that has no default."""
+
+        name = "needy"
+
+    SCORERS.add(Needy)
+    try:
+        (failure,) = check("scorer", "needy")
+        assert failure.found == "no path"
+    finally:
+        SCORERS._entries.pop("needy")
+
+
+def test_every_kind_of_thing_is_registered():
+    for kind, registry in registries().items():
+        assert list(registry), kind
+        for name in registry:
+            thing = registry[name]
+            assert issubclass(thing, Registered)
+            assert issubclass(thing.Settings, Section)
