@@ -19,7 +19,7 @@ one number of floating point becomes N 1, as outputs are.
 import inspect
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -157,12 +157,14 @@ def dataset_workload(
     normalise: bool = True,
     output_names: tuple[str, ...] = (),
     version: int = 1,
+    example: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[[Any], tuple[SizedDataset, SizedDataset]]], type[DatasetWorkload]]:
     """Decorator that registers ``function(settings) -> (train set, test set)`` as a workload.
 
     Its docstring is the workload's; ``loss`` takes (outputs, targets), and
     ``label_smoothing`` where it has such an argument; ``metrics`` as
-    `DatasetWorkload.measured`.
+    `DatasetWorkload.measured`. ``example`` are settings that it can be tested
+    with, where the defaults do not fit, such as a small set's ``validation_examples``.
     """
 
     def register(function: Callable[[Any], tuple[SizedDataset, SizedDataset]]) -> type[DatasetWorkload]:
@@ -175,6 +177,7 @@ def dataset_workload(
             "__qualname__": function.__qualname__,
             "name": name,
             "version": version,
+            "example": dict(example or {}),
             "sample": sample,
             "Settings": settings,
             "measured": tuple(metrics),

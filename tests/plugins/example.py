@@ -3,7 +3,7 @@
 PACKAGE = {
     "__init__.py": '''"""A team's own: one of each of the six kinds, and the shortcuts."""
 
-from teamnas import families, rates, works  # noqa: F401
+from . import families, rates, works  # noqa: F401
 ''',
     "families.py": '''"""A block of our own, and a family shaped like a cell."""
 
@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from nas_core import BlockSpec, Family, Part, Position, SearchSpace, Section, block, families
+from nas_core import FAMILIES, BlockSpec, Family, Part, Position, Sample, SearchSpace, Section, block
 
 
 @block("ghost")
@@ -52,11 +52,12 @@ class Cell(nn.Module):
         return self.head(self.last(self.left(x) + self.right(x)))
 
 
-@families.add
+@FAMILIES.add
 class CellFamily(Family):
     """A cell of three edges over vectors, for regression."""
 
     name = "vector-cell"
+    default_sample = Sample(shape=(10,), num_outputs=1)
 
     class Settings(Section):
         width: int = Field(8, ge=2, le=512, description="Width of the cell.")
@@ -91,13 +92,13 @@ class CellFamily(Family):
 
 from typing import Annotated
 
-from nas_core import Searcher, resource, scorer, searchers
+from nas_core import SEARCHERS, Searcher, resource, scorer, within_limits
 
 
 @scorer("weights", metric="weight_norm", higher_is_better=False)
 def weights(module, *, power: Annotated[float, "Power of the norm."] = 2.0) -> float:
     """How large the fresh weights are: less is better."""
-    total = sum(float((p.abs() ** power).sum()) for p in module.parameters())
+    total = sum(float((p.detach().abs() ** power).sum()) for p in module.parameters())
     return total ** (1 / power)
 
 
@@ -107,27 +108,59 @@ def price(block) -> float:
     return {"zero": 0.0, "linear": 1.0, "gelu": 3.0}.get(block["kind"], 2.0)
 
 
-@searchers.add
+@SEARCHERS.add
 class Alphabetical(Searcher):
     """The first networks in the order of their names."""
 
     name = "alphabetical"
 
     def next(self, known, number):
-        from nas_core import within_limits
-
         found = [g for g in known.space.genotypes() if g not in known.tried and within_limits(known, g)]
         return found[:number]
 ''',
     "works.py": '''"""A regression workload: diabetes progression, bundled with scikit-learn."""
 
-from nas_core import DatasetWorkload, workloads
+import torch
+from torch.nn.functional import mse_loss
+
+from nas_core import Metric, Sample, dataset_workload
 
 
-@workloads.add
-class Diabetes(DatasetWorkload):
-    """How far diabetes goes in a year, from ten measurements (scikit-learn)."""
+def mean_error(outputs, targets):
+    return float((outputs - targets).abs().mean())
 
-    name = "diabetes"
+
+mae = Metric(name="mae", label="mean absolute error", higher_is_better=False, of=mean_error, unit="points")
+
+
+@dataset_workload(
+    "diabetes",
+    sample=Sample(shape=(10,), num_outputs=1),
+    loss=mse_loss,
+    metrics=[mae],
+    example={"validation_examples": 50},
+)
+def diabetes(settings):
+    """How far diabetes goes in a year, from ten measurements of 442 patients."""
+    from sklearn.datasets import load_diabetes
+
+    inputs, targets = load_diabetes(return_X_y=True)
+    inputs = torch.tensor(inputs, dtype=torch.float32)
+    targets = torch.tensor(targets, dtype=torch.float32)[:, None] / 100
+    rows = torch.utils.data.TensorDataset(inputs, targets)
+    return torch.utils.data.Subset(rows, range(350)), torch.utils.data.Subset(rows, range(350, 442))
 ''',
+}
+STUDY = {
+    "name": "own",
+    "plugins": ["./teamnas"],
+    "space": {"kind": "vector-cell", "width": 6},
+    "data": {"kind": "diabetes", "validation_examples": 50},
+    "scorer": {"kind": "train", "recipe": {"epochs": 2, "batch_size": 32, "lr": 0.02, "augment": "none"}, "batch": 4},
+    "searcher": {"kind": "alphabetical"},
+    "design": {"held_out": 2},
+    "profile": {"resources": ["flops", "params", "price_eur"]},
+    "select": {"limits": ["price_eur<=7 EUR"], "top": 2},
+    "verify": {"evaluations": 2, "per_round": 2},
+    "train": {"recipe": {"epochs": 2, "batch_size": 32, "lr": 0.02, "augment": "none"}, "compare_random": 0},
 }
