@@ -104,3 +104,4 @@ def _check_limit(study: Study, text: str) -> None:
     if not any(name == resource or name.rpartition("_")[0] == resource for name in known):
         expected = f"a resource of profile.resources: {', '.join(known)}"
         raise ConfigError(f"select.limits: {text!r}", resource, expected)
+    parse_limit(text).resolve(dict.fromkeys(known, 1.0))  # a unit that does not fit the resource

@@ -10,10 +10,12 @@ gives up on a network whose worker dies again and again.
 import contextlib
 import logging
 import os
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import ray
@@ -176,16 +178,30 @@ def _connect(address: str) -> None:
     }
     if address in ("", "local"):
         # an explicit "local": without it Ray joins whatever cluster a leftover file names
-        ray.init(address="local", _node_ip_address="127.0.0.1", include_dashboard=False, **common)
+        with _elsewhere():
+            ray.init(address="local", _node_ip_address="127.0.0.1", include_dashboard=False, **common)
         return
     check_address("RAY_ADDRESS")
     try:
-        ray.init(address=address, **common)
+        with _elsewhere():
+            ray.init(address=address, **common)
     except Exception as error:  # ray raises bare ConnectionError, RuntimeError and its own kinds here
         advice = "With token authentication, set RAY_AUTH_MODE=token and share the token on both sides."
         raise ClusterError(
             "RAY_ADDRESS", address, f"a Ray cluster of the same version ({_first_line(error)})", advice
         ) from None
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Ray puts the directory that it is started in before everything on its workers' path.
+
+    A user's own folders `flows` and `tasks` there would be taken for ours.
+    """
+    folder = Path(tempfile.gettempdir()) / "mathnas-workers"
+    folder.mkdir(exist_ok=True)
+    with contextlib.chdir(folder):
+        yield
 
 
 def _first_line(error: BaseException) -> str:

@@ -160,7 +160,7 @@ STUDY = {
     "searcher": {"kind": "alphabetical"},
     "design": {"held_out": 2},
     "profile": {"resources": ["flops", "params", "price_eur"]},
-    "select": {"limits": ["price_eur<=7 EUR"], "top": 2},
+    "select": {"limits": ["price_eur<=7"], "top": 2},
     "verify": {"evaluations": 2, "per_round": 2},
     "train": {"recipe": {"epochs": 2, "batch_size": 32, "lr": 0.02, "augment": "none"}, "compare_random": 0},
 }
