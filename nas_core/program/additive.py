@@ -16,6 +16,7 @@ from nas_core.program.relaxation import Relaxation, exact_bound, relax, shows_in
 from nas_core.program.result import Status
 
 WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that rounding of the large hides no small
+MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
 CORE_SHARE = 0.5  # of the time left that the core search may take
 
 
@@ -67,10 +68,10 @@ def _best(
     if relaxation.seems_infeasible:  # floats say so; integers have to prove it
         return cpsat.best(lp, relaxation, judge, apart, effort)
     attains = Attains(lp, relaxation)
-    if not lp.value_C.any():  # any network will do
-        found = exchange.good_network(lp, relaxation, judge, apart, effort)
-        if found is not None:
-            return Answer(status=Status.OPTIMAL, choices=found, bound=0.0, route="exchange")
+    if lp.columns.num_columns > MANY_COLUMNS:
+        answer = _by_one_limit(lp, relaxation, judge, apart, effort)
+        if answer is not None:
+            return answer
     try:
         levels = core.levels(lp, relaxation, deadline=time.monotonic() + CORE_SHARE * effort.left_s)
         return best_of_levels(levels, lp, judge, apart, relaxation, "core search", attains)
@@ -87,19 +88,29 @@ def _by_structure(
     attains: "Attains",
 ) -> Answer:
     """Where the core is too large to list."""
-    if len(lp.limits_K) == 1 and not apart and not lp.is_relaxed and lp.integers_C is not None:
-        try:
-            columns_G = knapsack.best_columns(lp, relaxation, effort.deadline)
-            choices = lp.columns.choices(columns_G)
-            if judge(choices) is not None:
-                bound = lp.value_of(columns_G) + lp.rounding
-                return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="one-limit core")
-        except CoreTooLargeError:
-            pass
+    answer = _by_one_limit(lp, relaxation, judge, apart, effort)
+    if answer is not None:
+        return answer
     incumbent = exchange.good_network(lp, relaxation, judge, apart, effort)
     if incumbent is not None and attains(incumbent):
         return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
     return cpsat.best(lp, relaxation, judge, apart, effort, incumbent)
+
+
+def _by_one_limit(
+    lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart], effort: Effort
+) -> Answer | None:
+    """The answer of a program with one limit; None if it is not one in whole numbers, or the core is too large."""
+    if len(lp.limits_K) != 1 or apart or lp.is_relaxed or lp.integers_C is None:
+        return None
+    try:
+        columns_G = knapsack.best_columns(lp, relaxation, effort.deadline)
+    except CoreTooLargeError:
+        return None
+    choices = lp.columns.choices(columns_G)
+    assert judge(choices) is not None, "whole numbers decide what is within the limit"
+    bound = lp.value_of(columns_G) + lp.rounding
+    return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="one-limit core")
 
 
 class Attains:

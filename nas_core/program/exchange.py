@@ -26,6 +26,7 @@ FIRST_MOST_S = 1.0
 MAX_FIRST = 60  # columns tried as the first of two exchanges
 MAX_REPAIRS = 400  # exchanges of one repair
 KICK = 4  # groups that a kick replaces
+IDLE = 20  # kicks per group without a better network, after which no more are tried
 
 
 def good_network(
@@ -86,9 +87,12 @@ class _Search:
     def run(self) -> Iterator[Ints]:
         for start_G in self._starts():
             yield from self._improve_from(start_G)
-        while time.monotonic() < self.deadline and self.best_value < self.bound - self.relaxation.error:
+        idle, most_idle = 0, IDLE * len(self.starts)
+        while idle < most_idle and time.monotonic() < self.deadline and self.best_value < self.bound:
             start_G = self.best_G if self.best_G is not None else self._random()
-            yield from self._improve_from(self._kicked(start_G))
+            found = list(self._improve_from(self._kicked(start_G)))
+            idle = 0 if found else idle + 1
+            yield from found
 
     def _starts(self) -> Iterator[Ints]:
         """The relaxation's network, and the one that takes the least share of the limits."""

@@ -236,8 +236,10 @@ def _groups(num_positions: int, rules: Iterable[Rule]) -> tuple[tuple[int, ...],
             for position in rule.positions[1:]:
                 first, second = sorted((root(rule.positions[0]), root(position)))
                 parent[second] = first
-    roots = [root(position) for position in range(num_positions)]
-    return tuple(tuple(p for p in range(num_positions) if roots[p] == r) for r in dict.fromkeys(roots))
+    groups: dict[int, list[int]] = {}
+    for position in range(num_positions):
+        groups.setdefault(root(position), []).append(position)
+    return tuple(map(tuple, groups.values()))
 
 
 def _apply_unary(rule: Rule, columns: Columns, kept: npt.NDArray[np.bool_]) -> bool:
