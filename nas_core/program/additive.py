@@ -17,6 +17,8 @@ from nas_core.program.result import Status
 
 WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that rounding of the large hides no small
 MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
+FIRST_SHARE, PROOF_SHARE = 0.1, 0.4  # of the time left: for a first network, for a proof; the rest looks for better
+MANY_LIMITS, MANY_GROUPS = 4, 60  # beyond which CP-SAT was not seen to prove anything in a minute
 CORE_SHARE = 0.5  # of the time left that the core search may take
 
 
@@ -91,10 +93,23 @@ def _by_structure(
     answer = _by_one_limit(lp, relaxation, judge, apart, effort)
     if answer is not None:
         return answer
-    incumbent = exchange.good_network(lp, relaxation, judge, apart, effort)
+    incumbent = exchange.good_network(lp, relaxation, judge, apart, effort.share(FIRST_SHARE))
     if incumbent is not None and attains(incumbent):
         return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
-    return cpsat.best(lp, relaxation, judge, apart, effort, incumbent)
+    proof = effort.share(PROOF_SHARE)
+    if len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS:  # out of reach of a proof
+        proof = effort.share(0.0)
+    answer = cpsat.best(lp, relaxation, judge, apart, proof, incumbent)
+    if answer.status.is_proven:
+        return answer
+    better = exchange.good_network(lp, relaxation, judge, apart, effort, answer.choices)
+    choices = better or answer.choices
+    if choices is None:
+        return answer
+    if attains(choices):
+        return Answer(status=Status.OPTIMAL, choices=choices, bound=relaxation.bound, route="bound attained")
+    bound = min(answer.bound, attains.value)
+    return Answer(status=Status.FEASIBLE, choices=choices, bound=bound, route=f"{answer.route}, exchange")
 
 
 def _by_one_limit(
@@ -128,6 +143,11 @@ class Attains:
             self.bound, self.is_known = exact_bound(self.lp, self.duals_K), True
         value = sum(self.lp.exact_C[self.lp.columns.columns(choices)].tolist())
         return self.bound is not None and value >= self.bound
+
+    @property
+    def value(self) -> float:
+        """The bound in the program's unit, rounded up; infinite if it was not asked for."""
+        return np.inf if self.bound is None else float(np.nextafter(float(self.bound * self.lp.unit), np.inf))
 
 
 def best_of_levels(

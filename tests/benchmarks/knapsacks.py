@@ -8,8 +8,8 @@ subset-sum, monotone (Sinha and Zoltners), and zigzag: monotone, every second it
 neighbours. ``CLASSESxITEMS`` name the sizes.
 
 ``mmkp``: multi-choice multi-dimensional knapsacks of the shapes of Khan et al.'s I01 to I13 (classes x items x
-resources), weights up to 100 per resource, values correlated with them as there (each resource has a price, plus
-noise), every limit half of what the classes' largest weights need; and 100 x 10 with 20 and with 40 resources.
+resources), made as there: weights 0 to 9, values the weights times a price of 1 to 10 for each resource plus 0 to 20,
+limits of 5 per class (more where that leaves a small one without any choice); and 100 x 10 with 20 and with 40 resources.
 ``--file`` reads MMKP files in the public format: ``classes items resources``, the limits, then per class its number and
 a row ``value weight ... weight`` for each item.
 
@@ -111,11 +111,12 @@ def mmkp(name: str, seed: int = 0) -> Instance:
     """An instance of the shape of one of Khan's."""
     classes, items, resources = MMKP_SHAPES[name]
     rng = np.random.default_rng([list(MMKP_SHAPES).index(name), seed])
-    weight = rng.integers(0, 101, (resources, classes, items))
+    weight = rng.integers(0, 10, (resources, classes, items))
     price = rng.integers(1, 11, resources)
-    value = np.rint(np.tensordot(price, weight, axes=1) / 10 + rng.uniform(0, 3 * resources, (classes, items)))
-    limits = (weight.max(axis=2).sum(axis=1) / 2).astype(int)
-    return Instance(values=value.astype(int).tolist(), weights=weight.tolist(), limits=limits.tolist())
+    value = np.tensordot(price, weight, axes=1) + rng.integers(0, 21, (classes, items))
+    some = weight[:, np.arange(classes), rng.integers(0, items, classes)].sum(axis=1)  # so that a choice fits
+    limits = np.maximum(5 * classes, some) if classes < 20 else np.full(resources, 5 * classes)
+    return Instance(values=value.tolist(), weights=weight.tolist(), limits=limits.tolist())
 
 
 def read_mmkp(path: Path) -> Instance:
