@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -128,6 +128,16 @@ def _by_one_limit(
     return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="one-limit core")
 
 
+class Bounded(Protocol):
+    """What losses are counted from, and what rounding can hide in one."""
+
+    @property
+    def bound(self) -> float: ...
+
+    @property
+    def error(self) -> float: ...
+
+
 class Attains:
     """Whether a network's value is the exact bound, which is worked out when first asked for."""
 
@@ -155,7 +165,7 @@ def best_of_levels(
     lp: LinearProgram,
     judge: Judge,
     apart: Sequence[Apart],
-    relaxation: Relaxation,
+    relaxation: Bounded,
     route: str,
     attains: Callable[[Choices], bool] = lambda choices: False,
 ) -> Answer:

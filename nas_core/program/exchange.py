@@ -9,6 +9,7 @@ that lose little. Turns look at few columns and at more by turns. Only integers 
 G = groups, C = columns, K = rows.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,12 @@ from nas_core.program.core import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.relaxation import Relaxation
 
-WIDTHS = (1.5, 2.0, 3.0, float("inf"))  # columns per group that a turn looks at: few of those that lose much are ever taken
+WIDTHS = (
+    1.5,
+    2.0,
+    3.0,
+    float("inf"),
+)  # columns per group that a turn looks at: few of those that lose much are ever taken
 START = 0.0  # the first turn: all columns, no kicks
 TURN_S = 1.0
 WORSE = 0.03  # of the gap: by how much worse a network may be to go on from, on average
@@ -67,10 +73,8 @@ def networks(
     best_G = None if start is None else lp.columns.columns(start)
     value = -np.inf if best_G is None else lp.value_of(best_G)
     if not apart and best_G is None:
-        try:
+        with contextlib.suppress(CoreTooLargeError):
             yield from core.among_few(lp, relaxation).columns_SG[:1]
-        except CoreTooLargeError:
-            pass
     for width in itertools.chain([START] if best_G is None else [], itertools.cycle(WIDTHS)):
         before = value
         kept = _narrow(lp, relaxation, float("inf") if width == START else width, best_G)
@@ -86,7 +90,9 @@ def networks(
             return
 
 
-def _narrow(lp: LinearProgram, relaxation: Relaxation, width: float, best_G: Ints | None) -> "np.typing.NDArray[np.bool_]":
+def _narrow(
+    lp: LinearProgram, relaxation: Relaxation, width: float, best_G: Ints | None
+) -> "np.typing.NDArray[np.bool_]":
     """The columns that lose least, ``width`` per group, and those of the best network."""
     loss_C, count = relaxation.loss_C, int(min(width * lp.num_groups, lp.columns.num_columns))
     if count >= len(loss_C):

@@ -175,9 +175,10 @@ def _near_limit(lp: LinearProgram, loss_C: Ints, cost_C: Ints, limit: int) -> In
 def _least_loss(value_C: Ints, cost_C: Ints, limit: int, starts: Ints, group_C: Ints, p: int, q: int) -> int:
     """What every network loses at least, since values are whole: also beside a multiple of the cost.
 
-    Let v - m a of all columns differ within their group by multiples of g. Then v(x) = m a(x) + D + g J for a whole J. With
-    v(x) <= bound - lambda (limit - a(x)) and m <= lambda, D + g J <= bound - m limit, which J rounds down, and
-    v(x) <= m limit + D + g J. With strongly correlated costs (v = a + 10 j) nothing else closes the gap.
+    Let v - m a of all columns differ within their group by multiples of g. Then v(x) = m a(x) + D + g J for a
+    whole J. With v(x) <= bound - lambda (limit - a(x)) and m <= lambda, D + g J <= bound - m limit, which J
+    rounds down, and v(x) <= m limit + D + g J. With strongly correlated costs (v = a + 10 j) nothing else
+    closes the gap.
     """
     priced_C = q * value_C - p * cost_C
     bound = int(np.maximum.reduceat(priced_C, starts).sum()) + p * limit  # q times the largest value

@@ -2,23 +2,25 @@
 
 ``python -m tests.benchmarks.knapsacks --sets pisinger,mmkp --time 60 --json``
 
-``pisinger``: multiple-choice knapsacks (one limit) of Pisinger, EJOR 83 (1995), weights up to 1000, the limit half-way between the
-lightest and the heaviest choice: uncorrelated, weakly and strongly correlated (summed up over the class, as there),
-subset-sum, monotone (Sinha and Zoltners), and zigzag: monotone, every second item below the line between its
-neighbours. ``CLASSESxITEMS`` name the sizes.
+``pisinger``: multiple-choice knapsacks (one limit) of Pisinger, EJOR 83 (1995), weights up to 1000, the limit
+half-way between the lightest and the heaviest choice: uncorrelated, weakly and strongly correlated (summed up
+over the class, as there), subset-sum, monotone (Sinha and Zoltners), and zigzag: monotone, every second item
+below the line between its neighbours. ``CLASSESxITEMS`` name the sizes.
 
 ``mmkp``: multi-choice multi-dimensional knapsacks of the shapes of Khan et al.'s I01 to I13 (classes x items x
 resources), made as there: weights 0 to 9, values the weights times a price of 1 to 10 for each resource plus 0 to 20,
-limits of 5 per class (more where that leaves a small one without any choice); and 100 x 10 with 20 and with 40 resources.
+limits of 5 per class (more where that leaves a small one without any choice); and 100 x 10 with 20 and with 40
+resources.
 ``--file`` reads MMKP files in the public format: ``classes items resources``, the limits, then per class its number and
 a row ``value weight ... weight`` for each item.
 
 Every run is a process of its own, imports and a tiny solve before the clock starts, one thread, gap 0. Ours is charged
-from the raw numbers to the verified answer, peers for their solve alone. ``bound``: no choice is worth more, as far as the
-solver says. Incumbents of all are checked in integers.
+from the raw numbers to the verified answer, peers for their solve alone. ``bound``: no choice is worth more, as far
+as the solver says. Incumbents of all are checked in integers.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -102,7 +104,9 @@ def mckp(kind: str, classes: int, items: int, seed: int = 0) -> Instance:
             weight, value = np.sort(weight, axis=1), np.sort(rng.integers(1, RANGE + 1, shape), axis=1)
             if kind == "zigzag":
                 middle = (value[:, :-2:2] + value[:, 2::2]) // 2
-                value[:, 1:-1:2] = np.minimum(value[:, 1:-1:2], np.maximum(value[:, :-2:2], middle - 1))[:, : value[:, 1:-1:2].shape[1]]
+                value[:, 1:-1:2] = np.minimum(value[:, 1:-1:2], np.maximum(value[:, :-2:2], middle - 1))[
+                    :, : value[:, 1:-1:2].shape[1]
+                ]
     limit = int(weight.min(axis=1).sum() + weight.max(axis=1).sum()) // 2
     return Instance(values=value.tolist(), weights=[weight.tolist()], limits=[limit])
 
@@ -214,7 +218,7 @@ def run_cbc(instance: Instance, limit_s: float) -> Run:
 
 def run_dp(instance: Instance, limit_s: float) -> Run:
     """The textbook's table over all capacities: value only, so no choices."""
-    values, weights, _ = instance.flat
+    values = instance.flat[0]
     capacity = instance.limits[0] - sum(min(row) for row in instance.weights[0])
     if len(instance.limits) > 1 or len(values) * capacity > MAX_TABLE:
         return None, None, False, 0.0
@@ -233,7 +237,7 @@ def run_dp(instance: Instance, limit_s: float) -> Run:
 
 
 def _picked(taken: np.ndarray, starts: np.ndarray) -> list[int]:
-    return [int(taken[low:high].argmax()) for low, high in zip(starts[:-1], starts[1:], strict=True)]
+    return [int(taken[low:high].argmax()) for low, high in itertools.pairwise(starts.tolist())]
 
 
 RUNS: dict[str, Callable[[Instance, float], Run]] = {

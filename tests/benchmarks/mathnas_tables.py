@@ -28,9 +28,9 @@ import numpy as np
 from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, WhatIf, frontier
 from nas_core.program.exact import exact
 from nas_core.program.problem import Ragged
-from tests.nas_core.program.oracle import brute_force
 from nas_core.space import Genotype, Rule
 from tests.benchmarks.conditions import conditions
+from tests.nas_core.program.oracle import brute_force
 
 REPAIRS = {
     "supervit.entries": "entries are whole networks' totals; a block's gain is its entry minus its position's index 0",

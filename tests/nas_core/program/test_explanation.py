@@ -2,8 +2,8 @@ import pytest
 
 from nas_core.program import Budget, SelectionProblem, Status, explain, solve
 from nas_core.program.exact import evaluate, violations
-from tests.nas_core.program.oracle import brute_force, networks
 from nas_core.space import Rule
+from tests.nas_core.program.oracle import brute_force, networks
 from tests.nas_core.program.random_problems import random_problem
 
 TWO = SelectionProblem(
