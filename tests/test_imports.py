@@ -14,7 +14,7 @@ import importlib, pkgutil, sys
 import nas_core
 sys.modules.update(dict.fromkeys({blocked}))
 for module in pkgutil.walk_packages(nas_core.__path__, "nas_core."):
-    if not module.name.endswith(".__main__"):
+    if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 """
 
