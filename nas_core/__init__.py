@@ -31,7 +31,7 @@ FRONT = {
     # what can be brought: classes to derive from, registries to file them in, shortcuts
     "Section": "nas_core.base.settings",
     "Family": "nas_core.families.family",
-    "Chain": "nas_core.families.chain",
+    "Chain": "nas_core.families.chain_family",
     "Part": "nas_core.families.family",
     "BlockKind": "nas_core.families.blocks",
     "StemKind": "nas_core.families.blocks",
@@ -64,7 +64,7 @@ FRONT = {
     "Position": "nas_core.space.genotypes",
     "BlockSpec": "nas_core.space.genotypes",
     "Genotype": "nas_core.space.genotypes",
-    "Rule": "nas_core.space.genotypes",
+    "Rule": "nas_core.space.rules",
 }
 
 __all__ = ["__version__", *FRONT]

@@ -16,7 +16,8 @@ from nas_core.costs.profiler import PROFILERS, Measured, Measurement, Profiler, 
 from nas_core.families.family import Family, Part
 from nas_core.records.evaluations import Cost
 from nas_core.records.resources import Combine, Resource
-from nas_core.space.genotypes import BlockId, Genotype
+from nas_core.space.genotypes import Genotype
+from nas_core.space.rules import BlockId
 
 Function = Callable[..., float]
 OF_BLOCKS = ("block", "position", "choice")

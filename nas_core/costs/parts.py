@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from nas_core.families.family import Family, Part
-from nas_core.space.genotypes import BlockId, Genotype, SearchSpace
+from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.space.rules import BlockId
 
 
 def base_genotypes(space: SearchSpace) -> list[Genotype]:

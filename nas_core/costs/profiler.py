@@ -11,7 +11,8 @@ from nas_core.base.settings import Section
 from nas_core.families.family import Family
 from nas_core.records.evaluations import FIXED_PART, WHOLE_NETWORK, Cost
 from nas_core.records.resources import Resource, declare
-from nas_core.space.genotypes import BlockId, Genotype
+from nas_core.space.genotypes import Genotype
+from nas_core.space.rules import BlockId
 
 ANY_DEVICE = "any"  # device of a cost that is the same everywhere
 

@@ -13,13 +13,11 @@ the wall time.
 """
 
 import gc
-import platform
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +25,12 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import ConfigError
+from nas_core.base.machine import cpu_name
 from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
 from nas_core.families.family import Family, Part
-from nas_core.space.genotypes import BlockId, Genotype
+from nas_core.space.genotypes import Genotype
+from nas_core.space.rules import BlockId
 
 NETWORKS_AT_ONCE = 64  # whole networks in memory that take turns
 Clock = Callable[[nn.Module, list[torch.Tensor]], float]  # milliseconds of one run
@@ -146,16 +146,6 @@ def device_name(config: Any) -> str:
     """Model name of the device measured; raises ConfigError if it is not there."""
     device = torch_device(config)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
-def cpu_name() -> str:
-    """The CPU's model name as the kernel gives it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _clock(device: torch.device, num_threads: int) -> Clock:

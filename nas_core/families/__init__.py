@@ -2,7 +2,7 @@
 
 from nas_core.base.discovery import import_registered
 from nas_core.families.blocks import BLOCKS, HEADS, STEMS, BlockKind, HeadKind, StemKind
-from nas_core.families.chain import Chain
+from nas_core.families.chain_family import Chain
 from nas_core.families.family import FAMILIES, Family, Part
 
 import_registered(__name__)

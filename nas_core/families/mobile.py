@@ -12,9 +12,10 @@ from pydantic import Field
 
 from nas_core.base.errors import SpaceError
 from nas_core.base.settings import Section
-from nas_core.families.chain import Chain
+from nas_core.families.chain_family import Chain
 from nas_core.families.family import FAMILIES
-from nas_core.space.genotypes import ABSENT, BlockId, BlockSpec, Position, Rule, Scalar, SearchSpace, absent_to_end
+from nas_core.space.genotypes import ABSENT, BlockSpec, Position, Scalar, SearchSpace
+from nas_core.space.rules import BlockId, Rule, absent_to_end
 from nas_core.workloads.workload import Sample
 
 KERNELS = (3, 5, 7)

@@ -10,7 +10,7 @@ here equal that table's for every network.
 from pydantic import Field
 
 from nas_core.base.settings import Section
-from nas_core.families.chain import Chain
+from nas_core.families.chain_family import Chain
 from nas_core.families.family import FAMILIES
 from nas_core.space.genotypes import BlockSpec, Position, SearchSpace
 

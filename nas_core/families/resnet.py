@@ -3,9 +3,10 @@
 from pydantic import Field
 
 from nas_core.base.settings import Section
-from nas_core.families.chain import Chain
+from nas_core.families.chain_family import Chain
 from nas_core.families.family import FAMILIES
-from nas_core.space.genotypes import ABSENT, BlockSpec, Position, Rule, SearchSpace, absent_to_end
+from nas_core.space.genotypes import ABSENT, BlockSpec, Position, SearchSpace
+from nas_core.space.rules import Rule, absent_to_end
 
 BLOCKS = (
     BlockSpec.of("basic"),

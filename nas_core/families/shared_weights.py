@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 from nas_core.families.assemble import build_block, build_head, build_stem
-from nas_core.families.chain import ends
 from nas_core.space.genotypes import Genotype, SearchSpace
 
 
@@ -14,7 +13,7 @@ class SharedWeights(nn.Module):
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        stem, head = ends(space)
+        stem, head = space.ends
         self.stem = build_stem(stem, space.in_channels, generator)
         self.positions = nn.ModuleList(
             nn.ModuleList(build_block(block, generator) for block in row) for row in space.placed

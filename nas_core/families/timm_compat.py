@@ -23,7 +23,6 @@ __all__ = [
     "InvertedResidual",
     "LayerNorm2d",
     "SqueezeExcite",
-    "define_missing_operators",
     "downsample_conv",
     "get_act_layer",
 ]

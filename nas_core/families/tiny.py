@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from nas_core.base.settings import Section
-from nas_core.families.chain import Chain
+from nas_core.families.chain_family import Chain
 from nas_core.families.family import FAMILIES
 from nas_core.families.nasbench_macro import BLOCKS
 from nas_core.space.genotypes import BlockSpec, Position, SearchSpace

@@ -13,9 +13,10 @@ from pydantic import Field
 
 from nas_core.base.errors import ConfigError, SpaceError
 from nas_core.base.settings import Section
-from nas_core.families.chain import Chain, check_space
+from nas_core.families.chain_family import Chain, check_space
 from nas_core.families.family import FAMILIES
-from nas_core.space.genotypes import ABSENT, BlockId, BlockSpec, Position, Rule, RuleKind, SearchSpace, absent_to_end
+from nas_core.space.genotypes import ABSENT, BlockSpec, Position, SearchSpace
+from nas_core.space.rules import BlockId, Rule, RuleKind, absent_to_end
 
 SPACE_KEYS = ("name", "in_channels", "num_classes", "resolutions", "stem", "positions", "head", "rules")
 REQUIRED_KEYS = ("name", "resolutions", "stem", "positions", "head")

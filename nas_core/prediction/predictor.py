@@ -24,7 +24,7 @@ from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget, Objective, SelectionProblem, Table
 from nas_core.program.problem import Pair, Ragged
 from nas_core.records.evaluations import CostTable, EvaluationTable
-from nas_core.space.encoding import Encoding, totals
+from nas_core.space.encoding import Encoding
 from nas_core.space.genotypes import Genotype, SearchSpace
 
 COVERAGE = 0.9  # of every interval
@@ -343,7 +343,7 @@ def flops_scale(flops: CostTable | None, reference: float | None, exponent: floa
         return np.ones(len(codes_NP))
     assert flops is not None
     assert reference is not None
-    return np.asarray((reference / totals(flops, codes_NP)) ** exponent)
+    return np.asarray((reference / flops.totals(codes_NP)) ** exponent)
 
 
 def least_flops(flops: CostTable) -> float:

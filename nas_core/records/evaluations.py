@@ -244,6 +244,14 @@ class CostTable:
         taken = [row[choice] for row, choice in zip(self.block, genotype.choices, strict=True)]
         return max(self.fixed, *taken) if self.combine == "max" else self.fixed + sum(taken)
 
+    def totals(self, codes_NP: np.ndarray) -> np.ndarray:
+        """``total`` of each row of choices, in the same unit; columns beyond the positions are ignored."""
+        combined: np.ufunc = np.maximum if self.combine == "max" else np.add
+        total_N = np.full(len(codes_NP), self.fixed)
+        for position, prices in enumerate(self.block):
+            combined(total_N, np.asarray(prices)[codes_NP[:, position]], out=total_N)
+        return total_N
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

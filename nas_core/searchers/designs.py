@@ -15,12 +15,12 @@ from nas_core.base.errors import ConfigError, SpaceError
 from nas_core.records.evaluations import CostTable
 from nas_core.searchers.settings import DesignConfig
 from nas_core.searchers.surrogate import DESIGN_CANDIDATES, balanced_rows, balanced_size
-from nas_core.space.encoding import Encoding, all_codes, allowed, totals
+from nas_core.space.encoding import Encoding
 from nas_core.space.equivalence import function_id
+from nas_core.space.extremes import extreme_genotypes
 from nas_core.space.genotypes import Genotype, SearchSpace
 
-ENUMERATE_UP_TO = 200_000  # networks of a space that are listed to find an extreme one under rules
-DRAWS = 10_000  # random networks looked at where a space is larger, or while distinct ones are sought
+DRAWS = 10_000  # random networks looked at while distinct ones are sought
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,8 @@ def base_network(space: SearchSpace, name: str, flops: CostTable | None, rng: np
     if name == "random":
         return space.sample(rng)
     if name in ("largest", "smallest"):
-        return _extreme(space, 1 if name == "largest" else -1, flops)
+        smallest, largest = extreme_genotypes(space, [] if flops is None else [flops])
+        return largest if name == "largest" else smallest
     check_base(space, name)
     return space.parse(name)
 
@@ -122,35 +123,6 @@ def check_base(space: SearchSpace, name: str) -> None:
     except SpaceError as error:
         expected = f"largest, smallest, random or a genotype of the space ({error.expected})"
         raise ConfigError("design.base", repr(name), expected, str(error)) from None
-
-
-def _extreme(space: SearchSpace, sign: int, flops: CostTable | None) -> Genotype:
-    """The network with the most (sign 1) or least FLOPs, or choice indices, at the same end of resolutions."""
-    prices = flops.block if flops is not None else tuple(tuple(range(n)) for n in space.num_choices)
-    choices = tuple(int(np.argmax(sign * np.asarray(row, dtype=float))) for row in prices)
-    ends = {1: max(space.resolutions), -1: min(space.resolutions)}
-    resolution = ends[sign] if len(space.resolutions) > 1 else None
-    best = Genotype(choices, resolution)
-    if space.allows(best):
-        return best
-    candidates = _candidates(space)
-    size = CostTable(resource="size", device="", resolution=0, fixed=0.0, block=prices)
-    total_N = totals(size, Encoding(space.num_choices).encode([Genotype(g.choices) for g in candidates]))
-    winner = candidates[int(np.argmax(sign * total_N))]
-    return Genotype(winner.choices, resolution)
-
-
-def _candidates(space: SearchSpace) -> list[Genotype]:
-    """Allowed networks: all of a small space, a fixed sample of a large one."""
-    encoding = Encoding(space.num_choices)
-    if encoding.num_networks <= ENUMERATE_UP_TO:
-        codes_NP = all_codes(encoding.sizes)
-        found = [encoding.genotype(code_P) for code_P in codes_NP[allowed(space.rules, codes_NP)]]
-        if not found:
-            raise SpaceError(f"space {space.name}.rules", "no network at all", "rules some networks satisfy")
-        return found
-    rng = np.random.default_rng(0)
-    return [space.sample(rng) for _ in range(DRAWS)]
 
 
 def nearest_mean_flops(space: SearchSpace, flops: CostTable) -> Genotype:

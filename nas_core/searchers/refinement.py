@@ -15,9 +15,10 @@ from nas_core.records.evaluations import CostTable, EvaluationTable
 from nas_core.searchers.searcher import SEARCHERS, Knowledge, Searcher
 from nas_core.searchers.settings import VerifyConfig
 from nas_core.searchers.surrogate import Surrogate, choose_batch, is_among, surrogate
-from nas_core.space.encoding import Encoding, all_codes, allowed, totals
+from nas_core.space.encoding import Encoding, all_codes
 from nas_core.space.equivalence import equivalents, has_equivalents
 from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.space.rules import allowed
 
 ENUMERATE_UP_TO = 200_000  # networks of a space that are all scored; beyond, candidates are climbed to
 SAMPLED = 5_000  # random networks a climb may start from
@@ -159,8 +160,8 @@ def within(
 
 def _resource_totals(encoding: Encoding, codes_NP: np.ndarray, tables: Sequence[CostTable]) -> np.ndarray:
     if not encoding.resolutions:
-        return totals(tables[0], codes_NP)
-    by_resolution = {table.resolution: totals(table, codes_NP) for table in tables}
+        return tables[0].totals(codes_NP)
+    by_resolution = {table.resolution: table.totals(codes_NP) for table in tables}
     total_RN = np.stack([by_resolution[resolution] for resolution in encoding.resolutions])
     return np.asarray(total_RN[codes_NP[:, -1], np.arange(len(codes_NP))])
 

@@ -1,4 +1,4 @@
-"""Genotypes as arrays: integer codes, one-hot rows, whole spaces enumerated, rules as masks.
+"""Genotypes as arrays: integer codes, one-hot rows, whole spaces enumerated.
 
 Axes: N networks, P places (the M positions, then the input resolution if the
 space has several), D = all choices of all places, one one-hot column each.
@@ -11,8 +11,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from nas_core.records.evaluations import CostTable
-from nas_core.space.genotypes import Genotype, Rule, SearchSpace
+from nas_core.space.genotypes import Genotype, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -97,36 +96,3 @@ def all_codes(sizes: tuple[int, ...]) -> np.ndarray:
     codes_NP = np.stack([grid.ravel() for grid in grids], axis=1)
     codes_NP.setflags(write=False)
     return codes_NP
-
-
-def allowed(rules: Sequence[Rule], codes_NP: np.ndarray) -> np.ndarray:
-    """Which networks satisfy every rule; the vectorised twin of ``Rule.allows``."""
-    mask_N = np.ones(len(codes_NP), dtype=bool)
-    for rule in rules:
-        mask_N &= _rule_mask(rule, codes_NP)
-    return mask_N
-
-
-def _rule_mask(rule: Rule, codes_NP: np.ndarray) -> np.ndarray:
-    blocks_B2 = np.array(rule.blocks, dtype=np.int64).reshape(-1, 2)
-    taken_NB = codes_NP[:, blocks_B2[:, 0]] == blocks_B2[:, 1]
-    match rule.kind:
-        case "forbid":
-            mask_N = ~taken_NB.all(axis=1)
-        case "require":
-            mask_N = taken_NB.any(axis=1)
-        case "implies":
-            mask_N = ~taken_NB[:, 0] | taken_NB[:, 1:].any(axis=1)
-        case "at_most":
-            mask_N = taken_NB.sum(axis=1) <= rule.count
-        case "equal":
-            mask_N = (codes_NP[:, list(rule.positions)] == codes_NP[:, [rule.positions[0]]]).all(axis=1)
-    return np.asarray(mask_N)
-
-
-def totals(costs: CostTable, codes_NP: np.ndarray) -> np.ndarray:
-    """Cost of every network, in the resource's unit; equal to ``costs.total`` of each."""
-    total_N = np.full(len(codes_NP), costs.fixed)
-    for position, prices in enumerate(costs.block):
-        total_N += np.asarray(prices)[codes_NP[:, position]]
-    return total_N

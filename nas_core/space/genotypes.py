@@ -1,4 +1,4 @@
-"""The search space as plain data: positions, candidate blocks, genotypes, rules.
+"""The search space as plain data: positions, candidate blocks, genotypes.
 
 A network family has M positions in a row between a fixed stem and head;
 position p offers n_p candidate blocks, so there are prod n_p networks (times
@@ -8,18 +8,19 @@ and free of torch: a worker rebuilds modules from it (``nas_core.families.assemb
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from nas_core.base.errors import SpaceError
 from nas_core.base.identity import content_id
+from nas_core.space.rules import BlockId as BlockId
+from nas_core.space.rules import Rule as Rule
 
 Scalar = int | float | str | bool
-BlockId = tuple[int, int]  # (position, choice)
 ABSENT = "absent"  # kind of the block that is not there: no layers, no cost
 NO_OPS = ("identity", ABSENT)  # kinds that do nothing where the shape does not change
 
@@ -174,54 +175,6 @@ class Architecture:
         data = self.as_dict()
         rows = [row for row, placed in zip(data["blocks"], self.blocks, strict=True) if not placed.is_no_op]
         return content_id({**data, "genotype": "", "space_id": "", "blocks": rows})
-
-
-RuleKind = Literal["forbid", "require", "implies", "at_most", "equal"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """A linear rule between choices.
-
-    ``forbid``: not all of ``blocks`` together (one block: never that block).
-    ``require``: at least one of ``blocks``.
-    ``implies``: if ``blocks[0]`` is taken, then one of ``blocks[1:]`` is.
-    ``at_most``: at most ``count`` of ``blocks``.
-    ``equal``: every position in ``positions`` takes the same choice index.
-    """
-
-    kind: RuleKind
-    blocks: tuple[BlockId, ...] = ()
-    count: int = 1
-    positions: tuple[int, ...] = ()
-
-    def allows(self, choices: Sequence[int]) -> bool:
-        taken = [choices[position] == choice for position, choice in self.blocks]
-        match self.kind:
-            case "forbid":
-                return not all(taken)
-            case "require":
-                return any(taken)
-            case "implies":
-                return not taken[0] or any(taken[1:])
-            case "at_most":
-                return sum(taken) <= self.count
-            case "equal":
-                return len({choices[position] for position in self.positions}) <= 1
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "blocks": [list(block) for block in self.blocks],
-            "count": self.count,
-            "positions": list(self.positions),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Rule":
-        blocks = tuple((int(p), int(c)) for p, c in data.get("blocks", ()))
-        positions = tuple(int(p) for p in data.get("positions", ()))
-        return cls(kind=data["kind"], blocks=blocks, count=int(data.get("count", 1)), positions=positions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -422,17 +375,16 @@ class SearchSpace:
             SpaceError: if the genotype is not of this space.
         """
         self.check(genotype)
-        assert self.stem is not None
-        assert self.head is not None, f"space {self.name} is no chain"
+        stem, head = self.ends
         return Architecture(
             space_id=self.space_id,
             genotype=genotype,
             in_channels=self.in_channels,
             resolution=self.resolution_of(genotype),
             num_classes=self.num_classes,
-            stem=self.stem,
+            stem=stem,
             blocks=tuple(self.placed[position][choice] for position, choice in enumerate(genotype.choices)),
-            head=self.head,
+            head=head,
         )
 
     @property
@@ -440,11 +392,17 @@ class SearchSpace:
         """Whether the networks are a stem, one block per position and a head in a row."""
         return self.stem is not None and self.head is not None
 
+    @property
+    def ends(self) -> tuple[BlockSpec, BlockSpec]:
+        """Stem and head; raises SpaceError for a space that is no chain."""
+        if self.stem is None or self.head is None:
+            raise SpaceError(f"space {self.name}", "no stem or no head", "a chain of blocks between a stem and a head")
+        return self.stem, self.head
+
     @cached_property
     def placed(self) -> tuple[tuple[PlacedBlock, ...], ...]:
         """In a chain, every candidate block with its shape, whether or not the rules allow a network with it."""
-        assert self.stem is not None, f"space {self.name} is no chain"
-        first = int(dict(self.stem.params).get("out_channels", self.in_channels))
+        first = int(dict(self.ends[0].params).get("out_channels", self.in_channels))
         widths = (first, *(position.out_channels for position in self.positions))
         return tuple(
             tuple(
@@ -453,11 +411,3 @@ class SearchSpace:
             )
             for width, place in zip(widths, self.positions, strict=False)
         )
-
-
-def absent_to_end(blocks: Sequence[BlockId]) -> tuple[Rule, ...]:
-    """Rules that make depth optional: once absent, absent to the end of ``blocks`` (MathNAS Eq. 9).
-
-    ``blocks`` are the absent blocks of consecutive positions, in order.
-    """
-    return tuple(Rule(kind="implies", blocks=pair) for pair in itertools.pairwise(blocks))

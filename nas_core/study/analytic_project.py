@@ -29,7 +29,8 @@ from nas_core.deepmad.tree import Progress
 from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.brought import trained_metric
-from nas_core.study.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING, TRAINING_VERSION, trained_files
+from nas_core.study.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING, trained_files
+from nas_core.training.settings import TRAINING_VERSION
 from nas_core.workloads import build_workload
 
 WINNER = "winner"

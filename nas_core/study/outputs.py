@@ -21,11 +21,11 @@ from nas_core.study.stages import (
     OUTPUTS,
     SHAPES,
     STAGES,
-    TRAINING_VERSION,
     Stage,
     record_path,
     wrong_with,
 )
+from nas_core.training.settings import TRAINING_VERSION
 
 
 def read_output(store: Store, path: str) -> dict[str, Any] | None:

@@ -28,7 +28,6 @@ OUTPUTS: dict[Stage, tuple[str, ...]] = {
     "train": (TRAINING,),
     "report": (REPORT, SUMMARY),
 }
-TRAINING_VERSION = 2  # raised when a full training is done differently: results of another version are not reused
 FILES_OF_TRAINED = ("weights_path", "architecture_path", "program_path")  # keys of a trained network's row
 NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
 Shape = dict[str, Any]  # key -> type

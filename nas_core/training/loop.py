@@ -24,7 +24,7 @@ from torch import nn
 
 from nas_core.base.errors import NasError
 from nas_core.base.identity import evaluation_seed
-from nas_core.costs.timing import cpu_name
+from nas_core.base.machine import cpu_name
 from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.settings import Recipe
 from nas_core.workloads.metrics import Metric, Metrics

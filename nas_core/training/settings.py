@@ -6,6 +6,8 @@ from pydantic import Field
 
 from nas_core.base.settings import Section
 
+TRAINING_VERSION = 2  # raised when a full training is done differently: results of another version are not reused
+
 
 class Recipe(Section):
     """How a network is trained: SGD with momentum, cosine schedule with warm-up."""

@@ -14,12 +14,11 @@ from torch import nn
 
 from nas_core.base.identity import content_id
 from nas_core.records.store import Store
-from nas_core.study.stages import TRAINING_VERSION
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
 from nas_core.training.loop import TrainingResult, device_name, measure_all, resolve_device, train
 from nas_core.training.network import Description, build_network, description_from_dict
-from nas_core.training.settings import FullTrainingConfig
+from nas_core.training.settings import TRAINING_VERSION, FullTrainingConfig
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Splits, Workload, metric_of

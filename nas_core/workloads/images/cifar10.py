@@ -91,7 +91,7 @@ def _read_binary(folder: Path, split: Split) -> RawImages:
 def _read_torchvision(root: Path, split: Split) -> RawImages:
     # torchvision compares every file with its published MD5 before it unpickles it.
     try:
-        from nas_core.families.timm_compat import define_missing_operators
+        from nas_core.base.torchvision_compat import define_missing_operators
 
         define_missing_operators()
         from torchvision.datasets import CIFAR10
@@ -105,7 +105,7 @@ def _read_torchvision(root: Path, split: Split) -> RawImages:
 def _download() -> None:
     """The binary distribution into the cache: it holds no pickles."""
     try:
-        from nas_core.families.timm_compat import define_missing_operators
+        from nas_core.base.torchvision_compat import define_missing_operators
 
         define_missing_operators()
         from torchvision.datasets.utils import download_and_extract_archive

@@ -87,7 +87,7 @@ def _folder(settings: ImageSettings) -> Path:
 
 def _download() -> None:
     try:
-        from nas_core.families.timm_compat import define_missing_operators
+        from nas_core.base.torchvision_compat import define_missing_operators
 
         define_missing_operators()
         from torchvision.datasets import FashionMNIST

@@ -7,7 +7,7 @@ import pytest
 
 from nas_core.base.errors import SpaceError
 from nas_core.families.blocks import BLOCKS, HEADS, STEMS, check_placed, settings_of
-from nas_core.families.chain import check_space
+from nas_core.families.chain_family import check_space
 from nas_core.space.genotypes import BlockSpec, PlacedBlock
 from tests.spaces import tiny
 

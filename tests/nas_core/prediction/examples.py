@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from nas_core.records.evaluations import CostTable, EvaluationTable
-from nas_core.space.genotypes import BlockSpec, Genotype, Position, Rule, SearchSpace
+from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
+from nas_core.space.rules import Rule
 
 
 def plain_space(

@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from nas_core.base.errors import StoreError
-from nas_core.families.chain import GivenChain
+from nas_core.families.chain_family import GivenChain
 from nas_core.families.shared_weights import SharedWeights
 from nas_core.records.store import Store
 from nas_core.scoring import supernet_weights
 from nas_core.scoring.supernet import SupernetScorer
 from nas_core.scoring.supernet_weights import PathSampler
-from nas_core.space.genotypes import SearchSpace, absent_to_end
+from nas_core.space.genotypes import SearchSpace
+from nas_core.space.rules import absent_to_end
 from nas_core.study.brought import scorer_of
 from nas_core.training.settings import Recipe
 from nas_core.workloads.classification import classification_loss

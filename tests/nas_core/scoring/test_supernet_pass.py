@@ -6,7 +6,8 @@ import torch
 
 from nas_core.families.shared_weights import SharedWeights
 from nas_core.scoring.supernet_pass import Activations, recalibrated_logits, shared_prefix_logits
-from nas_core.space.genotypes import BlockSpec, Position, SearchSpace, absent_to_end
+from nas_core.space.genotypes import BlockSpec, Position, SearchSpace
+from nas_core.space.rules import absent_to_end
 from tests.spaces import tiny
 
 

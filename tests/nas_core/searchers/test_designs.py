@@ -7,7 +7,8 @@ from nas_core.searchers.designs import make_design, nearest_mean_flops
 from nas_core.searchers.settings import DesignConfig
 from nas_core.space.encoding import Encoding
 from nas_core.space.equivalence import function_id
-from nas_core.space.genotypes import Genotype, Rule, absent_to_end
+from nas_core.space.genotypes import Genotype
+from nas_core.space.rules import Rule, absent_to_end
 from nas_core.study.config import parse_config
 from tests.nas_core.prediction.examples import plain_space, stage_space
 from tests.spaces import build_space

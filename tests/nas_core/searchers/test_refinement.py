@@ -11,9 +11,10 @@ from nas_core.searchers.designs import make_design
 from nas_core.searchers.refinement import Refinement, propose
 from nas_core.searchers.settings import DesignConfig, VerifyConfig
 from nas_core.searchers.surrogate import balanced_rows
-from nas_core.space.encoding import Encoding, all_codes, allowed
+from nas_core.space.encoding import Encoding, all_codes
 from nas_core.space.equivalence import equivalents, function_id, has_equivalents
-from nas_core.space.genotypes import Genotype, Rule
+from nas_core.space.genotypes import Genotype
+from nas_core.space.rules import Rule, allowed
 from tests.nas_core.prediction.examples import costs_of, pairwise_metric, plain_space, stage_space, table_of
 
 CONFIG = PredictConfig()

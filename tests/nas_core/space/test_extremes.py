@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from nas_core.base.errors import SpaceError
 from nas_core.records.evaluations import CostTable
 from nas_core.space.extremes import extreme_genotypes
-from nas_core.space.genotypes import BlockSpec, Position, Rule, SearchSpace
+from nas_core.space.genotypes import BlockSpec, Position, SearchSpace
+from nas_core.space.rules import Rule
 
 
 def make_space(num_choices: list[int], rules: tuple[Rule, ...], resolutions: tuple[int, ...]) -> SearchSpace:
@@ -78,3 +79,30 @@ def test_extremes_are_those_of_all_networks(space, seed):
     assert space.allows(largest)
     assert total[smallest] == min(total.values())
     assert total[largest] == max(total.values())
+
+
+def test_without_tables_choice_indices_and_pixels_decide():
+    space = make_space([3, 2, 3], (Rule(kind="at_most", blocks=((0, 2), (2, 2))),), (16, 8))
+    smallest, largest = extreme_genotypes(space)
+    assert (str(smallest), str(largest)) == ("0-0-0@8", "2-1-1@16")
+
+
+def test_one_table_for_several_resolutions_prices_blocks_only():
+    space = make_space([2, 2], (), (8, 16))
+    table = CostTable(resource="flops", device="any", resolution=8, fixed=0.0, block=((9.0, 1.0), (2.0, 3.0)))
+    assert list(map(str, extreme_genotypes(space, [table]))) == ["1-0@8", "0-1@16"]
+
+
+def test_many_positions_under_rules_that_a_proof_would_take_ages_for():
+    """The best of 60 positions with at most three of the dearest blocks."""
+    rule = Rule(kind="at_most", blocks=tuple((position, 2) for position in range(60)), count=3)
+    smallest, largest = extreme_genotypes(make_space([3] * 60, (rule,), (8,)))
+    assert sum(smallest.choices) == 0
+    assert sum(largest.choices) == 63
+
+
+def test_a_rule_between_far_positions_leaves_a_network():
+    """The first choice excludes every last one: the search is not done by then, so networks are drawn."""
+    rules = tuple(Rule(kind="forbid", blocks=((0, choice), (24, c))) for choice in (0, 2) for c in range(3))
+    space = make_space([3] * 25, rules, (8,))
+    assert all(space.allows(genotype) for genotype in extreme_genotypes(space))

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.base.errors import SpaceError
-from nas_core.space.genotypes import Architecture, BlockSpec, Genotype, Position, Rule, SearchSpace, absent_to_end
+from nas_core.space.genotypes import Architecture, BlockSpec, Genotype, Position, SearchSpace
+from nas_core.space.rules import Rule, absent_to_end
 from tests.spaces import mobile, nasbench_macro, tiny
 
 

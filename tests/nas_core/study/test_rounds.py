@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nas_core.costs import profile_blocks
-from nas_core.families.chain import GivenChain
+from nas_core.families.chain_family import GivenChain
 from nas_core.program import Budget, SelectionProblem, solve
 from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype

@@ -72,7 +72,7 @@ def check_space(space: SearchSpace, source: str = "") -> SearchSpace:
             raise SpaceError(f"{source}: {name}", value, "1 or more")
     if min(space.resolutions) < 1:
         raise SpaceError(f"{source}: resolutions", space.resolutions, "pixels, 1 or more")
-    stem, head = ends(space)
+    stem, head = space.ends
     kind_of(STEMS, stem, f"{source}: stem")
     for index, row in enumerate(space.placed):
         for choice, placed in enumerate(row):
@@ -81,16 +81,9 @@ def check_space(space: SearchSpace, source: str = "") -> SearchSpace:
     return replace(space, code=tuple(sorted(_brought_code(space))))
 
 
-def ends(space: SearchSpace) -> tuple[BlockSpec, BlockSpec]:
-    """Stem and head; raises SpaceError for a space that is no chain."""
-    if space.stem is None or space.head is None:
-        raise SpaceError(f"space {space.name}", "no stem or no head", "a chain of blocks between a stem and a head")
-    return space.stem, space.head
-
-
 def _brought_code(space: SearchSpace) -> set[tuple[str, str]]:
     """(kind, hash of its source) of every kind of the space that a plug-in brought: other code, other space."""
-    stem, head = ends(space)
+    stem, head = space.ends
     used: list[tuple[Registry, str]] = [(STEMS, stem.kind), (HEADS, head.kind)]  # type: ignore[type-arg]
     used += [(BLOCKS, block.kind) for position in space.positions for block in position.blocks]
     return {(f"{kinds.kind} {name}", code) for kinds, name in used if (code := kinds.origin(name).code)}
@@ -104,7 +97,7 @@ def chain_parts(space: SearchSpace, genotype: Genotype) -> list[Part]:
 def _walk(space: SearchSpace, genotype: Genotype) -> Iterator[Part]:
     from nas_core.families.assemble import build_block, build_head, build_stem
 
-    stem, head = ends(space)
+    stem, head = space.ends
     side = space.resolution_of(genotype)
     shape = (space.in_channels, side, side)
     yield _part(None, ("stem", stem), shape, lambda: build_stem(stem, space.in_channels))
