@@ -9,7 +9,7 @@ in ``mathnas plugins`` and in forms. Nothing else in the code knows its name.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, Union, cast
 
 from pydantic import (
     Field,
@@ -107,7 +107,8 @@ class Registry(Generic[T]):
         thing = self[name]
         if thing not in self._sections:
             kind: Any = (Literal[name], Field(name, description=summary_of(thing)))
-            made: Any = create_model(thing.__name__, __base__=thing.Settings, __module__=thing.__module__, kind=kind)
+            given = {"__base__": thing.Settings, "__module__": thing.__module__, "kind": kind}
+            made = cast(Any, create_model(thing.__name__, **given))
             made.__doc__ = summary_of(thing)
             made.__reduce__ = lambda section: (_section, (self.kind, name, section.model_dump(mode="json")))
             self._sections[thing] = made
