@@ -3,7 +3,7 @@
 What people import stands here, and loads when it is first asked for; torch only
 with what needs it::
 
-    from nas_core import Study, load_study
+    from nas_core import Study
     study = Study.open("studies/mine")
     study.evaluations_frame(), study.select(["flops<=60%"], top=5), study.winner_module()
 """

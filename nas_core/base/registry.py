@@ -122,7 +122,7 @@ class Registry(Generic[T]):
             raise UnknownNameError(self.kind, repr(name), f"one of: {', '.join(self)}", advice) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries  # what a file gives may be no name at all
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))
