@@ -79,10 +79,10 @@ def write_certificate(
     quiet: bool,
 ) -> None:
     """Write the proof, and say how to check it."""
-    from nas_core.program import certificate
+    from nas_core.program import certify
 
     started = time.monotonic()
-    data: dict[str, Any] = certificate(problem, result, min_distance=min_distance, time_limit_s=time_limit_s)
+    data: dict[str, Any] = certify(problem, result, min_distance=min_distance, time_limit_s=time_limit_s)
     try:
         path.write_text(json.dumps(data), encoding="utf-8")
     except OSError as error:

@@ -3,9 +3,9 @@
 What people import stands here, and loads when it is first asked for; torch only
 with what needs it::
 
-    from nas_core import Study
+    from nas_core import Study, figure
     study = Study.open("studies/mine")
-    study.evaluations_frame(), study.select(["flops<=60%"], top=5), study.winner_module()
+    study.evaluations_frame(), study.select(["flops<=60%"], top=5), figure(study, "frontier")
 """
 
 import importlib
@@ -21,6 +21,7 @@ FRONT = {
     "StudyConfig": "nas_core.study.config",
     "read_config": "nas_core.study.config",
     "parse_config": "nas_core.study.config",
+    "figure": "nas_core.report.collect",
     # the program
     "SelectionProblem": "nas_core.program",
     "Budget": "nas_core.program",

@@ -14,7 +14,8 @@ import importlib, pkgutil, sys
 import nas_core
 sys.modules.update(dict.fromkeys({blocked}))
 for module in pkgutil.walk_packages(nas_core.__path__, "nas_core."):
-    importlib.import_module(module.name)
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 """
 
 

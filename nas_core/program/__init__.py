@@ -1,13 +1,13 @@
 """The selection program: the best network from scored blocks, proven, within limits.
 
 ``SelectionProblem`` is what the solver is given, ``solve`` and ``top_k`` answer
-it, ``frontier`` sweeps a resource, ``explain`` says why nothing fits, ``certificate``
+it, ``frontier`` sweeps a resource, ``explain`` says why nothing fits, ``certify``
 writes the proof, ``checker`` verifies it and knows no solver. ``ROUTES.md`` says which
 method serves which shape. OR-Tools and SciPy are imported when first needed, so that
 importing this package is fast.
 """
 
-from nas_core.program.certificate import certificate
+from nas_core.program.certificate import certify
 from nas_core.program.checker import verify
 from nas_core.program.explanation import explain
 from nas_core.program.frontiers import Frontier, frontier, frontier2
@@ -31,7 +31,7 @@ __all__ = [
     "Status",
     "Table",
     "WhatIf",
-    "certificate",
+    "certify",
     "explain",
     "format_amount",
     "frontier",

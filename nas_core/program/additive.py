@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from nas_core.program.relaxation import Relaxation, exact_bound, relax, shows_in
 from nas_core.program.result import Status
 
 WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that rounding of the large hides no small
+MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
+FIRST_SHARE, PROOF_SHARE = 0.1, 0.4  # of the time left: for a first network, for a proof; the rest looks for better
+MANY_LIMITS, MANY_GROUPS = 4, 60  # beyond which CP-SAT was not seen to prove anything in a minute
 CORE_SHARE = 0.5  # of the time left that the core search may take
 
 
@@ -67,10 +70,10 @@ def _best(
     if relaxation.seems_infeasible:  # floats say so; integers have to prove it
         return cpsat.best(lp, relaxation, judge, apart, effort)
     attains = Attains(lp, relaxation)
-    if not lp.value_C.any():  # any network will do
-        found = exchange.good_network(lp, relaxation, judge, apart, effort)
-        if found is not None:
-            return Answer(status=Status.OPTIMAL, choices=found, bound=0.0, route="exchange")
+    if lp.columns.num_columns > MANY_COLUMNS:
+        answer = _by_one_limit(lp, relaxation, judge, apart, effort)
+        if answer is not None:
+            return answer
     try:
         levels = core.levels(lp, relaxation, deadline=time.monotonic() + CORE_SHARE * effort.left_s)
         return best_of_levels(levels, lp, judge, apart, relaxation, "core search", attains)
@@ -87,19 +90,52 @@ def _by_structure(
     attains: "Attains",
 ) -> Answer:
     """Where the core is too large to list."""
-    if len(lp.limits_K) == 1 and not apart and not lp.is_relaxed and lp.integers_C is not None:
-        try:
-            columns_G = knapsack.best_columns(lp, relaxation, effort.deadline)
-            choices = lp.columns.choices(columns_G)
-            if judge(choices) is not None:
-                bound = lp.value_of(columns_G) + lp.rounding
-                return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="one-limit core")
-        except CoreTooLargeError:
-            pass
-    incumbent = exchange.good_network(lp, relaxation, judge, apart, effort)
+    answer = _by_one_limit(lp, relaxation, judge, apart, effort)
+    if answer is not None:
+        return answer
+    incumbent = exchange.good_network(lp, relaxation, judge, apart, effort.share(FIRST_SHARE))
     if incumbent is not None and attains(incumbent):
         return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
-    return cpsat.best(lp, relaxation, judge, apart, effort, incumbent)
+    proof = effort.share(PROOF_SHARE)
+    if len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS:  # out of reach of a proof
+        proof = effort.share(0.0)
+    answer = cpsat.best(lp, relaxation, judge, apart, proof, incumbent)
+    if answer.status.is_proven:
+        return answer
+    better = exchange.good_network(lp, relaxation, judge, apart, effort, answer.choices)
+    choices = better or answer.choices
+    if choices is None:
+        return answer
+    if attains(choices):
+        return Answer(status=Status.OPTIMAL, choices=choices, bound=relaxation.bound, route="bound attained")
+    bound = min(answer.bound, attains.value)
+    return Answer(status=Status.FEASIBLE, choices=choices, bound=bound, route=f"{answer.route}, exchange")
+
+
+def _by_one_limit(
+    lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart], effort: Effort
+) -> Answer | None:
+    """The answer of a program with one limit; None if it is not one in whole numbers, or the core is too large."""
+    if len(lp.limits_K) != 1 or apart or lp.is_relaxed or lp.integers_C is None:
+        return None
+    try:
+        columns_G = knapsack.best_columns(lp, relaxation, effort.deadline)
+    except CoreTooLargeError:
+        return None
+    choices = lp.columns.choices(columns_G)
+    assert judge(choices) is not None, "whole numbers decide what is within the limit"
+    bound = lp.value_of(columns_G) + lp.rounding
+    return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="one-limit core")
+
+
+class Bounded(Protocol):
+    """What losses are counted from, and what rounding can hide in one."""
+
+    @property
+    def bound(self) -> float: ...
+
+    @property
+    def error(self) -> float: ...
 
 
 class Attains:
@@ -118,13 +154,18 @@ class Attains:
         value = sum(self.lp.exact_C[self.lp.columns.columns(choices)].tolist())
         return self.bound is not None and value >= self.bound
 
+    @property
+    def value(self) -> float:
+        """The bound in the program's unit, rounded up; infinite if it was not asked for."""
+        return np.inf if self.bound is None else float(np.nextafter(float(self.bound * self.lp.unit), np.inf))
+
 
 def best_of_levels(
     levels: Iterable[core.Level],
     lp: LinearProgram,
     judge: Judge,
     apart: Sequence[Apart],
-    relaxation: Relaxation,
+    relaxation: Bounded,
     route: str,
     attains: Callable[[Choices], bool] = lambda choices: False,
 ) -> Answer:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,10 @@ class Effort:
     @classmethod
     def seconds(cls, limit_s: float, workers: int = 1, seed: int = 0) -> "Effort":
         return cls(deadline=time.monotonic() + limit_s, workers=workers, seed=seed)
+
+    def share(self, part: float) -> "Effort":
+        """A part of the time that is left."""
+        return replace(self, deadline=time.monotonic() + part * self.left_s)
 
     @property
     def left_s(self) -> float:

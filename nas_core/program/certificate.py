@@ -5,6 +5,7 @@ asks floats for the multipliers of what is left, and the checker's own leaf test
 are enough; if not, the node branches where the relaxation is undecided.
 """
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class OutOfTimeError(Exception):
     """The proof does not fit the time."""
 
 
-def certificate(
+def certify(
     problem: SelectionProblem, result: SelectionResult, *, min_distance: int = 1, time_limit_s: float = 60.0
 ) -> dict[str, Any]:
     """The certificate of an answer, checked before it is returned.
@@ -57,7 +58,10 @@ def certificate(
     try:
         for beside, bound in _claims(problem, result, values, min_distance):
             trees = [
-                {"resolution": label, "tree": _Prover(Claim(checker, bound, names[:beside], min_distance), deadline).tree()}
+                {
+                    "resolution": label,
+                    "tree": _Prover(Claim(checker, bound, names[:beside], min_distance), deadline).tree(),
+                }
                 for label, checker in checkers.items()
             ]
             data["proofs"].append({"beside": beside, "bound": None if bound is None else str(bound), "tables": trees})
@@ -176,7 +180,7 @@ class _Prover:
             least = [min(row[c] for c in left) for row, left in zip(entries, alive, strict=True)]
             room = limit[0] - sum(least)
             shifted = [row[c] - low for row, left, low in zip(entries, alive, least, strict=True) for c in left]
-            if sum(max(shifted[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)) <= room:
+            if sum(max(shifted[a:b]) for a, b in itertools.pairwise(starts.tolist())) <= room:
                 continue
             unit = max(room, 1)
             rows.append([_share(x, unit, 4) for x in shifted])
@@ -208,9 +212,7 @@ class _Prover:
         bits = max(0, PRICE_BITS - _log2(least))
         return {k: round(price * (1 << bits)) for k, price in prices.items()}, 1 << bits
 
-    def _branching(
-        self, alive: list[list[int]], node: _Node | None, prices_K: Floats | None
-    ) -> tuple[int, list[int]]:
+    def _branching(self, alive: list[list[int]], node: _Node | None, prices_K: Floats | None) -> tuple[int, list[int]]:
         """The group whose best two choices are nearest to each other, and the choices near its best."""
         open_groups = [g for g, left in enumerate(alive) if len(left) > 1]
         if node is None or prices_K is None:

@@ -2,26 +2,30 @@
 
 ``python -m nas_core.program CERTIFICATE.json`` verifies a written one.
 
-A certificate is JSON: ``problem`` (the stored form), ``status``, ``min_distance``, ``answers`` (networks
-best first, with their exact values) and ``proofs``. A proof claims ``bound``: no network
-allowed beside the first ``beside`` answers has a higher value (null: there is none at all). It holds a tree for every table (``ProofTree`` in
-``certificate``):
+A certificate is JSON: ``problem`` (the stored form), ``status``, ``min_distance``,
+``answers`` (networks best first, with their exact values) and ``proofs``. A proof
+claims ``bound``: no network allowed beside the first ``beside`` answers has a higher
+value (null: there is none at all). It holds a tree for every table:
 
-    {"position": p, "branches": [[[choices...], tree], ...]}   the choices left at p (and at all positions
-                                                               an ``equal`` rule ties to p), each in one branch
-    {"value": 1 or 0, "unit": D, "prices": {"k": n, ...}}      a leaf: row k has the multiplier n / D >= 0
+    {"position": p, "branches": [[[choices...], tree], ...]}  the choices left at p, each in one branch
+                                                              (at all positions that ``equal`` ties to p)
+    {"value": 1 or 0, "unit": D, "prices": {"k": n, ...}}     a leaf: row k has the multiplier n / D >= 0
 
-The rows, each of the form a . x <= b, are: the upper then the lower side of
-every budget, every rule but ``equal``, every earlier answer where networks are to differ in several places
-(at most M - distance positions agree with it). A leaf claims that no network of it is within the
-rows and above the bound. For any multipliers u >= 0 and such a network x,
+The rows, each of the form a . x <= b, are: the upper then the lower side of every
+budget, every rule but ``equal``, every earlier answer where networks are to differ
+in several places (at most M - distance positions agree with it). A leaf claims that no
+network of it is within the rows and above the bound. For any multipliers u >= 0
+and such a network x,
 
-    value w(x) + u . (b - a . x) > 0     (>= 0 where ``value`` is 0 and no network is claimed at all)
+    value w(x) + u . (b - a . x) > 0    (>= 0 where ``value`` is 0, and nothing is asked of w)
 
-with w(x) > 0 exactly where x is above the bound. The left side is a sum over positions, so its
-largest value is found position by position. If it is not above 0, the leaf is shown. Else the networks that could be
-above 0 are listed position by position, a part of one being dropped as soon as it falls to 0 or breaks a row; the
-leaf is shown if none is left but forbidden networks and earlier answers. All numbers are integers (a decimal is what is printed), nothing is rounded, but
+with w(x) > 0 exactly where x is above the bound. The left side is a sum over
+positions, so its largest value is found position by position. If that is not above
+0, the leaf is shown. Else the networks that could be above 0 are listed position by
+position, a part of one being dropped as soon as it falls to 0 or breaks a row; the
+leaf is shown if none is left but forbidden networks and earlier answers.
+
+All numbers are integers (a decimal is what is printed) and nothing is rounded, but
 for powers with a broken exponent, which are rounded against the claim at the 50th digit.
 """
 
@@ -91,9 +95,7 @@ class Checker:
 
     def choices(self, text: str) -> tuple[int, ...]:
         choices = tuple(map(int, text.partition("@")[0].split("-")))
-        if len(choices) != len(self.counts) or any(
-            not 0 <= c < n for c, n in zip(choices, self.counts, strict=True)
-        ):
+        if len(choices) != len(self.counts) or any(not 0 <= c < n for c, n in zip(choices, self.counts, strict=True)):
             raise UnprovenError(f"network {text}", choices, f"one choice per position below {self.counts}")
         return choices
 
@@ -208,13 +210,13 @@ class Checker:
 
     def ties(self) -> list[list[int]]:
         """Positions that ``equal`` rules join, each list in order."""
-        joined = [{p} for p in range(len(self.counts))]
+        joined: list[set[int]] = [{p} for p in range(len(self.counts))]
         for rule in self.problem.get("rules", ()):
             if rule["kind"] == "equal" and rule.get("positions"):
-                union = set().union(*(joined[p] for p in rule["positions"]))
+                union = set[int]().union(*(joined[p] for p in rule["positions"]))
                 for p in union:
                     joined[p] = union
-        return sorted({tuple(sorted(group)) for group in joined}, key=lambda group: group[0])  # type: ignore[arg-type,return-value]
+        return [list(group) for group in sorted({tuple(sorted(group)) for group in joined})]
 
     def check_tree(
         self, tree: Mapping[str, Any], bound: Fraction | None, earlier: Sequence[str], distance: int
@@ -329,7 +331,7 @@ class Claim:
         return above * slope, -above * (slope * self.fixed + at), Fraction(1)
 
     def _line(self, alive: list[list[int]], above: Fraction, reference: Fraction) -> tuple[Fraction, Fraction]:
-        """(slope, at): slope F + at is nowhere above (F / reference)^p on a leaf's F, or nowhere below where above < 0."""
+        """(slope, at): on a leaf, slope F + at is nowhere above (F / reference)^p, or nowhere below where above < 0."""
         assert self.total is not None, "the objective has a resource"
         p = self.checker._exponent
         ends = [[row[c] for c in left] for row, left in zip(self.total, alive, strict=True)]
@@ -365,7 +367,7 @@ class Claim:
         for group, choice in zip(self.groups, taken, strict=True):
             for p in group:
                 choices[p] = choice
-        for (entries, limit) in self.rows:
+        for entries, limit in self.rows:
             if sum(row[c] for row, c in zip(entries, taken, strict=True)) > limit[0][0]:
                 return False
         if tuple(choices) in self.excluded:
@@ -390,10 +392,7 @@ class _Listing:
         self.prices = prices
         used = [k for k in range(len(claim.rows)) if prices.get(k) or self._can_break(k)]
         self.side = [
-            [
-                value * unit * weights[g][c] - sum(prices.get(k, 0) * claim.rows[k][0][g][c] for k in used)
-                for c in left
-            ]
+            [value * unit * weights[g][c] - sum(prices.get(k, 0) * claim.rows[k][0][g][c] for k in used) for c in left]
             for g, left in enumerate(alive)
         ]
         if value and claim.pairs:
@@ -430,7 +429,9 @@ class _Listing:
         kind: Any = np.int64 if 2 * (spread + 2 * priced + max(totals, default=0)) < INT64 else object
         loss = [np.array([max(self.side[g]) - x for x in self.side[g]], dtype=kind) for g in order]
         cost = [
-            np.array([[r[0][g][c] for r in rows] for c in self.alive[g]], dtype=kind).reshape(len(self.alive[g]), len(rows))
+            np.array([[r[0][g][c] for r in rows] for c in self.alive[g]], dtype=kind).reshape(
+                len(self.alive[g]), len(rows)
+            )
             for g in order
         ]
         limit = np.array([r[1][0][0] for r in rows], dtype=kind)
@@ -485,7 +486,8 @@ def _best_by_cost(kept: Numbers, lost: Numbers, spent: Numbers, price: int) -> N
     sorted_worth = worth[order]
     before = np.maximum.accumulate(sorted_worth)
     is_best = np.concatenate([[True], sorted_worth[1:] > before[:-1]])
-    return kept[order[is_best.astype(bool)]]
+    best: Numbers = kept[order[is_best.astype(bool)]]
+    return best
 
 
 def power(base: Fraction, exponent: Fraction) -> Fraction:
@@ -530,7 +532,7 @@ def _holds(rule: Mapping[str, Any], choices: Sequence[int]) -> bool:
         case "implies":
             return not taken[0] or any(taken[1:])
         case "at_most":
-            return sum(taken) <= rule.get("count", 1)
+            return bool(sum(taken) <= rule.get("count", 1))
     return len({choices[p] for p in rule.get("positions", ())}) <= 1
 
 
@@ -576,9 +578,7 @@ class _Stored(dict[str, Any]):
                 }
                 for table in problem.tables
             ],
-            budgets=[
-                {"resource": b.resource, "at_most": b.at_most, "at_least": b.at_least} for b in problem.budgets
-            ],
+            budgets=[{"resource": b.resource, "at_most": b.at_most, "at_least": b.at_least} for b in problem.budgets],
             rules=[rule.as_dict() for rule in problem.rules],
             objective={
                 "kind": problem.objective.kind,
@@ -618,7 +618,7 @@ def _check_answer(problem: Mapping[str, Any], answer: Mapping[str, Any], earlier
     if broken:
         raise UnprovenError(f"answer {name}", "; ".join(broken), "an allowed network")
     value, claimed = checker.value(choices), Fraction(answer["value"])
-    is_same = value == claimed if checker.is_additive else abs(value - claimed) <= SAME_DIGITS * max(1, abs(value))
+    is_same = value == claimed if checker.is_additive else abs(value - claimed) <= SAME_DIGITS * (1 + abs(value))
     if not is_same:
         raise UnprovenError(f"answer {name}", f"value {answer['value']}", str(value))
     return f"{name} is allowed and worth {float(value)!r}"
@@ -633,7 +633,11 @@ def _check_proof(problem: Mapping[str, Any], proof: Mapping[str, Any], names: Se
         raise UnprovenError("proof", f"trees for {sorted(map(str, trees))}", f"one for each of {labels}")
     for label in labels:
         Checker(problem, label).check_tree(trees[label], bound, earlier, distance)
-    beside = f" beside {', '.join(earlier)}" if 0 < len(earlier) <= 3 else f" beside the first {len(earlier)}" * bool(earlier)
+    beside = (
+        f" beside {', '.join(earlier)}"
+        if 0 < len(earlier) <= 3
+        else f" beside the first {len(earlier)}" * bool(earlier)
+    )
     if bound is None:
         return f"no network is allowed{beside}"
     return f"no allowed network{beside} is worth more than {float(bound)!r}"
@@ -658,7 +662,7 @@ def _check_status(data: Mapping[str, Any]) -> None:
 
 
 def _attains(value: Fraction, bound: Fraction) -> bool:
-    return bound <= value + SAME_DIGITS * max(1, abs(value))
+    return bound <= value + SAME_DIGITS * (1 + abs(value))
 
 
 def _resolution(name: str) -> int | None:
@@ -667,7 +671,9 @@ def _resolution(name: str) -> int | None:
 
 def _is_apart(name: str, other: str, distance: int) -> bool:
     first, second = (text.partition("@")[0].split("-") for text in (name, other))
-    return sum(a != b for a, b in zip(first, second, strict=True)) + (_resolution(name) != _resolution(other)) >= distance
+    return (
+        sum(a != b for a, b in zip(first, second, strict=True)) + (_resolution(name) != _resolution(other)) >= distance
+    )
 
 
 def main(paths: Sequence[str]) -> int:

@@ -125,9 +125,9 @@ class _Rounds:
             if status in (model.cp_model.OPTIMAL, model.cp_model.FEASIBLE):
                 bound = min(bound, max(scaled.bound(solver), self.relaxation.bound - g + self.relaxation.error))
                 is_better = self._take(round_lp.columns.choices(model.taken(solver)))
-                if status == model.cp_model.OPTIMAL and is_better and scaled.is_exact:
-                    if kept.all() or self._needed() <= g:
-                        return self._proven()
+                is_best = status == model.cp_model.OPTIMAL and is_better and scaled.is_exact
+                if is_best and (kept.all() or self._needed() <= g):
+                    return self._proven()
             if status in (model.cp_model.UNKNOWN, model.cp_model.FEASIBLE):
                 return self._stopped(bound)
             if status == model.cp_model.INFEASIBLE:  # nothing better among these columns
@@ -169,9 +169,7 @@ class _Rounds:
     def _proven(self) -> Answer:
         if self.choices is None:
             return Answer(status=Status.INFEASIBLE, choices=None, bound=-math.inf, route=ROUTE)
-        return Answer(
-            status=Status.OPTIMAL, choices=self.choices, bound=self._value() + self.lp.rounding, route=ROUTE
-        )
+        return Answer(status=Status.OPTIMAL, choices=self.choices, bound=self._value() + self.lp.rounding, route=ROUTE)
 
     def _stopped(self, bound: float) -> Answer:
         status = Status.STOPPED if self.choices is None else Status.FEASIBLE

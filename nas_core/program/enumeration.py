@@ -26,7 +26,7 @@ Objective = Callable[[Floats, Callable[[Exact], Exact]], tuple[Floats, float]]
 
 def fits(lp: LinearProgram, most: int | None = None) -> bool:
     """Whether the networks are few enough to look at all of them."""
-    return math.prod(np.diff(lp.starts_G1).tolist()) <= (MAX_NETWORKS if most is None else most)
+    return math.prod(map(int, np.diff(lp.starts_G1))) <= (MAX_NETWORKS if most is None else most)
 
 
 class EveryNetwork:

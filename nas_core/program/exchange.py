@@ -4,11 +4,13 @@ Every move replaces the column of one group or of two. A repair takes the
 exchange that leaves the least violation (each row's as a share of its limit); an
 improvement takes the most valuable exchange that fits, then two at once of
 which the second pays for the first; a kick replaces a few random groups by columns
-that lose little, and is kept if what follows it is better. Only integers decide what fits.
+that lose little. Turns look at few columns and at more by turns. Only integers decide what fits.
 
 G = groups, C = columns, K = rows.
 """
 
+import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,20 +23,33 @@ from nas_core.program.core import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.relaxation import Relaxation
 
-FIRST_SHARE = 0.1  # of the time left, for a first network
-FIRST_MOST_S = 1.0
+WIDTHS = (
+    1.5,
+    2.0,
+    3.0,
+    float("inf"),
+)  # columns per group that a turn looks at: few of those that lose much are ever taken
+START = 0.0  # the first turn: all columns, no kicks
+TURN_S = 1.0
+WORSE = 0.03  # of the gap: by how much worse a network may be to go on from, on average
+FEW_TO_KICK = 400  # columns of a program that is given up when a whole turn finds nothing
 MAX_FIRST = 60  # columns tried as the first of two exchanges
 MAX_REPAIRS = 400  # exchanges of one repair
 KICK = 4  # groups that a kick replaces
+IDLE = 20  # kicks per group without a better network, after which no more are tried
 
 
 def good_network(
-    lp: LinearProgram, relaxation: Relaxation, judge: Judge, apart: Sequence[Apart], effort: Effort
+    lp: LinearProgram,
+    relaxation: Relaxation,
+    judge: Judge,
+    apart: Sequence[Apart],
+    effort: Effort,
+    start: Choices | None = None,
 ) -> Choices | None:
-    """The best network found in a share of the time; None if none was."""
-    deadline = time.monotonic() + min(FIRST_MOST_S, FIRST_SHARE * effort.left_s)
+    """The best network found in the time; None if none was (or none better than ``start``)."""
     best, best_value = None, -np.inf
-    for columns_G in networks(lp, relaxation, apart, deadline, effort.seed):
+    for columns_G in networks(lp, relaxation, apart, effort.deadline, effort.seed, start):
         choices, value = lp.columns.choices(columns_G), lp.value_of(columns_G)
         if value > best_value and all(other.allows(choices) for other in apart) and judge(choices) is not None:
             best, best_value = choices, value
@@ -42,17 +57,49 @@ def good_network(
 
 
 def networks(
-    lp: LinearProgram, relaxation: Relaxation, apart: Sequence[Apart], deadline: float, seed: int = 0
+    lp: LinearProgram,
+    relaxation: Relaxation,
+    apart: Sequence[Apart],
+    deadline: float,
+    seed: int = 0,
+    start: Choices | None = None,
 ) -> Iterator[Ints]:
-    """[G] columns of networks within the rows, ever better, until the deadline (the first comes whatever it says)."""
-    whole = with_apart(lp, apart)
-    if not apart:
-        try:
-            few = core.among_few(lp, relaxation).columns_SG
-            yield from few[:1]
-        except CoreTooLargeError:
-            pass
-    yield from _Search(whole, relaxation, deadline, seed).run()
+    """[G] columns of networks within the rows, ever better, until the deadline (the first comes whatever it says).
+
+    ``start``: a network within the rows to go on from.
+    """
+    whole, rng = with_apart(lp, apart), np.random.default_rng(seed)
+    is_small = lp.columns.num_columns <= FEW_TO_KICK
+    best_G = None if start is None else lp.columns.columns(start)
+    value = -np.inf if best_G is None else lp.value_of(best_G)
+    if not apart and best_G is None:
+        with contextlib.suppress(CoreTooLargeError):
+            yield from core.among_few(lp, relaxation).columns_SG[:1]
+    for width in itertools.chain([START] if best_G is None else [], itertools.cycle(WIDTHS)):
+        before = value
+        kept = _narrow(lp, relaxation, float("inf") if width == START else width, best_G)
+        search = _Search(whole.keep(kept), relaxation, kept, rng, deadline)
+        place = np.flatnonzero(kept)
+        for found_G in search.run(None if best_G is None else np.searchsorted(place, best_G), kicks=width != START):
+            if lp.value_of(place[found_G]) > value:
+                best_G = place[found_G]
+                value = lp.value_of(best_G)
+                yield best_G
+        is_over = time.monotonic() >= deadline or value >= relaxation.bound
+        if is_over or (width != START and kept.all() and value == before and is_small):
+            return
+
+
+def _narrow(
+    lp: LinearProgram, relaxation: Relaxation, width: float, best_G: Ints | None
+) -> "np.typing.NDArray[np.bool_]":
+    """The columns that lose least, ``width`` per group, and those of the best network."""
+    loss_C, count = relaxation.loss_C, int(min(width * lp.num_groups, lp.columns.num_columns))
+    if count >= len(loss_C):
+        return np.ones(len(loss_C), dtype=bool)
+    kept: np.typing.NDArray[np.bool_] = loss_C <= np.partition(loss_C, count)[count]
+    kept[relaxation.best_G if best_G is None else best_G] = True
+    return kept
 
 
 def with_apart(lp: LinearProgram, apart: Sequence[Apart]) -> LinearProgram:
@@ -72,49 +119,72 @@ def with_apart(lp: LinearProgram, apart: Sequence[Apart]) -> LinearProgram:
 
 
 class _Search:
-    def __init__(self, lp: LinearProgram, relaxation: Relaxation, deadline: float, seed: int) -> None:
-        self.lp, self.deadline, self.rng = lp, deadline, np.random.default_rng(seed)
+    """Local search among some columns; ``kept_C`` says which of the relaxation's they are."""
+
+    def __init__(
+        self,
+        lp: LinearProgram,
+        relaxation: Relaxation,
+        kept_C: "np.typing.NDArray[np.bool_]",
+        rng: np.random.Generator,
+        deadline: float,
+    ) -> None:
+        self.lp, self.rng = lp, rng
+        self.deadline = min(deadline, time.monotonic() + TURN_S)
         self.group_C, self.starts = lp.columns.group_C, lp.starts_G1[:-1]
         self.rows_CK = np.ascontiguousarray(lp.rows_KC.T)
         self.weight_K = 1.0 / np.maximum(lp.limits_K.astype(np.float64), 1.0)
-        self.loss_C = relaxation.loss_C
-        self.relaxation = relaxation
-        self.best_G: Ints | None = None
-        self.best_value = -np.inf
-        self.bound = relaxation.bound
+        self.loss_C, self.bound = relaxation.loss_C[kept_C], relaxation.bound
+        order = np.lexsort((self.loss_C, self.group_C))
+        self.by_loss = [order[low:high] for low, high in itertools.pairwise(lp.starts_G1.tolist())]
+        self.several = np.flatnonzero(np.diff(lp.starts_G1) > 1)
+        self.unit = float(self.loss_C.max()) + 1e-300
 
-    def run(self) -> Iterator[Ints]:
-        for start_G in self._starts():
-            yield from self._improve_from(start_G)
-        while time.monotonic() < self.deadline and self.best_value < self.bound - self.relaxation.error:
-            start_G = self.best_G if self.best_G is not None else self._random()
-            yield from self._improve_from(self._kicked(start_G))
+    def run(self, start_G: Ints | None, *, kicks: bool) -> Iterator[Ints]:
+        """Networks within the rows, each better than those before or a start of its own."""
+        if start_G is None:
+            least_G = _least_of(self.rows_CK @ self.weight_K, self.starts, self.group_C)
+            begun = [self._improved(columns_G) for columns_G in (self._cheapest_loss(), least_G)]
+            found = [columns_G for columns_G in begun if columns_G is not None]
+            yield from found
+            start_G = max(found, key=self.lp.value_of, default=None)
+        now_G, now = start_G, -np.inf if start_G is None else self.lp.value_of(start_G)
+        best, idle, patience = now, 0, IDLE * len(self.starts) if kicks else 0
+        while idle < patience and time.monotonic() < self.deadline and best < self.bound:
+            idle += 1
+            found_G = self._improved(self._kicked(now_G) if now_G is not None else self._random())
+            if found_G is None:
+                continue
+            value = self.lp.value_of(found_G)
+            if value > best:
+                best, idle = value, 0
+                yield found_G
+            # a little worse is taken too: from there, other kicks help
+            if value >= now - self.rng.exponential(WORSE) * max(self.bound - best, 0.0):
+                now_G, now = found_G, value
 
-    def _starts(self) -> Iterator[Ints]:
-        """The relaxation's network, and the one that takes the least share of the limits."""
-        yield self.relaxation.best_G
-        yield _least_of(self.rows_CK @ self.weight_K, self.starts, self.group_C)
+    def _cheapest_loss(self) -> Ints:
+        return _least_of(self.loss_C, self.starts, self.group_C)
 
     def _random(self) -> Ints:
         return _least_of(self.rng.random(len(self.group_C)), self.starts, self.group_C)
 
     def _kicked(self, columns_G: Ints) -> Ints:
         kicked = columns_G.copy()
-        for group in self.rng.choice(len(kicked), min(KICK, len(kicked)), replace=False):
-            low, high = int(self.lp.starts_G1[group]), int(self.lp.starts_G1[group + 1])
-            order = low + np.argsort(self.loss_C[low:high], kind="stable")
-            kicked[group] = order[min(int(self.rng.geometric(0.4)) - 1, high - low - 1)]
+        if not len(self.several):
+            return kicked
+        for group in self.rng.choice(self.several, min(KICK, len(self.several)), replace=False):
+            order = self.by_loss[group]
+            kicked[group] = order[min(int(self.rng.geometric(0.4)) - 1, len(order) - 1)]
         return kicked
 
-    def _improve_from(self, columns_G: Ints) -> Iterator[Ints]:
+    def _improved(self, columns_G: Ints) -> Ints | None:
+        """The local optimum that a network leads to; None if it could not be repaired."""
         columns_G = columns_G.copy()
         if not self._repair(columns_G):
-            return
+            return None
         self._improve(columns_G)
-        value = self.lp.value_of(columns_G)
-        if value > self.best_value:
-            self.best_G, self.best_value = columns_G, value
-            yield columns_G
+        return columns_G
 
     def _slack(self, columns_G: Ints) -> Ints:
         slack: Ints = self.lp.limits_K - self.rows_CK[columns_G].sum(axis=0)
@@ -137,18 +207,13 @@ class _Search:
             better = np.flatnonzero(violation_C < now * (1 - 1e-12))
             if not len(better):
                 return False
-            price = (self.loss_C[better] - self.loss_C[columns_G][self.group_C[better]] + self._unit()) / (
-                now - violation_C[better]
-            )
+            more = self.loss_C[better] - self.loss_C[columns_G][self.group_C[better]]
+            price = (more + self.unit) / (now - violation_C[better])
             fixes = violation_C[better] == 0
             at = int(better[fixes][np.argmax(gain_C[better][fixes])] if fixes.any() else better[np.argmin(price)])
             slack_K = slack_K - change_CK[at]
             columns_G[self.group_C[at]] = at
         return False
-
-    def _unit(self) -> float:
-        """A loss that keeps the price of a free exchange above zero."""
-        return float(self.loss_C.max()) + 1e-300
 
     def _improve(self, columns_G: Ints) -> None:
         slack_K = self._slack(columns_G)

@@ -118,9 +118,7 @@ class _Finder:
         self._witnesses.append(frozenset(side for side in sides if is_within(side, costs[side.resource])))
         return False
 
-    def conflict(
-        self, sides: list[Budget], is_infeasible: bool, deadline: float
-    ) -> tuple[tuple[Budget, ...], bool]:
+    def conflict(self, sides: list[Budget], is_infeasible: bool, deadline: float) -> tuple[tuple[Budget, ...], bool]:
         """Limits that collide, and whether no smaller set of limits does; empty if none are known to."""
         if not is_infeasible and not self.collide(sides, deadline):
             return (), True

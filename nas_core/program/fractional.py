@@ -77,9 +77,7 @@ def best(
     if may_shrink:
         kept = _may_win(lp, quotient, q_of(answer.choices))
         lp = lp.keep(kept)
-        quotient = replace(
-            quotient, divisor_C=quotient.divisor_C[kept], divisor_int_C=quotient.divisor_int_C[kept]
-        )
+        quotient = replace(quotient, divisor_C=quotient.divisor_C[kept], divisor_int_C=quotient.divisor_int_C[kept])
     starts = lp.starts_G1[:-1]
     everything = _Interval(
         int(np.minimum.reduceat(quotient.divisor_int_C, starts).sum()),
@@ -156,7 +154,7 @@ class _Search:
         return Answer(status=status, choices=self.choices, bound=self.q + excess, route=self.route)
 
     def _bounded(self, interval: _Interval) -> tuple[LinearProgram, float, float]:
-        """The program of the linear upper bound of N - q* F^p over an interval, the constant it leaves out, its rounding.
+        """The program of the linear upper bound of N - q* F^p over an interval, what it leaves out, its rounding.
 
         The program's error covers twice that rounding, so that networks it could hide are compared exactly.
         """

@@ -9,8 +9,9 @@ loses nothing is the start. Groups are added by their least r, that is by how
 soon changing them could pay; a state is what the changes cost and lose, and of two
 states the cheaper one that loses no more stays. A state whose bound reaches the best
 network found is dropped: unused slack costs p each, or as much as the columns of the
-groups still to come ask for it; a limit still broken costs what these ask for savings. Once the next
-group loses as much as the best network, that network is proven. All numbers are int64, so nothing is rounded.
+groups still to come ask for it; a limit still broken costs what these ask for savings. Values are whole, so a
+better network loses q less at least. Once the next group loses more than that allows, the best
+network is proven. All numbers are int64, so nothing is rounded.
 
 G = groups, C = columns, S = states.
 """
@@ -28,6 +29,7 @@ from nas_core.program.relaxation import Relaxation
 MAX_STATES = 4_000_000  # of one group's extension
 MAX_NUMBER = 1 << 61
 MAX_PRICE = 1 << 24  # numerator and denominator of lambda are about this at most
+MAX_MULTIPLE = 4  # of the cost, looked at in the values
 CAUTION = 1e-9  # share by which float bounds are lowered
 
 
@@ -61,14 +63,16 @@ class _Search:
         starts, group_C = lp.starts_G1[:-1], lp.columns.group_C
         priced_C = p * cost_C - q * value_C
         self.loss_C: Ints = priced_C - np.minimum.reduceat(priced_C, starts)[group_C]
-        self.best_G = _cheapest_best(self.loss_C, cost_C, starts, group_C)
+        self.best_G = _near_limit(lp, self.loss_C, cost_C, limit)
         self.change_C: Ints = cost_C - cost_C[self.best_G][group_C]
-        self.p, self.slack = p, limit - int(cost_C[self.best_G].sum())
+        self.p, self.q, self.slack = p, q, limit - int(cost_C[self.best_G].sum())
+        self.floor = _least_loss(value_C, cost_C, limit, starts, group_C, p, q)
         self._order_groups(starts, group_C)
         self.stages: list[_Stage] = []
         self.cost_S = np.zeros(1, dtype=np.int64)  # change of the cost
         self.lost_S = np.zeros(1, dtype=np.int64)
         self.least = MAX_NUMBER  # loss of the best network so far, and where it stands
+        self.goal = MAX_NUMBER  # a better network loses less than this
         self.found: tuple[int, int] | None = None
 
     def _order_groups(self, starts: Ints, group_C: Ints) -> None:
@@ -88,7 +92,7 @@ class _Search:
     def run(self) -> None:
         self._note()
         for i, group in enumerate(self.order.tolist()):
-            if self.least_G[group] >= self.least or not len(self.cost_S):
+            if self.least <= self.floor or self.least_G[group] >= self.goal or not len(self.cost_S):
                 return
             if time.monotonic() > self.deadline:
                 raise CoreTooLargeError
@@ -96,7 +100,7 @@ class _Search:
 
     def _add(self, group: int, i: int) -> None:
         low, high = int(self.lp.starts_G1[group]), int(self.lp.starts_G1[group + 1])
-        alive = low + np.flatnonzero(self.loss_C[low:high] < self.least)
+        alive = low + np.flatnonzero(self.loss_C[low:high] < self.goal)
         alive = alive[alive != self.best_G[group]]
         if len(self.cost_S) * (len(alive) + 1) > MAX_STATES:
             raise CoreTooLargeError
@@ -122,7 +126,7 @@ class _Search:
         if (slack < 0).any():
             save = self.less_G[i] * (1 - CAUTION)
             ask = np.where(slack < 0, np.inf if np.isinf(save) else -save * slack, ask)
-        return (lost < self.least) & ((lost + ask) * (1 - CAUTION) < self.least)
+        return (lost < self.goal) & ((lost + ask) * (1 - CAUTION) < self.goal)
 
     def _note(self) -> None:
         """The best network that ends here, nothing more being changed."""
@@ -131,6 +135,7 @@ class _Search:
         if len(total) and total.min() < self.least:
             at = int(total.argmin())
             self.least, self.found = int(total[at]), (len(self.stages), at)
+            self.goal = self.least - self.q + 1  # values are whole numbers
 
     def columns(self) -> Ints:
         assert self.found is not None, "some network is within the row"
@@ -148,12 +153,46 @@ def _from_here_on(ask_G: Floats) -> Floats:
     return np.append(np.minimum.accumulate(ask_G[::-1])[::-1], np.inf)
 
 
-def _cheapest_best(loss_C: Ints, cost_C: Ints, starts: Ints, group_C: Ints) -> Ints:
-    """[G] of the columns that lose nothing, the cheapest."""
+def _near_limit(lp: LinearProgram, loss_C: Ints, cost_C: Ints, limit: int) -> Ints:
+    """[G] of the columns that lose nothing, the cheapest, then dearer ones in turn as far as the limit allows."""
+    starts, group_C = lp.starts_G1[:-1], lp.columns.group_C
     cost = np.where(loss_C == 0, cost_C, MAX_NUMBER)
-    is_best = cost == np.minimum.reduceat(cost, starts)[group_C]
-    at = np.flatnonzero(is_best)
-    return at[np.searchsorted(at, starts)]
+    at = np.flatnonzero(cost == np.minimum.reduceat(cost, starts)[group_C])
+    best_G: Ints = at[np.searchsorted(at, starts)]
+    slack = limit - int(cost_C[best_G].sum())
+    for group in np.flatnonzero(np.add.reduceat((loss_C == 0).astype(np.int64), starts) > 1).tolist():
+        if slack <= 0:
+            break
+        part = np.arange(lp.starts_G1[group], lp.starts_G1[group + 1])
+        more = cost_C[part] - cost_C[best_G[group]]
+        fits = part[(loss_C[part] == 0) & (more <= slack)]
+        dearest = fits[np.argmax(cost_C[fits])]
+        slack -= int(cost_C[dearest] - cost_C[best_G[group]])
+        best_G[group] = dearest
+    return best_G
+
+
+def _least_loss(value_C: Ints, cost_C: Ints, limit: int, starts: Ints, group_C: Ints, p: int, q: int) -> int:
+    """What every network loses at least, since values are whole: also beside a multiple of the cost.
+
+    Let v - m a of all columns differ within their group by multiples of g. Then v(x) = m a(x) + D + g J for a
+    whole J. With v(x) <= bound - lambda (limit - a(x)) and m <= lambda, D + g J <= bound - m limit, which J
+    rounds down, and v(x) <= m limit + D + g J. With strongly correlated costs (v = a + 10 j) nothing else
+    closes the gap.
+    """
+    priced_C = q * value_C - p * cost_C
+    bound = int(np.maximum.reduceat(priced_C, starts).sum()) + p * limit  # q times the largest value
+    least = 0
+    for m in range(min(p // q, MAX_MULTIPLE) + 1):
+        rest_C = value_C - m * cost_C
+        apart_C = rest_C - rest_C[starts][group_C]
+        g = int(np.gcd.reduce(apart_C))
+        if g == 0:
+            continue
+        fixed = int(rest_C[starts].sum())
+        whole = fixed + g * (((bound - q * m * limit) // q - fixed) // g)
+        least = max(least, bound - q * (m * limit + whole))
+    return least
 
 
 def _price(dual: float, value_loss_C: Ints, cost_C: Ints, num_groups: int) -> tuple[int, int]:

@@ -82,7 +82,7 @@ class Columns:
         """The column that takes a block; None if no network does."""
         return self._index.get((self._group_of[block[0]], block[1]))
 
-    def gather(self, flat: npt.NDArray[np.number]) -> npt.NDArray[np.number]:
+    def gather(self, flat: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """[F] per block -> [C] per column, summed over tied positions."""
         if len(self.groups) == len(self._group_of):
             return flat[self.member]
@@ -236,8 +236,10 @@ def _groups(num_positions: int, rules: Iterable[Rule]) -> tuple[tuple[int, ...],
             for position in rule.positions[1:]:
                 first, second = sorted((root(rule.positions[0]), root(position)))
                 parent[second] = first
-    roots = [root(position) for position in range(num_positions)]
-    return tuple(tuple(p for p in range(num_positions) if roots[p] == r) for r in dict.fromkeys(roots))
+    groups: dict[int, list[int]] = {}
+    for position in range(num_positions):
+        groups.setdefault(root(position), []).append(position)
+    return tuple(map(tuple, groups.values()))
 
 
 def _apply_unary(rule: Rule, columns: Columns, kept: npt.NDArray[np.bool_]) -> bool:
@@ -392,7 +394,11 @@ def _to_int64(starts: Ints, rows_KC: Exact, room_K: Exact) -> tuple[Ints, Ints, 
         is_relaxed |= bits > 0
         rows.append((row_C >> bits).astype(np.int64))
         rooms.append(room >> bits)
-    return np.array(rows, dtype=np.int64).reshape(len(rows), rows_KC.shape[1]), np.array(rooms, dtype=np.int64), is_relaxed
+    return (
+        np.array(rows, dtype=np.int64).reshape(len(rows), rows_KC.shape[1]),
+        np.array(rooms, dtype=np.int64),
+        is_relaxed,
+    )
 
 
 class TableProgram:
@@ -422,7 +428,7 @@ class TableProgram:
         return self._costs[resource]
 
     def linear(self, budgets: Iterable[Budget], own_C: Exact | None = None) -> LinearProgram | None:
-        """The program that maximises the scores within the budgets and rules; None if a row alone excludes all networks.
+        """The program that maximises the scores within budgets and rules; None if a row alone excludes all networks.
 
         Blocks that no network within the limits can take leave before anything is scaled.
         ``own_C``: what columns add to their scores, in the scores' unit.

@@ -242,9 +242,11 @@ def shows_infeasible(lp: LinearProgram) -> bool:
     weights = infeasible_weights(lp)
     if weights is None:
         return False
-    total_C = sum((lp.rows_KC[k].astype(object) * weight for k, weight in weights), np.zeros(lp.columns.num_columns, object))
+    total_C = sum(
+        (lp.rows_KC[k].astype(object) * weight for k, weight in weights), np.zeros(lp.columns.num_columns, object)
+    )
     least = sum(np.minimum.reduceat(total_C, lp.starts_G1[:-1]).tolist())
-    return least > sum(int(lp.limits_K[k]) * weight for k, weight in weights)
+    return bool(least > sum(int(lp.limits_K[k]) * weight for k, weight in weights))
 
 
 def infeasible_weights(lp: LinearProgram) -> list[tuple[int, int]] | None:
@@ -255,7 +257,7 @@ def infeasible_weights(lp: LinearProgram) -> list[tuple[int, int]] | None:
     count, num_rows = lp.columns.num_columns, len(lp.limits_K)
     scale_K = np.maximum(lp.limits_K.astype(np.float64), 1.0)
     choose_one = sparse.csr_matrix((np.ones(count), np.arange(count), lp.starts_G1), shape=(lp.num_groups, count))
-    answer = linprog(  # least summed violation, as shares of the limits
+    answer = linprog(  # type: ignore[call-overload]  # least summed violation, as shares of the limits
         np.append(np.zeros(count), np.ones(num_rows)),
         A_ub=sparse.hstack([sparse.csr_matrix(lp.rows_KC / scale_K[:, None]), -sparse.identity(num_rows)]),
         b_ub=lp.limits_K / scale_K,

@@ -73,7 +73,9 @@ class Explanation:
         if not self.conflict:
             return "The rules and the excluded networks alone leave no network."
         collide = " and ".join(map(str, self.conflict))
-        reach = ", ".join(f"least {name} {format_number(value)}" for name, value in self.least.items() if value is not None)
+        reach = ", ".join(
+            f"least {name} {format_number(value)}" for name, value in self.least.items() if value is not None
+        )
         fixes = " or ".join(relaxation.text for relaxation in self.relaxations if relaxation.by is not None)
         verb = "cannot be met" if len(self.conflict) == 1 else "collide"
         if not self.is_smallest:

@@ -45,7 +45,7 @@ class Session:
         candidates: dict[int, _Candidate] = {}
         routes: dict[str, None] = {route: None} if chosen else {}
         best: Selection | None = None
-        status, bound = Status.OPTIMAL, chosen[-1].value if chosen else float("inf")
+        status, bound = (Status.OPTIMAL, chosen[-1].value) if chosen else (Status.INFEASIBLE, -float("inf"))
         while len(chosen) < k and not is_all:
             if chosen and effort.left_s == 0:  # those found are proven, further ones were not looked for
                 status, routes = Status.FEASIBLE, routes | {f"stopped after {len(chosen)} of {k}": None}

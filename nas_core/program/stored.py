@@ -17,7 +17,7 @@ from nas_core.space.genotypes import Genotype, Rule
 LARGEST = 1e100  # of any number in a stored problem: sums of such do not overflow
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     """What stands in a field, and what may stand there."""
 
     def __init__(self, found: str, expected: str) -> None:
@@ -27,18 +27,18 @@ class _Refused(ValueError):
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Refused(repr(value), "a number")
+        raise _RefusedError(repr(value), "a number")
     if LARGEST < abs(value) < math.inf:
-        raise _Refused(f"{str(value)[:20]}...", f"a number of at most {LARGEST:g}")
+        raise _RefusedError(f"{str(value)[:20]}...", f"a number of at most {LARGEST:g}")
     number = float(value)
     if isinstance(value, int) and int(number) != value:
-        raise _Refused(str(value), f"a number that a float carries, such as {number!r}")
+        raise _RefusedError(str(value), f"a number that a float carries, such as {number!r}")
     return number
 
 
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _Refused(repr(value), "an integer")
+        raise _RefusedError(repr(value), "an integer")
     return value
 
 
@@ -160,7 +160,7 @@ def read_problem_file(path: Path) -> SelectionProblem:
     """The problem stored in a file, with or without a byte order mark; no key may stand twice."""
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_doubles)
-    except _Refused as refused:
+    except _RefusedError as refused:
         raise ConfigError(str(path), refused.found, refused.expected) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(str(path), str(error), "a JSON file with a selection problem") from None
@@ -179,7 +179,9 @@ def write_problem(problem: SelectionProblem) -> dict[str, Any]:
     objective = problem.objective
     data = {
         **tables,
-        "budgets": [_without_none(resource=b.resource, at_most=b.at_most, at_least=b.at_least) for b in problem.budgets],
+        "budgets": [
+            _without_none(resource=b.resource, at_most=b.at_most, at_least=b.at_least) for b in problem.budgets
+        ],
         "rules": [rule.as_dict() for rule in problem.rules],
         "objective": _without_none(
             kind=objective.kind,
@@ -249,7 +251,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) < len(pairs):
         names = [name for name, _ in pairs]
         double = next(name for name in names if names.count(name) > 1)
-        raise _Refused(f"the key {double!r} twice in one object", "every key once")
+        raise _RefusedError(f"the key {double!r} twice in one object", "every key once")
     return data
 
 
@@ -269,7 +271,7 @@ def _first(error: ValidationError) -> ConfigError | IncompleteTableError:
     row = next((r for r in error.errors() if "str" not in r["loc"]), error.errors()[0])
     where = _path(row["loc"])
     cause = row.get("ctx", {}).get("error")
-    if isinstance(cause, _Refused):
+    if isinstance(cause, _RefusedError):
         return ConfigError(where, cause.found, cause.expected)
     match row["type"]:
         case "extra_forbidden":

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nas_core
 from nas_core.base.errors import NasError
@@ -43,9 +43,23 @@ from nas_core.study.stages import STAGES, TRACKING
 from nas_core.study.study import Study
 from nas_core.workloads.metrics import Measure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
 FRONTIER_TIME_LIMIT_S = 10.0
 PACKAGES = ("torch", "timm", "ortools", "ray", "prefect", "mlflow", "numpy", "pyarrow")
+
+
+def figure(study: Study, name: str) -> "Figure":
+    """A figure of the study's report, for a notebook: ``frontier``, ``block_effects``, ``calibration``, ``network``...
+
+    Raises:
+        NotYetRunError: if its stage has not run.
+    """
+    from nas_core.report.figures import drawn
+
+    return drawn(summarise(study), name)
 
 
 def summarise(study: Study, sections: Collection[str] | None = None) -> StudySummary:

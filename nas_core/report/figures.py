@@ -62,6 +62,17 @@ def save_figures(summary: StudySummary, folder: Path | None = None, theme: Theme
     return images
 
 
+def drawn(summary: StudySummary, name: str, theme: ThemeName = "light") -> "Figure":
+    """One figure as matplotlib has it, which notebooks show; raises as ``render``."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with mpl.rc_context(rc_params(THEMES[theme])):
+        figure = FIGURES[name](summary, THEMES[theme])
+        FigureCanvasAgg(figure)
+    return figure
+
+
 def render(summary: StudySummary, name: str, theme: ThemeName = "light") -> bytes:
     """PNG bytes of one figure.
 
@@ -70,12 +81,10 @@ def render(summary: StudySummary, name: str, theme: ThemeName = "light") -> byte
         KeyError: if there is no figure of that name.
     """
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     # Settings are process-wide in matplotlib, hence the context around drawing and rendering.
     with mpl.rc_context(rc_params(THEMES[theme])):
-        figure = FIGURES[name](summary, THEMES[theme])
-        FigureCanvasAgg(figure)
+        figure = drawn(summary, name, theme)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, metadata={"Software": ""})
     return buffer.getvalue()

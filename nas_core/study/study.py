@@ -8,13 +8,13 @@ a second.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import StoreError
 from nas_core.base.identity import content_id
 from nas_core.costs import Additivity, is_measured, profiler_id
 from nas_core.families import Family
-from nas_core.prediction import Predictor
+from nas_core.prediction import Prediction, Predictor
 from nas_core.program import Budget
 from nas_core.records.evaluations import Cost, CostTable, Evaluation, EvaluationTable
 from nas_core.records.lease import driver
@@ -22,13 +22,18 @@ from nas_core.records.store import Store
 from nas_core.scoring import Scorer
 from nas_core.searchers.designs import Design
 from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.study import frames
 from nas_core.study.brought import family_of, scorer_of, space_of
 from nas_core.study.choices import Answer
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
-from nas_core.study.stages import CONFIG, DESIGN_CONFIG, STAGES, Stage, StageStatus
+from nas_core.study.stages import CONFIG, DESIGN_CONFIG, STAGES, TRAINING, Stage, StageStatus
 from nas_core.study.status import status_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
 
 
 class Study:
@@ -192,6 +197,37 @@ class Study:
     def select(self, limits: Sequence[str], *, top: int, min_distance: int = 1, time_limit_s: float = 60.0) -> Answer:
         """The ``top`` best predicted networks within the limits."""
         return self.snapshot.answer(tuple(limits), top=top, min_distance=min_distance, time_limit_s=time_limit_s)
+
+    # for notebooks
+
+    def evaluations_frame(self) -> "pd.DataFrame":
+        """Every evaluation as a row of a pandas frame, with its role and costs."""
+        return frames.evaluations(self.snapshot)
+
+    def costs_frame(self) -> "pd.DataFrame":
+        """Every price as a row of a pandas frame."""
+        return frames.costs(self.snapshot)
+
+    def effects_frame(self) -> "pd.DataFrame":
+        """Every block's effect as a row of a pandas frame."""
+        return frames.effects(self.snapshot)
+
+    def predict(self, genotypes: Sequence[Genotype | str]) -> list[Prediction]:
+        """The metric expected of each network, with its 90 % interval."""
+        networks = [self.space.parse(each) if isinstance(each, str) else each for each in genotypes]
+        return list(self.snapshot.predictor.predict(networks))
+
+    def winner_module(self) -> "nn.Module":
+        """The trained winner as a torch module in eval mode, its preparation of inputs included.
+
+        Raises:
+            StoreError: if no winner was trained.
+        """
+        from nas_core.training.winner import load_deployed
+
+        if self.output(TRAINING) is None:
+            raise StoreError(self.store.root, "no trained winner", "a study whose stage train has run")
+        return load_deployed(self.store, "winner")[0]
 
     # what the stages wrote
 

@@ -1,4 +1,4 @@
-"""Random problems with masks and mixed magnitudes: answers against enumeration in whole numbers, proofs against the checker.
+"""Random problems with masks and mixed magnitudes: answers against enumeration, proofs against the checker.
 
 ``python -m tests.benchmarks.magnitudes --problems 20000 --json``
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, certificate, solve
+from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, certify, solve
 from nas_core.program.checker import UnprovenError, check_certificate, exactly, power
 from nas_core.space.genotypes import Genotype, Rule
 from tests.benchmarks.conditions import conditions
@@ -171,9 +171,7 @@ def networks(problem: SelectionProblem) -> Iterator[tuple[Fraction, Genotype]]:
     for table in problem.tables:
         names = list(table.costs)
         rows = {None: table.score, **{name: table.costs[name] for name in names}}
-        numbers = {
-            key: [[exactly(x) for x in row] for row in mine] for key, mine in rows.items()
-        }
+        numbers = {key: [[exactly(x) for x in row] for row in mine] for key, mine in rows.items()}
         units = {key: math.lcm(*(x.denominator for row in mine for x in row)) for key, mine in numbers.items()}
         whole = {key: [[int(x * units[key]) for x in row] for row in mine] for key, mine in numbers.items()}
         base = {name: exactly(table.base_costs.get(name, 0.0)) for name in names}
@@ -198,9 +196,7 @@ def networks(problem: SelectionProblem) -> Iterator[tuple[Fraction, Genotype]]:
             yield value, Genotype(choices, table.resolution)
 
 
-def _is_allowed(
-    problem: SelectionProblem, table: Table, choices: tuple[int, ...], totals: dict[str, Fraction]
-) -> bool:
+def _is_allowed(problem: SelectionProblem, table: Table, choices: tuple[int, ...], totals: dict[str, Fraction]) -> bool:
     for budget in problem.budgets:
         total = totals[budget.resource]
         if budget.at_most is not None and total > exactly(float(budget.at_most)):
@@ -228,7 +224,7 @@ def judge(problem: SelectionProblem) -> tuple[str, str]:
     else:
         verdict = "unproven" if Fraction(result.bound) >= best else "wrong"
     try:
-        data = json.loads(json.dumps(certificate(problem, result, time_limit_s=60.0)))
+        data = json.loads(json.dumps(certify(problem, result, time_limit_s=60.0)))
         check_certificate(data)
     except UnprovenError:
         return verdict, "uncertified"

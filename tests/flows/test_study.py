@@ -72,7 +72,7 @@ def test_the_winner_is_registered_and_loads_back_the_same(finished):
 
     client = mlflow.MlflowClient(tracking_uri=runs["uri"])
     parent = client.get_run(runs["runs"]["study"])
-    assert parent.data.params["space.name"] == "tiny"
+    assert parent.data.params["space.kind"] == "tiny"
     assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"report.html", "figures", "study.yaml"}
     children = [client.get_run(run) for key, run in runs["runs"].items() if key != "study"]
     assert {run.data.tags["mathnas.kind"] for run in children} == {"winner", "base"}
@@ -129,7 +129,7 @@ def test_a_finished_study_that_is_driven_is_refused_all_the_same(finished, tmp_p
     config = tmp_path / "study.yaml"
     config.write_bytes(config_of().as_yaml())
     with hold(Store(finished)):
-        assert "process" in refused("run", config, "--root", finished)
+        assert "process" in refused("run", config, "--root", finished, call=mathnas_process)
 
 
 def test_a_model_is_registered_once_though_the_server_went_away(copied, monkeypatch):

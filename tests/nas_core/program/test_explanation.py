@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from nas_core.program import Budget, SelectionProblem, Status, explain, solve
@@ -84,3 +85,48 @@ def test_the_explanation_of_a_feasible_problem_says_what_is_attainable() -> None
     explanation = explain(problem)
     assert explanation.conflict == ()
     assert explanation.least["latency_ms"] == pytest.approx(3.0)
+
+
+def test_the_digits_tell_the_limit_from_what_is_attainable() -> None:
+    problem = SelectionProblem(
+        score=((0.0, 1.0), (0.0, 1.0)),
+        costs={"params": ((5_844_004, 5_844_009), (5_844_004, 5_844_010))},
+        budgets=(Budget(resource="params", at_most=11_688_000),),
+    )
+    text = str(solve(problem).explanation)
+    assert text == (
+        "params <= 11688000 cannot be met; attainable: least params 11688008; cheapest relaxation: +8 params."
+    )
+
+
+def test_a_limit_that_binds_nothing_is_said() -> None:
+    problem = TWO.with_budgets([Budget(resource="latency_ms", at_most=11.0), Budget(resource="params", at_most=4e6)])
+    assert solve(problem).notes == ("latency_ms <= 11 binds nothing: the most that any network has is 11.",)
+
+
+def many_limits(share: float) -> SelectionProblem:
+    rng = np.random.default_rng(0)
+    cost = rng.integers(0, 10, (10, 40, 8))
+    score = cost.sum(axis=0) + rng.integers(0, 20, (40, 8))
+    return SelectionProblem(
+        score=score.tolist(),
+        costs={f"r{k}": rows.tolist() for k, rows in enumerate(cost)},
+        budgets=tuple(Budget(resource=f"r{k}", at_most=float(int(40 * share))) for k in range(10)),
+    )
+
+
+def test_ten_limits_that_collide_are_explained_within_the_time() -> None:
+    answer = solve(many_limits(2.5), time_limit_s=3.0)
+    assert answer.status is Status.INFEASIBLE
+    assert answer.explanation is not None
+    conflict = answer.explanation.conflict
+    assert 0 < len(conflict) < 10
+    assert solve(many_limits(2.5).with_budgets(conflict), time_limit_s=20.0).status is Status.INFEASIBLE
+    assert answer.explanation.is_smallest or "may not be the smallest" in str(answer.explanation)
+
+
+def test_without_time_an_explanation_claims_nothing() -> None:
+    explanation = explain(many_limits(2.5), time_limit_s=0.0, is_infeasible=True)
+    assert set(explanation.conflict) <= set(many_limits(2.5).budgets)
+    assert not explanation.is_smallest
+    assert all(r.by is None or "or less" in r.text or r.by >= 0 for r in explanation.relaxations)

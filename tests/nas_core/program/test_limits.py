@@ -63,3 +63,32 @@ def test_amounts_for_people() -> None:
     assert format_amount("params", 400_000, sign=True) == "+0.4 M params"
     assert format_amount("energy_mj", -2.0, sign=True) == "-2 mJ"
     assert format_amount("flops", 12) == "12 flops"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("params_M<=5 M", Budget(resource="params_M", at_most=5.0)),
+        ("params_M<=5", Budget(resource="params_M", at_most=5.0)),
+        ("params_M<=400 K", Budget(resource="params_M", at_most=0.4)),
+        ('"FLOPs (M)"<=2 G', Budget(resource="FLOPs (M)", at_most=2000.0)),
+        ("'FLOPs (M)' >= 1.5", Budget(resource="FLOPs (M)", at_least=1.5)),
+        ("'latency (us)'<=2 ms", Budget(resource="latency (us)", at_most=2000.0)),
+        ("pixel3_latency<=5", Budget(resource="pixel3_latency", at_most=5.0)),
+    ],
+)
+def test_resources_in_units_of_their_own(text: str, expected: Budget) -> None:
+    names = ["params_M", "FLOPs (M)", "latency (us)", "pixel3_latency"]
+    assert parse_limit(text).resolve(resources=names) == expected
+
+
+def test_a_multiple_of_an_unknown_unit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="states no unit"):
+        parse_limit("pixel3_latency<=5 M").resolve(resources=["pixel3_latency"])
+
+
+def test_amounts_have_the_digits_that_tell_them_apart() -> None:
+    assert format_amount("params", 11_688_008) == "11.688008 M params"
+    assert format_amount("params_M", 0.5, sign=True) == "+0.5 M params"
+    assert str(Budget(resource="params", at_most=11_688_000.0)) == "params <= 11688000"
+    assert str(Budget(resource="ms", at_most=0.1, at_least=1e-9)) == "ms <= 0.1 and ms >= 1e-09"

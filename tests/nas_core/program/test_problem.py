@@ -3,7 +3,17 @@ import json
 import pytest
 
 from nas_core.base.errors import NasError
-from nas_core.program import JSON_SCHEMA, Budget, Objective, SelectionProblem, read_problem, write_problem
+from nas_core.program import (
+    JSON_SCHEMA,
+    Budget,
+    Objective,
+    SelectionProblem,
+    parse_limit,
+    read_problem,
+    read_problem_file,
+    write_problem,
+)
+from nas_core.program.exact import costs_of_base
 from tests.nas_core.program.random_problems import KINDS, random_problem
 
 
@@ -68,3 +78,36 @@ def test_resolutions_need_labels() -> None:
     with pytest.raises(NasError, match="exactly one of them"):
         SelectionProblem()
     assert Objective(kind="fractional", resource="f", reference=2.0, exponent=0).is_additive
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path) -> None:
+    path = tmp_path / "problem.json"
+    path.write_bytes(b'\xef\xbb\xbf{"score": [[0, 1]], "base": "1"}')
+    assert str(read_problem_file(path).base) == "1"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"score": [[0, 1]], "score": [[0, 2]]}', "'score' twice"),
+        ('{"score": [[0, 1]], "costs": {"ms": [[1, 2]], "ms": [[3, 4]]}}', "'ms' twice"),
+        ('{"score": [["1", 2]]}', r"score\[0\]\[0\]: found '1', expected a number"),
+        ('{"score": [[1, 9007199254740993]]}', "that a float carries"),
+        ('{"score": [[1, 1e200]]}', "at most 1e"),
+        ('{"score": [[1, NaN]]}', "choice 1"),
+        ('{"score": [[1, 2]], "base": "2"}', "base"),
+        ("[1]", "a JSON object"),
+        ("{", "JSON"),
+    ],
+)
+def test_what_could_be_misread_is_refused_by_name(tmp_path, text: str, says: str) -> None:
+    path = tmp_path / "problem.json"
+    path.write_text(text)
+    with pytest.raises(NasError, match=says):
+        read_problem_file(path)
+
+
+def test_percentages_are_of_the_base_network_that_the_problem_names() -> None:
+    problem = read_problem({"score": [[0, 1]], "costs": {"flops": [[100, 200]]}, "base": "1"})
+    assert parse_limit("flops<=60%").resolve(costs_of_base(problem)) == Budget(resource="flops", at_most=120.0)
+    assert read_problem(write_problem(problem)) == problem

@@ -1,0 +1,56 @@
+"""What a study knows as pandas frames, for notebooks. pandas is imported when the first is asked for."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from nas_core.space.genotypes import Genotype
+from nas_core.study.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def evaluations(known: Snapshot) -> "pd.DataFrame":
+    """One row per evaluation, with the network's role in the design, and its costs where they are known."""
+    import pandas as pd
+
+    design = known.design if known.has_flops else None
+    rows = []
+    for row in known.evaluations:
+        genotype = Genotype.parse(row.genotype)
+        role = "other" if design is None else role_of(genotype, known)
+        costs = known.costs_of(genotype) if known.costs else {}
+        rows.append({**asdict(row), "role": role, **costs})
+    return pd.DataFrame(rows)
+
+
+def role_of(genotype: Genotype, known: Snapshot) -> str:
+    """What the design evaluated a network for: ``base``, ``design``, ``held-out``; else ``verification``."""
+    if genotype == known.design.base:
+        return "base"
+    if genotype in known.design.held_out:
+        return "held-out"
+    return "design" if genotype in known.design.genotypes else "verification"
+
+
+def costs(known: Snapshot) -> "pd.DataFrame":
+    """One row per price: of a block, of what all networks have, or of a whole network."""
+    import pandas as pd
+
+    return pd.DataFrame([asdict(row) for row in known.costs])
+
+
+def effects(known: Snapshot) -> "pd.DataFrame":
+    """One row per block: what taking it in place of the base's does to the metric, with its interval."""
+    import pandas as pd
+
+    positions = known.space.positions
+    rows = [
+        {
+            **asdict(effect),
+            "position_name": positions[effect.position].name,
+            "block": str(positions[effect.position].blocks[effect.choice]),
+        }
+        for effect in known.fitted.effects()
+    ]
+    return pd.DataFrame(rows)

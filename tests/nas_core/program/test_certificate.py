@@ -1,0 +1,175 @@
+"""Certificates: every answer has one, the checker reads it alone, and refuses whatever is wrong in it."""
+
+import copy
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nas_core.program import Budget, SelectionProblem, Status, certify, solve, top_k
+from nas_core.program.checker import Checker, UnprovenError, check_certificate
+from tests.nas_core.program.oracle import brute_force
+from tests.nas_core.program.random_problems import KINDS, random_problem
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_answer_is_certified(kind: str) -> None:
+    for seed in range(25):
+        problem, k, distance = random_problem(seed, kind), 1 + seed % 3, 1 + seed % 2
+        data = certify(problem, top_k(problem, k, min_distance=distance), min_distance=distance)
+        assert data["certified"], (kind, seed, data["message"])
+        assert check_certificate(json.loads(json.dumps(data)))
+
+
+def knapsack(num_limits: int = 2) -> SelectionProblem:
+    rng = np.random.default_rng(7)
+    cost = rng.integers(1, 100, (num_limits, 12, 6))
+    score = cost.sum(axis=0) + rng.integers(0, 60, (12, 6))
+    return SelectionProblem(
+        score=score.tolist(),
+        costs={f"c{k}": c.tolist() for k, c in enumerate(cost)},
+        budgets=tuple(Budget(resource=f"c{k}", at_most=float(c.mean() * 12)) for k, c in enumerate(cost)),
+    )
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[str, Any]:
+    problem = knapsack()
+    return certify(problem, solve(problem))
+
+
+def leaves(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    if "branches" not in tree:
+        return [tree]
+    return [leaf for _, child in tree["branches"] for leaf in leaves(child)]
+
+
+def refused(data: dict[str, Any], says: str) -> None:
+    with pytest.raises(UnprovenError, match=says):
+        check_certificate(json.loads(json.dumps(data)))
+
+
+def test_a_worse_network_is_no_optimum(written: dict[str, Any]) -> None:
+    problem = knapsack()
+    second = top_k(problem, 2).selections[1]
+    data = copy.deepcopy(written)
+    data["answers"] = [{"genotype": str(second.genotype), "value": str(Fraction(second.value))}]
+    refused(data, "bound")
+
+
+def test_a_bound_below_the_best_network_is_refused(written: dict[str, Any]) -> None:
+    second = top_k(knapsack(), 2).selections[1]
+    data = copy.deepcopy(written)
+    data["answers"] = [{"genotype": str(second.genotype), "value": str(Fraction(second.value))}]
+    data["proofs"][0]["bound"] = str(Fraction(second.value))
+    refused(data, "leaf")
+
+
+def test_a_wrong_value_is_refused(written: dict[str, Any]) -> None:
+    data = copy.deepcopy(written)
+    data["answers"][0]["value"] = str(Fraction(data["answers"][0]["value"]) + Fraction(1, 10**12))
+    refused(data, "value")
+
+
+def test_a_network_beyond_a_limit_is_refused(written: dict[str, Any]) -> None:
+    data = copy.deepcopy(written)
+    heaviest = [int(np.argmax(row)) for row in data["problem"]["costs"]["c0"]]
+    data["answers"][0]["genotype"] = "-".join(map(str, heaviest))
+    refused(data, "c0 <=")
+
+
+def test_branches_that_leave_a_choice_out_are_refused(written: dict[str, Any]) -> None:
+    data = copy.deepcopy(written)
+    tree = data["proofs"][0]["tables"][0]["tree"]
+    data["proofs"][0]["tables"][0]["tree"] = {"position": 0, "branches": [[[0, 1, 2, 3, 4], tree]]}
+    refused(data, "branches")
+    data["proofs"][0]["tables"][0]["tree"] = {"position": 0, "branches": [[[0, 1, 2, 3, 4, 5], tree]]}
+    assert check_certificate(data)
+
+
+def test_multipliers_below_zero_are_refused(written: dict[str, Any]) -> None:
+    data = copy.deepcopy(written)
+    leaf = next(leaf for leaf in leaves(data["proofs"][0]["tables"][0]["tree"]) if leaf["prices"])
+    leaf["prices"] = {k: -n for k, n in leaf["prices"].items()}
+    refused(data, "multipliers")
+
+
+def test_a_changed_problem_is_another_problem(written: dict[str, Any]) -> None:
+    data = copy.deepcopy(written)
+    best = [int(c) for c in data["answers"][0]["genotype"].split("-")]
+    data["problem"]["score"][0][(best[0] + 1) % 6] += 1000
+    refused(data, "leaf")
+
+
+def test_a_missing_proof_is_refused(written: dict[str, Any]) -> None:
+    data = copy.deepcopy(written)
+    data["proofs"] = []
+    refused(data, "bound none")
+
+
+def test_infeasible_needs_a_proof_that_there_is_no_network() -> None:
+    problem = knapsack().with_budgets([Budget(resource="c0", at_most=30.0)])
+    data = certify(problem, solve(problem))
+    assert data["status"] == "infeasible"
+    assert check_certificate(data) == ["no network is allowed"]
+    data["problem"]["budgets"] = [{"resource": "c0", "at_most": 900.0}]
+    refused(data, "leaf")
+
+
+def test_a_branch_and_bound_of_many_leaves_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas_core.program.certificate.QUICK_STATES", 4)
+    problem = knapsack(num_limits=3)
+    data = certify(problem, solve(problem))
+    assert data["certified"]
+    assert len(leaves(data["proofs"][0]["tables"][0]["tree"])) > 10
+    assert check_certificate(data)
+
+
+def test_too_little_time_is_said_and_claims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas_core.program.certificate.QUICK_STATES", 0)
+    problem = knapsack()
+    data = certify(problem, solve(problem), time_limit_s=0.0)
+    assert not data["certified"]
+    assert "too short" in data["message"]
+    assert (data["status"], data["claimed"]) == ("feasible", "optimal")
+    assert check_certificate(data)
+
+
+def test_the_checker_finds_the_values_that_the_oracle_finds() -> None:
+    from nas_core.program import write_problem
+
+    for kind in KINDS:
+        problem = random_problem(3, kind)
+        for selection in brute_force(problem, 3):
+            checker = Checker(write_problem(problem), selection.genotype.resolution)
+            assert float(checker.value(selection.genotype.choices)) == selection.value
+            assert not checker.broken(selection.genotype.choices)
+
+
+def test_a_written_certificate_is_verified_alone(written: dict[str, Any], tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(json.dumps(written))
+    bad.write_text(json.dumps({**written, "proofs": []}))
+
+    def check(path: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "nas_core.program", path], check=False, capture_output=True, text=True
+        )
+
+    assert check(good).returncode == 0
+    assert "optimal, as shown" in check(good).stdout
+    assert check(bad).returncode == 1
+    assert "REFUSED" in check(bad).stderr
+
+
+def test_a_feasible_answer_has_its_network_checked_and_no_proof() -> None:
+    problem = knapsack()
+    result = solve(problem)
+    data = certify(problem, result.__class__(**{**result.__dict__, "status": Status.FEASIBLE}))
+    assert not data["certified"]
+    assert data["proofs"] == []
