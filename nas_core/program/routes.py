@@ -39,12 +39,13 @@ class TableSolver:
     def _prepare(self) -> None:
         program, pairs = self.program, self.problem.pairs
         assert program.columns is not None
-        own_C = pairwise.PairTerms.of(pairs, program.pair_values, program.columns).own_C if pairs else None
-        lp = self._lp = program.linear(self.problem.budgets, own_C)
+        terms = pairwise.PairTerms.of(pairs, program.pair_values, program.columns) if pairs else None
+        lp = self._lp = program.linear(self.problem.budgets, None if terms is None else terms.own_C)
         if lp is None:
             return
-        if pairs:
-            self._terms = pairwise.PairTerms.of(pairs, program.pair_values, lp.columns)
+        if terms is not None and lp.columns is not program.columns:  # some blocks left
+            terms = pairwise.PairTerms.of(pairs, program.pair_values, lp.columns)
+        self._terms = terms
         if self.problem.objective.is_additive and not pairs:
             self._relaxation = relax(lp)
 
