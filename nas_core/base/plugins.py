@@ -26,6 +26,7 @@ from nas_core.base.registry import OURS, Origin, Registry
 
 ENTRY_POINTS = "mathnas.plugins"
 HASH_DIGITS = 12
+NO_PLUGINS = {"nas_core", "tasks", "flows"}  # what stands in them is registered already; importing it again breaks it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +95,11 @@ def find(name: str) -> Plugin:
     if is_path(name):
         return _at_path(name, Path(name).expanduser())
     module = installed().get(name, name)
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or top in NO_PLUGINS:
+        raise PluginError(f"plugins: {name}", "a module of Python's or mathnas's own", "code of yours")
     try:
-        spec = importlib.util.find_spec(module.partition(".")[0])
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         spec = None
     if spec is None or spec.origin is None:

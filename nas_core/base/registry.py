@@ -9,7 +9,7 @@ in ``mathnas plugins`` and in forms. Nothing else in the code knows its name.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, Union, cast
 
 from pydantic import (
     Field,
@@ -107,8 +107,9 @@ class Registry(Generic[T]):
         thing = self[name]
         if thing not in self._sections:
             kind: Any = (Literal[name], Field(name, description=summary_of(thing)))
-            made: Any = create_model(thing.__name__, __base__=thing.Settings, __module__=thing.__module__, kind=kind)
-            made.__doc__ = summary_of(thing)
+            given = {"__base__": thing.Settings, "__module__": thing.__module__, "kind": kind}
+            made = cast(Any, create_model(thing.__name__, **given))
+            made.__doc__, made.model_config = summary_of(thing), {**made.model_config, "title": name}
             made.__reduce__ = lambda section: (_section, (self.kind, name, section.model_dump(mode="json")))
             self._sections[thing] = made
         return self._sections[thing]
@@ -121,7 +122,7 @@ class Registry(Generic[T]):
             raise UnknownNameError(self.kind, repr(name), f"one of: {', '.join(self)}", advice) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries  # what a file gives may be no name at all
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._entries))
@@ -183,7 +184,7 @@ class OneOf:
         return core_schema.with_info_plain_validator_function(
             self._checked,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda section, info: section.model_dump(mode=info.mode), info_arg=True
+                lambda section, info: {"kind": section.kind, **section.model_dump(mode=info.mode)}, info_arg=True
             ),
         )
 
@@ -227,7 +228,14 @@ class ManyOf:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        properties = {name: handler(TypeAdapter(self.registry[name].Settings).core_schema) for name in self.registry}
+        properties = {
+            name: {
+                **handler(TypeAdapter(self.registry[name].Settings).core_schema),
+                "title": name,
+                "description": summary_of(self.registry[name]),
+            }
+            for name in self.registry
+        }
         return {"type": "object", "properties": properties, "additionalProperties": False}
 
     def _checked(self, value: Any, info: ValidationInfo) -> dict[str, Section]:

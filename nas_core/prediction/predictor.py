@@ -346,6 +346,11 @@ def flops_scale(flops: CostTable | None, reference: float | None, exponent: floa
     return np.asarray((reference / flops.totals(codes_NP)) ** exponent)
 
 
+def least_flops(flops: CostTable) -> float:
+    """FLOPs of the cheapest network, rules not applied; 0 where what is chosen is no network."""
+    return flops.fixed + sum(min(row) for row in flops.block)
+
+
 def mean_flops(flops: CostTable) -> float:
     """Fbar: the mean FLOPs over all networks of the space, multiply-adds."""
     return flops.fixed + sum(float(np.mean(row)) for row in flops.block)
@@ -453,7 +458,8 @@ def _stretched(residual_K: np.ndarray, quantile: float) -> np.ndarray:
 
 def _exponents(config: PredictConfig, flops: CostTable | None, space: SearchSpace) -> tuple[float, ...]:
     if config.flops_exponent == "auto":
-        return EXPONENTS if flops is not None and len(space.resolutions) == 1 else (0.0,)
+        can_be_a_ratio = flops is not None and len(space.resolutions) == 1 and least_flops(flops) > 0
+        return EXPONENTS if can_be_a_ratio else (0.0,)
     exponent = float(config.flops_exponent)
     if not 0 <= exponent <= 1:
         raise ConfigError("predict.flops_exponent", exponent, "auto or a number from 0 to 1")

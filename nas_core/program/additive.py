@@ -17,7 +17,8 @@ from nas_core.program.result import Status
 
 WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that rounding of the large hides no small
 MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
-FIRST_SHARE, PROOF_SHARE = 0.1, 0.4  # of the time left: for a first network, for a proof; the rest looks for better
+FIRST_SHARE = 0.1  # of the time left, for a first network
+SEARCH_SHARE, SEARCH_MOST_S = 0.5, 8.0  # kept back from a proof, to look for a better network if it does not come about
 MANY_LIMITS, MANY_GROUPS = 4, 60  # beyond which CP-SAT was not seen to prove anything in a minute
 CORE_SHARE = 0.5  # of the time left that the core search may take
 
@@ -96,13 +97,19 @@ def _by_structure(
     incumbent = exchange.good_network(lp, relaxation, judge, apart, effort.share(FIRST_SHARE))
     if incumbent is not None and attains(incumbent):
         return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
-    proof = effort.share(PROOF_SHARE)
-    if len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS:  # out of reach of a proof
-        proof = effort.share(0.0)
-    answer = cpsat.best(lp, relaxation, judge, apart, proof, incumbent)
+    is_hopeless = len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS and incumbent is not None
+    if is_hopeless or effort.left_s == 0:
+        status = Status.STOPPED if incumbent is None else Status.FEASIBLE
+        answer = Answer(status=status, choices=incumbent, bound=relaxation.bound + relaxation.error, route="relaxation")
+    else:
+        kept_s = min(SEARCH_SHARE * effort.left_s, SEARCH_MOST_S)
+        proof = replace(effort, deadline=effort.deadline - kept_s)
+        answer = cpsat.best(lp, relaxation, judge, apart, proof, incumbent)
     if answer.status.is_proven:
         return answer
-    better = exchange.good_network(lp, relaxation, judge, apart, effort, answer.choices)
+    better = None
+    if effort.left_s > 0:
+        better = exchange.good_network(lp, relaxation, judge, apart, effort, answer.choices)
     choices = better or answer.choices
     if choices is None:
         return answer

@@ -6,6 +6,7 @@ are enough; if not, the node branches where the relaxation is undecided.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from nas_core.program.stored import write_problem
 ProofTree = dict[str, Any]
 QUICK_STATES = 30_000  # parts of networks that a leaf may list before it is branched instead
 PRICE_BITS = 24
+WIDER = Fraction(1, 10**7)  # relative: by how much the bound shown of an unproven answer is above the solver's
 SAFE = Fraction(1, 10**40)  # by which a bound is above a value that is rounded at the 60th digit
 
 
@@ -67,7 +69,8 @@ def certify(
             data["proofs"].append({"beside": beside, "bound": None if bound is None else str(bound), "tables": trees})
         data["certified"] = result.status.is_proven
         if not result.status.is_proven:
-            data["message"] = "The solver did not prove its answer, so there is no proof to write."
+            shown = "its bound is shown" if data["proofs"] else "there is no bound to show"
+            data["message"] = f"The solver did not prove its answer; {shown}."
     except OutOfTimeError:
         shown = f"the solver's own proof ({result.route})"
         data["message"] = f"{time_limit_s:g} s were too short for a proof; the status rests on {shown}."
@@ -83,7 +86,10 @@ def _claims(
     if result.status is Status.INFEASIBLE:
         return [(0, None)]
     if result.status is not Status.OPTIMAL:
-        return []
+        is_known = math.isfinite(result.bound) and problem.objective.is_additive
+        beside = max(len(values) - 1, 0)
+        is_known &= beside == 0 or min_distance == 1
+        return [(beside, Fraction(result.bound) + WIDER * Fraction(abs(result.bound) + 1))] if is_known else []
     is_rounded = not problem.objective.is_additive and problem.objective.kind == "fractional"
     largest = max((abs(Fraction(repr(table.base_score))) for table in problem.tables), default=Fraction(0))
     bounds = [v + SAFE * (abs(v) + largest + 1) if is_rounded and problem.objective.exponent < 1 else v for v in values]
@@ -215,6 +221,9 @@ class _Prover:
     def _branching(self, alive: list[list[int]], node: _Node | None, prices_K: Floats | None) -> tuple[int, list[int]]:
         """The group whose best two choices are nearest to each other, and the choices near its best."""
         open_groups = [g for g, left in enumerate(alive) if len(left) > 1]
+        if not open_groups:
+            network = [left[0] for left in alive]
+            raise UnprovenError("the answer", f"network {network} above it", "no allowed network above it")
         if node is None or prices_K is None:
             group = max(open_groups, key=lambda g: len(alive[g]))
             return group, alive[group]

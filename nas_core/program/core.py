@@ -143,7 +143,8 @@ def _chunks(starts: Ints, ends: Ints, order: Ints | None) -> Iterator[tuple[Ints
     if total[-1] > MAX_PAIRS:
         raise CoreTooLargeError
     marks = np.searchsorted(total, np.arange(CHUNK, int(total[-1]), CHUNK), side="left")
-    edges = np.unique(np.concatenate([[0], marks, [len(counts)]]))
+    edges = np.concatenate([[0], marks, [len(counts)]])
+    edges = edges[np.diff(edges, prepend=-1) > 0]
     for low, high in itertools.pairwise(edges.tolist()):
         part = counts[low:high]
         left_N = np.repeat(np.arange(low, high), part)

@@ -20,6 +20,7 @@ from nas_core.program.result import Status
 ROUTE = "reduced-cost fixing, CP-SAT"
 MAX_LOSS = 1 << 60  # integer units of all columns' losses together: CP-SAT wants this below 2^63
 MAX_BITS = 60  # of a row's summed coefficients
+MAX_NEAR = 50  # networks that only rounding puts above another, looked at one by one
 ROUNDED_LOSS = 1 << 52  # where the losses are rounded
 FIRST_COLUMNS = 3.0  # columns per group in the first round
 ROUND_GROWTH = 4.0
@@ -80,6 +81,46 @@ class _Model:
         """[G] the column taken in each group."""
         values = np.array([solver.boolean_value(take) for take in self.take_C])
         return np.flatnonzero(values)
+
+
+def nothing_above(
+    lp: LinearProgram,
+    values: Sequence[int],
+    pairs: Sequence[tuple[int, int, int]],
+    least: int,
+    apart: Sequence[Apart],
+    effort: Effort,
+) -> bool:
+    """Whether it is proven that no network has a higher value than ``least``, in whole numbers.
+
+    ``values``: of the columns; ``pairs``: (column, column, what taking both adds).
+    """
+    total = sum(map(abs, values)) + sum(abs(value) for _, _, value in pairs)
+    bits = max(0, total.bit_length() - MAX_BITS)  # what does not fit is rounded up, so that nothing above is lost
+    model = _Model(lp, apart)
+    take, cp = model.take_C, model.model
+    both, beside = [], dict[tuple[int, int], list[Any]]()
+    for a, b, value in pairs:
+        together = cp.new_bool_var("")
+        both.append(together)
+        if value < 0:
+            cp.add_bool_or(together, ~take[a], ~take[b])
+            continue
+        for column, other in ((a, b), (b, a)):  # of a group's columns one is taken, so their pairs with it exclude
+            beside.setdefault((column, int(lp.columns.group_C[other])), []).append(together)
+    for (column, _), together in beside.items():
+        cp.add(sum(together) <= take[column])
+    weights = [-(-value >> bits) for value in (*values, *(value for _, _, value in pairs))]
+    cp.add(model.cp_model.LinearExpr.weighted_sum([*take, *both], weights) >= -(-(least + 1) >> bits))
+    for _ in range(MAX_NEAR):
+        solver, status = model.solve(effort)
+        if status not in (model.cp_model.OPTIMAL, model.cp_model.FEASIBLE):
+            return bool(status == model.cp_model.INFEASIBLE)
+        taken = set(model.taken(solver).tolist())
+        if sum(values[c] for c in taken) + sum(v for a, b, v in pairs if a in taken and b in taken) > least:
+            return False
+        model.add_apart(Apart(choices=lp.columns.choices(sorted(taken)), distance=1))
+    return False
 
 
 def best(

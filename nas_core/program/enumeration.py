@@ -58,7 +58,7 @@ class EveryNetwork:
         self.value: Floats
         self.error_N: Floats  # what rounding can hide in each value; grows with the value's size
         if objective is None:  # only the order counts
-            self.value = np.unique(total.ravel(), return_inverse=True)[1].astype(np.float64)
+            self.value = _ranks(total.ravel())
             self.error_N = np.zeros(total.size)
         else:
             summed = total.ravel() + int(lp.offset * 10**decimals)
@@ -138,3 +138,14 @@ class EveryNetwork:
 
     def _columns(self, networks: Ints) -> Ints:
         return np.stack(np.unravel_index(networks, self.sizes), axis=1) + self.lp.starts_G1[:-1]
+
+
+def _ranks(numbers: Exact) -> Floats:
+    """Equal ranks for equal numbers, higher ones for larger: the numbers themselves where floats carry them."""
+    if numbers.dtype != object and max(int(numbers.max()), -int(numbers.min())) < 2**53:
+        return numbers.astype(np.float64)
+    order = np.argsort(numbers, kind="stable")
+    sorted_numbers = numbers[order]
+    ranks = np.zeros(len(numbers))
+    ranks[order[1:]] = np.cumsum(sorted_numbers[1:] != sorted_numbers[:-1])
+    return ranks

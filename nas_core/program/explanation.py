@@ -96,6 +96,12 @@ class _Finder:
         """The total, and whether it is proven."""
         key = (resource, sign, budgets)
         effort = self._share()
+        if key not in self._extremes and not budgets and not self.problem.rules and not self.problem.forbidden:
+            pick: Callable[[tuple[float, ...]], float] = min if sign > 0 else max
+            totals = [_extreme_total(table, resource, pick) for table in self.problem.tables]
+            self._extremes[key] = (min(totals) if sign > 0 else max(totals)), True
+        if key not in self._extremes and effort.left_s == 0:
+            return None, False
         if key not in self._extremes:
             problem = _minimising(self.problem, resource, sign).with_budgets(budgets)
             result = Session(problem).top_k(1, 1, effort)
@@ -107,6 +113,8 @@ class _Finder:
         """Whether no network is within these limits; None if the time does not tell."""
         if any(set(budgets) <= met for met in self._witnesses):
             return False
+        if time.monotonic() >= min(deadline, self.deadline):
+            return None
         session = self._any.with_problem(self._any.problem.with_budgets(budgets))
         result = session.top_k(1, 1, Effort(deadline=min(deadline, self.deadline)))
         if result.status is Status.INFEASIBLE:

@@ -139,10 +139,11 @@ class _Search:
             if answer.status is Status.INFEASIBLE:
                 continue
             least_power = self.quotient.divisor(interval.low) ** self.quotient.exponent
-            if answer.choices is None or answer.status is not Status.OPTIMAL:  # out of time
-                excess = max(excess, (answer.bound + constant) / least_power)
-                if answer.choices is not None:
-                    self.improve(answer)
+            if answer.choices is None or answer.status is not Status.OPTIMAL:  # not proven, or out of time
+                if answer.choices is not None and self.improve(answer):
+                    intervals.append(interval)
+                else:
+                    excess = max(excess, (answer.bound + constant) / least_power)
                 continue
             if self.improve(answer):
                 intervals.append(interval)

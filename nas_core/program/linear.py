@@ -375,7 +375,7 @@ def _possible(columns: Columns, rows_KC: Exact, limits_K: Exact) -> tuple[Ints, 
             return alive, shifted_KC, room_K
         alive, rows_KC, group_C = alive[kept_C], rows_KC[:, kept_C], group_C[kept_C]
         starts = np.searchsorted(group_C, np.arange(len(columns.groups)))
-        if len(np.unique(group_C)) < len(columns.groups):
+        if not np.bincount(group_C, minlength=len(columns.groups)).all():
             return None
 
 
@@ -448,7 +448,9 @@ class TableProgram:
             return None
         alive, shifted_KC, room_K = possible
         if len(alive) < columns.num_columns:
-            columns, value_C = columns.keep(np.isin(np.arange(columns.num_columns), alive)), value_C[alive]
+            kept_C = np.zeros(columns.num_columns, dtype=bool)
+            kept_C[alive] = True
+            columns, value_C = columns.keep(kept_C), value_C[alive]
         rows_KC, limits_K, is_relaxed = _to_int64(columns.starts_G1[:-1], shifted_KC, room_K)
         top_G = np.maximum.reduceat(value_C, columns.starts_G1[:-1])
         loss_C = np.repeat(top_G, np.diff(columns.starts_G1)) - value_C

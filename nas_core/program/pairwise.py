@@ -8,13 +8,15 @@ highspy and ortools share symbols and cannot live in one process.
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_core.program.answers import Answer, Apart, Effort, Judge
+from nas_core.program import additive, cpsat
+from nas_core.program.answers import Answer, Apart, Choices, Effort, Judge
 from nas_core.program.linear import Columns, Decimals, Exact, Floats, Ints, LinearProgram
 from nas_core.program.problem import Pair
 from nas_core.program.result import Status
@@ -22,6 +24,8 @@ from nas_core.program.result import Status
 if TYPE_CHECKING:
     from scipy import sparse
 
+AGAIN, MOST_AGAIN_S = 2.0, 2.0  # time for showing it again: this share of HiGHS's, and seconds besides
+TOLERANCE = 1e-5  # of the scaled objective: what HiGHS's own tolerances leave open
 OBJECTIVE_SPREAD = 1e4  # HiGHS stops at an absolute gap of 1e-6, so at a relative one of 1e-10
 HIGHS_TIME_LIMIT, HIGHS_INFEASIBLE = 1, 2  # statuses of scipy.optimize.milp
 
@@ -37,8 +41,9 @@ class PairTerms:
     first_P: Ints
     second_P: Ints
     value_P: Floats
-    exact_P: Exact  # integers in the scores' unit
+    exact_P: Exact  # integers in the scores' unit, 10^-decimals
     own_C: Exact
+    decimals: int
 
     @classmethod
     def of(cls, pairs: Mapping[Pair, float], values: Decimals, columns: Columns) -> "PairTerms":
@@ -56,17 +61,54 @@ class PairTerms:
         index = np.array(list(terms), dtype=np.int64).reshape(-1, 2)
         exact = np.array(list(terms.values()), dtype=values.integers.dtype)
         floats = np.array([value / 10**values.decimals for value in terms.values()], dtype=np.float64)
-        return cls(first_P=index[:, 0], second_P=index[:, 1], value_P=floats, exact_P=exact, own_C=own_C)
+        return cls(
+            first_P=index[:, 0],
+            second_P=index[:, 1],
+            value_P=floats,
+            exact_P=exact,
+            own_C=own_C,
+            decimals=values.decimals,
+        )
 
 
 def best(lp: LinearProgram, terms: PairTerms, judge: Judge, apart: Sequence[Apart], effort: Effort) -> Answer:
     """The network with the highest value, pair terms included (``own_C`` is already in the program's value)."""
-    refused = list(apart)
+    refused, started = list(apart), time.monotonic()
     while True:
         answer = _solve(lp, terms, refused, effort)
         if answer.choices is None or judge(answer.choices) is not None:
-            return answer
+            break
         refused.append(Apart(choices=answer.choices, distance=1))
+    if not answer.status.is_proven:
+        return answer
+    # HiGHS computes in floats, so what it calls proven is shown once more in whole numbers, if that is soon done.
+    limit_s = min(effort.left_s, MOST_AGAIN_S + AGAIN * (time.monotonic() - started))
+    again = replace(effort, deadline=time.monotonic() + limit_s)
+    if answer.choices is None:
+        any_network = additive.best(
+            lp.with_floats(np.zeros(len(lp.value_C)), np.zeros(len(lp.value_C))), judge, apart, again
+        )
+        status = Status.STOPPED if any_network.choices is None else Status.FEASIBLE
+        return (
+            any_network
+            if any_network.status is Status.INFEASIBLE
+            else replace(any_network, status=status, bound=math.inf)
+        )
+    if _is_best(lp, terms, answer.choices, refused, again):
+        return replace(answer, route=f"{answer.route}, CP-SAT")
+    return replace(answer, status=Status.FEASIBLE)
+
+
+def _is_best(lp: LinearProgram, terms: PairTerms, choices: Choices, apart: Sequence[Apart], effort: Effort) -> bool:
+    """Whether whole numbers show that no network has a higher value."""
+    if lp.exact_C is None:
+        return False
+    factor = int(lp.unit * 10**terms.decimals)  # both in the scores' unit
+    values = [value * factor for value in lp.exact_C.tolist()]
+    pairs = list(zip(terms.first_P.tolist(), terms.second_P.tolist(), terms.exact_P.tolist(), strict=True))
+    taken = set(lp.columns.columns(choices).tolist())
+    now = sum(values[c] for c in taken) + sum(value for a, b, value in pairs if a in taken and b in taken)
+    return cpsat.nothing_above(lp, values, pairs, now, apart, effort)
 
 
 def _solve(lp: LinearProgram, terms: PairTerms, apart: Sequence[Apart], effort: Effort) -> Answer:
@@ -98,7 +140,7 @@ def _answer(lp: LinearProgram, answer: Any, scale: float) -> Answer:
     status, x = answer.status, answer.x
     if status == HIGHS_INFEASIBLE:
         return Answer(status=Status.INFEASIBLE, choices=None, bound=-math.inf, route="HiGHS, flow form")
-    bound = math.inf if answer.mip_dual_bound is None else -answer.mip_dual_bound / scale
+    bound = math.inf if answer.mip_dual_bound is None else (TOLERANCE - answer.mip_dual_bound) / scale
     if x is None:
         return Answer(status=Status.STOPPED, choices=None, bound=bound, route="HiGHS, flow form")
     taken_C = x[: len(lp.value_C)]

@@ -177,6 +177,9 @@ class SelectionProblem:
             found = "both" if self.score else "neither"
             raise ConfigError("problem", f"{found} of score and resolutions", "exactly one of them")
         self._check_tables()
+        if not self.resolutions:
+            set_(self, "score", self.tables[0].score)
+            set_(self, "costs", self.tables[0].costs)
         self._check_names()
         for rule in self.rules:
             self._check_rule(rule)
@@ -281,8 +284,14 @@ def _finite(value: float, where: str) -> float:
     return number
 
 
+class _Checked(tuple[tuple[float, ...], ...]):
+    """Rows whose numbers are known to be finite floats: a problem under other limits does not look again."""
+
+
 def _ragged(rows: Sequence[Sequence[float]], where: str) -> Ragged:
-    table = tuple(tuple(map(float, row)) for row in rows)
+    if isinstance(rows, _Checked):
+        return rows
+    table = _Checked(tuple(map(float, row)) for row in rows)
     for position, row in enumerate(table):
         if not np.isfinite(row).all():
             choice = int(np.flatnonzero(~np.isfinite(row))[0])

@@ -1,6 +1,7 @@
 """One table's program on the route that serves its shape; ``ROUTES.md`` says which, and why."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,15 +9,17 @@ from fractions import Fraction
 
 import numpy as np
 
-from nas_core.program import additive, chain, enumeration, fractional, pairwise
+from nas_core.program import additive, chain, cpsat, enumeration, fractional, pairwise
 from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Ranking
 from nas_core.program.core import CoreTooLargeError
 from nas_core.program.exact import Value, evaluate, exact, violations
 from nas_core.program.linear import MAX_TOTAL, Exact, Floats, LinearProgram, TableProgram, quotients
 from nas_core.program.problem import SelectionProblem, Table
 from nas_core.program.relaxation import Relaxation, relax
+from nas_core.program.result import Status
 from nas_core.space.genotypes import Genotype
 
+AGAIN_SHARE = 0.5  # of the time left, for showing in whole numbers what HiGHS found in floats
 FEW_NETWORKS = 20_000  # quotients of which are looked at sooner than one linear program is solved for each
 
 
@@ -36,12 +39,13 @@ class TableSolver:
     def _prepare(self) -> None:
         program, pairs = self.program, self.problem.pairs
         assert program.columns is not None
-        own_C = pairwise.PairTerms.of(pairs, program.pair_values, program.columns).own_C if pairs else None
-        lp = self._lp = program.linear(self.problem.budgets, own_C)
+        terms = pairwise.PairTerms.of(pairs, program.pair_values, program.columns) if pairs else None
+        lp = self._lp = program.linear(self.problem.budgets, None if terms is None else terms.own_C)
         if lp is None:
             return
-        if pairs:
-            self._terms = pairwise.PairTerms.of(pairs, program.pair_values, lp.columns)
+        if terms is not None and lp.columns is not program.columns:  # some blocks left
+            terms = pairwise.PairTerms.of(pairs, program.pair_values, lp.columns)
+        self._terms = terms
         if self.problem.objective.is_additive and not pairs:
             self._relaxation = relax(lp)
 
@@ -187,11 +191,51 @@ class TableSolver:
             lp,
             quotient,
             self.judge,
-            lambda choices: (float(self.key(choices)) - shift) / factor,
+            self._as_quotient,
             lambda program, judge: self._maximise(program, apart, effort),
             may_shrink=not self._has_pairs,
         )
+        found = answer.choices if self._has_pairs and answer.status is Status.FEASIBLE else None
+        is_linear = quotient.exponent == 1
+        if found is not None and is_linear and self._none_above(lp, found, apart, effort.share(AGAIN_SHARE)):
+            answer = replace(answer, status=Status.OPTIMAL, bound=self._as_quotient(found))
         return replace(answer, bound=answer.bound * factor + shift)
+
+    def _as_quotient(self, choices: Choices) -> float:
+        factor, shift = self._from_quotient()
+        return (float(self.key(choices)) - shift) / factor
+
+    def _none_above(self, lp: LinearProgram, choices: Choices, apart: Sequence[Apart], effort: Effort) -> bool:
+        """Whether whole numbers show that no quotient of pair terms and scores is above a network's.
+
+        With S the scores and terms, F the divisor: (base + S) / F > q is S - q F > -base, and
+        base + S reference / F > q is reference S - (q - base) F > 0.
+        """
+        objective, base = self.problem.objective, exact(self.table.base_score)
+        assert objective.resource is not None, "Objective checks it"
+        assert lp.exact_C is not None, "scores are exact"
+        assert self._terms is not None, "there are pair terms"
+        q, costs = Fraction(self.key(choices)), self.program.decimals(objective.resource)
+        fixed = exact(self.table.base_costs.get(objective.resource, 0.0))
+        of_score, of_cost, limit = Fraction(1), q, q * fixed - base
+        if objective.kind == "fractional":
+            of_score, of_cost = exact(float(objective.reference or 1.0)), q - base
+            limit = of_cost * fixed
+        limit -= of_score * lp.offset
+        per_score, per_term = of_score * lp.unit, of_score / self.program.scores.scale
+        per_cost = of_cost / costs.scale
+        unit = math.lcm(per_score.denominator, per_term.denominator, per_cost.denominator, limit.denominator)
+        gathered = lp.columns.gather(costs.integers).tolist()
+        values = [
+            int(unit * per_score) * score - int(unit * per_cost) * cost
+            for score, cost in zip(lp.exact_C.tolist(), gathered, strict=True)
+        ]
+        terms = self._terms
+        pairs = [
+            (a, b, int(unit * per_term) * value)
+            for a, b, value in zip(terms.first_P.tolist(), terms.second_P.tolist(), terms.exact_P.tolist(), strict=True)
+        ]
+        return cpsat.nothing_above(lp, values, pairs, math.floor(unit * limit), apart, effort)
 
     def _from_quotient(self) -> tuple[float, float]:
         """The objective is factor * q + shift."""

@@ -33,7 +33,6 @@ from nas_core.study.status import status_of
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
 
 
 class Study:
@@ -217,7 +216,7 @@ class Study:
         networks = [self.space.parse(each) if isinstance(each, str) else each for each in genotypes]
         return list(self.snapshot.predictor.predict(networks))
 
-    def winner_module(self) -> "nn.Module":
+    def winner_module(self) -> Any:
         """The trained winner as a torch module in eval mode, its preparation of inputs included.
 
         Raises:

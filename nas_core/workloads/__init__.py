@@ -1,8 +1,11 @@
 """What networks are trained for: data, and what is measured on it. No torch at import."""
 
+from nas_core.base.discovery import import_registered
 from nas_core.base.settings import Section
-from nas_core.workloads.images import cifar10, digits, fashion_mnist, folder  # noqa: F401  (they register themselves)
 from nas_core.workloads.workload import WORKLOADS, Workload
+
+for package in (__name__, f"{__name__}.images"):
+    import_registered(package)
 
 __all__ = ["WORKLOADS", "Workload", "build_workload"]
 

@@ -2,7 +2,8 @@
 
     python -m tests.fuzz --configs 1000 --stores 100 --seed 0 [--json]
 
-``configs`` are study files, spaces, limits, genotypes and selection problems, read as the
+``configs`` are study files, plug-ins, settings of everything registered, metrics, spaces,
+limits, genotypes and selection problems, read as the
 command line reads them; ``stores`` are finished studies with a damaged file,
 opened, counted and selected from. A traceback is any exception that is no
 NasError; a hang takes over ``HANG_S``; a write outside is a file opened for

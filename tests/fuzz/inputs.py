@@ -20,6 +20,7 @@ from nas_core.study.brought import family_of, scorer_of
 from nas_core.study.config import StudyConfig, load_config, read_config
 from nas_core.study.rounds import next_round, verification
 from nas_core.study.study import Study
+from tests.fuzz.brought import metric, plugin, settings
 from tests.fuzz.mutations import ODD_VALUES, mutate, mutate_bytes
 from tests.spaces import build_space
 
@@ -55,7 +56,7 @@ def study_file(place: Path, rng: random.Random) -> None:
 def override(place: Path, rng: random.Random) -> None:
     """An override of the command line."""
     path = place / "study.yaml"
-    path.write_text("name: tiny\nspace: {name: tiny}\n")
+    path.write_text("name: tiny\nspace: {kind: tiny}\n")
     field = rng.choice(["seed", "name", "scorer.kind", "scorer.recipe.epochs", "select.limits", "x", "a.b.c", "..", ""])
     read_config(path, {field: str(rng.choice(ODD_VALUES))})
 
@@ -95,7 +96,10 @@ def problem(place: Path, rng: random.Random) -> None:
     top_k(read_problem(data), 2, time_limit_s=2)
 
 
-CONFIG_CASES: list[Case] = [study_file, study_file, study_file, override, space_file, limit, genotype, problem]
+CONFIG_CASES: list[Case] = [
+    *(study_file, study_file, study_file, override, space_file, limit, genotype, problem),
+    *(plugin, plugin, settings, settings, metric),
+]
 
 
 class StoreCases:
@@ -111,7 +115,7 @@ class StoreCases:
         self.config = StudyConfig.model_validate(
             {
                 "name": "fuzz",
-                "space": {"name": "tiny"},
+                "space": {"kind": "tiny"},
                 "scorer": {"kind": "tabular", "path": str(self.table)},
                 "design": {"held_out": 2},
                 "profile": {"resources": ["flops", "params"]},

@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -122,11 +123,11 @@ def test_infeasible_needs_a_proof_that_there_is_no_network() -> None:
 
 
 def test_a_branch_and_bound_of_many_leaves_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas_core.program.certificate.QUICK_STATES", 4)
+    monkeypatch.setattr("nas_core.program.certificate.QUICK_STATES", 60)
     problem = knapsack(num_limits=3)
     data = certify(problem, solve(problem))
     assert data["certified"]
-    assert len(leaves(data["proofs"][0]["tables"][0]["tree"])) > 10
+    assert len(leaves(data["proofs"][0]["tables"][0]["tree"])) > 3
     assert check_certificate(data)
 
 
@@ -167,9 +168,18 @@ def test_a_written_certificate_is_verified_alone(written: dict[str, Any], tmp_pa
     assert "REFUSED" in check(bad).stderr
 
 
-def test_a_feasible_answer_has_its_network_checked_and_no_proof() -> None:
+def test_an_untrue_optimum_is_not_certified() -> None:
     problem = knapsack()
-    result = solve(problem)
-    data = certify(problem, result.__class__(**{**result.__dict__, "status": Status.FEASIBLE}))
-    assert not data["certified"]
-    assert data["proofs"] == []
+    second = top_k(problem, 2).selections[1]
+    with pytest.raises(UnprovenError, match="above it"):
+        certify(problem, replace(solve(problem), selections=(second,)))
+
+
+def test_a_feasible_answer_has_its_bound_shown() -> None:
+    problem = knapsack()
+    result = replace(solve(problem), status=Status.FEASIBLE)
+    wide = certify(problem, replace(result, bound=result.bound + 100.0))
+    assert not wide["certified"]
+    assert "bound is shown" in wide["message"]
+    assert len(check_certificate(wide)) == 2
+    assert certify(problem, replace(result, bound=float("inf")))["proofs"] == []

@@ -1,0 +1,85 @@
+"""``mathnas select PROBLEM.json`` as a person uses it: words, units, notes, certificates."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PROBLEM = {
+    "score": [[71.2, 73.5, 75.1], [0.0, 0.9, 1.4], [0.0, 0.2, 1.1]],
+    "costs": {
+        "params_M": [[1.2, 2.4, 4.1], [0.2, 0.5, 1.1], [0.1, 0.6, 1.5]],
+        "FLOPs (M)": [[100, 200, 400], [10, 30, 90], [10, 20, 80]],
+    },
+    "base": "2-2-2",
+}
+
+
+def select(path, *arguments):
+    command = [sys.executable, "-m", "flows.cli", "select", str(path), *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def problem(tmp_path):
+    path = tmp_path / "problem.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(PROBLEM).encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("limit", "genotype"),
+    [
+        ("params_M<=5 M", "1-2-2"),
+        ('"FLOPs (M)"<=60%', "1-1-2"),
+        ("params_M<=5000 K", "1-2-2"),
+        ("params_M<=5", "1-2-2"),
+    ],
+)
+def test_limits_are_read_in_the_unit_that_a_name_states(problem, limit, genotype):
+    answer = json.loads(select(problem, "--limit", limit, "--json").stdout)
+    assert answer["selections"][0]["genotype"] == genotype
+    assert answer["notes"] == []
+
+
+def test_a_limit_that_binds_nothing_is_said(problem):
+    assert (
+        "params_M <= 9 binds nothing: the most that any network has is 6.7."
+        in select(problem, "--limit", "params_M<=9").stdout
+    )
+
+
+def test_a_certificate_is_written_and_verified_alone(problem, tmp_path):
+    path = tmp_path / "certificate.json"
+    done = select(problem, "--limit", "params_M<=5", "--top", 3, "--certify", path)
+    assert done.returncode == 0, done.stderr
+    assert f"python -m nas_core.program {path}" in done.stdout
+    check = subprocess.run(
+        [sys.executable, "-m", "nas_core.program", path], check=False, capture_output=True, text=True
+    )
+    assert check.returncode == 0, check.stderr
+    assert "optimal, as shown" in check.stdout
+    data = json.loads(path.read_text())
+    data["answers"][0]["value"] = "77"
+    path.write_text(json.dumps(data))
+    check = subprocess.run(
+        [sys.executable, "-m", "nas_core.program", path], check=False, capture_output=True, text=True
+    )
+    assert check.returncode == 1
+
+
+def test_infeasible_is_certified_too_and_told_apart_from_stopped(problem, tmp_path):
+    path = tmp_path / "certificate.json"
+    done = select(problem, "--limit", "params_M<=1", "--certify", path)
+    assert done.returncode == 2
+    assert "params_M <= 1 cannot be met; attainable: least params_M 1.5" in done.stderr
+    assert json.loads(path.read_text())["status"] == "infeasible"
+
+
+def test_stopped_is_not_infeasible():
+    from nas_core.study.choices import without_network
+
+    message = str(without_network("stopped", ["flops <= 3"], ""))
+    assert "Whether the limits can be met is not known" in message
+    assert "limits that some network satisfies" not in message
