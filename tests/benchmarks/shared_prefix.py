@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from nas_core.families.shared_weights import SharedWeights
-from nas_core.scoring.supernet import CALIBRATION_BATCH, SIDE_BY_SIDE_ON_GPU
 from nas_core.scoring.supernet_pass import Activations, recalibrated_logits, shared_prefix_logits
+from nas_core.scoring.supernet_weights import CALIBRATION_BATCH, SIDE_BY_SIDE_ON_GPU
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.training.loop import resolve_device
 from nas_core.workloads.normalisation import Normalisation

@@ -1,5 +1,6 @@
 """The two benchmarks of prediction on a small made table, and on NAS-Bench-Macro where it is there."""
 
+import importlib
 import itertools
 import json
 from pathlib import Path
@@ -15,6 +16,14 @@ from tests.benchmarks.tables import read_table
 from tests.reference_data import reference_data
 
 MACRO = Path(search_quality.__file__).parent / "tables" / "nasbench_macro.yaml"
+
+
+MODULES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith(("test_", "__")))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_is_run_by_command_imports(module):
+    importlib.import_module(f"tests.benchmarks.{module}")
 
 
 @pytest.fixture(scope="module")
