@@ -114,10 +114,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a study: every stage, as far as it is missing."""
+    from nas_core.records.store import absolute
     from nas_core.study.config import read_config
 
     study_config = read_config(config, _overrides(set_ or []))
-    where = _place(root or f"studies/{study_config.name}")
+    where = absolute(root or f"studies/{study_config.name}")
     if dry_run:
         _print_plan(study_config, where, as_json)
         return
@@ -162,10 +163,11 @@ def run_design(
     """Design a network by solving its program, train it, register its model: each as far as it is missing."""
     need("run", "run-design")
     from nas_core.base.settings import read_as
+    from nas_core.records.store import absolute
     from nas_core.study.analytic_config import AnalyticConfig
 
     analytic = read_as(AnalyticConfig, config, _overrides(set_ or []))
-    where = _place(root or f"designs/{analytic.name}")
+    where = absolute(root or f"designs/{analytic.name}")
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight_design
@@ -204,11 +206,6 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
     )
     print(f"trained {row['wall_s']:.0f} s on {row['device']})")
     print(f"Model: {runs['model']['uri']}  MLflow: {runs['uri']}  (mlflow ui --backend-store-uri {runs['uri']})")
-
-
-def _place(root: str) -> str:
-    """The root as workers find it, too, which run in folders of their own."""
-    return root if "://" in root or not root.strip() else str(Path(root).expanduser().absolute())
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -290,9 +287,10 @@ def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study
     _quiet_prefect()
     from flows.driving import drive
     from flows.prefect_server import prefect_api
+    from nas_core.records.store import absolute
     from tasks.addresses import check_addresses
 
-    root = _place(root)
+    root = absolute(root)
     config, reports = _open(root).config, stage == "report"
     if not reports:  # what is stored can be reported while servers are away
         check_addresses()

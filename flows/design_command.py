@@ -41,7 +41,7 @@ def design(
     """Design a network by solving its program: no data, no training, seconds."""
     from nas_core.base.units import parse_count
     from nas_core.deepmad.domain import Limits
-    from nas_core.deepmad.latency import LatencyTable
+    from nas_core.deepmad.latency_table import LatencyTable
 
     if score is not None:
         _rate(score, objective, as_json)
@@ -88,11 +88,11 @@ def _domain(family: str, resolution: int, strides: str | None, head: int | None,
 def _rate(path: Path, objective: str, as_json: bool) -> None:
     import json
 
-    from nas_core.deepmad.formulas import objectives, rate
+    from nas_core.deepmad.formulas import objective_named, rate
     from nas_core.deepmad.structure import Structure
 
     structure = Structure.read(path)
-    rating = rate(structure, objectives[objective])
+    rating = rate(structure, objective_named(objective))
     row = {
         **structure.as_dict(),
         "objective": rating.objective,
@@ -118,10 +118,10 @@ def _answer(
 ) -> None:
     import json
 
-    from nas_core.deepmad.formulas import objectives
+    from nas_core.deepmad.formulas import objective_named
     from nas_core.deepmad.solver import design as solve
 
-    answer = solve(free, limits, objectives[objective], **settings, report=None if as_json else _show_progress)
+    answer = solve(free, limits, objective_named(objective), **settings, report=None if as_json else _show_progress)
     if out is not None:
         _write(answer, out, objective)
     if as_json:
@@ -148,7 +148,7 @@ def _print_structure(rows: list[dict[str, Any]]) -> None:
 
 def print_answer(answer: dict[str, Any]) -> None:
     """Print an answer as a person reads it: the structure, the limits with their slack, what is proved."""
-    from nas_core.deepmad.formulas import objectives, rate
+    from nas_core.deepmad.formulas import objective_named, rate
     from nas_core.deepmad.structure import published
 
     _print_structure(answer["structure"])
@@ -163,7 +163,7 @@ def print_answer(answer: dict[str, Any]) -> None:
     for name, known in published().items():
         limits = (known.flops_limit, known.params_limit, known.rho_limit)
         if tuple(answer["limits"].get(key) for key in ("flops", "params", "rho")) == limits:
-            score = rate(known.structure, objectives[answer["objective"]]).score
+            score = rate(known.structure, objective_named(answer["objective"])).score
             print(f"published {name}: {score:,.2f}, so {100 * (answer['score'] / score - 1):+.1f} %")
 
 
@@ -171,10 +171,10 @@ def _write(answer: "Design", out: Path, objective: str) -> None:
     import json
 
     from nas_core.deepmad.drawings import draw_design
-    from nas_core.deepmad.formulas import objectives
+    from nas_core.deepmad.formulas import objective_named
 
     (out / "architecture.json").write_text(json.dumps(answer.as_dict(), indent=1) + "\n")
-    draw_design(answer, objectives[objective], out)
+    draw_design(answer, objective_named(objective), out)
 
 
 def _make_folder(out: Path) -> None:
@@ -198,10 +198,10 @@ def _sweep(
     import json
 
     from nas_core.deepmad.drawings import draw_frontier
-    from nas_core.deepmad.formulas import objectives
-    from nas_core.deepmad.frontier import sweep
+    from nas_core.deepmad.formulas import objective_named
+    from nas_core.deepmad.solver import sweep
 
-    answers = sweep(free, limits, objectives[objective], name, points, **settings)
+    answers = sweep(free, limits, objective_named(objective), name, points, **settings)
     if out is not None:
         draw_frontier(answers, name, out / "frontier.png")
     rows = [answer.as_dict() for answer in answers]

@@ -9,6 +9,7 @@ from flows.scoring import score
 from flows.selection import select, verify
 from flows.training import train
 from nas_core.base.errors import ConfigError
+from nas_core.records.store import absolute
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import STAGES, Stage
 from tasks.ray_pool import Session
@@ -29,6 +30,7 @@ def run_study(
         until: the last stage to run.
         wait_s: seconds to wait for another driver of the same study to end.
     """
+    root = absolute(root)
     wanted = STAGES[: STAGES.index(until) + 1]
     if rerun_from is not None and rerun_from not in wanted:
         raise ConfigError("rerun_from", rerun_from, f"a stage of those to run, up to {until}: {', '.join(wanted)}")

@@ -1,6 +1,7 @@
 """What may be imported where, checked in fresh processes: the linter sees imports inside functions too."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,34 @@ def test_nothing_of_ours_asks_for_posix():
             names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             assert not POSIX_ONLY & set(names), path
+
+
+def modules():
+    """Name -> path of every module of nas_core; a package is the module of its ``__init__``."""
+    paths = (ROOT / "nas_core").rglob("*.py")
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imported_by(path, known):
+    """What of ours a module imports, also inside functions; not what is only for type checkers."""
+    tree = ast.parse(path.read_text())
+    unseen = [node for branch in ast.walk(tree) if is_for_type_checkers(branch) for node in ast.walk(branch)]
+    for node in (node for node in ast.walk(tree) if node not in unseen):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name in known)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            for name in node.names:
+                module = f"{node.module}.{name.name}"
+                yield from [one for one in (module, node.module) if one in known][:1]
+
+
+def is_for_type_checkers(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Neither through an import inside a function: such a circle is one module in two, or a part in the wrong one."""
+    known = modules()
+    imports = {name: set(imported_by(path, known)) - {name} for name, path in known.items()}
+    list(graphlib.TopologicalSorter(imports).static_order())  # a CycleError names the circle

@@ -1,5 +1,6 @@
 """Tests lie as what they test does: a file in ``tests/flows`` is named like a module of ``flows``, and begins there."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,15 @@ def test_a_test_mirrors_a_module(path):
     subject = path.stem.removeprefix("test_")
     modules = {module.stem for module in folder.glob("*.py")} | {folder.name}
     assert any(subject == module or subject.startswith(f"{module}_") for module in modules)
+
+
+MODULES = sorted((ROOT / "nas_core").rglob("*.py"))
+
+
+def test_no_two_modules_share_a_name():
+    stems = Counter(path.stem for path in MODULES if path.stem not in ("__init__", "settings"))
+    assert [stem for stem, count in stems.items() if count > 1] == []
+
+
+def test_every_module_is_in_a_room():
+    assert [path.name for path in MODULES if path.parent == ROOT / "nas_core"] == ["__init__.py"]

@@ -2,6 +2,6 @@
 
 ``structure`` and ``domain`` say what a network is and may be, ``formulas``
 rates it in closed form, ``solver.design`` finds the best one and bounds every
-other (``search`` over ``relaxation``, ``barrier``, ``channels``, ``polish``),
-``evolution`` is the authors' search, ``figures`` draws. No torch.
+other (``tree`` over ``concave``, ``barrier``, ``channels``, ``polish``), ``drawings``
+draws it, and only ``realise``, which builds the network, needs torch.
 """

@@ -11,7 +11,7 @@ import yaml
 
 from nas_core.base.errors import ConfigError
 from nas_core.deepmad.formulas import Batch, Floats, effectiveness, flops, params
-from nas_core.deepmad.latency import LatencyTable
+from nas_core.deepmad.latency_table import LatencyTable
 from nas_core.deepmad.structure import Skeleton, Structure, SuperBlock
 
 RHO_TOLERANCE = 1e-12  # relative; the round-off of rho itself

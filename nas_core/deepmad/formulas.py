@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_core.base.errors import ConfigError
-from nas_core.base.names import Names
+from nas_core.base.errors import ConfigError, UnknownNameError
 from nas_core.deepmad.structure import LAYERS_PER_BLOCK, Skeleton, Structure, SuperBlock
 
 Ints = NDArray[np.int64]
@@ -281,18 +280,21 @@ def _tinynas_penalised(skeleton: Skeleton) -> tuple[int, ...]:
     return tuple(range(2 if skeleton.family == "resnet" else 0, skeleton.num_blocks))
 
 
-objectives: Names[Objective] = Names("objective")
-TINYNAS = objectives.add("tinynas")(
-    Objective(name="tinynas", stage_log_area=_tinynas_log_area, penalised=_tinynas_penalised, unevenness="std")
+TINYNAS = Objective(name="tinynas", stage_log_area=_tinynas_log_area, penalised=_tinynas_penalised, unevenness="std")
+PAPER = Objective(
+    name="paper",
+    stage_log_area=_true_log_area,
+    penalised=lambda skeleton: tuple(range(skeleton.num_blocks)),
+    unevenness="var",
 )
-PAPER = objectives.add("paper")(
-    Objective(
-        name="paper",
-        stage_log_area=_true_log_area,
-        penalised=lambda skeleton: tuple(range(skeleton.num_blocks)),
-        unevenness="var",
-    )
-)
+
+
+def objective_named(name: str) -> Objective:
+    """The objective of this name; raises UnknownNameError if there is none."""
+    objectives = {objective.name: objective for objective in (TINYNAS, PAPER)}
+    if name not in objectives:
+        raise UnknownNameError("objective", repr(name), f"one of: {', '.join(objectives)}")
+    return objectives[name]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,6 @@
 """Solves a DeepMAD program: the best structure found, a bound on every other, and the gap between them.
 
-The search is ``search.Tree``; every answer is rated again by the exact
+The search is ``tree.Tree``; every answer is rated again by the exact
 evaluator and checked against every rule and limit (``domain.verify``).
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.base.errors import InfeasibleError
+from nas_core.base.errors import ConfigError, InfeasibleError
 from nas_core.deepmad.concave import Program, nonempty, root
 from nas_core.deepmad.domain import Check, Domain, Limits, limit_values, verify
 from nas_core.deepmad.formulas import Objective, Rating, rate
@@ -20,6 +20,7 @@ from nas_core.deepmad.structure import Structure
 from nas_core.deepmad.tree import Progress, Tree
 
 BOUND_KIND = "rigorous up to double-precision round-off"
+LEAST_SHARE = 0.4  # a sweep goes from this share of the limit up to the limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,3 +206,20 @@ def _attainable(domain: Domain, limits: Limits, objective: Objective) -> bool:
     if tree.row is None:
         tree.run(time.process_time() + 3.0)
     return tree.row is not None
+
+
+def sweep(
+    domain: Domain, limits: Limits, objective: Objective, name: str, points: int, **settings: Any
+) -> list[Design]:
+    """Designs at ``points`` values of the limit ``name``, geometrically up to the given one; the others stay.
+
+    Raises:
+        ConfigError: if the limit is not set.
+        InfeasibleError: if some point has no structure.
+    """
+    known = limit_values(limits)
+    if name not in known:
+        raise ConfigError("--frontier", repr(name), f"a limit that is set: {', '.join(known) or 'none is'}")
+    values = known[name] * np.geomspace(LEAST_SHARE, 1.0, points)
+    exact = [float(value) if name == "rho" else round(value) for value in values]
+    return [design(domain, replace(limits, **{name: value}), objective, **settings) for value in exact]  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas_core.prediction.regression import Fitted
+from nas_core.prediction.gaussian_process import Fitted
 from nas_core.records.evaluations import EvaluationTable
 from nas_core.space.encoding import Encoding
 from nas_core.space.equivalence import equivalents, function_id, has_equivalents

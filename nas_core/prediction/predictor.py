@@ -17,9 +17,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from nas_core.base.errors import ConfigError, IncompleteTableError
+from nas_core.prediction.gaussian_process import Fitted, Kernel, Regression, cross_validate, regress
 from nas_core.prediction.links import Link, LinkName, make_link, normal_scores, possible_links
 from nas_core.prediction.observations import Observations, observe
-from nas_core.prediction.regression import Fitted, Kernel, Regression, cross_validate, regress
 from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget, Objective, SelectionProblem, Table
 from nas_core.program.problem import Pair, Ragged

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.program.checker import FORMAT, Checker, Claim, UnprovenError, check_certificate
+from nas_core.program.checker import FORMAT, MAX_STATES, Checker, Claim, UnprovenError, check_certificate
 from nas_core.program.linear import Columns, Floats, Ints, LinearProgram
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.relaxation import infeasible_weights, multipliers
@@ -158,11 +158,13 @@ class _Prover:
         for leaf in leaves:
             if self._is_shown(leaf, alive):
                 return leaf, 0, []
+        if node is not None and len(node.used) == 1 and self._is_shown(leaves[0], alive, MAX_STATES):
+            return leaves[0], 0, []  # with one row, parts of networks merge: sooner listed than branched
         return None, *self._branching(alive, node, prices_K)
 
-    def _is_shown(self, leaf: ProofTree, alive: list[list[int]]) -> bool:
+    def _is_shown(self, leaf: ProofTree, alive: list[list[int]], max_states: int | None = None) -> bool:
         try:
-            self.claim.check_leaf(leaf, alive, QUICK_STATES)
+            self.claim.check_leaf(leaf, alive, QUICK_STATES if max_states is None else max_states, self.deadline)
         except UnprovenError:
             return False
         return True

@@ -33,6 +33,7 @@ import itertools
 import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, Inexact, localcontext
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from nas_core.program.result import Selection
 
 FORMAT = "mathnas certificate 1"
-MAX_STATES = 1_000_000  # parts of networks looked at together in one leaf
+MAX_STATES = 5_000_000  # parts of networks looked at together in one leaf
 DIGITS = 60
 LONGEST = 1_000  # digits that any sum of floats has at most
 SAFE_DIGITS = Fraction(1, 10**50)  # relative: what a power is rounded by, against the claim
@@ -346,17 +347,27 @@ class Claim:
 
     # One leaf
 
-    def check_leaf(self, leaf: Mapping[str, Any], alive: list[list[int]], max_states: int = MAX_STATES) -> None:
-        """Nothing, if no network of a leaf is within the rows and above the bound; raises UnprovenError."""
+    def check_leaf(
+        self,
+        leaf: Mapping[str, Any],
+        alive: list[list[int]],
+        max_states: int = MAX_STATES,
+        deadline: float = float("inf"),
+    ) -> None:
+        """Nothing, if no network of a leaf is within the rows and above the bound.
+
+        Raises:
+            UnprovenError: otherwise, and where the listing is larger than ``max_states`` or goes on at the deadline.
+        """
         value, unit = int(leaf["value"]), int(leaf["unit"])
         prices = {int(k): int(n) for k, n in leaf["prices"].items()}
         if value not in (0, 1) or unit <= 0 or any(n < 0 for n in prices.values()) or (self.bound is None and value):
             raise UnprovenError("leaf", leaf, "multipliers of 0 or more")
         weights, constant = self.linear(alive)
         search = _Listing(self, weights, constant, value, unit, prices, alive)
-        left = search.networks(max_states)
+        left = search.networks(max_states, deadline)
         if left is None:
-            raise UnprovenError("leaf", f"more than {max_states} parts of networks", "fewer, or branches")
+            raise UnprovenError("leaf", f"more than {max_states} parts of networks", "fewer, or time, or branches")
         for network in left:
             if self.is_above(network):
                 raise UnprovenError("leaf", f"network {network}", "no allowed network above the bound")
@@ -416,8 +427,8 @@ class _Listing:
             for i, c in enumerate(self.alive[g]):
                 self.side[g][i] += unit * max(values[c, d] for d in self.alive[h])
 
-    def networks(self, max_states: int) -> list[tuple[int, ...]] | None:
-        """One choice per group; None if there are more parts than ``max_states`` at a time."""
+    def networks(self, max_states: int, deadline: float) -> list[tuple[int, ...]] | None:
+        """One choice per group; None if there are more parts than ``max_states`` at a time, or at the deadline."""
         if self.top < 0 or (self.top == 0 and self.value):
             return []
         order = sorted(range(len(self.alive)), key=lambda g: len(self._open(g)))
@@ -442,7 +453,7 @@ class _Listing:
         trail: list[tuple[Numbers, Numbers]] = []
         merge = len(rows) == 1 and not self.claim.pairs and not self.claim.excluded
         for i, g in enumerate(order):
-            if len(lost) * len(self.alive[g]) > max_states:
+            if len(lost) * len(self.alive[g]) > max_states or time.monotonic() > deadline:
                 return None
             now = (lost[:, None] + loss[i][None, :]).ravel()
             then = (spent[:, None, :] + cost[i][None, :, :]).reshape(len(now), len(rows))

@@ -19,48 +19,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from nas_core.base.errors import ConfigError
+from nas_core.base.units import COUNT, MULTIPLES, Amount, bracketed, is_count, parse_amount, unit_of
 from nas_core.program.problem import Budget, format_number
 
-_SI = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 10**3), "": Fraction(1)}
-# Ending of a resource's name -> (unit it is in, what every unit of that quantity is worth).
-_TIME = {**{f"{prefix}s": worth for prefix, worth in _SI.items()}, "µs": _SI["u"]}
-_ENERGY = {**{f"{prefix}J": worth for prefix, worth in _SI.items()}, "µJ": _SI["u"], "kJ": Fraction(1000)}
-_BYTES = {
-    "B": Fraction(1),
-    **{f"{prefix}B": Fraction(1000**power) for power, prefix in enumerate("kMGT", start=1)},
-    "KB": Fraction(1000),
-    **{f"{prefix}iB": Fraction(1024**power) for power, prefix in enumerate("KMGT", start=1)},
-}
-_COUNT = {"": Fraction(1), "K": Fraction(10**3), "k": Fraction(10**3), "M": Fraction(10**6)}
-_COUNT |= {"G": Fraction(10**9), "B": Fraction(10**9), "T": Fraction(10**12)}
-_ENDINGS: dict[str, tuple[str, dict[str, Fraction]]] = {
-    **{unit: (unit, _TIME) for unit in ("ns", "us", "ms", "s")},
-    **{unit.lower(): (unit, _ENERGY) for unit in ("nJ", "uJ", "mJ", "J")},
-    "bytes": ("B", _BYTES),
-    "kb": ("kB", _BYTES),
-    "mb": ("MB", _BYTES),
-    "gb": ("GB", _BYTES),
-    "mib": ("MiB", _BYTES),
-    "mflops": ("M", _COUNT),
-    "gflops": ("G", _COUNT),
-}
-_MULTIPLES = {"K": "K", "k": "K", "M": "M", "G": "G", "T": "T"}  # as endings, in this case only: params_M, FLOPs (G)
-_COUNTED = ("flop", "param", "mac", "ops", "weights", "adds", "num_", "count", "tokens", "neurons", "channels")
 _NAME = r"""(?:"(?P<double>[^"]+)"|'(?P<single>[^']+)'|(?P<resource>[A-Za-z_][\w.]*))"""
 _LIMIT = re.compile(rf"\s*{_NAME}\s*(?P<sign><=|>=|==|=|≤|≥)\s*(?P<amounts>.+?)\s*")
-_AMOUNT = re.compile(r"(?P<number>[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?P<unit>%|[A-Za-zµ]*)")
 _EXPECTED = "RESOURCE<=AMOUNT, >= or =, or RESOURCE=LOW .. HIGH, such as latency_ms<=12 ms or flops=60%"
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """A number with the unit the user wrote: a unit's symbol, ``%``, or nothing."""
-
-    number: Fraction
-    unit: str
-
-    def __str__(self) -> str:
-        return f"{float(self.number):g}{'' if self.unit in ('', '%') else ' '}{self.unit}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +69,7 @@ def parse_limit(text: str) -> ParsedLimit:
     if match is None:
         raise ConfigError("limit", repr(text), _EXPECTED)
     resource, sign = match["double"] or match["single"] or match["resource"], match["sign"]
-    amounts = [_amount(part.strip(), text) for part in match["amounts"].split("..")]
+    amounts = [parse_amount(part.strip(), f"limit {text!r}") for part in match["amounts"].split("..")]
     if len(amounts) > 2 or (len(amounts) == 2 and sign not in ("=", "==")):
         raise ConfigError("limit", repr(text), _EXPECTED)
     if len(amounts) == 2:
@@ -121,16 +85,16 @@ def parse_limit(text: str) -> ParsedLimit:
 
 def format_amount(resource: str, value: float, *, sign: bool = False) -> str:
     """A total or a difference for people: ``12.3 ms``, ``+0.4 M params``."""
-    ending = _ending(resource)
+    ending = unit_of(resource)
     plus = "+" if sign and value > 0 else ""
-    if ending is not None and ending[1] is not _COUNT:
+    if ending is not None and ending[1] is not COUNT:
         return f"{plus}{_digits(value)} {ending[0]}"
-    worth = Fraction(str(float(value))) * (_COUNT[ending[0]] if ending else 1)
-    if ending is None and not _is_count(resource):
+    worth = Fraction(str(float(value))) * (COUNT[ending[0]] if ending else 1)
+    if ending is None and not is_count(resource):
         return f"{plus}{_digits(value)} {resource}"
     for symbol in ("T", "G", "M", "K"):
-        if abs(worth) >= _COUNT[symbol] / 10:  # 0.4 M rather than 400 K
-            return f"{plus}{_digits(float(worth / _COUNT[symbol]))} {symbol} {_noun(resource)}"
+        if abs(worth) >= COUNT[symbol] / 10:  # 0.4 M rather than 400 K
+            return f"{plus}{_digits(float(worth / COUNT[symbol]))} {symbol} {_noun(resource)}"
     return f"{plus}{_digits(float(worth))} {_noun(resource)}"
 
 
@@ -142,50 +106,18 @@ def _digits(value: float) -> str:
 
 def _noun(resource: str) -> str:
     """``flops`` of ``flops_mflops``, ``params`` of ``params_M``, ``FLOPs`` of ``FLOPs (M)``."""
-    if _bracketed(resource) is not None:
+    if bracketed(resource) is not None:
         return resource[: resource.rindex("(")].strip()
     head, _, tail = resource.rpartition("_")
-    stem = head if head and (tail in _MULTIPLES or tail.lower() in ("mflops", "gflops")) else resource
+    stem = head if head and (tail in MULTIPLES or tail.lower() in ("mflops", "gflops")) else resource
     return stem.removeprefix("num_")
-
-
-def _bracketed(resource: str) -> str | None:
-    """``M`` of ``FLOPs (M)``."""
-    match = re.fullmatch(r".*\(\s*([A-Za-zµ]+)\s*\)\s*", resource)
-    return None if match is None else match[1]
-
-
-def _is_count(resource: str) -> bool:
-    return any(word in resource.lower() for word in _COUNTED)
-
-
-def _ending(resource: str) -> tuple[str, dict[str, Fraction]] | None:
-    """(unit, what every unit of its quantity is worth) that the end of a resource's name states."""
-    head, _, tail = resource.rpartition("_")
-    bracketed = _bracketed(resource)
-    unit = bracketed or tail
-    if unit in _MULTIPLES and (head or bracketed):
-        return _MULTIPLES[unit], _COUNT
-    known = {**_ENDINGS, "µs": ("us", _TIME), "b": ("B", _BYTES), "kib": ("KiB", _BYTES), "gib": ("GiB", _BYTES)}
-    if bracketed is not None:
-        return known.get(bracketed.lower())
-    return _ENDINGS.get(tail.lower()) if head or tail.lower() in ("mflops", "gflops") else None
-
-
-def _amount(text: str, limit: str) -> Amount:
-    match = _AMOUNT.fullmatch(text)
-    if match is None:
-        raise ConfigError(
-            f"limit {limit!r}", repr(text), "a number with an optional unit or %, such as 12 ms, 5 M, 60%"
-        )
-    return Amount(Fraction(match["number"].replace("_", "")), match["unit"])
 
 
 def _resource_named(name: str, known: Iterable[str], text: str) -> str:
     names = sorted(known)
     if name in names:
         return name
-    loose = [other for other in names if other.rpartition("_")[0] == name and _ending(other) is not None]
+    loose = [other for other in names if other.rpartition("_")[0] == name and unit_of(other) is not None]
     if len(loose) == 1:
         return loose[0]
     raise ConfigError(f"limit {text!r}", repr(name), f"a resource of the problem: {', '.join(names) or 'it has none'}")
@@ -196,11 +128,11 @@ def _in_own_unit(amount: Amount, resource: str, base: float | None, text: str) -
         if base is None:
             raise ConfigError(f"limit {text!r}", "a percentage", "an amount", "There is no base network to take it of.")
         return _finite(amount.number / 100 * Fraction(str(float(base))), text)
-    ending = _ending(resource)
-    if ending is None and amount.unit and not _is_count(resource):
+    ending = unit_of(resource)
+    if ending is None and amount.unit and not is_count(resource):
         advice = "Its name states no unit, such as latency_ms or params_M, so it takes plain numbers and %."
         raise ConfigError(f"limit {text!r}", f"unit {amount.unit!r}", f"a number in the unit of {resource}", advice)
-    own, worths = ending or ("", _COUNT)
+    own, worths = ending or ("", COUNT)
     unit = amount.unit or own
     if unit not in worths:
         raise ConfigError(

@@ -60,6 +60,11 @@ FOREIGN_PART = "Its checksum is right, so something else wrote it: delete the fi
 PART_NAME = re.compile(r"^[0-9a-f]{32}\.parquet$")
 
 
+def absolute(root: str) -> str:
+    """The root as workers find it, too, which run in folders of their own; URIs stay as they are."""
+    return root if "://" in root or not root.strip() else str(Path(root).expanduser().absolute())
+
+
 class Store:
     """Files of one study under a folder or an ``s3://``, ``gs://`` or ``file://`` URI.
 

@@ -478,13 +478,11 @@ def _few_ticks() -> Any:
 
 
 def _draw_evaluated(ax: "Axes", summary: StudySummary, resource: str, scale: float, theme: Theme) -> None:
-    groups = (("known", "known from the table", 2.5, 0.35), ("", "evaluated", 4.5, 0.85))
-    for role, label, size, alpha in groups:
-        rows = [row for row in summary.networks if (row.role == "known") == (role == "known")]
-        pairs = [(cost, scale * row.metric) for row in rows if (cost := _cost(summary, row, resource)) is not None]
-        if pairs:
-            x, y = zip(*pairs, strict=True)
-            ax.plot(x, y, ls="", marker="o", ms=size, mfc=theme.fit, mec="none", alpha=alpha, label=label)
+    pairs = [(_cost(summary, row, resource), scale * row.metric) for row in summary.networks]
+    known = [(cost, metric) for cost, metric in pairs if cost is not None]
+    if known:
+        x, y = zip(*known, strict=True)
+        ax.plot(x, y, ls="", marker="o", ms=4.5, mfc=theme.fit, mec="none", alpha=0.85, label="evaluated")
 
 
 def _cost(summary: StudySummary, row: EvaluatedNetwork, resource: str) -> float | None:

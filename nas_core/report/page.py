@@ -133,7 +133,6 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "tiles": tiles(summary),
         "comparison": comparison_table(summary),
         "comparison_source": story.training_source(summary),
-        "infeasible": least_cost_table(summary),
         "strips": _drawn_strips(summary),
         "blocks": block_table(summary),
         "figures": {block.name: block for block in figure_blocks(summary, drawn)},
@@ -285,22 +284,6 @@ def _amount_beside(resource: str, cost: float | None, base: float | None) -> str
     return f"{text} ({format_percent(cost / base)})" if cost is not None and base and cost != base else text
 
 
-def least_cost_table(summary: StudySummary) -> Table | None:
-    """The least attainable value of each resource beside its limit, when no network satisfies them."""
-    if summary.infeasibility is None:
-        return None
-    rows = tuple(
-        (
-            resource_name(row.resource),
-            format_amount(row.resource, row.least),
-            format_amount(row.resource, row.limit),
-            short_genotype(row.genotype),
-        )
-        for row in summary.infeasibility.least
-    )
-    return Table(head=("resource", "least attainable", "limit asked for", "attained by"), rows=rows)
-
-
 def block_table(summary: StudySummary) -> Table | None:
     """The chosen network block by block, with effects and costs."""
     if summary.winner is None:
@@ -387,7 +370,7 @@ def rounds_table(summary: StudySummary) -> Table | None:
 
 def evaluated_table(summary: StudySummary) -> Table | None:
     """The best evaluated networks; at most MAX_NETWORK_ROWS, and the note says so."""
-    rows = [row for row in summary.networks if row.role != "known"]
+    rows = summary.networks
     if not rows:
         return None
     metric, resources = summary.scorer.metric, shown_resources(summary)

@@ -28,8 +28,6 @@ def headline(summary: StudySummary) -> str:
     """The answer in one line."""
     if summary.winner is not None:
         return f"The network found: {short_genotype(summary.winner)}"
-    if summary.infeasibility is not None:
-        return "No network satisfies the limits"
     return "No network has been selected yet"
 
 
@@ -44,8 +42,6 @@ def answer(summary: StudySummary) -> list[tuple[str, str]]:
             ("Chosen from", _found(summary, summary.winner)),
             ("It took", effort(summary)),
         ]
-    elif summary.infeasibility is not None:
-        rows = [("Why", summary.infeasibility.sentence), *rows]
     return [(question, text) for question, text in rows if text]
 
 

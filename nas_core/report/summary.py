@@ -6,11 +6,9 @@ read), costs in ``nas_core.records.evaluations.UNITS``, times in seconds.
 Genotypes are strings. Intervals are ``low``/``high``, both None when unknown.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -20,7 +18,7 @@ from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.stages import SUMMARY
 from nas_core.workloads.metrics import Measure
 
-SUMMARY_VERSION = 2
+SUMMARY_VERSION = 3
 Costs = Mapping[str, float]  # resource -> value of a whole network
 
 
@@ -61,7 +59,7 @@ class StageCost:
     device: str = ""
 
 
-NetworkRole = Literal["design", "held-out", "verify", "known"]
+NetworkRole = Literal["design", "held-out", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,8 +68,7 @@ class EvaluatedNetwork:
 
     ``role`` says what it was evaluated for: ``design`` fits the predictor,
     ``held-out`` only tests it, ``verify`` was proposed by the solver (its
-    ``predicted`` is the one made before it was evaluated), ``known`` is a
-    table's entry shown for orientation.
+    ``predicted`` is the one made before it was evaluated).
     """
 
     genotype: str
@@ -155,26 +152,6 @@ class SelectionSummary:
     gap: float | None = None
     solve_s: float | None = None
     route: str = ""  # which program and solver, such as "CP-SAT, linear objective"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LeastCost:
-    """The least of one resource that any network reaches when only that resource counts."""
-
-    resource: str
-    least: float
-    limit: float | None = None
-    genotype: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Infeasibility:
-    """Why no network satisfies the limits, and what would help."""
-
-    sentence: str
-    least: tuple[LeastCost, ...] = ()
-    conflict: tuple[str, ...] = ()  # limits that cannot hold together
-    relaxations: tuple[str, ...] = ()  # sentences such as "allow 3.1 ms more latency"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -336,7 +313,6 @@ class StudySummary:
     block_effects: BlockEffects | None = None
     limits: tuple[Limit, ...] = ()
     selection: SelectionSummary | None = None
-    infeasibility: Infeasibility | None = None
     calibration: CalibrationSummary | None = None
     verification: VerificationSummary | None = None
     frontiers: tuple[FrontierSummary, ...] = ()
@@ -408,23 +384,6 @@ class StudySummary:
             raise StoreError(SUMMARY, error, "a study's summary", "Run `mathnas report`.") from None
         assert isinstance(summary, cls)
         return summary
-
-    def write(self, path: Path) -> None:
-        """Writes ``report.json``, whole or not at all."""
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(json.dumps(self.to_dict(), allow_nan=False, indent=1), encoding="utf-8")
-        temporary.replace(path)
-
-    @classmethod
-    def read(cls, path: Path) -> "StudySummary":
-        """The summary in a ``report.json``; raises StoreError if there is none."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StoreError(str(path), error, "a study's report.json", "Run `mathnas report`.") from None
-        if not isinstance(data, dict):
-            raise StoreError(str(path), type(data).__name__, "a JSON object", "Run `mathnas report`.")
-        return cls.from_dict(data)
 
 
 def _encode(value: Any) -> Any:

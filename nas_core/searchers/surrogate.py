@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from nas_core.prediction.gaussian_process import Kernel, Regression, log_evidence, regress
 from nas_core.prediction.links import normal_scores
 from nas_core.prediction.observations import Observations
-from nas_core.prediction.regression import Kernel, Regression, log_evidence, regress
 from nas_core.space.encoding import Encoding
 
 BETA = 0.75  # standard deviations added to the mean

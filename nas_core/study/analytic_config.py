@@ -12,7 +12,7 @@ from nas_core.base.identity import content_id
 from nas_core.base.settings import NAME_PATTERN, PathText, Section
 from nas_core.base.units import parse_count
 from nas_core.deepmad.domain import Domain, Limits, default_domain, with_changes
-from nas_core.deepmad.latency import LatencyTable
+from nas_core.deepmad.latency_table import LatencyTable
 from nas_core.deepmad.structure import DEFAULT_HEAD, DEFAULT_STRIDES, Family, Skeleton
 from nas_core.study.config import DEFAULT_WORKLOAD, ClusterConfig, Data, TrackingConfig
 from nas_core.training.settings import FullTrainingConfig

@@ -21,10 +21,9 @@ from typing import Any
 from nas_core.base.errors import StoreError
 from nas_core.base.identity import content_id
 from nas_core.base.settings import load_as
-from nas_core.deepmad.formulas import objectives
-from nas_core.deepmad.network import DesignedNetwork
+from nas_core.deepmad.formulas import objective_named
 from nas_core.deepmad.solver import design
-from nas_core.deepmad.structure import Structure
+from nas_core.deepmad.structure import DesignedNetwork, Structure
 from nas_core.deepmad.tree import Progress
 from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
@@ -110,7 +109,7 @@ class DesignProject:
             InfeasibleError: if nothing keeps the limits, with what is attainable.
         """
         program, search = self.config.program, self._search
-        objective = objectives[program.objective]
+        objective = objective_named(program.objective)
         found = design(
             program.build_domain(),
             program.build_limits(),

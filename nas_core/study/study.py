@@ -190,7 +190,7 @@ class Study:
         return self.snapshot.budgets(tuple(limits))
 
     def within(self, genotype: Genotype, budgets: Sequence[Budget]) -> bool:
-        """Whether a network satisfies the budgets."""
+        """Whether a network satisfies the budgets; the space's rules are not looked at."""
         return self.snapshot.within(genotype, budgets)
 
     def select(self, limits: Sequence[str], *, top: int, min_distance: int = 1, time_limit_s: float = 60.0) -> Answer:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas_core.deepmad.network import DesignedNetwork
+from nas_core.deepmad.structure import DesignedNetwork
 from nas_core.families.assemble import assemble, initialise
 from nas_core.families.member import Member
 from nas_core.space.genotypes import Architecture

@@ -21,7 +21,7 @@ import numpy as np
 
 from nas_core.deepmad.domain import Domain, Limits, default_domain
 from nas_core.deepmad.drawings import draw_race
-from nas_core.deepmad.formulas import objectives, rate
+from nas_core.deepmad.formulas import objective_named, rate
 from nas_core.deepmad.polish import to_batch
 from nas_core.deepmad.solver import Design, design
 from nas_core.deepmad.structure import Skeleton, Structure, SuperBlock, published
@@ -81,7 +81,7 @@ def run(
 ) -> dict[str, Any]:
     """One limit: the solver and both variants of the evolution, and the figure of their race."""
     domain, limits, start = problem(name)
-    objective = objectives[objective_name]
+    objective = objective_named(objective_name)
 
     def show(progress: Progress) -> None:
         text = f"{name} {progress.cpu_s:6.1f} CPU s  best {progress.score:,.2f}  bound {progress.bound:,.2f}"

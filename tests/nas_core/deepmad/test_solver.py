@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from nas_core.base.errors import ConfigError, InfeasibleError
-from nas_core.base.units import parse_count
 from nas_core.deepmad.barrier import relax
 from nas_core.deepmad.channels import best_channels
 from nas_core.deepmad.concave import Nodes, Program, nonempty, root, stack, tighten
 from nas_core.deepmad.domain import BlockDomain, Domain, Limits, default_domain, read_changes, verify, within
 from nas_core.deepmad.formulas import PAPER, TINYNAS, Batch, Objective, rate
-from nas_core.deepmad.latency import LatencyTable
+from nas_core.deepmad.latency_table import LatencyTable
 from nas_core.deepmad.polish import to_batch, to_row
 from nas_core.deepmad.solver import design
 from nas_core.deepmad.structure import Skeleton, published
@@ -200,15 +199,6 @@ def test_the_authors_limits(name: str, least: float) -> None:
     assert answer.gap <= 1e-3
 
 
-def test_units() -> None:
-    assert parse_count("1.82 G", "x") == 1_820_000_000
-    assert parse_count("11.69M", "x") == 11_690_000
-    assert parse_count("4e6", "x") == 4_000_000
-    for text in ("", "-1", "1.2.3", "5 Q", "0"):
-        with pytest.raises(ConfigError):
-            parse_count(text, "x")
-
-
 def test_rows_round_trip() -> None:
     structure = published()["R18"].structure
     domain = default_domain(structure.skeleton)
@@ -244,7 +234,7 @@ def test_design_command(tmp_path) -> None:  # type: ignore[no-untyped-def]
 
 def test_a_frontier_rises_with_its_limit(tmp_path) -> None:  # type: ignore[no-untyped-def]
     from nas_core.deepmad.drawings import draw_frontier, draw_race
-    from nas_core.deepmad.frontier import sweep
+    from nas_core.deepmad.solver import sweep
 
     limits = Limits(flops=3_000_000, params=60_000)
     answers = sweep(tiny("resnet"), limits, TINYNAS, "flops", 3, gap=0.0, cpu_s=20.0)

@@ -16,13 +16,6 @@ def test_a_summary_survives_json(study):
     assert StudySummary.from_dict(json.loads(json.dumps(study.to_dict(), allow_nan=False))) == study
 
 
-def test_a_summary_survives_its_file(tmp_path):
-    study = make_study()
-    study.write(tmp_path / "report.json")
-    assert StudySummary.read(tmp_path / "report.json") == study
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
-
-
 def test_numbers_that_json_lacks_and_numpy_scalars_survive():
     study = replace(
         make_study(),
@@ -38,13 +31,6 @@ def test_numbers_that_json_lacks_and_numpy_scalars_survive():
 def test_what_is_no_summary_is_refused(data):
     with pytest.raises(StoreError):
         StudySummary.from_dict(data)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{"])
-def test_a_broken_file_is_refused(tmp_path, text):
-    (tmp_path / "report.json").write_text(text)
-    with pytest.raises(StoreError):
-        StudySummary.read(tmp_path / "report.json")
 
 
 def test_the_winner_is_the_verified_one_else_the_solvers_first():

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from nas_core.deepmad.network import DesignedNetwork
-from nas_core.deepmad.structure import DEFAULT_HEAD, Skeleton, Structure, SuperBlock
+from nas_core.deepmad.structure import DEFAULT_HEAD, DesignedNetwork, Skeleton, Structure, SuperBlock
 from nas_core.records.store import Store
 from nas_core.training.export import load_exported
 from nas_core.training.settings import Recipe, TrainConfig

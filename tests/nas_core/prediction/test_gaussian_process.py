@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas_core.prediction.gaussian_process import LENGTH, Fitted, Kernel, cross_validate, log_evidence, regress
 from nas_core.prediction.observations import observe_rows
-from nas_core.prediction.regression import LENGTH, Fitted, Kernel, cross_validate, log_evidence, regress
 from nas_core.space.encoding import Encoding, all_codes
 
 ENCODING = Encoding((3, 2, 4), labels=(0, 1, 2, 0, 1, 0, 1, 2, 3), ordered=frozenset({0, 2}))

@@ -1,8 +1,9 @@
-"""A measured latency table: what one inner block costs on a device, by its shape.
+"""A latency table that a user brings: what one inner block costs on a device, by its shape (``LatencyTable.read``).
 
-The table is what the profilers write: one row per shape that was measured. A
-network's latency is the sum over its inner blocks, so it is linear in the
-discrete choices; a shape that is not in the table may not be chosen.
+Nothing here measures: the shapes of a domain are too many to time them all, so
+which ones stand in the file is the user's choice. A network's latency is the
+sum over its inner blocks, so it is linear in the discrete choices; a shape that
+is not in the table may not be chosen.
 """
 
 import json
