@@ -22,8 +22,8 @@ def config_of(**changes) -> StudyConfig:
     recipe = {"epochs": 1, "batch_size": 64, "lr": 0.05, "augment": "none"}
     sections = {
         "name": "tiny",
-        "space": {"name": "tiny"},
-        "data": {"name": "digits", "train_examples": 256, "validation_examples": 128},
+        "space": {"kind": "tiny"},
+        "data": {"kind": "digits", "train_examples": 256, "validation_examples": 128},
         "scorer": {"kind": "supernet", "recipe": recipe, "random_paths": 1, "calibration_examples": 64},
         "design": {"held_out": 3},
         "profile": {"resources": ["flops", "params"]},

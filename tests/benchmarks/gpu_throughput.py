@@ -52,7 +52,10 @@ def parse_arguments() -> argparse.Namespace:
 def training_rate(arguments: argparse.Namespace, device: torch.device, way: str) -> float:
     """Images per second, augmentation and optimizer included; the first half of the steps warms up."""
     space = nasbench_macro(
-        3, stem_channels=arguments.stem_channels, head_channels=arguments.head_channels, resolution=arguments.resolution
+        in_channels=3,
+        stem_channels=arguments.stem_channels,
+        head_channels=arguments.head_channels,
+        resolution=arguments.resolution,
     )
     network = build_network(space.architecture(space.parse(arguments.genotype)), seed=0)
     count = arguments.batch_size * arguments.steps
@@ -84,7 +87,10 @@ def training_rate(arguments: argparse.Namespace, device: torch.device, way: str)
 def rating_seconds(arguments: argparse.Namespace, device: torch.device) -> dict[str, float]:
     """Median seconds to rate a base and its neighbours: plainly, and as a trie in groups of several sizes."""
     space = nasbench_macro(
-        3, stem_channels=arguments.stem_channels, head_channels=arguments.head_channels, resolution=arguments.resolution
+        in_channels=3,
+        stem_channels=arguments.stem_channels,
+        head_channels=arguments.head_channels,
+        resolution=arguments.resolution,
     )
     network, images = warmed_up(space, device), random_images(space, arguments, device)
     base = space.parse(arguments.genotype)

@@ -75,7 +75,7 @@ def reads_config(folder: Path, rounds: int) -> Any:
         "scorer": config.scorer.model_copy(update={"batch": EVALUATIONS // PARTS}),
         "select": config.select.model_copy(update={"limits": ["flops<=60%"]}),
         "verify": config.verify.model_copy(update={"evaluations": 5 * rounds, "per_round": 5, "patience": rounds + 1}),
-        "data": config.data.model_copy(update={"name": "digits", "train_examples": 256, "validation_examples": 64}),
+        "data": config.data.model_copy(update={"train_examples": 256, "validation_examples": 64}),
         "train": config.train.model_copy(
             update={
                 "recipe": config.train.recipe.model_copy(update={"epochs": 1, "augment": "none"}),

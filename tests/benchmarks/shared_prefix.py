@@ -90,7 +90,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     device = resolve_device(arguments.device)
     side_by_side = arguments.side_by_side or (SIDE_BY_SIDE_ON_GPU if device.type == "cuda" else 1)
     space = nasbench_macro(
-        1, stem_channels=arguments.stem_channels, head_channels=arguments.head_channels, resolution=arguments.resolution
+        in_channels=1,
+        stem_channels=arguments.stem_channels,
+        head_channels=arguments.head_channels,
+        resolution=arguments.resolution,
     )
     network, images = warmed_up(space, device), random_images(space, arguments, device)
     base = space.parse(arguments.base)

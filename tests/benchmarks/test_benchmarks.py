@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from nas_core.base.errors import DataError
-from tests.benchmarks import calibration, derived, search_quality
+from tests.benchmarks import calibration, derived, search_quality, shared_prefix
 from tests.benchmarks.peers import SearchTask
 from tests.benchmarks.tables import read_table
 from tests.reference_data import reference_data
@@ -168,3 +168,11 @@ def test_nasbench_macro_from_five_starts():
     assert figures["33"]["median_rank"] <= 4
     assert figures["49"]["median_rank"] == 1
     assert figures["73"]["best_found"] == 1
+
+
+def test_shared_prefixes_rate_as_the_plain_way_does(monkeypatch, capsys):
+    sizes = {"stem-channels": 2, "head-channels": 8, "resolution": 8, "images": 16, "calibration": 16, "repeats": 1}
+    words = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+    monkeypatch.setattr("sys.argv", ["shared_prefix", *words, "--json"])
+    shared_prefix.main()
+    assert json.loads(capsys.readouterr().out)["max_abs_diff"] < 1e-3

@@ -17,8 +17,8 @@ TRAIN = {"kind": "train", "recipe": RECIPE}
 
 
 def study(scorer: dict[str, Any], **sections: Any) -> StudyConfig:
-    data = {"name": "digits", "validation_examples": 300, "train_examples": 600}
-    return parse_config({"space": {"name": "tiny"}, "data": data, "scorer": scorer, "seed": 3} | sections, "test")
+    data = {"kind": "digits", "validation_examples": 300, "train_examples": 600}
+    return parse_config({"space": {"kind": "tiny"}, "data": data, "scorer": scorer, "seed": 3} | sections, "test")
 
 
 def space_of(config: StudyConfig) -> SearchSpace:
