@@ -115,7 +115,8 @@ def _strip_block(
 
 def block_kinds(space: SearchSpace) -> tuple[str, ...]:
     """Names of the colours: every distinct block if they are few, else every kind of block."""
-    specs = dict.fromkeys(spec for position in space.positions for spec in position.blocks if spec.kind not in NO_OPS)
+    # told apart by their words: in Python, a block of True is equal to one of 1
+    specs = [spec for position in space.positions for spec in position.blocks if spec.kind not in NO_OPS]
     whole = tuple(dict.fromkeys(describe_block(spec) for spec in specs))
     if len(whole) <= MAX_KINDS:
         return whole
