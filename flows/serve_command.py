@@ -1,6 +1,7 @@
 """`mathnas serve`: the flows on Prefect's page, for one machine."""
 
 import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +10,7 @@ from flows.prefect_server import prefect_api
 from flows.preflight import preflight_serving
 from nas_core.base.errors import without_passwords
 from nas_core.base.settings import read_as
+from nas_core.records.store import absolute
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.config import StudyConfig
 
@@ -18,8 +20,10 @@ DESIGN_EXAMPLE = Path(__file__).parent / "configs" / "deepmad.yaml"
 def serve_flows(root: str, port: int, limit: int) -> None:
     """Serve the study, its stages and the design until interrupted; starts a server where none is configured."""
     preflight_serving(root)
-    # runs start in this directory: folders `flows` and `tasks` of the user's own are not ours
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    base = absolute(root)
+    # Prefect puts the directory that is served from before everything on a run's path, where folders `flows` and `tasks`
+    # of the user's own would be taken for ours; a relative root on the form is then below the root of all studies
+    os.chdir(base if "://" not in base else tempfile.gettempdir())
     with prefect_api(port, page=True) as url:
         from prefect import Flow, serve
         from prefect.deployments.runner import RunnerDeployment
@@ -28,7 +32,6 @@ def serve_flows(root: str, port: int, limit: int) -> None:
         from flows.designing import design
         from flows.study import FLOWS, run_study
 
-        base = root if "://" in root else str(Path(root).absolute())
         # the forms are filled with the defaults; a design has none for its limits
         study = {"config": StudyConfig().model_dump(mode="json"), "root": f"{base}/study"}
         analytic = {"config": read_as(AnalyticConfig, DESIGN_EXAMPLE).model_dump(mode="json"), "root": f"{base}/design"}

@@ -313,7 +313,14 @@ def test_the_same_as_an_installed_distribution(tmp_path, monkeypatch):
 def test_it_runs_as_a_deployment(place):
     """Started from Prefect's page, in a process of the runner's: the plug-in is named by its path."""
     port = _free_port()
-    command = [str(Path(sys.executable).with_name("mathnas")), "serve", "--root", str(place), "--port", str(port)]
+    command = [
+        str(Path(sys.executable).with_name("mathnas")),
+        "serve",
+        "--root",
+        str(place / "studies"),
+        "--port",
+        str(port),
+    ]
     hidden = ("RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     page = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
