@@ -1,5 +1,6 @@
 """`mathnas serve`: the flows on Prefect's page, for one machine."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,8 @@ DESIGN_EXAMPLE = Path(__file__).parent / "configs" / "deepmad.yaml"
 def serve_flows(root: str, port: int, limit: int) -> None:
     """Serve the study, its stages and the design until interrupted; starts a server where none is configured."""
     preflight_serving(root)
+    # runs start in this directory: folders `flows` and `tasks` of the user's own are not ours
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     with prefect_api(port, page=True) as url:
         from prefect import Flow, serve
         from prefect.deployments.runner import RunnerDeployment

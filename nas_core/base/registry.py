@@ -191,7 +191,11 @@ class OneOf:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         sections = tuple(self.registry.section(name) for name in self.registry)
         union: Any = Union[sections]  # noqa: UP007 (made of what is registered)
-        return handler(TypeAdapter(Annotated[union, Field(discriminator="kind")]).core_schema)
+        found = handler(TypeAdapter(Annotated[union, Field(discriminator="kind")]).core_schema)
+        # a server that checks a form by this schema does not know what a study's plug-ins will bring
+        other = {"kind": {"type": "string", "title": "Kind", "not": {"enum": list(self.registry)}}}
+        brought = {"title": "of a plug-in", "type": "object", "properties": other, "required": ["kind"]}
+        return {**found, "oneOf": [*found.get("oneOf", ()), brought]}
 
     def _checked(self, value: Any, info: ValidationInfo) -> Section:
         if isinstance(value, Section):
@@ -236,7 +240,7 @@ class ManyOf:
             }
             for name in self.registry
         }
-        return {"type": "object", "properties": properties, "additionalProperties": False}
+        return {"type": "object", "properties": properties, "additionalProperties": {"type": "object"}}
 
     def _checked(self, value: Any, info: ValidationInfo) -> dict[str, Section]:
         if not isinstance(value, Mapping):

@@ -57,6 +57,11 @@ class StemKind(_Kind):
     def build(self, in_channels: int) -> "nn.Module":
         """The module, from images to ``settings.out_channels`` channels."""
 
+    @property
+    def stride(self) -> int | None:
+        """By how much it makes images smaller, each way; None where nothing says so. Pages show it, nothing else."""
+        return getattr(self.settings, "stride", None)
+
 
 class HeadKind(_Kind):
     """What turns the last position's output into the network's outputs."""
@@ -181,6 +186,13 @@ def _at_least_one(channels: float) -> int:
     return max(1, round(channels))
 
 
+def _mobile(build: "Callable[..., nn.Module]", given: Any, *channels: int, **sizes: float) -> "nn.Module":
+    """A block of timm's with the activation and squeeze-and-excitation that its settings name."""
+    from nas_core.families.timm_compat import get_act_layer
+
+    return build(*channels, act_layer=get_act_layer(given.act), se_layer=_squeeze(given.se, given.gate), **sizes)
+
+
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> "nn.Module | None":
     from nas_core.families.timm_compat import downsample_conv
 
@@ -236,19 +248,10 @@ class MBConv(BlockKind):
     Settings = _InvertedSettings
 
     def build(self, in_channels: int, out_channels: int, stride: int) -> "nn.Module":
-        from nas_core.families.timm_compat import InvertedResidual, get_act_layer
+        from nas_core.families.timm_compat import InvertedResidual
 
-        given = self.settings
-        block: nn.Module = InvertedResidual(
-            in_channels,
-            out_channels,
-            dw_kernel_size=given.kernel,
-            stride=stride,
-            exp_ratio=given.expand,
-            act_layer=get_act_layer(given.act),
-            se_layer=_squeeze(given.se, given.gate),
-        )
-        return block
+        sizes = {"dw_kernel_size": self.settings.kernel, "exp_ratio": self.settings.expand}
+        return _mobile(InvertedResidual, self.settings, in_channels, out_channels, stride=stride, **sizes)
 
 
 @BLOCKS.add
@@ -259,19 +262,10 @@ class FusedMBConv(BlockKind):
     Settings = _InvertedSettings
 
     def build(self, in_channels: int, out_channels: int, stride: int) -> "nn.Module":
-        from nas_core.families.timm_compat import EdgeResidual, get_act_layer
+        from nas_core.families.timm_compat import EdgeResidual
 
-        given = self.settings
-        block: nn.Module = EdgeResidual(
-            in_channels,
-            out_channels,
-            exp_kernel_size=given.kernel,
-            stride=stride,
-            exp_ratio=given.expand,
-            act_layer=get_act_layer(given.act),
-            se_layer=_squeeze(given.se, given.gate),
-        )
-        return block
+        sizes = {"exp_kernel_size": self.settings.kernel, "exp_ratio": self.settings.expand}
+        return _mobile(EdgeResidual, self.settings, in_channels, out_channels, stride=stride, **sizes)
 
 
 @BLOCKS.add
@@ -287,18 +281,10 @@ class Separable(BlockKind):
         act: Activation = "relu"
 
     def build(self, in_channels: int, out_channels: int, stride: int) -> "nn.Module":
-        from nas_core.families.timm_compat import DepthwiseSeparableConv, get_act_layer
+        from nas_core.families.timm_compat import DepthwiseSeparableConv
 
-        given = self.settings
-        block: nn.Module = DepthwiseSeparableConv(
-            in_channels,
-            out_channels,
-            dw_kernel_size=given.kernel,
-            stride=stride,
-            act_layer=get_act_layer(given.act),
-            se_layer=_squeeze(given.se, given.gate),
-        )
-        return block
+        sizes = {"dw_kernel_size": self.settings.kernel}
+        return _mobile(DepthwiseSeparableConv, self.settings, in_channels, out_channels, stride=stride, **sizes)
 
 
 @BLOCKS.add
@@ -463,6 +449,10 @@ class ConvPoolStem(StemKind):
         layers = _conv_bn(in_channels, given.out_channels, given.kernel, 2)
         return nn.Sequential(*layers, _act(given.act), nn.MaxPool2d(3, 2, padding=1))
 
+    @property
+    def stride(self) -> int:
+        return 4
+
 
 @STEMS.add
 class PatchifyStem(StemKind):
@@ -483,6 +473,10 @@ class PatchifyStem(StemKind):
         given = self.settings
         conv = nn.Conv2d(in_channels, given.out_channels, given.patch, given.patch)
         return nn.Sequential(conv, LayerNorm2d(given.out_channels))
+
+    @property
+    def stride(self) -> int:
+        return int(self.settings.patch)
 
 
 # heads

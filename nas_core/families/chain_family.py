@@ -101,15 +101,15 @@ def _walk(space: SearchSpace, genotype: Genotype) -> Iterator[Part]:
     side = space.resolution_of(genotype)
     shape = (space.in_channels, side, side)
     yield _part(None, ("stem", stem), shape, lambda: build_stem(stem, space.in_channels))
-    side = stem_side(stem, space.in_channels, side)
+    sides = space.sides(stem_side(stem, space.in_channels, side))
     for position, choice in enumerate(space.check_choices(genotype).choices):
+        side = sides[position]
         placed = space.placed[position][choice]
         part = _part(position, placed, (placed.in_channels, side, side), lambda placed=placed: build_block(placed))  # type: ignore[misc]
         yield replace(part, is_no_op=placed.is_no_op)
-        side = -(-side // placed.stride)
     width = space.positions[-1].out_channels
     key = ("head", head, space.num_classes)
-    yield _part(None, key, (width, side, side), lambda: build_head(head, width, space.num_classes))
+    yield _part(None, key, (width, sides[-1], sides[-1]), lambda: build_head(head, width, space.num_classes))
 
 
 def _part(position: int | None, key: Hashable, shape: tuple[int, ...], build: "Callable[[], nn.Module]") -> Part:

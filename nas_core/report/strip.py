@@ -7,6 +7,8 @@ so the two agree.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nas_core.families import STEMS
+from nas_core.families.blocks import kind_of as kind_named
 from nas_core.report.summary import StudySummary
 from nas_core.report.text import describe_block, format_amount, resource_name
 from nas_core.space.genotypes import NO_OPS, BlockSpec, Genotype, SearchSpace
@@ -113,7 +115,8 @@ def _strip_block(
 
 def block_kinds(space: SearchSpace) -> tuple[str, ...]:
     """Names of the colours: every distinct block if they are few, else every kind of block."""
-    specs = dict.fromkeys(spec for position in space.positions for spec in position.blocks if spec.kind not in NO_OPS)
+    # told apart by their words: in Python, a block of True is equal to one of 1
+    specs = [spec for position in space.positions for spec in position.blocks if spec.kind not in NO_OPS]
     whole = tuple(dict.fromkeys(describe_block(spec) for spec in specs))
     if len(whole) <= MAX_KINDS:
         return whole
@@ -129,18 +132,15 @@ def kind_of(spec: BlockSpec, kinds: tuple[str, ...]) -> int:
 
 
 def stages(space: SearchSpace, genotype: Genotype) -> tuple[StripStage, ...]:
-    """Runs of positions with one shape, none where the space is no chain.
-
-    The stem is taken to keep the resolution unless it says its stride.
-    """
+    """Runs of positions with one shape, none where the space is no chain; sizes where the stem's stride is known."""
     if space.stem is None:
         return ()
-    stride = dict(space.stem.params).get("stride", 1)
-    size = max(space.resolution_of(genotype) // (stride if isinstance(stride, int) else 1), 1)
+    stem = kind_named(STEMS, space.stem) if space.stem.kind in STEMS else None
+    sides = space.sides(-(-space.resolution_of(genotype) // stem.stride)) if stem and stem.stride else None
     found: list[StripStage] = []
     for index, position in enumerate(space.positions):
-        size = -(-size // position.stride)
-        label = f"{size} × {size} px, {position.out_channels} ch"
+        size = f"{sides[index + 1]} × {sides[index + 1]} px, " if sides else ""
+        label = f"{size}{position.out_channels} ch"
         if found and found[-1].label == label:
             found[-1] = StripStage(first=found[-1].first, last=index, label=label)
         else:

@@ -411,3 +411,8 @@ class SearchSpace:
             )
             for width, place in zip(widths, self.positions, strict=False)
         )
+
+    def sides(self, first: int) -> tuple[int, ...]:
+        """In a chain, the side in pixels of what reaches each position and then the head, ``first`` from the stem."""
+        strides = (position.stride for position in self.positions)
+        return tuple(itertools.accumulate(strides, lambda side, stride: -(-side // stride), initial=first))

@@ -5,14 +5,18 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
+from flows.prefect_server import _free_port
 from nas_core.base.errors import ConfigError, PluginError
 from nas_core.base.plugins import find, import_plugin, imported, installed
 from nas_core.base.registry import Registry
@@ -304,3 +308,42 @@ def test_the_same_as_an_installed_distribution(tmp_path, monkeypatch):
     config.write_text(yaml.safe_dump({**STUDY, "plugins": ["teamnas"]}))
     assert read_config(config).space.kind == "vector-cell"
     sys.modules.pop("teamnas", None)
+
+
+def test_it_runs_as_a_deployment(place):
+    """Started from Prefect's page, in a process of the runner's: the plug-in is named by its path."""
+    port = _free_port()
+    command = [str(Path(sys.executable).with_name("mathnas")), "serve", "--root", str(place), "--port", str(port)]
+    hidden = ("RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    page = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    api = f"http://127.0.0.1:{port}/api"
+    try:
+        deployment = _asked(lambda: httpx.get(f"{api}/deployments/name/study/study", timeout=30), lambda _: True)
+        config = {**STUDY, "plugins": [str(place / "teamnas")]}
+        parameters = {"config": config, "root": str(place / "deployed"), "until": "select"}
+        made = httpx.post(
+            f"{api}/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters}, timeout=60
+        )
+        assert made.status_code == 201, made.text
+        over = ("COMPLETED", "FAILED", "CRASHED")
+        run = _asked(
+            lambda: httpx.get(f"{api}/flow_runs/{made.json()['id']}", timeout=30), lambda run: run["state_type"] in over
+        )
+        assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    finally:
+        page.send_signal(signal.SIGTERM)
+        page.wait(timeout=120)
+    assert Study.open(str(place / "deployed")).status_of("select").state == "done"
+
+
+def _asked(ask, enough, patience_s: float = 300.0):
+    """The server's answer, once it gives one that is enough."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            answer = ask()
+            if answer.status_code == 200 and enough(answer.json()):
+                return answer.json()
+        time.sleep(0.5)
+    raise AssertionError("no answer in time")

@@ -11,7 +11,7 @@ from torch import nn
 
 from nas_core.base.errors import SpaceError
 from nas_core.families.assemble import assemble, build_block, build_head, build_stem
-from nas_core.families.blocks import BLOCKS
+from nas_core.families.blocks import BLOCKS, STEMS, kind_of
 from nas_core.space.genotypes import BlockSpec, PlacedBlock
 from tests.spaces import build_space, tiny
 
@@ -73,6 +73,7 @@ def test_a_bottleneck_has_the_inner_width_its_ratio_says():
 )
 def test_stems(spec, side):
     assert build_stem(spec, 3)(torch.randn(2, 3, 16, 16)).shape == (2, 8, side, side)
+    assert 16 // kind_of(STEMS, spec).stride == side
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def make_space(num_choices: Sequence[int], name: str = "invented") -> SearchSpac
         in_channels=3,
         resolutions=(32,),
         num_classes=10,
-        stem=BlockSpec.of("conv_bn_relu", kernel=3, out_channels=32),
+        stem=BlockSpec.of("conv", kernel=3, out_channels=32),
         head=BlockSpec.of("conv_pool_linear", width=1280),
         positions=tuple(positions),
     )

@@ -6,6 +6,7 @@ import pytest
 from nas_core.report.figures import FIGURES, NotYetRunError, render, save_figures
 from nas_core.report.strip import strips
 from nas_core.report.summary import BlockEffect, BlockEffects
+from nas_core.space.genotypes import BlockSpec
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
 from tests.nas_core.report.studies import LARGE, RAGGED, SMALL, make_study, not_run
@@ -82,6 +83,20 @@ def test_strips_share_one_scale_and_mark_what_differs():
     changed = [a.label != b.label for a, b in zip(winner.blocks, base.blocks, strict=True)]
     assert [block.differs for block in winner.blocks] == changed
     assert [stage.label for stage in base.stages] == ["16 × 16 px, 64 ch", "8 × 8 px, 128 ch", "4 × 4 px, 256 ch"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "first"),
+    [
+        (BlockSpec.of("conv-pool", out_channels=32), "4 × 4 px, 64 ch"),
+        (BlockSpec.of("patchify", out_channels=32, patch=2), "8 × 8 px, 64 ch"),
+        (BlockSpec.of("of a plug-in that is not here"), "64 ch"),
+    ],
+)
+def test_sizes_are_those_behind_the_stem(stem, first):
+    study = STUDIES["small"]
+    (strip,) = strips(replace(study, space=replace(study.space, stem=stem)), [study.base])
+    assert strip.stages[0].label == first
 
 
 def test_a_strip_without_costs_draws_blocks_alike():
