@@ -370,3 +370,24 @@ def test_only_listed_pods_may_talk():
     out = next(doc for doc in policies if doc["metadata"]["name"] == "from-ray")["spec"]["egress"]
     open_to_all = {port["port"] for rule in out if "to" not in rule for port in rule["ports"]}
     assert open_to_all == {53, 443, 6443}  # names; the store and Kubernetes, whose own port is 6443
+
+
+def test_the_form_has_one_form_per_kind():
+    """What Prefect's page makes of the study's schema: an alternative for each of ours, called as a study calls it."""
+    from flows.study import run_study
+    from nas_core.base.registry import OURS
+    from nas_core.costs import PROFILERS
+    from nas_core.families import FAMILIES
+    from nas_core.scoring import SCORERS
+    from nas_core.searchers import SEARCHERS
+    from nas_core.workloads import WORKLOADS
+
+    definitions = run_study.parameters.definitions
+    study = definitions["StudyConfig"]["properties"]
+    for section, registry in {"space": FAMILIES, "data": WORKLOADS, "scorer": SCORERS, "searcher": SEARCHERS}.items():
+        forms = [definitions[each["$ref"].rpartition("/")[2]] for each in study[section]["oneOf"]]
+        assert {name for name in registry if registry.origin(name) is OURS} <= {form["title"] for form in forms}
+        assert all(form["properties"]["kind"]["const"] == form["title"] for form in forms)
+    profilers = definitions["ProfileConfig"]["properties"]["profilers"]["properties"]
+    assert {name for name in PROFILERS if PROFILERS.origin(name) is OURS} <= set(profilers)
+    assert all(form["description"] for form in profilers.values())
