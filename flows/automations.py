@@ -9,8 +9,8 @@ from uuid import UUID
 import yaml
 
 from flows.prefect_server import server_errors_in_words
-from nas_core.config import yaml_mistake
-from nas_core.errors import ClusterError, ConfigError
+from nas_core.base.errors import ClusterError, ConfigError
+from nas_core.base.settings import yaml_mistake
 
 if TYPE_CHECKING:
     from prefect.automations import Automation

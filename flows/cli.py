@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.design_command import design
-from nas_core.errors import ConfigError, NasError
-from nas_core.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, TRACKING, Stage
+from nas_core.base.errors import ConfigError, NasError
+from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, TRACKING, Stage
 
 if TYPE_CHECKING:
-    from nas_core.config import StudyConfig
-    from nas_core.deepmad.config import AnalyticConfig
-    from nas_core.selection import Answer
-    from nas_core.study import Study
+    from nas_core.study.analytic_config import AnalyticConfig
+    from nas_core.study.choices import Answer
+    from nas_core.study.config import StudyConfig
+    from nas_core.study.study import Study
 
 app = typer.Typer(
     name="mathnas",
@@ -73,8 +73,8 @@ def _write_text(path: Path, text: str) -> None:
 @app.command()
 def spaces() -> None:
     """List the registered search spaces with their parameters."""
-    from nas_core.config import SpaceConfig
-    from nas_core.spaces import SPACES, build_space, space_params
+    from nas_core.families import SPACES, build_space, space_params
+    from nas_core.families.settings import SpaceConfig
 
     for name in SPACES:
         space = build_space(SpaceConfig(name=name))
@@ -97,7 +97,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a study: every stage, as far as it is missing."""
-    from nas_core.config import read_config
+    from nas_core.study.config import read_config
 
     study_config = read_config(config, _overrides(set_ or []))
     where = _place(root or f"studies/{study_config.name}")
@@ -108,8 +108,8 @@ def run(
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight
-    from nas_core.lease import hold
-    from nas_core.store import Store
+    from nas_core.records.lease import hold
+    from nas_core.records.store import Store
     from tasks.addresses import check_addresses
 
     preflight(study_config, where, last)
@@ -131,16 +131,16 @@ def run_design(
     as_json: AsJson = False,
 ) -> None:
     """Design a network by solving its program, train it, register its model: each as far as it is missing."""
-    from nas_core.config import read_as
-    from nas_core.deepmad.config import AnalyticConfig
+    from nas_core.base.settings import read_as
+    from nas_core.study.analytic_config import AnalyticConfig
 
     analytic = read_as(AnalyticConfig, config, _overrides(set_ or []))
     where = _place(root or f"designs/{analytic.name}")
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight_design
-    from nas_core.lease import hold
-    from nas_core.store import Store
+    from nas_core.records.lease import hold
+    from nas_core.records.store import Store
 
     preflight_design(analytic, where)
     with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
@@ -152,8 +152,8 @@ def run_design(
 
 def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
     from flows.design_command import print_answer
-    from nas_core.deepmad.project import DesignProject
-    from nas_core.store import Store
+    from nas_core.records.store import Store
+    from nas_core.study.analytic_project import DesignProject
 
     project = DesignProject(config, Store(root))
     answer, row, runs = project.answer, project.training, project.output(TRACKING)
@@ -204,7 +204,7 @@ def _quiet_prefect() -> None:
 
 
 def _open(root: str) -> "Study":
-    from nas_core.study import Study
+    from nas_core.study.study import Study
 
     return Study.open(root)
 
@@ -244,7 +244,7 @@ def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study
     _quiet_prefect()
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight
-    from nas_core.lease import hold
+    from nas_core.records.lease import hold
     from tasks.addresses import check_addresses
 
     root = _place(root)
@@ -280,9 +280,9 @@ def profile(
 
 
 def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[str, Any]]:
-    from nas_core.config import SpaceConfig
     from nas_core.costs import count_networks
-    from nas_core.spaces import build_space
+    from nas_core.families import build_space
+    from nas_core.families.settings import SpaceConfig
 
     if genotypes is None:
         raise ConfigError("--genotypes", "nothing", "a file with one genotype a line")
@@ -377,7 +377,7 @@ def report(root: Root, as_json: AsJson = False) -> None:
 @app.command()
 def status(root: Root, as_json: AsJson = False) -> None:
     """Say how far every stage of a study, or a design, is."""
-    from nas_core.store import Store
+    from nas_core.records.store import Store
 
     if Store(root, create=False).exists(DESIGN_CONFIG):
         _print_design_status(root, as_json)
@@ -386,8 +386,8 @@ def status(root: Root, as_json: AsJson = False) -> None:
 
 
 def _print_design_status(root: str, as_json: bool) -> None:
-    from nas_core.deepmad.project import DesignProject
-    from nas_core.lease import driver
+    from nas_core.records.lease import driver
+    from nas_core.study.analytic_project import DesignProject
 
     project = DesignProject.open(root)
     states, holder = project.status(), driver(project.store)
@@ -401,7 +401,7 @@ def _print_design_status(root: str, as_json: bool) -> None:
 
 
 def _print_status(study: "Study", as_json: bool) -> None:
-    from nas_core.lease import driver
+    from nas_core.records.lease import driver
 
     stages = study.status()
     quarantined, holder = study.store.quarantined(), driver(study.store)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from nas_core.deepmad.domain import Domain, Limits
@@ -38,9 +38,9 @@ def design(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
     """Design a network by solving its program: no data, no training, seconds."""
+    from nas_core.base.units import parse_count
     from nas_core.deepmad.domain import Limits
     from nas_core.deepmad.latency import LatencyTable
-    from nas_core.deepmad.units import parse_count
 
     if score is not None:
         _rate(score, objective, as_json)
@@ -168,7 +168,7 @@ def print_answer(answer: dict[str, Any]) -> None:
 def _write(answer: "Design", out: Path, objective: str) -> None:
     import json
 
-    from nas_core.deepmad.figures import draw_design
+    from nas_core.deepmad.drawings import draw_design
     from nas_core.deepmad.formulas import objectives
 
     (out / "architecture.json").write_text(json.dumps(answer.as_dict(), indent=1) + "\n")
@@ -195,7 +195,7 @@ def _sweep(
 ) -> None:
     import json
 
-    from nas_core.deepmad.figures import draw_frontier
+    from nas_core.deepmad.drawings import draw_frontier
     from nas_core.deepmad.formulas import objectives
     from nas_core.deepmad.frontier import sweep
 

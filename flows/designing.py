@@ -3,11 +3,11 @@
 from prefect import flow
 
 import tasks.designing as work
-from nas_core.deepmad.config import AnalyticConfig
-from nas_core.deepmad.project import DesignProject
-from nas_core.errors import ClusterError
-from nas_core.lease import hold
-from nas_core.store import Store
+from nas_core.base.errors import ClusterError
+from nas_core.records.lease import hold
+from nas_core.records.store import Store
+from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.analytic_project import DesignProject
 from tasks.artifacts import show_design
 from tasks.ray_pool import Session
 

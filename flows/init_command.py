@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from nas_core.config import StudyConfig
+from nas_core.study.config import StudyConfig
 
 HEADER = """\
 # A study: a family of networks, data, a scorer, limits, and what to do with the winner.

@@ -3,13 +3,15 @@
 import os
 from typing import Any
 
-from nas_core.config import Recipe, StudyConfig, SupernetScorerConfig, TrainScorerConfig
-from nas_core.design import make_design
-from nas_core.evaluations import CostTable
-from nas_core.space import SearchSpace
-from nas_core.stages import CONFIG
-from nas_core.store import Store
-from nas_core.study import Study, space_of
+from nas_core.records.evaluations import CostTable
+from nas_core.records.store import Store
+from nas_core.scoring.settings import SupernetScorerConfig, TrainScorerConfig
+from nas_core.searchers.designs import make_design
+from nas_core.space.genotypes import SearchSpace
+from nas_core.study.config import StudyConfig
+from nas_core.study.stages import CONFIG
+from nas_core.study.study import Study, space_of
+from nas_core.training.settings import Recipe
 
 MULTIPLY_ADDS_PER_CPU_SECOND = 1.2e10  # small convolutional networks, one modern core, float32
 TRAINING_PASSES = 3  # a training step is a forward pass and a backward pass of twice its work
@@ -41,7 +43,7 @@ def plan(config: StudyConfig, root: str) -> dict[str, Any]:
 
 
 def _exists(root: str) -> bool:
-    from nas_core.errors import StoreError
+    from nas_core.base.errors import StoreError
 
     try:
         return Store(root, create=False).exists(CONFIG)

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nas_core.errors import ClusterError
+from nas_core.base.errors import ClusterError
 from tasks.environment import NO_PAGE
 
 START_S = 120.0

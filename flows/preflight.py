@@ -1,15 +1,15 @@
 """What is checked before any compute is spent: data, space, limits, store, addresses."""
 
-from nas_core.config import StudyConfig
-from nas_core.deepmad.config import AnalyticConfig
-from nas_core.design import check_base
-from nas_core.errors import ConfigError
-from nas_core.fingerprints import check_same_images
+from nas_core.base.errors import ConfigError
 from nas_core.program import parse_limit
+from nas_core.records.store import Store
 from nas_core.scoring import check_scorer
-from nas_core.stages import STAGES, Stage
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.searchers.designs import check_base
+from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.config import StudyConfig
+from nas_core.study.fingerprints import check_same_images
+from nas_core.study.stages import STAGES, Stage
+from nas_core.study.study import Study
 from tasks.addresses import check_addresses
 from tasks.tracking import tracking_uri
 
@@ -22,7 +22,7 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
     Raises:
         NasError: with the field, path or address, what was found and what is allowed.
     """
-    from nas_core.data import check_data
+    from nas_core.workloads.images import check_data
 
     study = Study(config, Store(root))
     _check_writable(study.store)
@@ -42,7 +42,7 @@ def preflight(config: StudyConfig, root: str, until: Stage = "report") -> None:
 
 def preflight_design(config: AnalyticConfig, root: str) -> None:
     """Raise the first mistake of a design that would otherwise be met later, as ``preflight`` does."""
-    from nas_core.data import check_data
+    from nas_core.workloads.images import check_data
 
     store = Store(root)
     config.program.build_domain()
@@ -63,7 +63,7 @@ def preflight_serving(root: str) -> None:
 
 def _check_classes(study: Study) -> None:
     """The table of a tabular scorer says nothing of images, so nothing else compares them with the space."""
-    from nas_core.data import data_shape
+    from nas_core.workloads.images import data_shape
 
     in_channels, _, num_classes = data_shape(study.config.data)
     have, want = (study.space.in_channels, study.space.num_classes), (in_channels, num_classes)

@@ -4,7 +4,7 @@ from prefect import flow
 
 import tasks.profiling as work
 from flows.stage import stage_run
-from nas_core.config import StudyConfig
+from nas_core.study.config import StudyConfig
 
 
 @flow(name="profile", flow_run_name="profile-{config.name}", validate_parameters=True)

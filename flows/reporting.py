@@ -4,8 +4,8 @@ from prefect import flow
 
 import tasks.reporting as work
 from flows.stage import stage_run
-from nas_core.config import StudyConfig
-from nas_core.errors import ClusterError, ConfigError
+from nas_core.base.errors import ClusterError, ConfigError
+from nas_core.study.config import StudyConfig
 
 
 @flow(name="report", flow_run_name="report-{config.name}", validate_parameters=True)

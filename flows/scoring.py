@@ -3,9 +3,9 @@
 from prefect import flow
 
 from flows.stage import stage_run
-from nas_core.config import StudyConfig
-from nas_core.design import Design
-from nas_core.stages import DESIGN
+from nas_core.searchers.designs import Design
+from nas_core.study.config import StudyConfig
+from nas_core.study.stages import DESIGN
 from tasks.profiling import profile
 from tasks.scoring import evaluate, prepare_scorer
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from nas_core.program import SelectionProblem, SelectionResult
-    from nas_core.study import Study
+    from nas_core.study.study import Study
 
 
 def select_stored_problem(
@@ -27,7 +27,7 @@ def select_stored_problem(
     """Print the best networks of a stored problem; raises NasError where there is none."""
     from nas_core.program import parse_limit, read_problem_file, top_k
     from nas_core.program.exact import costs_of_base
-    from nas_core.selection import without_network
+    from nas_core.study.choices import without_network
 
     problem = read_problem_file(path)
     base_costs = costs_of_base(problem)

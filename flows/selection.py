@@ -4,7 +4,7 @@ from prefect import flow
 
 import tasks.selection as work
 from flows.stage import stage_run
-from nas_core.config import StudyConfig
+from nas_core.study.config import StudyConfig
 from tasks.scoring import evaluate, prepare_scorer
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from flows.prefect_server import prefect_api
 from flows.preflight import preflight_serving
-from nas_core.config import StudyConfig, read_as
-from nas_core.deepmad.config import AnalyticConfig
-from nas_core.errors import without_passwords
+from nas_core.base.errors import without_passwords
+from nas_core.base.settings import read_as
+from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.config import StudyConfig
 
 DESIGN_EXAMPLE = Path(__file__).parent / "configs" / "deepmad.yaml"
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from nas_core.config import StudyConfig
-from nas_core.lease import hold
-from nas_core.stages import Stage
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.records.lease import hold
+from nas_core.records.store import Store
+from nas_core.study.config import StudyConfig
+from nas_core.study.stages import Stage
+from nas_core.study.study import Study
 from tasks.artifacts import show_stage
 from tasks.ray_pool import Session
 

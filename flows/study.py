@@ -8,12 +8,12 @@ from flows.reporting import report
 from flows.scoring import score
 from flows.selection import select, verify
 from flows.training import train
-from nas_core.config import StudyConfig
-from nas_core.errors import ConfigError
-from nas_core.lease import hold
-from nas_core.stages import STAGES, Stage
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.base.errors import ConfigError
+from nas_core.records.lease import hold
+from nas_core.records.store import Store
+from nas_core.study.config import StudyConfig
+from nas_core.study.stages import STAGES, Stage
+from nas_core.study.study import Study
 from tasks.ray_pool import Session
 
 FLOWS = {"profile": profile, "score": score, "select": select, "verify": verify, "train": train, "report": report}

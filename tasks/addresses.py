@@ -4,7 +4,7 @@ import os
 import socket
 from urllib.parse import urlsplit
 
-from nas_core.errors import ClusterError
+from nas_core.base.errors import ClusterError
 
 SECONDS_TO_ANSWER = 10.0
 PORTS = {  # scheme -> its usual port

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nas_core.deepmad.project import DesignProject
 from nas_core.report.text import format_metric
-from nas_core.stages import FIGURES, REPORT, TRACKING, Stage
-from nas_core.study import Study
+from nas_core.study.analytic_project import DesignProject
+from nas_core.study.stages import FIGURES, REPORT, TRACKING, Stage
+from nas_core.study.study import Study
 from tasks.environment import NO_PAGE
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ from typing import Any
 
 from prefect import task
 
-from nas_core.deepmad.config import AnalyticConfig
-from nas_core.deepmad.project import WINNER, DesignProject
-from nas_core.deepmad.search import Progress as SearchProgress
-from nas_core.stages import REGISTERED
-from nas_core.store import Store, shared_store
+from nas_core.deepmad.tree import Progress as SearchProgress
+from nas_core.records.store import Store, shared_store
+from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.analytic_project import WINNER, DesignProject
+from nas_core.study.stages import REGISTERED
 from tasks import tracking
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs

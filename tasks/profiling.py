@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from prefect import task
 
-from nas_core.config import StudyConfig
-from nas_core.evaluations import WHOLE_NETWORK
-from nas_core.identity import evaluation_seed
-from nas_core.space import Genotype
-from nas_core.store import Store, shared_store
-from nas_core.study import Study
+from nas_core.base.identity import evaluation_seed
+from nas_core.records.evaluations import WHOLE_NETWORK
+from nas_core.records.store import Store, shared_store
+from nas_core.space.genotypes import Genotype
+from nas_core.study.config import StudyConfig
+from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.scoring import worth_a_retry

@@ -20,8 +20,8 @@ import ray
 from ray import exceptions
 from ray.util.queue import Empty, Queue
 
-from nas_core.config import ClusterConfig
-from nas_core.errors import ClusterError
+from nas_core.base.errors import ClusterError
+from nas_core.study.config import ClusterConfig
 from tasks.addresses import check_address
 
 log = logging.getLogger(__name__)

@@ -6,14 +6,14 @@ from typing import Any
 
 from prefect import task
 
-from nas_core.config import StudyConfig
-from nas_core.errors import ClusterError, StoreError
+from nas_core.base.errors import ClusterError, StoreError
+from nas_core.records.store import Store
 from nas_core.report import report_files
 from nas_core.report.collect import summarise
-from nas_core.space import Genotype
-from nas_core.stages import REGISTERED, REPORT
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.space.genotypes import Genotype
+from nas_core.study.config import StudyConfig
+from nas_core.study.stages import REGISTERED, REPORT
+from nas_core.study.study import Study
 from tasks import tracking
 
 SAME_ACCURACY, SAME_IMAGES = 0.002, 2  # a few images may flip between a GPU's arithmetic and the CPU's

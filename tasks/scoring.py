@@ -5,13 +5,13 @@ from typing import Any
 
 from prefect import task
 
-from nas_core.config import StudyConfig
-from nas_core.errors import NasError
-from nas_core.evaluations import Evaluation
+from nas_core.base.errors import NasError
+from nas_core.records.evaluations import Evaluation
+from nas_core.records.store import Store, shared_store
 from nas_core.scoring import build_scorer, supernet_path
-from nas_core.space import Genotype
-from nas_core.store import Store, shared_store
-from nas_core.study import Study
+from nas_core.space.genotypes import Genotype
+from nas_core.study.config import StudyConfig
+from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import BatchDone, Cluster, run_batches, run_jobs
 

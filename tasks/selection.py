@@ -4,11 +4,11 @@ from typing import Any
 
 from prefect import task
 
-from nas_core.config import StudyConfig
-from nas_core.stages import SELECTION
-from nas_core.store import Store
-from nas_core.study import Study
-from nas_core.verification import next_round, record_round, verification
+from nas_core.records.store import Store
+from nas_core.study.config import StudyConfig
+from nas_core.study.rounds import next_round, record_round, verification
+from nas_core.study.stages import SELECTION
+from nas_core.study.study import Study
 
 
 @task(task_run_name="select")

@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nas_core.config import DataConfig, TrackingConfig
-from nas_core.deepmad.project import DesignProject, what_is_proved
-from nas_core.errors import ClusterError, ConfigError, without_passwords
-from nas_core.identity import content_id
-from nas_core.stages import (
+from nas_core.base.errors import ClusterError, ConfigError, without_passwords
+from nas_core.base.identity import content_id
+from nas_core.records.store import Store
+from nas_core.study.analytic_project import DesignProject, what_is_proved
+from nas_core.study.config import TrackingConfig
+from nas_core.study.stages import (
     BLOCK_SCORES,
     CONFIG,
     DESIGN,
@@ -34,8 +35,8 @@ from nas_core.stages import (
     TRAINING,
     VERIFICATION,
 )
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.study.study import Study
+from nas_core.workloads.settings import DataConfig
 
 log = logging.getLogger(__name__)
 
@@ -378,7 +379,7 @@ def registered_accuracy(store: Store, data: DataConfig, resolution: int, in_chan
     """Test accuracy of the registered model, loaded as its users do."""
     import torch
 
-    from nas_core.data import load_data
+    from nas_core.workloads.images import load_data
 
     model = registered_model(store)
     images, labels = load_data(data, resolution, in_channels).test()

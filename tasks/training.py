@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from nas_core.comparison import Candidate, candidates
-from nas_core.config import StudyConfig
-from nas_core.deepmad.config import AnalyticConfig
-from nas_core.space import Genotype
-from nas_core.stages import TRAINING
-from nas_core.store import Store, shared_store
-from nas_core.study import Study
+from nas_core.records.store import Store, shared_store
+from nas_core.space.genotypes import Genotype
+from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.config import StudyConfig
+from nas_core.study.contestants import Candidate, candidates
+from nas_core.study.stages import TRAINING
+from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.scoring import worth_a_retry

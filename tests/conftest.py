@@ -8,7 +8,7 @@ import pytest
 for name in ("RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
 
-from nas_core.config import StudyConfig, parse_config  # noqa: E402
+from nas_core.study.config import StudyConfig, parse_config  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,7 +74,7 @@ def tabular_config(macro_table) -> StudyConfig:
 @pytest.fixture(scope="session")
 def cluster():
     """One local Ray for the session; starting one takes seconds."""
-    from nas_core.config import ClusterConfig
+    from nas_core.study.config import ClusterConfig
     from tasks.ray_pool import Cluster
 
     with Cluster(ClusterConfig()) as connected:

@@ -11,7 +11,7 @@ def loaded_by(module):
     return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
 
 
-@pytest.mark.parametrize("module", ["nas_core.program", "nas_core.study", "nas_core.report.collect", "flows.cli"])
+@pytest.mark.parametrize("module", ["nas_core.program", "nas_core.study.study", "nas_core.report.collect", "flows.cli"])
 def test_selecting_loads_no_framework(module):
     assert not {"torch", "timm", "ray", "prefect", "mlflow"} & loaded_by(module)
 

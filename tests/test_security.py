@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas_core.errors import ClusterError
-from nas_core.study import Study
+from nas_core.base.errors import ClusterError
+from nas_core.study.study import Study
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("nas_core", "tasks", "flows") for path in (ROOT / folder).rglob("*.py"))
@@ -97,8 +97,8 @@ def test_errors_of_addresses_hide_passwords(address, monkeypatch):
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "/etc", "a\0b", ".hidden", "", "x" * 65, "a..b"])
 def test_study_names_stay_inside(name):
-    from nas_core.config import parse_config
-    from nas_core.errors import ConfigError
+    from nas_core.base.errors import ConfigError
+    from nas_core.study.config import parse_config
 
     with pytest.raises(ConfigError):
         parse_config({"name": name}, "test")
@@ -107,7 +107,7 @@ def test_study_names_stay_inside(name):
 def test_an_opened_study_reads_only_its_own_files(tmp_path):
     """A study.yaml from elsewhere may name paths; they are data to read, and nothing is written there."""
     (tmp_path / "study.yaml").write_text("name: x\nspace: {file: /etc/passwd}\n")
-    from nas_core.errors import NasError
+    from nas_core.base.errors import NasError
 
     with pytest.raises(NasError):
         Study.open(str(tmp_path)).status()

@@ -8,18 +8,18 @@ hand. Importing this package imports no torch: ``profile*``, ``count_networks``,
 from collections.abc import Sequence
 from typing import Any
 
-from nas_core.config import ProfileConfig
+from nas_core.base.errors import UnknownNameError
+from nas_core.base.names import Names
 from nas_core.costs.additivity import Additivity, additivity
 from nas_core.costs.counts import CountsProfiler
 from nas_core.costs.latency import LatencyProfiler
-from nas_core.costs.rows import ANY_DEVICE, Profiler, id_of
-from nas_core.errors import UnknownNameError
-from nas_core.evaluations import UNITS, Cost, CostTable
-from nas_core.registry import Registry
-from nas_core.space import Genotype, SearchSpace
-from nas_core.spaces.extremes import extreme_genotypes as _extreme_genotypes
+from nas_core.costs.profiler import ANY_DEVICE, Profiler, id_of
+from nas_core.costs.settings import ProfileConfig
+from nas_core.records.evaluations import UNITS, Cost, CostTable
+from nas_core.space.extremes import extreme_genotypes as _extreme_genotypes
+from nas_core.space.genotypes import Genotype, SearchSpace
 
-PROFILERS = Registry[Profiler]("profiler")
+PROFILERS = Names[Profiler]("profiler")
 PROFILERS.add("counts")(CountsProfiler())
 PROFILERS.add("latency")(LatencyProfiler())
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.errors import IncompleteTableError
-from nas_core.evaluations import WHOLE_NETWORK, Cost, CostTable
-from nas_core.space import Genotype
+from nas_core.base.errors import IncompleteTableError
+from nas_core.records.evaluations import WHOLE_NETWORK, Cost, CostTable
+from nas_core.space.genotypes import Genotype
 
 MIN_NETWORKS = 3  # an affine map through two points has no residual
 

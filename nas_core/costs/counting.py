@@ -30,8 +30,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nas_core.blocks.assemble import build_block, build_head, build_stem
-from nas_core.space import Architecture, BlockSpec, PlacedBlock, SearchSpace
+from nas_core.families.assemble import build_block, build_head, build_stem
+from nas_core.space.genotypes import Architecture, BlockSpec, PlacedBlock, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

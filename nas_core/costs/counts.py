@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas_core.config import ProfileConfig
-from nas_core.costs.rows import ANY_DEVICE, Measured, Measurement, RowWriter
-from nas_core.evaluations import Cost
-from nas_core.space import Genotype, SearchSpace
+from nas_core.costs.profiler import ANY_DEVICE, Measured, Measurement, RowWriter
+from nas_core.costs.settings import ProfileConfig
+from nas_core.records.evaluations import Cost
+from nas_core.space.genotypes import Genotype, SearchSpace
 
 if TYPE_CHECKING:
     from nas_core.costs.counting import Counts

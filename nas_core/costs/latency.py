@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from nas_core.config import ProfileConfig
-from nas_core.costs.rows import RowWriter
-from nas_core.evaluations import Cost
-from nas_core.space import Genotype, SearchSpace
+from nas_core.costs.profiler import RowWriter
+from nas_core.costs.settings import ProfileConfig
+from nas_core.records.evaluations import Cost
+from nas_core.space.genotypes import Genotype, SearchSpace
 
 VERSION = 1  # raise when the way of measuring changes: old rows are then not reused
 RESOURCE = "latency_ms"

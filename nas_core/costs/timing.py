@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from nas_core.blocks.assemble import assemble, build_block, build_head, build_stem
-from nas_core.config import ProfileConfig
+from nas_core.base.errors import ConfigError
 from nas_core.costs.counting import input_side, placed_blocks
-from nas_core.costs.rows import Measured, Measurement
-from nas_core.errors import ConfigError
-from nas_core.space import BlockId, Genotype, PlacedBlock, SearchSpace
+from nas_core.costs.profiler import Measured, Measurement
+from nas_core.costs.settings import ProfileConfig
+from nas_core.families.assemble import assemble, build_block, build_head, build_stem
+from nas_core.space.genotypes import BlockId, Genotype, PlacedBlock, SearchSpace
 
 NETWORKS_AT_ONCE = 64  # whole networks in memory that take turns
 Clock = Callable[[nn.Module, torch.Tensor], float]  # milliseconds of one run

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nas_core.deepmad.concave import LINEAR_FROM, STD_SMOOTHING, Monomials, Nodes, Program, squeeze_line
 from nas_core.deepmad.formulas import Floats
-from nas_core.deepmad.relaxation import LINEAR_FROM, STD_SMOOTHING, Monomials, Nodes, Program, squeeze_line
 
 ELASTIC = 2.0e5  # price of violating a constraint by one unit; scores are of order 1e4
 CENTERING = 0.15  # next mu over the present average complementarity

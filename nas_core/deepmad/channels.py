@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from ortools.sat.python import cp_model
 
+from nas_core.deepmad.concave import Program
 from nas_core.deepmad.domain import RHO_TOLERANCE
 from nas_core.deepmad.formulas import Ints, squeeze_channels
-from nas_core.deepmad.relaxation import Program
 from nas_core.deepmad.structure import LAYERS_PER_BLOCK
 
 LOG_SCALE = 100_000

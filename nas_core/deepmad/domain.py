@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from nas_core.base.errors import ConfigError
 from nas_core.deepmad.formulas import Batch, Floats, effectiveness, flops, params
 from nas_core.deepmad.latency import LatencyTable
 from nas_core.deepmad.structure import Skeleton, Structure, SuperBlock
-from nas_core.errors import ConfigError
 
 RHO_TOLERANCE = 1e-12  # relative; the round-off of rho itself
 MAX_DEPTH = 40  # of a super-block; no limit of practice reaches it, and a finite box is what the bounds need

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_core.base.errors import ConfigError
+from nas_core.base.names import Names
 from nas_core.deepmad.structure import LAYERS_PER_BLOCK, Skeleton, Structure, SuperBlock
-from nas_core.errors import ConfigError
-from nas_core.registry import Registry
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -281,7 +281,7 @@ def _tinynas_penalised(skeleton: Skeleton) -> tuple[int, ...]:
     return tuple(range(2 if skeleton.family == "resnet" else 0, skeleton.num_blocks))
 
 
-objectives: Registry[Objective] = Registry("objective")
+objectives: Names[Objective] = Names("objective")
 TINYNAS = objectives.add("tinynas")(
     Objective(name="tinynas", stage_log_area=_tinynas_log_area, penalised=_tinynas_penalised, unevenness="std")
 )

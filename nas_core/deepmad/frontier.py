@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from nas_core.base.errors import ConfigError
 from nas_core.deepmad.domain import Domain, Limits, limit_values
 from nas_core.deepmad.formulas import Objective
 from nas_core.deepmad.solver import Design, design
-from nas_core.errors import ConfigError
 
 LEAST_SHARE = 0.4  # the sweep goes from this share of the limit up to the limit
 

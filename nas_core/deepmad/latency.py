@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from nas_core.base.errors import DataError
 from nas_core.deepmad.formulas import Batch, Floats
 from nas_core.deepmad.structure import Skeleton
-from nas_core.errors import DataError
 
 # (input channels, out, bottleneck, kernel, stride, input side in pixels)
 BlockShape = tuple[int, int, int, int, int, int]

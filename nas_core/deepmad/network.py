@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nas_core.base.identity import content_id
 from nas_core.deepmad.structure import Structure
-from nas_core.identity import content_id
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 
+from nas_core.deepmad.concave import Layout
 from nas_core.deepmad.domain import Domain, Limits, limit_values, usages, within
 from nas_core.deepmad.formulas import Batch, Floats, Ints, Objective
-from nas_core.deepmad.relaxation import Layout
 from nas_core.deepmad.structure import Structure
 
 VIOLATION_PRICE = 1.0e6  # score per unit of relative violation while no feasible structure is at hand

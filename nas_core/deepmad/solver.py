@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from nas_core.base.errors import InfeasibleError
+from nas_core.deepmad.concave import Program, nonempty, root
 from nas_core.deepmad.domain import Check, Domain, Limits, limit_values, verify
 from nas_core.deepmad.formulas import Objective, Rating, rate
 from nas_core.deepmad.polish import Polisher, to_batch
-from nas_core.deepmad.relaxation import Program, nonempty, root
-from nas_core.deepmad.search import Progress, Tree
 from nas_core.deepmad.structure import Structure
-from nas_core.errors import InfeasibleError
+from nas_core.deepmad.tree import Progress, Tree
 
 BOUND_KIND = "rigorous up to double-precision round-off"
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nas_core.errors import DataError, SpaceError
+from nas_core.base.errors import DataError, SpaceError
 
 Family = Literal["resnet", "mobilenet"]
 BLOCK_KIND: Mapping[Family, str] = {"resnet": "k1kxk1", "mobilenet": "k1dwsek1"}

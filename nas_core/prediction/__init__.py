@@ -8,7 +8,7 @@ MathNAS's own rule. No torch, no solver is imported here.
 from nas_core.prediction.calibration import Calibration, RankStatistics, calibrate
 from nas_core.prediction.paper import PaperRule, fit_paper
 from nas_core.prediction.predictor import Alternative, BlockEffect, Prediction, Predictor, ScoreTerms, fit
-from nas_core.prediction.refine import Refinement, Round, propose
+from nas_core.searchers.refinement import Refinement, Round, propose
 
 __all__ = [
     "Alternative",

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.errors import IncompleteTableError
-from nas_core.evaluations import EvaluationTable
+from nas_core.base.errors import IncompleteTableError
 from nas_core.prediction.predictor import Predictor
-from nas_core.space import Genotype, SearchSpace
+from nas_core.records.evaluations import EvaluationTable
+from nas_core.space.genotypes import Genotype, SearchSpace
 
 LEAST_HELD_OUT = 3  # networks below which no rank statistic is given
 COUNTS = ("params", "flops")  # what a predictor is compared with

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtri
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 
 LinkName = Literal["identity", "log-error", "reciprocal-error", "rank"]
 ERROR_LINKS: tuple[LinkName, ...] = ("log-error", "reciprocal-error")

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas_core.evaluations import EvaluationTable
-from nas_core.prediction.encoding import Encoding
-from nas_core.prediction.equivalence import equivalents, function_id, has_equivalents
 from nas_core.prediction.regression import Fitted
-from nas_core.space import SearchSpace
+from nas_core.records.evaluations import EvaluationTable
+from nas_core.space.encoding import Encoding
+from nas_core.space.equivalence import equivalents, function_id, has_equivalents
+from nas_core.space.genotypes import SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

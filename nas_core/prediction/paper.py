@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas_core.errors import ConfigError, IncompleteTableError
-from nas_core.evaluations import CostTable, EvaluationTable
-from nas_core.prediction.encoding import Encoding
+from nas_core.base.errors import ConfigError, IncompleteTableError
 from nas_core.prediction.predictor import ScoreTerms, flops_scale, mean_flops
-from nas_core.space import Genotype, SearchSpace
+from nas_core.records.evaluations import CostTable, EvaluationTable
+from nas_core.space.encoding import Encoding
+from nas_core.space.genotypes import Genotype, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,16 +16,16 @@ from functools import cached_property
 import numpy as np
 from scipy.special import ndtri
 
-from nas_core.config import PredictConfig
-from nas_core.errors import ConfigError, IncompleteTableError
-from nas_core.evaluations import CostTable, EvaluationTable
-from nas_core.prediction.encoding import Encoding, totals
+from nas_core.base.errors import ConfigError, IncompleteTableError
 from nas_core.prediction.links import Link, LinkName, make_link, normal_scores, possible_links
 from nas_core.prediction.observations import Observations, observe
 from nas_core.prediction.regression import Fitted, Kernel, Regression, cross_validate, regress
+from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget, Objective, SelectionProblem, Table
 from nas_core.program.problem import Pair, Ragged
-from nas_core.space import Genotype, SearchSpace
+from nas_core.records.evaluations import CostTable, EvaluationTable
+from nas_core.space.encoding import Encoding, totals
+from nas_core.space.genotypes import Genotype, SearchSpace
 
 COVERAGE = 0.9  # of every interval
 LEAST_NETWORKS = 3  # fewer cannot be cross-validated

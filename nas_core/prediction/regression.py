@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
-from nas_core.prediction.encoding import Encoding
+from nas_core.space.encoding import Encoding
 
 JITTER = 1e-9  # of the signal variance: keeps the Gram matrix factorable when two networks coincide
 

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nas_core.errors import NasError
+from nas_core.base.errors import NasError
 
 if TYPE_CHECKING:
     from nas_core.program.problem import SelectionProblem

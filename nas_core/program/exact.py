@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from nas_core.program.problem import Budget, Objective, Ragged, SelectionProblem
 from nas_core.program.result import Selection
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 Value = Fraction | Decimal  # Decimal (60 digits) where a power with a broken exponent is irrational
 _DIGITS = 60

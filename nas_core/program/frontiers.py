@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 from nas_core.program.answers import Effort
 from nas_core.program.checker import verify
 from nas_core.program.exact import evaluate, selection_of
@@ -27,7 +27,7 @@ from nas_core.program.result import Selection, Status
 from nas_core.program.routes import TableSolver
 from nas_core.program.selection import TIME_LIMIT_S
 from nas_core.program.session import Session
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 MAX_STATES = 2_000_000  # partial networks of the position-by-position route
 

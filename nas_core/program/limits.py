@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 from nas_core.program.problem import Budget, format_number
 
 _SI = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 10**3), "": Fraction(1)}

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from nas_core.program.exact import exact
 from nas_core.program.problem import Budget, Ragged, SelectionProblem, Table
-from nas_core.space import BlockId, Rule
+from nas_core.space.genotypes import BlockId, Rule
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -14,8 +14,8 @@ from typing import Literal, cast, get_args
 
 import numpy as np
 
-from nas_core.errors import ConfigError, IncompleteTableError
-from nas_core.space import BlockId, Genotype, Rule
+from nas_core.base.errors import ConfigError, IncompleteTableError
+from nas_core.space.genotypes import BlockId, Genotype, Rule
 
 Ragged = tuple[tuple[float, ...], ...]  # one number per block: [M][n_i]
 Pair = tuple[BlockId, BlockId]

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any
 
 from nas_core.program.problem import Budget, format_number
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 
 class Status(Enum):

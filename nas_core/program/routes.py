@@ -17,7 +17,7 @@ from nas_core.program.linear import MAX_TOTAL, Exact, Floats, LinearProgram, Tab
 from nas_core.program.problem import SelectionProblem, Table
 from nas_core.program.relaxation import Relaxation, relax
 from nas_core.program.result import Status
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 AGAIN_SHARE = 0.5  # of the time left, for showing in whole numbers what HiGHS found in floats
 FEW_NETWORKS = 20_000  # quotients of which are looked at sooner than one linear program is solved for each

@@ -10,7 +10,7 @@ from nas_core.program.explanation import explain_infeasible, idle_limits
 from nas_core.program.problem import Budget, SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.session import Session
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 TIME_LIMIT_S = 60.0
 

@@ -10,7 +10,7 @@ from nas_core.program.exact import selection_of
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.routes import TableSolver
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 PER_APART = 20  # networks listed for each one wanted, where they must be apart
 MAX_LISTED = 5_000

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from nas_core.errors import ConfigError, IncompleteTableError
+from nas_core.base.errors import ConfigError, IncompleteTableError
 from nas_core.program.exact import costs_of_base
 from nas_core.program.limits import parse_limit
 from nas_core.program.problem import Budget, Objective, Ragged, SelectionProblem, Table
-from nas_core.space import Genotype, Rule
+from nas_core.space.genotypes import Genotype, Rule
 
 LARGEST = 1e100  # of any number in a stored problem: sums of such do not overflow
 

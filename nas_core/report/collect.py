@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import nas_core
-from nas_core.errors import NasError
-from nas_core.evaluations import Evaluation
+from nas_core.base.errors import NasError
 from nas_core.prediction import Predictor, calibrate
 from nas_core.prediction.predictor import COVERAGE
 from nas_core.program import Budget, frontier
+from nas_core.records.evaluations import Evaluation
 from nas_core.report.summary import (
     BlockEffect,
     BlockEffects,
@@ -36,10 +36,10 @@ from nas_core.report.summary import (
     VerificationSummary,
 )
 from nas_core.report.text import is_fraction
-from nas_core.selection import with_additive_limits
-from nas_core.space import Genotype
-from nas_core.stages import STAGES, TRACKING
-from nas_core.study import Study
+from nas_core.space.genotypes import Genotype
+from nas_core.study.choices import with_additive_limits
+from nas_core.study.stages import STAGES, TRACKING
+from nas_core.study.study import Study
 
 MOST_NETWORKS_SHOWN = 2_000  # in figures; the counts are of all
 FRONTIER_TIME_LIMIT_S = 10.0

@@ -33,7 +33,7 @@ from nas_core.report.text import (
     is_fraction,
     metric_label,
 )
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

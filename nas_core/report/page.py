@@ -31,8 +31,8 @@ from nas_core.report.text import (
     short_genotype,
     shown_resources,
 )
-from nas_core.space import Genotype
-from nas_core.stages import REPORT, SUMMARY
+from nas_core.space.genotypes import Genotype
+from nas_core.study.stages import REPORT, SUMMARY
 
 HERE = Path(__file__).parent
 MAX_NETWORK_ROWS = 100

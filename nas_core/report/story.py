@@ -19,7 +19,7 @@ from nas_core.report.text import (
     resource_name,
     short_genotype,
 )
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 
 def headline(summary: StudySummary) -> str:

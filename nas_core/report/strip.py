@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nas_core.report.summary import StudySummary
 from nas_core.report.text import describe_block, format_amount, resource_name
-from nas_core.space import NO_OPS, BlockSpec, Genotype, SearchSpace
+from nas_core.space.genotypes import NO_OPS, BlockSpec, Genotype, SearchSpace
 
 MAX_KINDS = 8  # colours that can be told apart; beyond, blocks share the colour of their kind
 NO_OP_KIND = -1

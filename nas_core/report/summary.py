@@ -2,7 +2,7 @@
 
 A stage that has not run is None or empty, and the page names the command that
 makes it. Units: metrics as the scorer measured them (accuracies are fractions
-in [0, 1]), costs in ``nas_core.evaluations.UNITS``, times in seconds.
+in [0, 1]), costs in ``nas_core.records.evaluations.UNITS``, times in seconds.
 Genotypes are strings. Intervals are ``low``/``high``, both None when unknown.
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from nas_core.errors import StoreError
-from nas_core.evaluations import CostTable
-from nas_core.space import Genotype, SearchSpace
-from nas_core.stages import SUMMARY
+from nas_core.base.errors import StoreError
+from nas_core.records.evaluations import CostTable
+from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.study.stages import SUMMARY
 
 SUMMARY_VERSION = 1
 Costs = Mapping[str, float]  # resource -> value of a whole network

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from nas_core.report.summary import Limit, StudySummary
-from nas_core.space import BlockSpec
+from nas_core.space.genotypes import BlockSpec
 
 _COUNT_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
 _RESOURCE_NAMES = {

@@ -4,14 +4,16 @@ No torch here: `study_scorer_id` is asked for by commands that only read.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from nas_core.config import StudyConfig, scorer_id
-from nas_core.evaluations import Evaluation
-from nas_core.space import Genotype, SearchSpace
+from nas_core.base.identity import content_id
+from nas_core.records.evaluations import Evaluation
+from nas_core.space.genotypes import Genotype, SearchSpace
 
 if TYPE_CHECKING:
-    from nas_core.store import Store
+    from nas_core.records.store import Store
+    from nas_core.study.config import StudyConfig
 
 OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 
@@ -46,17 +48,29 @@ class Scorer(Protocol):
         ...
 
 
-def study_scorer_id(config: StudyConfig) -> str:
+def scorer_id(config: "StudyConfig", version: int) -> str:
+    """Id of the scorer's settings, data and code version; tabular scores do not depend on images.
+
+    How many networks share a Ray task, or run side by side, changes no score.
+    """
+    settings = config.scorer.model_dump(mode="json", exclude={"batch", "side_by_side", "eval_batch_size"})
+    if config.scorer.kind == "tabular":  # where the table lies does not matter, nor do images
+        settings["path"] = Path(config.scorer.path).name
+    data = {} if config.scorer.kind == "tabular" else config.data.identity
+    return content_id({"scorer": settings, "data": data, "version": version})
+
+
+def study_scorer_id(config: "StudyConfig") -> str:
     """Id of the study's scorer: its settings, its data and the version of its code."""
     return scorer_id(config, VERSIONS[config.scorer.kind])
 
 
-def supernet_path(config: StudyConfig, space_id: str) -> str:
+def supernet_path(config: "StudyConfig", space_id: str) -> str:
     """Where in the store a study's shared weights are, once they are trained."""
     return f"scorers/{study_scorer_id(config)}/{space_id}/supernet-s{config.seed}.safetensors"
 
 
-def build_scorer(config: StudyConfig, space: SearchSpace, store: "Store", device: str = "auto") -> Scorer:
+def build_scorer(config: "StudyConfig", space: SearchSpace, store: "Store", device: str = "auto") -> Scorer:
     """The scorer that the configuration asks for; loads nothing yet.
 
     ``device`` is ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
@@ -77,7 +91,7 @@ def build_scorer(config: StudyConfig, space: SearchSpace, store: "Store", device
             return TabularScorer(config, space)
 
 
-def check_scorer(config: StudyConfig, space: SearchSpace, stored: Sequence[Evaluation] = ()) -> None:
+def check_scorer(config: "StudyConfig", space: SearchSpace, stored: Sequence[Evaluation] = ()) -> None:
     """What a scorer needs beside images, checked before compute is spent: a table that fits the space.
 
     Raises:

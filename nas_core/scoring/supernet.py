@@ -12,24 +12,28 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from nas_core.config import StudyConfig, SupernetScorerConfig
+from nas_core.base.errors import StoreError
+from nas_core.base.identity import content_id, evaluation_seed
 from nas_core.costs import extreme_genotypes
-from nas_core.data import ImageData, check_data, load_data, resized
-from nas_core.errors import StoreError
-from nas_core.evaluations import Evaluation
-from nas_core.identity import content_id, evaluation_seed
+from nas_core.families.shared_weights import SharedWeights
+from nas_core.records.evaluations import Evaluation
+from nas_core.records.store import Store
 from nas_core.scoring import OnProgress, study_scorer_id, supernet_path
-from nas_core.scoring.rows import Rows
-from nas_core.scoring.shared_weights import SharedWeights
+from nas_core.scoring.scored_rows import Rows
+from nas_core.scoring.settings import SupernetScorerConfig
 from nas_core.scoring.supernet_pass import Activations, shared_prefix_logits
-from nas_core.space import Genotype, SearchSpace
-from nas_core.store import Store
+from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.loop import accuracy, device_name, loss_and_backward, resolve_device, train
+from nas_core.workloads.images import ImageData, check_data, load_data, resized
+
+if TYPE_CHECKING:
+    from nas_core.study.config import StudyConfig
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ class SupernetScorer:
     higher_is_better = True
     split = "validation"
 
-    def __init__(self, config: StudyConfig, space: SearchSpace, store: Store, device: str = "auto") -> None:
+    def __init__(self, config: "StudyConfig", space: SearchSpace, store: Store, device: str = "auto") -> None:
         assert isinstance(config.scorer, SupernetScorerConfig)
         self.study, self.settings, self.space, self.store = config, config.scorer, space, store
         self.device = resolve_device(device)

@@ -24,8 +24,8 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas_core.scoring.shared_weights import SharedWeights
-from nas_core.space import Genotype
+from nas_core.families.shared_weights import SharedWeights
+from nas_core.space.genotypes import Genotype
 
 log = logging.getLogger(__name__)
 

@@ -11,14 +11,17 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nas_core.config import StudyConfig, TabularScorerConfig
-from nas_core.errors import DataError
-from nas_core.evaluations import Evaluation
+from nas_core.base.errors import DataError
+from nas_core.records.evaluations import Evaluation
 from nas_core.scoring import OnProgress, study_scorer_id
-from nas_core.scoring.rows import Rows
-from nas_core.space import Genotype, SearchSpace
+from nas_core.scoring.scored_rows import Rows
+from nas_core.scoring.settings import TabularScorerConfig
+from nas_core.space.genotypes import Genotype, SearchSpace
+
+if TYPE_CHECKING:
+    from nas_core.study.config import StudyConfig
 
 ARCH_COLUMN = "arch"
 SOURCE_ADVICE = "NAS-Bench-Macro's JSON is at https://github.com/xiusu/NAS-Bench-Macro under data/."
@@ -27,7 +30,7 @@ SOURCE_ADVICE = "NAS-Bench-Macro's JSON is at https://github.com/xiusu/NAS-Bench
 class TabularScorer:
     """Looks the metric up. A network that the table does not hold is a failed row."""
 
-    def __init__(self, config: StudyConfig, space: SearchSpace) -> None:
+    def __init__(self, config: "StudyConfig", space: SearchSpace) -> None:
         assert isinstance(config.scorer, TabularScorerConfig)
         self.config, self.space = config.scorer, space
         self.metric_name = config.scorer.metric

@@ -4,16 +4,20 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from nas_core.config import StudyConfig, TrainScorerConfig
-from nas_core.data import ImageData, check_data, load_data
-from nas_core.evaluations import Evaluation
-from nas_core.identity import evaluation_seed
+from nas_core.base.identity import evaluation_seed
+from nas_core.records.evaluations import Evaluation
 from nas_core.scoring import OnProgress, study_scorer_id
-from nas_core.scoring.rows import Rows
-from nas_core.space import Genotype, SearchSpace
+from nas_core.scoring.scored_rows import Rows
+from nas_core.scoring.settings import TrainScorerConfig
+from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.training.loop import device_name, evaluate_accuracy, resolve_device, train
 from nas_core.training.network import build_network
+from nas_core.workloads.images import ImageData, check_data, load_data
+
+if TYPE_CHECKING:
+    from nas_core.study.config import StudyConfig
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,7 @@ class TrainScorer:
     higher_is_better = True
     split = "validation"
 
-    def __init__(self, config: StudyConfig, space: SearchSpace, device: str = "auto") -> None:
+    def __init__(self, config: "StudyConfig", space: SearchSpace, device: str = "auto") -> None:
         assert isinstance(config.scorer, TrainScorerConfig)
         self.study, self.recipe, self.space = config, config.scorer.recipe, space
         self.device = resolve_device(device)

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors import torch as st
 
-from nas_core.store import Store
+from nas_core.records.store import Store
 
 log = logging.getLogger(__name__)
 JSON_KEY = "state"

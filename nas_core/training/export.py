@@ -9,7 +9,7 @@ import io
 import torch
 from torch import nn
 
-from nas_core.data.images import Normalisation
+from nas_core.workloads.images.tensors import Normalisation
 
 
 class Deployed(nn.Module):

@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas_core.config import Recipe
+from nas_core.base.errors import NasError
+from nas_core.base.identity import evaluation_seed
 from nas_core.costs.timing import cpu_name
-from nas_core.data.images import Normalisation
-from nas_core.errors import NasError
-from nas_core.identity import evaluation_seed
-from nas_core.training.augmentation import augmented
 from nas_core.training.checkpoint import Checkpoint
+from nas_core.training.settings import Recipe
+from nas_core.workloads.images.augmentation import augmented
+from nas_core.workloads.images.tensors import Normalisation
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas_core.blocks.assemble import assemble, initialise
 from nas_core.deepmad.network import DesignedNetwork
-from nas_core.space import Architecture
+from nas_core.families.assemble import assemble, initialise
+from nas_core.space.genotypes import Architecture
 
 Description = Architecture | DesignedNetwork
 
@@ -18,7 +18,7 @@ def build_network(described: Description, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     if isinstance(described, Architecture):
         return assemble(described, generator)
-    from nas_core.blocks.deepmad import build  # only designs need timm's ByobNet
+    from nas_core.deepmad.realise import build  # only designs need timm's ByobNet
 
     network = build(described.structure, num_classes=described.num_classes, in_channels=described.in_channels)
     return initialise(network, generator)

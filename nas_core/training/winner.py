@@ -12,15 +12,16 @@ from typing import Any
 
 from torch import nn
 
-from nas_core.config import DataConfig, FullTrainingConfig
-from nas_core.data import ImageData, Normalisation, load_data
-from nas_core.identity import content_id
-from nas_core.stages import TRAINING_VERSION
-from nas_core.store import Store
+from nas_core.base.identity import content_id
+from nas_core.records.store import Store
+from nas_core.study.stages import TRAINING_VERSION
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
 from nas_core.training.loop import TrainingResult, device_name, evaluate_accuracy, resolve_device, train
 from nas_core.training.network import Description, build_network, description_from_dict
+from nas_core.training.settings import FullTrainingConfig
+from nas_core.workloads.images import ImageData, Normalisation, load_data
+from nas_core.workloads.settings import DataConfig
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from nas_core.config import PredictConfig
-from nas_core.errors import NasError
-from nas_core.evaluations import EvaluationTable
+from nas_core.base.errors import NasError
 from nas_core.prediction import Alternative, Calibration, fit
 from nas_core.prediction.calibration import COUNTS, compare
-from nas_core.prediction.search import balanced_rows, one_swap_rows
+from nas_core.prediction.settings import PredictConfig
+from nas_core.records.evaluations import EvaluationTable
+from nas_core.searchers.surrogate import balanced_rows, one_swap_rows
 from tests.benchmarks.conditions import conditions
 from tests.benchmarks.tables import NetworkTable, read_table
 

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from nas_core.deepmad.domain import Domain, Limits, default_domain
-from nas_core.deepmad.evolution import Evolution, Evolved
-from nas_core.deepmad.figures import draw_race
+from nas_core.deepmad.drawings import draw_race
 from nas_core.deepmad.formulas import objectives, rate
 from nas_core.deepmad.polish import to_batch
-from nas_core.deepmad.search import Progress
 from nas_core.deepmad.solver import Design, design
 from nas_core.deepmad.structure import Skeleton, Structure, SuperBlock, published
+from nas_core.deepmad.tree import Progress
 from tests.benchmarks.conditions import conditions
+from tests.benchmarks.peers.deepmad_evolution import Evolution, Evolved
 
 CANDIDATES = 500_000
 # where the authors' configurations start: stem, (out, bottleneck) per super-block; kernels 3, depths 1

@@ -22,10 +22,10 @@ import torch
 from scipy.stats import kendalltau
 from torch import nn
 
-from nas_core.blocks.deepmad import build
 from nas_core.deepmad.domain import BlockDomain, Domain
 from nas_core.deepmad.formulas import PAPER, TINYNAS, Batch, effectiveness, flops, params
 from nas_core.deepmad.polish import to_batch
+from nas_core.deepmad.realise import build
 from nas_core.deepmad.structure import Skeleton, Structure
 from tests.benchmarks.conditions import conditions
 

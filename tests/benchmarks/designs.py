@@ -12,14 +12,14 @@ import argparse
 import json
 import tempfile
 
-from nas_core.config import StudyConfig, read_config
 from nas_core.costs import profile_blocks
-from nas_core.evaluations import EvaluationTable
 from nas_core.prediction import calibrate, fit
+from nas_core.records.evaluations import EvaluationTable
+from nas_core.records.store import Store
 from nas_core.scoring import build_scorer
-from nas_core.space import Genotype
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.space.genotypes import Genotype
+from nas_core.study.config import StudyConfig, read_config
+from nas_core.study.study import Study
 from tests.benchmarks.conditions import conditions
 
 DESIGNS = (

@@ -13,12 +13,12 @@ import time
 
 import torch
 
-from nas_core.config import Recipe
-from nas_core.data.images import Normalisation
+from nas_core.families.nasbench_macro import nasbench_macro
 from nas_core.scoring.supernet_pass import recalibrated_logits, shared_prefix_logits
-from nas_core.spaces.nasbench_macro import nasbench_macro
 from nas_core.training.loop import resolve_device, train
 from nas_core.training.network import build_network
+from nas_core.training.settings import Recipe
+from nas_core.workloads.images.tensors import Normalisation
 from tests.benchmarks.shared_prefix import random_images, timed, warmed_up
 
 WAYS = {

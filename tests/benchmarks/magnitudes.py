@@ -23,7 +23,7 @@ import numpy as np
 
 from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, certify, solve
 from nas_core.program.checker import UnprovenError, check_certificate, exactly, power
-from nas_core.space import Genotype, Rule
+from nas_core.space.genotypes import Genotype, Rule
 from tests.benchmarks.conditions import conditions
 
 KINDS = ("additive", "additive", "fractional", "dinkelbach", "ratio", "pairs", "pairs-ratio")

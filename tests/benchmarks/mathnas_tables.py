@@ -28,7 +28,7 @@ import numpy as np
 from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, WhatIf, frontier
 from nas_core.program.exact import exact
 from nas_core.program.problem import Ragged
-from nas_core.space import Genotype, Rule
+from nas_core.space.genotypes import Genotype, Rule
 from tests.benchmarks.conditions import conditions
 from tests.nas_core.program.oracle import brute_force
 

@@ -55,7 +55,7 @@ def measure(folder: Path, evaluations: int, nodes: int, repeats: int) -> dict[st
 
         from flows.reporting import report
         from flows.study import run_study
-        from nas_core.study import Study
+        from nas_core.study.study import Study
 
         start_s = time.perf_counter() - started
         config = study_config(folder, evaluations)
@@ -106,7 +106,7 @@ class ray_cluster:  # noqa: N801  (used as a context manager)
         self.nodes = nodes
 
     def __enter__(self):
-        from nas_core.config import ClusterConfig
+        from nas_core.study.config import ClusterConfig
         from tasks.ray_pool import Cluster
 
         self.several = None
@@ -141,7 +141,7 @@ def bare_ray_s(ray, evaluations: int) -> float:
 
 def study_config(folder: Path, evaluations: int):
     """A study whose design is ``evaluations`` networks of a made-up table."""
-    from nas_core.config import parse_config
+    from nas_core.study.config import parse_config
 
     num_positions = 8
     while CHOICES**num_positions < 3 * evaluations:

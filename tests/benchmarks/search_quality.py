@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nas_core.errors import DataError, NasError
-from nas_core.prediction.search import search_pool
+from nas_core.base.errors import DataError, NasError
+from nas_core.searchers.surrogate import search_pool
 from tests.benchmarks.conditions import conditions
 from tests.benchmarks.peers import PEERS, Search, SearchTask
 from tests.benchmarks.tables import NetworkTable, read_table

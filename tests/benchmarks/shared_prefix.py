@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from nas_core.data.images import Normalisation
-from nas_core.scoring.shared_weights import SharedWeights
+from nas_core.families.nasbench_macro import nasbench_macro
+from nas_core.families.shared_weights import SharedWeights
 from nas_core.scoring.supernet import CALIBRATION_BATCH, SIDE_BY_SIDE_ON_GPU
 from nas_core.scoring.supernet_pass import Activations, recalibrated_logits, shared_prefix_logits
-from nas_core.space import Genotype, SearchSpace
-from nas_core.spaces.nasbench_macro import nasbench_macro
+from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.training.loop import resolve_device
+from nas_core.workloads.images.tensors import Normalisation
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from nas_core.errors import DataError
-from nas_core.prediction.encoding import Encoding
-from nas_core.space import BlockSpec, Position, SearchSpace
+from nas_core.base.errors import DataError
+from nas_core.space.encoding import Encoding
+from nas_core.space.genotypes import BlockSpec, Position, SearchSpace
 from tests.reference_data import data_root
 
 

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from flows.prefect_server import _free_port
-from nas_core.lease import driver
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.records.lease import driver
+from nas_core.records.store import Store
+from nas_core.study.study import Study
 from tests.cancelling import seconds_to_stop
 from tests.conftest import config_of
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.prefect_server import _free_port, _start, _wait_for
-from nas_core.study import Study
+from nas_core.study.study import Study
 from tests.faults.lab import PATIENCE_S, Lab, write_table
 
 Fault = Callable[[Lab], Path | str]
@@ -290,7 +290,7 @@ def store_errs(lab: Lab) -> str:
 
 def lab_copy(lab: Lab, uri: str, server) -> Path:
     """The study on the object store, as a folder."""
-    from nas_core.store import Store
+    from nas_core.records.store import Store
 
     with server.credentials():
         source, target = Store(uri), lab.new_root()

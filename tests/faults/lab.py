@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from nas_core.study import Study
+from nas_core.study.study import Study
 
 PATIENCE_S = 400  # of a driver, on a machine with other work
 EVALUATION_S = 0.15  # long enough for a random moment to fall within one

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas_core.config import StudyConfig, read_config
+from nas_core.study.config import StudyConfig, read_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "flows/configs").glob("*.yaml"))
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas_core.config import read_as
-from nas_core.data import load_data
-from nas_core.deepmad.config import AnalyticConfig
+from nas_core.base.errors import InfeasibleError, StoreError
+from nas_core.base.settings import read_as
 from nas_core.deepmad.formulas import TINYNAS, rate
-from nas_core.deepmad.project import DesignProject
 from nas_core.deepmad.structure import Structure
-from nas_core.errors import InfeasibleError, StoreError
-from nas_core.store import Store
+from nas_core.records.store import Store
+from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.analytic_project import DesignProject
+from nas_core.workloads.images import load_data
 from tests.conftest import config_of
 from tests.flows.test_cli import mathnas, refused
 
@@ -128,7 +128,7 @@ def test_limits_that_nothing_keeps_stop_before_training(api, tmp_path):
 
 
 def test_a_study_and_a_design_do_not_share_a_root(tmp_path):
-    from nas_core.study import Study
+    from nas_core.study.study import Study
 
     Study.create(config_of(), str(tmp_path))
     with pytest.raises(StoreError, match="a root of its own"):

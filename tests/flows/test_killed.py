@@ -14,7 +14,7 @@ import yaml
 
 from flows.prefect_server import _free_port
 from flows.study import FLOWS
-from nas_core.study import Study
+from nas_core.study.study import Study
 
 KILLS = 3
 

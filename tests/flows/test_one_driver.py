@@ -3,9 +3,9 @@
 import pytest
 
 from flows.stage import stage_run
-from nas_core.lease import hold
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.records.lease import hold
+from nas_core.records.store import Store
+from nas_core.study.study import Study
 from tests.flows.test_cli import mathnas, refused
 
 

@@ -78,7 +78,7 @@ def test_infeasible_is_certified_too_and_told_apart_from_stopped(problem, tmp_pa
 
 
 def test_stopped_is_not_infeasible():
-    from nas_core.selection import without_network
+    from nas_core.study.choices import without_network
 
     message = str(without_network("stopped", ["flops <= 3"], ""))
     assert "Whether the limits can be met is not known" in message

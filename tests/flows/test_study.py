@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nas_core.errors import IncompleteTableError, InfeasibleError, StoreError
-from nas_core.evaluations import Evaluation
-from nas_core.stages import STAGES
-from nas_core.study import Study
+from nas_core.base.errors import IncompleteTableError, InfeasibleError, StoreError
+from nas_core.records.evaluations import Evaluation
+from nas_core.study.stages import STAGES
+from nas_core.study.study import Study
 from tests.conftest import config_of
 from tests.flows.test_cli import mathnas
 
@@ -44,7 +44,7 @@ def test_the_design_is_evaluated_once_each(finished):
 
 def test_the_winner_is_within_the_limits_and_evaluated(finished):
     study = Study.open(finished)
-    from nas_core.space import Genotype
+    from nas_core.space.genotypes import Genotype
 
     winner = Genotype.parse(study.winner)
     assert study.within(winner, study.budgets(study.config.select.limits))

@@ -111,7 +111,7 @@ def _where(problem: str) -> str:
 
 def _try(case: Callable[..., None] | Case, place: Path, rng: random.Random, counts: Counter, guard: Guard) -> str:
     """Run one case; the traceback where there was one, else ""."""
-    from nas_core.errors import NasError
+    from nas_core.base.errors import NasError
 
     counts["tried"] += 1
     signal.setitimer(signal.ITIMER_REAL, HANG_S)

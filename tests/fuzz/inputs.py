@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from nas_core.config import StudyConfig, load_config, read_config
 from nas_core.costs import profile_blocks
+from nas_core.families import build_space
 from nas_core.program import parse_limit, read_problem, top_k
+from nas_core.records.store import Store
 from nas_core.scoring import check_scorer, study_scorer_id
 from nas_core.scoring.tabular import TabularScorer
-from nas_core.space import Genotype
-from nas_core.spaces import build_space
-from nas_core.store import Store
-from nas_core.study import Study
-from nas_core.verification import next_round, verification
+from nas_core.space.genotypes import Genotype
+from nas_core.study.config import StudyConfig, load_config, read_config
+from nas_core.study.rounds import next_round, verification
+from nas_core.study.study import Study
 from tests.fuzz.mutations import ODD_VALUES, mutate, mutate_bytes
 
 Case = Callable[[Path, random.Random], None]
@@ -171,7 +171,7 @@ class StoreCases:
 
 
 def _status(study: Study) -> None:
-    from nas_core import lease
+    from nas_core.records import lease
 
     beat, lease.BEAT_S = lease.BEAT_S, 0.001  # the lease in the store is of another machine: do not wait for its beats
     try:

@@ -17,8 +17,8 @@ from prefect import Flow
 from typer.main import get_command
 
 from flows.cli import app
-from nas_core.config import StudyConfig
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
+from nas_core.study.config import StudyConfig
 from tests.infra.strict_yaml import documents
 
 ROOT = Path(__file__).parents[2]

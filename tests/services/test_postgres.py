@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from flows.prefect_server import _free_port, _start, _wait_for
-from nas_core.study import Study
+from nas_core.study.study import Study
 from tests.services.s3 import S3Server
 from tests.services.servers import _end, mlflow_server, postgres_binaries, postgres_server
 

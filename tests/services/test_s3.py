@@ -9,10 +9,10 @@ import time
 import pytest
 import yaml
 
-from nas_core.evaluations import Evaluation
-from nas_core.lease import driver, hold
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.records.evaluations import Evaluation
+from nas_core.records.lease import driver, hold
+from nas_core.records.store import Store
+from nas_core.study.study import Study
 from tests.services.s3 import SECRET, S3Server
 
 pytestmark = pytest.mark.services

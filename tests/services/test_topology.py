@@ -11,10 +11,10 @@ import httpx
 import psutil
 import pytest
 
-from nas_core.lease import driver
-from nas_core.stages import STAGES
-from nas_core.store import Store
-from nas_core.study import Study
+from nas_core.records.lease import driver
+from nas_core.records.store import Store
+from nas_core.study.stages import STAGES
+from nas_core.study.study import Study
 from tests.cancelling import seconds_to_stop
 from tests.conftest import config_of
 from tests.services.servers import kill_family, postgres_binaries

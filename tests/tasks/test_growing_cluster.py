@@ -2,8 +2,8 @@
 
 import pytest
 
-from nas_core.config import ClusterConfig
-from nas_core.errors import ClusterError
+from nas_core.base.errors import ClusterError
+from nas_core.study.config import ClusterConfig
 from tasks.ray_pool import Cluster, Request
 
 GPU_NODE = Request(num_cpus=1, num_gpus=1)

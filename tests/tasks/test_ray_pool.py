@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nas_core.errors import ClusterError, DataError
+from nas_core.base.errors import ClusterError, DataError
 from tasks.ray_pool import Request, run_batches, run_jobs
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from nas_core.evaluations import EvaluationTable
 from nas_core.prediction import fit_paper
-from nas_core.space import Genotype
+from nas_core.records.evaluations import EvaluationTable
+from nas_core.space.genotypes import Genotype
 from tests.benchmarks.peers.task import SearchTask
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from nas_core.config import ProfileConfig
+from nas_core.base.errors import IncompleteTableError
 from nas_core.costs import additivity, cost_tables, profile
 from nas_core.costs.additivity import _kendall
-from nas_core.errors import IncompleteTableError
-from nas_core.evaluations import WHOLE_NETWORK, Cost, CostTable
-from nas_core.space import Genotype
-from nas_core.spaces.tiny import tiny
+from nas_core.costs.settings import ProfileConfig
+from nas_core.families.tiny import tiny
+from nas_core.records.evaluations import WHOLE_NETWORK, Cost, CostTable
+from nas_core.space.genotypes import Genotype
 
 TABLE = CostTable(
     resource="latency_ms",

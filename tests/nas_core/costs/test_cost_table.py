@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from nas_core.config import ProfileConfig
+from nas_core.base.errors import IncompleteTableError
 from nas_core.costs import profile_blocks
-from nas_core.errors import IncompleteTableError
-from nas_core.evaluations import CostTable
-from nas_core.spaces.tiny import tiny
+from nas_core.costs.settings import ProfileConfig
+from nas_core.families.tiny import tiny
+from nas_core.records.evaluations import CostTable
 
 SPACE = tiny()
 ROWS = profile_blocks(SPACE, ProfileConfig(), ["flops", "activation_bytes"])

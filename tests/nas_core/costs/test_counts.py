@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.blocks.assemble import assemble
-from nas_core.config import ProfileConfig, SpaceConfig
+from nas_core.base.errors import SpaceError, UnknownNameError
 from nas_core.costs import cost_tables, count_networks, extreme_genotypes, profile_blocks
 from nas_core.costs.counting import count_architecture, count_module
-from nas_core.errors import SpaceError, UnknownNameError
-from nas_core.space import Genotype
-from nas_core.spaces import build_space
-from nas_core.spaces.nasbench_macro import nasbench_macro
-from nas_core.spaces.tiny import tiny
+from nas_core.costs.settings import ProfileConfig
+from nas_core.families import build_space
+from nas_core.families.assemble import assemble
+from nas_core.families.nasbench_macro import nasbench_macro
+from nas_core.families.settings import SpaceConfig
+from nas_core.families.tiny import tiny
+from nas_core.space.genotypes import Genotype
 from tests.reference_data import reference_data
 
 SMALL = {

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from nas_core.config import ProfileConfig, SpaceConfig
+from nas_core.base.errors import ConfigError, UnknownNameError
 from nas_core.costs import (
     PROFILERS,
     cost_tables,
@@ -18,11 +18,12 @@ from nas_core.costs import (
     profiler_of,
 )
 from nas_core.costs import timing as timing_module
+from nas_core.costs.settings import ProfileConfig
 from nas_core.costs.timing import Part, time_parts
-from nas_core.errors import ConfigError, UnknownNameError
-from nas_core.evaluations import FIXED_PART, UNITS, WHOLE_NETWORK, from_table, to_table
-from nas_core.spaces import build_space
-from nas_core.spaces.tiny import tiny
+from nas_core.families import build_space
+from nas_core.families.settings import SpaceConfig
+from nas_core.families.tiny import tiny
+from nas_core.records.evaluations import FIXED_PART, UNITS, WHOLE_NETWORK, from_table, to_table
 
 QUICK = ProfileConfig(warmup=1, repeats=3, device="cpu")
 RESOURCES = [resource for name in PROFILERS for resource in PROFILERS[name].resources]
@@ -69,7 +70,7 @@ def test_a_measurement_that_fails_is_a_row_with_its_message(name, monkeypatch):
     def broken(*_: object, **__: object) -> torch.nn.Module:
         raise RuntimeError("CUDA out of memory")
 
-    from nas_core.blocks import assemble
+    from nas_core.families import assemble
 
     space = tiny(num_classes=13)  # a space no other test counts, since counts are cached
     monkeypatch.setitem(assemble.BLOCKS._things, "mbconv", broken)
@@ -180,7 +181,7 @@ def test_ids_change_with_what_a_value_depends_on():
 
 def test_ids_need_no_torch():
     code = (
-        "import sys; from nas_core.config import ProfileConfig; from nas_core.costs import profiler_id;"
+        "import sys; from nas_core.costs.settings import ProfileConfig; from nas_core.costs import profiler_id;"
         "[profiler_id(ProfileConfig(), r) for r in ('flops', 'latency_ms')]; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.blocks.deepmad import DepthwiseBlock, SqueezeExcite, build
 from nas_core.deepmad.domain import verify
 from nas_core.deepmad.formulas import TINYNAS, rate
+from nas_core.deepmad.realise import DepthwiseBlock, SqueezeExcite, build
 from nas_core.deepmad.structure import Skeleton, Structure, SuperBlock, published
 from tests.benchmarks.deepmad import problem
 from tests.nas_core.deepmad.structures import random_structure

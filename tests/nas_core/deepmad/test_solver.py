@@ -8,18 +8,18 @@ import sys
 import numpy as np
 import pytest
 
+from nas_core.base.errors import ConfigError, InfeasibleError
+from nas_core.base.units import parse_count
 from nas_core.deepmad.barrier import relax
 from nas_core.deepmad.channels import best_channels
+from nas_core.deepmad.concave import Nodes, Program, nonempty, root, stack, tighten
 from nas_core.deepmad.domain import BlockDomain, Domain, Limits, default_domain, read_changes, verify, within
 from nas_core.deepmad.formulas import PAPER, TINYNAS, Batch, Objective, rate
 from nas_core.deepmad.latency import LatencyTable
 from nas_core.deepmad.polish import to_batch, to_row
-from nas_core.deepmad.relaxation import Nodes, Program, nonempty, root, stack, tighten
-from nas_core.deepmad.search import Tree
 from nas_core.deepmad.solver import design
 from nas_core.deepmad.structure import Skeleton, published
-from nas_core.deepmad.units import parse_count
-from nas_core.errors import ConfigError, InfeasibleError
+from nas_core.deepmad.tree import Tree
 
 
 def tiny(family: str) -> Domain:
@@ -243,7 +243,7 @@ def test_design_command(tmp_path) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_a_frontier_rises_with_its_limit(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from nas_core.deepmad.figures import draw_frontier, draw_race
+    from nas_core.deepmad.drawings import draw_frontier, draw_race
     from nas_core.deepmad.frontier import sweep
 
     limits = Limits(flops=3_000_000, params=60_000)
@@ -258,8 +258,8 @@ def test_a_frontier_rises_with_its_limit(tmp_path) -> None:  # type: ignore[no-u
 
 
 def test_the_evolution_keeps_the_limits_and_its_seed() -> None:
-    from nas_core.deepmad.evolution import Evolution
     from tests.benchmarks.deepmad import problem
+    from tests.benchmarks.peers.deepmad_evolution import Evolution
 
     for name in ("R18", "29M-224"):
         domain, limits, start = problem(name)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nas_core.evaluations import CostTable, EvaluationTable
-from nas_core.space import BlockSpec, Genotype, Position, Rule, SearchSpace
+from nas_core.records.evaluations import CostTable, EvaluationTable
+from nas_core.space.genotypes import BlockSpec, Genotype, Position, Rule, SearchSpace
 
 
 def plain_space(

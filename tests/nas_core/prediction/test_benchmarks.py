@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nas_core.errors import DataError
+from nas_core.base.errors import DataError
 from tests.benchmarks import calibration, search_quality
 from tests.benchmarks.peers import SearchTask
 from tests.benchmarks.tables import read_table

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from nas_core.config import PredictConfig
-from nas_core.errors import ConfigError, IncompleteTableError
+from nas_core.base.errors import ConfigError, IncompleteTableError
 from nas_core.prediction import calibrate, fit, fit_paper
 from nas_core.prediction.calibration import compare
-from nas_core.space import Genotype
+from nas_core.prediction.settings import PredictConfig
+from nas_core.space.genotypes import Genotype
 from tests.nas_core.prediction.examples import additive_metric, costs_of, plain_space, table_of
 
 SPACE = plain_space((3, 2, 4))

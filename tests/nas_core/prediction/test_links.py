@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 from nas_core.prediction.links import LINKS, accuracy_scale, make_link, normal_scores, possible_links
 
 metrics = st.lists(st.floats(0.01, 0.99), min_size=3, max_size=30, unique=True).map(np.array)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from nas_core.config import PredictConfig, parse_config
-from nas_core.errors import ConfigError, IncompleteTableError, SpaceError
-from nas_core.evaluations import EvaluationTable
+from nas_core.base.errors import ConfigError, IncompleteTableError, SpaceError
 from nas_core.prediction import fit
-from nas_core.prediction.encoding import Encoding, all_codes
+from nas_core.prediction.settings import PredictConfig
 from nas_core.program import solve
-from nas_core.space import Genotype
+from nas_core.records.evaluations import EvaluationTable
+from nas_core.space.encoding import Encoding, all_codes
+from nas_core.space.genotypes import Genotype
+from nas_core.study.config import parse_config
 from tests.nas_core.prediction.examples import (
     additive_metric,
     costs_of,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_core.prediction.encoding import Encoding, all_codes
 from nas_core.prediction.observations import observe_rows
 from nas_core.prediction.regression import Fitted, Kernel, cross_validate, log_evidence, regress
+from nas_core.space.encoding import Encoding, all_codes
 
 ENCODING = Encoding((3, 2, 4), labels=(0, 1, 2, 0, 1, 0, 1, 2, 3))
 KERNELS = [Kernel(pairs, noise, shared) for pairs in (0.0, 0.7) for noise in (0.01, 0.3) for shared in (0.0, 0.5)]

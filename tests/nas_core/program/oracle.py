@@ -4,11 +4,11 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 from nas_core.program.exact import Value, evaluate, selection_of, violations
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection
-from nas_core.space import Genotype
+from nas_core.space.genotypes import Genotype
 
 MAX_NETWORKS = 1_000_000
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nas_core.program import Budget, Objective, SelectionProblem, Table
-from nas_core.space import BlockId, Genotype, Rule
+from nas_core.space.genotypes import BlockId, Genotype, Rule
 
 KINDS = ("additive", "fractional", "dinkelbach", "ratio", "pairs", "pairs-ratio")
 

@@ -5,7 +5,7 @@ import pytest
 from nas_core.program import Budget, SelectionProblem, verify
 from nas_core.program.checker import UnverifiedSelectionError
 from nas_core.program.exact import selection_of
-from nas_core.space import Genotype, Rule
+from nas_core.space.genotypes import Genotype, Rule
 
 PROBLEM = SelectionProblem(
     score=((0.0, 1.0), (0.0, 2.0)),

@@ -3,7 +3,7 @@ import pytest
 
 from nas_core.program import Budget, SelectionProblem, Status, explain, solve
 from nas_core.program.exact import evaluate, violations
-from nas_core.space import Rule
+from nas_core.space.genotypes import Rule
 from tests.nas_core.program.oracle import brute_force, networks
 from tests.nas_core.program.random_problems import random_problem
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 from nas_core.program import SelectionProblem, Status, frontier, frontier2, verify
 from nas_core.program.exact import evaluate, violations
 from tests.nas_core.program.oracle import networks

@@ -1,6 +1,6 @@
 import pytest
 
-from nas_core.errors import ConfigError
+from nas_core.base.errors import ConfigError
 from nas_core.program import format_amount, parse_limit
 from nas_core.program.problem import Budget
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nas_core.errors import NasError
+from nas_core.base.errors import NasError
 from nas_core.program import (
     JSON_SCHEMA,
     Budget,

@@ -10,7 +10,7 @@ import pytest
 
 from nas_core.program import Budget, SelectionProblem, Status, solve, top_k, verify
 from nas_core.program.exact import selection_of
-from nas_core.space import Rule
+from nas_core.space.genotypes import Rule
 from tests.nas_core.program.oracle import brute_force, is_apart, networks
 from tests.nas_core.program.random_problems import KINDS, random_problem
 

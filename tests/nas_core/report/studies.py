@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from nas_core.evaluations import CostTable
+from nas_core.records.evaluations import CostTable
 from nas_core.report.summary import (
     BlockEffect,
     BlockEffects,
@@ -31,7 +31,7 @@ from nas_core.report.summary import (
     VerificationRound,
     VerificationSummary,
 )
-from nas_core.space import BlockSpec, Genotype, Position, SearchSpace
+from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
 
 Metric = Callable[[Genotype], float]
 SMALL = (3,) * 8

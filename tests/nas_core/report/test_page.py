@@ -9,7 +9,7 @@ from nas_core.report.figures import render, save_figures
 from nas_core.report.page import MAX_PAGE_BYTES, draw, render_page, write_report
 from nas_core.report.summary import Infeasibility, LeastCost, SelectionSummary, StudySummary
 from nas_core.report.text import format_amount, format_metric
-from nas_core.space import BlockSpec, Position
+from nas_core.space.genotypes import BlockSpec, Position
 from tests.nas_core.report.studies import LARGE, RAGGED, SMALL, make_space, make_study, not_run
 
 NO_FIGURES = {"light": {}, "dark": {}}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas_core.errors import StoreError
+from nas_core.base.errors import StoreError
 from nas_core.report.summary import CalibrationSummary, StudySummary
 from tests.nas_core.report.studies import RAGGED, SMALL, make_study, not_run
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nas_core.config import StudyConfig, parse_config
-from nas_core.space import SearchSpace
-from nas_core.spaces import build_space
-from nas_core.spaces.tiny import tiny
+from nas_core.families import build_space
+from nas_core.families.tiny import tiny
+from nas_core.space.genotypes import SearchSpace
+from nas_core.study.config import StudyConfig, parse_config
 
 RECIPE = {"epochs": 1, "batch_size": 64, "lr": 0.05, "augment": "none"}
 SUPERNET = {"kind": "supernet", "recipe": RECIPE, "random_paths": 1, "calibration_examples": 256}

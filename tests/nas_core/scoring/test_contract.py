@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from nas_core.config import StudyConfig
-from nas_core.errors import NasError
+from nas_core.base.errors import NasError
+from nas_core.records.store import Store
 from nas_core.scoring import VERSIONS, Scorer, build_scorer, study_scorer_id
-from nas_core.space import Genotype
-from nas_core.store import Store
+from nas_core.space.genotypes import Genotype
+from nas_core.study.config import StudyConfig
 from tests.nas_core.scoring.studies import SUPERNET, TRAIN, space_of, study, table_file
 
 KINDS = ["train", "supernet", "tabular"]
@@ -100,7 +100,7 @@ def test_it_satisfies_the_protocol(prepared):
 
 @pytest.mark.parametrize("kind", ["train", "supernet"])
 def test_the_test_split_is_never_read(kind, tmp_path, monkeypatch):
-    from nas_core.data import digits
+    from nas_core.workloads.images import digits
 
     def refuse_test(self, config, split, resolution, read=digits.Digits.read):
         assert split == "train"
@@ -125,7 +125,7 @@ def test_missing_images_stop_it_before_compute(kind, tmp_path):
 
 def test_scorer_ids_need_no_torch_and_follow_the_settings():
     code = (
-        "import sys; from nas_core.scoring import study_scorer_id; from nas_core.config import StudyConfig;"
+        "import sys; from nas_core.scoring import study_scorer_id; from nas_core.study.config import StudyConfig;"
         "print(study_scorer_id(StudyConfig())); assert 'torch' not in sys.modules"
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from nas_core.config import Recipe, SupernetScorerConfig
-from nas_core.errors import StoreError
+from nas_core.base.errors import StoreError
+from nas_core.families.shared_weights import SharedWeights
+from nas_core.families.tiny import tiny
+from nas_core.records.store import Store
 from nas_core.scoring import build_scorer, supernet
-from nas_core.scoring.shared_weights import SharedWeights
+from nas_core.scoring.settings import SupernetScorerConfig
 from nas_core.scoring.supernet import PathSampler, SupernetScorer
-from nas_core.space import SearchSpace, absent_to_end
-from nas_core.spaces.tiny import tiny
-from nas_core.store import Store
+from nas_core.space.genotypes import SearchSpace, absent_to_end
+from nas_core.training.settings import Recipe
 from tests.nas_core.scoring.studies import SUPERNET, space_of, study
 from tests.nas_core.scoring.test_supernet_pass import every_kind
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from nas_core.scoring.shared_weights import SharedWeights
+from nas_core.families.shared_weights import SharedWeights
+from nas_core.families.tiny import tiny
 from nas_core.scoring.supernet_pass import Activations, recalibrated_logits, shared_prefix_logits
-from nas_core.space import BlockSpec, Position, SearchSpace, absent_to_end
-from nas_core.spaces.tiny import tiny
+from nas_core.space.genotypes import BlockSpec, Position, SearchSpace, absent_to_end
 
 
 def every_kind() -> SearchSpace:

@@ -6,14 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nas_core.config import TabularScorerConfig
-from nas_core.errors import DataError
+from nas_core.base.errors import DataError
+from nas_core.families.nasbench_macro import nasbench_macro
+from nas_core.families.tiny import tiny
+from nas_core.records.store import Store
 from nas_core.scoring import build_scorer, check_scorer
+from nas_core.scoring.settings import TabularScorerConfig
 from nas_core.scoring.tabular import read_metrics
-from nas_core.space import Genotype
-from nas_core.spaces.nasbench_macro import nasbench_macro
-from nas_core.spaces.tiny import tiny
-from nas_core.store import Store
+from nas_core.space.genotypes import Genotype
 from tests.nas_core.scoring.studies import space_of, study, table_file
 from tests.reference_data import reference_data
 

@@ -1,7 +1,7 @@
 """Networks from scratch: a failure inside one network stays there."""
 
+from nas_core.records.store import Store
 from nas_core.scoring import build_scorer
-from nas_core.store import Store
 from tests.nas_core.scoring.studies import TRAIN, space_of, study
 
 

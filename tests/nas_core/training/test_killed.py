@@ -8,14 +8,15 @@ import time
 
 import pytest
 
-from nas_core.store import Store
+from nas_core.records.store import Store
 
 SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
-from nas_core.config import DataConfig, Recipe, TrainConfig
-from nas_core.spaces.tiny import tiny
-from nas_core.store import Store
+from nas_core.training.settings import Recipe, TrainConfig
+from nas_core.workloads.settings import DataConfig
+from nas_core.families.tiny import tiny
+from nas_core.records.store import Store
 from nas_core.training.winner import train_network
 
 space = tiny()

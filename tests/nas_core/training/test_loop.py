@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.config import DataConfig, Recipe
-from nas_core.data import ImageData, load_data
-from nas_core.spaces.tiny import tiny
-from nas_core.store import Store
+from nas_core.families.tiny import tiny
+from nas_core.records.store import Store
 from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.loop import (
     Schedule,
@@ -22,6 +20,9 @@ from nas_core.training.loop import (
     train,
 )
 from nas_core.training.network import build_network
+from nas_core.training.settings import Recipe
+from nas_core.workloads.images import ImageData, load_data
+from nas_core.workloads.settings import DataConfig
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +153,9 @@ IN_LITTLE_MEMORY = """
 import resource, sys
 import torch
 from torch import nn
-from nas_core.config import DataConfig, Recipe
-from nas_core.data import load_data
+from nas_core.training.settings import Recipe
+from nas_core.workloads.settings import DataConfig
+from nas_core.workloads.images import load_data
 from nas_core.training.loop import train
 
 torch.set_num_threads(1)

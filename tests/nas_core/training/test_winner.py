@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from nas_core.config import DataConfig, Recipe, TrainConfig
-from nas_core.data import load_data
 from nas_core.deepmad.network import DesignedNetwork
 from nas_core.deepmad.structure import DEFAULT_HEAD, Skeleton, Structure, SuperBlock
-from nas_core.spaces.tiny import tiny
-from nas_core.store import Store
+from nas_core.families.tiny import tiny
+from nas_core.records.store import Store
 from nas_core.training.export import load_exported
 from nas_core.training.loop import accuracy
+from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.training.winner import load_deployed, train_network
+from nas_core.workloads.images import load_data
+from nas_core.workloads.settings import DataConfig
 
 DATA = DataConfig(name="digits", validation_examples=300)
 TRAIN = TrainConfig(

@@ -1,0 +1,1 @@
+"""What knows nothing of networks: errors, ids, registries, sections of a configuration, units."""

@@ -1,0 +1,166 @@
+"""A search space from a YAML file: registered block kinds, no Python.
+
+``flows/configs/space-example.yaml`` is the commented schema. Every error names
+the file and the place in it (``positions[3].blocks[1].kernel``).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from nas_core.base.errors import ConfigError, SpaceError
+from nas_core.families.kinds import check_space
+from nas_core.space.genotypes import ABSENT, BlockId, BlockSpec, Position, Rule, RuleKind, SearchSpace, absent_to_end
+
+SPACE_KEYS = ("name", "in_channels", "num_classes", "resolutions", "stem", "positions", "head", "rules")
+REQUIRED_KEYS = ("name", "resolutions", "stem", "positions", "head")
+POSITION_KEYS = ("name", "out_channels", "stride", "repeat", "blocks")
+RULE_KEYS = ("kind", "blocks", "count", "positions")
+ABSENT_TO_END = "absent-to-end"  # written once in a file, several `implies` rules in the space
+
+
+def load_space(path: str | Path, in_channels: int | None = None, num_classes: int | None = None) -> SearchSpace:
+    """The space in a YAML file; the arguments replace the file's own values.
+
+    Raises:
+        ConfigError: if the file cannot be read, or a key is unknown, missing or of the wrong type.
+        SpaceError: if a block cannot be built, or a rule or a position contradicts the space.
+    """
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"space.file {path}", str(error), "a readable YAML file") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"space.file {path}", str(error).replace("\n", " ")[:300], "YAML") from None
+    given = {"in_channels": in_channels, "num_classes": num_classes}
+    return space_from_data(data, str(path), {key: value for key, value in given.items() if value is not None})
+
+
+def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None = None) -> SearchSpace:
+    """The space that parsed YAML describes; ``source`` leads every message. Raises as ``load_space``."""
+    section = _mapping(data, source, SPACE_KEYS, REQUIRED_KEYS)
+    shape = {"in_channels": 3, "num_classes": 10}
+    shape |= {key: _integer(section[key], f"{source}: {key}") for key in shape if key in section}
+    shape |= overrides or {}
+    positions = tuple(_positions(section["positions"], source))
+    sizes = _sequence(section["resolutions"], f"{source}: resolutions")
+    name = section["name"]
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{source}: name", repr(name), "a text")
+    space = SearchSpace(
+        name=name,
+        in_channels=shape["in_channels"],
+        resolutions=tuple(_integer(size, f"{source}: resolutions") for size in sizes),
+        num_classes=shape["num_classes"],
+        stem=_spec(section["stem"], f"{source}: stem"),
+        head=_spec(section["head"], f"{source}: head"),
+        positions=positions,
+        rules=tuple(_rules(section.get("rules") or [], positions, source)),
+    )
+    return check_space(space, source)
+
+
+MOST_REPEATS = 10_000  # positions of one row
+
+
+def _positions(rows: Any, source: str) -> Iterator[Position]:
+    """The positions, ``repeat`` unrolled: only the first of the repeated has the stride."""
+    for index, row in enumerate(_sequence(rows, f"{source}: positions")):
+        where = f"{source}: positions[{index}]"
+        section = _mapping(row, where, POSITION_KEYS, ("out_channels", "blocks"))
+        blocks = _sequence(section["blocks"], f"{where}.blocks")
+        specs = tuple(_spec(block, f"{where}.blocks[{choice}]") for choice, block in enumerate(blocks))
+        name = str(section.get("name", f"block{index}"))
+        repeat = _integer(section.get("repeat", 1), f"{where}.repeat")
+        stride = _integer(section.get("stride", 1), f"{where}.stride", minimum=1)
+        out_channels = _integer(section["out_channels"], f"{where}.out_channels")
+        if repeat > MOST_REPEATS:
+            raise ConfigError(f"{where}.repeat", repeat, f"{MOST_REPEATS} at most")
+        for copy in range(repeat):
+            yield Position(
+                name=name if repeat == 1 else f"{name}.{copy}",
+                out_channels=out_channels,
+                stride=stride if copy == 0 else 1,
+                blocks=specs,
+            )
+
+
+def _rules(rows: Any, positions: Sequence[Position], source: str) -> Iterator[Rule]:
+    kinds = (*get_args(RuleKind), ABSENT_TO_END)
+    for index, row in enumerate(_sequence(rows, f"{source}: rules", allow_empty=True)):
+        where = f"{source}: rules[{index}]"
+        section = _mapping(row, where, RULE_KEYS, ("kind",))
+        if section["kind"] not in kinds:
+            raise ConfigError(f"{where}.kind", repr(section["kind"]), f"one of: {', '.join(kinds)}")
+        numbers = [
+            _integer(p, f"{where}.positions", minimum=0)
+            for p in _sequence(section.get("positions") or [], f"{where}.positions", allow_empty=True)
+        ]
+        if section["kind"] == ABSENT_TO_END:
+            yield from absent_to_end([_absent_block(positions, number, where) for number in numbers])
+            continue
+        rule = Rule(
+            kind=section["kind"],
+            blocks=tuple(_block_ids(section.get("blocks") or [], where)),
+            count=_integer(section.get("count", 1), f"{where}.count", minimum=0),
+            positions=tuple(numbers),
+        )
+        needed = "positions" if rule.kind == "equal" else "blocks"
+        if len(getattr(rule, needed)) < (1 if rule.kind in ("forbid", "require", "at_most") else 2):
+            raise ConfigError(f"{where}.{needed}", section.get(needed, "nothing"), f"enough {needed} for {rule.kind}")
+        yield rule
+
+
+def _block_ids(rows: Any, where: str) -> Iterator[BlockId]:
+    for row in _sequence(rows, f"{where}.blocks", allow_empty=True):
+        pair = _sequence(row, f"{where}.blocks")
+        if len(pair) != 2:
+            raise ConfigError(f"{where}.blocks", row, "pairs [position, choice]")
+        yield _integer(pair[0], f"{where}.blocks", minimum=0), _integer(pair[1], f"{where}.blocks", minimum=0)
+
+
+def _absent_block(positions: Sequence[Position], number: int, where: str) -> BlockId:
+    if number >= len(positions):
+        raise SpaceError(f"{where}.positions", number, f"0 to {len(positions) - 1} (repeats counted)")
+    for choice, block in enumerate(positions[number].blocks):
+        if block.kind == ABSENT:
+            return number, choice
+    raise SpaceError(f"{where}.positions", f"position {number} without an absent block", "positions that have one")
+
+
+def _spec(data: Any, where: str) -> BlockSpec:
+    """A block as ``{kind: mbconv, kernel: 3}``, or just its kind."""
+    if isinstance(data, str):
+        return BlockSpec.of(data)
+    if not isinstance(data, dict) or "kind" not in data:
+        raise ConfigError(where, repr(data)[:200], "a kind, or a mapping with `kind` and its parameters")
+    for name, value in data.items():
+        if not isinstance(name, str) or not isinstance(value, int | float | str | bool):
+            raise ConfigError(f"{where}.{name}", repr(value)[:200], "a number, a text, true or false")
+    return BlockSpec.from_dict(data)
+
+
+def _mapping(data: Any, where: str, allowed: Sequence[str], required: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ConfigError(where, repr(data)[:200], f"a mapping with the keys: {', '.join(allowed)}")
+    for key in data:
+        if key not in allowed:
+            raise ConfigError(f"{where}: {key}", repr(data[key])[:200], f"one of the keys: {', '.join(allowed)}")
+    for key in required:
+        if key not in data:
+            raise ConfigError(f"{where}: {key}", "nothing", "a value (it is required)")
+    return data
+
+
+def _sequence(data: Any, where: str, allow_empty: bool = False) -> list[Any]:
+    if not isinstance(data, list) or not (data or allow_empty):
+        raise ConfigError(where, repr(data)[:200], "a list" if allow_empty else "a list with one entry at least")
+    return data
+
+
+def _integer(data: Any, where: str, minimum: int = 1) -> int:
+    if isinstance(data, bool) or not isinstance(data, int) or data < minimum:
+        raise ConfigError(where, repr(data)[:200], f"an integer, {minimum} or more")
+    return data

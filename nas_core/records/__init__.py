@@ -1,0 +1,1 @@
+"""What was measured, and where it lies: evaluations, costs, the store, the lease on it. No torch."""

@@ -1,0 +1,1 @@
+"""Which networks to evaluate: the first ones (`designs`), and the most promising next (`refinement`). No torch."""

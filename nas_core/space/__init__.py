@@ -1,0 +1,1 @@
+"""Networks as plain data: positions, blocks, genotypes, rules, their encodings. No torch."""

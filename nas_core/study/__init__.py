@@ -1,0 +1,1 @@
+"""One search: its configuration, what its store holds, what follows from it. No torch."""

@@ -1,0 +1,1 @@
+"""What networks are trained for: data, and what is measured on it."""

@@ -1,0 +1,158 @@
+"""Every block kind keeps its shape contract; every network of the tiny space runs."""
+
+import inspect
+import subprocess
+import sys
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nas_core.base.errors import SpaceError
+from nas_core.families import assemble as module
+from nas_core.families import build_space
+from nas_core.families.assemble import assemble, build_block, build_head, build_stem
+from nas_core.families.kinds import BLOCK_KINDS, HEAD_KINDS, STEM_KINDS
+from nas_core.families.settings import SpaceConfig
+from nas_core.families.tiny import tiny
+from nas_core.space.genotypes import BlockSpec, PlacedBlock
+
+SHAPES = [(8, 8, 1), (8, 16, 1), (8, 8, 2), (8, 16, 2)]  # channels in, out, stride
+
+
+@pytest.mark.parametrize(
+    ("kinds", "builders", "num_shape_args"),
+    [(BLOCK_KINDS, module.BLOCKS, 3), (STEM_KINDS, module.STEMS, 1), (HEAD_KINDS, module.HEADS, 2)],
+    ids=["blocks", "stems", "heads"],
+)
+def test_builders_take_exactly_the_parameters_of_their_kind(kinds, builders, num_shape_args):
+    assert list(kinds) == list(builders)
+    for name in kinds:
+        parameters = list(inspect.signature(builders[name]).parameters.values())
+        assert {p.name for p in parameters[num_shape_args:]} == set(kinds[name].params)
+        assert all(p.default is inspect.Parameter.empty for p in parameters)
+
+
+@pytest.mark.parametrize(("kind", "shape"), product(BLOCK_KINDS, SHAPES))
+@pytest.mark.parametrize("side", [8, 7, 1])
+def test_a_block_makes_the_change_of_shape_its_position_says(kind, shape, side):
+    in_channels, out_channels, stride = shape
+    placed = PlacedBlock(block=BlockSpec.of(kind), in_channels=in_channels, out_channels=out_channels, stride=stride)
+    if kind == "absent" and shape != (8, 8, 1):
+        with pytest.raises(SpaceError):
+            build_block(placed)
+        return
+    block = build_block(placed)
+    x = torch.randn(2, in_channels, side, side, requires_grad=True)
+    before = x.detach().clone()
+    out_side = -(-side // stride)
+    assert block.eval()(x).shape == (2, out_channels, out_side, out_side)
+    assert torch.equal(x, before), "a block must leave its input alone: others may read it"
+    assert sum(p.numel() for p in block.parameters()) == 0 or not placed.is_no_op
+    if side == 8:
+        block.train()(x).square().mean().backward()
+        assert all(p.grad is not None for p in block.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ("mbconv", {"kernel": 5, "expand": 1, "se": 0.25, "gate": "hard_sigmoid", "act": "hard_swish"}),
+        ("mbconv", {"se": 0.001}),
+        ("fused-mbconv", {"expand": 2, "se": 0.5, "act": "silu"}),
+        ("separable", {"kernel": 5, "se": 0.25, "act": "relu6"}),
+        ("conv", {"kernel": 1, "act": "gelu"}),
+        ("basic", {"reduce": 2, "act": "silu"}),
+        ("bottleneck", {"ratio": 0.5, "act": "relu6"}),
+        ("pool", {"kernel": 5, "mode": "avg"}),
+        ("convnext", {"kernel": 3, "expand": 2.5, "layer_scale": 0.1}),
+    ],
+)
+def test_parameters_reach_the_module(kind, params):
+    placed = PlacedBlock(block=BlockSpec.of(kind, **params), in_channels=8, out_channels=16, stride=2)
+    assert build_block(placed)(torch.randn(2, 8, 8, 8)).shape == (2, 16, 4, 4)
+
+
+def test_a_bottleneck_has_the_inner_width_its_ratio_says():
+    placed = PlacedBlock(block=BlockSpec.of("bottleneck", ratio=0.5), in_channels=32, out_channels=32, stride=1)
+    assert [m.out_channels for m in build_block(placed).modules() if isinstance(m, nn.Conv2d)] == [16, 16, 32]
+
+
+@pytest.mark.parametrize(
+    ("spec", "side"),
+    [
+        (BlockSpec.of("conv", out_channels=8, kernel=5, stride=2), 8),
+        (BlockSpec.of("conv-pool", out_channels=8), 4),
+        (BlockSpec.of("patchify", out_channels=8, patch=2), 8),
+    ],
+)
+def test_stems(spec, side):
+    assert build_stem(spec, 3)(torch.randn(2, 3, 16, 16)).shape == (2, 8, side, side)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        BlockSpec.of("pool-linear", dropout=0.5),
+        BlockSpec.of("conv-pool-linear", channels=16),
+        BlockSpec.of("conv-pool-linear", channels=16, hidden=12, act="hard_swish", dropout=0.1),
+    ],
+)
+def test_heads(spec):
+    assert build_head(spec, 8, 5)(torch.randn(2, 8, 3, 3)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("genotype", [str(genotype) for genotype in tiny().genotypes()])
+def test_every_network_of_the_tiny_space_runs_and_learns(genotype):
+    space = tiny()
+    network = assemble(space.architecture(space.parse(genotype)))
+    assert len(network.blocks) == space.num_positions
+    logits = network(torch.randn(4, 1, 8, 8))
+    assert logits.shape == (4, 10)
+    assert logits.isfinite().all()
+    nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["nasbench-macro", "resnet", "mobile"])
+def test_random_networks_of_the_other_spaces_run(name):
+    params = {"mobile": {"width": 0.25, "resolutions": "64,96"}, "resnet": {"stem_channels": 8}}.get(name, {})
+    space = build_space(SpaceConfig(name=name, params=params), num_classes=7)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        architecture = space.architecture(space.sample(rng))
+        x = torch.randn(2, architecture.in_channels, architecture.resolution, architecture.resolution)
+        assert assemble(architecture)(x).shape == (2, 7)
+
+
+def test_weights_are_a_function_of_the_seed():
+    architecture = tiny().architecture(tiny().parse("1-2-1"))
+
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([p.flatten() for p in assemble(architecture).parameters()])
+
+    def from_generator(seed: int) -> torch.Tensor:
+        network = assemble(architecture, torch.Generator().manual_seed(seed))
+        return torch.cat([p.flatten() for p in network.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+    first = from_generator(1)
+    torch.manual_seed(99)
+    assert torch.equal(first, from_generator(1)), "with a generator, the global state must not matter"
+
+
+def test_fresh_weights_keep_the_scale_of_activations():
+    """A deep network of depthwise blocks neither dies nor blows up before normalisation has any statistics."""
+    space = build_space(SpaceConfig())
+    network = assemble(space.architecture(space.parse("2-2-2-2-2-2-2-2")), torch.Generator().manual_seed(0))
+    logits = network(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
+    assert 1e-3 < float(logits.detach().std()) < 10
+
+
+def test_timm_is_importable_whatever_torchvision_there_is():
+    code = "from nas_core.families import timm_compat as t; t.define_missing_operators(); import torchvision, timm"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,102 @@
+"""Spaces written in YAML: the example builds, and every mistake is named by its place."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from nas_core.base.errors import ConfigError, NasError
+from nas_core.families import build_space
+from nas_core.families.assemble import assemble
+from nas_core.families.settings import SpaceConfig
+from nas_core.families.yaml_space import space_from_data
+
+EXAMPLE = Path(__file__).parents[3] / "flows" / "configs" / "space-example.yaml"
+
+
+@pytest.fixture
+def data() -> dict:
+    return copy.deepcopy(yaml.safe_load(EXAMPLE.read_text()))
+
+
+def test_the_example_builds_and_every_network_runs():
+    space = build_space(SpaceConfig(file=str(EXAMPLE)), num_classes=4)
+    assert (space.name, space.in_channels, space.num_classes) == ("example", 1, 4)
+    assert space.num_choices == (3, 3, 3, 2, 3)
+    assert [p.name for p in space.positions] == ["early", "middle.0", "middle.1", "late", "last"]
+    assert [p.stride for p in space.positions] == [2, 1, 1, 2, 1]
+    genotypes = list(space.genotypes())
+    assert len(genotypes) == (3 * 2 - 1) * (9 - 2) * 3
+    for genotype in genotypes[::7]:
+        assert assemble(space.architecture(genotype)).eval()(torch.randn(1, 1, 28, 28)).shape == (1, 4)
+
+
+def test_a_repeated_position_strides_once(data):
+    data["positions"][0]["repeat"] = 2
+    data["rules"] = []
+    assert [p.stride for p in space_from_data(data, "x").positions][:3] == [2, 1, 1]
+
+
+MISTAKES = [
+    ("positions.1.blocks.0.kind", "mbcon", r"space.yaml: positions\[1\].blocks\[0\].kind: found 'mbcon'.*mbconv"),
+    ("positions.1.blocks.0.kernel", 4, r"positions\[1\].blocks\[0\].kernel: found 4, expected an odd integer"),
+    ("positions.1.blocks.0.size", 4, r"positions\[1\].blocks\[0\].size.*one of: kernel, expand"),
+    ("positions.1.blocks.0.kernel", [3], r"positions\[1\].blocks\[0\].kernel: found \[3\]"),
+    ("positions.1.blocks.0", 7, r"positions\[1\].blocks\[0\]: found 7, expected a kind"),
+    ("positions.1.blocks", [], r"positions\[1\].blocks: found \[\]"),
+    ("positions.1.stride", 2, r"positions\[1\].blocks\[2\]: found absent"),
+    ("positions.0.stride", 3, r"stride: found 3"),
+    ("positions.0.stride", 0, r"positions\[0\].stride: found 0"),
+    ("positions.0.out_channels", "24", r"positions\[0\].out_channels: found '24', expected an integer"),
+    ("positions.0.chanels", 24, r"positions\[0\]: chanels: found 24, expected one of the keys: name, out_channels"),
+    ("positions", {}, r"positions: found {}, expected a list"),
+    ("positions.0", "conv", r"positions\[0\]: found 'conv', expected a mapping"),
+    ("stem.out_channels", None, r"stem.out_channels: found None"),
+    ("stem.kind", "convolution", r"stem.kind.*conv, conv-pool, patchify"),
+    ("head.kind", "linear", r"head.kind.*conv-pool-linear, pool-linear"),
+    ("resolutions", 28, r"resolutions: found 28, expected a list"),
+    ("resolutions", [28, 28], r"resolutions"),
+    ("resolutions", [-1], r"resolutions: found -1"),
+    ("num_classes", 0, r"num_classes: found 0"),
+    ("name", 3, r"name: found 3"),
+    ("version", 3, r"version: found 3, expected one of the keys"),
+    ("rules.0.kind", "never", r"rules\[0\].kind.*absent-to-end"),
+    ("rules.0.positions", [1, 9], r"rules\[0\].positions: found 9"),
+    ("rules.0.positions", [0, 1], r"position 0 without an absent block"),
+    ("rules.1.blocks", [[0, 7]], r"rule forbid: found \(0, 7\)"),
+    ("rules.1.blocks", [0, 1], r"rules\[1\].blocks"),
+    ("rules.1.blocks", [[0, 1, 2]], r"pairs \[position, choice\]"),
+    ("rules.1.blocks", [], r"enough blocks for forbid"),
+    ("rules.1.kind", "equal", r"enough positions for equal"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), MISTAKES, ids=[f"{p}={v}" for p, v, _ in MISTAKES])
+def test_a_mistake_is_named_by_its_place(data, path, value, message):
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    target = data
+    for parent in parents:
+        target = target[parent]
+    target[last] = value
+    with pytest.raises(NasError, match=message):
+        space_from_data(data, "space.yaml")
+
+
+@pytest.mark.parametrize("key", ["name", "resolutions", "stem", "positions", "head"])
+def test_a_missing_key_is_named(data, key):
+    del data[key]
+    with pytest.raises(ConfigError, match=f"space.yaml: {key}: found nothing"):
+        space_from_data(data, "space.yaml")
+
+
+def test_files_that_are_no_space_are_refused(tmp_path):
+    for name, content in [("list.yaml", "- 1"), ("bad.yaml", "a: [1"), ("empty.yaml", ""), ("bytes.yaml", "\x00")]:
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ConfigError, match=name):
+            build_space(SpaceConfig(file=str(tmp_path / name)))
+    with pytest.raises(ConfigError, match="No such file"):
+        build_space(SpaceConfig(file=str(tmp_path / "none.yaml")))
+    with pytest.raises(ConfigError, match=r"space.params"):
+        build_space(SpaceConfig(file=str(EXAMPLE), params={"resolution": 8}))

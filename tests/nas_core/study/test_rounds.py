@@ -1,0 +1,146 @@
+"""Verification: rounds that resume, the choice that stands, and the real table's best network found."""
+
+import pytest
+
+from nas_core.costs import profile_blocks
+from nas_core.program import Budget, SelectionProblem, solve
+from nas_core.records.evaluations import CostTable
+from nas_core.scoring import build_scorer
+from nas_core.space.genotypes import Genotype
+from nas_core.study.choices import with_additive_limits
+from nas_core.study.config import parse_config
+from nas_core.study.rounds import next_round, record_round, verification
+from nas_core.study.study import Study
+from tests.reference_data import reference_data
+
+
+def scored(config, root):
+    """A study whose design is evaluated, without a cluster, and its scorer."""
+    study = Study.create(config, str(root))
+    study.store.add_costs(profile_blocks(study.space, config.profile, ["flops", "params"]))
+    study.forget_costs()
+    scorer = build_scorer(config, study.space, study.store)
+    study.store.add_evaluations(scorer.evaluate(study.design.genotypes))
+    return study, scorer
+
+
+def verified(study, scorer):
+    """All rounds, and the record they leave."""
+    index = 0
+    while proposed := next_round(study, index):
+        study.store.add_evaluations(scorer.evaluate([Genotype.parse(text) for text in proposed]))
+        record_round(study, index)
+        index += 1
+    return verification(study)
+
+
+def test_rounds_find_networks_within_the_limits_and_stop(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    record = verified(study, scorer)
+    budgets = study.budgets(tabular_config.select.limits)
+    proposed = [Genotype.parse(text) for row in record["rounds"] for text in row["proposed"]]
+    assert 0 < len(set(proposed)) == len(proposed) <= tabular_config.verify.evaluations
+    assert all(study.within(genotype, budgets) for genotype in proposed)
+    assert not set(proposed) & set(study.design.genotypes)
+    assert record["winner"]
+    assert record["reason"]
+
+
+def test_a_round_that_was_planned_is_the_round_that_is_evaluated(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    planned = next_round(study, 0)
+    study.store.add_evaluations(scorer.evaluate([Genotype.parse(planned[0])]))  # killed after one of them
+    assert next_round(study, 0) == planned
+
+
+def test_other_limits_begin_a_record_of_their_own(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    verified(study, scorer)
+    changed = tabular_config.model_copy(
+        update={"select": tabular_config.select.model_copy(update={"limits": ["flops<=40%"]})}
+    )
+    assert verification(Study(changed, study.store))["rounds"] == []
+
+
+def with_select(config, **changes):
+    return config.model_copy(update={"select": config.select.model_copy(update=changes)})
+
+
+def test_a_winner_is_of_the_present_limits(tabular_config, tmp_path):
+    """Verified under other limits, a network may break the present ones."""
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    winner = verified(study, scorer)["winner"]
+    other = Study(with_select(tabular_config, limits=["params<=1 M"]), study.store)
+    assert other.winner is None
+    verified(other, scorer)
+    assert other.winner not in (None, winner)
+    assert study.winner is None
+
+
+def test_a_stage_cut_short_with_other_inputs_is_not_done_when_they_come_back(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    verified(study, scorer)
+    took = {"wall_s": 1.0, "compute_s": 1.0, "num_new": 1, "num_reused": 0, "num_failed": 0, "device": "cpu"}
+    study.record("verify", **took)
+    assert study.status()["verify"].state == "done"
+    study.begin("verify")
+    assert study.status()["verify"].state == "done"
+    other = Study(with_select(tabular_config, limits=["flops<=40%"]), study.store)
+    other.begin("verify")
+    assert study.status()["verify"].state == "partial"
+
+
+def test_a_record_that_lost_its_winner_has_none(tabular_config, tmp_path):
+    study, _ = scored(tabular_config, tmp_path / "study")
+    study.store.write_json("verification.json", {"inputs": study.inputs_of("verify"), "rounds": [], "stands": False})
+    assert study.winner is None
+
+
+def test_how_many_networks_are_listed_verifies_nothing_again(tabular_config, tmp_path):
+    study = Study.create(tabular_config, str(tmp_path / "study"))
+    other = Study(with_select(tabular_config, top=4), study.store)
+    assert other.inputs_of("select") != study.inputs_of("select")
+    assert other.inputs_of("verify") == study.inputs_of("verify")
+
+
+def test_closed_rounds_stay_as_they_were(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    before = verified(study, scorer)
+    for index in range(len(before["rounds"])):
+        record_round(study, index)
+    assert verification(study) == before
+
+
+@pytest.mark.data
+def test_the_best_of_nasbench_macro_is_found_within_49_evaluations(tmp_path):
+    config = parse_config(
+        {
+            "name": "macro",
+            "scorer": {"kind": "tabular", "path": str(reference_data("nasbench_macro/cifar10.parquet"))},
+            "design": {"base": "2-2-2-2-2-2-2-2"},
+            "profile": {"resources": ["flops", "params"]},
+        },
+        "test",
+    )
+    study, scorer = scored(config, tmp_path / "study")
+    record = verified(study, scorer)
+    assert record["winner_metric"] == pytest.approx(93.127, abs=5e-4)
+    assert len(study.evaluations()) <= 49
+
+
+def test_a_lower_limit_on_memory_is_kept(tabular_config, tmp_path):
+    """The largest of its blocks says what a network needs: one of them has to reach the limit."""
+    space = Study.create(tabular_config, str(tmp_path / "study")).space
+    rows = profile_blocks(space, tabular_config.profile, ["activation_bytes"])
+    table = CostTable.from_rows(rows, "activation_bytes", space.num_choices, space.resolutions[0])
+    totals = sorted({table.total(genotype) for genotype in space.genotypes()})
+    low = totals[len(totals) // 2]
+    tables, budgets = with_additive_limits(
+        {None: {"activation_bytes": table}}, [Budget(resource="activation_bytes", at_least=low)]
+    )
+    (count,) = tables[None].values()
+    cheapest = tuple(tuple(-value for value in block) for block in table.block)
+    problem = SelectionProblem(
+        score=cheapest, costs={count.resource: count.block}, base_costs={count.resource: count.fixed}, budgets=budgets
+    )
+    assert table.total(solve(problem).selections[0].genotype) >= low > totals[0]
