@@ -21,8 +21,8 @@ def serve_flows(root: str, port: int, limit: int) -> None:
     """Serve the study, its stages and the design until interrupted; starts a server where none is configured."""
     preflight_serving(root)
     base = absolute(root)
-    # Prefect puts the directory that is served from before everything on a run's path, where folders `flows` and `tasks`
-    # of the user's own would be taken for ours; a relative root on the form is then below the root of all studies
+    # Prefect puts the directory that is served from before everything on a run's path, where a user's own folders
+    # `flows` and `tasks` would be taken for ours; a relative root on the form is then below the root of all studies
     os.chdir(base if "://" not in base else tempfile.gettempdir())
     with prefect_api(port, page=True) as url:
         from prefect import Flow, serve

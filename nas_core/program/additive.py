@@ -17,7 +17,7 @@ from nas_core.program.result import Status
 
 WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that rounding of the large hides no small
 MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
-FIRST_SHARE = 0.1  # of the time left, for a first network
+FIRST_SHARE, FIRST_MOST_S = 0.25, 3.0  # of the time left, for a first network
 SEARCH_SHARE, SEARCH_MOST_S = 0.5, 8.0  # kept back from a proof, to look for a better network if it does not come about
 MANY_LIMITS, MANY_GROUPS = 4, 60  # beyond which CP-SAT was not seen to prove anything in a minute
 CORE_SHARE = 0.5  # of the time left that the core search may take
@@ -94,7 +94,8 @@ def _by_structure(
     answer = _by_one_limit(lp, relaxation, judge, apart, effort)
     if answer is not None:
         return answer
-    incumbent = exchange.good_network(lp, relaxation, judge, apart, effort.share(FIRST_SHARE))
+    first = replace(effort, deadline=time.monotonic() + min(FIRST_SHARE * effort.left_s, FIRST_MOST_S))
+    incumbent = exchange.good_network(lp, relaxation, judge, apart, first)
     if incumbent is not None and attains(incumbent):
         return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
     is_hopeless = len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS and incumbent is not None

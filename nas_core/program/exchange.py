@@ -32,7 +32,7 @@ WIDTHS = (
 START = 0.0  # the first turn: all columns, no kicks
 TURN_S = 1.0
 WORSE = 0.03  # of the gap: by how much worse a network may be to go on from, on average
-FEW_TO_KICK = 400  # columns of a program that is given up when a whole turn finds nothing
+FEW_TO_KICK, GIVE_UP = 400, 0.03  # columns of a program that is given up after so many fruitless turns per column
 MAX_FIRST = 60  # columns tried as the first of two exchanges
 MAX_REPAIRS = 400  # exchanges of one repair
 KICK = 4  # groups that a kick replaces
@@ -75,6 +75,7 @@ def networks(
     if not apart and best_G is None:
         with contextlib.suppress(CoreTooLargeError):
             yield from core.among_few(lp, relaxation).columns_SG[:1]
+    fruitless = 0  # turns among all columns that found nothing
     for width in itertools.chain([START] if best_G is None else [], itertools.cycle(WIDTHS)):
         before = value
         kept = _narrow(lp, relaxation, float("inf") if width == START else width, best_G)
@@ -85,9 +86,12 @@ def networks(
                 best_G = place[found_G]
                 value = lp.value_of(best_G)
                 yield best_G
-        is_over = time.monotonic() >= deadline or value >= relaxation.bound
-        if is_over or (width != START and kept.all() and value == before and is_small):
+        if time.monotonic() >= deadline or value >= relaxation.bound:
             return
+        if width != START and kept.all() and is_small:
+            fruitless = fruitless + 1 if value == before else 0
+            if fruitless >= GIVE_UP * lp.columns.num_columns:
+                return
 
 
 def _narrow(
