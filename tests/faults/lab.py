@@ -21,6 +21,7 @@ import yaml
 from nas_core.study.study import Study
 
 PATIENCE_S = 400  # of a driver, on a machine with other work
+CHECKOUT = Path(__file__).parents[2]
 EVALUATION_S = 0.15  # long enough for a random moment to fall within one
 
 
@@ -109,7 +110,7 @@ class Lab:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, **environment},
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},  # workers import the slow evaluator
         )
         self._running.append(process)
         return process

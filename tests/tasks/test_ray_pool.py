@@ -2,13 +2,17 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
 import pytest
+from ray import cloudpickle
 
 from nas_core.base.errors import ClusterError, DataError
 from tasks.ray_pool import Request, run_batches, run_jobs
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not see the directory of the tests
 
 
 class Slow:
