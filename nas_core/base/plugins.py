@@ -149,8 +149,7 @@ def _distribution_of(module: str) -> str:
 def load(plugin: Plugin) -> Plugin:
     """Import the plug-in's modules, registering what they bring; what it brought before is forgotten."""
     _forget(plugin)
-    if not is_path(plugin.name):
-        _purge(plugin.module)
+    _purge(plugin.module)
     with _registering(plugin):
         _import(plugin)
     imported[plugin.name] = plugin

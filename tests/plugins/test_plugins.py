@@ -20,10 +20,20 @@ from flows.prefect_server import _free_port
 from nas_core.base.errors import ConfigError, PluginError
 from nas_core.base.plugins import find, import_plugin, imported, installed
 from nas_core.base.registry import Registry
+from nas_core.scoring.scorer import SCORERS
 from nas_core.study.config import read_config
 from nas_core.study.study import Study
 from tests.command import mathnas, mathnas_process, refused
 from tests.plugins.example import PACKAGE, STUDY
+
+RATES = """
+from nas_core import scorer
+
+@scorer("{name}", version=1)
+def rate(genotype):
+    "Rates every network alike."
+    return 1.0
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -272,6 +282,21 @@ def test_a_changed_file_is_another_plugin_and_the_old_one_is_forgotten(tmp_path)
     from nas_core.scoring import SCORERS
 
     assert SCORERS["own"].function(None) == 2.0
+
+
+def test_a_package_changed_back_brings_all_it_brought(tmp_path):
+    """Its submodules are still known to Python by then, and registered nothing if they were not read again."""
+    top = {"__init__.py": "from . import rates\n"}
+    path = written(tmp_path, {**top, "rates.py": RATES.format(name="first")})
+    first = import_plugin(str(path))
+    written(tmp_path, {"rates.py": RATES.format(name="second")})
+    import_plugin(str(path))
+    assert "second" in SCORERS
+    assert "first" not in SCORERS
+    written(tmp_path, {"rates.py": RATES.format(name="first")})
+    assert import_plugin(str(path)).code == first.code
+    assert "first" in SCORERS
+    assert "second" not in SCORERS
 
 
 def test_the_same_as_an_installed_distribution(tmp_path, monkeypatch):
