@@ -13,7 +13,7 @@ from tasks import tracking
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.reporting import checked_registered, server_may_go_away
-from tasks.scoring import worth_a_retry
+from tasks.retries import cluster_task
 from tasks.training import train_and_watch
 
 
@@ -37,7 +37,7 @@ def train_job(config_json: str, root: str, report: Any) -> dict[str, Any]:
     return train_and_watch(project.network, project.config, project.store, WINNER, report)
 
 
-@task(task_run_name="train", retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_a_retry)
+@cluster_task("train")
 def train(config: AnalyticConfig, root: str) -> dict[str, Any]:
     """Train the designed network; a training that was cut off resumes from its checkpoint."""
     with Cluster(config.cluster) as cluster, Progress(stage="train", total=1, noun="steps") as progress:

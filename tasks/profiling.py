@@ -5,8 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from nas_core.base.identity import evaluation_seed
 from nas_core.costs import is_measured, profiler_of
@@ -15,7 +13,8 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
-from tasks.scoring import noted, worth_a_retry
+from tasks.retries import cluster_task
+from tasks.scoring import noted
 from tasks.worker import StudyJob, study_job
 
 
@@ -37,13 +36,7 @@ def profile_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str
     return num_failed
 
 
-@task(
-    task_run_name="profile",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[5, 30],
-    retry_condition_fn=worth_a_retry,
-)
+@cluster_task("profile")
 def profile(study: Study, resources: Sequence[str]) -> int:
     """Measure the resources that were not measured yet, and take note of them; returns how many that were."""
     config = study.config

@@ -4,23 +4,15 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
-from nas_core.base.errors import NasError
 from nas_core.records.evaluations import Evaluation
 from nas_core.space.genotypes import Genotype
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import BatchDone, Cluster, run_batches, run_jobs
+from tasks.retries import cluster_task
 from tasks.worker import StudyJob, study_job
 
 MOST_IN_A_BATCH = 32  # networks per Ray task of a scorer that does not say
-
-
-def worth_a_retry(task: Any, task_run: Any, state: Any) -> bool:
-    """A user's mistake does not mend itself; a worker's death may."""
-    return not isinstance(state.result(raise_on_failure=False), NasError)
 
 
 class Evaluator:
@@ -42,13 +34,7 @@ def prepare_job(job: StudyJob, report: Any) -> None:
     job.study().scorer.prepare(report)
 
 
-@task(
-    task_run_name="prepare-scorer",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[5, 30],
-    retry_condition_fn=worth_a_retry,
-)
+@cluster_task("prepare-scorer")
 def prepare_scorer(study: Study) -> None:
     """What the scorer needs once, if it is not done: shared weights are trained, say."""
     if study.scorer.prepared:
@@ -60,13 +46,7 @@ def prepare_scorer(study: Study) -> None:
         run_jobs(cluster, prepare_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
 
 
-@task(
-    task_run_name="evaluate-{purpose}",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[5, 30],
-    retry_condition_fn=worth_a_retry,
-)
+@cluster_task("evaluate-{purpose}")
 def evaluate(study: Study, genotypes: Sequence[str], purpose: str) -> int:
     """Evaluate the networks that were not evaluated yet, and take note of them; returns how many that were.
 

@@ -2,9 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.analytic_config import AnalyticConfig
@@ -16,7 +13,7 @@ from nas_core.study.study import Study
 from nas_core.workloads import build_workload
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
-from tasks.scoring import worth_a_retry
+from tasks.retries import cluster_task
 from tasks.system_metrics import SystemMetrics
 from tasks.worker import StudyJob, study_job
 
@@ -59,13 +56,7 @@ def train_and_watch(
     return {**trained.as_dict(), "system": metrics.samples}
 
 
-@task(
-    task_run_name="train",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[5, 30],
-    retry_condition_fn=worth_a_retry,
-)
+@cluster_task("train")
 def train(study: Study) -> dict[str, Any]:
     """Train the winner and its comparisons; a training that was cut off resumes from its checkpoint.
 

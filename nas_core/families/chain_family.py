@@ -10,7 +10,8 @@ from nas_core.base.registry import Registry
 from nas_core.base.settings import Section
 from nas_core.families.blocks import BLOCKS, HEADS, STEMS, check_placed, kind_of
 from nas_core.families.family import Family, Part
-from nas_core.space.genotypes import BlockSpec, Genotype, SearchSpace
+from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
+from nas_core.space.rules import Rule
 from nas_core.workloads.workload import Sample
 
 if TYPE_CHECKING:
@@ -33,6 +34,26 @@ class Chain(Family):
     @property
     def in_channels(self) -> int:
         return self.sample.shape[0]
+
+    def between(
+        self,
+        stem: BlockSpec,
+        head: BlockSpec,
+        positions: Sequence[Position],
+        resolutions: Sequence[int],
+        rules: Sequence[Rule] = (),
+    ) -> SearchSpace:
+        """The space of these positions in a row, with the family's name and the sample's channels and outputs."""
+        return SearchSpace(
+            name=self.name,
+            in_channels=self.in_channels,
+            resolutions=tuple(resolutions),
+            num_classes=self.sample.num_outputs,
+            stem=stem,
+            head=head,
+            positions=tuple(positions),
+            rules=tuple(rules),
+        )
 
     def module(self, genotype: Genotype, generator: "torch.Generator | None" = None) -> "nn.Module":
         from nas_core.families.assemble import assemble

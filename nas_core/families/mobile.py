@@ -64,18 +64,10 @@ class Mobile(Chain):
             start = len(positions)
             positions += [_position(number, stage, index, width) for index in range(MAX_DEPTH)]
             rules += absent_to_end([_last_choice(positions, start + index) for index in range(MIN_DEPTH, MAX_DEPTH)])
-        return SearchSpace(
-            name=self.name,
-            in_channels=self.in_channels,
-            resolutions=_sizes(self.settings.resolutions),
-            num_classes=self.sample.num_outputs,
-            stem=BlockSpec.of("conv", out_channels=_scaled(16, width), kernel=3, stride=2, act="hard_swish"),
-            head=BlockSpec.of(
-                "conv-pool-linear", channels=_scaled(960, width), hidden=_scaled(1280, width), act="hard_swish"
-            ),
-            positions=tuple(positions),
-            rules=tuple(rules),
-        )
+        stem = BlockSpec.of("conv", out_channels=_scaled(16, width), kernel=3, stride=2, act="hard_swish")
+        widths = {"channels": _scaled(960, width), "hidden": _scaled(1280, width)}
+        head = BlockSpec.of("conv-pool-linear", **widths, act="hard_swish")
+        return self.between(stem, head, positions, _sizes(self.settings.resolutions), rules)
 
 
 def _position(number: int, stage: Stage, index: int, width: float) -> Position:

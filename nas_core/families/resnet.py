@@ -40,16 +40,8 @@ class ResNet(Chain):
             positions += [self._position(stage, index) for index in range(given.depth)]
             tail = range(stage * given.depth + MIN_DEPTH, (stage + 1) * given.depth)
             rules += absent_to_end([(position, len(BLOCKS)) for position in tail])
-        return SearchSpace(
-            name=self.name,
-            in_channels=self.in_channels,
-            resolutions=(given.resolution,),
-            num_classes=self.sample.num_outputs,
-            stem=BlockSpec.of("conv", out_channels=given.stem_channels, kernel=3),
-            head=BlockSpec.of("pool-linear"),
-            positions=tuple(positions),
-            rules=tuple(rules),
-        )
+        stem = BlockSpec.of("conv", out_channels=given.stem_channels, kernel=3)
+        return self.between(stem, BlockSpec.of("pool-linear"), positions, [given.resolution], rules)
 
     def _position(self, stage: int, index: int) -> Position:
         optional = (BlockSpec.of(ABSENT),) if index >= MIN_DEPTH else ()

@@ -30,12 +30,6 @@ class Tiny(Chain):
             Position(name=f"block{index}", out_channels=factor * given.stem_channels, stride=stride, blocks=BLOCKS)
             for index, (factor, stride) in enumerate(SHAPES)
         ]
-        return SearchSpace(
-            name=self.name,
-            in_channels=self.in_channels,
-            resolutions=(given.resolution,),
-            num_classes=self.sample.num_outputs,
-            stem=BlockSpec.of("conv", out_channels=given.stem_channels, kernel=3),
-            head=BlockSpec.of("conv-pool-linear", channels=given.head_channels),
-            positions=tuple(positions),
-        )
+        stem = BlockSpec.of("conv", out_channels=given.stem_channels, kernel=3)
+        head = BlockSpec.of("conv-pool-linear", channels=given.head_channels)
+        return self.between(stem, head, positions, [given.resolution])

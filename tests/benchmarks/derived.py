@@ -33,23 +33,10 @@ def derived_tables() -> Iterator[NetworkTable]:
 def space_of(name: str, sizes: tuple[int, ...]) -> SearchSpace:
     """A space of so many distinct blocks per position."""
     positions = tuple(
-        Position(
-            name=f"p{place}",
-            out_channels=1,
-            stride=1,
-            blocks=tuple(BlockSpec.of("value", at=place, value=choice) for choice in range(size)),
-        )
+        Position(name=f"p{place}", blocks=tuple(BlockSpec.of("value", at=place, value=x) for x in range(size)))
         for place, size in enumerate(sizes)
     )
-    return SearchSpace(
-        name=name,
-        in_channels=1,
-        resolutions=(1,),
-        num_classes=1,
-        stem=BlockSpec.of("none"),
-        head=BlockSpec.of("none"),
-        positions=positions,
-    )
+    return SearchSpace(name=name, positions=positions)
 
 
 def table(

@@ -139,15 +139,6 @@ def _space(name: str, columns: "list[pd.Series[Any]]", ordered: Collection[str] 
         values, code_N = np.unique(column.to_numpy(), return_inverse=True)
         blocks = tuple(BlockSpec.of("value", value=str(value)) for value in values)
         label = str(column.name or index)
-        positions.append(Position(name=label, out_channels=1, stride=1, blocks=blocks, ordered=label in ordered))
+        positions.append(Position(name=label, blocks=blocks, ordered=label in ordered))
         codes.append(code_N)
-    space = SearchSpace(
-        name=name,
-        in_channels=1,
-        resolutions=(1,),
-        num_classes=1,
-        stem=BlockSpec.of("none"),
-        head=BlockSpec.of("none"),
-        positions=tuple(positions),
-    )
-    return np.stack(codes, axis=1).astype(np.int16), space
+    return np.stack(codes, axis=1).astype(np.int16), SearchSpace(name=name, positions=tuple(positions))
