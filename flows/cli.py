@@ -323,6 +323,7 @@ def profile(
 
 
 def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[str, Any]]:
+    from nas_core.base.settings import parse_as
     from nas_core.costs import count_networks
     from nas_core.families import FAMILIES
 
@@ -332,7 +333,7 @@ def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[st
         lines = genotypes.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("--genotypes", str(error), "a readable text file") from None
-    family = FAMILIES[space](FAMILIES.section(space).model_validate({}))
+    family = FAMILIES[space](parse_as(FAMILIES.section(space), {}, f"--space {space}"))
     networks = [family.space.parse(line) for line in lines if line.strip()]
     return count_networks(family, networks, [name.strip() for name in resources.split(",")])
 

@@ -125,9 +125,12 @@ def _at_path(name: str, path: Path) -> Plugin:
 
 def _described(name: str, module: str, path: Path, distribution: str = "") -> Plugin:
     folder = path.parent
-    paths = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    paths = sorted(each for each in path.rglob("*.py") if each.is_file()) if path.is_dir() else [path]
     files = tuple(str(each.relative_to(folder)) for each in paths)
-    code = _hash_of(folder, files)
+    try:
+        code = _hash_of(folder, files)
+    except OSError as error:
+        raise PluginError(f"plugins: {name}", str(error), "files that can be read") from None
     # a file's or folder's module carries the hash in its name: no other module is shadowed, changed source is another
     module = f"mathnas_plugin_{module}_{code}" if is_path(name) else module
     return Plugin(name=name, module=module, folder=folder, files=files, code=code, distribution=distribution)

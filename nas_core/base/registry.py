@@ -146,6 +146,8 @@ def _incomplete(thing: Any) -> str:
         return "no docstring (its first line is what people read)"
     if not (isinstance(thing.Settings, type) and issubclass(thing.Settings, Section)):
         return f"Settings {thing.Settings!r:.100}, no nas_core.Section"
+    if "kind" in thing.Settings.model_fields:
+        return "a setting called `kind`, which is what a study calls the class itself"
     silent = [name for name, field in thing.Settings.model_fields.items() if not field.description]
     return f"settings without a description: {', '.join(silent)}" if silent else ""
 

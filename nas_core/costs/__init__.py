@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nas_core.base.discovery import import_registered
-from nas_core.base.errors import UnknownNameError
+from nas_core.base.errors import ConfigError, UnknownNameError
 from nas_core.costs.additivity import Additivity, additivity
 from nas_core.costs.profiler import ANY_DEVICE, PROFILERS, Profiler, id_of
 from nas_core.families.family import Family
@@ -28,11 +28,15 @@ def profiler_of(resource: str, config: ProfileConfig | None = None) -> Profiler:
 
     Raises:
         UnknownNameError: if none does.
+        ConfigError: if it has settings without a default, and the study does not give them.
     """
     resource_of(resource)
     config = config or ProfileConfig()
     for name in PROFILERS:
         if resource in (given.name for given in PROFILERS[name].resources):
+            if name not in config.profilers:
+                needed = [key for key, field in PROFILERS[name].Settings.model_fields.items() if field.is_required()]
+                raise ConfigError(f"profile.profilers.{name}", "nothing", f"its settings: {', '.join(needed)}")
             return PROFILERS[name](config.profilers[name])
     raise UnknownNameError("resource", repr(resource), "a resource of a registered profiler")
 

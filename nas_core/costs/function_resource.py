@@ -7,6 +7,7 @@ parameters are its settings in the study.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from nas_core.base.callables import settings_of, wanted_of
@@ -40,19 +41,19 @@ class FunctionProfiler(Profiler):
         writer, (resource,), rows = RowWriter.of(self, family), self.resources, list[Cost]()
         for base in base_genotypes(family.space):
             size = family.space.resolution_of(base)
-            rows.append(writer.fixed_part(size, resource.name, self._fixed(family, base)))
+            rows.append(writer.fixed_part(size, resource.name, _measured(partial(self._fixed, family, base))))
             for position, count in enumerate(family.space.num_choices):
                 for choice in range(count):
-                    value = self._block(family, base, (position, choice))
+                    value = _measured(partial(self._block, family, base, (position, choice)))
                     rows.append(writer.block((position, choice), size, resource.name, value))
         return rows
 
-    def _fixed(self, family: Family, base: Genotype) -> Measured:
+    def _fixed(self, family: Family, base: Genotype) -> float:
         if set(self.wanted) & set(OF_MODULES):
             return self._parts(fixed_parts(family, base))
-        return Measurement(value=self.fixed)
+        return self.fixed
 
-    def _block(self, family: Family, base: Genotype, block: BlockId) -> Measured:
+    def _block(self, family: Family, base: Genotype, block: BlockId) -> float:
         if set(self.wanted) & set(OF_MODULES):
             return self._parts(block_parts(family, base, block))
         position, choice = block
@@ -60,19 +61,12 @@ class FunctionProfiler(Profiler):
         offered = {"block": spec.as_dict(), "position": position, "choice": choice}
         return self._called({name: offered[name] for name in self.wanted})
 
-    def _parts(self, parts: Sequence[Part]) -> Measured:
+    def _parts(self, parts: Sequence[Part]) -> float:
         """The parts together: their sum, or the largest of them."""
-        values = []
-        for part in parts:
-            if part.is_no_op:
-                continue
-            measured = self._called({name: getattr(self, f"_{name}")(part) for name in self.wanted})
-            if isinstance(measured, Exception):
-                return measured
-            values.append(measured.value)
+        built = [part for part in parts if not part.is_no_op]
+        values = [self._called({name: getattr(self, f"_{name}")(part) for name in self.wanted}) for part in built]
         (resource,) = self.resources
-        together = sum(values) if resource.combine == "sum" else max(values, default=0.0)
-        return Measurement(value=together)
+        return sum(values) if resource.combine == "sum" else max(values, default=0.0)
 
     def _module(self, part: Part) -> Any:
         return part.build().eval()
@@ -83,12 +77,17 @@ class FunctionProfiler(Profiler):
         kind = getattr(torch, part.dtype)
         return [torch.zeros(1, *shape, dtype=kind) for shape in part.shapes]
 
-    def _called(self, given: dict[str, Any]) -> Measured:
+    def _called(self, given: dict[str, Any]) -> float:
         own = {name: getattr(self.settings, name) for name in type(self).Settings.model_fields}
-        try:
-            return Measurement(value=float(type(self).function(**given, **own)))
-        except Exception as error:  # one block's failure is that block's row
-            return error
+        return float(type(self).function(**given, **own))
+
+
+def _measured(value: Callable[[], float]) -> Measured:
+    """The value, or the exception that came up: one block's failure is that block's row."""
+    try:
+        return Measurement(value=value())
+    except Exception as error:
+        return error
 
 
 def resource(

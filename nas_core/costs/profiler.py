@@ -1,5 +1,6 @@
 """The protocol of profilers, and the rows they write. No torch here."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -120,8 +121,10 @@ class RowWriter:
         )
         if isinstance(measured, Exception):
             return replace(row, message=f"{type(measured).__name__}: {measured}"[:500])
-        numbers = {"value": float(measured.value), "spread": float(measured.spread)}
-        return replace(row, status="ok", num_repeats=measured.num_repeats, **numbers)  # type: ignore[arg-type]
+        value, spread = float(measured.value), float(measured.spread)
+        if not math.isfinite(value):
+            return replace(row, message=f"ValueError: {resource} is {value}")
+        return replace(row, status="ok", num_repeats=measured.num_repeats, value=value, spread=spread)
 
 
 def id_of(profiler: Profiler, resource: str) -> str:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from nas_core.base.errors import ConfigError, SpaceError
-from nas_core.base.settings import Section
+from nas_core.base.settings import PathText, Section
 from nas_core.families.chain_family import Chain, check_space
 from nas_core.families.family import FAMILIES
 from nas_core.space.genotypes import ABSENT, BlockSpec, Position, SearchSpace
@@ -32,7 +32,7 @@ class YamlFamily(Chain):
     name = "yaml"
 
     class Settings(Section):
-        file: str = Field(description="YAML file that defines the space.", json_schema_extra={"path": True})
+        file: PathText = Field(description="YAML file that defines the space.")
 
     def chain(self) -> SearchSpace:
         shape = {"in_channels": self.sample.shape[0], "num_classes": self.sample.num_outputs} if self.given else {}

@@ -110,13 +110,15 @@ def scorer(
     ...     return float(len(values))
 
     Raises:
-        PluginError: if the function takes what no scorer is given, or has no docstring.
+        PluginError: if the function takes what no scorer is given, has no docstring, or a metric no direction.
     """
-    directions = {each: words == "higher" for each, words in (metrics or {}).items()} or {metric: higher_is_better}
+    directions = {each: word == "higher" for each, word in (metrics or {}).items()} or {metric: higher_is_better}
 
     def register(function: Function) -> Function:
         if not (function.__doc__ or "").strip():
             raise PluginError(f"scorer {name}", "no docstring", "a first line that says what it rates")
+        if wrong := {each: word for each, word in (metrics or {}).items() if word not in ("higher", "lower")}:
+            raise PluginError(f"scorer {name}", f"metrics {wrong}", "higher or lower, whichever is better")
         wanted = wanted_of(function, OFFERED)
         made = type(
             function.__name__,

@@ -75,10 +75,18 @@ class TrackingConfig(Section):
 
 
 def _named_before(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section as earlier versions wrote it: the kind under ``name``, a family's settings under ``params``."""
+    """A section as earlier versions wrote it: the kind under ``name``."""
     known = dict(section)
     if "kind" not in known and isinstance(known.get("name"), str):
         known["kind"] = known.pop("name")
+    return known
+
+
+def _family_before(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A family as earlier versions wrote it: its settings under ``params``, a space's file beside its name."""
+    if "kind" in section:  # written by this version: `file` and `params` are settings of the family's own
+        return dict(section)
+    known = _named_before(section)
     if known.get("file") is not None:
         known["kind"] = "yaml"
     elif "file" in known:
@@ -87,7 +95,7 @@ def _named_before(section: Mapping[str, Any]) -> dict[str, Any]:
     return {**known, **params} if isinstance(params, Mapping) else known
 
 
-Family = Annotated[Any, OneOf(FAMILIES, DEFAULT_FAMILY, _named_before)]
+Family = Annotated[Any, OneOf(FAMILIES, DEFAULT_FAMILY, _family_before)]
 Data = Annotated[Any, OneOf(WORKLOADS, DEFAULT_WORKLOAD, _named_before)]
 ScorerSection = Annotated[Any, OneOf(SCORERS, DEFAULT_SCORER)]
 SearcherSection = Annotated[Any, OneOf(SEARCHERS, DEFAULT_SEARCHER)]

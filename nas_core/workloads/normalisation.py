@@ -51,10 +51,11 @@ class Normalisation:
         full = FULL_BYTE if inputs.dtype == torch.uint8 else 1
         # One channel at a time: a float copy of the whole set would be four times its size.
         values = [inputs[:, channel].float() for channel in range(inputs.shape[1])]
+        deviations = [float(v.std()) if v.numel() > 1 else 0.0 for v in values]
         mean = tuple(float(v.mean()) / full for v in values)
         if full == FULL_BYTE:
-            return cls(mean=mean, std=tuple(max(float(v.std()), 1.0) / full for v in values))
-        return cls(mean=mean, std=tuple(float(v.std()) or 1.0 for v in values))
+            return cls(mean=mean, std=tuple(max(std, 1.0) / full for std in deviations))
+        return cls(mean=mean, std=tuple(std or 1.0 for std in deviations))
 
 
 def broadcast(values: "torch.Tensor", ndim: int) -> "torch.Tensor":

@@ -73,7 +73,10 @@ def _first_image(root: Path) -> tuple[int, int]:
     """Its channels and its shorter side."""
     from PIL import Image
 
-    first = _files(root, "train")[0][0]
+    files = _files(root, "train")
+    if not files:
+        raise DataError("data.path", f"no train images in {root}", LAYOUT)
+    first = files[0][0]
     try:
         with Image.open(first) as image:
             if image.mode == "F":
