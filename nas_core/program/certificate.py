@@ -8,14 +8,22 @@ are enough; if not, the node branches where the relaxation is undecided.
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from nas_core.program.checker import FORMAT, MAX_STATES, Checker, Claim, UnprovenError, check_certificate
+from nas_core.program.checker import (
+    FORMAT,
+    MAX_STATES,
+    Checker,
+    Claim,
+    UnprovenError,
+    check_certificate,
+    rounded_by,
+)
 from nas_core.program.linear import Columns, Floats, Ints, LinearProgram
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.relaxation import infeasible_weights, multipliers
@@ -58,7 +66,7 @@ def certify(
         "problem": stored,
     }
     try:
-        for beside, bound in _claims(problem, result, values, min_distance):
+        for beside, bound in _claims(problem, stored, result, values, min_distance):
             trees = [
                 {
                     "resolution": label,
@@ -80,7 +88,11 @@ def certify(
 
 
 def _claims(
-    problem: SelectionProblem, result: SelectionResult, values: Sequence[Fraction], min_distance: int
+    problem: SelectionProblem,
+    stored: Mapping[str, Any],
+    result: SelectionResult,
+    values: Sequence[Fraction],
+    min_distance: int,
 ) -> list[tuple[int, Fraction | None]]:
     """(how many answers stand before, bound) of every proof that the status needs."""
     if result.status is Status.INFEASIBLE:
@@ -90,9 +102,7 @@ def _claims(
         beside = max(len(values) - 1, 0)
         is_known &= beside == 0 or min_distance == 1
         return [(beside, Fraction(result.bound) + WIDER * Fraction(abs(result.bound) + 1))] if is_known else []
-    is_rounded = not problem.objective.is_additive and problem.objective.kind == "fractional"
-    largest = max((abs(Fraction(repr(table.base_score))) for table in problem.tables), default=Fraction(0))
-    bounds = [v + SAFE * (abs(v) + largest + 1) if is_rounded and problem.objective.exponent < 1 else v for v in values]
+    bounds = [value + rounded_by(stored, value, SAFE) for value in values]
     needed = [len(values) - 1] if min_distance == 1 else range(len(values))
     return [(i, bounds[i]) for i in needed]
 

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from nas_core.program.result import Selection
 
 FORMAT = "mathnas certificate 1"
+STATUSES = ("optimal", "feasible", "infeasible", "stopped")
+OBJECTIVES = ("additive", "fractional", "ratio")
+RULES = ("forbid", "require", "implies", "at_most", "equal")
 MAX_STATES = 5_000_000  # parts of networks looked at together in one leaf
 DIGITS = 60
 LONGEST = 1_000  # digits that any sum of floats has at most
@@ -91,6 +94,21 @@ class Checker:
         self.problem, self.resolution = problem, resolution
         self.counts = [len(row) for row in self.table["score"]]
         self.objective = {"kind": "additive", "exponent": 1.0, **problem.get("objective", {})}
+        self._check_words()
+
+    def _check_words(self) -> None:
+        """What a problem says in words and places; a word that is not known would be read as another."""
+        exponent, kind = self.objective["exponent"], self.objective["kind"]
+        if kind not in OBJECTIVES or (kind == "fractional" and not 0 <= exponent <= 1):
+            raise UnprovenError("objective", f"{kind!r}, exponent {exponent}", f"{OBJECTIVES}, exponent 0 to 1")
+        for rule in self.problem.get("rules", ()):
+            if rule["kind"] not in RULES:
+                raise UnprovenError("rule", repr(rule["kind"]), f"one of {RULES}")
+        named = [rule.get("blocks", ()) for rule in self.problem.get("rules", ())]
+        named += [pair["blocks"] for pair in self.problem.get("pairs", ())]
+        for p, c in itertools.chain.from_iterable(named):
+            if not (0 <= p < len(self.counts) and 0 <= c < self.counts[p]):
+                raise UnprovenError("block", [p, c], f"a position and a choice below {self.counts}")
 
     # What one network is
 
@@ -98,6 +116,8 @@ class Checker:
         choices = tuple(map(int, text.partition("@")[0].split("-")))
         if len(choices) != len(self.counts) or any(not 0 <= c < n for c, n in zip(choices, self.counts, strict=True)):
             raise UnprovenError(f"network {text}", choices, f"one choice per position below {self.counts}")
+        if text.partition("@")[0] != "-".join(map(str, choices)):  # else one network could be two answers
+            raise UnprovenError(f"network {text}", "another spelling", "-".join(map(str, choices)))
         return choices
 
     def cost(self, resource: str, choices: Sequence[int]) -> Fraction:
@@ -142,6 +162,11 @@ class Checker:
     def is_additive(self) -> bool:
         kind = self.objective["kind"]
         return kind == "additive" or (kind == "fractional" and float(self.objective["exponent"]) == 0)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether values are fractions, and being above a bound is linear in the blocks: no broken exponent."""
+        return self.is_additive or self.objective["kind"] == "ratio" or self._exponent == 1
 
     @property
     def _exponent(self) -> Fraction:
@@ -275,7 +300,7 @@ class Claim:
                 continue
             self.pairs.setdefault((g, h), []).append((c, d, exactly(pair["value"])))
         self.pair_weights: dict[tuple[int, int], list[int]] = {}
-        self._linear = self._whole_claim() if self._is_linear else None
+        self._linear = self._whole_claim() if checker.is_exact else None
 
     def linear(self, alive: list[list[int]]) -> tuple[list[list[int]], int]:
         """(weights, constant) of a leaf in integers of one unit, that of ``pair_weights``."""
@@ -294,10 +319,6 @@ class Claim:
         return grouped
 
     # The claim as a linear one: weights and a constant whose sum is above 0 where a network is above the bound
-
-    @property
-    def _is_linear(self) -> bool:
-        return self.checker.is_additive or self.checker.objective["kind"] == "ratio" or self.checker._exponent == 1
 
     def _whole_claim(self, alive: list[list[int]] | None = None) -> tuple[list[list[int]], int]:
         """(weights, constant) in integers of one unit; see ``linear``."""
@@ -451,7 +472,7 @@ class _Listing:
         prices = np.array(price_of, dtype=kind)
         lost, spent = np.zeros(1, dtype=kind), np.zeros((1, len(rows)), dtype=kind)
         trail: list[tuple[Numbers, Numbers]] = []
-        merge = len(rows) == 1 and not self.claim.pairs and not self.claim.excluded
+        merge = len(rows) == 1 and self._is_told_by_worth
         for i, g in enumerate(order):
             if len(lost) * len(self.alive[g]) > max_states or time.monotonic() > deadline:
                 return None
@@ -468,6 +489,17 @@ class _Listing:
             if not len(lost):
                 return []
         return self._spell(order, trail, len(lost))
+
+    @property
+    def _is_told_by_worth(self) -> bool:
+        """Whether the cheaper of two parts that is worth no less stands for both.
+
+        Not where being above the bound is no matter of the worth: where the leaf leaves the value out,
+        where a power makes the worth a mere limit, where networks are told apart one by one.
+        """
+        claim = self.claim
+        is_value = claim.bound is None or (bool(self.value) and claim.checker.is_exact)
+        return is_value and not claim.pairs and not claim.excluded
 
     def _open(self, g: int) -> list[int]:
         """Choices of a group that the whole bound does not exclude by themselves."""
@@ -611,12 +643,13 @@ def check_certificate(data: Mapping[str, Any]) -> list[str]:
     if data.get("format") != FORMAT:
         raise UnprovenError("certificate", repr(data.get("format")), repr(FORMAT))
     problem, distance = data["problem"], int(data["min_distance"])
+    if distance < 1:
+        raise UnprovenError("min_distance", distance, "1 or more")
     lines, names = [], [answer["genotype"] for answer in data["answers"]]
     for i, answer in enumerate(data["answers"]):
         lines.append(_check_answer(problem, answer, names[:i], distance))
     lines += [_check_proof(problem, proof, names, distance) for proof in data["proofs"]]
-    if data["status"] in ("optimal", "infeasible"):
-        _check_status(data)
+    _check_status(data)
     return lines
 
 
@@ -629,8 +662,7 @@ def _check_answer(problem: Mapping[str, Any], answer: Mapping[str, Any], earlier
     if broken:
         raise UnprovenError(f"answer {name}", "; ".join(broken), "an allowed network")
     value, claimed = checker.value(choices), Fraction(answer["value"])
-    is_same = value == claimed if checker.is_additive else abs(value - claimed) <= SAME_DIGITS * (1 + abs(value))
-    if not is_same:
+    if abs(value - claimed) > rounded_by(problem, value, SAME_DIGITS):
         raise UnprovenError(f"answer {name}", f"value {answer['value']}", str(value))
     return f"{name} is allowed and worth {float(value)!r}"
 
@@ -655,29 +687,46 @@ def _check_proof(problem: Mapping[str, Any], proof: Mapping[str, Any], names: Se
 
 
 def _check_status(data: Mapping[str, Any]) -> None:
-    """Optimal: each answer attains a proof's bound. Infeasible: a proof that there is no network."""
-    answers, distance = data["answers"], int(data["min_distance"])
+    """Optimal: each answer attains a proof's bound. Infeasible: a proof that there is no network.
+
+    Feasible claims an answer and nothing of others; stopped claims nothing.
+    """
+    answers, distance, status = data["answers"], int(data["min_distance"]), data["status"]
+    if status not in STATUSES or bool(answers) != (status in ("optimal", "feasible")):
+        raise UnprovenError(
+            "status", f"{status!r} with {len(answers)} answers", f"one of {STATUSES}, answers if it has"
+        )
+    if status in ("feasible", "stopped"):
+        return
     bounds = {int(proof["beside"]): proof["bound"] for proof in data["proofs"]}
-    if data["status"] == "infeasible":
-        if answers or bounds.get(0, 0) is not None:
+    if status == "infeasible":
+        if bounds.get(0, 0) is not None:
             raise UnprovenError("status infeasible", f"{len(answers)} answers", "a proof that no network is allowed")
         return
     values = [Fraction(answer["value"]) for answer in answers]
-    if not values or values != sorted(values, reverse=True):
+    if values != sorted(values, reverse=True):
         raise UnprovenError("status optimal", f"values {list(map(float, values))}", "answers, the best first")
     # Where networks need not be apart, all that is above the last answer being among the answers is enough.
     needed = [len(values) - 1] if distance == 1 else range(len(values))
+    reached = [value + rounded_by(data["problem"], value, SAME_DIGITS) for value in values]
     for i in needed:
-        if i not in bounds or (bounds[i] is not None and not _attains(values[i], Fraction(bounds[i]))):
+        if i not in bounds or (bounds[i] is not None and Fraction(bounds[i]) > reached[i]):
             raise UnprovenError(f"answer {answers[i]['genotype']}", f"bound {bounds.get(i, 'none')}", "its own value")
 
 
-def _attains(value: Fraction, bound: Fraction) -> bool:
-    return bound <= value + SAME_DIGITS * (1 + abs(value))
+def rounded_by(problem: Mapping[str, Any], value: Fraction, digits: Fraction) -> Fraction:
+    """How far off a value may be: nothing where values are fractions, else ``digits`` of what the power gives."""
+    checkers = [Checker(problem, table.get("resolution")) for table in problem.get("resolutions") or [problem]]
+    if all(checker.is_exact for checker in checkers):
+        return Fraction(0)
+    return digits * max(abs(value - exactly(checker.table.get("base_score", 0.0))) for checker in checkers)
 
 
 def _resolution(name: str) -> int | None:
-    return int(name.partition("@")[2]) if "@" in name else None
+    _, at, text = name.partition("@")
+    if at and text != str(int(text)):
+        raise UnprovenError(f"network {name}", "another spelling", str(int(text)))
+    return int(text) if at else None
 
 
 def _is_apart(name: str, other: str, distance: int) -> bool:
@@ -700,7 +749,7 @@ def main(paths: Sequence[str]) -> int:
         except UnprovenError as error:
             print(f"{path}: REFUSED: {error}", file=sys.stderr)
             return 1
-        except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+        except Exception as error:  # a file from anywhere may be wrong in any way
             print(f"{path}: not a certificate: {error!r}", file=sys.stderr)
             return 2
         print(f"{path}: {data['status']}, as shown")

@@ -129,7 +129,7 @@ class _Search:
         return True
 
     def run(self, intervals: list[_Interval]) -> Answer:
-        excess = 0.0
+        excess, is_open = 0.0, False
         for _ in range(MAX_INTERVALS):
             if not intervals:
                 break
@@ -143,15 +143,16 @@ class _Search:
                 if answer.choices is not None and self.improve(answer):
                     intervals.append(interval)
                 else:
-                    excess = max(excess, (answer.bound + constant) / least_power)
+                    is_open = True
+                    excess = max(excess, (answer.bound + constant + rounding) / least_power)
                 continue
             if self.improve(answer):
                 intervals.append(interval)
             elif self.quotient.exponent < 1 and answer.bound + constant > rounding:
                 intervals += self._split(interval, answer.choices)
         if intervals:
-            excess = math.inf
-        status = Status.OPTIMAL if excess == 0.0 else Status.FEASIBLE
+            excess, is_open = math.inf, True
+        status = Status.FEASIBLE if is_open else Status.OPTIMAL
         return Answer(status=status, choices=self.choices, bound=self.q + excess, route=self.route)
 
     def _bounded(self, interval: _Interval) -> tuple[LinearProgram, float, float]:

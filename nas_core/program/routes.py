@@ -199,7 +199,7 @@ class TableSolver:
         is_linear = quotient.exponent == 1
         if found is not None and is_linear and self._none_above(lp, found, apart, effort.share(AGAIN_SHARE)):
             answer = replace(answer, status=Status.OPTIMAL, bound=self._as_quotient(found))
-        return replace(answer, bound=answer.bound * factor + shift)
+        return replace(answer, bound=float(np.nextafter(answer.bound * factor + shift, np.inf)))
 
     def _as_quotient(self, choices: Choices) -> float:
         factor, shift = self._from_quotient()

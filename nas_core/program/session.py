@@ -140,9 +140,10 @@ class Session:
             return None, status, max(open_bounds, default=-float("inf"))
         top = max(found, key=lambda c: (c.key,))
         assert top.selection is not None
-        bound = max([top.selection.value, *open_bounds])
-        status = Status.OPTIMAL if bound <= top.selection.value else Status.FEASIBLE
-        return top.selection, status, bound
+        # a bound that equals the value says nothing: it may round a better network away
+        is_proven = top.answer.status.is_proven and all(bound < top.selection.value for bound in open_bounds)
+        status = Status.OPTIMAL if is_proven else Status.FEASIBLE
+        return top.selection, status, max([top.selection.value, *open_bounds])
 
 
 def is_apart(genotype: Genotype, other: Genotype, min_distance: int) -> bool:
