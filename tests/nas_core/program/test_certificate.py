@@ -1,6 +1,7 @@
 """Certificates: every answer has one, the checker reads it alone, and refuses whatever is wrong in it."""
 
 import copy
+import itertools
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from nas_core.program import Budget, SelectionProblem, Status, certify, solve, top_k
-from nas_core.program.checker import Checker, UnprovenError, check_certificate
+from nas_core.program.checker import FORMAT, Checker, Claim, UnprovenError, check_certificate
 from tests.nas_core.program.oracle import brute_force
 from tests.nas_core.program.random_problems import KINDS, random_problem
 
@@ -183,3 +184,74 @@ def test_a_feasible_answer_has_its_bound_shown() -> None:
     assert "bound is shown" in wide["message"]
     assert len(check_certificate(wide)) == 2
     assert certify(problem, replace(result, bound=float("inf")))["proofs"] == []
+
+
+@pytest.mark.parametrize("kind", ["additive", "ratio", "fractional"])
+@pytest.mark.parametrize("exponent", [1.0, 0.5])
+def test_no_leaf_shows_a_bound_below_the_best_network(kind: str, exponent: float) -> None:
+    """Claims that are all false, with and without the value, under any multipliers, one limit or two."""
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        sizes = rng.integers(2, 4, rng.integers(2, 4)).tolist()
+        low, high = ((-9, 1), (-3, 12))[rng.integers(2)]
+        stored: dict[str, Any] = {
+            "score": [rng.integers(low, high, n).tolist() for n in sizes],
+            "costs": {name: [rng.integers(1, 9, n).tolist() for n in sizes] for name in "ab"},
+            "budgets": [{"resource": name, "at_most": int(5 * len(sizes))} for name in "ab"[: rng.integers(1, 3)]],
+            "objective": {"kind": kind, "resource": "a", "reference": 10, "exponent": exponent},
+        }
+        checker = Checker(stored, None)
+        networks = [choices for choices in itertools.product(*map(range, sizes)) if not checker.broken(choices)]
+        values = sorted({checker.value(choices) for choices in networks}, reverse=True)
+        for bound in values[1:4]:
+            claim = Claim(checker, bound)
+            for value, price in itertools.product((0, 1), (0, 1, 3)):
+                leaf = {"value": value, "unit": 1, "prices": dict.fromkeys(map(str, range(len(claim.rows))), price)}
+                with pytest.raises(UnprovenError, match="allowed network above"):
+                    claim.check_leaf(leaf, claim.everything())
+
+
+def test_one_network_is_not_two_answers(written: dict[str, Any]) -> None:
+    data = copy.deepcopy(written)
+    again = dict(data["answers"][0])
+    again["genotype"] = "0" + again["genotype"]
+    data["answers"].append(again)
+    refused(data, "another spelling")
+
+
+def test_values_that_differ_by_ever_so_little_differ() -> None:
+    problem = SelectionProblem(score=[[1e-40, 2e-40]], costs={})
+    data = certify(problem, solve(problem))
+    data["answers"][0] = {"genotype": "0", "value": str(Fraction("1e-40"))}
+    refused(data, "its own value")
+
+
+@pytest.mark.parametrize("status", ["proven", "OPTIMAL", None, "stopped", "infeasible"])
+def test_a_status_is_one_that_can_be_shown(written: dict[str, Any], status: str | None) -> None:
+    refused({**written, "status": status}, "status")
+
+
+def test_an_unknown_rule_or_objective_is_not_read_as_another(written: dict[str, Any]) -> None:
+    for key, value in (("rules", [{"kind": "perhaps", "blocks": [[0, 0]]}]), ("objective", {"kind": "best"})):
+        refused({**written, "problem": {**written["problem"], key: value}}, key[:4])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "[]",
+        "3",
+        '{"format": "F", "problem": [], "min_distance": 1}',
+        "[" * 100_000,
+        '{"format": "F", "problem": {"score": [[1e999]]}}',
+    ],
+)
+def test_what_is_no_certificate_is_said_in_one_line(wrong: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_text(wrong.replace('"F"', json.dumps(FORMAT)))
+    done = subprocess.run(
+        [sys.executable, "-m", "nas_core.program", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "not a certificate" in done.stderr
