@@ -89,13 +89,6 @@ def profile_blocks(family: Family, config: ProfileConfig, resources: Sequence[st
     return profile(family, [], config, resources)
 
 
-def profile_networks(
-    family: Family, genotypes: Sequence[Genotype], config: ProfileConfig, resources: Sequence[str]
-) -> list[Cost]:
-    """``profile`` of whole networks only."""
-    return profile(family, genotypes, config, resources, blocks=False)
-
-
 def _by_profiler(resources: Sequence[str], config: ProfileConfig) -> list[tuple[Profiler, list[str]]]:
     """The resources grouped by who measures them: one pass measures all of a profiler's."""
     groups: dict[str, tuple[Profiler, list[str]]] = {}
@@ -151,7 +144,6 @@ __all__ = [
     "is_measured",
     "profile",
     "profile_blocks",
-    "profile_networks",
     "profiler_id",
     "profiler_of",
 ]

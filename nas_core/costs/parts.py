@@ -9,8 +9,7 @@ from nas_core.space.rules import BlockId
 
 def base_genotypes(space: SearchSpace) -> list[Genotype]:
     """One genotype per resolution, whose blocks are swapped one at a time; rules are not asked."""
-    labels = space.resolutions if len(space.resolutions) > 1 else (None,)
-    return [Genotype((0,) * space.num_positions, label) for label in labels]
+    return [Genotype((0,) * space.num_positions, label) for label in space.genotype_resolutions]
 
 
 def block_parts(family: Family, base: Genotype, block: BlockId) -> list[Part]:

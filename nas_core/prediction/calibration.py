@@ -9,7 +9,7 @@ import numpy as np
 from nas_core.base.errors import IncompleteTableError
 from nas_core.prediction.predictor import Predictor
 from nas_core.records.evaluations import EvaluationTable
-from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.space.genotypes import Genotype
 
 LEAST_HELD_OUT = 3  # networks below which no rank statistic is given
 COUNTS = ("params", "flops")  # what a predictor is compared with
@@ -71,7 +71,6 @@ def _correlation(statistic: Any, guess_N: np.ndarray, truth_N: np.ndarray) -> fl
 
 def calibrate(
     predictor: Predictor,
-    space: SearchSpace,
     table_heldout: EvaluationTable,
     costs_of: Callable[[Genotype], Mapping[str, float]],
 ) -> Calibration:

@@ -36,11 +36,6 @@ class ParsedLimit:
     at_least: Amount | None = None
     text: str
 
-    @property
-    def is_relative(self) -> bool:
-        """Whether a percentage of the base network is in it."""
-        return any(amount is not None and amount.unit == "%" for amount in (self.at_most, self.at_least))
-
     def resolve(self, base_costs: Mapping[str, float] | None = None, *, resources: Iterable[str] = ()) -> Budget:
         """The limit in the resource's own unit.
 

@@ -11,6 +11,7 @@ from nas_core.prediction import Predictor
 from nas_core.prediction.predictor import COVERAGE
 from nas_core.program import Budget, frontier
 from nas_core.records.evaluations import CostTable, Evaluation
+from nas_core.records.resources import resource_of
 from nas_core.report.summary import (
     BlockEffect,
     BlockEffects,
@@ -278,7 +279,8 @@ def _limits(study: Study) -> tuple[Limit, ...]:
 
 
 def _device(study: Study, budget: Budget) -> str:
-    return next((row.device for row in study.costs(budget.resource)), "") if budget.resource == "latency_ms" else ""
+    is_measured = resource_of(budget.resource).measured
+    return next((row.device for row in study.costs(budget.resource)), "") if is_measured else ""
 
 
 def _selection(study: Study) -> SelectionSummary | None:

@@ -6,7 +6,6 @@ no global state of it is touched: no pyplot, settings inside a context.
 """
 
 import io
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 WIDTH_IN = 9.0
 DPI = 160
 MAX_CELLS_WITH_NUMBERS = 400
-logger = logging.getLogger(__name__)
 
 
 class NotYetRunError(LookupError):

@@ -57,7 +57,7 @@ class FunctionScorer(Scorer):
     @property
     def _own_settings(self) -> dict[str, Any]:
         names = type(self).Settings.model_fields
-        return {name: getattr(self.settings, name) for name in names if name != "batch"}
+        return {name: getattr(self.settings, name) for name in names}
 
     def _number(self, result: float | Mapping[str, float]) -> float:
         value = result[self.metric_name] if isinstance(result, Mapping) else result
@@ -119,7 +119,9 @@ def scorer(
             raise PluginError(f"scorer {name}", "no docstring", "a first line that says what it rates")
         if wrong := {each: word for each, word in (metrics or {}).items() if word not in ("higher", "lower")}:
             raise PluginError(f"scorer {name}", f"metrics {wrong}", "higher or lower, whichever is better")
-        wanted = wanted_of(function, OFFERED)
+        wanted, settings = wanted_of(function, OFFERED), settings_of(function, function.__name__)
+        if "batch" in settings.model_fields:
+            raise PluginError(f"scorer {name}", "a setting called `batch`", "another name: networks come one by one")
         made = type(
             function.__name__,
             (FunctionScorer,),
@@ -128,7 +130,7 @@ def scorer(
                 "__module__": function.__module__,
                 "name": name,
                 "version": version,
-                "Settings": settings_of(function, function.__name__),
+                "Settings": settings,
                 "function": staticmethod(function),
                 "wanted": wanted,
                 "directions": directions,

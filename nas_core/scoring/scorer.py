@@ -42,6 +42,7 @@ class Scorer(Registered, ABC):
     needs_data: ClassVar[bool] = True  # whether the workload's data are looked at: they are then part of the id
     duration: ClassVar[Literal["seconds", "minutes"]] = "seconds"  # of one network: in actors that stay, or in tasks
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
+    space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too
     split: ClassVar[str] = "validation"  # the data that the metric is measured on
 
     def __init__(self, settings: Section, setting: Setting) -> None:

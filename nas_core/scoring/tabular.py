@@ -36,6 +36,7 @@ class TabularScorer(Scorer):
     needs_data = False
     needs_torch = False
     placement = frozenset({"batch", "same_function"})
+    space_settings = frozenset({"same_function"})
     split = "table"
 
     class Settings(Section):

@@ -333,12 +333,13 @@ class SearchSpace:
         return self.resolutions[0] if genotype.resolution is None else genotype.resolution
 
     @property
-    def _genotype_resolutions(self) -> tuple[int | None, ...]:
+    def genotype_resolutions(self) -> tuple[int | None, ...]:
+        """What a genotype may name: nothing where there is one resolution only."""
         return self.resolutions if len(self.resolutions) > 1 else (None,)
 
     def genotypes(self) -> Iterator[Genotype]:
         """Every network the rules allow, in lexicographic order."""
-        for resolution in self._genotype_resolutions:
+        for resolution in self.genotype_resolutions:
             for choices in itertools.product(*map(range, self.num_choices)):
                 genotype = Genotype(choices, resolution)
                 if self.allows(genotype):
@@ -352,7 +353,7 @@ class SearchSpace:
         """
         for _ in range(attempts):
             choices = tuple(int(rng.integers(count)) for count in self.num_choices)
-            resolution = self._genotype_resolutions[int(rng.integers(len(self.resolutions)))]
+            resolution = self.genotype_resolutions[int(rng.integers(len(self.resolutions)))]
             genotype = Genotype(choices, resolution)
             if self.allows(genotype):
                 return genotype

@@ -11,6 +11,7 @@ from typing import Any
 from nas_core.base.errors import StoreError
 from nas_core.base.identity import content_id
 from nas_core.records.store import Store
+from nas_core.scoring.scorer import SCORERS
 from nas_core.searchers import SEARCHERS
 from nas_core.study.brought import trained_metric, workload_of
 from nas_core.study.config import StudyConfig
@@ -79,8 +80,9 @@ class Outputs:
                 return {**known, "networks": config.profile.networks}
             case "score":
                 known = {"scorer": self.scorer_id, "design": config.design.model_dump(mode="json")}
-                alike = getattr(config.scorer, "same_function", None)  # which networks the design lists once
-                return {**known, "searcher": _searcher(config), **({"same_function": alike} if alike else {})}
+                of_space = SCORERS[config.scorer.kind].space_settings  # which networks the design lists once
+                given = {name: value for name in of_space if (value := getattr(config.scorer, name))}
+                return {**known, "searcher": _searcher(config), **given}
             case "select":
                 program = config.select.model_dump(mode="json", include={"limits", "time_limit_s"})
                 return {"predict": config.predict.model_dump(mode="json"), "program": program}

@@ -243,7 +243,7 @@ class Snapshot:
             IncompleteTableError: where too few were.
         """
         held_out = self.held_out_table
-        return None if held_out is None else calibrate(self.fitted, self.space, held_out, self.costs_of)
+        return None if held_out is None else calibrate(self.fitted, held_out, self.costs_of)
 
     # what is selected
 

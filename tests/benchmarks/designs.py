@@ -95,7 +95,7 @@ def judged(evaluator: Evaluator, design: Design, judges: Sequence[Genotype]) -> 
     fitted, truth = evaluator.table(design.fit_genotypes), evaluator.table(apart)
     raw = fit(space, fitted, study.config.predict, base=design.base, flops=study.flops, seed=study.config.seed)
     as_in_a_study = raw.recalibrated(evaluator.table(design.held_out))
-    found = calibrate(raw, space, truth, lambda genotype: {"flops": study.flops.total(genotype)})
+    found = calibrate(raw, truth, lambda genotype: {"flops": study.flops.total(genotype)})
     return {
         "evaluations": len(fitted),
         "kendall": found.kendall,

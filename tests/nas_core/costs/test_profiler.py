@@ -15,7 +15,6 @@ from nas_core.costs import (
     device_name,
     profile,
     profile_blocks,
-    profile_networks,
     profiler_id,
     profiler_of,
 )
@@ -204,7 +203,7 @@ def test_an_unknown_resource_lists_the_known_ones():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_an_error():
     with pytest.raises(ConfigError, match=r"latency.device: found cuda.*sees no GPU"):
-        profile_networks(build_family("tiny"), [], ProfileConfig(device="cuda"), ["latency_ms"])
+        profile(build_family("tiny"), [], ProfileConfig(device="cuda"), ["latency_ms"], blocks=False)
 
 
 @pytest.mark.gpu

@@ -22,7 +22,7 @@ def test_calibration_of_a_good_predictor():
     fitted = [BASE, *SPACE.neighbours(BASE)]
     held_out = table_of(metric, [genotype for genotype in SPACE.genotypes() if genotype not in set(fitted)])
     predictor = fit(SPACE, table_of(metric, fitted), PredictConfig(link="identity", pairs=False), base=BASE)
-    result = calibrate(predictor, SPACE, held_out, totals)
+    result = calibrate(predictor, held_out, totals)
     assert result.n == len(held_out) == 17
     assert result.kendall > 0.9
     assert result.rmse >= result.rmse_refitted
@@ -49,7 +49,7 @@ def test_too_few_held_out_networks():
     metric = additive_metric(SPACE)
     predictor = fit(SPACE, table_of(metric, [BASE, *SPACE.neighbours(BASE)]), PredictConfig(), base=BASE)
     with pytest.raises(IncompleteTableError, match="held-out"):
-        calibrate(predictor, SPACE, table_of(metric, [BASE]), totals)
+        calibrate(predictor, table_of(metric, [BASE]), totals)
 
 
 def test_the_papers_rule_by_hand():
