@@ -351,7 +351,6 @@ def rounds_table(summary: StudySummary) -> Table | None:
             format_metric(metric, row.predicted_metric),
             format_metric(metric, row.best_metric),
             short_genotype(row.best_genotype),
-            "–" if row.kendall is None else f"{row.kendall:.2f}",
             format_count(row.num_evaluations),
         )
         for row in summary.verification.rounds
@@ -362,7 +361,6 @@ def rounds_table(summary: StudySummary) -> Table | None:
         "first choice, predicted",
         "best evaluated",
         "which is",
-        "τ after",
         "evaluations so far",
     )
     return Table(head=head, rows=rows)

@@ -103,7 +103,6 @@ class BlockEffects:
 
     base: str
     effects: tuple[BlockEffect, ...]
-    contexts: tuple[str, ...] = ()  # networks in which blocks were swapped
     link: str = "identity"
     interval_level: float | None = None  # such as 0.9
     sentence: str = ""
@@ -164,7 +163,6 @@ class CalibrationSummary:
     num_networks: int
     kendall: float | None = None
     spearman: float | None = None
-    mean_abs_error: float | None = None  # in the metric's unit
     coverage: float | None = None  # share of pairs inside the interval
     interval_level: float | None = None  # share that should be inside
     baseline_name: str = "parameters"  # counting this instead of predicting
@@ -181,7 +179,6 @@ class VerificationRound:
     best_genotype: str  # best evaluated network within the limits after the round
     best_metric: float
     predicted_metric: float | None = None  # predicted of the solver's first choice, before evaluation
-    kendall: float | None = None  # after refitting
     num_evaluations: int = 0  # in all stages until the end of the round
 
 
