@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
+import os
 import sys
 import tempfile
 import traceback
@@ -93,7 +94,7 @@ def find(name: str) -> Plugin:
         PluginError: if there is none.
     """
     if is_path(name):
-        return _at_path(name, Path(name).expanduser())
+        return _at_path(name, Path(os.path.expanduser(name)))
     module = installed().get(name, name)
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names or top in NO_PLUGINS:

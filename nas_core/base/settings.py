@@ -83,7 +83,7 @@ def wrong_field(section: str, field: str, value: object, expected: str) -> Valid
 def resolved_path(text: str, info: ValidationInfo) -> str:
     """Environment variables and ``~`` expanded; a relative path is relative to the file that it stands in."""
     folder = (info.context or {}).get("folder")
-    path = Path(os.path.expandvars(text)).expanduser()
+    path = Path(os.path.expanduser(os.path.expandvars(text)))  # Path.expanduser raises where there is no such user
     return str(path if folder is None else folder / path)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from nas_core.base.errors import SpaceError
+from nas_core.base.errors import DataError, SpaceError
 from nas_core.base.registry import Registry
 from nas_core.base.settings import Section
 from nas_core.families.blocks import BLOCKS, HEADS, STEMS, check_placed, kind_of
@@ -29,6 +29,8 @@ class Chain(Family):
     @cached_property
     def space(self) -> SearchSpace:
         """The space, checked block by block; it knows the code of blocks that plug-ins brought."""
+        if not self.sample.is_image:
+            raise DataError("data", f"inputs of shape {self.sample.shape}", f"images, which family {self.name} takes")
         return check_space(self.chain())
 
     @property

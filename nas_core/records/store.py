@@ -62,7 +62,7 @@ PART_NAME = re.compile(r"^[0-9a-f]{32}\.parquet$")
 
 def absolute(root: str) -> str:
     """The root as workers find it, too, which run in folders of their own; URIs stay as they are."""
-    return root if "://" in root or not root.strip() else str(Path(root).expanduser().absolute())
+    return root if "://" in root or not root.strip() else str(Path(os.path.expanduser(root)).absolute())
 
 
 class Store:
@@ -348,7 +348,7 @@ def _filesystem(root: str) -> "tuple[fs.FileSystem, str]":
         advice = "Credentials come from the environment, such as AWS_ACCESS_KEY_ID; a root is written in many places."
         raise StoreError("root", root, "a URI without credentials", advice)
     if "://" not in root:
-        return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
+        return fs.LocalFileSystem(), str(Path(os.path.expanduser(root)).absolute())
     try:
         filesystem, base = fs.FileSystem.from_uri(root)
     except (ValueError, OSError, ImportError) as error:

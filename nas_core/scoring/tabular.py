@@ -117,7 +117,7 @@ def read_columns(config: Any, space: SearchSpace, fields: Mapping[str, str]) -> 
     Raises:
         DataError: if the file or a column is missing, or the table is of another space.
     """
-    path = Path(config.path).expanduser()
+    path = Path(config.path)
     if not path.is_file():
         raise DataError("scorer.path", config.path, "a Parquet or JSON table of known results", SOURCE_ADVICE)
     if len(space.resolutions) > 1:

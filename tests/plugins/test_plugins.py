@@ -20,8 +20,10 @@ from flows.prefect_server import _free_port
 from nas_core.base.errors import ConfigError, PluginError
 from nas_core.base.plugins import find, import_plugin, imported, installed
 from nas_core.base.registry import Registry
+from nas_core.costs import ProfileConfig, profile_blocks
+from nas_core.families import FAMILIES
 from nas_core.scoring.scorer import SCORERS
-from nas_core.study.config import read_config
+from nas_core.study.config import parse_config, read_config
 from nas_core.study.study import Study
 from tests.command import mathnas, mathnas_process, refused
 from tests.plugins.example import PACKAGE, STUDY
@@ -378,3 +380,70 @@ def _asked(ask, enough, patience_s: float = 300.0):
                 return answer.json()
         time.sleep(0.5)
     raise AssertionError("no answer in time")
+
+
+WRONG_SCORERS = {
+    'metrics={"a": "highest"}': ("", "higher or lower"),
+    'metric="a"': (", *, kind: Annotated[str, 'Which.'] = 'x'", "a setting called `kind`"),
+    'metric="b"': (", *, batch: Annotated[int, 'How many.'] = 5", "a setting called `batch`"),
+}
+
+
+@pytest.mark.parametrize("given", WRONG_SCORERS)
+def test_what_would_be_read_as_something_else_is_refused(tmp_path, given):
+    setting, message = WRONG_SCORERS[given]
+    path = tmp_path / "own.py"
+    head = "from typing import Annotated\nfrom nas_core import scorer\n"
+    path.write_text(f"{head}@scorer('own', {given})\ndef own(genotype{setting}):\n    'One.'\n    return 1.0\n")
+    with pytest.raises(PluginError, match=message):
+        import_plugin(str(path))
+
+
+PRICES = """
+from typing import Annotated
+from nas_core import resource
+
+@resource("price_eur", unit="EUR")
+def price(block, *, least: Annotated[float, "Least price."]):
+    "What a block costs; nothing known of some."
+    return least if block["value"] else float("nan")
+"""
+
+
+def test_a_price_that_is_no_number_is_a_failed_row_and_a_missing_setting_is_said(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(PRICES)
+    import_plugin(str(path))
+    family = FAMILIES["choices"](FAMILIES.section("choices")(positions={"fast": [False, True]}))
+    with pytest.raises(
+        ConfigError, match=r"profile\.profilers\.price_eur: found nothing, expected its settings: least"
+    ):
+        profile_blocks(family, ProfileConfig(), ["price_eur"])
+    rows = profile_blocks(family, ProfileConfig(profilers={"price_eur": {"least": 2}}), ["price_eur"])
+    known = {(row.position, row.choice): (row.status, row.value, row.message) for row in rows}
+    assert known[0, 0] == ("failed", None, "ValueError: price_eur is nan")
+    assert known[0, 1] == ("ok", 2.0, "")
+
+
+FROM_A_FILE = """
+from pydantic import Field
+from nas_core import FAMILIES
+from nas_core.families.plain_choices import PlainChoices
+
+@FAMILIES.add
+class Own(PlainChoices):
+    "Choices from a file."
+    name = "own-file"
+    class Settings(PlainChoices.Settings):
+        file: str = Field(description="Where they come from.")
+        params: dict[str, int] = Field({}, description="Numbers.")
+"""
+
+
+def test_settings_called_file_and_params_are_the_familys_own(tmp_path):
+    """Earlier versions gave both a meaning, where a family was named by `name`."""
+    path = tmp_path / "own.py"
+    path.write_text(FROM_A_FILE)
+    space = {"kind": "own-file", "positions": {"a": [1, 2]}, "file": "x.csv", "params": {"n": 1}}
+    config = parse_config({"plugins": [str(path)], "space": space}, "test")
+    assert (config.space.kind, config.space.file, config.space.params) == ("own-file", "x.csv", {"n": 1})

@@ -7,10 +7,13 @@ import pytest
 import torch
 import yaml
 
-from nas_core.base.errors import ConfigError, NasError
+from nas_core.base.errors import ConfigError, DataError, NasError
+from nas_core.families import FAMILIES
 from nas_core.families.assemble import assemble
 from nas_core.families.yaml_space import space_from_data
-from nas_core.study.config import parse_config
+from nas_core.study.brought import family_of
+from nas_core.study.config import parse_config, read_config
+from nas_core.workloads.workload import Sample
 from tests.spaces import build_space
 
 EXAMPLE = Path(__file__).parents[3] / "flows" / "configs" / "space-example.yaml"
@@ -106,3 +109,19 @@ def test_files_that_are_no_space_are_refused(tmp_path):
         build_space("yaml", file=str(tmp_path / "none.yaml"))
     with pytest.raises(ConfigError, match=r"space.resolution: .*one of the keys: file"):
         parse_config({"space": {"file": str(EXAMPLE), "params": {"resolution": 8}}}, "test")
+
+
+def test_the_file_is_beside_the_study_wherever_that_is_read_from(tmp_path, monkeypatch):
+    (tmp_path / "team").mkdir()
+    (tmp_path / "team" / "space.yaml").write_text(EXAMPLE.read_text())
+    (tmp_path / "team" / "study.yaml").write_text("space: {kind: yaml, file: space.yaml}\n")
+    monkeypatch.chdir(tmp_path)
+    config = read_config("team/study.yaml")
+    monkeypatch.chdir("/")
+    assert family_of(config).space.num_positions
+
+
+def test_a_chain_takes_images_only():
+    vectors = Sample(shape=(10,), num_outputs=1)
+    with pytest.raises(DataError, match="images, which family tiny takes"):
+        FAMILIES["tiny"](FAMILIES.section("tiny")(), vectors).space  # noqa: B018

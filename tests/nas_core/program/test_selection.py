@@ -4,12 +4,26 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from nas_core.program import Budget, SelectionProblem, Status, solve, top_k, verify
+from nas_core.program import (
+    Budget,
+    Objective,
+    SelectionProblem,
+    Status,
+    chain,
+    enumeration,
+    routes,
+    solve,
+    top_k,
+    verify,
+)
+from nas_core.program.checker import Checker
 from nas_core.program.exact import selection_of
+from nas_core.program.stored import write_problem
 from nas_core.space.genotypes import Rule
 from tests.nas_core.program.oracle import brute_force, is_apart, networks
 from tests.nas_core.program.random_problems import KINDS, random_problem
@@ -163,3 +177,34 @@ def test_importing_the_program_is_light() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_bound_rounded_to_the_value_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pair terms, a quotient, a large base: values differ by less than a float of the bound can tell."""
+    monkeypatch.setattr(enumeration, "MAX_NETWORKS", 0)
+    monkeypatch.setattr(routes, "FEW_NETWORKS", 0)
+    monkeypatch.setattr(chain, "is_chain", lambda *_: False)
+    rng, proven = np.random.default_rng(3), 0
+    for _ in range(150):
+        score = [
+            [float(rng.choice([-5, -4, 2])) + int(rng.integers(0, 10)) * 1e-11 for _ in range(3)] for _ in range(3)
+        ]
+        problem = SelectionProblem(
+            score=score,
+            base_score=float(rng.choice([0.0, 1e8, 1e11])),
+            costs={"a": rng.integers(1, 4, (3, 3)).tolist()},
+            budgets=(Budget(resource="a", at_most=7.0),),
+            pairs={((0, int(rng.integers(3))), (1, int(rng.integers(3)))): 2.5},
+            objective=Objective(
+                kind="fractional", resource="a", reference=10.0, exponent=float(rng.choice([1.0, 0.5]))
+            ),
+        )
+        answer = solve(problem, time_limit_s=10)
+        if answer.status is not Status.OPTIMAL:
+            continue
+        proven += 1
+        checker = Checker(write_problem(problem), None)
+        allowed = [network.choices for network in networks(problem) if not checker.broken(network.choices)]
+        best = max(map(checker.value, allowed))
+        assert best - checker.value(answer.best.genotype.choices) <= Fraction(1, 10**15)
+    assert proven
