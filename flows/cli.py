@@ -348,6 +348,13 @@ def score(
     _print_status(_run_stage("score", root, retry_failed=retry_failed), as_json)
 
 
+def _can_be_written(path: Path | None) -> Path | None:
+    """Refuse a file that could not be written after all the compute was spent."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ConfigError("--certify", str(path), "a file in a folder that exists")
+    return path
+
+
 @app.command()
 def select(
     source: Annotated[str, typer.Argument(help="The study's folder, or a problem's JSON file.")],
@@ -357,7 +364,9 @@ def select(
     top: Annotated[int | None, typer.Option(min=1, max=10_000, help="Distinct best networks wanted.")] = None,
     min_distance: Annotated[int | None, typer.Option(min=1, help="Positions in which any two differ at least.")] = None,
     time_limit_s: Annotated[float, typer.Option("--time", min=0.001, help="Solver time limit, seconds.")] = 60.0,
-    certify: Annotated[Path | None, typer.Option(help="Write the proof here; it is checked by itself.")] = None,
+    certify: Annotated[
+        Path | None, typer.Option(help="Write the proof here; it is checked by itself.", callback=_can_be_written)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Select the best networks within limits from what is stored. Evaluates nothing, changes nothing."""

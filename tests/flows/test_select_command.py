@@ -69,6 +69,13 @@ def test_a_certificate_is_written_and_verified_alone(problem, tmp_path):
     assert check.returncode == 1
 
 
+def test_a_certificate_that_cannot_be_written_is_refused_before_the_answer(problem, tmp_path):
+    for path in (tmp_path / "away" / "certificate.json", tmp_path):
+        done = select(problem, "--certify", path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"--certify: found {path}, expected a file in a folder that exists" in done.stderr
+
+
 def test_infeasible_is_certified_too_and_told_apart_from_stopped(problem, tmp_path):
     path = tmp_path / "certificate.json"
     done = select(problem, "--limit", "params_M<=1", "--certify", path)

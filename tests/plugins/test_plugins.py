@@ -403,7 +403,7 @@ PRICES = """
 from typing import Annotated
 from nas_core import resource
 
-@resource("price_eur", unit="EUR")
+@resource("price_known", unit="EUR")
 def price(block, *, least: Annotated[float, "Least price."]):
     "What a block costs; nothing known of some."
     return least if block["value"] else float("nan")
@@ -416,12 +416,12 @@ def test_a_price_that_is_no_number_is_a_failed_row_and_a_missing_setting_is_said
     import_plugin(str(path))
     family = FAMILIES["choices"](FAMILIES.section("choices")(positions={"fast": [False, True]}))
     with pytest.raises(
-        ConfigError, match=r"profile\.profilers\.price_eur: found nothing, expected its settings: least"
+        ConfigError, match=r"profile\.profilers\.price_known: found nothing, expected its settings: least"
     ):
-        profile_blocks(family, ProfileConfig(), ["price_eur"])
-    rows = profile_blocks(family, ProfileConfig(profilers={"price_eur": {"least": 2}}), ["price_eur"])
+        profile_blocks(family, ProfileConfig(), ["price_known"])
+    rows = profile_blocks(family, ProfileConfig(profilers={"price_known": {"least": 2}}), ["price_known"])
     known = {(row.position, row.choice): (row.status, row.value, row.message) for row in rows}
-    assert known[0, 0] == ("failed", None, "ValueError: price_eur is nan")
+    assert known[0, 0] == ("failed", None, "ValueError: price_known is nan")
     assert known[0, 1] == ("ok", 2.0, "")
 
 
