@@ -76,7 +76,7 @@ class Evaluator:
         """Evaluate and store the networks; returns how many failed."""
         rows = self.scorer.evaluate([Genotype.parse(text) for text in batch])
         self.store.add_evaluations(rows)
-        return sum(row.status == "failed" for row in rows)
+        return sum(row.status == "failed" for row in rows[: len(batch)])
 
 
 def prepare_job(job: StudyJob, report: Any) -> None:
