@@ -146,6 +146,8 @@ def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, unti
     check_addresses()
     # prefect reads the address of its server when it is imported
     with drive(config, root, until=until, wait_s=wait_s) as study, prefect_api():
+        for note in study.scorer.notes():
+            print(f"mathnas: {note}", file=sys.stderr)
         from flows.study import run_study
 
         run_study(config, root, rerun_from=rerun_from, until=until)
