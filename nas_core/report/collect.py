@@ -455,4 +455,5 @@ def _training(study: Study) -> TrainingSummary | None:
         num_test_examples=winner["num_test_examples"],
         recipe=text,
         device=winner["device"],
+        diverged=tuple(f"{row['role']} {row['genotype']}: {row['message']}" for row in output.get("diverged", ())),
     )

@@ -272,6 +272,7 @@ class TrainingSummary:
     num_test_examples: int | None = None
     recipe: str = ""  # one sentence
     device: str = ""
+    diverged: tuple[str, ...] = ()  # networks that could not be compared, and why
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

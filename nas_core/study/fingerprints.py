@@ -13,8 +13,8 @@ from nas_core.workloads import Workload
 FINGERPRINTS = "fingerprints.json"  # scorer id -> fingerprint
 
 
-def check_same_data(workload: Workload, scorer_id: str, store: Store) -> None:
-    """Keep the fingerprint of the scorer's data in the store, or compare it with the one kept.
+def check_same_data(workload: Workload, scorer_id: str, store: Store, *, keep: bool = True) -> None:
+    """Compare the fingerprint of the scorer's data with the one kept in the store; without one, ``keep`` it.
 
     Raises:
         DataError: if the data are others than those of the stored scores.
@@ -24,7 +24,8 @@ def check_same_data(workload: Workload, scorer_id: str, store: Store) -> None:
         return
     kept = read_output(store, FINGERPRINTS) or {}
     if scorer_id not in kept:
-        store.write_json(FINGERPRINTS, {**kept, scorer_id: present})
+        if keep:
+            store.write_json(FINGERPRINTS, {**kept, scorer_id: present})
     elif kept[scorer_id] != present:
         raise DataError(
             getattr(workload.settings, "path", None) or f"data: {workload.name}",
