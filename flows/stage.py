@@ -12,6 +12,7 @@ from nas_core.study.stages import Stage
 from nas_core.study.study import Study
 from tasks.artifacts import show_stage
 from tasks.ray_pool import Session
+from tasks.saying import doing
 
 MOST_PARTS = 1000  # in a folder of the store, before they are merged into one
 
@@ -30,7 +31,7 @@ class StageRun:
 @contextmanager
 def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun]:
     """The study, for the time of one stage; what the stage took is recorded if it ends well."""
-    with Session(), drive(config, root) as study, hold(study.store) as lease:
+    with doing(f"stage {stage}"), Session(), drive(config, root) as study, hold(study.store) as lease:
         run = StageRun(study)
         study.refresh()  # what others stored since the last stage
         study.outputs.begin(stage)
