@@ -231,7 +231,8 @@ def _start() -> Connection:
         advice = f"A busy machine: try again, or set RAY_raylet_start_wait_time_s. Logs: {folder}/session_latest/logs"
         raise ClusterError("local Ray", first_line(error), "a Ray that starts", advice) from None
     _keep_quiet()
-    processes = ray._private.worker._global_node.all_processes
+    node: Any = ray._private.worker._global_node
+    processes = node.all_processes
     parts = {"raylet": "raylet", "GCS server": "gcs_server"}
     return Connection("", {name: _is_running(processes[key][0].process) for name, key in parts.items()})
 
@@ -308,7 +309,7 @@ def _join(address: str) -> Connection:
         parts = urlsplit(address)
         return Connection(address, {"head": _accepts(parts.hostname or "", parts.port or 10001)})
     _keep_quiet()
-    node = ray._private.worker._global_node
+    node: Any = ray._private.worker._global_node
     host, _, port = node.gcs_address.rpartition(":")
     return Connection(
         address, {"head": _accepts(host, int(port)), "node on this machine": _listens(node.raylet_socket_name)}

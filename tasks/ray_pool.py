@@ -269,8 +269,9 @@ def _cancel(refs: Iterable[Any], *, force: bool) -> None:
 def _drain(queue: Queue) -> list[Any]:
     """What was reported; nothing while the queue itself waits for a process."""
     with contextlib.suppress(exceptions.RayError):  # GetTimeoutError is one
-        number = ray.get(queue.actor.qsize.remote(), timeout=ANSWER_S)
-        return list(ray.get(queue.actor.get_nowait_batch.remote(number), timeout=ANSWER_S)) if number else []
+        actor: Any = queue.actor
+        number = ray.get(actor.qsize.remote(), timeout=ANSWER_S)
+        return list(ray.get(actor.get_nowait_batch.remote(number), timeout=ANSWER_S)) if number else []
     return []
 
 
