@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -176,6 +177,7 @@ class Server(subprocess.Popen[bytes]):
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
+        weakref.finalize(self, self._said.close)
         super().__init__(
             command,
             env=environment,

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flows.driving import drive
+from flows.run_log import log_of_run, log_stage
+from nas_core.base.errors import without_passwords
 from nas_core.records.lease import hold
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import Stage
@@ -36,6 +38,7 @@ def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun
         study.refresh()  # what others stored since the last stage
         study.outputs.begin(stage)
         lease.note(stage)
+        log_of_run().info("stage %s of study %s in %s", stage, study.config.name, without_passwords(study.store.root))
         try:
             started, busy_s = time.perf_counter(), Session.busy_s
             yield run
@@ -48,6 +51,7 @@ def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun
                 num_failed=run.num_failed,
                 device=run.device,
             )
+            log_stage(study, stage)
             study.store.compact(MOST_PARTS)
             show_stage(study, stage)
         finally:

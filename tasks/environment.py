@@ -18,6 +18,9 @@ DEFAULTS = {
     "HF_HUB_OFFLINE": "1",
     # matrices here are small: threads that spin for them cost more than they save (torch has its own)
     "OPENBLAS_NUM_THREADS": "1",
+    # what our own modules warn of stands in the log of the run, where there is one
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,nas_core",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # a cold in-process Prefect server needs longer than the default on a busy machine
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
