@@ -437,13 +437,11 @@ def _training(study: Study) -> TrainingSummary | None:
         )
         for row in output["networks"]
     )
-    recipe = study.config.train.recipe
-    text = f"{recipe.epochs:g} epochs, batch {recipe.batch_size}, peak rate {recipe.lr:g} (cosine), {recipe.augment}"
     winner = output["networks"][0]
     return TrainingSummary(
         networks=networks,
         metric=metric,
         num_test_examples=winner["num_test_examples"],
-        recipe=text,
+        recipe=study.config.train.recipe.in_words,
         device=winner["device"],
     )

@@ -22,9 +22,7 @@ from tests.spaces import tiny
 
 
 def sampler(space: SearchSpace, **settings) -> PathSampler:
-    return PathSampler(
-        SharedWeights(space, 0), GivenChain(space), SupernetScorer.Settings(**settings), 1, classification_loss
-    )
+    return PathSampler(SharedWeights(space, 0), GivenChain(space), SupernetScorer.Settings(**settings), 1)
 
 
 def test_sandwich_trains_smallest_and_largest_in_every_step():
@@ -62,9 +60,13 @@ def test_each_module_gets_the_mean_gradient_over_the_paths_that_take_it():
     images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
     settings = SupernetScorer.Settings(random_paths=3, recipe=Recipe(augment="none"))
     network = SharedWeights(space, 0)
-    paths = PathSampler(network, GivenChain(space), settings, 1, classification_loss)
-    paths(images, labels, 0, 0.5)
-    paths(images, labels, 0, 0.5)  # a batch split in two parts
+    paths = PathSampler(network, GivenChain(space), settings, 1)
+
+    def loss_of(logits):
+        return classification_loss(logits, labels)
+
+    paths(images, loss_of, 0, 0.5)
+    paths(images, loss_of, 0, 0.5)  # a batch split in two parts
     paths.even_out(0)
     found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     expected: dict[str, list[torch.Tensor]] = {}
