@@ -97,6 +97,10 @@ class Scorer(Registered, ABC):
             NasError: with what is wrong.
         """
 
+    def notes(self) -> Sequence[str]:
+        """What people should know of how networks are rated here: sentences that a run begins with."""
+        return ()
+
     @property
     def prepared(self) -> bool:
         """Whether ``evaluate`` can be called."""

@@ -1,9 +1,7 @@
 """What all sets of images with one class each share: splits, tensors, loss, metrics. torch is imported in methods."""
 
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nas_core.base.errors import DataError
@@ -19,11 +17,6 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test"]
 MOST_CONFUSED = 1000  # classes of which every pair is counted
-
-
-def cache_folder() -> Path:
-    """Where downloads and decoded images are kept: ``$XDG_CACHE_HOME/mathnas``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mathnas"
 
 
 class ImageClassification(Workload):
