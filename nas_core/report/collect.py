@@ -442,7 +442,9 @@ def _training(study: Study) -> TrainingSummary | None:
             ),
             wall_s=row["wall_s"],
             seed=study.config.seed,
-            num_epochs=study.config.train.recipe.epochs,
+            num_epochs=len(row["history"]),
+            examples_per_s=row.get("examples_per_s"),
+            confusion=tuple(map(tuple, row.get("details", {}).get("confusion", ()))),
         )
         for row in output["networks"]
     )
@@ -451,6 +453,7 @@ def _training(study: Study) -> TrainingSummary | None:
         networks=networks,
         metric=metric,
         num_test_examples=winner["num_test_examples"],
+        output_names=tuple(winner["output_names"]),
         recipe=study.config.train.recipe.in_words,
         device=winner["device"],
     )

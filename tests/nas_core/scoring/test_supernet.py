@@ -96,7 +96,15 @@ class Killed(BaseException):
 
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(supernet_weights, "CHECKPOINT_EVERY_S", 0)
-    config = study(SUPERNET)
+    recipe = {
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "mixup": 0.2,
+        "ema_decay": 0.9,
+        "drop_path": 0.2,
+        "precision": "float16",
+    }
+    config = study({**SUPERNET, "recipe": {**SUPERNET["recipe"], **recipe}})
 
     def kill(done, total, message):
         if done == 5:
