@@ -19,19 +19,20 @@ from nas_core.study.analytic_project import DesignProject
 from nas_core.study.brought import trained_metric
 from nas_core.study.stages import FIGURES, REPORT, TRACKING, Stage
 from nas_core.study.study import Study
+from tasks.embedded_tracking import address
 from tasks.environment import NO_PAGE
 
 log = logging.getLogger(__name__)
 
 FIGURES_OF: dict[Stage, tuple[str, ...]] = {
-    "profile": ("latency",),
+    "profile": ("additivity",),
     "score": ("block_effects",),
     "select": ("network", "frontier"),
     "verify": ("calibration",),
     "train": ("training",),
 }
 SECTIONS_OF = {  # figure -> what of the report's summary it shows
-    "latency": ("latency",),
+    "additivity": ("additivity",),
     "block_effects": ("block_effects", "selection", "verification"),
     "network": ("selection", "verification", "networks", "cost_tables", "base_costs", "limits"),
     "frontier": ("selection", "verification", "networks", "cost_tables", "base_costs", "limits", "frontiers"),
@@ -143,11 +144,11 @@ def _publish_links(study: Study) -> None:
     lines = [f"The report, one self-contained page: `{page}`"]
     runs = study.output(TRACKING) or {}
     if str(runs.get("uri", "")).startswith("http"):
-        address = f"{runs['uri']}/#/runs/{runs['runs']['study']}"
-        create_link_artifact(address, link_text="MLflow run", key=_key(study, "mlflow"), description="The study's run")
-        lines.append(f"The MLflow run: [{runs['runs']['study']}]({address})")
+        link = f"{runs['uri']}/#/runs/{runs['runs']['study']}"
+        create_link_artifact(link, link_text="MLflow run", key=_key(study, "mlflow"), description="The study's run")
+        lines.append(f"The MLflow run: [{runs['runs']['study']}]({link})")
     elif runs:
-        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {runs['uri']}`")
+        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {address(study.store, runs)}`")
     if study.store.is_local:
         create_link_artifact(
             Path(page).as_uri(), link_text="report.html", key=_key(study, "report-link"), description="The report"

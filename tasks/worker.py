@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas_core.base.errors import SpaceError
 from nas_core.base.plugins import Ticket, import_carried, imported
 from nas_core.records.store import Store, shared_store
 from nas_core.study.config import StudyConfig
@@ -19,6 +20,7 @@ class StudyJob:
 
     config_json: str
     root: str
+    space_id: str
     plugins: tuple[Ticket, ...] = ()
 
     def study(self) -> Study:
@@ -26,16 +28,27 @@ class StudyJob:
 
         Raises:
             PluginError: if a plug-in does not import here.
+            SpaceError: if the family has read another space here than the driver did: its networks have other numbers.
         """
         store = shared_store(self.root)
         import_tickets(self.plugins, store)
-        return Study(StudyConfig.model_validate_json(self.config_json), store)
+        study = Study(StudyConfig.model_validate_json(self.config_json), store)
+        found = study.family.space.space_id
+        if found != self.space_id:
+            advice = "A file that the family reads was changed during the run; run the study again."
+            raise SpaceError(f"space {study.space.name}", found, f"{self.space_id}, as the run began", advice)
+        return study
 
 
 def study_job(study: Study) -> StudyJob:
     """The study as a job; its plug-ins' source is put into the store."""
     plugins = carried(study.config.plugins, study.store)
-    return StudyJob(config_json=study.config.model_dump_json(), root=study.store.root, plugins=plugins)
+    return StudyJob(
+        config_json=study.config.model_dump_json(),
+        root=study.store.root,
+        space_id=study.space.space_id,
+        plugins=plugins,
+    )
 
 
 def carried(names: Sequence[str], store: Store) -> tuple[Ticket, ...]:

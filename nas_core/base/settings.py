@@ -69,6 +69,10 @@ class Section(BaseModel):
                     raise wrong_field(cls.__name__, str(key), value, f"one of the keys: {known}")
         return data
 
+    def edited(self) -> str:
+        """What was read with the section and says something else by now; "" where nothing does."""
+        return ""
+
     def as_yaml(self) -> bytes:
         """Every field, defaults included, as ``load_as`` reads it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()

@@ -35,6 +35,11 @@ class ImageFolder(ImageClassification):
     places = frozenset({"download"})  # another folder holds other images
 
     @property
+    def label(self) -> str:
+        """The folder's name: all folders are of one kind."""
+        return f"folder {Path(self.settings.path or '').name}"
+
+    @property
     def sample(self) -> Sample:
         """Channels and shorter side of the first image; 1 channel only if it is gray."""
         channels, side = _first_image(_root(self.settings))
