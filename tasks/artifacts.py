@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.records.evaluations import Evaluation
-from nas_core.report.text import format_metric, metric_label
+from nas_core.report.text import format_metric, metric_label, outcome_lines
 from nas_core.study.analytic_project import DesignProject
 from nas_core.study.brought import trained_metric
 from nas_core.study.stages import FIGURES, REPORT, TRACKING, Stage
@@ -98,10 +98,21 @@ def _publish_table(study: Study, stage: Stage) -> None:
 
     rows = TABLES[stage](study)
     if rows:
-        described = f"Study {study.config.name}, stage {stage}" + (
-            f": the first {MOST_ROWS} of {len(rows)} rows" if len(rows) > MOST_ROWS else ""
-        )
+        described = "\n\n".join([_table_words(study, stage, len(rows)), *outcome_words(study, stage)])
         create_table_artifact(table=rows[:MOST_ROWS], key=_key(study, stage), description=described)
+
+
+def _table_words(study: Study, stage: Stage, num_rows: int) -> str:
+    words = f"Study {study.config.name}, stage {stage}"
+    return f"{words}: the first {MOST_ROWS} of {num_rows} rows" if num_rows > MOST_ROWS else words
+
+
+def outcome_words(study: Study, stage: Stage) -> list[str]:
+    """What is predicted best, what was chosen and why, from the stage that first says it."""
+    if stage not in ("select", "verify", "report"):
+        return []
+    outcome = study.outcome()
+    return [] if outcome is None else outcome_lines(outcome, study.scorer.measure)
 
 
 def _publish_figures(study: Study, stage: Stage) -> None:

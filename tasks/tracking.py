@@ -84,6 +84,7 @@ def client(store: Store) -> Any:
         settle(store)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    _forget_places()
     if not given:  # mlflow has set it: the next study of this process would take it for the user's
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
@@ -95,6 +96,15 @@ def client(store: Store) -> Any:
     if not given:
         settle(store)  # MLflow's default experiment, in a database made just now
     return client
+
+
+def _forget_places() -> None:
+    """MLflow remembers where a run's artifacts are by the run's id alone, which a copy of a study shares with it."""
+    from mlflow.tracking._tracking_service import utils
+
+    known = getattr(utils, "_artifact_repos_cache", None)
+    if known is not None:
+        known.clear()
 
 
 def log_study(study: Study) -> dict[str, Any]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 WIDTH_IN = 9.0
 DPI = 160
 MAX_CELLS_WITH_NUMBERS = 400
+LEAST_EFFECT = 1e-9  # in the metric's unit: what is smaller is arithmetic, and gets no colour
 
 
 class NotYetRunError(LookupError):
@@ -202,7 +203,8 @@ def _diverging(theme: Theme) -> Any:
 def _colour_range(effect_NM: np.ndarray) -> float:
     """Effect at full colour: the 97th percentile, so that one ruinous block does not bleach the rest."""
     sizes = np.abs(effect_NM[np.isfinite(effect_NM)])
-    return float(np.percentile(sizes[sizes > 0], 97)) if (sizes > 0).any() else 1.0
+    told = sizes[sizes > LEAST_EFFECT]
+    return float(np.percentile(told, 97)) if told.size else 1.0
 
 
 def _is_uncertain(row: BlockEffect, base: Genotype) -> bool:

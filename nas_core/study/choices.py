@@ -15,6 +15,7 @@ from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
 from nas_core.space.genotypes import Genotype
 
+ALIKE = 1e-9  # share of its size by which a predicted metric differs in nothing but arithmetic
 FEW_HELD_OUT = 8  # networks below which nobody can say how far predictions are to be trusted
 
 
@@ -122,7 +123,7 @@ def cautions_of(predictor: Predictor, num_held_out: int) -> tuple[str, ...]:
     """What has to be said beside whatever this predictor calls best; nothing where it can be trusted so far."""
     found = []
     metric_N, _, _ = predictor.predict_codes(predictor.encoding.encode(predictor.table.genotypes))
-    if np.ptp(metric_N) == 0:
+    if np.ptp(metric_N) <= ALIKE * np.abs(metric_N).max():
         found.append("The predictor tells no networks apart: all of them are predicted alike.")
     elif predictor.chosen.score < 0:
         found.append(

@@ -228,7 +228,7 @@ def test_a_plugins_data_may_be_away(tmp_path):
     again = Study.open(str(tmp_path / "study"))
     assert again.sources == study.sources
     assert summarise(again).data.num_train == 32
-    with pytest.raises(DataError, match="data: rows: found .*rows.npy"):
+    with pytest.raises(DataError, match=r"data: rows: found .*rows.npy"):
         Sources.of(again.config, str(tmp_path))
     (tmp_path / "mine.py").write_text(source + "\n# edited\n")
     edited = Study.open(str(tmp_path / "study"))
