@@ -148,6 +148,8 @@ def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, unti
     check_addresses()
     # prefect reads the address of its server when it is imported
     with drive(config, root, until=until, wait_s=wait_s) as study, prefect_api():
+        for note in study.scorer.notes():
+            print(f"mathnas: {note}", file=sys.stderr)
         from flows.study import run_study
 
         run_study(config, root, rerun_from=rerun_from, until=until)
@@ -373,7 +375,7 @@ def _can_be_written(path: Path | None) -> Path | None:
 def select(
     source: Annotated[str, typer.Argument(help="The study's folder, or a problem's JSON file.")],
     limit: Annotated[
-        list[str] | None, typer.Option(help="Such as 'flops=60%' or 'latency_ms<=12 ms'; repeatable.")
+        list[str] | None, typer.Option(help="Such as 'flops<=60%' or 'latency_ms<=12 ms'; repeatable.")
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, max=10_000, help="Distinct best networks wanted.")] = None,
     min_distance: Annotated[int | None, typer.Option(min=1, help="Positions in which any two differ at least.")] = None,

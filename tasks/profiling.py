@@ -1,8 +1,6 @@
 """Measure what blocks and networks cost; counts are made once, latency where `cluster.profile_resources` says."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
 
@@ -16,25 +14,7 @@ from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.retries import cluster_task
 from tasks.scoring import noted
-from tasks.worker import StudyJob, study_job
-
-
-def profile_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> int:
-    """Measure blocks (and the networks named) in a worker, write the rows; returns how many failed."""
-    from nas_core.costs import profile
-
-    study = job.study()
-    num_failed = 0
-    for done, resource in enumerate(resources):
-        report(done, len(resources), resource)
-        # blocks and whole networks take turns, so that a machine that drifts does not look non-additive
-        whole = [Genotype.parse(text) for text in genotypes] if is_measured(resource) else []
-        rows = profile(study.family, whole, study.config.profile, [resource])
-        # whole, since times measured on different days do not belong together
-        study.store.replace_costs([replace(row, profiler_id=study.profiler_ids[resource]) for row in rows])
-        num_failed += sum(row.status == "failed" for row in rows)
-    report(len(resources), len(resources), "")
-    return num_failed
+from tasks.worker import profile_job, study_job, time_job
 
 
 @cluster_task("profile")
@@ -54,20 +34,6 @@ def profile(study: Study, resources: Sequence[str]) -> int:
         request = cluster.profile_request
         run_jobs(cluster, profile_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
     return len(missing)
-
-
-def time_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> list[dict[str, Any]]:
-    """Measure whole networks in a worker, all taking turns; returns their rows."""
-    from nas_core.costs import profile
-
-    study = job.study()
-    rows = []
-    for done, resource in enumerate(resources):
-        report(done, len(resources), resource)
-        networks = [Genotype.parse(text) for text in genotypes]
-        rows += profile(study.family, networks, study.config.profile, [resource], blocks=False)
-    report(len(resources), len(resources), "")
-    return [asdict(row) for row in rows]
 
 
 @cluster_task("time-whole")

@@ -1,6 +1,7 @@
 """Progress a person can follow: a bar in a terminal, lines when piped, an artifact in the dashboard."""
 
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from tasks.artifacts import asked_once
+from tasks.environment import NO_PAGE
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +97,8 @@ class Progress:
             self._update_artifact()
 
     def _update_artifact(self) -> None:
+        if os.environ.get(NO_PAGE):
+            return
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
         from prefect.context import get_run_context
         from prefect.exceptions import MissingContextError

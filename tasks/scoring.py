@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from nas_core.records.evaluations import Evaluation
 from nas_core.space.genotypes import Genotype
@@ -10,28 +9,9 @@ from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import BatchDone, Cluster, run_batches, run_jobs
 from tasks.retries import cluster_task
-from tasks.worker import StudyJob, study_job
+from tasks.worker import Evaluator, prepare_job, study_job
 
 MOST_IN_A_BATCH = 32  # networks per Ray task of a scorer that does not say
-
-
-class Evaluator:
-    """A worker's scorer, built once; it writes what it evaluates."""
-
-    def __init__(self, job: StudyJob) -> None:
-        study = job.study()
-        self.store, self.scorer = study.store, study.scorer
-
-    def run(self, batch: list[str]) -> int:
-        """Evaluate and store the networks; returns how many failed."""
-        rows = self.scorer.evaluate([Genotype.parse(text) for text in batch])
-        self.store.add_evaluations(rows)
-        return sum(row.status == "failed" for row in rows)
-
-
-def prepare_job(job: StudyJob, report: Any) -> None:
-    """What the scorer needs once, such as the training of shared weights; resumes where it was cut off."""
-    job.study().scorer.prepare(report)
 
 
 @cluster_task("prepare-scorer")

@@ -43,7 +43,9 @@ class Amount:
     unit: str
 
     def __str__(self) -> str:
-        return f"{float(self.number):g}{'' if self.unit in ('', '%') else ' '}{self.unit}"
+        number = float(self.number)
+        digits = f"{number:g}" if float(f"{number:g}") == number else repr(number)
+        return f"{digits}{'' if self.unit in ('', '%') else ' '}{self.unit}"
 
 
 def parse_amount(text: str, where: str) -> Amount:

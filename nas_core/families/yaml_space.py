@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from nas_core.base.errors import ConfigError, SpaceError
-from nas_core.base.settings import PathText, Section
+from nas_core.base.settings import PathText, Section, as_number
+from nas_core.base.yaml_text import read_yaml_file
 from nas_core.families.chain_family import Chain, check_space
 from nas_core.families.family import FAMILIES
 from nas_core.space.genotypes import ABSENT, BlockSpec, Position, SearchSpace
@@ -62,12 +62,7 @@ def read_space_file(path: str | Path) -> Any:
     Raises:
         ConfigError: if it cannot be read, or is no YAML.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"space.file {path}", str(error), "a readable YAML file") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"space.file {path}", str(error).replace("\n", " ")[:300], "YAML") from None
+    data = read_yaml_file(path, f"space.file {path}")
     if data is None:
         raise ConfigError(f"space.file {path}", "an empty file", "a space")
     return data
@@ -91,6 +86,7 @@ def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None 
     name = section["name"]
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{source}: name", repr(name), "a text")
+    _check_names(positions, source)
     space = SearchSpace(
         name=name,
         in_channels=shape["in_channels"],
@@ -102,6 +98,17 @@ def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None 
         rules=tuple(_rules(section.get("rules") or [], positions, source)),
     )
     return check_space(space, source)
+
+
+def _check_names(positions: Sequence[Position], source: str) -> None:
+    """A message or a table that names a position must not mean two of them."""
+    names = [position.name for position in positions]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        found = ", ".join(str(number) for number, name in enumerate(names) if name == double)
+        expected = "a name of its own for every position"
+        raise SpaceError(
+            f"{source}: positions", f"{double!r}, the name of positions {found} (repeats counted)", expected
+        )
 
 
 MOST_REPEATS = 10_000  # positions of one row
@@ -207,6 +214,10 @@ def _sequence(data: Any, where: str, allow_empty: bool = False) -> list[Any]:
 
 
 def _integer(data: Any, where: str, minimum: int = 1) -> int:
+    if isinstance(data, str) and not data.isdecimal():  # digits alone are a text only where somebody quoted them
+        data = as_number(data)
+    if isinstance(data, float) and data.is_integer():  # 1.28e2
+        data = int(data)
     if isinstance(data, bool) or not isinstance(data, int) or data < minimum:
         raise ConfigError(where, repr(data)[:200], f"an integer, {minimum} or more")
     return data

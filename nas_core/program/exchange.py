@@ -13,7 +13,6 @@ import contextlib
 import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -68,7 +67,7 @@ def networks(
 
     ``start``: a network within the rows to go on from.
     """
-    whole, rng = with_apart(lp, apart), np.random.default_rng(seed)
+    whole, rng = lp.with_apart(apart), np.random.default_rng(seed)
     is_small = lp.columns.num_columns <= FEW_TO_KICK
     best_G = None if start is None else lp.columns.columns(start)
     value = -np.inf if best_G is None else lp.value_of(best_G)
@@ -104,22 +103,6 @@ def _narrow(
     kept: np.typing.NDArray[np.bool_] = loss_C <= np.partition(loss_C, count)[count]
     kept[relaxation.best_G if best_G is None else best_G] = True
     return kept
-
-
-def with_apart(lp: LinearProgram, apart: Sequence[Apart]) -> LinearProgram:
-    """The program with a row for every network to keep away from: how many positions agree with it."""
-    if not apart:
-        return lp
-    rows = []
-    for other in apart:
-        groups = zip(lp.columns.group_C.tolist(), lp.columns.choice_C.tolist(), strict=True)
-        rows.append([sum(other.choices[p] == choice for p in lp.columns.groups[g]) for g, choice in groups])
-    limits = [len(other.choices) - other.distance for other in apart]
-    return replace(
-        lp,
-        rows_KC=np.concatenate([lp.rows_KC, np.array(rows, dtype=np.int64)]),
-        limits_K=np.concatenate([lp.limits_K, np.array(limits, dtype=np.int64)]),
-    )
 
 
 class _Search:

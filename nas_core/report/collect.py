@@ -1,5 +1,6 @@
 """Makes the summary that a report shows from what a study's store holds. No torch, no solver but for frontiers."""
 
+import contextlib
 import importlib.metadata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -102,6 +103,7 @@ def summarise(study: Study, sections: Collection[str] | None = None) -> StudySum
         provenance=_provenance(study),
         num_evaluated=len({row.genotype for row in rows if row.status == "ok"}),
         num_failed=sum(row.status == "failed" for row in rows),
+        first_failure=next((f"{row.genotype}: {row.message}" for row in rows if row.status == "failed"), ""),
         **{name: section() for name, section in make.items() if sections is None or name in sections},
     )
 
@@ -149,8 +151,15 @@ def _scorer(study: Study, rows: Sequence[Evaluation]) -> ScorerSummary:
         split=first.split if first else "validation",
         num_examples=first.num_examples if first else None,
         seeds=tuple(sorted({row.seed for row in rows})),
-        description=summary_of(type(study.scorer)),
+        description=" ".join([summary_of(type(study.scorer)), *_notes(study)]),
     )
+
+
+def _notes(study: Study) -> list[str]:
+    """What the scorer says of how it rates, where what it rates by is at hand."""
+    with contextlib.suppress(NasError):
+        return [f"{note}." for note in study.scorer.notes()]
+    return []
 
 
 def _own_metric(study: Study) -> Measure:

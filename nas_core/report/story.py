@@ -10,6 +10,7 @@ from nas_core.report.summary import CalibrationSummary, MeasuredWhole, ResourceA
 from nas_core.report.text import (
     best_predicted,
     chosen_network,
+    failure_warning,
     format_amount,
     format_count,
     format_duration,
@@ -265,12 +266,14 @@ def effort(summary: StudySummary) -> str:
     share = summary.num_evaluated / space.num_networks if space.num_networks < 10**300 else 0.0
     percent = f" ({format_percent(share, 2)})" if share >= 1e-4 else ""
     failed = f"; {format_count(summary.num_failed)} more failed" if summary.num_failed else ""
+    warning = failure_warning(summary)
     seconds = sum(stage.wall_s for stage in summary.stages)
     on = "" if summary.scorer.kind == "tabular" else f" on {summary.device}"
     took = f" The study took {format_duration(seconds)}{on}." if seconds else ""
     evaluated = format_count(summary.num_evaluated)
     of_all = format_count(space.num_networks)
-    return f"{evaluated} of {of_all} networks{percent} were evaluated{failed}.{took}"
+    text = f"{evaluated} of {of_all} networks{percent} were evaluated{failed}.{took}"
+    return f"{text} {warning[0].upper()}{warning[1:]}" if warning else text
 
 
 def metric_source(summary: StudySummary) -> str:

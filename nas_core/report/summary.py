@@ -329,6 +329,7 @@ class StudySummary:
     networks: tuple[EvaluatedNetwork, ...] = ()
     num_evaluated: int = 0  # distinct networks with a metric; may exceed ``networks``
     num_failed: int = 0
+    first_failure: str = ""  # "GENOTYPE: message" of a network that failed
     cost_tables: tuple[CostTable, ...] = ()
     base_costs: Costs = field(default_factory=dict)
     block_effects: BlockEffects | None = None

@@ -214,6 +214,7 @@ def summary_table(summary: StudySummary) -> str:
     space = summary.space
     size = format_space_size(space.num_choices, len(space.resolutions), space.num_networks)
     lines.append(f"evaluated: {format_count(summary.num_evaluated)} networks of {size}")
+    lines.append(failure_warning(summary))
     return "\n".join(line.rstrip() for line in lines if line)
 
 
@@ -239,6 +240,16 @@ def chosen_network(outcome: Outcome | OutcomeSummary, metric: Measure) -> str:
     if outcome.chosen_evaluated is None:
         return f"{name} (best predicted, not evaluated)"
     return f"{name} at {format_metric(metric, outcome.chosen_evaluated)} (best evaluated)"
+
+
+def failure_warning(summary: StudySummary) -> str:
+    """What a reader has to know where more than a tenth of the evaluations failed; else nothing."""
+    tried = summary.num_evaluated + summary.num_failed
+    if summary.num_failed * 10 <= tried:
+        return ""
+    failed, tried_in_all = format_count(summary.num_failed), format_count(tried)
+    first = f" The first: {summary.first_failure}" if summary.first_failure else ""
+    return f"warning: {failed} of {tried_in_all} evaluations failed, and nothing was learnt from them.{first}"
 
 
 def compared_by(summary: StudySummary) -> str:

@@ -99,6 +99,10 @@ class Scorer(Registered, ABC):
             NasError: with what is wrong.
         """
 
+    def notes(self) -> Sequence[str]:
+        """What people should know of how networks are rated here: sentences that a run begins with."""
+        return ()
+
     @property
     def prepared(self) -> bool:
         """Whether ``evaluate`` can be called."""
@@ -109,7 +113,10 @@ class Scorer(Registered, ABC):
 
     @abstractmethod
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
-        """One row per genotype, in order; one that fails is a row with its message, the rest goes on."""
+        """One row per genotype, in order; one that fails is a row with its message, the rest goes on.
+
+        Rows of other metrics that were measured on the way may follow, with the ids of the scorers that they are for.
+        """
 
     def work(self, num_evaluations: int, flops: float) -> float:
         """Multiply-adds of so many evaluations and of what they need once, for networks of ``flops``: an estimate."""

@@ -22,7 +22,7 @@ from nas_core.workloads import WORKLOADS
 DEFAULT_FAMILY, DEFAULT_WORKLOAD, DEFAULT_SCORER, DEFAULT_SEARCHER = "nasbench-macro", "digits", "supernet", "surrogate"
 
 # what a form can check of a limit; `parse_limit` says more, with the resources that are measured
-LIMIT_FORM = r"^ *[A-Za-z_][A-Za-z0-9_.]* *(<=|>=|=|≤|≥).*[0-9]"
+LIMIT_FORM = r"^ *[A-Za-z_][A-Za-z0-9_.]* *((<=|>=|==|≤|≥).*[0-9]|= *[0-9.].*\.\. *[0-9.])"
 
 
 class SelectConfig(Section):

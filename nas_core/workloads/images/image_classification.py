@@ -1,9 +1,7 @@
 """What all sets of images with one class each share: splits, tensors, loss, metrics. torch is imported in methods."""
 
-import os
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nas_core.base.errors import DataError
@@ -18,11 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 Split = Literal["train", "test"]
-
-
-def cache_folder() -> Path:
-    """Where downloads and decoded images are kept: ``$XDG_CACHE_HOME/mathnas``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mathnas"
 
 
 class ImageClassification(Workload):

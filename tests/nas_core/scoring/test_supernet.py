@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from nas_core.base.errors import StoreError
-from nas_core.families.chain_family import GivenChain
 from nas_core.families.shared_weights import SharedWeights
 from nas_core.records.store import Store
 from nas_core.scoring import supernet_weights
@@ -18,7 +17,7 @@ from nas_core.training.settings import Recipe
 from nas_core.workloads.classification import classification_loss
 from tests.nas_core.scoring.studies import SUPERNET, build_scorer, space_of, study
 from tests.nas_core.scoring.test_supernet_pass import every_kind
-from tests.spaces import tiny
+from tests.spaces import GivenChain, tiny
 
 
 def sampler(space: SearchSpace, **settings) -> PathSampler:
