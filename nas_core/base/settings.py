@@ -82,6 +82,10 @@ class Section(BaseModel):
         except ConfigError as error:
             raise wrong_field(cls.__name__, name, value, error.expected) from None
 
+    def edited(self) -> str:
+        """What was read with the section and says something else by now; "" where nothing does."""
+        return ""
+
     def as_yaml(self) -> bytes:
         """Every field, defaults included, as ``load_as`` reads it."""
         return write_yaml(self.model_dump(mode="json")).encode()

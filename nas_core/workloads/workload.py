@@ -78,6 +78,11 @@ class Workload(Registered, ABC):
         """The metrics by name; the first is the one that networks are compared by unless the study names another."""
 
     @property
+    def label(self) -> str:
+        """What reports call the data."""
+        return self.name
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What of the data a score depends on (where they lie does not matter): part of scorers' ids."""
         known = (

@@ -16,6 +16,7 @@ from nas_core.records.lease import hold
 from nas_core.records.store import Store
 from nas_core.study.stages import STAGES
 from nas_core.study.study import Study
+from tasks.embedded_tracking import address
 from tests.command import mathnas, mathnas_process, refused
 from tests.conftest import config_of
 
@@ -70,7 +71,7 @@ def test_the_winner_is_registered_and_loads_back_the_same(finished):
     assert runs["model"]["uri"] == "models:/tiny@champion"
     import mlflow
 
-    client = mlflow.MlflowClient(tracking_uri=runs["uri"])
+    client = mlflow.MlflowClient(tracking_uri=address(study.store, runs))
     parent = client.get_run(runs["runs"]["study"])
     assert parent.data.params["space.kind"] == "tiny"
     assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"report.html", "figures", "study.yaml"}

@@ -9,7 +9,7 @@ from nas_core.report import story
 from nas_core.report.figures import render, save_figures
 from nas_core.report.page import MAX_PAGE_BYTES, classes_table, draw, evaluated_table, render_page, write_report
 from nas_core.report.summary import StudySummary
-from nas_core.report.text import format_amount, format_metric
+from nas_core.report.text import best_predicted, format_amount, format_metric
 from nas_core.space.genotypes import BlockSpec, Position
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
@@ -93,7 +93,7 @@ def test_the_page_holds_the_numbers(study, page):
         study.space.space_id,
         study.provenance.scorer_id,
         study.provenance.commands[0],
-        study.selection.sentence,
+        f"Best predicted: {best_predicted(study.outcome, study.scorer.metric)}",
     ]
     for text in wanted:
         assert text in page
@@ -210,9 +210,7 @@ def test_the_same_study_gives_the_same_page(study, drawn, page):
 
 
 def test_a_winner_that_does_not_win_is_said_not_to(study):
-    rows = tuple(
-        replace(row, test=0.80 if row.role == "winner" else 0.85, message="") for row in study.training.networks
-    )
+    rows = tuple(replace(row, test=0.80 if row.role == "winner" else 0.85) for row in study.training.networks)
     sentences = " ".join(story.comparison(replace(study, training=replace(study.training, networks=rows))))
     assert "5.00 points more" in sentences
     assert "does not beat" in sentences
