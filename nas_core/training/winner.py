@@ -20,6 +20,7 @@ from nas_core.training.loop import TrainingResult, device_name, measure_all, out
 from nas_core.training.network import Description, build_network, description_from_dict
 from nas_core.training.optimizers import Monitor
 from nas_core.training.settings import TRAINING_VERSION, FullTrainingConfig
+from nas_core.workloads.images.decoding import Fitting
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Splits, Workload, metric_of
@@ -135,7 +136,8 @@ def train_network(
     )
     trained = _record(architecture, network, splits, workload, own, result, name=name, seed=seed, device=str(place))
     store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
-    _write(store, trained, architecture, deployed(network, splits.prepare, shape), splits.prepare)
+    module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None))
+    _write(store, trained, architecture, module, splits.prepare)
     store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
     checkpoint.remove()
     log.info("%s %s: test %s %.4f", name, architecture.label, own.label, trained.test_metric)
@@ -178,7 +180,8 @@ def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
     network = build_network(architecture, seed=0)
     network.load_state_dict(unpack(store.read_bytes(f"winner/{name}/weights.safetensors"))[0])
     given = description["input"]
-    return deployed(network, Normalisation.from_dict(given), tuple(given["shape"])), architecture
+    fitting = Fitting(**given["fitting"]) if "fitting" in given else None  # not in what earlier versions wrote
+    return deployed(network, Normalisation.from_dict(given), tuple(given["shape"]), fitting), architecture
 
 
 def _record(
@@ -230,10 +233,11 @@ def _write(
     store: Store, trained: TrainedNetwork, architecture: Description, module: Deployed, prepare: Normalisation
 ) -> None:
     store.write_bytes(trained.weights_path, pack(module.network.state_dict()))
-    values = "images as floats in [0, 1] or as uint8" if len(module.input_shape) == 3 else "floats"
+    values = "images of any size as floats in [0, 1] or as uint8" if module.takes_images else "floats"
+    fitting = {"fitting": asdict(module.fitting)} if module.takes_images else {}
     description = {
         **architecture.as_dict(),
-        "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict()},
+        "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict(), **fitting},
         "output_names": list(trained.output_names),
     }
     store.write_json(trained.architecture_path, description)
