@@ -17,6 +17,7 @@ from nas_core.space.extremes import extreme_genotypes
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
 from nas_core.study.snapshot import Snapshot
+from nas_core.study.sources import Sources
 from nas_core.study.stages import CONFIG, STAGES, Stage
 from nas_core.study.study import Study
 from nas_core.training.settings import training_work
@@ -76,7 +77,7 @@ def _study(config: StudyConfig, root: str) -> Iterator[Study]:
     try:
         store = Store(root, create=False)
         if store.exists(CONFIG):
-            yield Study(config, store)
+            yield Study(config, store, Sources.of(config, store.root))  # as the run will find it
             return
     except StoreError:
         pass  # nothing is there yet

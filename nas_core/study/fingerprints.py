@@ -1,8 +1,8 @@
 """Data that changed since networks were scored on them.
 
-A scorer's id is computed wherever a study is read, also where its data are not
-at hand, so it knows a folder of images by its path. The study keeps a
-fingerprint of the folder, which is compared where the images are.
+What a workload's identity says of its files is part of the scorer's id; of
+what it knows by a fingerprint alone, the study keeps that, and compares it
+where the files are.
 """
 
 from nas_core.base.errors import DataError
