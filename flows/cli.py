@@ -7,6 +7,7 @@ Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
 import contextlib
 import errno
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ def init(
     if path.exists() and not force:
         raise ConfigError(str(path), "a file", "a path that is free", "--force overwrites it.")
     _write_text(path, commented_config())
-    print(f"Wrote {path}. Edit it, then: mathnas run {path} --dry-run")
+    print(f"Wrote {path}. Edit it, then: mathnas run {shlex.quote(str(path))} --dry-run")
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -239,7 +240,7 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
         end=" ",
     )
     print(f"trained {row['wall_s']:.0f} s on {row['device']})")
-    print(f"Model: {runs['model']['uri']}  MLflow: {uri}  (mlflow ui --backend-store-uri {uri})")
+    print(f"Model: {runs['model']['uri']}  MLflow: {uri}  (mlflow ui --backend-store-uri {shlex.quote(uri)})")
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -311,7 +312,7 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         from tasks.embedded_tracking import address
 
         uri = address(study.store, tracking)
-        print(f"MLflow: {uri}  (mlflow ui --backend-store-uri {uri})")
+        print(f"MLflow: {uri}  (mlflow ui --backend-store-uri {shlex.quote(uri)})")
 
 
 def _summary(study: "Study") -> "StudySummary":
@@ -375,7 +376,7 @@ def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[st
     if genotypes is None:
         raise ConfigError("--genotypes", "nothing", "a file with one genotype a line")
     try:
-        lines = genotypes.read_text(encoding="utf-8").splitlines()
+        lines = genotypes.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("--genotypes", str(error), "a readable text file") from None
     family = FAMILIES[space](parse_as(FAMILIES.section(space), {}, f"--space {space}"))

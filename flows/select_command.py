@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,4 +91,5 @@ def write_certificate(
     if quiet:
         return
     print(f"{data['message']} " * bool(data["message"]), end="")
-    print(f"Certificate: {path} ({time.monotonic() - started:.1f} s); python -m nas_core.program {path}")
+    replay = f"python -m nas_core.program {shlex.quote(str(path))}"
+    print(f"Certificate: {path} ({time.monotonic() - started:.1f} s); {replay}")

@@ -8,6 +8,7 @@ import base64
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,7 +161,7 @@ def _publish_links(study: Study) -> None:
         create_link_artifact(link, link_text="MLflow run", key=_key(study, "mlflow"), description="The study's run")
         lines.append(f"The MLflow run: [{runs['runs']['study']}]({link})")
     elif runs:
-        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {address(study.store, runs)}`")
+        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {shlex.quote(address(study.store, runs))}`")
     if study.store.is_local:
         create_link_artifact(
             Path(page).as_uri(), link_text="report.html", key=_key(study, "report-link"), description="The report"
