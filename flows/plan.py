@@ -7,6 +7,7 @@ from nas_core.costs import cost_tables, profile_blocks
 from nas_core.families import Family
 from nas_core.records.evaluations import CostTable
 from nas_core.records.store import Store
+from nas_core.scoring.scorer import SCORERS
 from nas_core.study.brought import family_of, scorer_of, searcher_of, space_of, workload_of
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import CONFIG
@@ -34,6 +35,7 @@ def plan(config: StudyConfig, root: str) -> dict[str, Any]:
         "stored": len(wanted) - len(missing),
         "missing": len(missing),
         "verification_at_most": config.verify.evaluations,
+        "data": dict(workload_of(config).describe()) if SCORERS[config.scorer.kind].needs_data else {},
         "estimate_s": round(_estimate_s(config, family, study, len(missing), mean), 1),
         "estimate_from": "stored evaluations"
         if study and study.evaluations()
@@ -83,9 +85,11 @@ def plan_in_words(found: dict[str, Any]) -> str:
     """The plan for a person."""
     minutes = found["estimate_s"] / 60
     estimate = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.0f} h"
+    data = "".join(f"\n  {what}: {value}" for what, value in found["data"].items())
     return (
         f"Study {found['study']} in {found['root']}: {found['networks_in_space']:,} networks, base {found['base']}.\n"
         f"Evaluations: {found['evaluations']} in the design, {found['stored']} stored already, "
         f"{found['missing']} to make; verification adds {found['verification_at_most']} at most.\n"
         f"Rough estimate: {estimate} on this machine's processors (from {found['estimate_from']})."
+        + (f"\nData:{data}" if data else "")
     )

@@ -14,6 +14,7 @@ from nas_core.study.config import StudyConfig, parse_config  # noqa: E402
 @pytest.fixture(scope="session", autouse=True)
 def _own_prefect_home(tmp_path_factory):
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
+    os.environ["MATHNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 
 

@@ -1,8 +1,8 @@
 """Which data networks are scored and trained on, and how their training split is divided."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText, Section
@@ -57,3 +57,40 @@ class ImageSettings(SplitSettings):
         None, description="Folder or Parquet file of the data, where it is not at its usual place."
     )
     download: bool = Field(False, description="Fetch the images over the network where they are not found.")
+
+
+def _colour(name: str) -> str:
+    from PIL import ImageColor
+
+    ImageColor.getrgb(name)  # raises ValueError for what is none
+    return name
+
+
+class EncodedSettings(ImageSettings):
+    """Encoded images of any size, how they become squares, and what happens to those that cannot be read."""
+
+    on_error: Literal["stop", "skip"] = Field(
+        "stop",
+        description="Images that cannot be read: stop before anything is computed, or leave them out and say so.",
+    )
+    side: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Side in pixels where the space has none; empty: the median of the shorter sides, 224 at most.",
+    )
+    fit: Literal["crop", "pad", "squash"] = Field(
+        "crop", description="How images become squares: cut out the middle, fill up with the background, or squash."
+    )
+    crop_pct: float = Field(
+        1.0,
+        gt=0.05,
+        le=1,
+        description="Share of the scaled image's side that the middle has, as timm's crop percentage.",
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = Field(
+        "bilinear", description="How images are scaled, by timm's names."
+    )
+    background: Annotated[str, AfterValidator(_colour)] = Field(
+        "white", description="Colour behind transparent images and beside padded ones: a name, or #rrggbb."
+    )

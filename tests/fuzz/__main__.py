@@ -1,11 +1,13 @@
-"""Mutated configurations and stores: each ends in a clear error or is accepted.
+"""Mutated configurations, stores and sets of images: each ends in a clear error or is accepted.
 
-    python -m tests.fuzz --configs 1000 --stores 100 --seed 0 [--json]
+    python -m tests.fuzz --configs 1000 --stores 100 --images 300 --seed 0 [--json]
 
 ``configs`` are study files, plug-ins, settings of everything registered, metrics, spaces,
 limits, genotypes and selection problems, read as the
 command line reads them; ``stores`` are finished studies with a damaged file,
-opened, counted and selected from. A traceback is any exception that is no
+opened, counted and selected from; ``images`` are folders of images, broken in several ways and read
+as a training reads them, where one that is accepted has to be right. What is not named is not run, unless nothing is.
+A traceback is any exception that is no
 NasError; a hang takes over ``HANG_S``; a write outside is a file opened for
 writing, made, moved or removed anywhere but in the study (seen by an audit hook).
 """
@@ -26,7 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.inputs import CONFIG_CASES, Case, StoreCases
+from tests.fuzz.pictures import image_set
 
+DEFAULTS = {"configs": 1000, "stores": 100, "images": 300}
 HANG_S = 60.0  # by the clock: other work on the machine counts, too
 
 
@@ -67,28 +71,33 @@ def _on_alarm(*_: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", type=int, default=1000)
-    parser.add_argument("--stores", type=int, default=100)
+    for name in DEFAULTS:
+        parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="Nothing but the JSON.")
     arguments = parser.parse_args()
+    numbers = {name: getattr(arguments, name) or 0 for name in DEFAULTS}
+    numbers = numbers if any(numbers.values()) else DEFAULTS
     folder = Path(tempfile.mkdtemp(prefix="mathnas-fuzz-"))
     try:
-        figures = fuzz(folder, arguments.configs, arguments.stores, arguments.seed, quiet=arguments.json)
+        figures = fuzz(folder, **numbers, seed=arguments.seed, quiet=arguments.json)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(figures))
     sys.exit(bool(figures["tracebacks"] or figures["hangs"] or figures["writes_outside"]))
 
 
-def fuzz(folder: Path, configs: int, stores: int, seed: int, quiet: bool = True) -> dict[str, Any]:
+def fuzz(
+    folder: Path, *, configs: int = 0, stores: int = 0, images: int = 0, seed: int, quiet: bool = True
+) -> dict[str, Any]:
     """Counts over so many mutated inputs; the first of each kind of traceback is printed unless quiet."""
     counts, seen, guard = Counter(), Counter(), Guard()
     signal.signal(signal.SIGALRM, _on_alarm)
     store_cases = StoreCases(folder / "original") if stores else None
-    for number in range(configs + stores):
+    kinds = ["config"] * configs + ["store"] * stores + ["images"] * images
+    for number, kind in enumerate(kinds):
         rng = random.Random(f"{seed}/{number}")
-        case = rng.choice(CONFIG_CASES) if number < configs else store_cases
+        case = {"config": rng.choice(CONFIG_CASES), "store": store_cases, "images": image_set}[kind]
         place = folder / "case"
         place.mkdir()
         problem = _try(case, place, rng, counts, guard)

@@ -14,7 +14,8 @@ import numpy as np
 
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
-from nas_core.workloads.images.image_classification import ImageClassification, Split, cache_folder
+from nas_core.workloads.images.cache import cache_folder
+from nas_core.workloads.images.image_classification import ImageClassification, Split
 from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.settings import ImageSettings
 from nas_core.workloads.workload import WORKLOADS, Sample

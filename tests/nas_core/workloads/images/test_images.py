@@ -126,7 +126,7 @@ def test_a_cut_file_is_named(fashion_folder):
 def cifar_parquet(tmp_path, monkeypatch):
     import io
 
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MATHNAS_CACHE", str(tmp_path / "cache" / "mathnas"))
     rows = []
     for index in range(30):
         buffer = io.BytesIO()

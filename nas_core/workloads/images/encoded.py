@@ -1,0 +1,291 @@
+"""Base of sets whose images are encoded and of any size: files in folders, rows of a table, what a reader gives.
+
+What such a set holds is decided over the whole set, once each of its images
+was read.
+"""
+
+import logging
+import statistics
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from nas_core.base.errors import DataError
+from nas_core.workloads.images.census import Census, census, num_threads, what_is_wrong
+from nas_core.workloads.images.decoding import Fitting, decoded, quiet
+from nas_core.workloads.images.image_classification import ImageClassification, Split
+from nas_core.workloads.images.items import Items, Listing
+from nas_core.workloads.images.tensors import RawImages
+from nas_core.workloads.settings import EncodedSettings
+from nas_core.workloads.workload import Sample
+
+log = logging.getLogger(__name__)
+
+LARGEST_DEFAULT_SIDE = 224
+SAID_BY_NAME = 5
+HELD_CONTENTS = 8  # sets that a process remembers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contents:
+    """What a set holds: the images that can be read by split and class, what they are, and what is left out.
+
+    ``broken`` says by name what is wrong with images that cannot be read,
+    ``ignored`` counts what is no image by what it is, ``notes`` are sentences
+    on how the set was understood. Sides are in pixels.
+    """
+
+    class_names: tuple[str, ...]
+    train: Items
+    test: Items
+    channels: int
+    middle_side: int  # of the training images' shorter sides
+    shortest_side: int
+    longest_side: int
+    num_gray: int
+    num_transparent: int
+    broken: Mapping[str, str]
+    ignored: Mapping[str, int]
+    notes: Sequence[str]
+
+    @property
+    def num_images(self) -> int:
+        return len(self.train) + len(self.test)
+
+    def left_out(self) -> list[str]:
+        """Sentences on what of the set is not used, the broken images first; none where all of it is."""
+        found = []
+        if self.broken:
+            names = _named(list(self.broken))
+            found.append(
+                f"{len(self.broken):,} of {self.num_images + len(self.broken):,} images cannot be read: {names}"
+            )
+        return found + [f"{count:,} {what}" for what, count in self.ignored.items()]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, value) for the report and a dry run."""
+        per_class = [np.bincount(items.labels_N, minlength=len(self.class_names)) for items in (self.train, self.test)]
+        counts = [
+            f"{len(items):,} images, {_range(per)} per class"
+            for items, per in zip((self.train, self.test), per_class, strict=True)
+        ]
+        rows = [("training split", counts[0]), ("test split", counts[1])]
+        rows.append(("as stored", f"sides of {_range([self.shortest_side, self.longest_side])} pixels"))
+        if self.channels == 3 and self.num_gray:
+            rows.append(("gray images, shown in colour", f"{self.num_gray:,}"))
+        if self.num_transparent:
+            rows.append(("transparent images", f"{self.num_transparent:,}"))
+        if out := self.left_out():
+            rows.append(("left out", "; ".join(out)))
+        if self.notes:
+            rows.append(("splits", "; ".join(self.notes)))
+        return rows
+
+
+class EncodedImages(ImageClassification):
+    """A set of encoded images. Its class says where they are."""
+
+    Settings = EncodedSettings
+    places = frozenset({"download"})  # another place holds other images
+    settings: EncodedSettings
+    _held: ClassVar[dict[Hashable, Contents]] = {}
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where the set lies, as messages name it."""
+
+    @abstractmethod
+    def listing(self) -> Listing:
+        """The images by split and class, not yet read.
+
+        Raises:
+            DataError: if the set is not there or is not understood.
+        """
+
+    @abstractmethod
+    def state(self) -> Hashable:
+        """What changes when images come or go; cheap.
+
+        Raises:
+            DataError: if the set is not there.
+        """
+
+    def contents(self) -> Contents:
+        """What the set holds; each image is read once for it, and the answer kept.
+
+        Raises:
+            DataError: if the set is not there or not understood, or naming the
+                images that cannot be read, unless they are to be skipped.
+        """
+        key = type(self), self.settings, self.state()
+        if key not in self._held:
+            while len(self._held) >= HELD_CONTENTS:
+                del self._held[next(iter(self._held))]
+            self._held[key] = self._counted()
+        return self._held[key]
+
+    def _counted(self) -> Contents:
+        listing = self.listing()
+        found = census(self.place, (listing.train, listing.test))
+        broken = _broken(listing, found)
+        if broken and self.settings.on_error == "stop":
+            raise _unreadable(self.place, broken, sum(len(each.facts) for each in found))
+        contents = _contents(listing, found, broken, self.place)
+        for sentence in (*contents.left_out(), *contents.notes):
+            log.log(logging.WARNING if broken else logging.INFO, "%s: %s", self.place, sentence)
+        return contents
+
+    # what a set of images says of itself
+
+    @property
+    def sample(self) -> Sample:
+        """Channels that all images can be shown with; the side that is set, else the middle of their shorter sides."""
+        contents = self.contents()
+        side = self.settings.side or min(contents.middle_side, LARGEST_DEFAULT_SIDE)
+        return Sample(shape=(contents.channels, side, side), num_outputs=len(contents.class_names))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.contents().class_names
+
+    def num_images(self) -> int:
+        return len(self.contents().train)
+
+    def check_files(self) -> None:
+        self.contents()
+
+    def describe(self) -> Sequence[tuple[str, str]]:
+        images, *_ = super().describe()
+        settings = self.settings
+        fitted = (
+            f"{settings.fit}, {settings.interpolation}, crop percentage {settings.crop_pct:g}, on {settings.background}"
+        )
+        return [images, *self.contents().rows(), ("made square by", fitted)]
+
+    @property
+    def fitting(self) -> Fitting:
+        settings = self.settings
+        return Fitting(
+            fit=settings.fit,
+            interpolation=settings.interpolation,
+            crop_pct=settings.crop_pct,
+            background=settings.background,
+        )
+
+    def read(self, split: Split, resolution: int) -> RawImages:
+        contents = self.contents()
+        items = contents.train if split == "train" else contents.test
+        images = np.empty((len(items), resolution, resolution, contents.channels), np.uint8)
+        with quiet():
+            decode_into(images, items, self.fitting, self.place)
+        return RawImages(images_NHWC=images, labels_N=items.labels_N)
+
+
+def decode_into(images_NHWC: np.ndarray, items: Items, fitting: Fitting, place: str) -> None:
+    """Decode every image, in parallel.
+
+    Raises:
+        DataError: for one that can no longer be read.
+    """
+
+    def one(index: int) -> None:
+        _, side, _, channels = images_NHWC.shape
+        try:
+            images_NHWC[index] = decoded(items.content(index), side, channels, fitting)
+        except Exception as error:
+            raise DataError(
+                f"{place}, {items.names_N[index]}", what_is_wrong(error), "an image, as it was before"
+            ) from None
+
+    with ThreadPoolExecutor(num_threads()) as pool:
+        for _ in pool.map(one, range(len(items))):
+            pass
+
+
+def _broken(listing: Listing, found: Sequence[Census]) -> dict[str, str]:
+    return {
+        _shown(items.names_N[index]): error
+        for items, each in zip((listing.train, listing.test), found, strict=True)
+        for index, error in sorted(each.errors.items())
+    }
+
+
+def _unreadable(place: str, broken: Mapping[str, str], num_images: int) -> DataError:
+    name, error = next(iter(broken.items()))
+    others = list(broken)[1:]
+    found = f"{len(broken):,} of {num_images:,} images that cannot be read: {name} ({error})"
+    found += f", {_named(others)}" if others else ""
+    return DataError(
+        place, found, "images that Pillow reads", "Mend them, or set data.on_error: skip to leave them out."
+    )
+
+
+def _contents(listing: Listing, found: Sequence[Census], broken: Mapping[str, str], place: str) -> Contents:
+    train, test = (
+        items.only(each.is_sound) if each.errors else items
+        for items, each in zip((listing.train, listing.test), found, strict=True)
+    )
+    _check_classes(listing.class_names, {"train": train, "test": test}, place)
+    facts = [each for part in found for each in part.facts if each is not None]
+    sides = [each.shorter for each in found[0].facts if each is not None]
+    return Contents(
+        class_names=listing.class_names,
+        train=train,
+        test=test,
+        channels=_channels(listing, found, place),
+        middle_side=statistics.median_low(sides),
+        shortest_side=min(each.shorter for each in facts),
+        longest_side=max(each.longer for each in facts),
+        num_gray=sum(each.channels == 1 for each in facts),
+        num_transparent=sum(each.transparent for each in facts),
+        broken=broken,
+        ignored=listing.ignored,
+        notes=listing.notes,
+    )
+
+
+def _check_classes(names: Sequence[str], splits: Mapping[str, Items], place: str) -> None:
+    """Every class has an image in both splits, once those that cannot be read are left out."""
+    for split, items in splits.items():
+        present = set(items.labels_N.tolist())
+        empty = [name for label, name in enumerate(names) if label not in present]
+        if empty:
+            found = f"no {split} image of class {_named(empty)} that can be read"
+            raise DataError(place, found, "one of each class and split at least")
+
+
+def _channels(listing: Listing, found: Sequence[Census], place: str) -> int:
+    """Those that all images can be shown with: gray ones in colour, or as arrays have them."""
+    numbers = Counter(facts.channels for each in found for facts in each.facts if facts is not None)
+    if set(numbers) <= {1, 3}:
+        return max(numbers)
+    if len(numbers) == 1:
+        return next(iter(numbers))
+    first: dict[int, str] = {}
+    for items, each in zip((listing.train, listing.test), found, strict=True):
+        for name, facts in zip(items.names_N, each.facts, strict=True):
+            if facts is not None:
+                first.setdefault(facts.channels, _shown(name))
+    words = "; ".join(f"{number} channels in {count:,} ({first[number]})" for number, count in sorted(numbers.items()))
+    raise DataError(place, f"images of {words}", "one number of channels, or gray and colour")
+
+
+def _shown(name: str) -> str:
+    """A file's name in one line, bytes that are no UTF-8 replaced."""
+    return " ".join(name.encode("utf-8", "replace").decode().split())
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - SAID_BY_NAME
+    return ", ".join(map(_shown, names[:SAID_BY_NAME])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _range(values: "Sequence[int] | np.ndarray") -> str:
+    least, most = int(min(values)), int(max(values))
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
