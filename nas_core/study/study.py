@@ -193,9 +193,19 @@ class Study:
         """Whether a network satisfies the budgets; the space's rules are not looked at."""
         return self.snapshot.within(genotype, budgets)
 
-    def select(self, limits: Sequence[str], *, top: int, min_distance: int = 1, time_limit_s: float = 60.0) -> Answer:
-        """The ``top`` best predicted networks within the limits."""
-        return self.snapshot.answer(tuple(limits), top=top, min_distance=min_distance, time_limit_s=time_limit_s)
+    def select(
+        self,
+        limits: Sequence[str],
+        *,
+        top: int,
+        min_distance: int = 1,
+        time_limit_s: float = 60.0,
+        tell: Callable[[int], None] | None = None,
+    ) -> Answer:
+        """The ``top`` best predicted networks within the limits; ``tell`` is called with the number proven so far."""
+        return self.snapshot.answer(
+            tuple(limits), top=top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell
+        )
 
     # for notebooks
 
