@@ -24,7 +24,7 @@ from nas_core.searchers.designs import Design
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.brought import searcher_of
-from nas_core.study.choices import Answer, answer_of, infeasible, with_additive_limits
+from nas_core.study.choices import Answer, answer_of, cautions_of, infeasible, with_additive_limits
 from nas_core.study.config import StudyConfig
 
 # what is kept where other rows come: names of cached properties, and of what `once_for_each` keeps
@@ -286,7 +286,13 @@ class Snapshot:
         """The ``top`` best predicted networks within the limits; ``tell`` is called with the number proven so far."""
         problem = self.problem(self.budgets(limits))
         result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
-        return answer_of(self.predictor, result, limits, self.costs_of, self.measured)
+        return answer_of(self.predictor, result, limits, self.costs_of, self.measured, self.cautions)
+
+    @cached_property
+    def cautions(self) -> tuple[str, ...]:
+        """What has to be said beside whatever the predictor calls best."""
+        held_out = self.held_out_table
+        return cautions_of(self.fitted, 0 if held_out is None else len(held_out))
 
     def check_limits(self) -> None:
         """Whether any network is within the configured limits; needs costs, no evaluation.

@@ -22,6 +22,11 @@ class ImageFolder(EncodedImages):
     version = 2
 
     @property
+    def label(self) -> str:
+        """The folder's name: all folders are of one kind."""
+        return f"folder {Path(self.settings.path or '').name}"
+
+    @property
     def place(self) -> str:
         return str(self._root())
 
