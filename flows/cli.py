@@ -413,7 +413,7 @@ def select(
     as_json: AsJson = False,
 ) -> None:
     """Select the best networks within limits from what is stored. Evaluates nothing, changes nothing."""
-    from flows.select_command import certify_study, select_stored_problem
+    from flows.select_command import certify_study, progress_line, select_stored_problem
 
     if source.endswith(".json"):
         asked: dict[str, Any] = {"top": top or 1, "min_distance": min_distance or 1, "time_limit_s": time_limit_s}
@@ -422,12 +422,14 @@ def select(
     study = _open(source)
     _say_notices(study)
     config = study.config.select
-    answer = study.select(
-        config.limits if limit is None else limit,
-        top=top or config.top,
-        min_distance=min_distance or config.min_distance,
-        time_limit_s=time_limit_s,
-    )
+    with progress_line(top or config.top) as tell:
+        answer = study.select(
+            config.limits if limit is None else limit,
+            top=top or config.top,
+            min_distance=min_distance or config.min_distance,
+            time_limit_s=time_limit_s,
+            tell=tell,
+        )
     if as_json:
         _print_json(answer.as_dict())
     else:

@@ -44,10 +44,11 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, Inexact, localcontext
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -585,7 +586,12 @@ def _sum(numbers: Iterable[float]) -> Fraction:
     """The exact sum of the decimals that are printed."""
     with localcontext() as context:
         context.prec, context.traps[Inexact] = 2 * LONGEST, True
-        return Fraction(sum((Decimal(repr(x)) for x in numbers), Decimal(0)))
+        return Fraction(sum(map(_printed, numbers), Decimal(0)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _printed(number: float) -> Decimal:
+    return Decimal(repr(number))
 
 
 def _decimal(number: Fraction) -> Decimal:
@@ -627,22 +633,34 @@ def verify(problem: "SelectionProblem", selection: "Selection") -> "Selection":
     Raises:
         UnverifiedSelectionError: otherwise, naming every limit and rule it breaks.
     """
-    genotype, where = selection.genotype, f"selection {selection.genotype}"
+    return verifier(problem)(selection)
+
+
+def verifier(problem: "SelectionProblem") -> Callable[["Selection"], "Selection"]:
+    """``verify`` for many selections of one problem."""
     known = [table.resolution for table in problem.tables]
-    if genotype.resolution not in known:
-        raise UnverifiedSelectionError(where, f"resolution {genotype.resolution}", f"one of {known}")
-    checker, counts = Checker(_Stored(problem), genotype.resolution), problem.num_choices
-    choices = genotype.choices
-    if len(choices) != len(counts) or any(not 0 <= c < n for c, n in zip(choices, counts, strict=True)):
-        raise UnverifiedSelectionError(where, choices, f"one choice per position below {counts}")
-    broken = checker.broken(choices)
-    if broken:
-        raise UnverifiedSelectionError(where, "; ".join(broken), "a network within every limit and rule")
-    value = float(checker.value(choices))
-    costs = {name: float(checker.cost(name, choices)) for name in problem.resources}
-    if (selection.value, dict(selection.costs)) != (value, costs):
-        raise UnverifiedSelectionError(where, selection, f"value {value!r}, costs {costs}")
-    return selection
+    checkers: dict[int | None, Checker] = {}
+
+    def verify(selection: "Selection") -> "Selection":
+        genotype, where = selection.genotype, f"selection {selection.genotype}"
+        if genotype.resolution not in known:
+            raise UnverifiedSelectionError(where, f"resolution {genotype.resolution}", f"one of {known}")
+        if genotype.resolution not in checkers:
+            checkers[genotype.resolution] = Checker(_Stored(problem), genotype.resolution)
+        checker, counts = checkers[genotype.resolution], problem.num_choices
+        choices = genotype.choices
+        if len(choices) != len(counts) or any(not 0 <= c < n for c, n in zip(choices, counts, strict=True)):
+            raise UnverifiedSelectionError(where, choices, f"one choice per position below {counts}")
+        broken = checker.broken(choices)
+        if broken:
+            raise UnverifiedSelectionError(where, "; ".join(broken), "a network within every limit and rule")
+        value = float(checker.value(choices))
+        costs = {name: float(checker.cost(name, choices)) for name in problem.resources}
+        if (selection.value, dict(selection.costs)) != (value, costs):
+            raise UnverifiedSelectionError(where, selection, f"value {value!r}, costs {costs}")
+        return selection
+
+    return verify
 
 
 class _Stored(dict[str, Any]):
