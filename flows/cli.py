@@ -234,7 +234,8 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
         end=" ",
     )
     print(f"trained {row['wall_s']:.0f} s on {row['device']})")
-    print(f"Model: {runs['model']['uri']}  MLflow: {runs['uri']}  (mlflow ui --backend-store-uri {runs['uri']})")
+    print(f"Model: {runs['model']['uri']}")
+    _print_tracking(runs)
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -295,7 +296,17 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         print(f"Report: {study.store.uri(REPORT)}")
     tracking = study.output(TRACKING)
     if tracking is not None:
-        print(f"MLflow: {tracking['uri']}  (mlflow ui --backend-store-uri {tracking['uri']})")
+        _print_tracking(tracking)
+
+
+def _print_tracking(runs: dict[str, Any]) -> None:
+    """Where MLflow shows the runs: its page opens on something else without being told."""
+    page = runs.get("page", "")  # not in what earlier versions wrote
+    if runs["uri"].startswith("http"):
+        print(f"MLflow: {runs['uri']}/{page}")
+    else:
+        print(f"MLflow: {runs['uri']}  (mlflow ui --backend-store-uri {runs['uri']})")
+        print(f"        then http://127.0.0.1:5000/{page}")
 
 
 def _summary(study: "Study") -> "StudySummary":
