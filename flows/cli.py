@@ -237,7 +237,8 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
         end=" ",
     )
     print(f"trained {row['wall_s']:.0f} s on {row['device']})")
-    print(f"Model: {runs['model']['uri']}  MLflow: {uri}  (mlflow ui --backend-store-uri {uri})")
+    print(f"Model: {runs['model']['uri']}")
+    _print_tracking(project.store, runs)
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -306,10 +307,19 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         print(f"Report: {study.store.uri(REPORT)}")
     tracking = study.output(TRACKING)
     if tracking is not None:
-        from tasks.embedded_tracking import address
+        _print_tracking(study.store, tracking)
 
-        uri = address(study.store, tracking)
+
+def _print_tracking(store: "Store", runs: dict[str, Any]) -> None:
+    """Where MLflow shows the runs: its page opens on something else without being told."""
+    from tasks.embedded_tracking import address
+
+    uri, page = address(store, runs), runs.get("page", "")  # no page in what earlier versions wrote
+    if uri.startswith("http"):
+        print(f"MLflow: {uri}/{page}")
+    else:
         print(f"MLflow: {uri}  (mlflow ui --backend-store-uri {uri})")
+        print(f"        then http://127.0.0.1:5000/{page}")
 
 
 def _summary(study: "Study") -> "StudySummary":
