@@ -10,6 +10,7 @@ is done.
 ::
 
     study.yaml                                    the configuration
+    sources.json                                  what was read of space, data and code that lie elsewhere
     evaluations/<space_id>/<scorer_id>/<sha>.parquet
     costs/<space_id>/<profiler_id>/<sha>.parquet
     block_scores.parquet, selections/, winner/, report.html
