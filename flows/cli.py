@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
 """
 
 import contextlib
+import errno
 import json
 import signal
 import sys
@@ -17,8 +18,10 @@ import typer
 from flows.design_command import design
 from flows.extras import need, not_installed
 from flows.plugins_command import check, plugins
+from flows.printing import drop_output, print_what_can_be_printed
 from nas_core.base.errors import ConfigError, NasError, StoreError
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY, TRACKING, Stage
+from tasks.saying import never_silent
 
 if TYPE_CHECKING:
     from nas_core.records.store import Store
@@ -37,15 +40,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+INTERRUPTED = 130  # exit code of a process that SIGINT ended, as shells have it
+
 Root = Annotated[str, typer.Argument(help="The study's folder, or an s3:// or gs:// URI.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop cleanly: workers and servers end with us
+    print_what_can_be_printed()
+    _end_cleanly_when_told()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # what cannot be written is met here, not at the very end
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise
     except NasError as error:
         _refuse(error)
     except ModuleNotFoundError as error:
@@ -53,9 +66,22 @@ def main() -> None:
         if words is None:
             raise
         _refuse(words)
-    except KeyboardInterrupt:
-        print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    except BrokenPipeError:  # who read has read enough
+        drop_output()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        drop_output()
+        _refuse(StoreError("standard output", error.strerror, "a place with room", "What was computed is stored."))
+
+
+def _end_cleanly_when_told() -> None:
+    """Workers and servers end with us, also where the terminal is closed; what `nohup` ignores stays ignored."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda which, _: sys.exit(128 + which))
 
 
 def _refuse(error: NasError) -> NoReturn:
@@ -135,7 +161,8 @@ def run(
 
         check_scores_hold(study)
     else:
-        study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
+        with never_silent():
+            study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
     _print_outcome(study, as_json)
 
 
@@ -179,7 +206,7 @@ def run_design(
     from nas_core.records.store import Store
 
     preflight_design(analytic, where)
-    with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
+    with never_silent(), hold(Store(where), float("inf") if wait else 0.0), prefect_api():
         from flows.designing import design as design_flow
 
         design_flow(analytic, where)
@@ -310,7 +337,7 @@ def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study
     config, reports = _open(root).config, stage == "report"
     if not reports:  # what is stored can be reported while servers are away
         check_addresses()
-    with drive(config, root, until=None if reports else stage) as study, prefect_api():
+    with never_silent(), drive(config, root, until=None if reports else stage) as study, prefect_api():
         from flows.study import FLOWS
 
         if retry_failed:

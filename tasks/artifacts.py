@@ -29,7 +29,7 @@ FIGURES_OF: dict[Stage, tuple[str, ...]] = {
     "score": ("block_effects",),
     "select": ("network", "frontier"),
     "verify": ("calibration",),
-    "train": ("training",),
+    "train": ("training", "confusion"),
 }
 SECTIONS_OF = {  # figure -> what of the report's summary it shows
     "additivity": ("additivity",),
@@ -38,6 +38,7 @@ SECTIONS_OF = {  # figure -> what of the report's summary it shows
     "frontier": ("selection", "verification", "networks", "cost_tables", "base_costs", "limits", "frontiers"),
     "calibration": ("selection", "verification", "networks", "calibration"),
     "training": ("training",),
+    "confusion": ("training", "selection"),
 }
 MOST_ROWS = 50
 

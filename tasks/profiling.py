@@ -32,7 +32,14 @@ def profile(study: Study, resources: Sequence[str]) -> int:
     ):
         job = (study_job(study), missing, networks)
         request = cluster.profile_request
-        run_jobs(cluster, profile_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
+        run_jobs(
+            cluster,
+            profile_job,
+            [job],
+            request,
+            lambda _, done, total, note: progress.note(done, total, note),
+            progress.show,
+        )
     return len(missing)
 
 

@@ -23,7 +23,14 @@ def prepare_scorer(study: Study) -> None:
     with Cluster(config.cluster) as cluster, Progress(stage="prepare", total=1, noun="steps") as progress:
         job = (study_job(study),)
         request = cluster.training_request()
-        run_jobs(cluster, prepare_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
+        run_jobs(
+            cluster,
+            prepare_job,
+            [job],
+            request,
+            lambda _, done, total, note: progress.note(done, total, note),
+            progress.show,
+        )
 
 
 @cluster_task("evaluate-{purpose}")
@@ -46,7 +53,8 @@ def evaluate(study: Study, genotypes: Sequence[str], purpose: str) -> int:
         arguments = (study_job(study),)
         most = getattr(config.scorer, "batch", MOST_IN_A_BATCH)
         batches = _batches(missing, most, cluster.num_workers(cluster.evaluation_request))
-        for batch in run_batches(cluster, Evaluator, arguments, batches, cluster.evaluation_request, long=long):
+        request = cluster.evaluation_request
+        for batch in run_batches(cluster, Evaluator, arguments, batches, request, long=long, on_wait=progress.show):
             if batch.crash:
                 study.store.add_evaluations(_crashed(study, batch))
             progress.advance(len(batch.items), batch.num_failed)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nas_core.base.errors import ClusterError, ConfigError, without_passwords
+from nas_core.base.errors import ClusterError, ConfigError, DataError, without_passwords
 from nas_core.base.identity import content_id
 from nas_core.records.store import Store
 from nas_core.study.analytic_project import DesignProject, what_is_proved
@@ -395,6 +395,28 @@ def registered_model(store: Store) -> Any:
     client(store)
     with _quiet():
         return mlflow.pytorch.load_model(store.read_json(TRACKING)["model"]["uri"])
+
+
+def logged_model(uri: str) -> Any:
+    """A model of the server that MLFLOW_TRACKING_URI names, such as ``models:/study@champion`` or ``runs:/ID/model``.
+
+    Raises:
+        ConfigError: without such a server.
+        DataError: if it has no such model.
+    """
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not server:
+        raise ConfigError("MLFLOW_TRACKING_URI", "nothing", f"the tracking server that has {uri}")
+    import mlflow
+
+    mlflow.set_tracking_uri(server)
+    mlflow.set_registry_uri(server)
+    try:
+        with _quiet():
+            return mlflow.pytorch.load_model(uri)
+    except Exception as error:  # mlflow wraps every kind of network, database and file error in its own
+        words = str(error).splitlines()[0][:200]
+        raise DataError(uri, words, f"a model of PyTorch's that {without_passwords(server)} has") from None
 
 
 def registered_metric(store: Store, workload: Workload, metric: Metric, shape: tuple[int, ...]) -> float:

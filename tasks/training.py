@@ -29,7 +29,7 @@ def train(study: Study) -> dict[str, Any]:
 
         job = study_job(study)
         jobs = [(job, item.name, item.genotype) for item in wanted]
-        results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress)
+        results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress, progress.show)
     num_new = sum(result.pop("new") for result in results)
     rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
     output = {"inputs": study.inputs_of("train"), "networks": rows}

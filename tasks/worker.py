@@ -16,11 +16,20 @@ from nas_core.records.store import Store, shared_store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
+from nas_core.training.fetching import FETCHERS
 
 if TYPE_CHECKING:
     from nas_core.study.analytic_config import AnalyticConfig
     from nas_core.training.network import Description
 
+
+def _logged_model(uri: str) -> Any:
+    from tasks.tracking import logged_model  # MLflow: only where a recipe names a model of its
+
+    return logged_model(uri)
+
+
+FETCHERS.update(models=_logged_model, runs=_logged_model)
 UNPACKED = Path(tempfile.gettempdir()) / "mathnas-plugins"  # of every worker of a node
 
 
@@ -131,13 +140,14 @@ def time_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], 
 
 def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str, Any]:
     """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store."""
-    from nas_core.study.brought import described
+    from nas_core.study.brought import described, trained_metric
     from nas_core.training.winner import stored_result, training_id
     from nas_core.workloads import build_workload
 
     study = job.study()
     config, architecture = study.config, described(study.family, Genotype.parse(genotype))
-    run_id = training_id(architecture, config.train, build_workload(config.data), config.seed)
+    workload, metric = build_workload(config.data), trained_metric(config).name
+    run_id = training_id(architecture, config.train, workload, config.seed, metric)
     known = stored_result(study.store, name, run_id)
     return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
 

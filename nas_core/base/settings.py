@@ -211,6 +211,8 @@ def _override(data: dict[str, Any], dotted: str, text: str) -> None:
     *sections, last = dotted.split(".")
     target = data
     for section in sections:
+        if isinstance(target.get(section), str):  # a section written as the name of what it starts from
+            target[section] = {"name": target[section]}
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {dotted}", f"{section} is no section", "section.field=value")

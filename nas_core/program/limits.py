@@ -19,11 +19,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from nas_core.base.errors import ConfigError
-from nas_core.base.units import COUNT, MULTIPLES, Amount, bracketed, is_count, parse_amount, unit_of
+from nas_core.base.units import COUNT, MULTIPLES, UNITS, Amount, bracketed, is_count, parse_amount, unit_of
 from nas_core.program.problem import Budget, format_number
 
 _NAME = r"""(?:"(?P<double>[^"]+)"|'(?P<single>[^']+)'|(?P<resource>[A-Za-z_][\w.]*))"""
 _LIMIT = re.compile(rf"\s*{_NAME}\s*(?P<sign><=|>=|==|=|≤|≥)\s*(?P<amounts>.+?)\s*")
+# the grammar as one pattern, for forms; which unit fits which resource is said once those are known
+_UNITS = "|".join(sorted(map(re.escape, filter(None, UNITS)), key=len, reverse=True))
+_PLAIN_NAME = _NAME.replace("?P<double>", "?:").replace("?P<single>", "?:").replace("?P<resource>", "?:")
+_AMOUNT = rf"[+-]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{{1,4}})? *(?:%|{_UNITS})?"
+PATTERN = rf"^ *{_PLAIN_NAME} *(?:(?:<=|>=|==|≤|≥) *{_AMOUNT}|==? *{_AMOUNT} *\.\. *{_AMOUNT}) *$"
 _EXPECTED = "RESOURCE<=AMOUNT, >= or ==, or RESOURCE=LOW .. HIGH, such as latency_ms<=12 ms or flops<=60%"
 
 

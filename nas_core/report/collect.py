@@ -491,17 +491,18 @@ def _training(study: Study) -> TrainingSummary | None:
             ),
             wall_s=row["wall_s"],
             seed=study.config.seed,
-            num_epochs=study.config.train.recipe.epochs,
+            num_epochs=len(row["history"]),
+            examples_per_s=row.get("examples_per_s"),
+            confusion=tuple(map(tuple, row.get("details", {}).get("confusion", ()))),
         )
         for row in output["networks"]
     )
-    recipe = study.config.train.recipe
-    text = f"{recipe.epochs:g} epochs, batch {recipe.batch_size}, peak rate {recipe.lr:g} (cosine), {recipe.augment}"
     winner = output["networks"][0]
     return TrainingSummary(
         networks=networks,
         metric=metric,
         num_test_examples=winner["num_test_examples"],
-        recipe=text,
+        output_names=tuple(winner["output_names"]),
+        recipe=study.config.train.recipe.in_words,
         device=winner["device"],
     )

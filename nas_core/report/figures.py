@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 WIDTH_IN = 9.0
 DPI = 160
 MAX_CELLS_WITH_NUMBERS = 400
+MOST_CLASSES_NAMED, MOST_CLASSES_NUMBERED = 40, 20
+LEAST_SHARE_WRITTEN = 0.005  # of a class: less is written as 0 %
 LEAST_EFFECT = 1e-9  # in the metric's unit: what is smaller is arithmetic, and gets no colour
 
 
@@ -641,6 +643,42 @@ def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measur
             ax.plot(x, y, color=colour, ls=style, lw=width, label=label_shown)
 
 
+def figure_confusion(summary: StudySummary, theme: Theme) -> "Figure":
+    """What the chosen network took the test examples of each class for, as shares of the class."""
+    training = _required(summary.training, "training")
+    winner = next((row for row in training.networks if row.role == "winner"), None)
+    if winner is None or not winner.confusion:
+        raise NotYetRunError("confusion")
+    counts_KK = np.array(winner.confusion)
+    num_classes = len(counts_KK)
+    share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
+    figure = _figure(height=5.4, width=6.4)
+    ax = figure.subplots()
+    ax.grid(False)
+    image = ax.imshow(100 * share_KK, cmap=_rising(theme), vmin=0, vmax=100)
+    if num_classes <= MOST_CLASSES_NAMED:
+        names = training.output_names or tuple(map(str, range(num_classes)))
+        ax.set_xticks(range(num_classes), names, rotation=60, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(num_classes), names)
+    if num_classes <= MOST_CLASSES_NUMBERED:
+        for (row, column), share in np.ndenumerate(share_KK):
+            if share >= LEAST_SHARE_WRITTEN:
+                colour = theme.paper if share > 0.5 else theme.ink
+                ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, size=7)
+    ax.set_xlabel("taken for")
+    ax.set_ylabel("class")
+    bar = figure.colorbar(image, ax=ax, pad=0.02, fraction=0.045)
+    bar.set_label("% of the class")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _rising(theme: Theme) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("share", [theme.neutral, theme.better])
+
+
 # --- cost of the study -------------------------------------------------------
 
 
@@ -712,5 +750,6 @@ FIGURES: dict[str, Callable[[StudySummary, Theme], "Figure"]] = {
     "frontier": figure_frontier,
     "additivity": figure_additivity,
     "training": figure_training,
+    "confusion": figure_confusion,
     "study_cost": figure_study_cost,
 }

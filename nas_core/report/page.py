@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nas_core.report import story
 from nas_core.report.figures import FIGURES, save_figures
 from nas_core.report.strip import NO_OP_KIND, Strip, strips
@@ -138,6 +140,7 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "blocks": block_table(summary),
         "figures": {block.name: block for block in figure_blocks(summary, drawn)},
         "proof": story.proof(summary),
+        "classes": classes_table(summary),
         "alternatives": alternatives_table(summary),
         "rounds": rounds_table(summary),
         "evaluated": evaluated_table(summary),
@@ -283,7 +286,7 @@ def comparison_table(summary: StudySummary) -> Table:
                 format_metric(summary.metric, value),
                 *([format_metric(summary.metric, row.validation if row is not None else None)] if networks else []),
                 *[_amount_beside(name, costs.get(name), base_costs.get(name)) for name in resources],
-                *([format_duration(row.wall_s) if row is not None else "–"] if networks else []),
+                *([_took(row)] if networks else []),
             )
         )
     limits = {
@@ -303,6 +306,14 @@ def comparison_table(summary: StudySummary) -> Table:
     foot = ("limits", "", "", *blank, *[limits.get(name, "–") for name in resources], *blank) if limits else ()
     marked = next((index for index, (label, _, _) in enumerate(compared) if label == "winner"), None)
     return Table(head=head, rows=tuple(rows), foot=foot, marked=marked)
+
+
+def _took(row: TrainedNetwork | None) -> str:
+    """How long a training took, and how fast its steps were."""
+    if row is None:
+        return "–"
+    rate = f", {row.examples_per_s:,.0f} examples/s" if row.examples_per_s else ""
+    return f"{format_duration(row.wall_s)}{rate}"
 
 
 def whole_table(summary: StudySummary) -> Table | None:
@@ -359,6 +370,38 @@ def block_table(summary: StudySummary) -> Table | None:
     turned = "effect" if summary.scorer.metric.higher_is_better else "effect (positive is better)"
     head = ("position", "choice", "block", "channels", turned, *[resource_name(table.resource) for table in tables])
     return Table(head=head, rows=tuple(rows))
+
+
+def classes_table(summary: StudySummary) -> Table | None:
+    """The chosen network on the test examples of each class, the worst first; None where there are no classes."""
+    winner = next(iter(summary.trained("winner")), None)
+    if winner is None or not winner.confusion:
+        return None
+    counts_KK = np.array(winner.confusion)
+    right_K, examples_K, guesses_K = np.diag(counts_KK), counts_KK.sum(1), counts_KK.sum(0)
+    assert summary.training is not None
+    names = summary.training.output_names or tuple(map(str, range(len(counts_KK))))
+    f1_K = 2 * right_K / np.maximum(examples_K + guesses_K, 1)
+    rows = []
+    for index in np.argsort(f1_K, kind="stable"):
+        wrong = np.where(np.arange(len(counts_KK)) == index, 0, counts_KK[index])
+        most = int(wrong.argmax())
+        rows.append(
+            (
+                names[index],
+                format_count(int(examples_K[index])),
+                _share(right_K[index], examples_K[index]),
+                _share(right_K[index], guesses_K[index]),
+                format_percent(float(f1_K[index]), 1),
+                f"{names[most]} ({_share(wrong[most], examples_K[index])})" if wrong[most] else "–",
+            )
+        )
+    head = ("class", "test examples", "recognised (recall)", "right when guessed (precision)", "F1", "most taken for")
+    return Table(head=head, rows=tuple(rows))
+
+
+def _share(part: int, whole: int) -> str:
+    return format_percent(float(part / whole), 1) if whole else "–"
 
 
 def alternatives_table(summary: StudySummary) -> Table | None:
@@ -494,6 +537,7 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
     sources = {
         "additivity": story.additivity_source(summary),
         "training": story.curves_source(summary),
+        "confusion": story.training_source(summary),
         "study_cost": f"wall-clock times of this study's stages; {summary.device}",
         "network": story.metric_source(summary),
     }
@@ -607,6 +651,13 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "{metric} and training loss after each epoch. All networks were trained by the same recipe.",
         "mathnas train",
         False,
+    ),
+    "confusion": (
+        "Class by class",
+        "Each row is a class, its test examples spread over what the chosen network took them for; on the diagonal it "
+        "was right.",
+        "mathnas train",
+        True,
     ),
     "study_cost": (
         "What the study cost",

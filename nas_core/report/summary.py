@@ -285,6 +285,8 @@ class TrainedNetwork:
     wall_s: float | None = None
     seed: int | None = None
     num_epochs: float | None = None
+    examples_per_s: float | None = None  # of the steps alone
+    confusion: tuple[tuple[int, ...], ...] = ()  # test examples of each class (rows) by what they were taken for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -294,6 +296,7 @@ class TrainingSummary:
     networks: tuple[TrainedNetwork, ...]
     metric: Measure
     num_test_examples: int | None = None
+    output_names: tuple[str, ...] = ()
     recipe: str = ""  # one sentence
     device: str = ""
 

@@ -80,6 +80,25 @@ def test_the_winner_is_registered_and_loads_back_the_same(finished):
     assert all("test_accuracy" in run.data.metrics for run in children)
 
 
+def test_the_registered_model_may_teach_another(finished, monkeypatch):
+    import torch
+
+    import tasks.worker  # noqa: F401 (says how models of MLflow's are fetched)
+    from nas_core.training.settings import TeacherConfig
+    from nas_core.training.teacher import load_teacher
+    from nas_core.training.winner import load_deployed
+    from nas_core.workloads.normalisation import Normalisation
+
+    store = Study.open(finished).store
+    given = TeacherConfig(model=store.read_json("tracking.json")["model"]["uri"])
+    module, _ = load_deployed(store, "winner")
+    images = torch.rand(4, *module.input_shape)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished}/mlflow.db")
+    teach = load_teacher(given, 10, module.input_shape, Normalisation(), torch.device("cpu"))
+    with torch.no_grad():
+        assert torch.allclose(teach(images), module(images), atol=1e-4)
+
+
 def test_the_report_is_one_page(finished):
     page = Study.open(finished).store.read_bytes("report.html")
     assert len(page) < 5_000_000

@@ -4,8 +4,8 @@ import pytest
 
 from nas_core.base.errors import ConfigError
 from nas_core.program import format_amount, parse_limit
+from nas_core.program.limits import PATTERN
 from nas_core.program.problem import Budget
-from nas_core.study.config import LIMIT_FORM
 
 BASE = {"latency_ms": 20.0, "flops": 4e9, "params": 5_000_000.0, "energy_mj": 8.0, "weight_bytes": 1024.0}
 
@@ -114,9 +114,26 @@ def test_an_equals_sign_that_may_mean_two_things_is_refused_with_the_spellings(t
         parse_limit(re.sub(r" \((at most|at least|exactly)\)", "", spelling))  # each can be taken as it stands
 
 
+GOOD = [
+    "flops<=60%", "flops==3", "latency_ms >= 2 ms", "flops=0.8 .. 1.2 G", "flops=.5..1", " params <= 5 M ", "flops≤5e6",
+    "latency<=1_000 µs", '"FLOPs (M)"<=2000', "weight_bytes==1 .. 2 MiB", "energy_mj<=.5e-3 J",
+]  # fmt: skip
+BAD = [
+    "", "speed", "flops=60%", "flops<=", "flops<=many", "flops<=5 furlongs", "flops<=5%%", "flops<=1 .. 2", "<=5 M",
+    "flops=1 ..", "flops<=1.2.3", "flops <= 5 M params", "2flops<=3", "flops<=5e99999",
+]  # fmt: skip
+
+
 @pytest.mark.situations
-def test_the_form_refuses_what_the_parser_does() -> None:
-    for text in ("flops<=60%", "flops==3", "latency_ms >= 2 ms", "flops=0.8 .. 1.2 G", "flops=.5..1"):
-        assert re.search(LIMIT_FORM, text), text
-        parse_limit(text)
-    assert not re.search(LIMIT_FORM, "flops=60%")
+@pytest.mark.parametrize("text", GOOD)
+def test_the_form_takes_what_the_parser_does(text: str) -> None:
+    assert re.search(PATTERN, text)
+    parse_limit(text)
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("text", BAD)
+def test_the_form_refuses_what_is_no_limit(text: str) -> None:
+    assert not re.search(PATTERN, text)
+    with pytest.raises(ConfigError):  # a unit is known to fit or not once the resource is
+        parse_limit(text).resolve({"flops": 1.0})

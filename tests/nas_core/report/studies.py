@@ -375,7 +375,16 @@ def _trained(
         wall_s=49.0,
         seed=0,
         num_epochs=30,
+        examples_per_s=2000.0,
+        confusion=_confusion(accuracy, rng),
     )
+
+
+def _confusion(accuracy: float, rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:
+    """Ten classes of a thousand test examples each."""
+    wrong = rng.dirichlet(np.ones(10), size=10) * (1 - accuracy)
+    shares = accuracy * np.eye(10) + wrong
+    return tuple(tuple(map(int, rng.multinomial(1000, row / row.sum()))) for row in shares)
 
 
 def not_run(study: StudySummary) -> StudySummary:

@@ -7,7 +7,7 @@ import pytest
 
 from nas_core.report import story
 from nas_core.report.figures import render, save_figures
-from nas_core.report.page import MAX_PAGE_BYTES, draw, evaluated_table, render_page, write_report
+from nas_core.report.page import MAX_PAGE_BYTES, classes_table, draw, evaluated_table, render_page, write_report
 from nas_core.report.summary import StudySummary
 from nas_core.report.text import best_predicted, format_amount, format_metric
 from nas_core.space.genotypes import BlockSpec, Position
@@ -100,8 +100,27 @@ def test_the_page_holds_the_numbers(study, page):
 
 
 def test_every_figure_is_there_in_both_themes(page):
-    assert page.count("data:image/png;base64,") == 2 * 6
+    assert page.count("data:image/png;base64,") == 2 * 7
     assert page.count('<svg class="strip"') == 2
+
+
+def test_classes_are_shown_the_worst_first_where_there_are_some(study):
+    confusion = ((8, 2, 0), (0, 5, 5), (0, 0, 0))
+    winner, *others = study.training.networks
+    training = replace(
+        study.training,
+        networks=(replace(winner, confusion=confusion), *others),
+        output_names=("ant", "bee", "cat"),
+    )
+    table = classes_table(replace(study, training=training))
+    assert table.rows == (
+        ("cat", "0", "–", "0.0 %", "0.0 %", "–"),
+        ("bee", "10", "50.0 %", "71.4 %", "58.8 %", "cat (50.0 %)"),
+        ("ant", "10", "80.0 %", "100.0 %", "88.9 %", "bee (20.0 %)"),
+    )
+    without = replace(study.training, networks=(replace(winner, confusion=()), *others))
+    page = render_page(replace(study, training=without), NO_FIGURES)
+    assert "Class by class" not in page
 
 
 def test_missing_stages_name_their_command(study):
@@ -181,7 +200,7 @@ def test_the_report_files_are_the_page_its_data_and_its_figures(study, tmp_path)
     path = write_report(study, tmp_path)
     assert path == tmp_path / "report.html"
     assert StudySummary.from_dict(json.loads((tmp_path / "report.json").read_text())) == study
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 7
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 8
     assert not list(tmp_path.rglob(".*"))
 
 
