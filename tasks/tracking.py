@@ -357,7 +357,7 @@ class _StudyRuns(_Runs):
             "evaluations_failed": float(sum(row.status == "failed" for row in rows)),
             "evaluation_seconds": sum(row.wall_s for row in rows),
         }
-        selected = self.study.current("select")
+        selected = self.study.last_answer()
         if selected and selected["selections"]:
             best = selected["selections"][0]
             numbers |= {"selected_predicted": best["predicted"], "solve_s": selected["solve_s"]}
