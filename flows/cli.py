@@ -146,11 +146,13 @@ def run(
 
     study_config = read_config(config, _overrides(set_ or []))
     where = absolute(root or f"studies/{study_config.name}")
+    rerun_from, last = _stage(from_, "--from"), _stage(until, "--until") or "report"
+    if rerun_from is not None and STAGES.index(rerun_from) > STAGES.index(last):
+        raise ConfigError("--from", rerun_from, f"a stage of those to run, up to {last}")
     if dry_run:
-        _print_plan(study_config, where, as_json)
+        _print_plan(study_config, where, last, as_json)
         return
     need("run", "run")
-    rerun_from, last = _stage(from_), _stage(until) or "report"
     from nas_core.records.store import Store
     from nas_core.study.sources import Sources
     from nas_core.study.study import Study
@@ -251,13 +253,13 @@ def _overrides(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _stage(name: str | None) -> Stage | None:
+def _stage(name: str | None, option: str = "stage") -> Stage | None:
     if name is None:
         return None
     for stage in STAGES:
         if stage == name:
             return stage
-    raise ConfigError("stage", repr(name), f"one of: {', '.join(STAGES)}")
+    raise ConfigError(option, repr(name), f"one of: {', '.join(STAGES)}")
 
 
 def _quiet_prefect() -> None:
@@ -285,10 +287,10 @@ def _print_json(data: object) -> None:
     print(json.dumps(data, indent=2))
 
 
-def _print_plan(config: "StudyConfig", root: str, as_json: bool) -> None:
+def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool) -> None:
     from flows.plan import plan, plan_in_words
 
-    found = plan(config, root)
+    found = plan(config, root, until)
     if as_json:
         _print_json(found)
     else:

@@ -64,10 +64,13 @@ def tracking_uri(store: Store) -> str:
     if given:
         return given
     if not store.is_local:
-        raise ConfigError(
-            "MLFLOW_TRACKING_URI", "nothing", f"a tracking server, since {store.root} holds no SQLite file"
-        )
+        raise needs_server(store.root)
     return address(store, {"uri": EMBEDDED})
+
+
+def needs_server(root: str) -> ConfigError:
+    """What a study on object storage lacks without MLFLOW_TRACKING_URI."""
+    return ConfigError("MLFLOW_TRACKING_URI", "nothing", f"a tracking server, since {root} holds no SQLite file")
 
 
 def client(store: Store) -> Any:
