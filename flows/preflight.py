@@ -41,6 +41,8 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
     trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
     if trains or study.scorer.needs_data:
         workload_of(config).check(config.train.train_examples if trains else None)
+    if trains:
+        config.train.recipe.check("train.recipe")
     study.scorer.measure  # an unknown metric is said here  # noqa: B018
     if trains and study.space.is_chain:
         _check_classes(study)
@@ -71,6 +73,7 @@ def preflight_design(config: "AnalyticConfig", root: str) -> None:
     workload = build_workload(config.data)
     metric_of(workload, config.metric)
     workload.check(config.train.train_examples)
+    config.train.recipe.check("train.recipe")
     _check_writable(store)
     _check_tracking(store)
     check_addresses()

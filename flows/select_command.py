@@ -1,10 +1,12 @@
 """``mathnas select PROBLEM.json``: answer a stored problem, and write certificates."""
 
+import contextlib
 import json
 import math
 import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,8 @@ def select_stored_problem(
     base_costs = costs_of_base(problem)
     budgets = [parse_limit(text).resolve(base_costs, resources=problem.resources) for text in limits]
     problem = problem.with_budgets((*problem.budgets, *budgets))
-    result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s)
+    with progress_line(top) as tell:
+        result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
     if as_json:
         print(json.dumps(result.as_dict(), indent=2))
     else:
@@ -46,17 +49,42 @@ def select_stored_problem(
         raise without_network(result.status.name.lower(), list(map(str, problem.budgets)), explanation)
 
 
+@contextlib.contextmanager
+def progress_line(top: int) -> Iterator[Callable[[int], None] | None]:
+    """What to tell the number of proven ranks: a line on a person's terminal, which is gone at the end."""
+    if top == 1 or not sys.stderr.isatty():
+        yield None
+        return
+    text = ""
+
+    def tell(num_proven: int) -> None:
+        nonlocal text
+        text = f"{num_proven} of {top} ranks proven"
+        print(f"\r{text}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield tell
+    finally:
+        print(f"\r{' ' * len(text)}\r", end="", file=sys.stderr, flush=True)
+
+
 def _print_result(result: "SelectionResult") -> None:
+    from nas_core.base.words import aligned
     from nas_core.program.problem import format_number
 
-    print(result.status.value)
+    print(result.message)
     if result.selections and math.isfinite(result.gap) and result.gap > 0:
         print(f"gap {format_number(result.gap)}, bound {format_number(result.bound)}")
     for note in result.notes:
         print(note)
+    if not result.selections:
+        return
+    resources = list(result.selections[0].costs)
+    rows = [["rank", "network", "value", *resources]]
     for rank, choice in enumerate(result.selections, start=1):
-        costs = ", ".join(f"{name} {format_number(value)}" for name, value in choice.costs.items())
-        print(f"{rank:>3}  {choice.genotype}  value {format_number(choice.value)}  {costs}")
+        costs = [format_number(choice.costs[name]) for name in resources]
+        rows.append([f"{rank:>4}", str(choice.genotype), format_number(choice.value), *costs])
+    print("\n".join(aligned(rows)))
 
 
 def certify_study(

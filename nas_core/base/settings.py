@@ -82,7 +82,7 @@ class Section(BaseModel):
         except ConfigError as error:
             raise wrong_field(cls.__name__, name, value, error.expected) from None
 
-    def edited(self) -> str:
+    def what_was_edited(self) -> str:
         """What was read with the section and says something else by now; "" where nothing does."""
         return ""
 

@@ -282,10 +282,18 @@ class Snapshot:
         return self.predictor.problem([table for mine in tables.values() for table in mine.values()], budgets)
 
     @once_for_each
-    def answer(self, limits: tuple[str, ...], *, top: int, min_distance: int = 1, time_limit_s: float = 60.0) -> Answer:
-        """The ``top`` best predicted networks within the limits."""
+    def answer(
+        self,
+        limits: tuple[str, ...],
+        *,
+        top: int,
+        min_distance: int = 1,
+        time_limit_s: float = 60.0,
+        tell: Callable[[int], None] | None = None,
+    ) -> Answer:
+        """The ``top`` best predicted networks within the limits; ``tell`` is called with the number proven so far."""
         problem = self.problem(self.budgets(limits))
-        result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s)
+        result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
         return answer_of(self.predictor, result, limits, self.costs_of, self.measured, self.cautions)
 
     @cached_property
