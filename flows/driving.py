@@ -7,6 +7,7 @@ from flows.preflight import preflight
 from nas_core.records.lease import hold
 from nas_core.records.store import Store
 from nas_core.study.config import StudyConfig
+from nas_core.study.sources import Sources
 from nas_core.study.stages import Stage
 from nas_core.study.study import Study
 from tasks.saying import doing
@@ -28,7 +29,10 @@ def drive(config: StudyConfig, root: str, *, until: Stage | None = None, wait_s:
     if outer is not None and outer.config == config:
         yield outer
         return
-    study = Study(config, outer.store if outer else Store(root))
+    store = outer.store if outer else Store(root)
+    # what is there now counts where work is to be done; what is only reported is taken as it was
+    sources = Sources.stored_for(config, store) if until is None else Sources.of(config, store.root)
+    study = Study(config, store, sources)
     if until is not None:
         preflight(study, until)
     with _patiently(study.store, wait_s):

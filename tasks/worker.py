@@ -6,20 +6,30 @@ MLflow, and torch only inside the jobs that need it.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_core.base.errors import SpaceError
 from nas_core.base.plugins import Ticket, import_carried, imported
 from nas_core.records.store import Store, shared_store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
+from nas_core.training.fetching import FETCHERS
 
 if TYPE_CHECKING:
     from nas_core.study.analytic_config import AnalyticConfig
     from nas_core.training.network import Description
 
+
+def _logged_model(uri: str) -> Any:
+    from tasks.tracking import logged_model  # MLflow: only where a recipe names a model of its
+
+    return logged_model(uri)
+
+
+FETCHERS.update(models=_logged_model, runs=_logged_model)
 UNPACKED = Path(tempfile.gettempdir()) / "mathnas-plugins"  # of every worker of a node
 
 
@@ -29,6 +39,7 @@ class StudyJob:
 
     config_json: str
     root: str
+    space_id: str
     plugins: tuple[Ticket, ...] = ()
 
     def study(self) -> Study:
@@ -36,16 +47,27 @@ class StudyJob:
 
         Raises:
             PluginError: if a plug-in does not import here.
+            SpaceError: if the family has read another space here than the driver did: its networks have other numbers.
         """
         store = shared_store(self.root)
         import_tickets(self.plugins, store)
-        return Study(StudyConfig.model_validate_json(self.config_json), store)
+        study = Study(StudyConfig.model_validate_json(self.config_json), store)
+        found = study.family.space.space_id
+        if found != self.space_id:
+            advice = "A file that the family reads was changed during the run; run the study again."
+            raise SpaceError(f"space {study.space.name}", found, f"{self.space_id}, as the run began", advice)
+        return study
 
 
 def study_job(study: Study) -> StudyJob:
     """The study as a job; its plug-ins' source is put into the store."""
     plugins = carried(study.config.plugins, study.store)
-    return StudyJob(config_json=study.config.model_dump_json(), root=study.store.root, plugins=plugins)
+    return StudyJob(
+        config_json=study.config.model_dump_json(),
+        root=study.store.root,
+        space_id=study.space.space_id,
+        plugins=plugins,
+    )
 
 
 def carried(names: Sequence[str], store: Store) -> tuple[Ticket, ...]:
@@ -102,17 +124,39 @@ def profile_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str
     return num_failed
 
 
+def time_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> list[dict[str, Any]]:
+    """Measure whole networks in a worker, all taking turns; returns their rows."""
+    from nas_core.costs import profile
+
+    study = job.study()
+    rows = []
+    for done, resource in enumerate(resources):
+        report(done, len(resources), resource)
+        networks = [Genotype.parse(text) for text in genotypes]
+        rows += profile(study.family, networks, study.config.profile, [resource], blocks=False)
+    report(len(resources), len(resources), "")
+    return [asdict(row) for row in rows]
+
+
 def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str, Any]:
-    """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store."""
-    from nas_core.study.brought import described
+    """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store.
+
+    Of a training that ``diverged`` only the message comes back: the others go on.
+    """
+    from nas_core.study.brought import described, trained_metric
+    from nas_core.training.loop import TrainingDiverged
     from nas_core.training.winner import stored_result, training_id
     from nas_core.workloads import build_workload
 
     study = job.study()
     config, architecture = study.config, described(study.family, Genotype.parse(genotype))
-    run_id = training_id(architecture, config.train, build_workload(config.data), config.seed)
+    workload, metric = build_workload(config.data), trained_metric(config).name
+    run_id = training_id(architecture, config.train, workload, config.seed, metric)
     known = stored_result(study.store, name, run_id)
-    return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
+    try:
+        return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
+    except TrainingDiverged as error:
+        return {"diverged": str(error), "new": True}
 
 
 def train_design_job(config_json: str, root: str, report: Any) -> dict[str, Any]:

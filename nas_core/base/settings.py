@@ -82,6 +82,10 @@ class Section(BaseModel):
         except ConfigError as error:
             raise wrong_field(cls.__name__, name, value, error.expected) from None
 
+    def what_was_edited(self) -> str:
+        """What was read with the section and says something else by now; "" where nothing does."""
+        return ""
+
     def as_yaml(self) -> bytes:
         """Every field, defaults included, as ``load_as`` reads it."""
         return write_yaml(self.model_dump(mode="json")).encode()
@@ -207,6 +211,8 @@ def _override(data: dict[str, Any], dotted: str, text: str) -> None:
     *sections, last = dotted.split(".")
     target = data
     for section in sections:
+        if isinstance(target.get(section), str):  # a section written as the name of what it starts from
+            target[section] = {"name": target[section]}
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {dotted}", f"{section} is no section", "section.field=value")

@@ -4,11 +4,12 @@
 the file and the place in it (``positions[3].blocks[1].kernel``).
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from nas_core.base.errors import ConfigError, SpaceError
 from nas_core.base.settings import PathText, Section, as_number
@@ -33,26 +34,49 @@ class YamlFamily(Chain):
 
     class Settings(Section):
         file: PathText = Field(description="YAML file that defines the space.")
+        definition: Any = Field(
+            None,
+            validate_default=True,
+            description="What the file says, which a study keeps; empty: the file is read.",
+        )
+
+        @field_validator("definition")
+        @classmethod
+        def _read_once(cls, value: Any, info: ValidationInfo) -> Any:
+            """The file is read with the study that names it: what becomes of it later changes nothing there."""
+            return read_space_file(info.data["file"]) if value is None and "file" in info.data else value
+
+        def what_was_edited(self) -> str:
+            with contextlib.suppress(ConfigError):  # a file that is gone changes nothing
+                return f"{self.file} was edited" if read_space_file(self.file) != self.definition else ""
+            return ""
 
     def chain(self) -> SearchSpace:
         shape = {"in_channels": self.sample.shape[0], "num_classes": self.sample.num_outputs} if self.given else {}
-        return load_space(self.settings.file, **shape)
+        return space_from_data(self.settings.definition, self.settings.file, shape)
 
 
-def load_space(path: str | Path, in_channels: int | None = None, num_classes: int | None = None) -> SearchSpace:
-    """The space in a YAML file; the arguments replace the file's own values.
+def read_space_file(path: str | Path) -> Any:
+    """What a space's YAML file says, not looked at yet.
 
     Raises:
-        ConfigError: if the file cannot be read, or a key is unknown, missing or of the wrong type.
-        SpaceError: if a block cannot be built, or a rule or a position contradicts the space.
+        ConfigError: if it cannot be read, or is no YAML.
     """
     data = read_yaml_file(path, f"space.file {path}")
-    given = {"in_channels": in_channels, "num_classes": num_classes}
-    return space_from_data(data, str(path), {key: value for key, value in given.items() if value is not None})
+    if data is None:
+        raise ConfigError(f"space.file {path}", "an empty file", "a space")
+    return data
 
 
 def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None = None) -> SearchSpace:
-    """The space that parsed YAML describes; ``source`` leads every message. Raises as ``load_space``."""
+    """The space that parsed YAML describes; ``source`` leads every message.
+
+    ``overrides`` replace its own ``in_channels`` and ``num_classes``.
+
+    Raises:
+        ConfigError: if a key is unknown, missing or of the wrong type.
+        SpaceError: if a block cannot be built, or a rule or a position contradicts the space.
+    """
     section = _mapping(data, source, SPACE_KEYS, REQUIRED_KEYS)
     shape = {"in_channels": 3, "num_classes": 10}
     shape |= {key: _integer(section[key], f"{source}: {key}") for key in shape if key in section}

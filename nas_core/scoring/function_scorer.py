@@ -68,7 +68,9 @@ class FunctionScorer(Scorer):
     def _other_rows(self) -> dict[str, Rows]:
         """Rows of the metrics that the study does not name, as the scorer of a study that does would make them."""
         others = [name for name in self.directions if name != self.metric_name]
-        return {name: type(self)(self.settings, replace(self.setting, metric=name)).rows for name in others}
+        return {
+            name: type(self)(self.settings, replace(self.setting, metric=name, known_as="")).rows for name in others
+        }
 
     @property
     def _own_settings(self) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nas_core.base.errors import DataError
-from nas_core.workloads.classification import CLASSIFICATION, classification_loss
+from nas_core.workloads.classification import CLASSIFICATION, classification_loss, confusion
 from nas_core.workloads.images.tensors import RawImages, to_tensors
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.normalisation import Normalisation
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 Split = Literal["train", "test"]
+MOST_CONFUSED = 1000  # classes of which every pair is counted
 
 
 class ImageClassification(Workload):
@@ -80,6 +81,14 @@ class ImageClassification(Workload):
         from nas_core.workloads.images.augmentation import augmented
 
         return augmented(inputs, kind, generator)
+
+    def augment_stored(self, inputs: "torch.Tensor", policy: str, magnitude: int) -> "torch.Tensor":
+        from nas_core.workloads.images.policies import operated
+
+        return operated(inputs, policy, magnitude)
+
+    def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
+        return {"confusion": confusion(outputs, targets)} if outputs.shape[1] <= MOST_CONFUSED else {}
 
     def describe(self) -> Sequence[tuple[str, str]]:
         channels, height, width = self.sample.shape

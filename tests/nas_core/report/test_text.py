@@ -112,7 +112,7 @@ def test_a_long_genotype_keeps_its_ends():
 def test_the_table_of_a_run_names_everything():
     study = make_study()
     table = text.summary_table(study)
-    for words in (study.winner, study.base, "winner", "base", "random", "at most", study.selection.sentence):
+    for words in (study.winner, study.base, "winner", "base", "random", "at most", "(proven)", study.outcome.why):
         assert words in table
 
 
