@@ -39,6 +39,7 @@ POLL_S = 0.5
 ANSWER_S = 25.0  # a call that takes no part in the work has an answer by then, or never
 SILENT_S = 15.0  # a cluster's head may be away for so long: it is perhaps started again
 CLOSE_S = 20.0
+SETTLE_S = 2.0
 MOST_RESTARTS = 1  # of a local Ray, in one run
 SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path, see unix(7), without its end
 SESSION_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
@@ -121,6 +122,7 @@ class Connection:
 
 
 _connection: Connection | None = None
+_calls: list[threading.Thread] = []  # of Ray, under way
 
 
 def connect() -> None:
@@ -204,7 +206,9 @@ def _in_a_thread(call: Callable[[], T]) -> "SimpleQueue[tuple[T | None, BaseExce
         except BaseException as error:
             answer.put((None, error))
 
-    threading.Thread(target=work, name="ray-call", daemon=True).start()
+    _calls[:] = [call for call in _calls if call.is_alive()]
+    _calls.append(threading.Thread(target=work, name="ray-call", daemon=True))
+    _calls[-1].start()
     return answer
 
 
@@ -221,6 +225,9 @@ def _wait(call: Callable[[], T], limit_s: float) -> T:
 
 
 def _close_quietly() -> None:
+    deadline = time.monotonic() + SETTLE_S
+    for call in _calls:  # most end by themselves very soon: Ray is not to be closed under them
+        call.join(max(0.0, deadline - time.monotonic()))
     with contextlib.suppress(Exception):
         _wait(ray.shutdown, CLOSE_S)
 
