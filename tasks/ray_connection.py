@@ -51,8 +51,9 @@ WORKER_ENVIRONMENT = {
     # a thread that waits for another sleeps soon: on a shared machine, spinning took nine tenths of the time
     "GOMP_SPINCOUNT": "10000",
 }
+LOGGED = logging.CRITICAL  # of Ray itself: what it raises is told, once
 COMMON: dict[str, Any] = {
-    "logging_level": logging.ERROR,
+    "logging_level": LOGGED,
     "log_to_driver": False,
     "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
 }
@@ -132,7 +133,7 @@ def connect() -> None:
         ClusterError: if that cannot be had, after half a minute where somebody else's does not answer.
     """
     global _connection
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(LOGGED)
     _connection = None
     address = os.environ.get("RAY_ADDRESS", "")
     address = "" if address == "local" else address
@@ -343,10 +344,12 @@ def _join(address: str) -> Connection:
         with _elsewhere(), doing(f"waiting for Ray at {address}"):
             _wait(lambda: ray.init(address=address, **COMMON), ANSWER_S)
     except Exception as error:  # ray raises bare ConnectionError, RuntimeError and its own kinds here
-        raise ClusterError(
-            "RAY_ADDRESS", address, f"a Ray cluster of the same version ({_in_words(error)})", advice
-        ) from None
-    logging.getLogger("ray").setLevel(logging.ERROR)
+        words = _in_words(error)
+        if "Version mismatch" in words:
+            advice = f"Start the cluster with Ray {ray.__version__} and this Python, or install its versions here."
+        expected = f"a Ray cluster of the same version ({words})"
+        raise ClusterError("RAY_ADDRESS", address, expected, advice) from None
+    logging.getLogger("ray").setLevel(LOGGED)
     if "://" in address:
         _keep_client_quiet()
         parts = urlsplit(address)
