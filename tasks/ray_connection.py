@@ -39,6 +39,7 @@ POLL_S = 0.5
 ANSWER_S = 25.0  # a call that takes no part in the work has an answer by then, or never
 SILENT_S = 15.0  # a cluster's head may be away for so long: it is perhaps started again
 CLOSE_S = 20.0
+SETTLE_S = 2.0
 MOST_RESTARTS = 1  # of a local Ray, in one run
 SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path, see unix(7), without its end
 SESSION_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
@@ -50,8 +51,9 @@ WORKER_ENVIRONMENT = {
     # a thread that waits for another sleeps soon: on a shared machine, spinning took nine tenths of the time
     "GOMP_SPINCOUNT": "10000",
 }
+LOGGED = logging.CRITICAL  # of Ray itself: what it raises is told, once
 COMMON: dict[str, Any] = {
-    "logging_level": logging.ERROR,
+    "logging_level": LOGGED,
     "log_to_driver": False,
     "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
 }
@@ -121,6 +123,7 @@ class Connection:
 
 
 _connection: Connection | None = None
+_calls: list[threading.Thread] = []  # of Ray, under way
 
 
 def connect() -> None:
@@ -130,7 +133,7 @@ def connect() -> None:
         ClusterError: if that cannot be had, after half a minute where somebody else's does not answer.
     """
     global _connection
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(LOGGED)
     _connection = None
     address = os.environ.get("RAY_ADDRESS", "")
     address = "" if address == "local" else address
@@ -204,7 +207,9 @@ def _in_a_thread(call: Callable[[], T]) -> "SimpleQueue[tuple[T | None, BaseExce
         except BaseException as error:
             answer.put((None, error))
 
-    threading.Thread(target=work, name="ray-call", daemon=True).start()
+    _calls[:] = [call for call in _calls if call.is_alive()]
+    _calls.append(threading.Thread(target=work, name="ray-call", daemon=True))
+    _calls[-1].start()
     return answer
 
 
@@ -221,6 +226,9 @@ def _wait(call: Callable[[], T], limit_s: float) -> T:
 
 
 def _close_quietly() -> None:
+    deadline = time.monotonic() + SETTLE_S
+    for call in _calls:  # most end by themselves very soon: Ray is not to be closed under them
+        call.join(max(0.0, deadline - time.monotonic()))
     with contextlib.suppress(Exception):
         _wait(ray.shutdown, CLOSE_S)
 
@@ -336,10 +344,12 @@ def _join(address: str) -> Connection:
         with _elsewhere(), doing(f"waiting for Ray at {address}"):
             _wait(lambda: ray.init(address=address, **COMMON), ANSWER_S)
     except Exception as error:  # ray raises bare ConnectionError, RuntimeError and its own kinds here
-        raise ClusterError(
-            "RAY_ADDRESS", address, f"a Ray cluster of the same version ({_in_words(error)})", advice
-        ) from None
-    logging.getLogger("ray").setLevel(logging.ERROR)
+        words = _in_words(error)
+        if "Version mismatch" in words:
+            advice = f"Start the cluster with Ray {ray.__version__} and this Python, or install its versions here."
+        expected = f"a Ray cluster of the same version ({words})"
+        raise ClusterError("RAY_ADDRESS", address, expected, advice) from None
+    logging.getLogger("ray").setLevel(LOGGED)
     if "://" in address:
         _keep_client_quiet()
         parts = urlsplit(address)

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import socket
 import threading
 from importlib.metadata import version
 
@@ -68,3 +69,20 @@ def test_an_address_that_nobody_has_is_said_at_once(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(ClusterError, match="unset it to use the embedded one"):
         check_address("RAY_ADDRESS")
+
+
+def test_who_listens_at_rays_address_may_be_no_ray(monkeypatch):
+    monkeypatch.setattr("tasks.addresses.SECONDS_TO_ANSWER", 0.3)
+    with server({}) as url, socket.create_server(("127.0.0.1", 0)) as silent:
+        for port, words in ((url.rpartition(":")[2], "no Ray"), (silent.getsockname()[1], "timed out")):
+            for scheme in ("", "ray://"):
+                monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{port}")
+                with pytest.raises(ClusterError, match=words):
+                    check_address("RAY_ADDRESS")
+
+
+def test_a_ray_is_known_as_one(cluster, monkeypatch):
+    import ray
+
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    check_address("RAY_ADDRESS")

@@ -126,7 +126,7 @@ def silent_port():
 def test_an_address_that_is_no_rays_is_said_in_time(silent_port, scheme):
     address = f"{scheme}127.0.0.1:{silent_port}"
     text, _ = connecting(address).communicate(timeout=300)
-    assert f"ClusterError: RAY_ADDRESS: found {address}, expected a Ray cluster" in text
+    assert f"ClusterError: RAY_ADDRESS: found {address}, expected an address that answers" in text
     seconds = int(text.rpartition("after ")[2].split()[0])
     assert seconds <= SILENCE_S
     assert "rpc_client" not in text
@@ -140,3 +140,28 @@ def test_sigterm_is_heard_while_a_cluster_is_waited_for(silent_port):
     process.terminate()
     assert process.wait(timeout=15) == 143
     process.stdout.close()
+
+
+OLD_RAY = """
+import sys, ray
+ray.__version__ = "2.9.3"
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+print("ready", cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_of_another_ray_is_named_with_the_one_that_is_needed():
+    import ray
+
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    environment = process_environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+    with subprocess.Popen([sys.executable, "-c", OLD_RAY], env=environment, **pipes) as old:
+        address = next(line for line in old.stdout if line.startswith("ready")).split()[1]
+        text, _ = connecting(address).communicate(timeout=300)
+        old.communicate()
+    assert "Ray: 2.9.3" in text
+    assert f"Start the cluster with Ray {ray.__version__}" in text
