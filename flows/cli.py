@@ -146,11 +146,13 @@ def run(
 
     study_config = read_config(config, _overrides(set_ or []))
     where = absolute(root or f"studies/{study_config.name}")
+    rerun_from, last = _stage(from_, "--from"), _stage(until, "--until") or "report"
+    if rerun_from is not None and STAGES.index(rerun_from) > STAGES.index(last):
+        raise ConfigError("--from", rerun_from, f"a stage of those to run, up to {last}")
     if dry_run:
-        _print_plan(study_config, where, as_json)
+        _print_plan(study_config, where, last, as_json)
         return
     need("run", "run")
-    rerun_from, last = _stage(from_), _stage(until) or "report"
     from nas_core.records.store import Store
     from nas_core.study.sources import Sources
     from nas_core.study.study import Study
@@ -237,7 +239,8 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
         end=" ",
     )
     print(f"trained {row['wall_s']:.0f} s on {row['device']})")
-    print(f"Model: {runs['model']['uri']}  MLflow: {uri}  (mlflow ui --backend-store-uri {uri})")
+    print(f"Model: {runs['model']['uri']}")
+    _print_tracking(project.store, runs)
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -250,13 +253,13 @@ def _overrides(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _stage(name: str | None) -> Stage | None:
+def _stage(name: str | None, option: str = "stage") -> Stage | None:
     if name is None:
         return None
     for stage in STAGES:
         if stage == name:
             return stage
-    raise ConfigError("stage", repr(name), f"one of: {', '.join(STAGES)}")
+    raise ConfigError(option, repr(name), f"one of: {', '.join(STAGES)}")
 
 
 def _quiet_prefect() -> None:
@@ -284,10 +287,10 @@ def _print_json(data: object) -> None:
     print(json.dumps(data, indent=2))
 
 
-def _print_plan(config: "StudyConfig", root: str, as_json: bool) -> None:
+def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool) -> None:
     from flows.plan import plan, plan_in_words
 
-    found = plan(config, root)
+    found = plan(config, root, until)
     if as_json:
         _print_json(found)
     else:
@@ -306,10 +309,19 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         print(f"Report: {study.store.uri(REPORT)}")
     tracking = study.output(TRACKING)
     if tracking is not None:
-        from tasks.embedded_tracking import address
+        _print_tracking(study.store, tracking)
 
-        uri = address(study.store, tracking)
+
+def _print_tracking(store: "Store", runs: dict[str, Any]) -> None:
+    """Where MLflow shows the runs: its page opens on something else without being told."""
+    from tasks.embedded_tracking import address
+
+    uri, page = address(store, runs), runs.get("page", "")  # no page in what earlier versions wrote
+    if uri.startswith("http"):
+        print(f"MLflow: {uri}/{page}")
+    else:
         print(f"MLflow: {uri}  (mlflow ui --backend-store-uri {uri})")
+        print(f"        then http://127.0.0.1:5000/{page}")
 
 
 def _summary(study: "Study") -> "StudySummary":
@@ -413,7 +425,7 @@ def select(
     as_json: AsJson = False,
 ) -> None:
     """Select the best networks within limits from what is stored. Evaluates nothing, changes nothing."""
-    from flows.select_command import certify_study, select_stored_problem
+    from flows.select_command import certify_study, progress_line, select_stored_problem
 
     if source.endswith(".json"):
         asked: dict[str, Any] = {"top": top or 1, "min_distance": min_distance or 1, "time_limit_s": time_limit_s}
@@ -422,12 +434,14 @@ def select(
     study = _open(source)
     _say_notices(study)
     config = study.config.select
-    answer = study.select(
-        config.limits if limit is None else limit,
-        top=top or config.top,
-        min_distance=min_distance or config.min_distance,
-        time_limit_s=time_limit_s,
-    )
+    with progress_line(top or config.top) as tell:
+        answer = study.select(
+            config.limits if limit is None else limit,
+            top=top or config.top,
+            min_distance=min_distance or config.min_distance,
+            time_limit_s=time_limit_s,
+            tell=tell,
+        )
     if as_json:
         _print_json(answer.as_dict())
     else:

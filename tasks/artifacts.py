@@ -156,11 +156,12 @@ def _publish_links(study: Study) -> None:
     lines = [f"The report, one self-contained page: `{page}`"]
     runs = study.output(TRACKING) or {}
     if str(runs.get("uri", "")).startswith("http"):
-        link = f"{runs['uri']}/#/runs/{runs['runs']['study']}"
+        link = f"{runs['uri']}/{runs['run_page']}"
         create_link_artifact(link, link_text="MLflow run", key=_key(study, "mlflow"), description="The study's run")
         lines.append(f"The MLflow run: [{runs['runs']['study']}]({link})")
     elif runs:
-        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {address(study.store, runs)}`")
+        page_there = f"http://127.0.0.1:5000/{runs['run_page']}"
+        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {address(study.store, runs)}`, then {page_there}")
     if study.store.is_local:
         create_link_artifact(
             Path(page).as_uri(), link_text="report.html", key=_key(study, "report-link"), description="The report"

@@ -16,12 +16,13 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import psutil
 import ray
 
 from nas_core.base.errors import ClusterError
@@ -222,19 +223,37 @@ def first_line(error: BaseException) -> str:
 
 def _start() -> Connection:
     folder = _short_folder()
-    # an explicit "local": without it Ray joins whatever cluster a leftover file names
-    options = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False, **COMMON}
-    try:
-        with _elsewhere(), _sigterm_stays(), doing("starting a local Ray"):
-            ray.init(**options, _temp_dir=folder)  # in this thread: its processes end with the thread that started them
-    except Exception as error:  # ray raises bare ones and its own kinds here
-        advice = f"A busy machine: try again, or set RAY_raylet_start_wait_time_s. Logs: {folder}/session_latest/logs"
-        raise ClusterError("local Ray", first_line(error), "a Ray that starts", advice) from None
+    for last in (False, True):
+        others = set(psutil.Process().children())
+        try:
+            _start_in(folder)
+            break
+        except Exception as error:  # ray raises bare ones and its own kinds here
+            _close_quietly()
+            _end_all(set(psutil.Process().children()) - others)  # Ray leaves them behind
+            if last:
+                advice = f"Its logs: {folder}/session_latest/logs. {GO_ON}"
+                raise ClusterError("local Ray", first_line(error), "a Ray that starts", advice) from None
+            say(f"Ray did not start ({first_line(error)}): trying once more")
     _keep_quiet()
     node: Any = ray._private.worker._global_node
     processes = node.all_processes
     parts = {"raylet": "raylet", "GCS server": "gcs_server"}
     return Connection("", {name: _is_running(processes[key][0].process) for name, key in parts.items()})
+
+
+def _start_in(folder: str) -> None:
+    # an explicit "local": without it Ray joins whatever cluster a leftover file names
+    options = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False, **COMMON}
+    with _elsewhere(), _sigterm_stays(), doing("starting a local Ray"):
+        ray.init(**options, _temp_dir=folder)  # in this thread: its processes end with the thread that started them
+
+
+def _end_all(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            for each in [*process.children(recursive=True), process]:
+                each.kill()
 
 
 def _is_running(process: Any) -> Callable[[], bool]:

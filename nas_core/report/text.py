@@ -205,6 +205,7 @@ def summary_table(summary: StudySummary) -> str:
         for label, genotype, value in compared_networks(summary)
     ]
     lines = [*_aligned([header, *rows])]
+    lines += [f"not compared, diverged: {row}" for row in (summary.training.diverged if summary.training else ())]
     if summary.limits:
         lines.append(f"limits: {', '.join(map(format_limit, summary.limits))}")
     if summary.outcome is not None:

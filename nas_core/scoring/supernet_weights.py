@@ -26,7 +26,7 @@ from nas_core.scoring.scorer import OnProgress
 from nas_core.scoring.supernet_pass import Activations, recalibrated_outputs, shared_prefix_logits
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
-from nas_core.training.loop import laid_out, loss_and_backward, resolve_device, train, value_of
+from nas_core.training.loop import TrainingDiverged, laid_out, loss_and_backward, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
 from nas_core.workloads.images.tensors import resized
 from nas_core.workloads.metrics import Metric
@@ -72,18 +72,22 @@ class SupernetWeights:
             run_id=content_id({"scorer": scorer.scorer_id, "space": self.space.space_id, "seed": scorer.seed}),
             every_s=CHECKPOINT_EVERY_S,
         )
-        result = train(
-            network,
-            self.settings.recipe,
-            self.data,
-            self.workload,
-            seed=scorer.seed,
-            device=self.device,
-            checkpoint=checkpoint,
-            on_step=lambda done, total: on_progress(done, total, "training shared weights"),
-            backward=sampler,
-            before_update=sampler.even_out,
-        )
+        try:
+            result = train(
+                network,
+                self.settings.recipe,
+                self.data,
+                self.workload,
+                seed=scorer.seed,
+                device=self.device,
+                checkpoint=checkpoint,
+                on_step=lambda done, total: on_progress(done, total, "training shared weights"),
+                backward=sampler,
+                before_update=sampler.even_out,
+            )
+        except TrainingDiverged as error:
+            where, advice = f"shared weights of {self.space.name}, {error.where}", "Try a lower `scorer.recipe.lr`."
+            raise TrainingDiverged(where, error.found, error.expected, advice) from None
         log.info("supernet %s: %d steps in %.1f s", scorer.scorer_id, result.steps, result.wall_s)
         self.store.write_json(scorer.weights_path.replace(".safetensors", ".history.json"), list(result.history))
         self.store.write_bytes(scorer.weights_path, pack(network.state_dict()))

@@ -97,7 +97,7 @@ def answer_of(
     genotypes = [selection.genotype for selection in result.selections]
     return Answer(
         status=result.status.name.lower(),
-        message=result.status.value,
+        message=result.message,
         bound=bound_of(predictor, result) if found else None,
         gap=result.gap if found and abs(result.gap) < float("inf") else None,
         solve_s=result.solve_s,

@@ -213,10 +213,21 @@ class Study:
         """Whether a network satisfies the budgets; the space's rules are not looked at."""
         return self.snapshot.within(genotype, budgets)
 
-    def select(self, limits: Sequence[str], *, top: int, min_distance: int = 1, time_limit_s: float = 60.0) -> Answer:
-        """The ``top`` best predicted networks within the limits, and where the study's chosen network stands."""
+    def select(
+        self,
+        limits: Sequence[str],
+        *,
+        top: int,
+        min_distance: int = 1,
+        time_limit_s: float = 60.0,
+        tell: Callable[[int], None] | None = None,
+    ) -> Answer:
+        """The ``top`` best predicted networks within the limits, and where the study's chosen network stands.
+
+        ``tell`` is called with the number of ranks proven so far.
+        """
         known = self.snapshot
-        answer = known.answer(tuple(limits), top=top, min_distance=min_distance, time_limit_s=time_limit_s)
+        answer = known.answer(tuple(limits), top=top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
         if (text := self.winner) is None:
             return answer
         winner, evaluated = Genotype.parse(text), known.measured.get(text)

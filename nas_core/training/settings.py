@@ -1,11 +1,14 @@
 """How networks are trained: the recipe, and what is trained in full."""
 
+import hashlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
+from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText, Section, resolved_path, wrong_field
 from nas_core.training.recipes import RECIPES
 
@@ -40,6 +43,18 @@ class TeacherConfig(Section):
     @classmethod
     def _is_beside_the_study(cls, model: str, info: ValidationInfo) -> str:
         return resolved_path(model, info) if model.endswith(".pt2") else model
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "TeacherConfig":
+        if self.checkpoint is None and not self.files and ":" not in self.model:
+            raise wrong_field("TeacherConfig", "checkpoint", None, f"a file with the weights of {self.model}")
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Paths of the files that it is read from, by field."""
+        named = {"model": self.model if self.model.endswith(".pt2") else None, "checkpoint": self.checkpoint}
+        return {field: path for field, path in named.items() if path is not None}
 
 
 class Recipe(Section):
@@ -163,6 +178,24 @@ class Recipe(Section):
         if betas is not None and not all(0 <= beta < 1 for beta in betas):
             raise ValueError("numbers from 0 to below 1")
         return betas
+
+    def check(self, where: str) -> None:
+        """Raises DataError if a file that it names is not there; ``where`` is what the recipe is called."""
+        for field, path in self.teacher.files.items() if self.teacher is not None else ():
+            if not Path(path).is_file():
+                raise DataError(f"{where}.teacher.{field}", path, "a file that is there")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a training depends on: the values, whatever they are called; files by what they hold.
+
+        A file that is not there is known by its path.
+        """
+        known = self.model_dump(mode="json", exclude={"name"})
+        for field, path in self.teacher.files.items() if self.teacher is not None else ():
+            if Path(path).is_file():
+                known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return known
 
     @property
     def in_words(self) -> str:

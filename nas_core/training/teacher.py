@@ -92,8 +92,7 @@ def _of_timm(settings: TeacherConfig, num_outputs: int, in_channels: int) -> tup
     if not is_model(settings.model):
         expected = "a model of timm's, a program (.pt2), or a model's URI"
         raise NasError(f"{WHERE}.model", repr(settings.model), expected, "timm.list_models() names them.")
-    if settings.checkpoint is None:
-        raise NasError(f"{WHERE}.checkpoint", "nothing", f"a file with the weights of {settings.model}")
+    assert settings.checkpoint is not None, "the settings refuse a model without weights"
     sizes: dict[str, Any] = {} if settings.resolution is None else {"img_size": settings.resolution}
     try:
         module = create_model(settings.model, num_classes=num_outputs, in_chans=in_channels, **sizes)
