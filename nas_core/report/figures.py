@@ -206,7 +206,7 @@ def _colour_range(effect_NM: np.ndarray) -> float:
     """Effect at full colour: the 97th percentile, so that one ruinous block does not bleach the rest."""
     sizes = np.abs(effect_NM[np.isfinite(effect_NM)])
     told = sizes[sizes > LEAST_EFFECT]
-    return float(np.percentile(told, 97)) if told.size else 1.0
+    return float(np.percentile(told, 97)) if told.size else 0.01
 
 
 def _is_uncertain(row: BlockEffect, base: Genotype) -> bool:

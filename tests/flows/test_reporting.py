@@ -15,7 +15,7 @@ from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.stages import STAGES
 from tests.command import mathnas
-from tests.own_study import EDITED, RECIPE, SPACE, written
+from tests.own_study import ALL_IMAGES, EDITED, SPACE, written
 from tests.page_numbers import Page, numbers, only, stored
 
 pytestmark = pytest.mark.situations
@@ -29,9 +29,7 @@ def own(api, cluster, tmp_path_factory):
     from flows.study import FLOWS, run_study
 
     folder = tmp_path_factory.mktemp("own")
-    recipe = {**RECIPE, "epochs": 6}
-    scorer = {"kind": "supernet", "recipe": recipe, "random_paths": 1, "calibration_examples": 32}
-    path = written(folder, profile=LATENCY, scorer=scorer, train={"recipe": recipe, "compare_random": 1})
+    path = written(folder, ALL_IMAGES, profile=LATENCY)
     config, root = read_config(path), str(folder / "study")
     score = FLOWS["score"]
 
