@@ -587,7 +587,8 @@ def _draw_additivity(ax: "Axes", result: ResourceAdditivity, theme: Theme) -> No
         elinewidth=1,
         label="network (bar: 10th to 90th percentile)",
     )
-    _draw_diagonal(ax, list(zip(x, y, strict=True)), theme)
+    ends = [(pair.summed, pair.measured + sign * pair.spread) for pair in result.pairs for sign in (-1, 1)]
+    _draw_diagonal(ax, ends, theme)
     name = resource_name(result.resource)
     ax.set_xlabel(f"sum of blocks, {name}, {result.unit}")
     ax.set_ylabel(f"measured {name}, {result.unit}")
