@@ -25,10 +25,9 @@ from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY
 from tasks.saying import never_silent
 
 if TYPE_CHECKING:
-    from nas_core.families import Family
     from nas_core.records.store import Store
     from nas_core.report.summary import StudySummary
-    from nas_core.space.genotypes import Genotype
+    from nas_core.space.genotypes import Genotype, SearchSpace
     from nas_core.study.analytic_config import AnalyticConfig
     from nas_core.study.choices import Answer
     from nas_core.study.config import StudyConfig
@@ -394,13 +393,14 @@ def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[st
     given = {"file": str(Path(space).absolute())} if space.endswith((".yaml", ".yml")) else {}
     kind = "yaml" if given else space
     family = FAMILIES[kind](parse_as(FAMILIES.section(kind), given, f"--space {space}"))
-    networks = [_network(family, text, f"{genotypes}: line {n}") for n, text in enumerate(lines, 1) if text.strip()]
+    known = family.space
+    networks = [_network(known, text, f"{genotypes}: line {n}") for n, text in enumerate(lines, 1) if text.strip()]
     return count_networks(family, networks, [name.strip() for name in resources.split(",")])
 
 
-def _network(family: "Family", text: str, where: str) -> "Genotype":
+def _network(space: "SearchSpace", text: str, where: str) -> "Genotype":
     try:
-        return family.space.parse(text)
+        return space.parse(text)
     except SpaceError as error:
         raise SpaceError(f"{where}: {error.where}", error.found, error.expected, error.advice) from None
 

@@ -20,6 +20,7 @@ from nas_core.workloads.normalisation import FULL_BYTE, Normalisation, broadcast
 HALF, OVERFLOWING = 0.5, 128
 # torch's interpolations with antialiasing; what it lacks is done by the nearest kin
 INTERPOLATIONS = {"nearest": "nearest-exact", "bicubic": "bicubic", "lanczos": "bicubic"}
+AS_TENSORS = Fitting(fit="squash")  # how sets without a way of their own get another size (``tensors.resized``)
 LARGEST_FRACTION = 2.0  # images beyond it are no fractions of full brightness, whatever interpolation adds
 NO_FRACTIONS = "images as floats are fractions from 0 to 1 (or give bytes as uint8)"
 
@@ -39,7 +40,7 @@ class Deployed(nn.Module):
         self, network: nn.Module, prepare: Normalisation, input_shape: tuple[int, ...], fitting: Fitting | None = None
     ) -> None:
         super().__init__()
-        self.network, self.input_shape, self.fitting = network, input_shape, fitting or Fitting()
+        self.network, self.input_shape, self.fitting = network, input_shape, fitting or AS_TENSORS
         num_axes = 1 + len(input_shape)
         self.register_buffer("mean", broadcast(torch.tensor(prepare.mean or (0.0,)), num_axes))
         self.register_buffer("std", broadcast(torch.tensor(prepare.std or (1.0,)), num_axes))

@@ -210,3 +210,24 @@ def test_files_of_any_system_are_read(study_file, tmp_path, mark, end):
     assert read_config(study).name == "s"
     latencies = json.dumps({"device": "größer", "fixed_us": 10, "blocks": []}, ensure_ascii=False, indent=1)
     assert LatencyTable.read(saved(tmp_path / "latencies.json", latencies)).device == "größer"
+
+
+@pytest.mark.situations
+def test_rows_stand_under_what_they_are(tmp_path):
+    problem = tmp_path / "p.json"
+    problem.write_text('{"score": [[1, 2], [0, 1]], "costs": {"params_M": [[1, 2], [3, 40000]]}}')
+    lines = mathnas("select", problem, "--top", "3").stdout.splitlines()
+    assert lines[1].split() == ["rank", "network", "value", "params_M"]
+    assert lines[2].split() == ["1", "1-1", "3", "40002"]
+    assert [line.index("-") for line in lines[2:]] == [lines[1].index("network") + 1] * 3
+
+
+@pytest.mark.situations
+def test_networks_of_a_yaml_space_are_counted_and_a_wrong_line_is_named(tmp_path):
+    genotypes = tmp_path / "genotypes.txt"
+    genotypes.write_text("0-0-0-0-0\n\n1-2-1-0-1\n")
+    space = Path(__file__).parents[2] / "flows/configs/space-example.yaml"
+    arguments = ("profile", "--space", space, "--genotypes", genotypes, "--resources", "params")
+    assert [row["genotype"] for row in json.loads(mathnas(*arguments, "--json").stdout)] == ["0-0-0-0-0", "1-2-1-0-1"]
+    genotypes.write_text("0-0-0-0-0\n\n1-2-9-0-1\n")
+    assert f"{genotypes}: line 3: " in refused(*arguments)

@@ -29,6 +29,11 @@ def test_every_field_is_described_for_the_dashboard(section):
     [
         ({"spcae": {}}, "spcae: found {}, expected one of the keys: name, seed"),
         ({"verify": {"round": 3}}, "verify.round: found 3, expected one of the keys: evaluations, per_round, patience"),
+        (
+            {"scorer": {"recipe": {"epoch": 1}}},
+            "scorer.recipe.epoch: found 1, expected one of the keys: name, epochs, batch",
+        ),
+        ({"scorer": {"recipe": 3}}, "scorer.recipe: found 3, expected a mapping of keys to values"),
         ({"seed": -1}, "seed: found -1, expected greater than or equal to 0"),
         ({"scorer": {"kind": "magic"}}, "one of: supernet, tabular, train"),
         ({"scorer": {"kind": "tabular"}}, "path: found nothing"),
