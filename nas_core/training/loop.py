@@ -15,7 +15,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.base.machine import cpu_name
 from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.settings import Recipe
+from nas_core.workloads.examples import Examples, batches_of, expect, placed
 from nas_core.workloads.metrics import Metric, Metrics
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Splits, Workload
@@ -34,7 +35,7 @@ from nas_core.workloads.workload import Splits, Workload
 log = logging.getLogger(__name__)
 
 Row = dict[str, float]
-Pair = tuple[torch.Tensor, torch.Tensor]  # inputs as they are stored, and targets
+Pair = tuple[torch.Tensor | Examples, torch.Tensor]  # inputs as they are stored, and targets
 Loss = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]  # of outputs, targets, label smoothing
 Validate = Callable[[nn.Module], Mapping[str, float]]
 EVAL_BATCH = 256  # on two CPU cores larger batches leave the cache, smaller ones pay per call
@@ -170,7 +171,7 @@ class _Training:
         self.workload, self.prepare = workload, splits.prepare
         inputs, targets = splits.train
         self.schedule = Schedule.of(recipe, len(targets))
-        self.inputs, self.targets = inputs.to(device), targets.to(device)
+        self.inputs, self.targets = placed(inputs, device), targets.to(device)
         self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = Average(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -233,7 +234,15 @@ class _Training:
     def _order(self) -> torch.Tensor:
         """This epoch's permutation of the examples."""
         generator = self._generator(f"epoch {self.step // self.schedule.steps_per_epoch}")
-        return torch.randperm(len(self.targets), generator=generator, device=self.device)
+        order = torch.randperm(len(self.targets), generator=generator, device=self.device)
+        expect(self.inputs, self._batches(order))
+        return order
+
+    def _batches(self, order: torch.Tensor) -> list[torch.Tensor]:
+        """What is still to come of this epoch."""
+        size, done = self.schedule.batch_size, self.step % self.schedule.steps_per_epoch
+        left = min(self.schedule.steps_per_epoch - done, self.schedule.num_steps - self.step)
+        return list(order[done * size : (done + left) * size].split(size))
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(evaluation_seed(self.seed, purpose))
@@ -413,7 +422,7 @@ def loss_and_backward(
 
 def outputs_of(
     network: nn.Module,
-    inputs: torch.Tensor,
+    inputs: "torch.Tensor | Examples",
     prepare: Normalisation,
     *,
     batch_size: int = EVAL_BATCH,
@@ -422,9 +431,9 @@ def outputs_of(
     """What the network makes of stored inputs in eval mode, in full precision, on the device."""
     place = resolve_device(str(device))
     network = network.to(place).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    batches: Sequence[torch.Tensor] = torch.split(inputs.to(place), batch_size)
+    batches = batches_of(placed(inputs, place), batch_size)
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
-        return torch.cat([network(laid_out(prepare(batch))).float() for batch in batches])
+        return torch.cat([network(laid_out(prepare(batch.to(place)))).float() for batch in batches])
 
 
 def measure(

@@ -14,7 +14,9 @@ from nas_core.workloads.normalisation import Normalisation
 if TYPE_CHECKING:
     import torch
 
-    Pair = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, first axes equal
+    from nas_core.workloads.examples import Examples
+
+    Pair = tuple[torch.Tensor | Examples, torch.Tensor]  # inputs and targets, as many of each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """A workload's examples in main memory, with inputs of one shape.
+    """A workload's examples, with inputs of one shape: tensors, or what gives batches of them (``examples``).
 
     ``train`` and ``validation`` are disjoint parts of the training split: pairs
     (inputs, targets) whose first axes agree. The test split is not here:

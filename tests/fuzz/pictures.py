@@ -190,7 +190,7 @@ def _other_image(root: Path, rng: random.Random) -> None:
 
 def _damage(root: Path, rng: random.Random) -> None:
     path = _files(root, rng)
-    if path.is_file():
+    if path.is_file() and not path.is_symlink():
         path.write_bytes(mutate_bytes(path.read_bytes(), rng))
 
 
@@ -253,7 +253,15 @@ def _junk(root: Path, rng: random.Random) -> None:
 def _link(root: Path, rng: random.Random) -> None:
     path = _folder(root, rng) / rng.choice(["link.png", "link", "link.jpg"])
     target = rng.choice(
-        [_files(root, rng), _folder(root, rng), path.with_name("nowhere"), path, "/dev/zero", "/dev/null", "/proc/self/mem"]
+        [
+            _files(root, rng),
+            _folder(root, rng),
+            path.with_name("nowhere"),
+            path,
+            "/dev/zero",
+            "/dev/null",
+            "/proc/self/mem",
+        ]
     )
     if not path.exists() and not path.is_symlink():
         path.symlink_to(target)

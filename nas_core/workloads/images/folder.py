@@ -19,7 +19,6 @@ class ImageFolder(EncodedImages):
     """Any folder of images with one sub-folder per class, divided into train and test or not."""
 
     name = "folder"
-    version = 2
 
     @property
     def place(self) -> str:
