@@ -35,12 +35,19 @@ def plan(config: StudyConfig, root: str) -> dict[str, Any]:
         "stored": len(wanted) - len(missing),
         "missing": len(missing),
         "verification_at_most": config.verify.evaluations,
-        "data": dict(workload_of(config).describe()) if SCORERS[config.scorer.kind].needs_data else {},
+        "data": _data(config, family) if SCORERS[config.scorer.kind].needs_data else {},
         "estimate_s": round(_estimate_s(config, family, study, len(missing), mean), 1),
         "estimate_from": "stored evaluations"
         if study and study.evaluations()
         else "multiply-adds and an assumed speed",
     }
+
+
+def _data(config: StudyConfig, family: Family) -> dict[str, str]:
+    """What the workload says of itself, and how it is held at the size that networks take."""
+    workload, space = workload_of(config), family.space
+    held = workload.held(workload.sample.shape_at(max(space.resolutions), space.in_channels))
+    return {**dict(workload.describe()), **({"held": held} if held else {})}
 
 
 def _exists(root: str) -> bool:

@@ -124,6 +124,10 @@ class Workload(Registered, ABC):
         """What the report says of the data: (what, value) rows."""
         return ()
 
+    def held(self, shape: tuple[int, ...] | None = None) -> str:
+        """Where inputs of this shape are while networks are trained, in words; "" where there is nothing to say."""
+        return ""
+
     def with_train_examples(self: W, count: int | None) -> W:
         """The same data with so many training examples (None: all but validation), where its settings know them."""
         if "train_examples" not in type(self.settings).model_fields:

@@ -1,6 +1,7 @@
 """One encoded image, decoded: upright, 8 bits, opaque, with the channels and the side asked for. No torch.
 
-An image is a file or its bytes, in a format that Pillow reads, or a ``.npy``
+An image is a file or its bytes, in a format that Pillow reads, one that it
+opened already, or a ``.npy``
 array of H W or H W C unsigned integers with any number of channels. Of an
 animation the first frame counts. C = channels, H W = pixels.
 """
@@ -15,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps
 
-Encoded = Path | bytes
+Encoded = Path | bytes | Image.Image
 Fit = Literal["crop", "pad", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -162,6 +163,8 @@ def _middle(length: int, side: int) -> tuple[int, int]:
 
 
 def _opened(encoded: Encoded) -> Image.Image:
+    if isinstance(encoded, Image.Image):
+        return encoded
     return Image.open(_regular(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded), formats=formats())
 
 
@@ -204,13 +207,13 @@ def _eight_bits(array: np.ndarray) -> np.ndarray:
     return (array.astype(np.uint16) >> 8).astype(np.uint8)
 
 
-def _is_array(encoded: Encoded) -> bool:
+def _is_array(encoded: Encoded) -> TypeGuard[Path | bytes]:
     if isinstance(encoded, bytes):
         return encoded.startswith(ARRAY_MAGIC)
-    return encoded.suffix.lower() == ARRAY_SUFFIX
+    return isinstance(encoded, Path) and encoded.suffix.lower() == ARRAY_SUFFIX
 
 
-def _array(encoded: Encoded) -> np.ndarray:
+def _array(encoded: Path | bytes) -> np.ndarray:
     """An array as uint8 H W C."""
     source = _regular(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded)
     array = np.load(source, allow_pickle=False)

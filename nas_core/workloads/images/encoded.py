@@ -223,6 +223,8 @@ def _contents(listing: Listing, found: Sequence[Census], broken: Mapping[str, st
         items.only(each.is_sound) if each.errors else items
         for items, each in zip((listing.train, listing.test), found, strict=True)
     )
+    if len(listing.class_names) < 2:
+        raise DataError(place, f"classes {', '.join(listing.class_names) or 'none'}", "two classes at least")
     _check_classes(listing.class_names, {"train": train, "test": test}, place)
     facts = [each for part in found for each in part.facts if each is not None]
     sides = [each.shorter for each in found[0].facts if each is not None]
