@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from uuid import UUID
 
-import yaml
-
 from flows.prefect_server import server_errors_in_words
 from nas_core.base.errors import ClusterError, ConfigError
-from nas_core.base.settings import yaml_mistake
+from nas_core.base.yaml_text import read_yaml
 
 if TYPE_CHECKING:
     from prefect.automations import Automation
@@ -59,11 +57,9 @@ def parse_automation(text: str, source: str, block_id: UUID) -> "Automation":
     from pydantic import ValidationError
 
     expected = "an automation as Prefect knows it"
+    data = read_yaml(string.Template(text).safe_substitute({PLACEHOLDER: block_id}), source, expected)
     try:
-        data = yaml.safe_load(string.Template(text).safe_substitute({PLACEHOLDER: block_id}))
         return Automation.model_validate(data)
-    except yaml.YAMLError as error:
-        raise ConfigError(source, yaml_mistake(error), expected) from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "top level"

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
 """
 
 import contextlib
+import errno
 import json
 import signal
 import sys
@@ -17,10 +18,13 @@ import typer
 from flows.design_command import design
 from flows.extras import need, not_installed
 from flows.plugins_command import check, plugins
+from flows.printing import drop_output, print_what_can_be_printed
 from nas_core.base.errors import ConfigError, NasError, StoreError
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY, TRACKING, Stage
+from tasks.saying import never_silent
 
 if TYPE_CHECKING:
+    from nas_core.records.store import Store
     from nas_core.report.summary import StudySummary
     from nas_core.study.analytic_config import AnalyticConfig
     from nas_core.study.choices import Answer
@@ -36,15 +40,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+INTERRUPTED = 130  # exit code of a process that SIGINT ended, as shells have it
+
 Root = Annotated[str, typer.Argument(help="The study's folder, or an s3:// or gs:// URI.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop cleanly: workers and servers end with us
+    print_what_can_be_printed()
+    _end_cleanly_when_told()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # what cannot be written is met here, not at the very end
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
+            print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise
     except NasError as error:
         _refuse(error)
     except ModuleNotFoundError as error:
@@ -52,9 +66,22 @@ def main() -> None:
         if words is None:
             raise
         _refuse(words)
-    except KeyboardInterrupt:
-        print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    except BrokenPipeError:  # who read has read enough
+        drop_output()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        drop_output()
+        _refuse(StoreError("standard output", error.strerror, "a place with room", "What was computed is stored."))
+
+
+def _end_cleanly_when_told() -> None:
+    """Workers and servers end with us, also where the terminal is closed; what `nohup` ignores stays ignored."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda which, _: sys.exit(128 + which))
 
 
 def _refuse(error: NasError) -> NoReturn:
@@ -119,21 +146,25 @@ def run(
 
     study_config = read_config(config, _overrides(set_ or []))
     where = absolute(root or f"studies/{study_config.name}")
+    rerun_from, last = _stage(from_, "--from"), _stage(until, "--until") or "report"
+    if rerun_from is not None and STAGES.index(rerun_from) > STAGES.index(last):
+        raise ConfigError("--from", rerun_from, f"a stage of those to run, up to {last}")
     if dry_run:
-        _print_plan(study_config, where, as_json)
+        _print_plan(study_config, where, last, as_json)
         return
     need("run", "run")
-    rerun_from, last = _stage(from_), _stage(until) or "report"
     from nas_core.records.store import Store
+    from nas_core.study.sources import Sources
     from nas_core.study.study import Study
 
-    study = Study(study_config, Store(where))
+    study = Study(study_config, Store(where), Sources.of(study_config, where))
     if rerun_from is None and study.is_finished(last):
         from flows.preflight import check_scores_hold
 
         check_scores_hold(study)
     else:
-        study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
+        with never_silent():
+            study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
     _print_outcome(study, as_json)
 
 
@@ -146,6 +177,8 @@ def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, unti
     check_addresses()
     # prefect reads the address of its server when it is imported
     with drive(config, root, until=until, wait_s=wait_s) as study, prefect_api():
+        for note in study.scorer.notes():
+            print(f"mathnas: {note}", file=sys.stderr)
         from flows.study import run_study
 
         run_study(config, root, rerun_from=rerun_from, until=until)
@@ -175,7 +208,7 @@ def run_design(
     from nas_core.records.store import Store
 
     preflight_design(analytic, where)
-    with hold(Store(where), float("inf") if wait else 0.0), prefect_api():
+    with never_silent(), hold(Store(where), float("inf") if wait else 0.0), prefect_api():
         from flows.designing import design as design_flow
 
         design_flow(analytic, where)
@@ -186,17 +219,18 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
     from flows.design_command import print_answer
     from nas_core.records.store import Store
     from nas_core.study.analytic_project import DesignProject
+    from tasks.embedded_tracking import address
 
     project = DesignProject(config, Store(root))
     answer, row, runs = project.answer, project.training, project.output(TRACKING)
     assert answer is not None
     assert row is not None
     assert runs is not None
-    name, tested = row["metric_name"], row["metrics"]["test"]
+    name, tested, uri = row["metric_name"], row["metrics"]["test"], address(project.store, runs)
     if as_json:
         figures = {key: row[key] for key in ("genotype", "metric_name", "num_test_examples", "wall_s", "device")}
         figures |= {f"test_{key}": value for key, value in tested.items()}
-        _print_json({**answer, "training": figures, "model": runs["model"], "tracking": runs["uri"]})
+        _print_json({**answer, "training": figures, "model": runs["model"], "tracking": uri})
         return
     print_answer(answer)
     print(
@@ -205,7 +239,8 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
         end=" ",
     )
     print(f"trained {row['wall_s']:.0f} s on {row['device']})")
-    print(f"Model: {runs['model']['uri']}  MLflow: {runs['uri']}  (mlflow ui --backend-store-uri {runs['uri']})")
+    print(f"Model: {runs['model']['uri']}")
+    _print_tracking(project.store, runs)
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -218,13 +253,13 @@ def _overrides(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _stage(name: str | None) -> Stage | None:
+def _stage(name: str | None, option: str = "stage") -> Stage | None:
     if name is None:
         return None
     for stage in STAGES:
         if stage == name:
             return stage
-    raise ConfigError("stage", repr(name), f"one of: {', '.join(STAGES)}")
+    raise ConfigError(option, repr(name), f"one of: {', '.join(STAGES)}")
 
 
 def _quiet_prefect() -> None:
@@ -240,14 +275,22 @@ def _open(root: str) -> "Study":
     return Study.open(root)
 
 
+def _say_notices(study: "Study") -> list[str]:
+    """What is no longer as the study knew it, on standard error."""
+    found = study.notices()
+    for notice in found:
+        print(f"mathnas: {notice}", file=sys.stderr)
+    return found
+
+
 def _print_json(data: object) -> None:
     print(json.dumps(data, indent=2))
 
 
-def _print_plan(config: "StudyConfig", root: str, as_json: bool) -> None:
+def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool) -> None:
     from flows.plan import plan, plan_in_words
 
-    found = plan(config, root)
+    found = plan(config, root, until)
     if as_json:
         _print_json(found)
     else:
@@ -266,7 +309,19 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         print(f"Report: {study.store.uri(REPORT)}")
     tracking = study.output(TRACKING)
     if tracking is not None:
-        print(f"MLflow: {tracking['uri']}  (mlflow ui --backend-store-uri {tracking['uri']})")
+        _print_tracking(study.store, tracking)
+
+
+def _print_tracking(store: "Store", runs: dict[str, Any]) -> None:
+    """Where MLflow shows the runs: its page opens on something else without being told."""
+    from tasks.embedded_tracking import address
+
+    uri, page = address(store, runs), runs.get("page", "")  # no page in what earlier versions wrote
+    if uri.startswith("http"):
+        print(f"MLflow: {uri}/{page}")
+    else:
+        print(f"MLflow: {uri}  (mlflow ui --backend-store-uri {uri})")
+        print(f"        then http://127.0.0.1:5000/{page}")
 
 
 def _summary(study: "Study") -> "StudySummary":
@@ -294,7 +349,7 @@ def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study
     config, reports = _open(root).config, stage == "report"
     if not reports:  # what is stored can be reported while servers are away
         check_addresses()
-    with drive(config, root, until=None if reports else stage) as study, prefect_api():
+    with never_silent(), drive(config, root, until=None if reports else stage) as study, prefect_api():
         from flows.study import FLOWS
 
         if retry_failed:
@@ -359,7 +414,7 @@ def _can_be_written(path: Path | None) -> Path | None:
 def select(
     source: Annotated[str, typer.Argument(help="The study's folder, or a problem's JSON file.")],
     limit: Annotated[
-        list[str] | None, typer.Option(help="Such as 'flops=60%' or 'latency_ms<=12 ms'; repeatable.")
+        list[str] | None, typer.Option(help="Such as 'flops<=60%' or 'latency_ms<=12 ms'; repeatable.")
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, max=10_000, help="Distinct best networks wanted.")] = None,
     min_distance: Annotated[int | None, typer.Option(min=1, help="Positions in which any two differ at least.")] = None,
@@ -370,20 +425,23 @@ def select(
     as_json: AsJson = False,
 ) -> None:
     """Select the best networks within limits from what is stored. Evaluates nothing, changes nothing."""
-    from flows.select_command import certify_study, select_stored_problem
+    from flows.select_command import certify_study, progress_line, select_stored_problem
 
     if source.endswith(".json"):
         asked: dict[str, Any] = {"top": top or 1, "min_distance": min_distance or 1, "time_limit_s": time_limit_s}
         select_stored_problem(Path(source), limit or [], **asked, certify=certify, as_json=as_json)
         return
     study = _open(source)
+    _say_notices(study)
     config = study.config.select
-    answer = study.select(
-        config.limits if limit is None else limit,
-        top=top or config.top,
-        min_distance=min_distance or config.min_distance,
-        time_limit_s=time_limit_s,
-    )
+    with progress_line(top or config.top) as tell:
+        answer = study.select(
+            config.limits if limit is None else limit,
+            top=top or config.top,
+            min_distance=min_distance or config.min_distance,
+            time_limit_s=time_limit_s,
+            tell=tell,
+        )
     if as_json:
         _print_json(answer.as_dict())
     else:
@@ -398,7 +456,7 @@ def select(
 def _print_answer(answer: "Answer") -> None:
     from nas_core.report.text import format_quantity
 
-    print("\n".join([answer.message, *answer.notes]))
+    print("\n".join([answer.message, *answer.notes, *answer.cautions]))
     for rank, choice in enumerate(answer.selections, start=1):
         low, high = choice.interval
         costs = ", ".join(format_quantity(name, value) for name, value in choice.costs.items())
@@ -406,6 +464,10 @@ def _print_answer(answer: "Answer") -> None:
         print(
             f"{rank:>3}  {choice.genotype}  predicted {choice.predicted:.4f} [{low:.4f}, {high:.4f}]{measured}  {costs}"
         )
+    if answer.winner is not None:
+        winner = answer.winner
+        print(f"Ranked by prediction. {winner.sentence[:-1]}: predicted {winner.predicted:.4f}", end="")
+        print("." if winner.evaluated is None else f", evaluated {winner.evaluated:.4f}.")
 
 
 @app.command()
@@ -423,6 +485,7 @@ def train(root: Root, as_json: AsJson = False) -> None:
 @app.command()
 def report(root: Root, as_json: AsJson = False) -> None:
     """Log the study to MLflow and write the report."""
+    _say_notices(_open(root))
     _print_outcome(_run_stage("report", root), as_json)
 
 
@@ -431,10 +494,23 @@ def status(root: Root, as_json: AsJson = False) -> None:
     """Say how far every stage of a study, or a design, is."""
     from nas_core.records.store import Store
 
-    if Store(root, create=False).exists(DESIGN_CONFIG):
+    store = Store(root, create=False)
+    if store.exists(DESIGN_CONFIG):
         _print_design_status(root, as_json)
     else:
         _print_status(_open(root), as_json)
+    _settle(store)
+
+
+def _settle(store: "Store") -> None:
+    """A study that was moved or copied has MLflow's places set right; what cannot be written is said."""
+    from tasks.embedded_tracking import settle
+
+    try:
+        if settle(store):
+            print("mathnas: MLflow's places of artifacts were set to where the study is now", file=sys.stderr)
+    except StoreError as error:
+        print(f"mathnas: {error}", file=sys.stderr)
 
 
 def _print_design_status(root: str, as_json: bool) -> None:
@@ -455,18 +531,24 @@ def _print_design_status(root: str, as_json: bool) -> None:
 def _print_status(study: "Study", as_json: bool) -> None:
     from nas_core.records.lease import driver
 
-    stages = study.status()
+    stages, said = study.status(), _say_notices(study)
     quarantined, holder = study.store.quarantined(), driver(study.store)
     if as_json:
         rows = {
             stage: {"state": row.state, "done": row.done, "total": row.total, "failed": row.failed}
             for stage, row in stages.items()
         }
-        _print_json({"stages": rows, "quarantined": quarantined, "driver": str(holder) if holder else None})
+        outcome = study.outcome() if stages["select"].state == "done" else None
+        found = {"quarantined": quarantined, "driver": str(holder) if holder else None, "notices": said}
+        _print_json({"stages": rows, **found, "outcome": outcome and outcome.as_dict()})
         return
     for stage, row in stages.items():
         failed = f", {row.failed} failed" if row.failed else ""
         print(f"{stage:<8} {row.state:<8} {row.done}/{row.total}{failed}")
+    if stages["select"].state == "done" and (outcome := study.outcome()) is not None:
+        from nas_core.report.text import outcome_lines
+
+        print("\n".join(outcome_lines(outcome, study.scorer.measure)))
     if holder is not None:
         print(f"driven by {holder}")
     for path in quarantined:

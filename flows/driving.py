@@ -1,14 +1,16 @@
 """The study that this process drives: checked once, opened once, shared by the flows that run inside one another."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from flows.preflight import preflight
 from nas_core.records.lease import hold
 from nas_core.records.store import Store
 from nas_core.study.config import StudyConfig
+from nas_core.study.sources import Sources
 from nas_core.study.stages import Stage
 from nas_core.study.study import Study
+from tasks.saying import doing
 
 _driven: dict[str, Study] = {}  # root -> the study
 
@@ -27,10 +29,13 @@ def drive(config: StudyConfig, root: str, *, until: Stage | None = None, wait_s:
     if outer is not None and outer.config == config:
         yield outer
         return
-    study = Study(config, outer.store if outer else Store(root))
+    store = outer.store if outer else Store(root)
+    # what is there now counts where work is to be done; what is only reported is taken as it was
+    sources = Sources.stored_for(config, store) if until is None else Sources.of(config, store.root)
+    study = Study(config, store, sources)
     if until is not None:
         preflight(study, until)
-    with hold(study.store, wait_s):
+    with _patiently(study.store, wait_s):
         study.write_config()
         study.refresh()  # the preflight's look may be old: another driver may have ended just now
         _driven[root] = study
@@ -40,3 +45,12 @@ def drive(config: StudyConfig, root: str, *, until: Stage | None = None, wait_s:
             _driven.pop(root)
             if outer is not None:
                 _driven[root] = outer
+
+
+@contextmanager
+def _patiently(store: Store, wait_s: float) -> Iterator[None]:
+    """The lease, once the driver that has it ends; that it is waited for is said."""
+    with ExitStack() as lease:
+        with doing("waiting for the other driver of the study"):
+            lease.enter_context(hold(store, wait_s))
+        yield

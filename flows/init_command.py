@@ -4,10 +4,10 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
 from nas_core.base.registry import ManyOf, OneOf, summary_of
+from nas_core.base.yaml_text import write_yaml
 from nas_core.study.config import StudyConfig
 
 HEADER = """\
@@ -79,5 +79,5 @@ def _comment(words: str, depth: int, hanging: int = 0) -> list[str]:
 
 
 def _inline(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+    text = write_yaml(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -10,15 +10,25 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import urllib.request
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
-from nas_core.base.errors import ClusterError
+from nas_core.base.errors import ClusterError, without_passwords
 from tasks.environment import NO_PAGE
+from tasks.saying import doing, say
 
 START_S = 120.0
+LOOK_S = 2.0  # between two looks at whether the server is there
+AWAY_S = 12.0  # it may be away for so long before that is said
+MOST_RESTARTS = 1
+MOST_WORDS_BYTES = 20_000
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's ports
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -35,9 +45,11 @@ def prefect_api(port: int | None = None, *, page: bool = False) -> Iterator[str]
     advice = "What was evaluated is stored: when the server is back, the same command goes on."
     with server_errors_in_words(configured or "the server of this run", advice):
         if configured:
-            yield configured
+            with _said_while_away(configured):
+                yield configured
         else:
-            with _embedded(port or _free_port(), page) as url:
+            free = port or _free_port()
+            with _embedded(free, page) as url, _said_while_away(url):
                 yield url
 
 
@@ -62,24 +74,86 @@ def server_errors_in_words(name: str, advice: str) -> Iterator[None]:
 @contextmanager
 def _embedded(port: int, page: bool) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/api"
-    process = _start(port, page)
-    try:
-        _wait_for(url, process)
+    with _kept_running(url, port, page):
         os.environ["PREFECT_API_URL"] = url
         if not page:
             os.environ[NO_PAGE] = "1"
         _read_settings_again()
-        yield url
-    finally:
-        _send_last_logs()
-        os.environ.pop("PREFECT_API_URL", None)
-        os.environ.pop(NO_PAGE, None)
-        _read_settings_again()
-        process.terminate()
         try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+            yield url
+        finally:
+            _send_last_logs()
+            os.environ.pop("PREFECT_API_URL", None)
+            os.environ.pop(NO_PAGE, None)
+            _read_settings_again()
+
+
+@contextmanager
+def _kept_running(url: str, port: int, page: bool) -> Iterator[None]:
+    """A server that answers at the URL; one that is killed is started again, once: what it knew is in its database."""
+    servers, ends = [_start(port, page)], threading.Event()
+
+    def watch() -> None:
+        while not ends.wait(LOOK_S):
+            if servers[-1].poll() is not None and len(servers) <= MOST_RESTARTS:
+                say(f"Prefect's server ended ({servers[-1].words or servers[-1].returncode}): starting it again")
+                servers.append(_start(port, page))  # it ends with this thread, which ends with the context
+
+    watcher = threading.Thread(target=watch, name="prefect-server", daemon=True)
+    try:
+        with doing("starting Prefect's server"):
+            _wait_for(url, servers[0])
+        watcher.start()
+        yield
+    finally:
+        ends.set()
+        if watcher.ident is not None:
+            watcher.join()
+        _end(servers[-1])
+
+
+def _end(server: "Server") -> None:
+    server.terminate()
+    try:
+        server.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+
+
+@contextmanager
+def _said_while_away(url: str) -> Iterator[None]:
+    """Say that the server is not there, which its client asks for minutes without a word."""
+    ends = threading.Event()
+
+    def watch() -> None:
+        away_since = 0.0
+        while not ends.wait(LOOK_S):
+            if _answers(url):
+                away_since = 0.0
+                continue
+            now = time.monotonic()
+            away_since = away_since or now
+            if now - away_since >= AWAY_S:
+                away_since = now
+                say(f"Prefect's server does not answer ({without_passwords(url)}): it is asked again")
+
+    watcher = threading.Thread(target=watch, name="prefect-away", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ends.set()
+
+
+def _answers(url: str) -> bool:
+    """Whether anything listens there."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        with socket.create_connection((parts.hostname or "", port), timeout=LOOK_S):
+            return True
+    except OSError:
+        return False
 
 
 def _read_settings_again() -> None:
@@ -98,7 +172,32 @@ def _send_last_logs() -> None:
         APILogHandler().flush()
 
 
-def _start(port: int, page: bool) -> "subprocess.Popen[bytes]":
+class Server(subprocess.Popen[bytes]):
+    """The server's process, and what it says when it cannot start."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
+        weakref.finalize(self, self._said.close)
+        super().__init__(
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            start_new_session=True,  # Ctrl-C is for us: we still have to tell the server how the run ended
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+
+    @property
+    def words(self) -> str:
+        """Its own last words; "" if it said nothing."""
+        size = self._said.seek(0, os.SEEK_END)
+        self._said.seek(max(0, size - MOST_WORDS_BYTES))
+        lines = self._said.read().decode(errors="replace").splitlines()
+        said = [line.strip() for line in lines if line.strip() and "Application startup failed" not in line]
+        return said[-1][:300] if said else ""
+
+
+def _start(port: int, page: bool) -> Server:
     app = "prefect.server.api.server:create_app"
     command = [sys.executable, "-m", "uvicorn", "--factory", app, "--host", "127.0.0.1", "--port", str(port)]
     environment = {
@@ -107,14 +206,7 @@ def _start(port: int, page: bool) -> "subprocess.Popen[bytes]":
         "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_PORT": str(port),
     }
-    return subprocess.Popen(
-        [*command, "--log-level", "error"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us: we still have to tell the server how the run ended
-        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-    )
+    return Server([*command, "--log-level", "error"], environment)
 
 
 def _end_with_parent() -> None:
@@ -127,16 +219,18 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
+def _wait_for(url: str, process: Server) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise ClusterError(
-                "Prefect server", f"exit code {process.returncode}", f"a server at {url}", "Is the port free?"
-            )
+            found = process.words or f"exit code {process.returncode}"
+            advice = "It needs a free port, and PREFECT_HOME, a folder that can be written."
+            raise ClusterError("Prefect server", found, f"a server at {url}", advice)
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2):
+            with DIRECTLY.open(f"{url}/health", timeout=2):
                 return
         except OSError:
             time.sleep(0.2)
-    raise ClusterError("Prefect server", f"no answer in {START_S:.0f} s", f"a server at {url}")
+    raise ClusterError(
+        "Prefect server", process.words or f"no answer in {START_S:.0f} s", f"a server that answers at {url}"
+    )

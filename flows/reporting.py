@@ -13,10 +13,12 @@ def report(config: StudyConfig, root: str) -> None:
     """Log the study to MLflow, register the winner, check the registered model, write the report.
 
     Raises:
+        StoreError: if the stored report knows more than this one would.
         ClusterError: if MLflow does not answer, ConfigError if none is named.
             The report is written all the same; logging waits for the next run.
     """
     with stage_run(config, root, "report") as run:
+        work.check_report(run.study)
         try:
             work.track(run.study)
             work.check_registered_model(run.study)

@@ -17,12 +17,12 @@ def score(config: StudyConfig, root: str) -> None:
         profile(run.study, ["flops"])  # the design's base and contexts are named by their FLOPs
         design = run.study.design
         run.study.outputs.write(DESIGN, design_table(design))
-        genotypes = [str(genotype) for genotype in design.genotypes]
+        genotypes = {str(genotype): None for genotype in design.genotypes}  # in order, and quick to look up
         if run.study.missing(design.genotypes):
             prepare_scorer(run.study)
-        run.num_new = evaluate(run.study, genotypes, "score")
+        run.num_new = evaluate(run.study, list(genotypes), "score")
         run.num_reused = len(genotypes) - run.num_new
-        rows = [row for row in run.study.evaluations() if row.genotype in set(genotypes)]
+        rows = [row for row in run.study.evaluations() if row.genotype in genotypes]
         run.num_failed = sum(row.status == "failed" for row in rows)
         run.device = rows[-1].device
 

@@ -1,9 +1,11 @@
 """``mathnas select PROBLEM.json``: answer a stored problem, and write certificates."""
 
+import contextlib
 import json
 import math
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,8 @@ def select_stored_problem(
     base_costs = costs_of_base(problem)
     budgets = [parse_limit(text).resolve(base_costs, resources=problem.resources) for text in limits]
     problem = problem.with_budgets((*problem.budgets, *budgets))
-    result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s)
+    with progress_line(top) as tell:
+        result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
     if as_json:
         print(json.dumps(result.as_dict(), indent=2))
     else:
@@ -45,10 +48,29 @@ def select_stored_problem(
         raise without_network(result.status.name.lower(), list(map(str, problem.budgets)), explanation)
 
 
+@contextlib.contextmanager
+def progress_line(top: int) -> Iterator[Callable[[int], None] | None]:
+    """What to tell the number of proven ranks: a line on a person's terminal, which is gone at the end."""
+    if top == 1 or not sys.stderr.isatty():
+        yield None
+        return
+    text = ""
+
+    def tell(num_proven: int) -> None:
+        nonlocal text
+        text = f"{num_proven} of {top} ranks proven"
+        print(f"\r{text}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield tell
+    finally:
+        print(f"\r{' ' * len(text)}\r", end="", file=sys.stderr, flush=True)
+
+
 def _print_result(result: "SelectionResult") -> None:
     from nas_core.program.problem import format_number
 
-    print(result.status.value)
+    print(result.message)
     if result.selections and math.isfinite(result.gap) and result.gap > 0:
         print(f"gap {format_number(result.gap)}, bound {format_number(result.bound)}")
     for note in result.notes:

@@ -5,6 +5,7 @@ from prefect import flow
 import tasks.selection as work
 from flows.stage import stage_run
 from nas_core.study.config import StudyConfig
+from tasks.profiling import time_whole
 from tasks.scoring import evaluate, prepare_scorer
 
 
@@ -26,3 +27,4 @@ def verify(config: StudyConfig, root: str) -> None:
             run.num_new, run.num_reused = run.num_new + new, run.num_reused + len(proposed) - new
             work.close_round(run.study, index)
             index += 1
+        time_whole(run.study)

@@ -9,6 +9,7 @@ from typing import Any, cast
 from flows.prefect_server import prefect_api
 from flows.preflight import preflight_serving
 from nas_core.base.errors import without_passwords
+from nas_core.base.identity import content_id
 from nas_core.base.settings import read_as
 from nas_core.records.store import absolute
 from nas_core.study.analytic_config import AnalyticConfig
@@ -24,6 +25,7 @@ def serve_flows(root: str, port: int, limit: int) -> None:
     # Prefect puts the directory that is served from before everything on a run's path, where a user's own folders
     # `flows` and `tasks` would be taken for ours; a relative root on the form is then below the root of all studies
     os.chdir(base if "://" not in base else tempfile.gettempdir())
+    _own_home(base)
     with prefect_api(port, page=True) as url:
         from prefect import Flow, serve
         from prefect.deployments.runner import RunnerDeployment
@@ -47,3 +49,15 @@ def serve_flows(root: str, port: int, limit: int) -> None:
         warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
         print(f"Prefect's page: {without_passwords(url).removesuffix('/api')}/deployments  (Ctrl-C stops)", flush=True)
         serve(*deployments, limit=limit, print_starting_message=False)
+
+
+def _own_home(base: str) -> None:
+    """Prefect's database is beside the studies unless told otherwise: the user's own would show other runs, too."""
+    told = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_API_DATABASE_CONNECTION_URL")
+    if not any(os.environ.get(name) for name in told):
+        folder = (
+            Path(base) / ".prefect"
+            if "://" not in base
+            else Path.home() / f".prefect/mathnas-{content_id({'root': base})}"
+        )
+        os.environ["PREFECT_HOME"] = str(folder)

@@ -6,12 +6,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flows.driving import drive
+from flows.run_log import log_of_run, log_stage
+from nas_core.base.errors import without_passwords
 from nas_core.records.lease import hold
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import Stage
 from nas_core.study.study import Study
 from tasks.artifacts import show_stage
 from tasks.ray_pool import Session
+from tasks.saying import doing
 
 MOST_PARTS = 1000  # in a folder of the store, before they are merged into one
 
@@ -30,11 +33,12 @@ class StageRun:
 @contextmanager
 def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun]:
     """The study, for the time of one stage; what the stage took is recorded if it ends well."""
-    with Session(), drive(config, root) as study, hold(study.store) as lease:
+    with doing(f"stage {stage}"), Session(), drive(config, root) as study, hold(study.store) as lease:
         run = StageRun(study)
         study.refresh()  # what others stored since the last stage
         study.outputs.begin(stage)
         lease.note(stage)
+        log_of_run().info("stage %s of study %s in %s", stage, study.config.name, without_passwords(study.store.root))
         try:
             started, busy_s = time.perf_counter(), Session.busy_s
             yield run
@@ -47,6 +51,7 @@ def stage_run(config: StudyConfig, root: str, stage: Stage) -> Iterator[StageRun
                 num_failed=run.num_failed,
                 device=run.device,
             )
+            log_stage(study, stage)
             study.store.compact(MOST_PARTS)
             show_stage(study, stage)
         finally:

@@ -5,6 +5,7 @@ from prefect import flow
 from flows.driving import drive
 from flows.profiling import profile
 from flows.reporting import report
+from flows.run_log import log_of_run, log_stage
 from flows.scoring import score
 from flows.selection import select, verify
 from flows.training import train
@@ -38,8 +39,11 @@ def run_study(
         if rerun_from is not None:
             study.outputs.forget(rerun_from)
         for stage in study.stages(until):
-            if not study.status_of(stage).is_over:
+            if study.status_of(stage).is_over:
+                log_of_run().info("stage %s: done already", stage)
+            else:
                 FLOWS[stage](config, root)
+                log_stage(study, stage)  # a person looks at the log of the whole, not of its parts
             if stage == "profile":
                 study.snapshot.check_limits()  # before networks are evaluated in vain
     return root

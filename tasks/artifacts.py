@@ -14,29 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.records.evaluations import Evaluation
-from nas_core.report.text import format_metric, metric_label
+from nas_core.report.text import format_metric, metric_label, outcome_lines
 from nas_core.study.analytic_project import DesignProject
 from nas_core.study.brought import trained_metric
 from nas_core.study.stages import FIGURES, REPORT, TRACKING, Stage
 from nas_core.study.study import Study
+from tasks.embedded_tracking import address
 from tasks.environment import NO_PAGE
 
 log = logging.getLogger(__name__)
 
 FIGURES_OF: dict[Stage, tuple[str, ...]] = {
-    "profile": ("latency",),
+    "profile": ("additivity",),
     "score": ("block_effects",),
     "select": ("network", "frontier"),
     "verify": ("calibration",),
-    "train": ("training",),
+    "train": ("training", "confusion"),
 }
 SECTIONS_OF = {  # figure -> what of the report's summary it shows
-    "latency": ("latency",),
+    "additivity": ("additivity",),
     "block_effects": ("block_effects", "selection", "verification"),
     "network": ("selection", "verification", "networks", "cost_tables", "base_costs", "limits"),
     "frontier": ("selection", "verification", "networks", "cost_tables", "base_costs", "limits", "frontiers"),
     "calibration": ("selection", "verification", "networks", "calibration"),
     "training": ("training",),
+    "confusion": ("training", "selection"),
 }
 MOST_ROWS = 50
 
@@ -97,10 +99,21 @@ def _publish_table(study: Study, stage: Stage) -> None:
 
     rows = TABLES[stage](study)
     if rows:
-        described = f"Study {study.config.name}, stage {stage}" + (
-            f": the first {MOST_ROWS} of {len(rows)} rows" if len(rows) > MOST_ROWS else ""
-        )
+        described = "\n\n".join([_table_words(study, stage, len(rows)), *outcome_words(study, stage)])
         create_table_artifact(table=rows[:MOST_ROWS], key=_key(study, stage), description=described)
+
+
+def _table_words(study: Study, stage: Stage, num_rows: int) -> str:
+    words = f"Study {study.config.name}, stage {stage}"
+    return f"{words}: the first {MOST_ROWS} of {num_rows} rows" if num_rows > MOST_ROWS else words
+
+
+def outcome_words(study: Study, stage: Stage) -> list[str]:
+    """What is predicted best, what was chosen and why, from the stage that first says it."""
+    if stage not in ("select", "verify", "report"):
+        return []
+    outcome = study.outcome()
+    return [] if outcome is None else outcome_lines(outcome, study.scorer.measure)
 
 
 def _publish_figures(study: Study, stage: Stage) -> None:
@@ -143,11 +156,12 @@ def _publish_links(study: Study) -> None:
     lines = [f"The report, one self-contained page: `{page}`"]
     runs = study.output(TRACKING) or {}
     if str(runs.get("uri", "")).startswith("http"):
-        address = f"{runs['uri']}/#/runs/{runs['runs']['study']}"
-        create_link_artifact(address, link_text="MLflow run", key=_key(study, "mlflow"), description="The study's run")
-        lines.append(f"The MLflow run: [{runs['runs']['study']}]({address})")
+        link = f"{runs['uri']}/{runs['run_page']}"
+        create_link_artifact(link, link_text="MLflow run", key=_key(study, "mlflow"), description="The study's run")
+        lines.append(f"The MLflow run: [{runs['runs']['study']}]({link})")
     elif runs:
-        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {runs['uri']}`")
+        page_there = f"http://127.0.0.1:5000/{runs['run_page']}"
+        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {address(study.store, runs)}`, then {page_there}")
     if study.store.is_local:
         create_link_artifact(
             Path(page).as_uri(), link_text="report.html", key=_key(study, "report-link"), description="The report"

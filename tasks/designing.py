@@ -5,16 +5,16 @@ from typing import Any
 from prefect import task
 
 from nas_core.deepmad.tree import Progress as SearchProgress
-from nas_core.records.store import Store, shared_store
+from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
-from nas_core.study.analytic_project import WINNER, DesignProject
+from nas_core.study.analytic_project import DesignProject
 from nas_core.study.stages import REGISTERED
 from tasks import tracking
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.reporting import checked_registered, server_may_go_away
 from tasks.retries import cluster_task
-from tasks.training import train_and_watch
+from tasks.worker import train_design_job
 
 
 @task(task_run_name="solve")
@@ -31,12 +31,6 @@ def solve(config: AnalyticConfig, root: str) -> dict[str, Any]:
     return answer
 
 
-def train_job(config_json: str, root: str, report: Any) -> dict[str, Any]:
-    """Train the designed network in a worker; its files are under ``winner/winner/`` in the store."""
-    project = DesignProject(AnalyticConfig.model_validate_json(config_json), shared_store(root))
-    return train_and_watch(project.network, project.config, project.store, WINNER, report)
-
-
 @cluster_task("train")
 def train(config: AnalyticConfig, root: str) -> dict[str, Any]:
     """Train the designed network; a training that was cut off resumes from its checkpoint."""
@@ -44,7 +38,7 @@ def train(config: AnalyticConfig, root: str) -> dict[str, Any]:
         job = (config.model_dump_json(), root)
         request = cluster.training_request()
         (result,) = run_jobs(
-            cluster, train_job, [job], request, lambda _, done, total, note: progress.note(done, total, note)
+            cluster, train_design_job, [job], request, lambda _, done, total, note: progress.note(done, total, note)
         )
     return DesignProject(config, Store(root)).record_training(result)
 

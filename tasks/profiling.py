@@ -1,8 +1,6 @@
 """Measure what blocks and networks cost; counts are made once, latency where `cluster.profile_resources` says."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -10,30 +8,13 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.costs import is_measured, profiler_of
 from nas_core.records.evaluations import WHOLE_NETWORK
 from nas_core.space.genotypes import Genotype
+from nas_core.study.rounds import record_whole
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.retries import cluster_task
 from tasks.scoring import noted
-from tasks.worker import StudyJob, study_job
-
-
-def profile_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> int:
-    """Measure blocks (and the networks named) in a worker, write the rows; returns how many failed."""
-    from nas_core.costs import profile
-
-    study = job.study()
-    num_failed = 0
-    for done, resource in enumerate(resources):
-        report(done, len(resources), resource)
-        # blocks and whole networks take turns, so that a machine that drifts does not look non-additive
-        whole = [Genotype.parse(text) for text in genotypes] if is_measured(resource) else []
-        rows = profile(study.family, whole, study.config.profile, [resource])
-        # whole, since times measured on different days do not belong together
-        study.store.replace_costs([replace(row, profiler_id=study.profiler_ids[resource]) for row in rows])
-        num_failed += sum(row.status == "failed" for row in rows)
-    report(len(resources), len(resources), "")
-    return num_failed
+from tasks.worker import profile_job, study_job, time_job
 
 
 @cluster_task("profile")
@@ -51,8 +32,51 @@ def profile(study: Study, resources: Sequence[str]) -> int:
     ):
         job = (study_job(study), missing, networks)
         request = cluster.profile_request
-        run_jobs(cluster, profile_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
+        run_jobs(
+            cluster,
+            profile_job,
+            [job],
+            request,
+            lambda _, done, total, note: progress.note(done, total, note),
+            progress.show,
+        )
     return len(missing)
+
+
+@cluster_task("time-whole")
+def time_whole(study: Study) -> int:
+    """Measure the chosen network and the base whole, in turns, once; returns how many networks that were.
+
+    What the program goes by is a sum over blocks; this says what the whole of them takes.
+    """
+    resources, genotypes = to_time_whole(study)
+    if not resources:
+        return 0
+    with (
+        Cluster(study.config.cluster) as cluster,
+        Progress(stage="time", total=len(resources), noun="resources") as progress,
+    ):
+        request, job = cluster.profile_request, (study_job(study), resources, genotypes)
+        (rows,) = run_jobs(
+            cluster, time_job, [job], request, lambda _, done, total, note: progress.note(done, total, note)
+        )
+    record_whole(study.outputs, rows)
+    return len(genotypes)
+
+
+def to_time_whole(study: Study) -> tuple[list[str], list[str]]:
+    """Resources that are measured of whole networks, and the networks; none where that is done, or nothing chosen."""
+    verified = study.current("verify") or {}
+    if not study.family.are_networks or not verified.get("winner"):
+        return [], []
+    wanted = list(dict.fromkeys((str(verified["winner"]), str(study.base))))
+    if set(wanted) <= {row["genotype"] for row in verified.get("whole") or ()}:
+        return [], []
+    return [name for name in study.profiler_ids if _is_timed_whole(study, name)], wanted
+
+
+def _is_timed_whole(study: Study, resource: str) -> bool:
+    return is_measured(resource) and profiler_of(resource, study.config.profile).whole_networks
 
 
 def is_profiled(study: Study, resource: str) -> bool:
@@ -63,8 +87,7 @@ def is_profiled(study: Study, resource: str) -> bool:
     if len(blocks) < wanted:
         return False
     measured = {row.genotype for row in rows if row.position == WHOLE_NETWORK}
-    timed_whole = is_measured(resource) and profiler_of(resource, study.config.profile).whole_networks
-    return not timed_whole or {str(genotype) for genotype in additivity_sample(study)} <= measured
+    return not _is_timed_whole(study, resource) or {str(genotype) for genotype in additivity_sample(study)} <= measured
 
 
 def additivity_sample(study: Study) -> list[Genotype]:

@@ -1,6 +1,7 @@
 """Progress a person can follow: a bar in a terminal, lines when piped, an artifact in the dashboard."""
 
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from tasks.artifacts import asked_once
+from tasks.environment import NO_PAGE
+from tasks.saying import heard, tell
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ class Progress:
     _last_line: float = 0.0
     _last_artifact: float = 0.0
     _note: str = ""
+    _shown: tuple[int, int, str] | None = None
     _bar: Any = None
     _bar_task: Any = None
     _artifact_id: UUID | None = None
@@ -44,13 +48,20 @@ class Progress:
             self._bar = _terminal_bar()
             self._bar.start()
             self._bar_task = self._bar.add_task(self.stage, total=max(self.total, 1), completed=self.done, text="")
-        self._show(force=True)
+        try:
+            self.show(force=True)
+        except BaseException:  # Ctrl-C just now: a bar that is left running draws over what is said of it
+            self._stop_bar()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._show(force=True)
+        self.show(force=True)
+        self._stop_bar()
+
+    def _stop_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -58,12 +69,12 @@ class Progress:
         """More is done, of which some failed."""
         self.done += done
         self.failed += failed
-        self._show()
+        self.show()
 
     def note(self, done: int, total: int, note: str) -> None:
         """How far the present unit is, such as epochs of a training."""
         self.done, self.total, self._note = done, total, note
-        self._show()
+        self.show()
 
     @property
     def text(self) -> str:
@@ -83,18 +94,23 @@ class Progress:
         words.append(self._note)
         return ", ".join(word for word in words if word)
 
-    def _show(self, force: bool = False) -> None:
+    def show(self, force: bool = False) -> None:
+        """Where a person looks, as often as that is worth while; called also while nothing moves."""
         now = time.monotonic()
         if self._bar is not None:
+            heard()
             self._bar.update(self._bar_task, completed=self.done, total=max(self.total, 1), text=self.text)
         elif force or now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
-            print(f"{self.stage}: {self.text}", file=sys.stderr, flush=True)
-        if force or now - self._last_artifact >= ARTIFACT_EVERY_S:
-            self._last_artifact = now
+            tell(f"{self.stage}: {self.text}")
+        known = self.done, self.failed, self._note
+        if force or (known != self._shown and now - self._last_artifact >= ARTIFACT_EVERY_S):
+            self._last_artifact, self._shown = now, known
             self._update_artifact()
 
     def _update_artifact(self) -> None:
+        if os.environ.get(NO_PAGE):
+            return
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
         from prefect.context import get_run_context
         from prefect.exceptions import MissingContextError
@@ -121,13 +137,14 @@ def _terminal_bar() -> Any:
     from rich.progress import BarColumn, SpinnerColumn, TextColumn
     from rich.progress import Progress as RichProgress
 
+    console = Console(stderr=True)
     columns = (
-        SpinnerColumn(),
+        SpinnerColumn("dots" if console.encoding.startswith("utf") else "line"),
         TextColumn("{task.description:<9}"),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[text]}"),
     )
-    return RichProgress(*columns, console=Console(stderr=True))
+    return RichProgress(*columns, console=console)
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Where evaluations run: a local Ray, or the cluster that RAY_ADDRESS names. The only importer of ray.
+"""Where evaluations run: a local Ray, or the cluster that RAY_ADDRESS names.
 
 A worker receives ids, specs and URIs, never modules or tables; it builds what
 it needs once (torch, data, shared weights) and keeps it. Short evaluations go
@@ -9,22 +9,20 @@ gives up on a network whose worker dies again and again.
 
 import contextlib
 import logging
-import os
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import ray
 from ray import exceptions
-from ray.util.queue import Empty, Queue
+from ray.util.queue import Queue
 
 from nas_core.base.errors import ClusterError
 from nas_core.study.config import ClusterConfig
-from tasks.addresses import check_address
+from tasks import ray_connection
+from tasks.ray_connection import ask, first_line
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +34,8 @@ CRASHES = (
 )
 POLL_S = 0.5
 STALLED_S = 10.0
-WORKER_ENVIRONMENT = {
-    "PYTHONWARNINGS": "ignore",
-    "DO_NOT_TRACK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # a thread that waits for another sleeps soon: on a shared machine, spinning took nine tenths of the time
-    "GOMP_SPINCOUNT": "10000",
-}
+ANSWER_S = 5.0  # of the actor that passes reports on
+RESULT_S = 60.0  # for a result to come from another node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +80,7 @@ class Session:
             release_workers()
             if Session.connected:
                 Session.connected = False
-                ray.shutdown()
+                ray_connection.disconnect()
 
 
 class Cluster:
@@ -99,8 +92,9 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         self._session.__enter__()
-        if not ray.is_initialized():
-            _connect(os.environ.get("RAY_ADDRESS", ""))
+        if not ray_connection.is_connected():
+            _Lanes.kept.clear()  # of a Ray that died, if any
+            ray_connection.connect()
             Session.connected = True
         return self
 
@@ -109,7 +103,7 @@ class Cluster:
 
     @property
     def totals(self) -> dict[str, float]:
-        return dict(ray.cluster_resources())
+        return dict(ask(ray.cluster_resources))
 
     @property
     def evaluation_request(self) -> Request:
@@ -145,6 +139,8 @@ class Cluster:
             return
         demand = request.as_demand()
         nodes = _alive_nodes()
+        if not nodes:
+            ray_connection.give_up("its node gone")
         if any(all(node.get(name, 0.0) >= amount for name, amount in demand.items()) for node in nodes):
             return
         have = "; ".join(_in_words(node) for node in nodes) or "no node"
@@ -159,7 +155,7 @@ class Cluster:
 
 
 def _alive_nodes() -> list[dict[str, float]]:
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [dict(node["Resources"]) for node in ask(ray.nodes) if node["Alive"]]
 
 
 def _in_words(resources: Mapping[str, float]) -> str:
@@ -167,54 +163,6 @@ def _in_words(resources: Mapping[str, float]) -> str:
         name: amount for name, amount in resources.items() if not name.startswith("node:") and "memory" not in name
     }
     return ", ".join(f"{amount:g} {name}" for name, amount in sorted(shown.items())) or "nothing"
-
-
-def _connect(address: str) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    common: dict[str, Any] = {
-        "logging_level": logging.ERROR,
-        "log_to_driver": False,
-        "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
-    }
-    if address in ("", "local"):
-        # an explicit "local": without it Ray joins whatever cluster a leftover file names
-        with _elsewhere():
-            ray.init(address="local", _node_ip_address="127.0.0.1", include_dashboard=False, **common)
-        return
-    check_address("RAY_ADDRESS")
-    try:
-        with _elsewhere():
-            ray.init(address=address, **common)
-    except Exception as error:  # ray raises bare ConnectionError, RuntimeError and its own kinds here
-        advice = "With token authentication, set RAY_AUTH_MODE=token and share the token on both sides."
-        raise ClusterError(
-            "RAY_ADDRESS", address, f"a Ray cluster of the same version ({_first_line(error)})", advice
-        ) from None
-
-
-@contextlib.contextmanager
-def _elsewhere() -> Iterator[None]:
-    """Ray puts the directory that it is started in before everything on its workers' path.
-
-    A user's own folders `flows` and `tasks` there would be taken for ours.
-    """
-    folder = Path(tempfile.gettempdir()) / "mathnas-workers"
-    folder.mkdir(exist_ok=True)
-    with contextlib.chdir(folder):
-        yield
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-@contextlib.contextmanager
-def _signals_get_through() -> Iterator[None]:
-    """What a signal's handler raises while Ray waits arrives as the cause of a SystemError, which nobody expects."""
-    try:
-        yield
-    except SystemError as error:
-        raise (error.__cause__ or error) from None
 
 
 # one long job
@@ -240,11 +188,13 @@ def run_jobs(
     arguments: Sequence[tuple[Any, ...]],
     request: Request,
     on_progress: Callable[[int, int, int, str], None],
+    on_wait: Callable[[], None] | None = None,
 ) -> list[Any]:
     """Results of ``job(*arguments[i], report)`` for every i, each a Ray task, in order.
 
     ``job`` is a module-level function; it may call ``report(done, total, note)``.
-    ``on_progress(i, done, total, note)`` is called on the driver. A job whose
+    ``on_progress(i, done, total, note)`` is called on the driver, ``on_wait()``
+    now and then. A job whose
     worker dies is tried ``max_attempts`` times; jobs resume from checkpoints of
     their own. The first exception of a job is raised as it is.
     """
@@ -252,41 +202,89 @@ def run_jobs(
     cluster.check(request)
     queues = [Queue(actor_options={"num_cpus": 0}) for _ in arguments]
     remote = ray.remote(max_calls=0, max_retries=cluster.config.max_attempts - 1, **request.as_options())(_call)
-    refs = [remote.remote(job, list(args), queue) for args, queue in zip(arguments, queues, strict=True)]
+    refs = ask(lambda: [remote.remote(job, list(args), queue) for args, queue in zip(arguments, queues, strict=True)])
+    watch = _Watch(cluster, request)
     try:
-        with _signals_get_through():
-            waiting = list(refs)
-            while waiting:
-                _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_S)
-                for index, queue in enumerate(queues):
-                    for done, total, note in _drain(queue):
-                        on_progress(index, done, total, note)
-            return [_result(ref) for ref in refs]
+        waiting = list(refs)
+        while waiting:
+            ended, waiting = _wait_for(waiting, num_returns=len(waiting))
+            reports = [ask(lambda queue=queue: _drain(queue)) for queue in queues]  # type: ignore[misc]
+            for index, rows in enumerate(reports):
+                for done, total, note in rows:
+                    on_progress(index, done, total, note)
+            watch.saw(moved=bool(ended) or any(reports))
+            if on_wait is not None:
+                on_wait()
+        return [_result(ref) for ref in refs]
     finally:
-        for ref in refs:
-            with contextlib.suppress(Exception):
-                ray.cancel(ref, force=True)
+        _cancel(refs, force=True)
         for queue in queues:
-            queue.shutdown(force=True)
+            _try(lambda queue=queue: queue.shutdown(force=True))  # type: ignore[misc]
+
+
+class _Watch:
+    """Whether the work moves; where it stands still, whether there is still a node that it could run on."""
+
+    def __init__(self, cluster: Cluster, request: Request) -> None:
+        self._cluster, self._request = cluster, request
+        self._moved = time.monotonic()
+
+    def saw(self, *, moved: bool) -> bool:
+        """Take note of whether anything moved; returns whether nothing has for a while, which is then counted anew.
+
+        Raises:
+            ClusterError: if the last node that could do the work is gone.
+        """
+        now = time.monotonic()
+        stalled = not moved and now - self._moved > STALLED_S
+        if stalled:
+            try:
+                self._cluster.check(self._request)
+            except ClusterError as error:  # it was there when the work began
+                advice = f"{error.advice} {ray_connection.GO_ON}"
+                raise ClusterError(error.where, error.found, error.expected, advice) from None
+        if moved or stalled:
+            self._moved = now
+        return stalled
+
+
+def _wait_for(refs: list[Any], num_returns: int = 1) -> tuple[list[Any], list[Any]]:
+    """Those that are ready, after ``POLL_S`` at most, and the others."""
+    ready, others = ask(lambda: ray.wait(refs, num_returns=num_returns, timeout=POLL_S))
+    return ready, others
+
+
+def _try(call: Callable[[], object]) -> None:
+    """What ends something that may have ended before; nothing where Ray is gone."""
+    if ray_connection.is_connected():
+        with contextlib.suppress(Exception):
+            ask(call)
+
+
+def _cancel(refs: Iterable[Any], *, force: bool) -> None:
+    for ref in list(refs):
+        _try(lambda ref=ref: ray.cancel(ref, force=force))  # type: ignore[misc]
 
 
 def _drain(queue: Queue) -> list[Any]:
-    rows: list[Any] = []
-    with contextlib.suppress(Empty, exceptions.RayError):
-        rows += queue.get_nowait_batch(queue.qsize())
-    return rows
+    """What was reported; nothing while the queue itself waits for a process."""
+    with contextlib.suppress(exceptions.RayError):  # GetTimeoutError is one
+        actor: Any = queue.actor
+        number = ray.get(actor.qsize.remote(), timeout=ANSWER_S)
+        return list(ray.get(actor.get_nowait_batch.remote(number), timeout=ANSWER_S)) if number else []
+    return []
 
 
 def _result(ref: Any) -> Any:
     try:
-        result, busy_s = ray.get(ref, timeout=60)
+        result, busy_s = ask(lambda: ray.get(ref, timeout=RESULT_S), RESULT_S + ANSWER_S)
         Session.busy_s += busy_s
         return result
     except exceptions.RayTaskError as error:
         cause = error.cause
         raise (cause if isinstance(cause, BaseException) else error) from None
     except CRASHES as error:
-        raise ClusterError("Ray worker", _first_line(error), "a worker that lives", "See the cluster's logs.") from None
+        raise ClusterError("Ray worker", first_line(error), "a worker that lives", "See the cluster's logs.") from None
 
 
 # many evaluations
@@ -362,13 +360,13 @@ class _Lanes:
     def submit(self, work: _Work) -> Any:
         work.started = time.monotonic()
         if self._long:
-            return self._task.remote(self._build, self._arguments, work.items)
+            return ask(lambda: self._task.remote(self._build, self._arguments, work.items))
         # one batch per actor at a time: a batch that waits behind a deadly one would be blamed for its death
         work.actor = self._idle.popleft() if self._idle else self._new_actor()
-        return work.actor.run.remote(work.items)
+        return ask(lambda: work.actor.run.remote(work.items))
 
     def _new_actor(self) -> Any:
-        actor = self._actor_class.remote(self._build, self._arguments)
+        actor = ask(lambda: self._actor_class.remote(self._build, self._arguments))
         self._actors.append(actor)
         self._untried.append(actor)
         return actor
@@ -391,8 +389,7 @@ class _Lanes:
             self._untried.remove(actor)
         if actor in self._actors:
             self._actors.remove(actor)
-            with contextlib.suppress(Exception):
-                ray.kill(actor)
+            _try(lambda: ray.kill(actor))
 
     def close(self) -> None:
         for actor in list(self._actors):
@@ -414,8 +411,11 @@ def run_batches(
     request: Request,
     *,
     long: bool,
+    on_wait: Callable[[], None] | None = None,
 ) -> Iterator[BatchDone]:
     """Yield batches as they finish; one per worker is under way, ``max_in_flight`` at most.
+
+    ``on_wait()`` is called now and then while nothing is finished.
 
     ``build(*arguments)`` makes the worker inside the process. A batch whose
     worker dies is split and its items are tried one by one, ``max_attempts``
@@ -428,19 +428,17 @@ def run_batches(
     todo = deque(_Work(list(batch)) for batch in batches)
     under_way: dict[Any, _Work] = {}
     lanes = _Lanes.get(build, arguments, request, long)
-    moved = time.monotonic()
+    watch = _Watch(cluster, request)
     try:
         while todo or under_way:
             while todo and len(under_way) < window:
                 work = todo.popleft()
                 under_way[lanes.submit(work)] = work
-            with _signals_get_through():
-                ready, _ = ray.wait(list(under_way), timeout=POLL_S)
-            stalled = not ready and time.monotonic() - moved > STALLED_S
-            if stalled:
-                lanes.make_room()  # one worker at a time: the next stall is counted from here
-            if ready or stalled:
-                moved = time.monotonic()
+            ready, _ = _wait_for(list(under_way))
+            if watch.saw(moved=bool(ready)):
+                lanes.make_room()  # one worker at a time
+            if not ready and on_wait is not None:
+                on_wait()
             for ref in ready:
                 work = under_way.pop(ref)
                 outcome = _outcome(ref, work)
@@ -453,24 +451,21 @@ def run_batches(
             _cancel_hung(under_way, lanes, config.batch_timeout_s)
     finally:
         if under_way:  # cut short: what runs is of no use any more
-            for ref in under_way:
-                with contextlib.suppress(Exception):
-                    ray.cancel(ref, force=long)
+            _cancel(under_way, force=long)
             release_workers()
 
 
 def _outcome(ref: Any, work: _Work) -> BatchDone | str:
     """The finished batch, or why its worker died."""
     try:
-        with _signals_get_through():
-            num_failed, busy_s = ray.get(ref, timeout=60)
+        num_failed, busy_s = ask(lambda: ray.get(ref, timeout=RESULT_S), RESULT_S + ANSWER_S)
         Session.busy_s += busy_s
         return BatchDone(items=tuple(work.items), num_failed=num_failed)
     except exceptions.RayTaskError as error:
         cause = error.cause
         raise (cause if isinstance(cause, BaseException) else error) from None
     except (*CRASHES, exceptions.TaskCancelledError, exceptions.GetTimeoutError) as error:
-        return f"{type(error).__name__}: {_first_line(error)}"
+        return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _again_or_give_up(work: _Work, reason: str, max_attempts: int, todo: "deque[_Work]") -> Iterator[BatchDone]:
@@ -490,5 +485,4 @@ def _cancel_hung(under_way: dict[Any, _Work], lanes: _Lanes, timeout_s: float) -
     for ref, work in under_way.items():
         if time.monotonic() - work.started > timeout_s:
             lanes.drop(work.actor)
-            with contextlib.suppress(Exception):
-                ray.cancel(ref, force=work.actor is None)
+            _cancel([ref], force=work.actor is None)

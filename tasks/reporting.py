@@ -1,25 +1,29 @@
 """Write the report, and log the study to MLflow."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from nas_core.base.errors import ClusterError, StoreError
+from nas_core.base.errors import ClusterError, DataError, StoreError
 from nas_core.records.store import Store
 from nas_core.report import report_files
 from nas_core.report.collect import summarise
+from nas_core.report.replacing import make_way
 from nas_core.space.genotypes import Genotype
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.brought import trained_metric
 from nas_core.study.config import StudyConfig
-from nas_core.study.stages import REGISTERED, REPORT
+from nas_core.study.stages import FIGURES, REGISTERED, REPORT
 from nas_core.study.study import Study
 from nas_core.workloads import build_workload
 from nas_core.workloads.metrics import Metric
 from tasks import tracking
+
+log = logging.getLogger(__name__)
 
 SAME_SHARE, SAME_EXAMPLES, SAME_RELATIVE = (
     0.002,
@@ -50,13 +54,20 @@ def track(study: Study) -> dict[str, Any]:
 
 @task(task_run_name="check-registered-model", cache_policy=NO_CACHE)
 def check_registered_model(study: Study) -> float | None:
-    """The study's metric of the winner loaded back from the registry, on test; None where no winner was trained.
+    """The study's metric of the winner loaded back from the registry, on test.
+
+    None where no winner was trained, or the data are not at hand.
 
     Raises:
         StoreError: if it is not the value that the training measured.
     """
     training = study.current("train")
     if training is None:
+        return None
+    try:
+        build_workload(study.config.data).check()
+    except DataError as error:
+        log.warning("the registered model was not tested: %s", error)
         return None
     row = training["networks"][0]
     resolution = study.space.resolution_of(Genotype.parse(str(study.winner)))
@@ -93,10 +104,22 @@ def _tolerance(metric: Metric, trained: float, num_examples: int) -> float:
 
 @task(task_run_name="write-report", cache_policy=NO_CACHE)
 def write_report(study: Study) -> str:
-    """Write report.html, report.json and the figures; returns where the page is."""
-    for path, content in report_files(summarise(study)).items():
+    """Write report.html, report.json and the figures; returns where the page is. Raises as ``make_way``."""
+    files = report_files(summarise(study))
+    kept = make_way(study)
+    if kept:
+        log.warning("the report before this one knows more, of another configuration: it is kept in %s", kept)
+    for path, content in files.items():
         study.store.write_bytes(path, content)
+    for path in set(study.store.paths(FIGURES)) - set(files):  # of the report before
+        study.store.delete(path)
     return study.store.uri(REPORT)
+
+
+@task(task_run_name="check-report", cache_policy=NO_CACHE)
+def check_report(study: Study) -> None:
+    """Raise as ``make_way`` before anything is logged anywhere."""
+    make_way(study)
 
 
 @task(task_run_name="attach-report", cache_policy=NO_CACHE)

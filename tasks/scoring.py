@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from nas_core.records.evaluations import Evaluation
 from nas_core.space.genotypes import Genotype
@@ -10,28 +9,9 @@ from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import BatchDone, Cluster, run_batches, run_jobs
 from tasks.retries import cluster_task
-from tasks.worker import StudyJob, study_job
+from tasks.worker import Evaluator, prepare_job, study_job
 
 MOST_IN_A_BATCH = 32  # networks per Ray task of a scorer that does not say
-
-
-class Evaluator:
-    """A worker's scorer, built once; it writes what it evaluates."""
-
-    def __init__(self, job: StudyJob) -> None:
-        study = job.study()
-        self.store, self.scorer = study.store, study.scorer
-
-    def run(self, batch: list[str]) -> int:
-        """Evaluate and store the networks; returns how many failed."""
-        rows = self.scorer.evaluate([Genotype.parse(text) for text in batch])
-        self.store.add_evaluations(rows)
-        return sum(row.status == "failed" for row in rows)
-
-
-def prepare_job(job: StudyJob, report: Any) -> None:
-    """What the scorer needs once, such as the training of shared weights; resumes where it was cut off."""
-    job.study().scorer.prepare(report)
 
 
 @cluster_task("prepare-scorer")
@@ -43,7 +23,14 @@ def prepare_scorer(study: Study) -> None:
     with Cluster(config.cluster) as cluster, Progress(stage="prepare", total=1, noun="steps") as progress:
         job = (study_job(study),)
         request = cluster.training_request()
-        run_jobs(cluster, prepare_job, [job], request, lambda _, done, total, note: progress.note(done, total, note))
+        run_jobs(
+            cluster,
+            prepare_job,
+            [job],
+            request,
+            lambda _, done, total, note: progress.note(done, total, note),
+            progress.show,
+        )
 
 
 @cluster_task("evaluate-{purpose}")
@@ -66,7 +53,8 @@ def evaluate(study: Study, genotypes: Sequence[str], purpose: str) -> int:
         arguments = (study_job(study),)
         most = getattr(config.scorer, "batch", MOST_IN_A_BATCH)
         batches = _batches(missing, most, cluster.num_workers(cluster.evaluation_request))
-        for batch in run_batches(cluster, Evaluator, arguments, batches, cluster.evaluation_request, long=long):
+        request = cluster.evaluation_request
+        for batch in run_batches(cluster, Evaluator, arguments, batches, request, long=long, on_wait=progress.show):
             if batch.crash:
                 study.store.add_evaluations(_crashed(study, batch))
             progress.advance(len(batch.items), batch.num_failed)

@@ -5,7 +5,8 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from nas_core.study.rounds import next_round, record_round
+from nas_core.study.choices import without_network
+from nas_core.study.rounds import last_answer, next_round, record_round
 from nas_core.study.stages import SELECTION
 from nas_core.study.study import Study
 
@@ -17,14 +18,12 @@ def select(study: Study) -> dict[str, Any]:
     Raises:
         InfeasibleError: if no network is within the limits, with what is attainable.
     """
-    config = study.config.select
     study.outputs.write_block_scores(study.snapshot)
-    answer = study.select(
-        config.limits, top=config.top, min_distance=config.min_distance, time_limit_s=config.time_limit_s
-    )
-    study.outputs.write(SELECTION, {**answer.as_dict(), "inputs": study.inputs_of("select")})
-    answer.required()
-    return answer.as_dict()
+    answer = last_answer(study.snapshot)
+    study.outputs.write(SELECTION, {**answer, "inputs": study.inputs_of("select")})
+    if not answer["selections"]:
+        raise without_network(answer["status"], answer["limits"], (answer["explanation"] or {}).get("text", ""))
+    return answer
 
 
 @task(task_run_name="plan-round-{index}", cache_policy=NO_CACHE)

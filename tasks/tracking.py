@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from nas_core.base.errors import ClusterError, ConfigError, without_passwords
+from nas_core.base.errors import ClusterError, ConfigError, DataError, without_passwords
 from nas_core.base.identity import content_id
 from nas_core.records.store import Store
 from nas_core.study.analytic_project import DesignProject, what_is_proved
@@ -39,6 +39,8 @@ from nas_core.study.study import Study
 from nas_core.workloads import build_workload
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.workload import Workload
+from tasks.descriptions import describe_design, describe_model, describe_study, tags_of_model
+from tasks.embedded_tracking import EMBEDDED, address, artifacts_uri, is_embedded, settle
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,9 @@ TEST_BATCH = 500
 DESIGN_FILES = (DESIGN_CONFIG, DESIGN, TRAINING)
 FILES = (CONFIG, SELECTION, VERIFICATION, TRAINING, BLOCK_SCORES, REPORT)
 SECONDS_TO_ANSWER = "10"
+# what MLflow takes an experiment for, and with which of its pages it opens one: else with traces of language models
+KIND, KIND_WITH_RUNS = "mlflow.experimentKind", "custom_model_development"
+AS_TRAINING = "workflowType=machine_learning"
 
 
 def tracking_uri(store: Store) -> str:
@@ -59,10 +64,13 @@ def tracking_uri(store: Store) -> str:
     if given:
         return given
     if not store.is_local:
-        raise ConfigError(
-            "MLFLOW_TRACKING_URI", "nothing", f"a tracking server, since {store.root} holds no SQLite file"
-        )
-    return f"sqlite:///{store.uri('mlflow.db')}"
+        raise needs_server(store.root)
+    return address(store, {"uri": EMBEDDED})
+
+
+def needs_server(root: str) -> ConfigError:
+    """What a study on object storage lacks without MLFLOW_TRACKING_URI."""
+    return ConfigError("MLFLOW_TRACKING_URI", "nothing", f"a tracking server, since {root} holds no SQLite file")
 
 
 def client(store: Store) -> Any:
@@ -79,17 +87,31 @@ def client(store: Store) -> Any:
     logging.getLogger("alembic").setLevel(logging.ERROR)
     uri = tracking_uri(store)
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not given:
+        settle(store)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    _forget_places()
     if not given:  # mlflow has set it: the next study of this process would take it for the user's
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
+        client.search_experiments(max_results=1)  # makes the embedded database where there is none
     except Exception as error:  # mlflow wraps every kind of network and database error in its own
         words = str(error).splitlines()[0][:200]
         raise ClusterError("MLFLOW_TRACKING_URI", uri, f"a tracking server that answers ({words})") from None
+    if not given:
+        settle(store)  # MLflow's default experiment, in a database made just now
     return client
+
+
+def _forget_places() -> None:
+    """MLflow remembers where a run's artifacts are by the run's id alone, which a copy of a study shares with it."""
+    from mlflow.tracking._tracking_service import utils
+
+    known = getattr(utils, "_artifact_repos_cache", None)
+    if known is not None:
+        known.clear()
 
 
 def log_study(study: Study) -> dict[str, Any]:
@@ -101,11 +123,14 @@ def log_study(study: Study) -> dict[str, Any]:
     runs = _StudyRuns(study)
     parent = runs.parent()
     runs.log_settings(parent)
-    runs.log_data(parent, build_workload(study.config.data))
+    notes = study.sources.data
+    if notes is not None:
+        runs.log_data(parent, build_workload(study.config.data).label, notes.identity)
     runs.log_tables(parent)
     training = study.current("train") or {"networks": []}
     for row in training["networks"]:
         runs.log_network(parent, row, study.inputs_of("train"), study.config.train.recipe.model_dump())
+    runs.describe(parent, describe_study(study, runs.link(parent, REPORT)))
     runs.finish(parent)
     return runs.ids
 
@@ -127,16 +152,18 @@ def log_design(project: DesignProject) -> dict[str, Any]:
     runs = _DesignRuns(project, answer)
     parent = runs.parent()
     runs.log_settings(parent)
-    runs.log_data(parent, build_workload(project.config.data))
+    runs.log_data(parent, build_workload(project.config.data).label, project.data.identity)
     runs.log_network(parent, row, project.training_inputs, project.config.train.recipe.model_dump())
     runs.log_files(parent, DESIGN_FILES)
+    runs.describe(parent, describe_design(project))
     runs.finish(parent)
     return runs.ids
 
 
 def logged_to(store: Store) -> str:
-    """Where runs are logged now, as ``tracking.json`` names it."""
-    return without_passwords(tracking_uri(store))
+    """Where runs are logged now, as ``tracking.json`` names it: relative to the root where it is in the study."""
+    uri = tracking_uri(store)
+    return without_passwords(uri) if os.environ.get("MLFLOW_TRACKING_URI") else EMBEDDED
 
 
 class _Runs:
@@ -148,22 +175,40 @@ class _Runs:
         self.store, self.config, self.name, self.tags = store, config, name, tags
         self.client = client(self.store)
         uri = logged_to(self.store)
-        self.ids: dict[str, Any] = dict(ids) if ids and ids.get("uri") == uri else {"uri": uri, "runs": {}}
+        known = dict(ids or {})
+        same = known.get("uri") == uri or (uri == EMBEDDED and is_embedded(known))
+        self.ids: dict[str, Any] = {**known, "uri": uri} if same else {"uri": uri, "runs": {}}
 
     def finish(self, run_id: str) -> None:
         self.client.set_terminated(run_id)
+        self.ids["page"] = f"#/experiments/{self._experiment()}/runs?{AS_TRAINING}"
+        self.ids["run_page"] = f"#/experiments/{self._experiment()}/runs/{run_id}?{AS_TRAINING}"
         self.save()
 
     def save(self) -> None:
         self.store.write_json(TRACKING, self.ids)
 
+    def describe(self, run_id: str, text: str) -> None:
+        """What MLflow's page shows above the run's figures."""
+        self.client.set_tag(run_id, "mlflow.note.content", text)
+
+    def link(self, run_id: str, path: str) -> str:
+        """An artifact of the run on MLflow's own page."""
+        return f"#/experiments/{self._experiment()}/runs/{run_id}/artifacts/{path}?{AS_TRAINING}"
+
     def _experiment(self) -> str:
         known = self.client.get_experiment_by_name(self.config.experiment)
         if known is not None:
+            if KIND not in known.tags:
+                self.client.set_experiment_tag(known.experiment_id, KIND, KIND_WITH_RUNS)
             return str(known.experiment_id)
         embedded = not os.environ.get("MLFLOW_TRACKING_URI")
-        location = Path(self.store.uri("mlartifacts")).as_uri() if embedded else None
-        return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
+        location = artifacts_uri(self.store) if embedded else None
+        return str(
+            self.client.create_experiment(
+                self.config.experiment, artifact_location=location, tags={KIND: KIND_WITH_RUNS}
+            )
+        )
 
     def _run(self, key: str, name: str, tags: Mapping[str, str]) -> str:
         """The run known by ``key``, made where there is none."""
@@ -180,15 +225,14 @@ class _Runs:
         self.save()
         return str(run.info.run_id)
 
-    def log_data(self, run_id: str, workload: Workload) -> None:
-        """What the networks were fed, in MLflow's own terms."""
+    def log_data(self, run_id: str, name: str, known: Mapping[str, Any]) -> None:
+        """What the networks were fed, in MLflow's own terms; ``known`` is what identifies it."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         if self.client.get_run(run_id).inputs.dataset_inputs:
             return
-        known = workload.identity
         digest, source = content_id(known)[:8], json.dumps(known)
-        dataset = Dataset(name=workload.name, digest=digest, source_type="local", source=source)
+        dataset = Dataset(name=name, digest=digest, source_type="local", source=source)
         self.client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "search")])])
 
     def log_files(self, run_id: str, paths: Sequence[str]) -> None:
@@ -257,8 +301,17 @@ class _Runs:
                 metadata={"genotype": row["genotype"], **self.tags},
             )
         version = str(info.registered_model_version)
-        self.client.set_model_version_tag(name, version, "mathnas.genotype", row["genotype"])
+        self._describe_model(name, version, row)
         return {"name": name, "version": version}
+
+    def _describe_model(self, name: str, version: str, row: Mapping[str, Any]) -> None:
+        """The registry's page of the model says what it is, takes and gives; a program reads the same of the tags."""
+        given = self.store.read_json(row["architecture_path"])["input"]
+        text = describe_model(name, row, given).replace("@ALIAS", f"@{self.config.alias}")
+        self.client.update_registered_model(name, description=text)
+        self.client.update_model_version(name, version, description=text)
+        for key, value in tags_of_model(row, given).items():
+            self.client.set_model_version_tag(name, version, key, value)
 
     def _crown(self, run_id: str) -> None:
         """Give the alias to the run's model, if it has one; an earlier winner gets it back where it wins again."""
@@ -307,7 +360,7 @@ class _StudyRuns(_Runs):
             "evaluations_failed": float(sum(row.status == "failed" for row in rows)),
             "evaluation_seconds": sum(row.wall_s for row in rows),
         }
-        selected = self.study.current("select")
+        selected = self.study.last_answer()
         if selected and selected["selections"]:
             best = selected["selections"][0]
             numbers |= {"selected_predicted": best["predicted"], "solve_s": selected["solve_s"]}
@@ -376,6 +429,28 @@ def registered_model(store: Store) -> Any:
     client(store)
     with _quiet():
         return mlflow.pytorch.load_model(store.read_json(TRACKING)["model"]["uri"])
+
+
+def logged_model(uri: str) -> Any:
+    """A model of the server that MLFLOW_TRACKING_URI names, such as ``models:/study@champion`` or ``runs:/ID/model``.
+
+    Raises:
+        ConfigError: without such a server.
+        DataError: if it has no such model.
+    """
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not server:
+        raise ConfigError("MLFLOW_TRACKING_URI", "nothing", f"the tracking server that has {uri}")
+    import mlflow
+
+    mlflow.set_tracking_uri(server)
+    mlflow.set_registry_uri(server)
+    try:
+        with _quiet():
+            return mlflow.pytorch.load_model(uri)
+    except Exception as error:  # mlflow wraps every kind of network, database and file error in its own
+        words = str(error).splitlines()[0][:200]
+        raise DataError(uri, words, f"a model of PyTorch's that {without_passwords(server)} has") from None
 
 
 def registered_metric(store: Store, workload: Workload, metric: Metric, shape: tuple[int, ...]) -> float:

@@ -1,59 +1,20 @@
 """Train the winner with the full recipe, and what it is compared with, all alike."""
 
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Sequence
+from typing import Any
 
-from nas_core.records.store import Store
+from nas_core.base.errors import IncompleteTableError
 from nas_core.space.genotypes import Genotype
-from nas_core.study.analytic_config import AnalyticConfig
-from nas_core.study.brought import described, trained_metric
-from nas_core.study.config import StudyConfig
 from nas_core.study.contestants import Candidate, candidates
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
-from nas_core.workloads import build_workload
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.retries import cluster_task
-from tasks.system_metrics import SystemMetrics
-from tasks.worker import StudyJob, study_job
+from tasks.worker import study_job, train_job
 
-if TYPE_CHECKING:
-    from nas_core.training.network import Description  # torch: only where something is trained
-
-
-def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str, Any]:
-    """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store."""
-    from nas_core.training.winner import stored_result, training_id
-
-    study = job.study()
-    config, architecture = study.config, described(study.family, Genotype.parse(genotype))
-    run_id = training_id(architecture, config.train, build_workload(config.data), config.seed)
-    known = stored_result(study.store, name, run_id)
-    return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
-
-
-def train_and_watch(
-    architecture: "Description",
-    config: StudyConfig | AnalyticConfig,
-    store: Store,
-    name: str,
-    report: Any,
-) -> dict[str, Any]:
-    """What ``train_network`` returns, and the worker's use of processors and memory meanwhile."""
-    from nas_core.training.winner import train_network
-
-    with SystemMetrics() as metrics:
-        trained = train_network(
-            architecture,
-            config.train,
-            build_workload(config.data),
-            metric=trained_metric(config).name,
-            seed=config.seed,
-            store=store,
-            name=name,
-            on_progress=report,
-        )
-    return {**trained.as_dict(), "system": metrics.samples}
+log = logging.getLogger(__name__)
 
 
 @cluster_task("train")
@@ -73,12 +34,36 @@ def train(study: Study) -> dict[str, Any]:
 
         job = study_job(study)
         jobs = [(job, item.name, item.genotype) for item in wanted]
-        results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress)
+        results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress, progress.show)
     num_new = sum(result.pop("new") for result in results)
-    rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
-    output = {"inputs": study.inputs_of("train"), "networks": rows}
+    trained, diverged = parted(wanted, results)
+    rows = [_row(study, item, result) for item, result in trained]
+    output = {"inputs": study.inputs_of("train"), "networks": rows, "diverged": diverged}
     study.outputs.write(TRAINING, output)
     return {**output, "num_new": num_new}
+
+
+def parted(
+    wanted: Sequence[Candidate], results: Sequence[dict[str, Any]]
+) -> tuple[list[tuple[Candidate, dict[str, Any]]], list[dict[str, str]]]:
+    """The trained networks with their results, and those whose training diverged: the winner is not compared with them.
+
+    Raises:
+        IncompleteTableError: if the winner's own did.
+    """
+    trained, diverged = [], []
+    for item, result in zip(wanted, results, strict=True):
+        if "diverged" not in result:
+            trained.append((item, result))
+            continue
+        log.warning("training of %s %s diverged: %s", item.name, item.genotype, result["diverged"])
+        if item.role == "winner":
+            advice = "Change `train.recipe` and run again; the scores are kept."
+            raise IncompleteTableError(
+                f"training of the winner {item.genotype}", result["diverged"], "a finite loss", advice
+            )
+        diverged.append({"role": item.role, "genotype": item.genotype, "message": result["diverged"]})
+    return trained, diverged
 
 
 def _row(study: Study, candidate: Candidate, result: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,35 @@
-"""What a worker is told of a study, and how it finds it: the configuration, the store, the plug-ins' code."""
+"""What runs in a worker: a study as it travels there, and the jobs made of it.
+
+Every new worker process imports this module, so it imports neither Prefect nor
+MLflow, and torch only inside the jobs that need it.
+"""
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from nas_core.base.errors import SpaceError
 from nas_core.base.plugins import Ticket, import_carried, imported
 from nas_core.records.store import Store, shared_store
+from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
+from nas_core.training.fetching import FETCHERS
 
+if TYPE_CHECKING:
+    from nas_core.study.analytic_config import AnalyticConfig
+    from nas_core.training.network import Description
+
+
+def _logged_model(uri: str) -> Any:
+    from tasks.tracking import logged_model  # MLflow: only where a recipe names a model of its
+
+    return logged_model(uri)
+
+
+FETCHERS.update(models=_logged_model, runs=_logged_model)
 UNPACKED = Path(tempfile.gettempdir()) / "mathnas-plugins"  # of every worker of a node
 
 
@@ -19,6 +39,7 @@ class StudyJob:
 
     config_json: str
     root: str
+    space_id: str
     plugins: tuple[Ticket, ...] = ()
 
     def study(self) -> Study:
@@ -26,16 +47,27 @@ class StudyJob:
 
         Raises:
             PluginError: if a plug-in does not import here.
+            SpaceError: if the family has read another space here than the driver did: its networks have other numbers.
         """
         store = shared_store(self.root)
         import_tickets(self.plugins, store)
-        return Study(StudyConfig.model_validate_json(self.config_json), store)
+        study = Study(StudyConfig.model_validate_json(self.config_json), store)
+        found = study.family.space.space_id
+        if found != self.space_id:
+            advice = "A file that the family reads was changed during the run; run the study again."
+            raise SpaceError(f"space {study.space.name}", found, f"{self.space_id}, as the run began", advice)
+        return study
 
 
 def study_job(study: Study) -> StudyJob:
     """The study as a job; its plug-ins' source is put into the store."""
     plugins = carried(study.config.plugins, study.store)
-    return StudyJob(config_json=study.config.model_dump_json(), root=study.store.root, plugins=plugins)
+    return StudyJob(
+        config_json=study.config.model_dump_json(),
+        root=study.store.root,
+        space_id=study.space.space_id,
+        plugins=plugins,
+    )
 
 
 def carried(names: Sequence[str], store: Store) -> tuple[Ticket, ...]:
@@ -53,3 +85,111 @@ def import_tickets(tickets: Sequence[Ticket], store: Store) -> None:
     """Import plug-ins in a worker."""
     for ticket in tickets:
         import_carried(ticket, lambda path=ticket.path: store.read_bytes(path), UNPACKED)  # type: ignore[misc]
+
+
+class Evaluator:
+    """A worker's scorer, built once; it writes what it evaluates."""
+
+    def __init__(self, job: StudyJob) -> None:
+        study = job.study()
+        self.store, self.scorer = study.store, study.scorer
+
+    def run(self, batch: list[str]) -> int:
+        """Evaluate and store the networks; returns how many failed."""
+        rows = self.scorer.evaluate([Genotype.parse(text) for text in batch])
+        self.store.add_evaluations(rows)
+        return sum(row.status == "failed" for row in rows[: len(batch)])
+
+
+def prepare_job(job: StudyJob, report: Any) -> None:
+    """What the scorer needs once, such as the training of shared weights; resumes where it was cut off."""
+    job.study().scorer.prepare(report)
+
+
+def profile_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> int:
+    """Measure blocks (and the networks named) in a worker, write the rows; returns how many failed."""
+    from nas_core.costs import is_measured, profile
+
+    study = job.study()
+    num_failed = 0
+    for done, resource in enumerate(resources):
+        report(done, len(resources), resource)
+        # blocks and whole networks take turns, so that a machine that drifts does not look non-additive
+        whole = [Genotype.parse(text) for text in genotypes] if is_measured(resource) else []
+        rows = profile(study.family, whole, study.config.profile, [resource])
+        # whole, since times measured on different days do not belong together
+        study.store.replace_costs([replace(row, profiler_id=study.profiler_ids[resource]) for row in rows])
+        num_failed += sum(row.status == "failed" for row in rows)
+    report(len(resources), len(resources), "")
+    return num_failed
+
+
+def time_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> list[dict[str, Any]]:
+    """Measure whole networks in a worker, all taking turns; returns their rows."""
+    from nas_core.costs import profile
+
+    study = job.study()
+    rows = []
+    for done, resource in enumerate(resources):
+        report(done, len(resources), resource)
+        networks = [Genotype.parse(text) for text in genotypes]
+        rows += profile(study.family, networks, study.config.profile, [resource], blocks=False)
+    report(len(resources), len(resources), "")
+    return [asdict(row) for row in rows]
+
+
+def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str, Any]:
+    """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store.
+
+    Of a training that ``diverged`` only the message comes back: the others go on.
+    """
+    from nas_core.study.brought import described, trained_metric
+    from nas_core.training.loop import TrainingDiverged
+    from nas_core.training.winner import stored_result, training_id
+    from nas_core.workloads import build_workload
+
+    study = job.study()
+    config, architecture = study.config, described(study.family, Genotype.parse(genotype))
+    workload, metric = build_workload(config.data), trained_metric(config).name
+    run_id = training_id(architecture, config.train, workload, config.seed, metric)
+    known = stored_result(study.store, name, run_id)
+    try:
+        return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
+    except TrainingDiverged as error:
+        return {"diverged": str(error), "new": True}
+
+
+def train_design_job(config_json: str, root: str, report: Any) -> dict[str, Any]:
+    """Train the designed network in a worker; its files are under ``winner/winner/`` in the store."""
+    from nas_core.study.analytic_config import AnalyticConfig
+    from nas_core.study.analytic_project import WINNER, DesignProject
+
+    project = DesignProject(AnalyticConfig.model_validate_json(config_json), shared_store(root))
+    return train_and_watch(project.network, project.config, project.store, WINNER, report)
+
+
+def train_and_watch(
+    architecture: "Description",
+    config: "StudyConfig | AnalyticConfig",
+    store: Store,
+    name: str,
+    report: Any,
+) -> dict[str, Any]:
+    """What ``train_network`` returns, and the worker's use of processors and memory meanwhile."""
+    from nas_core.study.brought import trained_metric
+    from nas_core.training.winner import train_network
+    from nas_core.workloads import build_workload
+    from tasks.system_metrics import SystemMetrics
+
+    with SystemMetrics() as metrics:
+        trained = train_network(
+            architecture,
+            config.train,
+            build_workload(config.data),
+            metric=trained_metric(config).name,
+            seed=config.seed,
+            store=store,
+            name=name,
+            on_progress=report,
+        )
+    return {**trained.as_dict(), "system": metrics.samples}

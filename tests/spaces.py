@@ -2,9 +2,23 @@
 
 from typing import Any
 
+from nas_core.base.settings import Section
 from nas_core.families import FAMILIES, Family
+from nas_core.families.chain_family import Chain
 from nas_core.space.genotypes import SearchSpace
 from nas_core.workloads.workload import Sample
+
+
+class GivenChain(Chain):
+    """The family of a space that is there already."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        shape = (space.in_channels, space.resolutions[0], space.resolutions[0])
+        super().__init__(Section(), Sample(shape=shape, num_outputs=space.num_classes))
+        self._chain = space
+
+    def chain(self) -> SearchSpace:
+        return self._chain
 
 
 def build_family(

@@ -30,6 +30,12 @@ def test_selecting_loads_no_framework(module):
     assert not {"torch", "timm", "ray", "prefect", "mlflow"} & loaded_by(module)
 
 
+def test_a_new_worker_loads_little():
+    """Every worker process of every stage pays for what these import before it can begin."""
+    assert not {"torch", "timm", "prefect", "mlflow", "pandas", "scipy", "ortools"} & loaded_by("tasks.worker")
+    assert not {"torch", "timm", "prefect", "mlflow", "pandas", "scipy", "ortools"} & loaded_by("tasks.ray_pool")
+
+
 def test_docker_and_infra_are_no_packages(pytestconfig):
     assert not list((pytestconfig.rootpath / "docker").rglob("*.py")) + list(
         (pytestconfig.rootpath / "infra").rglob("*.py")

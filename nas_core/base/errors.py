@@ -1,11 +1,14 @@
 """Errors a user can cause: each says where, what was found, what is allowed, what to do.
 
 Every field goes to ``Exception.__init__``, so an error survives the pickling
-that carries it from a worker process to the driver. None of them shows a password.
+that carries it from a worker process to the driver. None of them shows a
+password, and none is longer than ``LONGEST`` characters, whatever was found.
 """
 
 import re
+from collections.abc import Sequence
 
+LONGEST = 2_000  # characters of a message
 _USER = re.compile(r"(?<=://)[^/@\s]*@")
 _SECRET = re.compile(r"(?i)\b((?:\w*password|\w*secret\w*|\w*token|access_key|secret_key)=)[^&;,\s'\")]+")
 
@@ -13,6 +16,26 @@ _SECRET = re.compile(r"(?i)\b((?:\w*password|\w*secret\w*|\w*token|access_key|se
 def without_passwords(text: str) -> str:
     """The text with every address in it as messages and files may show it: no user, no password."""
     return _SECRET.sub(r"\1***", _USER.sub("", text))
+
+
+def fitted(parts: Sequence[str], room: int) -> list[str]:
+    """The texts, the longest of them with their middle left out until all together have room."""
+    kept = list(parts)
+    by_length = sorted(range(len(parts)), key=lambda index: len(parts[index]))
+    for rest, index in zip(range(len(parts), 0, -1), by_length, strict=True):
+        kept[index] = shortened(parts[index], room // rest)
+        room -= len(kept[index])
+    return kept
+
+
+def shortened(text: str, most: int) -> str:
+    """The text with its middle left out where it is longer than ``most`` characters, which it then says."""
+    if len(text) <= most:
+        return text
+    gap = f" ... ({len(text):,} characters) ... "
+    head = max(0, (most - len(gap)) * 2 // 3)
+    tail = max(0, most - len(gap) - head)
+    return f"{text[:head]}{gap}{text[len(text) - tail :]}"
 
 
 class NasError(Exception):
@@ -32,8 +55,10 @@ class NasError(Exception):
         self.where, self.found, self.expected, self.advice = where, found, expected, advice
 
     def __str__(self) -> str:
-        message = f"{self.where}: found {self.found}, expected {self.expected}"
-        return f"{message}. {self.advice}" if self.advice else message
+        parts = [self.where, str(self.found), self.expected, self.advice]
+        where, found, expected, advice = fitted(parts, LONGEST - len(": found , expected . "))
+        message = f"{where}: found {found}, expected {expected}"
+        return f"{message}. {advice}" if advice else message
 
 
 class ConfigError(NasError):

@@ -7,9 +7,9 @@ of the YAML, every field described) and a first docstring line that people read
 in ``mathnas plugins`` and in forms. Nothing else in the code knows its name.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, Union, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from pydantic import (
     Field,
@@ -191,13 +191,20 @@ class OneOf:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        sections = tuple(self.registry.section(name) for name in self.registry)
-        union: Any = Union[sections]  # noqa: UP007 (made of what is registered)
-        found = handler(TypeAdapter(Annotated[union, Field(discriminator="kind")]).core_schema)
+        """Alternatives for Prefect's page, which knows ``anyOf`` only and shows the one with the most keys of a value.
+
+        So kinds with the same keys are one alternative, and one whose keys are
+        some of another's stands before it.
+        """
+        sections = [handler(TypeAdapter(self.registry.section(name)).core_schema) for name in self.registry]
+        alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for section in map(handler.resolve_ref_schema, sections):
+            alike.setdefault(tuple(sorted(section["properties"])), []).append(section)
+        alternatives = [_one_form(alike[keys]) for keys in sorted(alike, key=lambda keys: (len(keys), keys))]
         # a server that checks a form by this schema does not know what a study's plug-ins will bring
-        other = {"kind": {"type": "string", "title": "Kind", "not": {"enum": list(self.registry)}}}
-        brought = {"title": "of a plug-in", "type": "object", "properties": other, "required": ["kind"]}
-        return {**found, "oneOf": [*found.get("oneOf", ()), brought]}
+        unknown = {"properties": {"kind": {"type": "string", "not": {"enum": list(self.registry)}}}}
+        brought = {"title": "of a plug-in", "type": "object", "required": ["kind"], "allOf": [unknown]}
+        return {"anyOf": [*alternatives, brought]}
 
     def _checked(self, value: Any, info: ValidationInfo) -> Section:
         if isinstance(value, Section):
@@ -208,7 +215,54 @@ class OneOf:
         kind = given.get("kind", self.default)
         if kind not in self.registry:
             raise wrong_field(self.registry.kind, "kind", kind, f"one of: {', '.join(self.registry)}")
-        return self.registry.section(kind).model_validate(dict(given), context=info.context)
+        section = self.registry.section(kind)
+        return section.model_validate(_without_own_defaults(section, given), context=info.context)
+
+
+def _one_form(sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The form of sections that have the same keys: of defaults that differ each kind takes its own, which is null."""
+    kinds = [section["properties"]["kind"] for section in sections]
+    titles = [section["title"] for section in sections]
+    first = {name: _with_default(field) for name, field in sections[0]["properties"].items()}
+    if len(sections) == 1:
+        return {**sections[0], "properties": first}
+    described = " ".join(f"{title}: {kind['description']}" for title, kind in zip(titles, kinds, strict=True))
+    kind = {"type": "string", "title": "Kind", "enum": titles, "default": titles[0], "description": described}
+    return {
+        **{key: value for key, value in sections[0].items() if key != "description"},
+        "title": ", ".join(titles),
+        "properties": {
+            name: _any_kinds([section["properties"][name] for section in sections]) for name in first if name != "kind"
+        }
+        | {"kind": kind},
+    }
+
+
+def _with_default(field: Mapping[str, Any]) -> dict[str, Any]:
+    """A text that has to be given is empty at first: the form tells alternatives apart by the keys that are there."""
+    required = field.get("type") == "string" and "default" not in field and "const" not in field
+    return {**field, "default": "", "minLength": 1} if required else dict(field)
+
+
+def _any_kinds(fields: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One setting of several kinds; null stands for the kind's own default where those differ."""
+    if all(field == fields[0] for field in fields):
+        return _with_default(fields[0])
+    shown = {key: fields[0][key] for key in ("title", "description") if key in fields[0]}
+    value = {key: value for key, value in fields[0].items() if key not in (*shown, "default")}
+    alternatives = value.get("anyOf", [value])
+    null = {"type": "null"}
+    return {**shown, "anyOf": [*(each for each in alternatives if each != null), null], "default": None}
+
+
+def _without_own_defaults(section: type[Section], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given; a null is the setting's own default where it cannot be a value."""
+    defaults = {
+        name
+        for name, field in section.model_fields.items()
+        if not field.is_required() and field.default is not None and given.get(name, field) is None
+    }
+    return {name: value for name, value in given.items() if name not in defaults}
 
 
 @dataclass(frozen=True)

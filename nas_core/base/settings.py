@@ -8,14 +8,16 @@ a unit and a range where it is a number.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from types import UnionType
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from nas_core.base.errors import ConfigError
+from nas_core.base.units import COUNT, parse_amount, unit_of
 from nas_core.base.words import first_error, plain
+from nas_core.base.yaml_text import read_yaml, write_yaml
 
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
@@ -62,16 +64,66 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _knows_every_key(cls, data: Any) -> Any:
-        if isinstance(data, Mapping):
-            for key, value in data.items():
-                if key not in cls.model_fields:
-                    known = ", ".join(cls.model_fields) or "none: there is nothing to set"
-                    raise wrong_field(cls.__name__, str(key), value, f"one of the keys: {known}")
-        return data
+        if not isinstance(data, Mapping):
+            return data
+        for key, value in data.items():
+            if key not in cls.model_fields:
+                known = ", ".join(cls.model_fields) or "none: there is nothing to set"
+                raise wrong_field(cls.__name__, str(key), value, f"one of the keys: {known}")
+        if cls.model_config.get("strict"):
+            return data
+        return {key: cls._with_numbers(key, value) for key, value in data.items()}
+
+    @classmethod
+    def _with_numbers(cls, name: str, value: Any) -> Any:
+        """A field's value, the numbers in it as numbers where people wrote ``5M`` or ``1_000``."""
+        try:
+            return numbers_in(value, cls.model_fields[name].annotation, counts=unit_of(name) is None)
+        except ConfigError as error:
+            raise wrong_field(cls.__name__, name, value, error.expected) from None
+
+    def what_was_edited(self) -> str:
+        """What was read with the section and says something else by now; "" where nothing does."""
+        return ""
 
     def as_yaml(self) -> bytes:
         """Every field, defaults included, as ``load_as`` reads it."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+        return write_yaml(self.model_dump(mode="json")).encode()
+
+
+def numbers_in(value: Any, annotation: Any, *, counts: bool = True) -> Any:
+    """The value, with the texts that stand where the annotation has nothing but numbers read as numbers.
+
+    ``counts`` is whether letters such as the M of ``5M`` are understood: not where the name states a unit.
+
+    Raises:
+        ConfigError: for a truth value in place of a number.
+    """
+    kinds, inner = get_args(annotation), get_origin(annotation)
+    if annotation in (int, float):
+        if isinstance(value, bool):
+            raise ConfigError("", value, "a number, not true or false")
+        return as_number(value, counts) if isinstance(value, str) else value
+    if inner in (Union, UnionType):
+        one = [kind for kind in kinds if kind is not type(None)]
+        return numbers_in(value, one[0], counts=counts) if len(one) == 1 and value is not None else value
+    if inner in (list, tuple) and isinstance(value, list | tuple) and kinds:
+        return [numbers_in(each, kinds[0], counts=counts) for each in value]
+    if inner is dict and isinstance(value, Mapping):
+        return {key: numbers_in(each, kinds[1], counts=counts) for key, each in value.items()}
+    return numbers_in(value, kinds[0], counts=counts) if inner is Annotated else value
+
+
+def as_number(text: str, counts: bool = True) -> Any:
+    """The number that the text is, or the text, of which the field's own check then speaks."""
+    try:
+        amount = parse_amount(text.strip(), "")
+    except ConfigError:
+        return text
+    if amount.unit not in (COUNT if counts else ("",)):
+        return text
+    number = amount.number * COUNT[amount.unit]
+    return int(number) if number.denominator == 1 else float(number)
 
 
 def wrong_field(section: str, field: str, value: object, expected: str) -> ValidationError:
@@ -111,11 +163,14 @@ def wrong_configuration(error: ValidationError, source: str) -> ConfigError:
     loc, found, first = first_error(error)
     missing = first["type"] == "missing"
     more = error.error_count() - 1
+    advice = [f"{more} more wrong fields."] if more else []
+    if first["type"] == "string_type" and isinstance(found, int | float):
+        advice.insert(0, "A number or true and false as a text stands in quotes.")
     return ConfigError(
         f"{source}: {'.'.join(map(str, loc)) or 'top level'}",
         "nothing" if missing else repr(found)[:200],
         "a value, it has no default" if missing else plain(first["msg"]),
-        f"{more} more wrong fields." if more else "",
+        " ".join(advice),
     )
 
 
@@ -144,10 +199,7 @@ def load_as(
 
     Relative paths in it are relative to ``folder``, where one is given.
     """
-    try:
-        data = yaml.safe_load(text.decode())
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(source, yaml_mistake(error), "YAML") from None
+    data = read_yaml(text, source)
     if not isinstance(data, dict):
         raise ConfigError(source, type(data).__name__, "a mapping of sections such as `space:` and `data:`")
     for dotted, value in (overrides or {}).items():
@@ -155,21 +207,13 @@ def load_as(
     return parse_as(kind, data, source, folder)
 
 
-def yaml_mistake(error: Exception) -> str:
-    """What is wrong with a text that is no YAML, and in which line."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    words = " ".join(str(problem or error).split())[:300]
-    return f"{words} in line {mark.line + 1}, column {mark.column + 1}" if mark else words
-
-
 def _override(data: dict[str, Any], dotted: str, text: str) -> None:
     *sections, last = dotted.split(".")
     target = data
     for section in sections:
+        if isinstance(target.get(section), str):  # a section written as the name of what it starts from
+            target[section] = {"name": target[section]}
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {dotted}", f"{section} is no section", "section.field=value")
-    try:
-        target[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {dotted}", repr(text), "a YAML value") from None
+    target[last] = read_yaml(text, f"--set {dotted}={text}", "a YAML value")

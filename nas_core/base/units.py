@@ -18,6 +18,7 @@ _BYTES = {
 }
 COUNT = {"": Fraction(1), "K": Fraction(10**3), "k": Fraction(10**3), "M": Fraction(10**6)}
 COUNT |= {"G": Fraction(10**9), "B": Fraction(10**9), "T": Fraction(10**12)}
+UNITS = tuple(dict.fromkeys([*_TIME, *_ENERGY, *_BYTES, *COUNT]))  # every symbol that an amount may have
 _ENDINGS: dict[str, tuple[str, dict[str, Fraction]]] = {
     **{unit: (unit, _TIME) for unit in ("ns", "us", "ms", "s")},
     **{unit.lower(): (unit, _ENERGY) for unit in ("nJ", "uJ", "mJ", "J")},
@@ -43,7 +44,9 @@ class Amount:
     unit: str
 
     def __str__(self) -> str:
-        return f"{float(self.number):g}{'' if self.unit in ('', '%') else ' '}{self.unit}"
+        number = float(self.number)
+        digits = f"{number:g}" if float(f"{number:g}") == number else repr(number)
+        return f"{digits}{'' if self.unit in ('', '%') else ' '}{self.unit}"
 
 
 def parse_amount(text: str, where: str) -> Amount:

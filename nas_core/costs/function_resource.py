@@ -6,6 +6,7 @@ What the function is given is read off the names of its parameters: ``block``
 parameters are its settings in the study.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -79,7 +80,10 @@ class FunctionProfiler(Profiler):
 
     def _called(self, given: dict[str, Any]) -> float:
         own = {name: getattr(self.settings, name) for name in type(self).Settings.model_fields}
-        return float(type(self).function(**given, **own))
+        value = float(type(self).function(**given, **own))
+        if not math.isfinite(value):  # the largest of several parts would hide it
+            raise ValueError(f"{self.resources[0].name} is {value}")
+        return value
 
 
 def _measured(value: Callable[[], float]) -> Measured:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from nas_core.base.errors import ConfigError
+from nas_core.base.yaml_text import read_yaml_file
 from nas_core.deepmad.formulas import Batch, Floats, effectiveness, flops, params
 from nas_core.deepmad.latency_table import LatencyTable
 from nas_core.deepmad.structure import Skeleton, Structure, SuperBlock
@@ -170,10 +170,7 @@ def read_changes(domain: Domain, path: str | Path) -> Domain:
     Raises:
         ConfigError: for an unreadable file, an unknown key or a wrong value.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(str(path), str(error), "a readable YAML file") from None
+    data = read_yaml_file(path) or {}
     if not isinstance(data, dict):
         raise ConfigError(str(path), type(data).__name__, "a mapping of the domain's fields")
     return with_changes(domain, data, str(path))

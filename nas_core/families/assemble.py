@@ -24,6 +24,10 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.head = head
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Layers by their parameters' names, as timm's models tell them: the stem, each block; the head is last."""
+        return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
         for block in self.blocks:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from nas_core.base.errors import DataError, SpaceError
 from nas_core.base.registry import Registry
-from nas_core.base.settings import Section
 from nas_core.families.blocks import BLOCKS, HEADS, STEMS, check_placed, kind_of
 from nas_core.families.family import Family, Part
 from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
 from nas_core.space.rules import Rule
-from nas_core.workloads.workload import Sample
 
 if TYPE_CHECKING:
     import torch
@@ -69,18 +67,6 @@ class Chain(Family):
         from nas_core.families.shared_weights import SharedWeights
 
         return SharedWeights(self.space, seed)
-
-
-class GivenChain(Chain):
-    """The family of a space that is there already."""
-
-    def __init__(self, space: SearchSpace) -> None:
-        shape = (space.in_channels, space.resolutions[0], space.resolutions[0])
-        super().__init__(Section(), Sample(shape=shape, num_outputs=space.num_classes))
-        self._chain = space
-
-    def chain(self) -> SearchSpace:
-        return self._chain
 
 
 def check_space(space: SearchSpace, source: str = "") -> SearchSpace:

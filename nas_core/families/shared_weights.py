@@ -20,6 +20,10 @@ class SharedWeights(nn.Module):
         )
         self.head = build_head(head, space.positions[-1].out_channels, space.num_classes, generator)
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Layers by their parameters' names, as timm's models tell them: the stem, each position; the head is last."""
+        return {"stem": r"^stem", "positions": r"^positions\.(\d+)"}
+
     def path(self, genotype: Genotype) -> list[nn.Module]:
         """Stem, the genotype's blocks, head: the modules of one network, in order."""
         blocks = [self.block(position, choice) for position, choice in enumerate(genotype.choices)]

@@ -4,15 +4,16 @@
 the file and the place in it (``positions[3].blocks[1].kernel``).
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from nas_core.base.errors import ConfigError, SpaceError
-from nas_core.base.settings import PathText, Section
+from nas_core.base.settings import PathText, Section, as_number
+from nas_core.base.yaml_text import read_yaml_file
 from nas_core.families.chain_family import Chain, check_space
 from nas_core.families.family import FAMILIES
 from nas_core.space.genotypes import ABSENT, BlockSpec, Position, SearchSpace
@@ -33,31 +34,49 @@ class YamlFamily(Chain):
 
     class Settings(Section):
         file: PathText = Field(description="YAML file that defines the space.")
+        definition: Any = Field(
+            None,
+            validate_default=True,
+            description="What the file says, which a study keeps; empty: the file is read.",
+        )
+
+        @field_validator("definition")
+        @classmethod
+        def _read_once(cls, value: Any, info: ValidationInfo) -> Any:
+            """The file is read with the study that names it: what becomes of it later changes nothing there."""
+            return read_space_file(info.data["file"]) if value is None and "file" in info.data else value
+
+        def what_was_edited(self) -> str:
+            with contextlib.suppress(ConfigError):  # a file that is gone changes nothing
+                return f"{self.file} was edited" if read_space_file(self.file) != self.definition else ""
+            return ""
 
     def chain(self) -> SearchSpace:
         shape = {"in_channels": self.sample.shape[0], "num_classes": self.sample.num_outputs} if self.given else {}
-        return load_space(self.settings.file, **shape)
+        return space_from_data(self.settings.definition, self.settings.file, shape)
 
 
-def load_space(path: str | Path, in_channels: int | None = None, num_classes: int | None = None) -> SearchSpace:
-    """The space in a YAML file; the arguments replace the file's own values.
+def read_space_file(path: str | Path) -> Any:
+    """What a space's YAML file says, not looked at yet.
 
     Raises:
-        ConfigError: if the file cannot be read, or a key is unknown, missing or of the wrong type.
-        SpaceError: if a block cannot be built, or a rule or a position contradicts the space.
+        ConfigError: if it cannot be read, or is no YAML.
     """
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"space.file {path}", str(error), "a readable YAML file") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"space.file {path}", str(error).replace("\n", " ")[:300], "YAML") from None
-    given = {"in_channels": in_channels, "num_classes": num_classes}
-    return space_from_data(data, str(path), {key: value for key, value in given.items() if value is not None})
+    data = read_yaml_file(path, f"space.file {path}")
+    if data is None:
+        raise ConfigError(f"space.file {path}", "an empty file", "a space")
+    return data
 
 
 def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None = None) -> SearchSpace:
-    """The space that parsed YAML describes; ``source`` leads every message. Raises as ``load_space``."""
+    """The space that parsed YAML describes; ``source`` leads every message.
+
+    ``overrides`` replace its own ``in_channels`` and ``num_classes``.
+
+    Raises:
+        ConfigError: if a key is unknown, missing or of the wrong type.
+        SpaceError: if a block cannot be built, or a rule or a position contradicts the space.
+    """
     section = _mapping(data, source, SPACE_KEYS, REQUIRED_KEYS)
     shape = {"in_channels": 3, "num_classes": 10}
     shape |= {key: _integer(section[key], f"{source}: {key}") for key in shape if key in section}
@@ -67,6 +86,7 @@ def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None 
     name = section["name"]
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{source}: name", repr(name), "a text")
+    _check_names(positions, source)
     space = SearchSpace(
         name=name,
         in_channels=shape["in_channels"],
@@ -78,6 +98,17 @@ def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None 
         rules=tuple(_rules(section.get("rules") or [], positions, source)),
     )
     return check_space(space, source)
+
+
+def _check_names(positions: Sequence[Position], source: str) -> None:
+    """A message or a table that names a position must not mean two of them."""
+    names = [position.name for position in positions]
+    if double := next((name for name in names if names.count(name) > 1), None):
+        found = ", ".join(str(number) for number, name in enumerate(names) if name == double)
+        expected = "a name of its own for every position"
+        raise SpaceError(
+            f"{source}: positions", f"{double!r}, the name of positions {found} (repeats counted)", expected
+        )
 
 
 MOST_REPEATS = 10_000  # positions of one row
@@ -183,6 +214,10 @@ def _sequence(data: Any, where: str, allow_empty: bool = False) -> list[Any]:
 
 
 def _integer(data: Any, where: str, minimum: int = 1) -> int:
+    if isinstance(data, str) and not data.isdecimal():  # digits alone are a text only where somebody quoted them
+        data = as_number(data)
+    if isinstance(data, float) and data.is_integer():  # 1.28e2
+        data = int(data)
     if isinstance(data, bool) or not isinstance(data, int) or data < minimum:
         raise ConfigError(where, repr(data)[:200], f"an integer, {minimum} or more")
     return data

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_solve, solve_triangular
 
 from nas_core.space.encoding import Encoding
 
@@ -71,7 +70,7 @@ class Regression:
         """Posterior mean and standard deviation of the link value (noise not included)."""
         phi_NF = self.features(x_ND)
         cross_NK = _kernel(phi_NF, self.phi_KF, self.kernel.pairs, scale_N, self.scale_K)
-        half_KN = solve_triangular(self.chol_KK, cross_NK.T, lower=True, check_finite=False)
+        half_KN = half_solved(self.chol_KK, cross_NK.T)
         h_N = np.einsum("nf,nf->n", phi_NF, phi_NF)
         prior_N = h_N * (1 + self.kernel.pairs * h_N) * scale_N**2
         variance_N = np.maximum(prior_N - np.einsum("kn,kn->n", half_KN, half_KN), 0)
@@ -81,7 +80,7 @@ class Regression:
         """Posterior covariance of the link values of N networks."""
         phi_NF = self.features(x_ND)
         cross_NK = _kernel(phi_NF, self.phi_KF, self.kernel.pairs, scale_N, self.scale_K)
-        half_KN = solve_triangular(self.chol_KK, cross_NK.T, lower=True, check_finite=False)
+        half_KN = half_solved(self.chol_KK, cross_NK.T)
         prior_NN = _kernel(phi_NF, phi_NF, self.kernel.pairs, scale_N, scale_N)
         return np.asarray(self.variance * (prior_NN - half_KN.T @ half_KN))
 
@@ -148,9 +147,26 @@ class Fitted:
     group_K: np.ndarray  # equal for networks that compute the same function
 
 
+# every new worker imports this module, and none of them fits: scipy is imported by the fit
+
+
+def half_solved(chol_KK: np.ndarray, right_KN: np.ndarray) -> np.ndarray:
+    """L^-1 R of the lower triangle L."""
+    from scipy.linalg import solve_triangular
+
+    return np.asarray(solve_triangular(chol_KK, right_KN, lower=True, check_finite=False))
+
+
+def _solved(chol_KK: np.ndarray, right_KN: np.ndarray) -> np.ndarray:
+    """(L L^T)^-1 R."""
+    from scipy.linalg import cho_solve
+
+    return np.asarray(cho_solve((chol_KK, True), right_KN, check_finite=False))
+
+
 def _mean_and_alpha(chol_KK: np.ndarray, y_K: np.ndarray) -> tuple[float, np.ndarray]:
     """Generalised least-squares mean of y and (K + noise)^-1 (y - mean)."""
-    solved_2K = cho_solve((chol_KK, True), np.stack([y_K, np.ones_like(y_K)], axis=1), check_finite=False)
+    solved_2K = _solved(chol_KK, np.stack([y_K, np.ones_like(y_K)], axis=1))
     mean = float(solved_2K[:, 0].sum() / solved_2K[:, 1].sum())
     return mean, solved_2K[:, 0] - mean * solved_2K[:, 1]
 
@@ -193,7 +209,7 @@ def cross_validate(model: Regression, data: Fitted, y_K: np.ndarray) -> tuple[np
     Q_GG^-1 (Q (y - mean))_G and its covariance Q_GG^-1; the mean stays that of
     all networks, and so does the kernel.
     """
-    precision_KK = cho_solve((model.chol_KK, True), np.eye(len(y_K)), check_finite=False)
+    precision_KK = _solved(model.chol_KK, np.eye(len(y_K)))
     variance_K = 1 / np.diag(precision_KK)  # right for networks that are alone in their group
     residual_K = model.alpha_K * variance_K
     for group in np.flatnonzero(np.bincount(data.group_K) > 1):

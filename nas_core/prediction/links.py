@@ -7,10 +7,10 @@ values maximises the metric too. Metrics here are "higher is better"
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-from scipy.special import ndtri
 
 from nas_core.base.errors import ConfigError
 
@@ -43,7 +43,7 @@ def normal_scores(metric_K: np.ndarray) -> np.ndarray:
     _, group_K, size_G = np.unique(metric_K, return_inverse=True, return_counts=True)
     last_G = np.cumsum(size_G)
     rank_K = (last_G - (size_G - 1) / 2)[group_K]
-    return np.asarray(ndtri((rank_K - 0.5) / len(metric_K)))
+    return np.array([NormalDist().inv_cdf(share) for share in (rank_K - 0.5) / len(metric_K)])
 
 
 @dataclass(frozen=True, kw_only=True)

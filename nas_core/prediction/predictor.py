@@ -12,9 +12,9 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtri
 
 from nas_core.base.errors import ConfigError, IncompleteTableError
 from nas_core.prediction.gaussian_process import Fitted, Kernel, Regression, cross_validate, regress
@@ -430,7 +430,7 @@ def _quantile(trials: Sequence[_Trial], rng: np.random.Generator) -> float:
         outside.append(z_AK[int(np.argmin(error_AK @ times_K)), times_K == 0])
     level = np.ceil((count + 1) * COVERAGE) / count
     measured = float(np.quantile(np.concatenate(outside), min(level, 1.0)))
-    return measured if level <= 1 else max(measured, float(ndtri((1 + COVERAGE) / 2)))
+    return measured if level <= 1 else max(measured, NormalDist().inv_cdf((1 + COVERAGE) / 2))
 
 
 def conformal_quantile(residual_N: np.ndarray) -> float:

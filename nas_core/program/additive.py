@@ -2,16 +2,18 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
 
 from nas_core.program import core, cpsat, exchange, knapsack
 from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Judge, Ranking
-from nas_core.program.core import CoreTooLargeError
+from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
+from nas_core.program.ranking import LOWEST, Ranker
 from nas_core.program.relaxation import Relaxation, exact_bound, relax, shows_infeasible
 from nas_core.program.result import Status
 
@@ -21,6 +23,7 @@ FIRST_SHARE, FIRST_MOST_S = 0.25, 3.0  # of the time left, for a first network
 SEARCH_SHARE, SEARCH_MOST_S = 0.5, 8.0  # kept back from a proof, to look for a better network if it does not come about
 MANY_LIMITS, MANY_GROUPS = 4, 60  # beyond which CP-SAT was not seen to prove anything in a minute
 CORE_SHARE = 0.5  # of the time left that the core search may take
+MANY_GROUPS_TO_LIST, LEVELS_SHARE = 30, 0.3  # from which the core search lists sooner, where it can; and its time
 
 
 def best(
@@ -203,47 +206,98 @@ def near_ties(level: core.Level, error: float) -> Iterator[tuple[float, Ints, bo
 
 
 def ranking(
-    lp: LinearProgram, judge: Judge, count: int, effort: Effort, total: Callable[[float], float]
+    lp: LinearProgram,
+    judge: Judge,
+    refused: Collection[Choices],
+    count: int,
+    effort: Effort,
+    total: Callable[[Fraction], Fraction],
 ) -> Ranking | None:
-    """The best ``count`` networks that ``judge`` allows, in order; None if there are too many to list.
+    """The best ``count`` networks that ``judge`` allows, in order; None if there may be no network at all.
 
-    ``total`` makes a bound on the program's value one on the objective's.
+    ``refused``: single networks that it does not allow. ``total`` makes a value of the program one of the objective.
     """
     for threshold in _thresholds(lp):
-        listed = _ranking(lp.keep(-lp.value_C <= threshold), judge, count, effort, total)
-        if listed is not None:
-            floor = max(listed.floor, total(-threshold))  # what loses more is not among these columns
-            if sum(key >= floor for key, _ in listed.networks) >= count:
-                return replace(listed, floor=floor)
-    return _ranking(lp, judge, count, effort, total)
+        listed = _ranking(lp.keep(-lp.value_C <= threshold), judge, refused, count, effort, total)
+        is_full = listed is not None and len(listed.networks) == count and listed.floor == -np.inf
+        # what loses more than the threshold is not among these columns
+        if is_full and listed is not None and listed.networks[-1][0] > total(Fraction(-threshold)):
+            return listed
+    return _ranking(lp, judge, refused, count, effort, total)
 
 
 def _ranking(
-    lp: LinearProgram, judge: Judge, count: int, effort: Effort, total: Callable[[float], float]
+    lp: LinearProgram,
+    judge: Judge,
+    refused: Collection[Choices],
+    count: int,
+    effort: Effort,
+    total: Callable[[Fraction], Fraction],
 ) -> Ranking | None:
     relaxation = relax(lp)
     if relaxation is None:
         return Ranking(networks=(), floor=-np.inf, route="limits and rules")
     if relaxation.seems_infeasible:
         return None
-    deadline = time.monotonic() + CORE_SHARE * effort.left_s
-    found: list[tuple[Any, Choices]] = []
-    floor = np.inf
+    keyed = Keyed(lp, judge, refused, total)
+    if lp.num_groups > MANY_GROUPS_TO_LIST:
+        listed = _by_levels(lp, relaxation, keyed, count, effort)
+        if listed is not None:
+            return listed
+    ranker = Ranker(lp, relaxation, effort, keyed.refuses if refused or lp.is_relaxed else None)
+    listing = ranker.best(count)
+    networks = keyed(listing.columns_SG)[:count]
+    floor = -np.inf if listing.floor == LOWEST else total(ranker.whole.unit * (listing.floor + ranker.whole.slack))
+    return Ranking(networks=tuple(networks), floor=floor, route="ranking")
+
+
+def _by_levels(lp: LinearProgram, relaxation: Relaxation, keyed: "Keyed", count: int, effort: Effort) -> Ranking | None:
+    """By the core search's levels; None if they do not fit."""
+    deadline = time.monotonic() + LEVELS_SHARE * effort.left_s
     try:
         for level in core.levels(lp, relaxation, deadline=deadline, keep=2 * count):
             sure = level.complete_to - 2 * relaxation.error
             if not level.is_everything and np.count_nonzero(level.loss_S < sure) < count:
                 continue
-            rows = [(judge(choices), choices) for choices in map(lp.columns.choices, level.columns_SG)]
-            found = [(key, choices) for key, choices in rows if key is not None]
-            floor = -np.inf if level.is_everything else total(relaxation.bound - sure)
-            if level.is_everything or sum(key >= floor for key, _ in found) >= count:
-                break
+            networks = keyed(level.columns_SG)
+            floor = -np.inf if level.is_everything else keyed.total(Fraction(relaxation.bound - sure))
+            if level.is_everything or sum(key > floor for key, _ in networks) >= count:
+                return Ranking(networks=tuple(networks[:count]), floor=-np.inf, route="core search")
     except CoreTooLargeError:
-        pass  # what was listed before is in order
-    found.sort(key=lambda item: item[1])
-    found.sort(key=lambda item: item[0], reverse=True)
-    return Ranking(networks=tuple(found), floor=floor, route="core search") if found or floor == -np.inf else None
+        pass
+    return None
+
+
+class Keyed:
+    """Puts networks of a program, given by their columns, in order of their exact values."""
+
+    def __init__(
+        self,
+        lp: LinearProgram,
+        judge: Judge,
+        refused: Collection[Choices],
+        total: Callable[[Fraction], Fraction],
+    ) -> None:
+        self.lp, self.judge, self.refused, self.total = lp, judge, refused, total
+        self.is_judged = lp.is_relaxed or lp.integers_C is None
+
+    def refuses(self, columns_G: Ints) -> bool:
+        choices = self.lp.columns.choices(columns_G)
+        return choices in self.refused or (self.lp.is_relaxed and self.judge(choices) is None)
+
+    def __call__(self, columns_SG: Ints) -> list[tuple[Any, Choices]]:
+        """(key, choices) of those that are allowed, best first."""
+        if self.is_judged:
+            networks = [(self.judge(choices), choices) for choices in map(self.lp.columns.choices, columns_SG)]
+            allowed = [(key, choices) for key, choices in networks if key is not None and choices not in self.refused]
+            allowed.sort(key=lambda item: item[1])
+            return sorted(allowed, key=lambda item: item[0], reverse=True)
+        assert self.lp.integers_C is not None, "else they are judged"
+        value_S = self.lp.integers_C[columns_SG].sum(axis=1)
+        order = np.lexsort((*columns_SG.T[::-1], -value_S))
+        keys = [self.total(self.lp.unit * value) for value in value_S[order].tolist()]
+        choices_S = map(self.lp.columns.choices, columns_SG[order].tolist())
+        return [(key, choices) for key, choices in zip(keys, choices_S, strict=True) if choices not in self.refused]
 
 
 def best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Sequence[Apart]) -> Choices | None:

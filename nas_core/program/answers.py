@@ -25,13 +25,20 @@ class Apart:
         return sum(a != b for a, b in zip(self.choices, choices, strict=True)) >= self.distance
 
 
+def _tell_nobody(num_proven: int) -> None: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """What a solve may spend. ``deadline`` is a ``time.monotonic()``."""
+    """What a solve may spend. ``deadline`` is a ``time.monotonic()``.
+
+    ``tell`` is called now and then with the number of ranks that are proven by then.
+    """
 
     deadline: float
     workers: int = 1
     seed: int = 0
+    tell: Callable[[int], None] = _tell_nobody
 
     @classmethod
     def seconds(cls, limit_s: float, workers: int = 1, seed: int = 0) -> "Effort":
@@ -62,10 +69,14 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """Allowed networks with their keys, best first. ``floor``: no other network has a higher value."""
+    """Allowed networks with their keys, best first; equal ones in the order of their choices.
+
+    ``floor``: no other network has a higher value, so those above it are the best. Minus infinity
+    where as many are listed as were asked for, or all.
+    """
 
     networks: tuple[tuple[Any, Choices], ...]
-    floor: Any  # comparable with the keys; minus infinity where there are no others
+    floor: Any  # comparable with the keys
     route: str
 
 

@@ -51,16 +51,7 @@ class _Model:
         self.model.add(total <= limit)
 
     def add_apart(self, apart: Apart) -> None:
-        """At most M - distance positions agree with the other network."""
-        columns, weights = [], []
-        for c, group in enumerate(self.lp.columns.group_C.tolist()):
-            positions = self.lp.columns.groups[group]
-            agree = sum(apart.choices[p] == self.lp.columns.choice_C[c] for p in positions)
-            if agree:
-                columns.append(self.take_C[c])
-                weights.append(agree)
-        total = self.cp_model.LinearExpr.weighted_sum(columns, weights)
-        self.model.add(total <= len(apart.choices) - apart.distance)
+        self._add_row(*self.lp.columns.apart_row(apart))
 
     def minimise(self, loss_C: Ints, most: int | None) -> None:
         """Least summed loss; with ``most``, only networks that lose no more."""

@@ -5,7 +5,9 @@ is at most 0.3. Sums are ``Fraction``s: no rounding, no overflow. The verifier,
 the oracle and every solver's answer use this module, and it knows none of them.
 """
 
-from collections.abc import Iterable
+import itertools
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, Inexact, localcontext
 from fractions import Fraction
@@ -71,12 +73,19 @@ def evaluate(problem: SelectionProblem, genotype: Genotype) -> Totals:
     table, choices = problem.table(genotype.resolution), genotype.choices
     costs = {name: row_total(rows, choices, table.base_costs.get(name, 0.0)) for name, rows in table.costs.items()}
     gain = row_total(table.score, choices, 0.0)
-    for ((p, c), (q, d)), term in problem.pairs.items():
-        if choices[p] == c and choices[q] == d:
-            gain += exact(term)
+    gain += pair_total(problem, choices)
     resource = problem.objective.resource
     divisor = None if resource is None else costs[resource]
     return Totals(value=objective_value(problem.objective, exact(table.base_score), gain, divisor), costs=costs)
+
+
+def pair_total(problem: SelectionProblem, choices: Sequence[int]) -> Fraction:
+    """Sum of the pair terms that a network has."""
+    pairs, taken = problem.pairs, tuple(enumerate(choices))
+    if len(pairs) <= math.comb(len(taken), 2):
+        return sum((exact(x) for (a, b), x in pairs.items() if a in taken and b in taken), Fraction(0))
+    terms = (pairs.get(pair) for pair in itertools.combinations(taken, 2))
+    return sum((exact(term) for term in terms if term is not None), Fraction(0))
 
 
 def is_within(budget: Budget, total: Fraction) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from nas_core.base.errors import ConfigError
 from nas_core.program.answers import Effort
 from nas_core.program.checker import verify
-from nas_core.program.exact import evaluate, selection_of
+from nas_core.program.exact import evaluate, exact, selection_of
 from nas_core.program.linear import Floats, Ints, TableProgram, flatten
 from nas_core.program.problem import Budget, SelectionProblem
 from nas_core.program.relaxation import FLOAT_ERROR
@@ -245,4 +245,4 @@ def _less(problem: SelectionProblem, resource: str, point: Selection) -> Budget:
 def _float_below(total: Fraction) -> float:
     """The largest float whose decimal is below an exact total."""
     value = float(total)
-    return float(np.nextafter(value, -np.inf)) if Fraction(repr(value)) >= total else value
+    return float(np.nextafter(value, -np.inf)) if exact(value) >= total else value

@@ -1,13 +1,13 @@
-"""Limits as people write them: ``latency_ms <= 12 ms``, ``flops = 60%``, ``flops = 2 .. 3 M``.
+"""Limits as people write them: ``latency_ms <= 12 ms``, ``flops <= 60%``, ``flops = 2 .. 3 M``.
 
 Grammar::
 
-    limit    := RESOURCE "<=" AMOUNT | RESOURCE ">=" AMOUNT | RESOURCE "=" AMOUNT | RESOURCE "=" AMOUNT ".." AMOUNT
+    limit    := RESOURCE "<=" AMOUNT | RESOURCE ">=" AMOUNT | RESOURCE "==" AMOUNT | RESOURCE "=" AMOUNT ".." AMOUNT
     RESOURCE := a name, in quotes if it holds more than letters, digits, _ and .
     AMOUNT   := NUMBER ["%" | UNIT]
 
-``=`` with one amount is a budget: at most. A percentage is of the base
-network's cost. A unit is converted to the resource's own, which the end of its
+``=`` with one amount is refused, as it may mean at most or exactly; ``==`` is
+exactly. A percentage is of the base network's cost. A unit is converted to the resource's own, which the end of its
 name states (``latency_ms``, ``energy_mj``, ``weight_bytes``, ``params_M``, ``"FLOPs (M)"``). Counts
 (``flops``, ``params``, ...) take K, M, G (or B) and T; a resource of which
 neither is known takes plain numbers only. ``latency`` finds ``latency_ms``.
@@ -19,12 +19,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from nas_core.base.errors import ConfigError
-from nas_core.base.units import COUNT, MULTIPLES, Amount, bracketed, is_count, parse_amount, unit_of
+from nas_core.base.units import COUNT, MULTIPLES, UNITS, Amount, bracketed, is_count, parse_amount, unit_of
 from nas_core.program.problem import Budget, format_number
 
 _NAME = r"""(?:"(?P<double>[^"]+)"|'(?P<single>[^']+)'|(?P<resource>[A-Za-z_][\w.]*))"""
 _LIMIT = re.compile(rf"\s*{_NAME}\s*(?P<sign><=|>=|==|=|≤|≥)\s*(?P<amounts>.+?)\s*")
-_EXPECTED = "RESOURCE<=AMOUNT, >= or =, or RESOURCE=LOW .. HIGH, such as latency_ms<=12 ms or flops=60%"
+# the grammar as one pattern, for forms; which unit fits which resource is said once those are known
+_UNITS = "|".join(sorted(map(re.escape, filter(None, UNITS)), key=len, reverse=True))
+_PLAIN_NAME = _NAME.replace("?P<double>", "?:").replace("?P<single>", "?:").replace("?P<resource>", "?:")
+_AMOUNT = rf"[+-]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{{1,4}})? *(?:%|{_UNITS})?"
+PATTERN = rf"^ *{_PLAIN_NAME} *(?:(?:<=|>=|==|≤|≥) *{_AMOUNT}|==? *{_AMOUNT} *\.\. *{_AMOUNT}) *$"
+_EXPECTED = "RESOURCE<=AMOUNT, >= or ==, or RESOURCE=LOW .. HIGH, such as latency_ms<=12 ms or flops<=60%"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +76,24 @@ def parse_limit(text: str) -> ParsedLimit:
         low, high = amounts
         low = Amount(low.number, low.unit or high.unit)  # "2 .. 3 M" is two to three million
         return ParsedLimit(resource=resource, at_least=low, at_most=high, text=text)
+    if sign == "=":
+        raise _which_way(match["double"] or match["single"] or resource, amounts[0], text)
     if sign == "==":
         return ParsedLimit(resource=resource, at_least=amounts[0], at_most=amounts[0], text=text)
     if sign in (">=", "≥"):
         return ParsedLimit(resource=resource, at_least=amounts[0], text=text)
     return ParsedLimit(resource=resource, at_most=amounts[0], text=text)
+
+
+def _which_way(resource: str, amount: Amount, text: str) -> ConfigError:
+    """``flops=60%`` may mean three things: which spelling means which."""
+    name = resource if re.fullmatch(r"[A-Za-z_][\w.]*", resource) else f'"{resource}"'
+    around = [Amount(amount.number * share / 100, amount.unit) for share in (95, 105)]
+    return ConfigError(
+        f"limit {text!r}", "'=' with one amount, which may mean at most or exactly",
+        f"{name}<={amount} (at most), {name}>={amount} (at least), {name}=={amount} (exactly) "
+        f"or a range such as {name}={around[0]} .. {around[1]}"
+    )  # fmt: skip
 
 
 def format_amount(resource: str, value: float, *, sign: bool = False) -> str:

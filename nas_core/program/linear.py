@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nas_core.program.answers import Apart
 from nas_core.program.exact import exact
 from nas_core.program.problem import Budget, Ragged, SelectionProblem, Table
 from nas_core.space.genotypes import BlockId, Rule
@@ -104,6 +105,14 @@ class Columns:
             raise KeyError(choices)  # tied positions that differ
         return np.array(taken, dtype=np.int64)
 
+    def apart_row(self, apart: Apart) -> tuple[Ints, int]:
+        """``row . x <= limit``: at most M - distance positions agree with the other network."""
+        agree_C = np.zeros(self.num_columns, dtype=np.int64)
+        for positions, low, high in zip(self.groups, self.starts_G1[:-1], self.starts_G1[1:], strict=True):
+            for position in positions:  # of tied positions each counts
+                agree_C[low:high] += self.choice_C[low:high] == apart.choices[position]
+        return agree_C, len(apart.choices) - apart.distance
+
     def keep(self, kept_C: npt.NDArray[np.bool_]) -> "Columns":
         """Only the columns where ``kept_C``; a group may end up empty."""
         sizes = np.diff(np.append(self.member_start_C, len(self.member)))
@@ -180,6 +189,17 @@ class LinearProgram:
             exact_C=None if self.exact_C is None else self.exact_C[kept_C],
             error_C=self.error_C[kept_C],
             rows_KC=self.rows_KC[:, kept_C],
+        )
+
+    def with_apart(self, apart: Sequence[Apart]) -> "LinearProgram":
+        """This program with a row for every network to keep away from."""
+        if not apart:
+            return self
+        rows, limits = zip(*map(self.columns.apart_row, apart), strict=True)
+        return replace(
+            self,
+            rows_KC=np.concatenate([self.rows_KC, np.array(rows)]),
+            limits_K=np.concatenate([self.limits_K, np.array(limits)]),
         )
 
     def with_floats(self, value_C: Floats, error_C: Floats) -> "LinearProgram":

@@ -119,7 +119,8 @@ def _solve(lp: LinearProgram, terms: PairTerms, apart: Sequence[Apart], effort: 
     value = np.concatenate([lp.value_C, form.value_Z])
     scale = OBJECTIVE_SPREAD / max(float(np.ptp(lp.value_C)) + float(np.ptp(np.append(form.value_Z, 0.0))), 1e-300)
     count = len(value)
-    rows, limits = _upper_rows(lp, apart)
+    kept_apart = lp.with_apart(apart)
+    rows, limits = kept_apart.rows_KC.astype(np.float64), kept_apart.limits_K.astype(np.float64)
     norm = np.maximum(np.abs(rows).max(axis=1, initial=0.0), 1.0)
     upper = sparse.csr_matrix(np.pad(rows / norm[:, None], ((0, 0), (0, count - rows.shape[1]))))
     answer = milp(
@@ -149,18 +150,6 @@ def _answer(lp: LinearProgram, answer: Any, scale: float) -> Answer:
     ]
     proven = Status.FEASIBLE if status == HIGHS_TIME_LIMIT else Status.OPTIMAL
     return Answer(status=proven, choices=lp.columns.choices(columns), bound=bound, route="HiGHS, flow form")
-
-
-def _upper_rows(lp: LinearProgram, apart: Sequence[Apart]) -> tuple[Floats, Floats]:
-    rows, limits = [lp.rows_KC.astype(np.float64)], [lp.limits_K.astype(np.float64)]
-    for other in apart:
-        agree = [
-            sum(other.choices[p] == choice for p in lp.columns.groups[group])
-            for group, choice in zip(lp.columns.group_C, lp.columns.choice_C, strict=True)
-        ]
-        rows.append(np.array([agree], dtype=np.float64))
-        limits.append(np.array([len(other.choices) - other.distance], dtype=np.float64))
-    return np.concatenate(rows), np.concatenate(limits)
 
 
 class _FlowForm:

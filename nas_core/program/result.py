@@ -8,6 +8,8 @@ from typing import Any
 from nas_core.program.problem import Budget, format_number
 from nas_core.space.genotypes import Genotype
 
+PARTLY_PROVEN = "The first ranks are proven, the others are not: networks may be missing there; allow more time."
+
 
 class Status(Enum):
     """How far the answer is proven; every value is a sentence with advice."""
@@ -101,8 +103,9 @@ class SelectionResult:
     Args:
         status: what is proven.
         selections: best first; empty only if infeasible or stopped. Each was verified without a solver.
+        num_proven: how many of them, from the first on, are proven to be the best, in this order.
         bound: no network of the program (for top k: none beyond those before the last selection) has a higher value.
-        gap: bound minus the value of the selection it concerns, in the objective's unit; 0 when proven.
+        gap: bound minus the value of the first selection that is not proven, in the objective's unit; 0 when all are.
         solve_s: wall seconds.
         route: which solver proved it.
         explanation: why there is no network; only if infeasible.
@@ -111,12 +114,20 @@ class SelectionResult:
 
     status: Status
     selections: tuple[Selection, ...]
+    num_proven: int
     bound: float
     gap: float
     solve_s: float
     route: str
     explanation: Explanation | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def message(self) -> str:
+        """What is proven, in a sentence."""
+        if self.status is Status.FEASIBLE and self.num_proven:
+            return PARTLY_PROVEN
+        return self.status.value
 
     @property
     def best(self) -> Selection:
@@ -126,8 +137,9 @@ class SelectionResult:
     def as_dict(self) -> dict[str, Any]:
         return {
             "status": self.status.name.lower(),
-            "message": self.status.value,
+            "message": self.message,
             "selections": [selection.as_dict() for selection in self.selections],
+            "num_proven": self.num_proven,
             "bound": _json_number(self.bound),
             "gap": _json_number(self.gap),
             "solve_s": self.solve_s,

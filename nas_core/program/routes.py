@@ -11,8 +11,8 @@ import numpy as np
 
 from nas_core.program import additive, chain, cpsat, enumeration, fractional, pairwise
 from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Ranking
-from nas_core.program.core import CoreTooLargeError
 from nas_core.program.exact import Value, evaluate, exact, violations
+from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import MAX_TOTAL, Exact, Floats, LinearProgram, TableProgram, quotients
 from nas_core.program.problem import SelectionProblem, Table
 from nas_core.program.relaxation import Relaxation, relax
@@ -74,9 +74,7 @@ class TableSolver:
         """A bound on the program's value as one on the objective's, rounded up."""
         if not np.isfinite(linear):
             return linear
-        assert self._lp is not None, "the caller looks"
-        total = float(Fraction(linear) + self._lp.offset + exact(self.table.base_score))
-        return float(np.nextafter(total, np.inf))
+        return float(np.nextafter(float(self._exact_total(Fraction(linear))), np.inf))
 
     def key(self, choices: Choices) -> Value:
         """The exact value of a network: larger is better."""
@@ -113,12 +111,17 @@ class TableSolver:
             return Ranking(networks=(), floor=-float("inf"), route="limits and rules")
         lp = self._lp
         if self._is_listed(lp):
-            networks = list(itertools.islice(self._every_network(lp).ranked(self.judge), count))
-            floor = -float("inf") if len(networks) < count else networks[-1][0]
-            return Ranking(networks=tuple(networks), floor=floor, route="every network")
+            networks = itertools.islice(self._every_network(lp).ranked(self.judge), count)
+            return Ranking(networks=tuple(networks), floor=-float("inf"), route="every network")
         if self._has_pairs or not self.problem.objective.is_additive:
             return None
-        return additive.ranking(lp, self.judge, count, effort, self._total)
+        refused = {other.choices for other in self._apart((), 1)}
+        return additive.ranking(lp, self.judge, refused, count, effort, self._exact_total)
+
+    def _exact_total(self, linear: Fraction) -> Fraction:
+        """A value of the program as one of the objective."""
+        assert self._lp is not None, "the caller looks"
+        return linear + self._lp.offset + exact(self.table.base_score)
 
     def _every_network(self, lp: LinearProgram) -> enumeration.EveryNetwork:
         """All networks, looked at once and kept for the next question."""

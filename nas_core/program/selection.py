@@ -13,6 +13,7 @@ from nas_core.program.session import Session
 from nas_core.space.genotypes import Genotype
 
 TIME_LIMIT_S = 60.0
+NEARLY_OVER = 0.1  # of the time: with less left, time is what was short
 
 
 def solve(
@@ -33,14 +34,18 @@ def top_k(
     time_limit_s: float = TIME_LIMIT_S,
     workers: int = 1,
     seed: int = 0,
+    tell: Callable[[int], None] | None = None,
 ) -> SelectionResult:
     """The best network, then the best at least ``min_distance`` places from those before it, k in all.
 
-    A place is a position; another resolution counts as one. Fewer than k if
-    there are no more, which is then proven as well.
+    A place is a position; another resolution counts as one. Networks of equal value come in the order of their
+    choices, as numbers. Fewer than k if there are no more, which is then proven as well.
+    ``tell`` is called now and then with the number of ranks proven so far.
     """
     effort = Effort.seconds(time_limit_s, workers, seed)
-    return _answered(lambda: Session(problem), problem, k, min_distance, effort)
+    if tell is not None:
+        effort = replace(effort, tell=tell)
+    return _answered(lambda: Session(problem), problem, k, min_distance, effort, time_limit_s)
 
 
 class WhatIf:
@@ -75,14 +80,31 @@ class WhatIf:
     ) -> SelectionResult:
         """What ``top_k`` answers with these limits in place of the problem's."""
         problem, effort = self.problem.with_budgets(budgets), Effort.seconds(time_limit_s, workers, seed)
-        return _answered(lambda: self._session.with_problem(problem), problem, k, min_distance, effort)
+        return _answered(lambda: self._session.with_problem(problem), problem, k, min_distance, effort, time_limit_s)
 
 
 def _answered(
-    session: Callable[[], Session], problem: SelectionProblem, k: int, min_distance: int, effort: Effort
+    session: Callable[[], Session],
+    problem: SelectionProblem,
+    k: int,
+    min_distance: int,
+    effort: Effort,
+    time_limit_s: float,
 ) -> SelectionResult:
     started = time.monotonic()
     result = session().top_k(k, min_distance, effort)
     if result.status is Status.INFEASIBLE:
         result = replace(result, explanation=explain_infeasible(problem, effort))
-    return replace(result, solve_s=time.monotonic() - started, notes=tuple(idle_limits(problem)))
+    notes = [*_cut_off(result, k, effort, time_limit_s), *idle_limits(problem)]
+    return replace(result, solve_s=time.monotonic() - started, notes=tuple(notes))
+
+
+def _cut_off(result: SelectionResult, k: int, effort: Effort, time_limit_s: float) -> list[str]:
+    """Which ranks are proven, where not all are."""
+    if k == 1 or result.status is not Status.FEASIBLE:
+        return []
+    proven = {0: "No rank", 1: "Rank 1"}.get(result.num_proven, f"Ranks 1 to {result.num_proven}")
+    verb = "are" if result.num_proven > 1 else "is"
+    is_late = effort.left_s < NEARLY_OVER * time_limit_s
+    why = f"the time limit of {time_limit_s:g} s" if is_late else "the size of the search"
+    return [f"{proven} of {k} {verb} proven; {why} cut off the rest."]

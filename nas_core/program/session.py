@@ -2,10 +2,15 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import numpy as np
 
 from nas_core.program.answers import Answer, Effort
-from nas_core.program.checker import verify
+from nas_core.program.checker import verifier
 from nas_core.program.exact import selection_of
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
@@ -13,7 +18,22 @@ from nas_core.program.routes import TableSolver
 from nas_core.space.genotypes import Genotype
 
 PER_APART = 20  # networks listed for each one wanted, where they must be apart
-MAX_LISTED = 5_000
+MAX_LISTED = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listed:
+    """What a listing gave of an answer.
+
+    ``proven``: its first networks. ``rest``: good ones, of which others may come before. ``bound``: no network
+    but the proven ones is worth more. ``is_all``: no other network belongs to the answer.
+    """
+
+    proven: tuple[Selection, ...] = ()
+    rest: tuple[Selection, ...] = ()
+    bound: float = float("inf")
+    is_all: bool = False
+    route: str = ""
 
 
 @dataclass
@@ -31,69 +51,118 @@ class Session:
     def __init__(self, problem: SelectionProblem) -> None:
         self.problem = problem
         self.solvers = [TableSolver(problem, table) for table in problem.tables]
+        self._verified = verifier(problem)
 
     def with_problem(self, problem: SelectionProblem) -> "Session":
         """The same tables and rules under other limits; nothing is prepared again."""
         session = object.__new__(Session)
         session.problem = problem
         session.solvers = [solver.with_problem(problem) for solver in self.solvers]
+        session._verified = verifier(problem)
         return session
 
     def top_k(self, k: int, min_distance: int, effort: Effort) -> SelectionResult:
+        """The best network, then the best at least ``min_distance`` places from those before it, k in all.
+
+        They come from one listing in order where that is possible, else from a program for each.
+        """
         started = time.monotonic()
-        chosen, is_all, route = self._listed(k, min_distance, effort) if k > 1 else ([], False, "")
-        candidates: dict[int, _Candidate] = {}
-        routes: dict[str, None] = {route: None} if chosen else {}
-        best: Selection | None = None
-        status, bound = (Status.OPTIMAL, chosen[-1].value) if chosen else (Status.INFEASIBLE, -float("inf"))
-        while len(chosen) < k and not is_all:
-            if chosen and effort.left_s == 0:  # those found are proven, further ones were not looked for
-                status, routes = Status.FEASIBLE, routes | {f"stopped after {len(chosen)} of {k}": None}
-                break
-            self._refresh(candidates, chosen, min_distance, effort)
-            best, status, bound = self._best(candidates)
-            if best is None:
-                break
-            chosen.append(verify(self.problem, best))
-            routes |= {candidate.answer.route: None for candidate in candidates.values()}
-            if status is not Status.OPTIMAL:
-                break
-        if chosen and status is Status.INFEASIBLE:  # fewer than k exist, and that is proven
+        listed = self._listed(k, min_distance, effort) if k > 1 else _Listed()
+        chosen, rest, bound = list(listed.proven), listed.rest, listed.bound
+        routes = dict.fromkeys(filter(None, [listed.route]))
+        status = Status.OPTIMAL if len(chosen) == k else Status.INFEASIBLE if listed.is_all else Status.STOPPED
+        if status is Status.STOPPED and not (chosen and rest):
+            status, another, bound = self._one_by_one(chosen, k, min_distance, effort, routes)
+            if another is not None:
+                rest = tuple({s.genotype: s for s in (another, *rest)}.values())
+        num_proven = len(chosen)
+        if status is not Status.OPTIMAL and status is not Status.INFEASIBLE:
+            chosen += sorted(rest, key=lambda s: s.value, reverse=True)[: k - num_proven]
+            status = Status.FEASIBLE if chosen else Status.STOPPED
+        elif chosen:  # k, or all there are
             status, bound = Status.OPTIMAL, chosen[-1].value
-        if chosen and status is Status.STOPPED:
-            status = Status.FEASIBLE
-        value = chosen[-1].value if chosen else -float("inf")
-        gap = max(0.0, bound - value) if chosen else (0.0 if status is Status.INFEASIBLE else float("inf"))
+        open_value = chosen[min(num_proven, len(chosen) - 1)].value if chosen else -float("inf")
+        gap = max(0.0, bound - open_value) if chosen else (0.0 if status is Status.INFEASIBLE else float("inf"))
         return SelectionResult(
             status=status,
             selections=tuple(chosen),
+            num_proven=num_proven,
             bound=bound,
-            gap=gap,
+            gap=0.0 if status is Status.OPTIMAL else gap,
             solve_s=time.monotonic() - started,
             route="; ".join(routes) or "limits and rules",
         )
 
-    def _listed(self, k: int, min_distance: int, effort: Effort) -> tuple[list[Selection], bool, str]:
-        """The first networks of the answer where they can be listed in order, whether there are no others, and how."""
-        wanted = k if min_distance == 1 else min(k * PER_APART, MAX_LISTED)
+    def _one_by_one(
+        self, chosen: list[Selection], k: int, min_distance: int, effort: Effort, routes: dict[str, None]
+    ) -> tuple[Status, Selection | None, float]:
+        """Append the next best networks, each proven, until there are k, or no others, or the time is over.
+
+        Returns OPTIMAL, INFEASIBLE or what came of the next one, that one if it was found but not proven, and a
+        bound on all but the chosen.
+        """
+        candidates: dict[int, _Candidate] = {}
+        bound = float("inf")
+        while len(chosen) < k:
+            if chosen and effort.left_s == 0:
+                return Status.STOPPED, None, bound
+            effort.tell(len(chosen))
+            self._refresh(candidates, chosen, min_distance, effort)
+            best, status, bound = self._best(candidates)
+            routes |= {candidate.answer.route: None for candidate in candidates.values()}
+            if best is not None:
+                best = self._verified(best)
+            if status is not Status.OPTIMAL:
+                return status, best, bound
+            assert best is not None, "it is optimal"
+            chosen.append(best)
+            bound = best.value
+        return Status.OPTIMAL, None, bound
+
+    def _listed(self, k: int, min_distance: int, effort: Effort) -> _Listed:
+        """What one listing of networks in order gives of the answer."""
+        wanted = k if min_distance == 1 else max(k, min(k * PER_APART, MAX_LISTED))
         rankings = []
-        for solver in self.solvers:
-            ranking = solver.ranking(max(k, wanted), effort)
+        for i, solver in enumerate(self.solvers):
+            ranking = solver.ranking(wanted, replace(effort, tell=partial(self._tell, effort, i)))
             if ranking is None:
-                return [], False, ""
+                return _Listed()
             rankings.append((solver.table.resolution, ranking))
         floor = max(ranking.floor for _, ranking in rankings)
         rows = [(key, Genotype(choices, label)) for label, ranking in rankings for key, choices in ranking.networks]
-        rows.sort(key=lambda row: row[1])
-        chosen: list[Selection] = []
-        for key, genotype in sorted(rows, key=lambda row: row[0], reverse=True):
-            if key < floor:  # an unlisted network may be better
-                break
-            if min_distance == 1 or all(is_apart(genotype, other.genotype, min_distance) for other in chosen):
-                chosen.append(verify(self.problem, selection_of(self.problem, genotype)))
-                if len(chosen) == k:
-                    break
-        return chosen, floor == -float("inf"), rankings[0][1].route
+        if len(rankings) > 1:
+            rows.sort(key=lambda row: (row[1].choices, row[1].resolution or 0))
+            rows = sorted(rows, key=lambda row: row[0], reverse=True)[:wanted]
+        is_all = floor == -float("inf") and len(rows) < wanted
+        num_proven = sum(key > floor for key, _ in rows)
+        proven = self._apart([genotype for _, genotype in rows[:num_proven]], k, min_distance)
+        rest = [genotype for _, genotype in rows[num_proven:]] if min_distance == 1 else []
+        return _Listed(
+            proven=tuple(map(self._selection, proven)),
+            rest=tuple(map(self._selection, rest)),
+            bound=min(float("inf"), _rounded_up(floor)),
+            is_all=is_all,
+            route=rankings[0][1].route,
+        )
+
+    def _tell(self, effort: Effort, table: int, num_proven: int) -> None:
+        """Progress, the tables counted in turn."""
+        if len(self.solvers) == 1:
+            effort.tell(num_proven)
+
+    @staticmethod
+    def _apart(genotypes: Sequence[Genotype], k: int, min_distance: int) -> list[Genotype]:
+        """The first, and of those after it the ones that are apart from all before; k at most."""
+        if min_distance == 1:
+            return list(genotypes[:k])
+        apart: list[Genotype] = []
+        for genotype in genotypes:
+            if len(apart) < k and all(is_apart(genotype, other, min_distance) for other in apart):
+                apart.append(genotype)
+        return apart
+
+    def _selection(self, genotype: Genotype) -> Selection:
+        return self._verified(selection_of(self.problem, genotype))
 
     def _refresh(
         self, candidates: dict[int, _Candidate], chosen: Sequence[Selection], min_distance: int, effort: Effort
@@ -150,3 +219,9 @@ def is_apart(genotype: Genotype, other: Genotype, min_distance: int) -> bool:
     """Whether two networks differ in ``min_distance`` places; another resolution counts as one place."""
     differs = genotype.resolution != other.resolution
     return genotype.distance(other) + differs >= min_distance
+
+
+def _rounded_up(value: Any) -> float:
+    """An exact value, or an infinity, as a float that is not below it."""
+    rounded = float(value)
+    return rounded if not np.isfinite(rounded) or Fraction(rounded) >= value else float(np.nextafter(rounded, np.inf))

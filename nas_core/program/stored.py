@@ -107,7 +107,7 @@ class StoredProblem(_StoredTable):
         default=[], description="instead of score and costs: one table per input resolution, of which one is chosen"
     )
     budgets: list[str | _StoredBudget] = Field(
-        default=[], description="bounds on totals, inclusive; a text such as 'latency_ms <= 12 ms' or 'flops = 60%'"
+        default=[], description="bounds on totals, inclusive; a text such as 'latency_ms <= 12 ms' or 'flops <= 60%'"
     )
     base: str | None = Field(default=None, description="the network that percentages are of, such as '0-0-1'")
     rules: list[_StoredRule] = []

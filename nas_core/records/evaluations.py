@@ -1,14 +1,15 @@
 """The records everything is built on: one network measured once, one cost measured once.
 
-``Evaluation`` rates a genotype, ``Cost`` prices a genotype or a block. Both
-are plain rows with a Parquet schema (``nas_core.records.store`` writes them). Block
-scores are derived from evaluations (``nas_core.prediction``), never stored as
-the primary record, so a network is not evaluated twice whatever asked for it.
+``Evaluation`` rates a genotype, ``Cost`` prices a genotype or a block, ``Epoch``
+is a point of the learning curve that led to an evaluation. All are plain rows
+with a Parquet schema (``nas_core.records.store`` writes them). Block scores are
+derived from evaluations (``nas_core.prediction``), never stored as the primary
+record, so a network is not evaluated twice whatever asked for it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -48,6 +49,8 @@ class Evaluation:
     device: str
     message: str = ""
 
+    measured: ClassVar[str] = "metric"
+
     @property
     def key(self) -> tuple[str, str, str, int]:
         """What identifies the measurement: two rows with one key are the same one."""
@@ -81,16 +84,47 @@ class Cost:
     num_threads: int
     message: str = ""
 
+    measured: ClassVar[str] = "value"
+
     @property
     def key(self) -> tuple[str, str, str, str, int, int, int, str]:
         place = (self.genotype, self.position, self.choice, self.resolution)
         return (self.space_id, self.profiler_id, self.device, *place, self.resource)
 
 
-Row = TypeVar("Row", Evaluation, Cost)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Epoch:
+    """The end of an epoch of the training that an evaluation is of.
+
+    ``epoch`` counts from 1, ``step`` and ``lr`` are of the epoch's last step,
+    ``loss`` is its mean training loss. ``metric`` is of the evaluation's split,
+    None where it was not measured then.
+    """
+
+    space_id: str
+    scorer_id: str
+    genotype: str
+    seed: int
+    epoch: int
+    step: int
+    lr: float
+    loss: float
+    metric: float | None
+    metric_name: str
+    status: Status = "ok"  # of all of them: an epoch that fails is not written
+
+    measured: ClassVar[str] = "loss"
+
+    @property
+    def key(self) -> tuple[str, str, str, int, int]:
+        return (self.space_id, self.scorer_id, self.genotype, self.seed, self.epoch)
 
 
-def schema_of(row_type: type[Evaluation] | type[Cost]) -> "pa.Schema":
+Row = TypeVar("Row", Evaluation, Cost, Epoch)
+RowType = type[Evaluation] | type[Cost] | type[Epoch]
+
+
+def schema_of(row_type: RowType) -> "pa.Schema":
     """The Parquet schema of a record, from its fields' types."""
     import pyarrow as pa
 
@@ -106,7 +140,7 @@ def to_table(rows: Sequence[Row]) -> "pa.Table":
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema_of(type(rows[0])))
 
 
-def wrong_with(table: "pa.Table", row_type: type[Evaluation] | type[Cost]) -> str:
+def wrong_with(table: "pa.Table", row_type: RowType) -> str:
     """What keeps the table from being rows of the type: columns, gaps, statuses, numbers; "" if nothing does."""
     import pyarrow.compute as pc
 
@@ -115,7 +149,7 @@ def wrong_with(table: "pa.Table", row_type: type[Evaluation] | type[Cost]) -> st
         known = {field.name: field.type for field in table.schema}
         wrong = [field.name for field in schema if known.get(field.name) != field.type]
         return f"column {wrong[0]} missing or of another type" if wrong else "other columns"
-    measured = table["metric" if row_type is Evaluation else "value"]
+    measured = table[row_type.measured]
     gaps = [name for name in schema.names if table[name].null_count and name not in ("metric", "value")]
     if gaps:
         return f"nothing in column {gaps[0]}"

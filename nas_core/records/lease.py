@@ -47,6 +47,7 @@ class Holder:
     started: str
     counter: int = 0
     stage: str = ""
+    root: str = ""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f", in stage {self.stage}" if self.stage else "")
@@ -55,6 +56,15 @@ class Holder:
     def is_here(self) -> bool:
         """Whether it is on this machine, so that its process can be looked up."""
         return self.machine == _machine()
+
+    def is_of_another(self, root: str) -> bool:
+        """Whether it drives another folder of this machine, of which this one is a copy."""
+        if not self.is_here or not self.root:
+            return False
+        try:
+            return not os.path.samefile(self.root, root)
+        except OSError:
+            return False  # the folder it drives was moved away under it: this may be that folder
 
     @property
     def is_gone(self) -> bool:
@@ -69,7 +79,12 @@ class Lease:
         self._store = store
         me = os.getpid()
         self._me = Holder(
-            holder=uuid4().hex, host=socket.gethostname(), machine=_machine(), pid=me, started=_started(me)
+            holder=uuid4().hex,
+            host=socket.gethostname(),
+            machine=_machine(),
+            pid=me,
+            started=_started(me),
+            root=store.uri(""),
         )
         self._stop, self._writing = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -173,9 +188,10 @@ def hold(store: Store, wait_s: float = 0.0) -> Iterator[Lease]:
 
 
 def read(store: Store) -> Holder | None:
-    """Who the lease names, dead or alive; None where there is none or it cannot be read as one."""
+    """Who the lease names, dead or alive; None where there is none, it cannot be read as one, or came with a copy."""
     try:
-        return Holder(**store.read_json(LEASE))
+        found = Holder(**store.read_json(LEASE))
+        return None if store.is_local and found.is_of_another(store.uri("")) else found
     except FileNotFoundError:
         return None
     except (StoreError, TypeError) as error:

@@ -10,7 +10,9 @@ is done.
 ::
 
     study.yaml                                    the configuration
+    sources.json                                  what was read of space, data and code that lie elsewhere
     evaluations/<space_id>/<scorer_id>/<sha>.parquet
+    curves/<space_id>/<scorer_id>/<sha>.parquet   the epochs of trainings that were evaluated
     costs/<space_id>/<profiler_id>/<sha>.parquet
     block_scores.parquet, selections/, winner/, report.html
     quarantine/                                   parts that failed their checksum
@@ -36,6 +38,7 @@ from nas_core.base.errors import StoreError, without_passwords
 from nas_core.records.evaluations import (
     SCHEMA_VERSION,
     Cost,
+    Epoch,
     Evaluation,
     Row,
     deduplicated,
@@ -182,6 +185,10 @@ class Store:
         """Write rows as one part per (space, scorer); returns the parts' paths."""
         return self._add(rows, lambda row: f"evaluations/{row.space_id}/{row.scorer_id}")
 
+    def add_epochs(self, rows: Sequence[Epoch]) -> list[str]:
+        """Write rows as one part per (space, scorer); returns the parts' paths."""
+        return self._add(rows, lambda row: f"curves/{row.space_id}/{row.scorer_id}")
+
     def add_costs(self, rows: Sequence[Cost]) -> list[str]:
         """Write rows as one part per (space, profiler); returns the parts' paths."""
         return self._add(rows, lambda row: f"costs/{row.space_id}/{row.profiler_id}")
@@ -196,6 +203,10 @@ class Store:
     def evaluations(self, space_id: str, scorer_id: str) -> list[Evaluation]:
         """Every stored evaluation of a space by a scorer, one row per key."""
         return self._rows(f"evaluations/{space_id}/{scorer_id}", Evaluation)
+
+    def epochs(self, space_id: str, scorer_id: str) -> list[Epoch]:
+        """Every stored point of the learning curves of a space's evaluations by a scorer, one row per key."""
+        return self._rows(f"curves/{space_id}/{scorer_id}", Epoch)
 
     def costs(self, space_id: str) -> list[Cost]:
         """Every stored cost of a space, one row per key."""
@@ -275,7 +286,11 @@ class Store:
         For one writer at a time. Safe to kill at any moment: the merged part is
         written before the old ones go, and readers drop repeated rows.
         """
-        return self._compact_all("evaluations", Evaluation, most) + self._compact_all("costs", Cost, most)
+        evaluations, curves = (
+            self._compact_all("evaluations", Evaluation, most),
+            self._compact_all("curves", Epoch, most),
+        )
+        return evaluations + curves + self._compact_all("costs", Cost, most)
 
     def _compact_all(self, top: str, row_type: type[Row], most: int) -> int:
         folders = sorted({str(PurePosixPath(path).parent) for path in self._parts(top)})

@@ -1,15 +1,20 @@
 """Makes the summary that a report shows from what a study's store holds. No torch, no solver but for frontiers."""
 
+import contextlib
 import importlib.metadata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import nas_core
 from nas_core.base.errors import NasError
 from nas_core.base.registry import summary_of
+from nas_core.costs import Additivity
 from nas_core.prediction import Predictor
 from nas_core.prediction.predictor import COVERAGE
-from nas_core.program import Budget, frontier
+from nas_core.program import Budget, Status, frontier
 from nas_core.records.evaluations import CostTable, Evaluation
 from nas_core.records.resources import resource_of
 from nas_core.report.summary import (
@@ -22,11 +27,11 @@ from nas_core.report.summary import (
     EvaluatedNetwork,
     FrontierPoint,
     FrontierSummary,
-    LatencyAdditivity,
-    LatencyPair,
     Limit,
-    NetworkRole,
+    MeasuredWhole,
+    OutcomeSummary,
     Provenance,
+    ResourceAdditivity,
     ScorerSummary,
     SelectedNetwork,
     SelectionSummary,
@@ -36,10 +41,14 @@ from nas_core.report.summary import (
     TrainingSummary,
     VerificationRound,
     VerificationSummary,
+    WholeNetwork,
 )
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import trained_metric
 from nas_core.study.choices import with_additive_limits
+from nas_core.study.frames import role_of
+from nas_core.study.outcome import outcome_of
+from nas_core.study.rounds import last_answer
 from nas_core.study.stages import STAGES, TRACKING
 from nas_core.study.study import Study
 from nas_core.workloads.metrics import Measure
@@ -66,6 +75,7 @@ def figure(study: Study, name: str) -> "Figure":
 def summarise(study: Study, sections: Collection[str] | None = None) -> StudySummary:
     """All that the report shows, or only these ``sections`` of it; what was not run or asked for is None or empty."""
     rows = study.evaluations()
+    last = cache(lambda: _last_answer(study))
     make: dict[str, Callable[[], Any]] = {
         "stages": lambda: _stages(study),
         "networks": lambda: _networks(study, rows, _predictor(study)),
@@ -73,11 +83,13 @@ def summarise(study: Study, sections: Collection[str] | None = None) -> StudySum
         "base_costs": lambda: _costs(study, study.base) if study.has_flops else {},
         "block_effects": lambda: _effects(study.predictor(recalibrate=False) if _predictor(study) else None),
         "limits": lambda: _limits(study),
-        "selection": lambda: _selection(study),
+        "selection": lambda: _selection(study, last()),
+        "outcome": lambda: _outcome(study, last()),
         "calibration": lambda: _calibration(study, _predictor(study)),
         "verification": lambda: _verification(study),
         "frontiers": lambda: _frontiers(study, _predictor(study)),
-        "latency": lambda: _latency(study),
+        "additivity": lambda: _additivity(study),
+        "whole": lambda: _whole(study),
         "training": lambda: _training(study),
     }
     return StudySummary(
@@ -91,6 +103,7 @@ def summarise(study: Study, sections: Collection[str] | None = None) -> StudySum
         provenance=_provenance(study),
         num_evaluated=len({row.genotype for row in rows if row.status == "ok"}),
         num_failed=sum(row.status == "failed" for row in rows),
+        first_failure=next((f"{row.genotype}: {row.message}" for row in rows if row.status == "failed"), ""),
         **{name: section() for name, section in make.items() if sections is None or name in sections},
     )
 
@@ -116,15 +129,16 @@ def _cost_tables(study: Study) -> tuple[CostTable, ...]:
 def _data(study: Study) -> DataSummary:
     if not study.scorer.needs_data:
         return DataSummary(name=study.scorer.name, description="the scorer looks at no data")
-    workload = study.scorer.workload
+    notes = study.sources.data
+    assert notes is not None, "what a scorer looks at is noted"
     trained = (study.current("train") or {"networks": [{}]})["networks"][0]
-    num_train, num_validation = workload.num_examples()
+    num_train, num_validation = notes.num_examples or (None, None)
     return DataSummary(
-        name=workload.name,
+        name=study.scorer.workload.label,
         num_train=num_train,
         num_validation=num_validation,
         num_test=trained.get("num_test_examples"),
-        facts=dict(workload.describe()),
+        facts=dict(notes.facts),
     )
 
 
@@ -137,8 +151,15 @@ def _scorer(study: Study, rows: Sequence[Evaluation]) -> ScorerSummary:
         split=first.split if first else "validation",
         num_examples=first.num_examples if first else None,
         seeds=tuple(sorted({row.seed for row in rows})),
-        description=summary_of(type(study.scorer)),
+        description=" ".join([summary_of(type(study.scorer)), *_notes(study)]),
     )
+
+
+def _notes(study: Study) -> list[str]:
+    """What the scorer says of how it rates, where what it rates by is at hand."""
+    with contextlib.suppress(NasError):
+        return [f"{note}." for note in study.scorer.notes()]
+    return []
 
 
 def _own_metric(study: Study) -> Measure:
@@ -157,6 +178,7 @@ def _provenance(study: Study) -> Provenance:
         scorer_id=study.scorer_id,
         profiler_id=", ".join(f"{name} {identity}" for name, identity in study.profiler_ids.items()),
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         devices={stage: record["device"] for stage, record in records.items() if record["device"]},
         commands=("mathnas run study.yaml --root STUDY",),
         tracking={label: value for label, value in labels.items() if value},
@@ -199,14 +221,9 @@ def _networks(study: Study, rows: Sequence[Evaluation], predictor: Predictor | N
     shown = _best_first(study, rows)[:MOST_NETWORKS_SHOWN]
     genotypes = [Genotype.parse(row.genotype) for row in shown]
     predictions = predictor.predict(genotypes) if predictor else [None] * len(shown)
-    held_out = set(map(str, study.design.held_out)) if study.has_flops else set()
-    designed = set(map(str, study.design.genotypes)) if study.has_flops else set()
     earlier = _predictions_before_evaluation(study)
     networks = []
     for row, genotype, now in zip(shown, genotypes, predictions, strict=True):
-        role: NetworkRole = (
-            "held-out" if row.genotype in held_out else "design" if row.genotype in designed else "verify"
-        )
         predicted, low, high = earlier.get(row.genotype) or (
             (now.metric, now.low, now.high) if now else (None, None, None)
         )
@@ -215,7 +232,7 @@ def _networks(study: Study, rows: Sequence[Evaluation], predictor: Predictor | N
             EvaluatedNetwork(
                 genotype=row.genotype,
                 metric=row.metric,
-                role=role,
+                role=role_of(genotype, study.snapshot),
                 predicted=predicted,
                 low=low,
                 high=high,
@@ -283,8 +300,24 @@ def _device(study: Study, budget: Budget) -> str:
     return next((row.device for row in study.costs(budget.resource)), "") if is_measured else ""
 
 
-def _selection(study: Study) -> SelectionSummary | None:
-    answer = study.current("select")
+def _last_answer(study: Study) -> dict[str, Any] | None:
+    """The program's answer by the fit to all that is evaluated, so that nothing on the page is of an earlier one."""
+    answer = study.last_answer()
+    if answer is None or answer.get("num_evaluations") == len(study.evaluations()):
+        return answer
+    try:
+        return last_answer(study.snapshot)
+    except NasError:  # what it was fitted to is gone
+        return answer
+
+
+def _outcome(study: Study, answer: Mapping[str, Any] | None) -> OutcomeSummary | None:
+    verified = study.current("verify") or {}
+    found = answer and outcome_of(answer, verified.get("winner"), study.snapshot, verified.get("reason", ""))
+    return OutcomeSummary(**asdict(found)) if found else None
+
+
+def _selection(study: Study, answer: Mapping[str, Any] | None) -> SelectionSummary | None:
     if answer is None:
         return None
     evaluated = {row.genotype: row.metric for row in study.evaluations()}
@@ -369,7 +402,9 @@ def _frontiers(study: Study, predictor: Predictor | None) -> tuple[FrontierSumma
     for resource in resources:
         if any(table.resource == resource for table in tables):
             front = frontier(predictor.problem(tables), resource, time_limit_s=FRONTIER_TIME_LIMIT_S)
-            found.append(FrontierSummary(resource=resource, points=_points(predictor, front, resource, evaluated)))
+            points = _points(predictor, front, resource, evaluated)
+            complete = front.status is not Status.FEASIBLE
+            found.append(FrontierSummary(resource=resource, points=points, complete=complete))
     return tuple(found)
 
 
@@ -378,41 +413,64 @@ def _points(
 ) -> tuple[FrontierPoint, ...]:
     return tuple(
         FrontierPoint(
-            limit=point.costs[resource],
             cost=point.costs[resource],
             predicted=predictor.to_metric(point.value),
             genotype=str(point.genotype),
-            proven=True,
             evaluated=evaluated.get(str(point.genotype)),
         )
         for point in front.points
     )
 
 
-def _latency(study: Study) -> LatencyAdditivity | None:
-    found = study.additivity.get("latency_ms") if _profiled(study) else None
-    if found is None:
-        return None
-    rows = [row for row in study.costs("latency_ms") if row.genotype and row.status == "ok"]
-    spread = {row.genotype: row.spread for row in rows}
+def _additivity(study: Study) -> tuple[ResourceAdditivity, ...]:
+    """Of every measured resource, how its sums agree with whole networks."""
+    found = study.additivity if _profiled(study) else {}
+    return tuple(_additivity_of(study, resource, agreement) for resource, agreement in found.items())
+
+
+def _additivity_of(study: Study, resource: str, found: Additivity) -> ResourceAdditivity:
+    rows = {row.genotype: row for row in study.costs(resource) if row.genotype and row.status == "ok"}
     pairs = tuple(
-        LatencyPair(
-            genotype=genotype, predicted_ms=predicted, measured_ms=measured, spread_ms=spread.get(genotype, 0.0)
-        )
-        for genotype, predicted, measured in zip(found.genotypes, found.predicted, found.measured, strict=True)
+        WholeNetwork(genotype=genotype, summed=summed, measured=measured, spread=rows[genotype].spread)
+        for genotype, summed, measured in zip(found.genotypes, found.predicted, found.measured, strict=True)
     )
+    first, unit = rows[found.genotypes[0]], resource_of(resource).unit
     sign = "-" if found.intercept < 0 else "+"
-    return LatencyAdditivity(
+    return ResourceAdditivity(
+        resource=resource,
+        unit=unit,
         pairs=pairs,
-        device=rows[0].device,
-        batch_size=rows[0].batch_size,
-        num_threads=rows[0].num_threads,
-        num_repeats=rows[0].num_repeats,
+        device=first.device,
+        batch_size=first.batch_size,
+        num_threads=first.num_threads,
+        num_repeats=first.num_repeats,
         r2=found.r2,
         kendall=found.kendall,
         worst_relative_error=found.worst_relative_error,
-        correction=f"measured = {found.slope:.3f} x sum {sign} {abs(found.intercept):.3f} ms",
+        correction=f"measured = {found.slope:.3f} x sum {sign} {abs(found.intercept):.3f} {unit}",
+        is_corrected=found.usable,
     )
+
+
+def _whole(study: Study) -> tuple[MeasuredWhole, ...]:
+    """The chosen network and the base as they were measured whole, by resource."""
+    rows = [row for row in (study.current("verify") or {}).get("whole") or () if row["status"] == "ok"]
+    by_resource: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_resource.setdefault(row["resource"], []).append(row)
+    return tuple(
+        MeasuredWhole(
+            resource=resource,
+            networks=tuple(_whole_network(study, row) for row in mine),
+            **{name: mine[0][name] for name in ("device", "batch_size", "num_threads", "num_repeats")},
+        )
+        for resource, mine in by_resource.items()
+    )
+
+
+def _whole_network(study: Study, row: Mapping[str, Any]) -> WholeNetwork:
+    summed = study.costs_of(Genotype.parse(row["genotype"]))[row["resource"]]
+    return WholeNetwork(genotype=row["genotype"], summed=summed, measured=row["value"], spread=row["spread"])
 
 
 def _training(study: Study) -> TrainingSummary | None:
@@ -433,17 +491,19 @@ def _training(study: Study) -> TrainingSummary | None:
             ),
             wall_s=row["wall_s"],
             seed=study.config.seed,
-            num_epochs=study.config.train.recipe.epochs,
+            num_epochs=len(row["history"]),
+            examples_per_s=row.get("examples_per_s"),
+            confusion=tuple(map(tuple, row.get("details", {}).get("confusion", ()))),
         )
         for row in output["networks"]
     )
-    recipe = study.config.train.recipe
-    text = f"{recipe.epochs:g} epochs, batch {recipe.batch_size}, peak rate {recipe.lr:g} (cosine), {recipe.augment}"
     winner = output["networks"][0]
     return TrainingSummary(
         networks=networks,
         metric=metric,
         num_test_examples=winner["num_test_examples"],
-        recipe=text,
+        output_names=tuple(winner["output_names"]),
+        recipe=study.config.train.recipe.in_words,
         device=winner["device"],
+        diverged=tuple(f"{row['role']} {row['genotype']}: {row['message']}" for row in output.get("diverged", ())),
     )

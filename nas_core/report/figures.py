@@ -19,6 +19,7 @@ from nas_core.report.summary import (
     BlockEffect,
     EvaluatedNetwork,
     FrontierSummary,
+    ResourceAdditivity,
     StageCost,
     StudySummary,
     TrainedNetwork,
@@ -30,8 +31,10 @@ from nas_core.report.text import (
     format_duration,
     format_percent,
     metric_axis,
+    resource_name,
 )
 from nas_core.space.genotypes import Genotype
+from nas_core.study.frames import Role
 from nas_core.workloads.metrics import Measure
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
 WIDTH_IN = 9.0
 DPI = 160
 MAX_CELLS_WITH_NUMBERS = 400
+MOST_CLASSES_NAMED, MOST_CLASSES_NUMBERED = 40, 20
+LEAST_SHARE_WRITTEN = 0.005  # of a class: less is written as 0 %
+LEAST_EFFECT = 1e-9  # in the metric's unit: what is smaller is arithmetic, and gets no colour
 
 
 class NotYetRunError(LookupError):
@@ -176,8 +182,8 @@ def figure_block_effects(summary: StudySummary, theme: Theme) -> "Figure":
     if summary.winner is not None:
         _mark_path(ax, Genotype.parse(summary.winner), theme, numbered)
     if numbered:
-        _write_cells(ax, summary.scorer.metric, effects.effects, image, len(counts), theme)
-    _label_effect_axes(ax, summary, theme)
+        _write_cells(ax, summary.scorer.metric, effects.effects, image, len(counts))
+    _label_effect_axes(ax, summary)
     metric = summary.scorer.metric
     unit = "percentage points" if metric.is_fraction else metric.unit or metric.label
     bar = figure.colorbar(image, ax=ax, pad=0.015, fraction=0.04)
@@ -199,7 +205,8 @@ def _diverging(theme: Theme) -> Any:
 def _colour_range(effect_NM: np.ndarray) -> float:
     """Effect at full colour: the 97th percentile, so that one ruinous block does not bleach the rest."""
     sizes = np.abs(effect_NM[np.isfinite(effect_NM)])
-    return float(np.percentile(sizes[sizes > 0], 97)) if (sizes > 0).any() else 1.0
+    told = sizes[sizes > LEAST_EFFECT]
+    return float(np.percentile(told, 97)) if told.size else 1.0
 
 
 def _is_uncertain(row: BlockEffect, base: Genotype) -> bool:
@@ -251,9 +258,7 @@ def _outline(ax: "Axes", position: int, choice: int, inset: float, **look: Any) 
     ax.add_patch(Rectangle((position - 0.5 + inset, choice - 0.5 + inset), side, side, fill=False, **look))
 
 
-def _write_cells(
-    ax: "Axes", metric: Measure, effects: Iterable[BlockEffect], image: Any, num_positions: int, theme: Theme
-) -> None:
+def _write_cells(ax: "Axes", metric: Measure, effects: Iterable[BlockEffect], image: Any, num_positions: int) -> None:
     from matplotlib.patheffects import withStroke
 
     for row in effects:
@@ -284,7 +289,7 @@ def _effect_text(metric: Measure, effect: float) -> str:
     return text.replace("-", "−")
 
 
-def _label_effect_axes(ax: "Axes", summary: StudySummary, theme: Theme) -> None:
+def _label_effect_axes(ax: "Axes", summary: StudySummary) -> None:
     space = summary.space
     ax.grid(False)
     ax.set_xlabel("position in the network, input to output")
@@ -332,28 +337,30 @@ def figure_calibration(summary: StudySummary, theme: Theme) -> "Figure":
     figure = _figure(width=6.6, height=5.4)
     ax = figure.subplots()
     scale = 100 if summary.scorer.metric.is_fraction else 1
-    looks = {
-        "design": ("o", theme.fit, 5, f"used to fit ({_count(rows, 'design')})"),
-        "held-out": ("s", theme.held_out, 6, f"held out ({_count(rows, 'held-out')})"),
-        "verify": ("^", theme.verify, 7, f"proposed by the solver ({_count(rows, 'verify')})"),
-    }
-    for role, (marker, colour, size, label) in looks.items():
-        mine = [row for row in rows if row.role == role]
+    looks: tuple[tuple[tuple[Role, ...], str, str, float, str], ...] = (
+        (("base", "design"), "o", theme.fit, 5, "used to fit"),
+        (("held-out",), "s", theme.held_out, 6, "held out"),
+        (("verification", "other"), "^", theme.verify, 7, "evaluated later"),
+    )
+    for roles, marker, colour, size, label in looks:
+        mine = [row for row in rows if row.role in roles]
         if mine:
-            _scatter_with_intervals(ax, mine, scale, marker, colour, size, label, intervals=role != "design")
+            label = f"{label} ({len(mine)})"
+            _scatter_with_intervals(ax, mine, scale, marker, colour, size, label, intervals="design" not in roles)
     _mark_winner(ax, summary, rows, scale, theme)
     _draw_diagonal(ax, [(scale * (row.predicted or 0.0), scale * row.metric) for row in rows], theme)
     ax.set_xlabel(f"predicted {_metric_axis(summary)}")
     ax.set_ylabel(f"evaluated {_metric_axis(summary)}")
-    box = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "alpha": 0.85}  # over intervals that reach there
-    text = _rank_text(summary)
-    ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", linespacing=1.5, color=theme.ink, bbox=box, zorder=9)
-    ax.legend(loc="lower right")
+    ax.set_title(_rank_text(summary), loc="left")
+    _legend_below(figure)
     return figure
 
 
-def _count(rows: Iterable[EvaluatedNetwork], role: str) -> int:
-    return sum(row.role == role for row in rows)
+def _legend_below(figure: "Figure", ncols: int = 2) -> None:
+    """One legend of all axes, outside them: inside it would cover what is drawn."""
+    pairs = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in figure.axes]
+    handles = {label: handle for axes in pairs for handle, label in axes}
+    figure.legend(list(handles.values()), list(handles), loc="upper left", bbox_to_anchor=(0.01, 0.01), ncols=ncols)
 
 
 def _scatter_with_intervals(
@@ -418,7 +425,7 @@ def _rank_text(summary: StudySummary) -> str:
         f"Spearman ρ = {result.spearman:.2f}" if result.spearman is not None else "",
         f"n = {result.num_networks} held out",
     ]
-    return "\n".join(line for line in lines if line)
+    return ", ".join(line for line in lines if line)
 
 
 def _metric_axis(summary: StudySummary) -> str:
@@ -441,8 +448,7 @@ def figure_frontier(summary: StudySummary, theme: Theme) -> "Figure":
         _draw_resource(ax, summary, resource, theme)
     for ax in axes[len(resources) :]:
         ax.axis("off")
-    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(handles.values()), list(handles), loc="upper left", bbox_to_anchor=(0.01, 0.01), ncols=3)
+    _legend_below(figure, ncols=3)
     return figure
 
 
@@ -497,19 +503,16 @@ def _draw_frontier(ax: "Axes", front: FrontierSummary, scale: float, theme: Them
         color=theme.frontier,
         label="frontier (predicted)",
     )
-    for proven, label in ((True, "proven optimal"), (False, "not proven")):
-        mine = [point for point in points if point.proven is proven]
-        if mine:
-            ax.plot(
-                [point.cost for point in mine],
-                [scale * point.predicted for point in mine],
-                ls="",
-                marker="D",
-                ms=4.5,
-                mfc=theme.frontier if proven else theme.paper,
-                mec=theme.frontier,
-                label=label,
-            )
+    ax.plot(
+        [point.cost for point in points],
+        [scale * point.predicted for point in points],
+        ls="",
+        marker="D",
+        ms=4.5,
+        mfc=theme.frontier,
+        mec=theme.frontier,
+        label="best predicted (proven)",
+    )
 
 
 def _draw_limit(ax: "Axes", at_most: float, theme: Theme) -> None:
@@ -550,22 +553,32 @@ def _known_metric(summary: StudySummary, genotype: str) -> float | None:
     return None
 
 
-# --- latency -----------------------------------------------------------------
+# --- measured costs ----------------------------------------------------------
 
 
-def figure_latency(summary: StudySummary, theme: Theme) -> "Figure":
-    """Whole networks' measured latency against the sum of their blocks'."""
-    result = _required(summary.latency, "latency")
-    if not result.pairs:
-        raise NotYetRunError("latency of whole networks")
-    figure = _figure(width=6.6, height=5.0)
-    ax = figure.subplots()
-    x = [pair.predicted_ms for pair in result.pairs]
-    y = [pair.measured_ms for pair in result.pairs]
+def figure_additivity(summary: StudySummary, theme: Theme) -> "Figure":
+    """Whole networks as measured against the sum of their blocks, a panel for each measured resource."""
+    results = summary.additivity
+    if not results:
+        raise NotYetRunError("costs of whole networks")
+    columns = min(len(results), 2)
+    rows = -(-len(results) // columns)
+    figure = _figure(width=5.6 if columns == 1 else WIDTH_IN, height=4.6 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, result in zip(axes, results, strict=False):
+        _draw_additivity(ax, result, theme)
+    for ax in axes[len(results) :]:
+        ax.axis("off")
+    _legend_below(figure)
+    return figure
+
+
+def _draw_additivity(ax: "Axes", result: ResourceAdditivity, theme: Theme) -> None:
+    x, y = [pair.summed for pair in result.pairs], [pair.measured for pair in result.pairs]
     ax.errorbar(
         x,
         y,
-        yerr=[pair.spread_ms for pair in result.pairs],
+        yerr=[pair.spread for pair in result.pairs],
         ls="",
         marker="o",
         mfc=theme.held_out,
@@ -575,8 +588,9 @@ def figure_latency(summary: StudySummary, theme: Theme) -> "Figure":
         label="network (bar: 10th to 90th percentile)",
     )
     _draw_diagonal(ax, list(zip(x, y, strict=True)), theme)
-    ax.set_xlabel("sum of block latencies, ms per batch")
-    ax.set_ylabel("measured latency, ms per batch")
+    name = resource_name(result.resource)
+    ax.set_xlabel(f"sum of blocks, {name}, {result.unit}")
+    ax.set_ylabel(f"measured {name}, {result.unit}")
     lines = [
         f"R² = {result.r2:.3f}" if result.r2 is not None else "",
         f"Kendall τ = {result.kendall:.2f}" if result.kendall is not None else "",
@@ -585,10 +599,7 @@ def figure_latency(summary: StudySummary, theme: Theme) -> "Figure":
         else "",
         f"n = {len(result.pairs)}",
     ]
-    text = "\n".join(line for line in lines if line)
-    ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", linespacing=1.5, color=theme.ink)
-    ax.legend(loc="lower right")
-    return figure
+    ax.set_title(", ".join(line for line in lines if line), loc="left")
 
 
 # --- training ----------------------------------------------------------------
@@ -610,7 +621,7 @@ def figure_training(summary: StudySummary, theme: Theme) -> "Figure":
     right.set_ylabel("training loss")
     for ax in (left, right):
         ax.set_xlabel("epoch")
-    left.legend(loc="lower right" if training.metric.higher_is_better else "upper right")
+    _legend_below(figure, ncols=3)
     return figure
 
 
@@ -630,6 +641,42 @@ def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measur
         if pairs:
             x, y = zip(*pairs, strict=True)
             ax.plot(x, y, color=colour, ls=style, lw=width, label=label_shown)
+
+
+def figure_confusion(summary: StudySummary, theme: Theme) -> "Figure":
+    """What the chosen network took the test examples of each class for, as shares of the class."""
+    training = _required(summary.training, "training")
+    winner = next((row for row in training.networks if row.role == "winner"), None)
+    if winner is None or not winner.confusion:
+        raise NotYetRunError("confusion")
+    counts_KK = np.array(winner.confusion)
+    num_classes = len(counts_KK)
+    share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
+    figure = _figure(height=5.4, width=6.4)
+    ax = figure.subplots()
+    ax.grid(False)
+    image = ax.imshow(100 * share_KK, cmap=_rising(theme), vmin=0, vmax=100)
+    if num_classes <= MOST_CLASSES_NAMED:
+        names = training.output_names or tuple(map(str, range(num_classes)))
+        ax.set_xticks(range(num_classes), names, rotation=60, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(num_classes), names)
+    if num_classes <= MOST_CLASSES_NUMBERED:
+        for (row, column), share in np.ndenumerate(share_KK):
+            if share >= LEAST_SHARE_WRITTEN:
+                colour = theme.paper if share > 0.5 else theme.ink
+                ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, size=7)
+    ax.set_xlabel("taken for")
+    ax.set_ylabel("class")
+    bar = figure.colorbar(image, ax=ax, pad=0.02, fraction=0.045)
+    bar.set_label("% of the class")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _rising(theme: Theme) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("share", [theme.neutral, theme.better])
 
 
 # --- cost of the study -------------------------------------------------------
@@ -701,7 +748,8 @@ FIGURES: dict[str, Callable[[StudySummary, Theme], "Figure"]] = {
     "block_effects": figure_block_effects,
     "calibration": figure_calibration,
     "frontier": figure_frontier,
-    "latency": figure_latency,
+    "additivity": figure_additivity,
     "training": figure_training,
+    "confusion": figure_confusion,
     "study_cost": figure_study_cost,
 }

@@ -7,16 +7,19 @@ made here is none.
 
 import base64
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nas_core.report import story
 from nas_core.report.figures import FIGURES, save_figures
 from nas_core.report.strip import NO_OP_KIND, Strip, strips
 from nas_core.report.style import THEMES, ThemeName
-from nas_core.report.summary import EvaluatedNetwork, StudySummary, TrainedNetwork
+from nas_core.report.summary import EvaluatedNetwork, ResourceAdditivity, StudySummary, TrainedNetwork
 from nas_core.report.text import (
     compared_by,
     compared_networks,
@@ -137,13 +140,30 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "blocks": block_table(summary),
         "figures": {block.name: block for block in figure_blocks(summary, drawn)},
         "proof": story.proof(summary),
+        "classes": classes_table(summary),
         "alternatives": alternatives_table(summary),
         "rounds": rounds_table(summary),
         "evaluated": evaluated_table(summary),
         "provenance": provenance_table(summary),
         "glossary": GLOSSARY,
         "metric": metric_label(summary.scorer.metric, summary.scorer.split),
+        "made": _made(summary),
+        "whole": whole_table(summary),
+        "whole_source": story.whole_source(summary),
+        "frontier_note": _frontier_note(summary),
     }
+
+
+def _made(summary: StudySummary) -> str:
+    """When the report was made, by which version."""
+    known = summary.provenance
+    when = f" on {known.created[:16].replace('T', ' ')} UTC" if known.created else ""
+    return f"made{when} by mathnas {known.code_version}"
+
+
+def _frontier_note(summary: StudySummary) -> str:
+    cut = [resource_name(front.resource) for front in summary.frontiers if not front.complete]
+    return f"Of {', '.join(cut)} only a part of the frontier is shown: the time for it ran out." if cut else ""
 
 
 def _style_sheet() -> str:
@@ -183,18 +203,21 @@ def _metric_tile(summary: StudySummary) -> list[Tile]:
     trained = next(iter(summary.trained("winner")), None)
     if trained is not None and trained.test is not None:
         value = format_metric(summary.metric, trained.test)
-        return [Tile(label=compared_by(summary), value=value, note="measured once, after training")]
+        return [Tile(label=f"chosen: {compared_by(summary)}", value=value, note="measured once, after training")]
     metric = summary.scorer.metric
     label = metric_label(metric, summary.scorer.split)
     evaluated, selected = summary.evaluated(winner), summary.selected(winner)
     if evaluated is not None:
         return [
             Tile(
-                label=label, value=format_metric(metric, evaluated.metric), note=f"by the {summary.scorer.kind} scorer"
+                label=f"chosen: {label}",
+                value=format_metric(metric, evaluated.metric),
+                note=f"by the {summary.scorer.kind} scorer, the best evaluated",
             )
         ]
     if selected is not None:
-        return [Tile(label=label, value=format_metric(metric, selected.predicted), note="predicted, not yet evaluated")]
+        note = "predicted, not yet evaluated"
+        return [Tile(label=f"chosen: {label}", value=format_metric(metric, selected.predicted), note=note)]
     return []
 
 
@@ -207,11 +230,13 @@ def _limit_tiles(summary: StudySummary) -> list[Tile]:
         if cost is None or limit.at_most is None:
             continue
         share = cost / limit.at_most if limit.at_most else 1.0
+        whole = summary.measured_whole(summary.winner, limit.resource)
+        beside = "" if whole is None else f"; {format_amount(limit.resource, whole)} measured whole"
         found.append(
             Tile(
                 label=resource_name(limit.resource),
                 value=format_amount(limit.resource, cost),
-                note=f"{format_percent(share)} of the limit, {format_amount(limit.resource, limit.at_most)}",
+                note=f"{format_percent(share)} of the limit, {format_amount(limit.resource, limit.at_most)}{beside}",
                 share=min(share, 1.0),
                 exceeded=share > 1 + 1e-9,
             )
@@ -220,13 +245,18 @@ def _limit_tiles(summary: StudySummary) -> list[Tile]:
 
 
 def _proof_tile(summary: StudySummary) -> list[Tile]:
-    selection = summary.selection
+    """What is proven, of which network, and what speaks against it."""
+    selection, outcome = summary.selection, summary.outcome
     if selection is None:
         return []
-    proven = selection.status == "optimal"
-    gap = "" if selection.gap is None else f"gap {selection.gap:.2g}"
-    note = "best predicted network within the limits" if proven else gap or "optimality not proven"
-    return [Tile(label="selection", value="proven" if proven else selection.status, note=note)]
+    if outcome is None:
+        return [Tile(label="selection", value=selection.status, note=selection.sentence)]
+    proven = "proven" if outcome.proven else "not proven"
+    gap = "" if outcome.proven or selection.gap is None else f"Gap {selection.gap:.2g}."
+    also = "the chosen one" if outcome.best_predicted == outcome.chosen else "not the chosen one"
+    note = f"{short_genotype(outcome.best_predicted)}, {also}. {gap} {' '.join(outcome.cautions)}"
+    value = format_metric(summary.scorer.metric, outcome.predicted)
+    return [Tile(label=f"best predicted, {proven}", value=value, note=" ".join(note.split()))]
 
 
 def _effort_tile(summary: StudySummary) -> list[Tile]:
@@ -253,10 +283,10 @@ def comparison_table(summary: StudySummary) -> Table:
             (
                 names[label],
                 short_genotype(genotype),
-                f"failed: {row.message}" if row is not None and row.message else format_metric(summary.metric, value),
+                format_metric(summary.metric, value),
                 *([format_metric(summary.metric, row.validation if row is not None else None)] if networks else []),
                 *[_amount_beside(name, costs.get(name), base_costs.get(name)) for name in resources],
-                *([format_duration(row.wall_s) if row is not None else "–"] if networks else []),
+                *([_took(row)] if networks else []),
             )
         )
     limits = {
@@ -276,6 +306,37 @@ def comparison_table(summary: StudySummary) -> Table:
     foot = ("limits", "", "", *blank, *[limits.get(name, "–") for name in resources], *blank) if limits else ()
     marked = next((index for index, (label, _, _) in enumerate(compared) if label == "winner"), None)
     return Table(head=head, rows=tuple(rows), foot=foot, marked=marked)
+
+
+def _took(row: TrainedNetwork | None) -> str:
+    """How long a training took, and how fast its steps were."""
+    if row is None:
+        return "–"
+    rate = f", {row.examples_per_s:,.0f} examples/s" if row.examples_per_s else ""
+    return f"{format_duration(row.wall_s)}{rate}"
+
+
+def whole_table(summary: StudySummary) -> Table | None:
+    """The chosen network and the base as they were measured whole, beside the sums that the program goes by."""
+    if not summary.whole:
+        return None
+    names = {summary.base: "base", summary.winner: "chosen"}
+    rows = tuple(
+        (
+            names.get(row.genotype, ""),
+            short_genotype(row.genotype),
+            resource_name(each.resource),
+            format_amount(each.resource, row.measured),
+            format_amount(each.resource, row.spread),
+            format_amount(each.resource, row.summed),
+            format_percent(row.summed / row.measured - 1, 1) if row.measured else "–",
+        )
+        for each in summary.whole
+        for row in each.networks
+    )
+    head = ("network", "genotype", "resource", "measured whole", "±", "sum of blocks", "sum is off by")
+    marked = next((index for index, row in enumerate(rows) if row[0] == "chosen"), None)
+    return Table(head=head, rows=rows, marked=marked)
 
 
 def _amount_beside(resource: str, cost: float | None, base: float | None) -> str:
@@ -309,6 +370,38 @@ def block_table(summary: StudySummary) -> Table | None:
     turned = "effect" if summary.scorer.metric.higher_is_better else "effect (positive is better)"
     head = ("position", "choice", "block", "channels", turned, *[resource_name(table.resource) for table in tables])
     return Table(head=head, rows=tuple(rows))
+
+
+def classes_table(summary: StudySummary) -> Table | None:
+    """The chosen network on the test examples of each class, the worst first; None where there are no classes."""
+    winner = next(iter(summary.trained("winner")), None)
+    if winner is None or not winner.confusion:
+        return None
+    counts_KK = np.array(winner.confusion)
+    right_K, examples_K, guesses_K = np.diag(counts_KK), counts_KK.sum(1), counts_KK.sum(0)
+    assert summary.training is not None
+    names = summary.training.output_names or tuple(map(str, range(len(counts_KK))))
+    f1_K = 2 * right_K / np.maximum(examples_K + guesses_K, 1)
+    rows = []
+    for index in np.argsort(f1_K, kind="stable"):
+        wrong = np.where(np.arange(len(counts_KK)) == index, 0, counts_KK[index])
+        most = int(wrong.argmax())
+        rows.append(
+            (
+                names[index],
+                format_count(int(examples_K[index])),
+                _share(right_K[index], examples_K[index]),
+                _share(right_K[index], guesses_K[index]),
+                format_percent(float(f1_K[index]), 1),
+                f"{names[most]} ({_share(wrong[most], examples_K[index])})" if wrong[most] else "–",
+            )
+        )
+    head = ("class", "test examples", "recognised (recall)", "right when guessed (precision)", "F1", "most taken for")
+    return Table(head=head, rows=tuple(rows))
+
+
+def _share(part: int, whole: int) -> str:
+    return format_percent(float(part / whole), 1) if whole else "–"
 
 
 def alternatives_table(summary: StudySummary) -> Table | None:
@@ -375,7 +468,7 @@ def evaluated_table(summary: StudySummary) -> Table | None:
     best = sorted(rows, key=lambda row: row.metric, reverse=metric.higher_is_better)[:MAX_NETWORK_ROWS]
     note = f"The best {len(best)} of {format_count(len(rows))}." if len(best) < len(rows) else ""
     cells = tuple(_evaluated_cells(summary, row, metric, resources) for row in best)
-    head = ("genotype", "evaluated for", "evaluated", "predicted", "seeds", *map(resource_name, resources))
+    head = ("genotype", "evaluated for", "evaluated", "predicted", *map(resource_name, resources))
     marked = next((index for index, row in enumerate(best) if row.genotype == summary.winner), None)
     return Table(head=head, rows=cells, marked=marked, note=note)
 
@@ -386,10 +479,9 @@ def _evaluated_cells(
     costs = summary.costs_of(row.genotype)
     return (
         short_genotype(row.genotype),
-        {"design": "fitting", "held-out": "calibration", "verify": "verification"}.get(row.role, row.role),
+        row.role,
         format_metric(metric, row.metric),
         format_metric(metric, row.predicted),
-        str(row.num_seeds),
         *[format_amount(resource, costs.get(resource)) for resource in resources],
     )
 
@@ -440,11 +532,12 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
     verdicts = {
         "calibration": story.calibration_verdict(summary.calibration) if summary.calibration is not None else "",
         "block_effects": summary.block_effects.sentence if summary.block_effects is not None else "",
-        "latency": _additivity(summary),
+        "additivity": _additivity(summary),
     }
     sources = {
-        "latency": story.latency_source(summary),
+        "additivity": story.additivity_source(summary),
         "training": story.curves_source(summary),
+        "confusion": story.training_source(summary),
         "study_cost": f"wall-clock times of this study's stages; {summary.device}",
         "network": story.metric_source(summary),
     }
@@ -477,16 +570,21 @@ def _data_uri(png: bytes) -> str:
 
 
 def _additivity(summary: StudySummary) -> str:
-    result = summary.latency
-    if result is None:
-        return ""
-    parts = [f"On {len(result.pairs)} whole networks"]
-    if result.r2 is not None:
-        parts.append(f"the sum of block latencies explains {format_percent(max(result.r2, 0.0))} of the variance")
+    """How far the sums of every measured resource can be trusted."""
+    return " ".join(_additivity_of(each) for each in summary.additivity)
+
+
+def _additivity_of(result: ResourceAdditivity) -> str:
+    name = resource_name(result.resource)
+    parts = []
+    if result.r2 is not None and math.isfinite(result.r2):
+        parts.append(f"the sum over blocks explains {format_percent(max(result.r2, 0.0))} of the variance of {name}")
     if result.worst_relative_error is not None:
         parts.append(f"the worst error is {format_percent(result.worst_relative_error, 1)}")
-    text = f"{parts[0]}, {' and '.join(parts[1:])}." if len(parts) > 1 else ""
-    return f"{text} {result.correction}".strip()
+    used = (
+        "and the program goes by it" if result.is_corrected else "which does no better, so sums are taken as they are"
+    )
+    return f"On {len(result.pairs)} whole networks, {' and '.join(parts)}. Fitted: {result.correction}, {used}."
 
 
 def _drawn_strips(summary: StudySummary) -> list[dict[str, Any]]:
@@ -541,10 +639,10 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "mathnas select",
         False,
     ),
-    "latency": (
-        "Does latency add up?",
-        "The program adds the latencies of single blocks. Here whole networks were timed too. On the dashed line, "
-        "the sum is exact; points below it run faster than the sum says.",
+    "additivity": (
+        "Do measured costs add up?",
+        "The program adds what single blocks take. Here whole networks were measured too. On the dashed line, "
+        "the sum is exact; points below it take less than the sum says.",
         "mathnas profile",
         True,
     ),
@@ -553,6 +651,13 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "{metric} and training loss after each epoch. All networks were trained by the same recipe.",
         "mathnas train",
         False,
+    ),
+    "confusion": (
+        "Class by class",
+        "Each row is a class, its test examples spread over what the chosen network took them for; on the diagonal it "
+        "was right.",
+        "mathnas train",
+        True,
     ),
     "study_cost": (
         "What the study cost",

@@ -6,8 +6,11 @@ Plain text; the page escapes it.
 import math
 import statistics
 
-from nas_core.report.summary import CalibrationSummary, StudySummary
+from nas_core.report.summary import CalibrationSummary, MeasuredWhole, ResourceAdditivity, StudySummary
 from nas_core.report.text import (
+    best_predicted,
+    chosen_network,
+    failure_warning,
     format_amount,
     format_count,
     format_duration,
@@ -105,6 +108,8 @@ def comparison(summary: StudySummary) -> list[str]:
     random = [row.test for row in summary.trained("random") if row.test is not None]
     if random:
         sentences.append(_random_sentence(metric, random, winner))
+    for row in summary.training.diverged if summary.training is not None else ():
+        sentences.append(f"Not compared, as its training diverged: {row}.")
     noise = test_noise(summary)
     others = [value for value in (base, *random) if value is not None]
     if noise is not None and any(abs(winner - value) < noise for value in others):
@@ -170,6 +175,10 @@ def within_limits(summary: StudySummary, winner: str) -> str:
         parts.append(f"{format_amount(limit.resource, cost)} of {format_limit(limit)}")
         if not limit.is_kept_by(cost):
             broken.append(resource_name(limit.resource))
+        whole = summary.measured_whole(winner, limit.resource)
+        if whole is not None:
+            parts[-1] += f" ({format_amount(limit.resource, whole)} measured whole"
+            parts[-1] += ")" if limit.is_kept_by(whole) else ", which is outside)"
     verdict = f"It does not keep the limit on {_joined(broken)}" if broken else "It keeps within the limits"
     return f"{verdict}: {_joined(parts)}."
 
@@ -186,7 +195,12 @@ def _joined(parts: list[str]) -> str:
 def certainty(summary: StudySummary) -> str:
     """What is proven, and how far predictions can be trusted."""
     parts = []
-    if summary.selection is not None:
+    if summary.outcome is not None:
+        metric = summary.scorer.metric
+        parts.append(f"Best predicted: {best_predicted(summary.outcome, metric)}.")
+        parts.append(f"Chosen: {chosen_network(summary.outcome, metric)}.")
+        parts += [summary.outcome.why, *summary.outcome.cautions]
+    elif summary.selection is not None:
         parts.append(summary.selection.sentence)
     if summary.verification is not None:
         parts.append(summary.verification.sentence)
@@ -217,11 +231,13 @@ def calibration_verdict(result: CalibrationSummary) -> str:
 
 def proof(summary: StudySummary) -> str:
     """The optimality statement: status, bound, gap, time and route."""
-    selection = summary.selection
+    selection, outcome = summary.selection, summary.outcome
     if selection is None:
         return ""
     metric = summary.scorer.metric
     parts = [f"Status: {selection.status}."]
+    if outcome is not None:
+        parts.append(f"Best predicted: {best_predicted(outcome, metric)}, by the fit to all evaluated networks.")
     if selection.bound is not None:
         parts.append(
             f"No network within the limits has a better predicted value than {format_metric(metric, selection.bound)}."
@@ -232,9 +248,9 @@ def proof(summary: StudySummary) -> str:
         parts.append(f"Solving took {format_duration(selection.solve_s)}.")
     if selection.route:
         parts.append(f"Route: {selection.route}.")
-    if selection.networks and summary.winner != selection.networks[0].genotype:
-        parts.append("Another network was chosen: of all that were really evaluated within the limits, it is the best.")
     parts.append("The proof is about predicted values: it is only as good as the predictions are.")
+    if outcome is not None and outcome.best_predicted != outcome.chosen:
+        parts.append(f"Chosen: {chosen_network(outcome, metric)}. {outcome.why}")
     return " ".join(parts)
 
 
@@ -252,12 +268,14 @@ def effort(summary: StudySummary) -> str:
     share = summary.num_evaluated / space.num_networks if space.num_networks < 10**300 else 0.0
     percent = f" ({format_percent(share, 2)})" if share >= 1e-4 else ""
     failed = f"; {format_count(summary.num_failed)} more failed" if summary.num_failed else ""
+    warning = failure_warning(summary)
     seconds = sum(stage.wall_s for stage in summary.stages)
     on = "" if summary.scorer.kind == "tabular" else f" on {summary.device}"
     took = f" The study took {format_duration(seconds)}{on}." if seconds else ""
     evaluated = format_count(summary.num_evaluated)
     of_all = format_count(space.num_networks)
-    return f"{evaluated} of {of_all} networks{percent} were evaluated{failed}.{took}"
+    text = f"{evaluated} of {of_all} networks{percent} were evaluated{failed}.{took}"
+    return f"{text} {warning[0].upper()}{warning[1:]}" if warning else text
 
 
 def metric_source(summary: StudySummary) -> str:
@@ -310,10 +328,16 @@ def _training_conditions(summary: StudySummary) -> list[str]:
     return [*parts, f"{format_duration(seconds)} on {device}" if seconds else device]
 
 
-def latency_source(summary: StudySummary) -> str:
-    """How latencies were measured."""
-    result = summary.latency
-    if result is None:
-        return ""
-    conditions = f"batch {result.batch_size}, {result.num_threads} thread{'s' if result.num_threads != 1 else ''}"
-    return f"median of {result.num_repeats} timed runs after warm-up; {conditions}; {result.device}"
+def additivity_source(summary: StudySummary) -> str:
+    """How measured resources were measured."""
+    return "; ".join(dict.fromkeys(_measuring(each) for each in summary.additivity))
+
+
+def whole_source(summary: StudySummary) -> str:
+    """How the chosen network and the base were measured whole."""
+    return "; ".join(dict.fromkeys(f"both in turns, {_measuring(each)}" for each in summary.whole))
+
+
+def _measuring(known: ResourceAdditivity | MeasuredWhole) -> str:
+    threads = f"{known.num_threads} thread{'s' if known.num_threads != 1 else ''}"
+    return f"median of {known.num_repeats} runs after warm-up; batch {known.batch_size}, {threads}; {known.device}"

@@ -15,10 +15,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from nas_core.base.errors import StoreError
 from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.study.frames import Role
 from nas_core.study.stages import SUMMARY
 from nas_core.workloads.metrics import Measure
 
-SUMMARY_VERSION = 3
+SUMMARY_VERSION = 4
 Costs = Mapping[str, float]  # resource -> value of a whole network
 
 
@@ -59,22 +60,18 @@ class StageCost:
     device: str = ""
 
 
-NetworkRole = Literal["design", "held-out", "verify"]
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluatedNetwork:
     """One network's measured metric beside its prediction.
 
-    ``role`` says what it was evaluated for: ``design`` fits the predictor,
-    ``held-out`` only tests it, ``verify`` was proposed by the solver (its
+    ``role`` says what it was evaluated for: ``base`` and ``design`` fit the
+    predictor, ``held-out`` only tests it, ``verification`` was proposed later (its
     ``predicted`` is the one made before it was evaluated).
     """
 
     genotype: str
     metric: float
-    role: NetworkRole = "design"
-    num_seeds: int = 1
+    role: Role = "design"
     predicted: float | None = None
     low: float | None = None  # interval of the prediction
     high: float | None = None
@@ -154,6 +151,21 @@ class SelectionSummary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OutcomeSummary:
+    """What is predicted best, what was chosen, and why; see ``nas_core.study.outcome``."""
+
+    best_predicted: str
+    predicted: float
+    interval: tuple[float, ...]
+    evaluated: float | None
+    proven: bool
+    chosen: str
+    chosen_evaluated: float | None
+    why: str
+    cautions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrationSummary:
     """How well predictions agree with evaluations on networks not used to fit.
 
@@ -194,40 +206,40 @@ class VerificationSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrontierPoint:
-    """The best network under one limit of a resource; ``proven`` if no better one exists for the program."""
+    """The best predicted network at one amount of a resource: proven, every one."""
 
-    limit: float
     cost: float
     predicted: float
     genotype: str
-    proven: bool
     evaluated: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrontierSummary:
-    """The best predicted metric over a range of limits of one resource."""
+    """The best predicted metric over a range of limits of one resource; not ``complete`` where the time ran out."""
 
     resource: str
     points: tuple[FrontierPoint, ...]
-    sentence: str = ""
+    complete: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LatencyPair:
-    """A whole network's time as the sum of its blocks' and as measured."""
+class WholeNetwork:
+    """A resource of a whole network, as the sum of its blocks' and as measured, in the resource's unit."""
 
     genotype: str
-    predicted_ms: float
-    measured_ms: float
-    spread_ms: float = 0.0
+    summed: float
+    measured: float
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LatencyAdditivity:
-    """How far the sum of block latencies is from the network's own."""
+class ResourceAdditivity:
+    """How far the sum over blocks of a measured resource is from the network's own."""
 
-    pairs: tuple[LatencyPair, ...]
+    resource: str
+    unit: str
+    pairs: tuple[WholeNetwork, ...]
     device: str
     batch_size: int
     num_threads: int
@@ -236,6 +248,19 @@ class LatencyAdditivity:
     kendall: float | None = None
     worst_relative_error: float | None = None  # fraction
     correction: str = ""  # such as "measured = 0.93 x sum + 0.2 ms"
+    is_corrected: bool = False  # whether the program goes by corrected sums
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredWhole:
+    """The chosen network and the base, measured whole and in turns, beside the sums that the program goes by."""
+
+    resource: str
+    networks: tuple[WholeNetwork, ...]
+    device: str
+    batch_size: int
+    num_threads: int
+    num_repeats: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,7 +285,8 @@ class TrainedNetwork:
     wall_s: float | None = None
     seed: int | None = None
     num_epochs: float | None = None
-    message: str = ""  # why it failed, if it did
+    examples_per_s: float | None = None  # of the steps alone
+    confusion: tuple[tuple[int, ...], ...] = ()  # test examples of each class (rows) by what they were taken for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,8 +296,10 @@ class TrainingSummary:
     networks: tuple[TrainedNetwork, ...]
     metric: Measure
     num_test_examples: int | None = None
+    output_names: tuple[str, ...] = ()
     recipe: str = ""  # one sentence
     device: str = ""
+    diverged: tuple[str, ...] = ()  # networks that could not be compared, and why
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -282,7 +310,7 @@ class Provenance:
     space_id: str
     scorer_id: str
     profiler_id: str = ""
-    created: str = ""  # ISO 8601
+    created: str = ""  # when the report was made: ISO 8601, UTC
     versions: Mapping[str, str] = field(default_factory=dict)  # package -> version
     devices: Mapping[str, str] = field(default_factory=dict)  # stage -> description
     commands: tuple[str, ...] = ()  # that reproduce the study
@@ -305,15 +333,18 @@ class StudySummary:
     networks: tuple[EvaluatedNetwork, ...] = ()
     num_evaluated: int = 0  # distinct networks with a metric; may exceed ``networks``
     num_failed: int = 0
+    first_failure: str = ""  # "GENOTYPE: message" of a network that failed
     cost_tables: tuple[CostTable, ...] = ()
     base_costs: Costs = field(default_factory=dict)
     block_effects: BlockEffects | None = None
     limits: tuple[Limit, ...] = ()
     selection: SelectionSummary | None = None
+    outcome: OutcomeSummary | None = None
     calibration: CalibrationSummary | None = None
     verification: VerificationSummary | None = None
     frontiers: tuple[FrontierSummary, ...] = ()
-    latency: LatencyAdditivity | None = None
+    additivity: tuple[ResourceAdditivity, ...] = ()
+    whole: tuple[MeasuredWhole, ...] = ()
     training: TrainingSummary | None = None
 
     @property
@@ -343,6 +374,11 @@ class StudySummary:
         """The trained networks of one role."""
         rows = self.training.networks if self.training is not None else ()
         return tuple(row for row in rows if row.role == role)
+
+    def measured_whole(self, genotype: str, resource: str) -> float | None:
+        """What a network takes of a resource, measured whole when the choice was made; None where it was not."""
+        networks = (row for each in self.whole if each.resource == resource for row in each.networks)
+        return next((row.measured for row in networks if row.genotype == genotype), None)
 
     def summed_costs(self, genotype: str) -> dict[str, float]:
         """Costs of a network as sums over the cost tables."""

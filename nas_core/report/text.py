@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from nas_core.report.summary import Limit, StudySummary
+from nas_core.report.summary import Limit, OutcomeSummary, StudySummary
 from nas_core.space.genotypes import BlockSpec
+from nas_core.study.outcome import Outcome
 from nas_core.workloads.metrics import Measure
 
 _COUNT_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
@@ -204,14 +205,52 @@ def summary_table(summary: StudySummary) -> str:
         for label, genotype, value in compared_networks(summary)
     ]
     lines = [*_aligned([header, *rows])]
+    lines += [f"not compared, diverged: {row}" for row in (summary.training.diverged if summary.training else ())]
     if summary.limits:
         lines.append(f"limits: {', '.join(map(format_limit, summary.limits))}")
-    if summary.selection is not None:
+    if summary.outcome is not None:
+        lines += outcome_lines(summary.outcome, summary.scorer.metric)
+    elif summary.selection is not None:
         lines.append(summary.selection.sentence)
     space = summary.space
     size = format_space_size(space.num_choices, len(space.resolutions), space.num_networks)
     lines.append(f"evaluated: {format_count(summary.num_evaluated)} networks of {size}")
+    lines.append(failure_warning(summary))
     return "\n".join(line.rstrip() for line in lines if line)
+
+
+def outcome_lines(outcome: Outcome | OutcomeSummary, metric: Measure) -> list[str]:
+    """The best predicted network and the chosen one, why they differ, and what to be careful about."""
+    return [
+        f"best predicted: {best_predicted(outcome, metric)}",
+        f"chosen: {chosen_network(outcome, metric)}",
+        outcome.why,
+        *outcome.cautions,
+    ]
+
+
+def best_predicted(outcome: Outcome | OutcomeSummary, metric: Measure) -> str:
+    """``2-0-2 at 93.10 % (proven)``."""
+    proven = "proven" if outcome.proven else "not proven"
+    return f"{short_genotype(outcome.best_predicted)} at {format_metric(metric, outcome.predicted)} ({proven})"
+
+
+def chosen_network(outcome: Outcome | OutcomeSummary, metric: Measure) -> str:
+    """``0-0-0 at 93.40 % (best evaluated)``; by its prediction alone where nothing was evaluated."""
+    name = short_genotype(outcome.chosen)
+    if outcome.chosen_evaluated is None:
+        return f"{name} (best predicted, not evaluated)"
+    return f"{name} at {format_metric(metric, outcome.chosen_evaluated)} (best evaluated)"
+
+
+def failure_warning(summary: StudySummary) -> str:
+    """What a reader has to know where more than a tenth of the evaluations failed; else nothing."""
+    tried = summary.num_evaluated + summary.num_failed
+    if summary.num_failed * 10 <= tried:
+        return ""
+    failed, tried_in_all = format_count(summary.num_failed), format_count(tried)
+    first = f" The first: {summary.first_failure}" if summary.first_failure else ""
+    return f"warning: {failed} of {tried_in_all} evaluations failed, and nothing was learnt from them.{first}"
 
 
 def compared_by(summary: StudySummary) -> str:

@@ -7,16 +7,19 @@ of plain choices), ``module`` (the network, fresh weights), ``workload``,
 ``seed``; its keyword-only parameters are its settings in the study.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from nas_core.base.callables import settings_of, wanted_of
 from nas_core.base.errors import PluginError, UnknownNameError
 from nas_core.base.identity import evaluation_seed
 from nas_core.records.evaluations import Evaluation
-from nas_core.scoring.scorer import SCORERS, Scorer
+from nas_core.scoring.scorer import SCORERS, Rows, Scorer
 from nas_core.space.genotypes import Genotype
 from nas_core.workloads.metrics import Measure
 
@@ -43,27 +46,43 @@ class FunctionScorer(Scorer):
         self.measure  # an unknown one is said before compute  # noqa: B018
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
-        return [self._evaluate(genotype) for genotype in genotypes]
+        made = [self._evaluate(genotype) for genotype in genotypes]
+        return [own for own, _ in made] + [row for _, others in made for row in others]
 
-    def _evaluate(self, genotype: Genotype) -> Evaluation:
+    def _evaluate(self, genotype: Genotype) -> tuple[Evaluation, list[Evaluation]]:
+        """The row of the study's metric, and those of the others that the function gave."""
         began = time.perf_counter()
         try:
             given = {name: getattr(self, f"_{name}")(genotype) for name in self.wanted}
-            metric = self._number(type(self).function(**given, **self._own_settings))
+            result = type(self).function(**given, **self._own_settings)
+            metric = self._number(self.metric_name, result)
         except Exception as error:  # whatever goes wrong with one network is that network's row
-            return self.rows.failed(genotype, error, time.perf_counter() - began)
-        return self.rows.ok(genotype, metric, 0, time.perf_counter() - began)
+            return self.rows.failed(genotype, error, time.perf_counter() - began), []
+        wall_s, others = time.perf_counter() - began, []
+        for name, rows in self._other_rows.items():
+            with contextlib.suppress(Exception):  # a study that names this metric asks again
+                others.append(rows.ok(genotype, self._number(name, result), 0, wall_s))
+        return self.rows.ok(genotype, metric, 0, wall_s), others
+
+    @cached_property
+    def _other_rows(self) -> dict[str, Rows]:
+        """Rows of the metrics that the study does not name, as the scorer of a study that does would make them."""
+        others = [name for name in self.directions if name != self.metric_name]
+        return {
+            name: type(self)(self.settings, replace(self.setting, metric=name, known_as="")).rows for name in others
+        }
 
     @property
     def _own_settings(self) -> dict[str, Any]:
         names = type(self).Settings.model_fields
         return {name: getattr(self.settings, name) for name in names}
 
-    def _number(self, result: float | Mapping[str, float]) -> float:
-        value = result[self.metric_name] if isinstance(result, Mapping) else result
-        number = float(value)
+    def _number(self, metric_name: str, result: float | Mapping[str, float]) -> float:
+        if len(self.directions) > 1 and not isinstance(result, Mapping):
+            raise TypeError(f"returned {result!r}, expected a mapping with {', '.join(self.directions)}")
+        number = float(result[metric_name] if isinstance(result, Mapping) else result)
         if not math.isfinite(number):
-            raise ValueError(f"{self.metric_name} is {number}")
+            raise ValueError(f"{metric_name} is {number}")
         return number
 
     # what the function may ask for
@@ -102,7 +121,8 @@ def scorer(
     """Register the function under it as a scorer.
 
     A function that returns a mapping gives several metrics: ``metrics`` names
-    them with their directions, and ``metric:`` of the study chooses one.
+    them with their directions, and ``metric:`` of the study chooses one. All of
+    them are stored, so a study that chooses another evaluates nothing again.
 
     >>> @scorer("size", metric="bytes", higher_is_better=False)
     ... def size(values):

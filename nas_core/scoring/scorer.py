@@ -26,6 +26,7 @@ class Setting:
 
     ``metric`` is the name that the study asks for, "" for the first of those
     there are; ``device`` is ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+    ``known_as`` is the scorer's id as its study knows it, "" where that is still to be found.
     """
 
     family: Family
@@ -34,6 +35,7 @@ class Setting:
     seed: int
     metric: str = ""
     device: str = "auto"
+    known_as: str = ""
 
 
 class Scorer(Registered, ABC):
@@ -43,6 +45,7 @@ class Scorer(Registered, ABC):
     duration: ClassVar[Literal["seconds", "minutes"]] = "seconds"  # of one network: in actors that stay, or in tasks
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
     space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too
+    when_failed: ClassVar[str] = "Mend the cause, then run `mathnas score DIR --retry-failed`."  # advice on failed rows
     split: ClassVar[str] = "validation"  # the data that the metric is measured on
 
     def __init__(self, settings: Section, setting: Setting) -> None:
@@ -76,7 +79,7 @@ class Scorer(Registered, ABC):
     @cached_property
     def scorer_id(self) -> str:
         """Id of settings, data, metric and code: rows of another id are of another scorer."""
-        return content_id(
+        return self.setting.known_as or content_id(
             {
                 "scorer": SCORERS.identity(self.name),
                 "settings": self.identity,
@@ -97,6 +100,10 @@ class Scorer(Registered, ABC):
             NasError: with what is wrong.
         """
 
+    def notes(self) -> Sequence[str]:
+        """What people should know of how networks are rated here: sentences that a run begins with."""
+        return ()
+
     @property
     def prepared(self) -> bool:
         """Whether ``evaluate`` can be called."""
@@ -107,7 +114,10 @@ class Scorer(Registered, ABC):
 
     @abstractmethod
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
-        """One row per genotype, in order; one that fails is a row with its message, the rest goes on."""
+        """One row per genotype, in order; one that fails is a row with its message, the rest goes on.
+
+        Rows of other metrics that were measured on the way may follow, with the ids of the scorers that they are for.
+        """
 
     def work(self, num_evaluations: int, flops: float) -> float:
         """Multiply-adds of so many evaluations and of what they need once, for networks of ``flops``: an estimate."""

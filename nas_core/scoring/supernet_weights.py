@@ -27,7 +27,8 @@ from nas_core.scoring.scorer import OnProgress
 from nas_core.scoring.supernet_pass import Activations, recalibrated_outputs, shared_prefix_logits
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
-from nas_core.training.loop import Loss, laid_out, loss_and_backward, resolve_device, train, value_of
+from nas_core.training.loop import TrainingDiverged, laid_out, loss_and_backward, resolve_device, train, value_of
+from nas_core.training.objective import LossOf
 from nas_core.workloads.examples import Examples, batches_of
 from nas_core.workloads.images.tensors import resized
 from nas_core.workloads.metrics import Metric
@@ -66,25 +67,29 @@ class SupernetWeights:
             TrainingDiverged: if the loss is no finite number.
         """
         scorer, network = self.scorer, self._fresh()
-        sampler = PathSampler(network, self.family, self.settings, scorer.seed, self.workload.loss)
+        sampler = PathSampler(network, self.family, self.settings, scorer.seed)
         checkpoint = Checkpoint(
             store=self.store,
             path=scorer.weights_path.replace(".safetensors", ".checkpoint.safetensors"),
             run_id=content_id({"scorer": scorer.scorer_id, "space": self.space.space_id, "seed": scorer.seed}),
             every_s=CHECKPOINT_EVERY_S,
         )
-        result = train(
-            network,
-            self.settings.recipe,
-            self.data,
-            self.workload,
-            seed=scorer.seed,
-            device=self.device,
-            checkpoint=checkpoint,
-            on_step=lambda done, total: on_progress(done, total, "training shared weights"),
-            backward=sampler,
-            before_update=sampler.even_out,
-        )
+        try:
+            result = train(
+                network,
+                self.settings.recipe,
+                self.data,
+                self.workload,
+                seed=scorer.seed,
+                device=self.device,
+                checkpoint=checkpoint,
+                on_step=lambda done, total: on_progress(done, total, "training shared weights"),
+                backward=sampler,
+                before_update=sampler.even_out,
+            )
+        except TrainingDiverged as error:
+            where, advice = f"shared weights of {self.space.name}, {error.where}", "Try a lower `scorer.recipe.lr`."
+            raise TrainingDiverged(where, error.found, error.expected, advice) from None
         log.info("supernet %s: %d steps in %.1f s", scorer.scorer_id, result.steps, result.wall_s)
         self.store.write_json(scorer.weights_path.replace(".safetensors", ".history.json"), list(result.history))
         self.store.write_bytes(scorer.weights_path, pack(network.state_dict()))
@@ -215,14 +220,8 @@ class PathSampler:
     so a block that few paths take learns as fast as those of the sandwich.
     """
 
-    def __init__(self, network: nn.Module, family: Family, settings: Any, seed: int, loss_of: Loss) -> None:
-        self.network, self.space, self.settings, self.seed, self.loss_of = (
-            network,
-            family.space,
-            settings,
-            seed,
-            loss_of,
-        )
+    def __init__(self, network: nn.Module, family: Family, settings: Any, seed: int) -> None:
+        self.network, self.space, self.settings, self.seed = network, family.space, settings, seed
         self.extremes = list(extreme_genotypes(family)) if settings.sandwich else []
 
     def paths(self, step: int) -> list[Genotype]:
@@ -231,14 +230,14 @@ class PathSampler:
         num_random = self.settings.random_paths or (0 if self.extremes else 1)
         return [*self.extremes, *(self.space.sample(rng) for _ in range(num_random))]
 
-    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor, step: int, weight: float) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, loss_of: LossOf, step: int, weight: float | torch.Tensor) -> torch.Tensor:
         paths = self.paths(step)
         losses = []
         for genotype in paths:
             at_size = resized(inputs, self.space.resolution_of(genotype))
             forward = partial(self.network, genotype=genotype)
             share = weight / len(paths)
-            losses.append(loss_and_backward(forward, at_size, targets, self.loss_of, self.settings.recipe, share))
+            losses.append(loss_and_backward(forward, at_size, loss_of, self.settings.recipe, share))
         return torch.stack(losses).mean()
 
     def even_out(self, step: int) -> None:

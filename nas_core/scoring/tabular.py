@@ -1,31 +1,30 @@
 """The tabular scorer: networks that somebody has trained already, looked up in a table.
 
-Reads a Parquet file with one row per network, or NAS-Bench-Macro's public JSON
+Reads a Parquet, JSON or CSV file with one row per network (``table_file``), such as
+NAS-Bench-Macro's public JSON
 (https://github.com/xiusu/NAS-Bench-Macro, ``data/nas-bench-macro_cifar10.json``):
 ``{"22212202": {"mean_acc": 93.127, "test_acc": [...], ...}, ...}``. The metric
-stays in the table's unit.
+stays in the table's unit. A network that stands twice with different values is
+refused, or its rows are taken as seeds.
 """
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText, Section
 from nas_core.records.evaluations import Evaluation
+from nas_core.scoring.known_results import Known, read_known
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.workloads.metrics import Measure
-
-ARCH_COLUMN = "arch"
-SOURCE_ADVICE = "NAS-Bench-Macro's JSON is at https://github.com/xiusu/NAS-Bench-Macro under data/."
 
 
 @SCORERS.add
@@ -38,14 +37,24 @@ class TabularScorer(Scorer):
     placement = frozenset({"batch", "same_function"})
     space_settings = frozenset({"same_function"})
     split = "table"
+    when_failed = (
+        "The table will not have them however often it is asked: take a base (`design.base`) and a design "
+        "(`design.kind: balanced`) whose networks it holds, or a table that holds these."
+    )
 
     class Settings(Section):
-        path: PathText = Field(description="Parquet table, or NAS-Bench-Macro's public JSON.")
+        path: PathText = Field(description="Parquet, JSON or CSV table, such as NAS-Bench-Macro's public JSON.")
         choices: list[str] = Field(
             default_factory=list, description="Columns of the choices, one per position; empty: `arch`."
         )
         metric: str = Field("mean_acc", description="Column of the metric.")
         higher_is_better: bool = Field(True, description="Whether more of the metric is better.")
+        counted_from: Literal[0, 1] | None = Field(
+            None, description="Number of a position's first choice in the table; empty: found from the table."
+        )
+        repeats: Literal["refuse", "seeds"] = Field(
+            "refuse", description="Several rows of one network: refuse them, or take them as seeds (their mean counts)."
+        )
         same_function: str | None = Field(
             None,
             description="Column in which networks that compute the same function have the same value; empty: none.",
@@ -58,8 +67,10 @@ class TabularScorer(Scorer):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Where the table lies does not matter."""
-        return {**super().identity, "path": Path(self.settings.path).name}
+        """Where the table lies does not matter; what only says how it is read counts where it is set."""
+        known = {**super().identity, "path": Path(self.settings.path).name}
+        unset = {"counted_from": None, "repeats": "refuse"}
+        return {name: value for name, value in known.items() if name not in unset or value != unset[name]}
 
     @property
     def device_name(self) -> str:
@@ -68,6 +79,9 @@ class TabularScorer(Scorer):
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         """Raises DataError if the table does not fit the space, or says something else than what is ``stored``."""
         check_stored(stored, self._table, self.settings)
+
+    def notes(self) -> Sequence[str]:
+        return [f"{Path(self.settings.path).name}: {note}" for note in self._known.notes]
 
     def prepare(self, on_progress: OnProgress) -> None:
         """Read the table.
@@ -97,49 +111,33 @@ class TabularScorer(Scorer):
         return replace(space, same_function=same_function(settings, space))
 
     @cached_property
+    def _known(self) -> Known:
+        return read_known(self.settings, self.family.space, {"scorer.metric": self.settings.metric})
+
+    @cached_property
     def _table(self) -> dict[tuple[int, ...], float]:
-        return read_metrics(self.settings, self.family.space)
+        return _metrics(self._known)
 
 
 def read_metrics(config: Any, space: SearchSpace) -> dict[tuple[int, ...], float]:
-    """The metric of every network in the table, by its choices.
-
-    Raises:
-        DataError: if the file or a column is missing, or the table is of another space.
-    """
-    columns = read_columns(config, space, {"scorer.metric": config.metric})
-    return {choices: _number(value, config) for choices, (value,) in columns.items()}
+    """The metric of every network in the table, by its choices; NaN where it has none. Raises as ``read_known``."""
+    return _metrics(read_known(config, space, {"scorer.metric": config.metric}))
 
 
-def read_columns(config: Any, space: SearchSpace, fields: Mapping[str, str]) -> dict[tuple[int, ...], tuple[Any, ...]]:
-    """Columns of the table by its networks' choices; ``fields`` maps what errors call them to their names.
-
-    Raises:
-        DataError: if the file or a column is missing, or the table is of another space.
-    """
-    path = Path(config.path)
-    if not path.is_file():
-        raise DataError("scorer.path", config.path, "a Parquet or JSON table of known results", SOURCE_ADVICE)
-    if len(space.resolutions) > 1:
-        raise DataError("scorer.kind", "tabular", f"a space of one resolution, not {space.resolutions}")
-    columns = _from_json(path, fields) if path.suffix == ".json" else _from_parquet(path, config, fields)
-    lengths = {len(choices) for choices in columns}
-    if lengths != {space.num_positions}:
-        found = f"networks of {', '.join(map(str, sorted(lengths)))} positions" if lengths else "no networks"
-        raise DataError(f"scorer.path {config.path}", found, f"networks of {space.num_positions} positions")
-    return columns
+def _metrics(known: Known) -> dict[tuple[int, ...], float]:
+    return {choices: value for choices, (value,) in known.columns.items()}
 
 
 def same_function(config: Any, space: SearchSpace) -> dict[tuple[int, ...], str]:
     """What function each network of the table computes, by its choices; empty without ``same_function``.
 
     Raises:
-        DataError: as ``read_metrics``, with the field ``scorer.same_function``.
+        DataError: as ``read_known``, with the field ``scorer.same_function``.
     """
     if config.same_function is None:
         return {}
-    columns = read_columns(config, space, {"scorer.same_function": config.same_function})
-    return {choices: str(value) for choices, (value,) in columns.items() if value is not None and value == value}
+    known = read_known(config, space, {"scorer.same_function": config.same_function}).columns
+    return {choices: str(value) for choices, (value,) in known.items() if value is not None and value == value}
 
 
 def check_stored(rows: Sequence[Evaluation], metrics: Mapping[tuple[int, ...], float], config: Any) -> None:
@@ -153,69 +151,3 @@ def check_stored(rows: Sequence[Evaluation], metrics: Mapping[tuple[int, ...], f
         if row.status == "ok" and now != row.metric:
             where, expected = f"scorer.path {config.path}: {row.genotype}", f"{row.metric}, as the study has stored"
             raise DataError(where, now, expected, "Use another root: a study's scores are of one table.")
-
-
-def _from_json(path: Path, fields: Mapping[str, str]) -> dict[tuple[int, ...], tuple[Any, ...]]:
-    try:
-        table: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"scorer.path {path}", str(error)[:200], "JSON", SOURCE_ADVICE) from None
-    if not isinstance(table, dict) or not table or not all(isinstance(row, dict) for row in table.values()):
-        raise DataError(f"scorer.path {path}", "other JSON", '{"ARCH": {"METRIC": VALUE}}', SOURCE_ADVICE)
-    found = {}
-    for arch, row in table.items():
-        for field, name in fields.items():
-            if name not in row:
-                raise DataError(field, repr(name), f"one of: {', '.join(row)}")
-        found[_choices(arch, path)] = tuple(row[name] for name in fields.values())
-    return found
-
-
-def _from_parquet(path: Path, config: Any, fields: Mapping[str, str]) -> dict[tuple[int, ...], tuple[Any, ...]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        wanted = config.choices or [ARCH_COLUMN]
-        for field, column in [("scorer.choices", name) for name in wanted] + list(fields.items()):
-            if column not in names:
-                raise DataError(field, f"{column!r}, no column of {path}", f"one of: {', '.join(names)}")
-        table = file.read(columns=sorted({*wanted, *fields.values()}), use_threads=False)
-        columns = {name: table[name].to_pylist() for name in table.column_names}
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"scorer.path {path}", str(error)[:200], "a Parquet table") from None
-    values = list(zip(*(columns[name] for name in fields.values()), strict=True))
-    if not config.choices:
-        return {_choices(arch, path): value for arch, value in zip(columns[ARCH_COLUMN], values, strict=True)}
-    choices = zip(*(columns[name] for name in config.choices), strict=True)
-    return {tuple(_choice(each, path) for each in row): value for row, value in zip(choices, values, strict=True)}
-
-
-def _choice(value: object, path: Path) -> int:
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return int(value)
-    raise DataError(
-        f"scorer.path {path}", f"the choice {value!r:.50}", "whole numbers in the columns of scorer.choices"
-    )
-
-
-def _choices(arch: object, path: Path) -> tuple[int, ...]:
-    """``22212202`` or ``2-2-2-1-2-2-0-2`` as integers."""
-    text = str(arch)
-    try:
-        return tuple(map(int, text.split("-") if "-" in text else text))
-    except ValueError:
-        raise DataError(
-            f"scorer.path {path}", f"the network {text!r}", "digits, or integers joined by '-'",
-            "Name the columns of the choices in scorer.choices."
-        ) from None  # fmt: skip
-
-
-def _number(value: object, config: Any) -> float:
-    if value is None:
-        return math.nan
-    if not isinstance(value, int | float):
-        raise DataError("scorer.metric", f"{config.metric!r} with the value {str(value)[:50]}", "a column of numbers")
-    return float(value)

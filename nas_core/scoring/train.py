@@ -1,21 +1,24 @@
 """The train scorer: every network from scratch with a short recipe, rated on the validation split."""
 
+import itertools
 import logging
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from nas_core.base.identity import evaluation_seed
 from nas_core.base.settings import Section
-from nas_core.records.evaluations import Evaluation
+from nas_core.records.evaluations import Epoch, Evaluation
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
 from nas_core.space.genotypes import Genotype
 from nas_core.training.settings import Recipe, training_work
 from nas_core.workloads.workload import metric_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas_core.workloads.workload import Splits
 
 log = logging.getLogger(__name__)
@@ -30,14 +33,27 @@ class TrainScorer(Scorer):
 
     name = "train"
     version = 2
+    placement = frozenset({"batch", "validate_epochs"})
     duration = "minutes"
 
     class Settings(Section):
         recipe: Recipe = Field(Recipe(), description="The short recipe.")
+        validate_epochs: int = Field(
+            1,
+            ge=0,
+            le=10_000,
+            description="Epochs from one measurement on the validation split to the next, kept as a learning curve; "
+            "0: only after the last.",
+        )
         batch: int = Field(1, ge=1, le=1000, description="Networks per Ray task.")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "recipe": self.settings.recipe.identity}
 
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         self.workload.check()
+        self.settings.recipe.check("scorer.recipe")
 
     def prepare(self, on_progress: OnProgress) -> None:
         """Raises DataError if data are missing; there is nothing else to do."""
@@ -79,12 +95,61 @@ class TrainScorer(Scorer):
         import torch
 
         from nas_core.training.loop import measure, train
+        from nas_core.training.optimizers import Monitor
 
         seed = evaluation_seed(self.setting.seed, genotype)
         network = self.family.module(genotype, torch.Generator().manual_seed(seed))
         examples, device = self._examples(genotype), self.setting.device
-        result = train(network, self.settings.recipe, examples, self.workload, seed=seed, device=device)
         metric = metric_of(self.workload, self.setting.metric)
-        value = measure(network, metric, examples.validation, examples.prepare, device=device)
-        message = "batch split in two: it did not fit into memory" if result.parts > 1 else ""
+
+        def value_of(trained: "nn.Module") -> float:
+            return measure(trained, metric, examples.validation, examples.prepare, device=device)
+
+        result = train(
+            network,
+            self.settings.recipe,
+            examples,
+            self.workload,
+            seed=seed,
+            device=device,
+            validate=self._validate(value_of),
+            monitor=Monitor(name="metric", higher_is_better=metric.higher_is_better),
+        )
+        value = value_of(network)
+        if self.setting.store is not None:
+            self.store.add_epochs([self._epoch(genotype, row) for row in result.history])
+        message = "batch split in two: it did not fit into memory" if result.was_split else ""
         return value, len(examples.validation[1]), message
+
+    def _validate(self, value_of: "Callable[[nn.Module], float]") -> "Callable[[nn.Module], Mapping[str, float]]":
+        """What is measured at the end of each epoch; at every end where the recipe goes by it."""
+        from nas_core.training.loop import TrainingDiverged
+
+        watches, calls = self.settings.recipe.watches_metric, itertools.count(1)
+        every = 1 if watches else self.settings.validate_epochs
+
+        def validate(network: "nn.Module") -> Mapping[str, float]:
+            if not every or next(calls) % every:
+                return {}
+            try:
+                return {"metric": value_of(network)}
+            except TrainingDiverged:  # of an early epoch: the last one decides
+                if watches:
+                    raise
+                return {}
+
+        return validate
+
+    def _epoch(self, genotype: Genotype, row: Mapping[str, float]) -> Epoch:
+        return Epoch(
+            space_id=self.family.space.space_id,
+            scorer_id=self.scorer_id,
+            genotype=str(genotype),
+            seed=self.setting.seed,
+            epoch=int(row["epoch"]),
+            step=int(row["step"]),
+            lr=row["lr"],
+            loss=row["loss"],
+            metric=row.get("metric"),
+            metric_name=self.metric_name,
+        )

@@ -63,27 +63,6 @@ class Refinement:
             return f"the choice stood for {config.patience} round{'' if config.patience == 1 else 's'}"
         return None
 
-    def with_round(
-        self,
-        *,
-        proposed: Sequence[Genotype],
-        predicted: Sequence[float],
-        measured: Sequence[float | None],
-        incumbent: Genotype,
-        incumbent_metric: float,
-        improved: bool,
-    ) -> "Refinement":
-        """The record with one more round."""
-        done = Round(
-            proposed=tuple(proposed),
-            predicted=tuple(predicted),
-            measured=tuple(measured),
-            incumbent=incumbent,
-            incumbent_metric=incumbent_metric,
-            improved=improved,
-        )
-        return Refinement(rounds=(*self.rounds, done))
-
 
 @SEARCHERS.add
 class SurrogateSearcher(Searcher):

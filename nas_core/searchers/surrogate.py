@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
-from nas_core.prediction.gaussian_process import Kernel, Regression, log_evidence, regress
+from nas_core.prediction.gaussian_process import Kernel, Regression, half_solved, log_evidence, regress
 from nas_core.prediction.links import normal_scores
 from nas_core.prediction.observations import Observations
 from nas_core.space.encoding import Encoding
@@ -126,7 +125,7 @@ class _Posterior:
         self.mean_S = averaged.mean_of(codes_SP)
         self.phi_SF = model.features(model.encoding.one_hot(codes_SP))
         cross_SK = self._kernel(self.phi_SF, model.phi_KF)
-        self.half_KS = solve_triangular(model.chol_KK, cross_SK.T, lower=True, check_finite=False)
+        self.half_KS = half_solved(model.chol_KK, cross_SK.T)
         h_S = np.einsum("sf,sf->s", self.phi_SF, self.phi_SF)
         prior_S = h_S * (1 + model.kernel.pairs * h_S)
         self.share_S = np.maximum(prior_S - np.einsum("ks,ks->s", self.half_KS, self.half_KS), 0)

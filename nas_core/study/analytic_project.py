@@ -15,6 +15,8 @@ since counts as missing.
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from nas_core.deepmad.tree import Progress
 from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.brought import trained_metric
+from nas_core.study.sources import SOURCES, DataNotes
 from nas_core.study.stages import CONFIG, DESIGN, DESIGN_CONFIG, REGISTERED, TRAINING, trained_files
 from nas_core.training.settings import TRAINING_VERSION
 from nas_core.workloads import build_workload
@@ -51,8 +54,11 @@ class DesignProject:
         store = Store(root)
         if store.exists(CONFIG):
             raise StoreError(root, f"a study ({CONFIG})", "a root of its own for a design")
+        project = cls(config, store)
+        project.data = DataNotes.of(build_workload(config.data), counted=False)  # as they are now
         store.write_if_changed(DESIGN_CONFIG, config.as_yaml())
-        return cls(config, store)
+        store.write_json(SOURCES, {"config_id": project._data_id, "data": asdict(project.data)})
+        return project
 
     @classmethod
     def open(cls, root: str) -> "DesignProject":
@@ -66,6 +72,18 @@ class DesignProject:
             raise StoreError(root, f"no {DESIGN_CONFIG}", "the folder of a design")
         text, source = store.read_bytes(DESIGN_CONFIG), store.uri(DESIGN_CONFIG)
         return cls(load_as(AnalyticConfig, text, source=source), store)
+
+    @cached_property
+    def data(self) -> DataNotes:
+        """What was noted of the data when the design was last made; else what they say now."""
+        kept, mine = self.output(SOURCES) or {}, self._data_id
+        if kept.get("config_id") == mine:
+            return DataNotes.from_dict(kept["data"])
+        return DataNotes.of(build_workload(self.config.data), counted=False)
+
+    @property
+    def _data_id(self) -> str:
+        return content_id(self.config.data.model_dump(mode="json"))
 
     def status(self) -> dict[str, str]:
         """``done`` or ``missing`` for what `mathnas run-design` does."""
@@ -141,7 +159,7 @@ class DesignProject:
         answer = self.answer
         if answer is None:
             raise StoreError(self.store.uri(DESIGN), "no answer to this program", "a solved program")
-        sample = build_workload(self.config.data).sample
+        sample = self.data.sample
         structure = Structure.from_dict(answer)
         return DesignedNetwork(structure=structure, in_channels=sample.shape[0], num_classes=sample.num_outputs)
 
@@ -150,8 +168,7 @@ class DesignProject:
         """Content id of all that the training depends on; raises as ``network``."""
         config = self.config
         settings = config.train.model_dump(mode="json", exclude={"checkpoint_every_s"})
-        workload = build_workload(config.data)
-        known = {"network": self.network.as_dict(), "train": settings, "data": workload.identity}
+        known = {"network": self.network.as_dict(), "train": settings, "data": dict(self.data.identity)}
         metric = trained_metric(config).name
         return content_id({**known, "metric": metric, "seed": config.seed, "version": TRAINING_VERSION})
 

@@ -11,7 +11,7 @@ from nas_core.space.genotypes import Architecture, Genotype, SearchSpace
 from nas_core.study.config import StudyConfig
 from nas_core.workloads import Workload, build_workload
 from nas_core.workloads.metrics import Metric
-from nas_core.workloads.workload import metric_of
+from nas_core.workloads.workload import Sample, metric_of
 
 if TYPE_CHECKING:
     from nas_core.study.analytic_config import AnalyticConfig
@@ -22,11 +22,15 @@ def workload_of(config: StudyConfig) -> Workload:
     return build_workload(config.data)
 
 
-def family_of(config: StudyConfig) -> Family:
-    """The family of networks, made for the workload's sample where the scorer looks at data, else for its own."""
+def family_of(config: StudyConfig, sample: Sample | None = None) -> Family:
+    """The family of networks, made for the workload's sample where the scorer looks at data, else for its own.
+
+    ``sample`` is the workload's where it is known already, so that the data need not be at hand.
+    """
     family = FAMILIES[config.space.kind]
-    needs_data = SCORERS[config.scorer.kind].needs_data
-    return family(config.space, workload_of(config).sample if needs_data else None)
+    if not SCORERS[config.scorer.kind].needs_data:
+        return family(config.space, None)
+    return family(config.space, sample or workload_of(config).sample)
 
 
 def space_of(config: StudyConfig, family: Family) -> SearchSpace:
@@ -34,8 +38,13 @@ def space_of(config: StudyConfig, family: Family) -> SearchSpace:
     return SCORERS[config.scorer.kind].known_space(config.scorer, family.space)
 
 
-def scorer_of(config: StudyConfig, family: Family, store: Store | None, device: str = "auto") -> Scorer:
-    """What rates networks; ``device`` is ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``."""
+def scorer_of(
+    config: StudyConfig, family: Family, store: Store | None, device: str = "auto", known_as: str = ""
+) -> Scorer:
+    """What rates networks; ``device`` is ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+
+    ``known_as`` is its id where that is known already.
+    """
     setting = Setting(
         family=family,
         workload=workload_of(config),
@@ -43,6 +52,7 @@ def scorer_of(config: StudyConfig, family: Family, store: Store | None, device: 
         seed=config.seed,
         metric=config.metric,
         device=device,
+        known_as=known_as,
     )
     return SCORERS[config.scorer.kind](config.scorer, setting)
 

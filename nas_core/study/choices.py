@@ -6,12 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from nas_core.base.errors import InfeasibleError, NasError
 from nas_core.prediction import Predictor
 from nas_core.program import Budget, SelectionResult, Status
 from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
 from nas_core.space.genotypes import Genotype
+
+ALIKE = 1e-9  # share of its size by which a predicted metric differs in nothing but arithmetic
+FEW_HELD_OUT = 8  # networks below which nobody can say how far predictions are to be trusted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +31,27 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a selection says: networks best first, and what is proven.
+class Standing:
+    """Where a study's chosen network stands in a selection, which ranks by prediction.
 
-    ``bound`` is in the metric's unit: no network within the limits has a better
+    ``rank`` counts from 1; None where it is not among the networks listed.
+    """
+
+    genotype: str
+    rank: int | None
+    within: bool
+    predicted: float
+    interval: tuple[float, float]
+    evaluated: float | None
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a selection says: networks best first by their prediction, and what is proven.
+
+    ``cautions`` are what has to be known of the predictor, ``winner`` is where
+    the study's chosen network stands. ``bound`` is in the metric's unit: no network within the limits has a better
     prediction. ``gap`` is how far the worst proven part is from it, in the
     program's unit; 0 is proven optimal.
     """
@@ -44,6 +66,8 @@ class Answer:
     selections: tuple[Choice, ...]
     explanation: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+    winner: Standing | None = None
 
     def as_dict(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples to lists, as a reader of the JSON sees it
@@ -66,13 +90,14 @@ def answer_of(
     limits: tuple[str, ...],
     costs_of: Callable[[Genotype], dict[str, float]],
     measured: Mapping[str, float | None],
+    cautions: tuple[str, ...] = (),
 ) -> Answer:
     """The program's result in words: ``measured`` holds the metric of the networks that were evaluated."""
     found = result.status in (Status.OPTIMAL, Status.FEASIBLE)
     genotypes = [selection.genotype for selection in result.selections]
     return Answer(
         status=result.status.name.lower(),
-        message=result.status.value,
+        message=result.message,
         bound=bound_of(predictor, result) if found else None,
         gap=result.gap if found and abs(result.gap) < float("inf") else None,
         solve_s=result.solve_s,
@@ -90,6 +115,51 @@ def answer_of(
         ),
         explanation=result.explanation.as_dict() if result.explanation else None,
         notes=result.notes,
+        cautions=cautions,
+    )
+
+
+def cautions_of(predictor: Predictor, num_held_out: int) -> tuple[str, ...]:
+    """What has to be said beside whatever this predictor calls best; nothing where it can be trusted so far."""
+    found = []
+    metric_N, _, _ = predictor.predict_codes(predictor.encoding.encode(predictor.table.genotypes))
+    if np.ptp(metric_N) <= ALIKE * np.abs(metric_N).max():
+        found.append("The predictor tells no networks apart: all of them are predicted alike.")
+    elif predictor.chosen.score < 0:
+        found.append(
+            f"The predictor does worse than guessing the mean on networks left out of its fit "
+            f"(R² {predictor.chosen.score:.2f}), so its best is little more than a guess."
+        )
+    if num_held_out < FEW_HELD_OUT:
+        count = f"Only {num_held_out}" if num_held_out else "No"
+        were = "networks were" if num_held_out != 1 else "network was"
+        found.append(f"{count} held-out {were} evaluated: how far predictions can be trusted is hardly known.")
+    return tuple(found)
+
+
+def standing_of(
+    genotype: Genotype, answer: Answer, predictor: Predictor, *, within: bool, evaluated: float | None
+) -> Standing:
+    """Where a network stands among those that the answer lists."""
+    (prediction,), text = predictor.predict([genotype]), str(genotype)
+    listed = [choice.genotype for choice in answer.selections]
+    rank = listed.index(text) + 1 if text in listed else None
+    if not within:
+        where = "is not within these limits"
+    elif rank == 1:
+        where = "is the best predicted, too"
+    elif rank:
+        where = f"is number {rank} by its prediction"
+    else:
+        where = f"is not among the first {len(listed)} by its prediction" if listed else "is within these limits"
+    return Standing(
+        genotype=text,
+        rank=rank,
+        within=within,
+        predicted=prediction.metric,
+        interval=(prediction.low, prediction.high),
+        evaluated=evaluated,
+        sentence=f"The study's chosen network, {text}, {where}.",
     )
 
 

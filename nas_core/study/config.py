@@ -13,6 +13,7 @@ from nas_core.base.settings import NAME_PATTERN, Section, load_as, parse_as, rea
 from nas_core.costs import ProfileConfig
 from nas_core.families import FAMILIES
 from nas_core.prediction.settings import PredictConfig
+from nas_core.program.limits import PATTERN
 from nas_core.scoring import SCORERS
 from nas_core.searchers import SEARCHERS
 from nas_core.searchers.settings import DesignConfig, VerifyConfig
@@ -21,14 +22,11 @@ from nas_core.workloads import WORKLOADS
 
 DEFAULT_FAMILY, DEFAULT_WORKLOAD, DEFAULT_SCORER, DEFAULT_SEARCHER = "nasbench-macro", "digits", "supernet", "surrogate"
 
-# what a form can check of a limit; `parse_limit` says more, with the resources that are measured
-LIMIT_FORM = r"^ *[A-Za-z_][A-Za-z0-9_.]* *(<=|>=|=|≤|≥).*[0-9]"
-
 
 class SelectConfig(Section):
     """The limits, and how many networks are wanted."""
 
-    limits: list[Annotated[str, WithJsonSchema({"type": "string", "pattern": LIMIT_FORM})]] = Field(
+    limits: list[Annotated[str, WithJsonSchema({"type": "string", "pattern": PATTERN})]] = Field(
         default_factory=list,
         description='Limits such as "flops<=60%" (of the base network), "latency_ms<=12 ms", "params<=5 M".',
     )

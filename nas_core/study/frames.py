@@ -1,7 +1,7 @@
 """What a study knows as pandas frames, for notebooks. pandas is imported when the first is asked for."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nas_core.space.genotypes import Genotype
 from nas_core.study.snapshot import Snapshot
@@ -10,22 +10,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Role = Literal["base", "design", "held-out", "verification", "other"]  # what a network was evaluated for
+
+
 def evaluations(known: Snapshot) -> "pd.DataFrame":
     """One row per evaluation, with the network's role in the design, and its costs where they are known."""
     import pandas as pd
 
-    design = known.design if known.has_flops else None
     rows = []
     for row in known.evaluations:
         genotype = Genotype.parse(row.genotype)
-        role = "other" if design is None else role_of(genotype, known)
         costs = known.costs_of(genotype) if known.costs else {}
-        rows.append({**asdict(row), "role": role, **costs})
+        rows.append({**asdict(row), "role": role_of(genotype, known), **costs})
     return pd.DataFrame(rows)
 
 
-def role_of(genotype: Genotype, known: Snapshot) -> str:
-    """What the design evaluated a network for: ``base``, ``design``, ``held-out``; else ``verification``."""
+def role_of(genotype: Genotype, known: Snapshot) -> Role:
+    """What the design evaluated a network for; else ``verification``, and ``other`` where the design is not known."""
+    if not known.has_flops:
+        return "other"
     if genotype == known.design.base:
         return "base"
     if genotype in known.design.held_out:

@@ -16,9 +16,9 @@ from nas_core.searchers import SEARCHERS
 from nas_core.study.brought import trained_metric, workload_of
 from nas_core.study.config import StudyConfig
 from nas_core.study.snapshot import Snapshot
+from nas_core.study.sources import Sources
 from nas_core.study.stages import (
     BLOCK_SCORES,
-    FIGURES,
     OUTPUTS,
     SHAPES,
     STAGES,
@@ -53,13 +53,19 @@ def _searcher(config: StudyConfig) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """The outputs of one configuration's stages in a store; the ids are those of its space, scorer and profilers."""
+    """The outputs of one configuration's stages in a store; ``sources`` has the ids of space, scorer and profilers."""
 
     store: Store
     config: StudyConfig
-    space_id: str
-    scorer_id: str
-    profiler_ids: Mapping[str, str]
+    sources: Sources
+
+    @property
+    def space_id(self) -> str:
+        return self.sources.space.space_id
+
+    @property
+    def scorer_id(self) -> str:
+        return self.sources.scorer_id
 
     # what they are made from
 
@@ -76,7 +82,7 @@ class Outputs:
         config = self.config
         match stage:
             case "profile":
-                known = {"space": self.space_id, "profilers": self.profiler_ids, "seed": config.seed}
+                known = {"space": self.space_id, "profilers": dict(self.sources.profiler_ids), "seed": config.seed}
                 return {**known, "networks": config.profile.networks}
             case "score":
                 known = {"scorer": self.scorer_id, "design": config.design.model_dump(mode="json")}
@@ -90,7 +96,9 @@ class Outputs:
                 return {"verify": config.verify.model_dump(mode="json")}
             case "train":
                 how = {"train": config.train.model_dump(mode="json"), "version": TRAINING_VERSION}
-                what = {"data": workload_of(config).identity, "metric": trained_metric(config).name}
+                data = self.sources.data
+                identity = data.identity if data else workload_of(config).identity
+                what = {"data": identity, "metric": trained_metric(config).name}
                 return {**how, **what, "winner": self.winner}
             case "report":
                 return {"tracking": config.tracking.model_dump(mode="json"), "name": config.name}
@@ -186,8 +194,7 @@ class Outputs:
         self.write(record_path(stage), data)
 
     def forget(self, stage: Stage) -> None:
-        """Delete the outputs of a stage and of those after it; evaluations and costs stay."""
+        """Delete the outputs of a stage and of those after it; evaluations, costs and the present report stay."""
         for later in STAGES[STAGES.index(stage) :]:
-            for path in (*OUTPUTS[later], record_path(later)):
+            for path in (*(OUTPUTS[later] if later != "report" else ()), record_path(later)):
                 self.store.delete(path)
-        self.store.delete(FIGURES)

@@ -7,7 +7,7 @@ round is planned from: one fit a round.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas_core.program import solve
@@ -46,7 +46,8 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
     proposed = _proposals(known, index, count) if count else []
     if not proposed:
         reason = refinement.stop_reason(config) or known.searcher.why_it_stops()
-        outputs.write(VERIFICATION, {**record, **_incumbent(known), "stands": _stands(record, count), "reason": reason})
+        ended = {"stands": _stands(record, count), "reason": reason, "answer": last_answer(known)}
+        outputs.write(VERIFICATION, {**record, **_incumbent(known), **ended})
         return []
     predictions = known.predictor.predict(proposed)
     new_round = {
@@ -58,6 +59,14 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
     }
     outputs.write(VERIFICATION, {**record, "rounds": [*record["rounds"], new_round]})
     return list(new_round["proposed"])
+
+
+def last_answer(known: Snapshot) -> dict[str, Any]:
+    """The program's answer by the fit to all that is known, and how many evaluations that is."""
+    config = known.config.select
+    asked = {"top": config.top, "min_distance": config.min_distance, "time_limit_s": config.time_limit_s}
+    answer = known.answer(tuple(config.limits), **asked)  # type: ignore[arg-type]
+    return {**answer.as_dict(), "num_evaluations": len(known.evaluations)}
 
 
 def record_round(known: Snapshot, outputs: Outputs, index: int) -> Record:
@@ -79,6 +88,13 @@ def record_round(known: Snapshot, outputs: Outputs, index: int) -> Record:
     record = {**record, **incumbent, "rounds": rounds}
     outputs.write(VERIFICATION, record)
     return record
+
+
+def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note what whole networks (the chosen one and the base) were measured at, beside what verification found."""
+    kept = ("genotype", "resource", "resolution", "status", "value", "spread", "num_repeats", "batch_size")
+    measured = [{name: row[name] for name in (*kept, "num_threads", "device", "message")} for row in rows]
+    outputs.write(VERIFICATION, {**verification(outputs), "whole": measured})
 
 
 def _sign(known: Snapshot) -> int:

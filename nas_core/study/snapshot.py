@@ -19,12 +19,13 @@ from nas_core.program import Budget, SelectionProblem, Status, Table, solve, top
 from nas_core.program.limits import parse_limit
 from nas_core.records.evaluations import WHOLE_NETWORK, Cost, CostTable, Evaluation, EvaluationTable
 from nas_core.records.store import missing
+from nas_core.scoring.scorer import SCORERS
 from nas_core.searchers import Searcher
 from nas_core.searchers.designs import Design
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.brought import searcher_of
-from nas_core.study.choices import Answer, answer_of, infeasible, with_additive_limits
+from nas_core.study.choices import Answer, answer_of, cautions_of, infeasible, with_additive_limits
 from nas_core.study.config import StudyConfig
 
 # what is kept where other rows come: names of cached properties, and of what `once_for_each` keeps
@@ -189,7 +190,7 @@ class Snapshot:
 
     def _table_without(self, left_out: Collection[str]) -> EvaluationTable:
         rows = [row for row in self.evaluations if row.genotype not in left_out]
-        table = EvaluationTable.from_rows(rows)
+        table = self._evaluated(rows)
         for genotype in table.genotypes:
             try:
                 self.space.check_choices(genotype)  # a measured network is data, whatever the rules say
@@ -198,6 +199,13 @@ class Snapshot:
                 raise StoreError(where, error.found, error.expected, advice) from None
         self._check_every_position(table, [row for row in rows if row.status == "failed"])
         return table
+
+    def _evaluated(self, rows: Sequence[Evaluation]) -> EvaluationTable:
+        try:
+            return EvaluationTable.from_rows(rows)
+        except IncompleteTableError as error:
+            advice = SCORERS[self.config.scorer.kind].when_failed if rows else ""
+            raise IncompleteTableError(error.where, error.found, error.expected, advice) from None
 
     def _check_every_position(self, table: EvaluationTable, failed: Sequence[Evaluation]) -> None:
         """A position whose alternatives all failed has no score to choose by."""
@@ -212,7 +220,7 @@ class Snapshot:
                     f"position {position} ({name})",
                     f"{len(lost)} failed evaluations, {lost[0].genotype}: {lost[0].message}",
                     "a score for one of its alternatives at least",
-                    "Mend the cause, then run `mathnas score --retry-failed`.",
+                    SCORERS[self.config.scorer.kind].when_failed,
                 )
 
     @cached_property
@@ -274,11 +282,25 @@ class Snapshot:
         return self.predictor.problem([table for mine in tables.values() for table in mine.values()], budgets)
 
     @once_for_each
-    def answer(self, limits: tuple[str, ...], *, top: int, min_distance: int = 1, time_limit_s: float = 60.0) -> Answer:
-        """The ``top`` best predicted networks within the limits."""
+    def answer(
+        self,
+        limits: tuple[str, ...],
+        *,
+        top: int,
+        min_distance: int = 1,
+        time_limit_s: float = 60.0,
+        tell: Callable[[int], None] | None = None,
+    ) -> Answer:
+        """The ``top`` best predicted networks within the limits; ``tell`` is called with the number proven so far."""
         problem = self.problem(self.budgets(limits))
-        result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s)
-        return answer_of(self.predictor, result, limits, self.costs_of, self.measured)
+        result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
+        return answer_of(self.predictor, result, limits, self.costs_of, self.measured, self.cautions)
+
+    @cached_property
+    def cautions(self) -> tuple[str, ...]:
+        """What has to be said beside whatever the predictor calls best."""
+        held_out = self.held_out_table
+        return cautions_of(self.fitted, 0 if held_out is None else len(held_out))
 
     def check_limits(self) -> None:
         """Whether any network is within the configured limits; needs costs, no evaluation.

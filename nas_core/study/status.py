@@ -48,6 +48,8 @@ def _score_status(known: Snapshot) -> StageStatus:
 def _output_status(stage: Stage, known: Snapshot, outputs: Outputs) -> StageStatus:
     store, record = outputs.store, read_output(outputs.store, record_path(stage))
     are_there = [store.exists(path) for path in OUTPUTS[stage]]
+    if stage == "report" and record is None and all(are_there):  # of what was forgotten since
+        return StageStatus(state="stale", done=0, total=1)
     if record is None or not all(are_there):
         return StageStatus(state="partial" if any(are_there) else "missing", done=0, total=1)
     if (stage == "verify" and _lost_of_verification(known, outputs)) or (

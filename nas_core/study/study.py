@@ -5,14 +5,14 @@ through here. Nothing here imports torch: selecting from stored scores starts in
 a second.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import StoreError
-from nas_core.base.identity import content_id
-from nas_core.costs import Additivity, is_measured, profiler_id
+from nas_core.costs import Additivity
 from nas_core.families import Family
 from nas_core.prediction import Prediction, Predictor
 from nas_core.program import Budget
@@ -23,27 +23,33 @@ from nas_core.scoring import Scorer
 from nas_core.searchers.designs import Design
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study import frames
-from nas_core.study.brought import family_of, scorer_of, space_of
-from nas_core.study.choices import Answer
+from nas_core.study.brought import family_of, scorer_of
+from nas_core.study.choices import Answer, standing_of
 from nas_core.study.config import StudyConfig, load_config
+from nas_core.study.outcome import Outcome, outcome_of
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
+from nas_core.study.sources import Sources, notices, place_of
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, STAGES, TRAINING, Stage, StageStatus
 from nas_core.study.status import status_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+
 
 class Study:
-    """A study in a store. ``open`` reads one, ``create`` makes one or changes its configuration.
+    """A study in a store. ``open`` reads one as it was run, ``create`` makes one or changes its configuration.
 
     The store is read when something of it is first asked for; what was added
-    since is seen after ``refresh``.
+    since is seen after ``refresh``. Space, data and code are known by what the
+    store keeps of them, or by ``sources``, where they were looked at just now.
     """
 
-    def __init__(self, config: StudyConfig, store: Store) -> None:
+    def __init__(self, config: StudyConfig, store: Store, sources: Sources | None = None) -> None:
         self.config, self.store = config, store
+        self._sources = sources
         self._snapshot: Snapshot | None = None
 
     def __reduce__(self) -> tuple[Callable[[StudyConfig, Store], "Study"], tuple[StudyConfig, Store]]:
@@ -56,7 +62,8 @@ class Study:
         Raises:
             StoreError: if a design of `mathnas run-design` lives there.
         """
-        study = cls(config, Store(root))
+        store = Store(root)
+        study = cls(config, store, Sources.of(config, store.root))
         study.write_config()
         return study
 
@@ -72,46 +79,59 @@ class Study:
             raise StoreError(
                 root, f"no {CONFIG}", "the folder of a study", "`mathnas run CONFIG --root DIR` makes one."
             )
-        return cls(load_config(store.read_bytes(CONFIG), source=store.uri(CONFIG)), store)
+        config = load_config(store.read_bytes(CONFIG), source=store.uri(CONFIG))
+        return cls(config, store, Sources.stored_for(config, store))
 
     def write_config(self) -> None:
         """Write the configuration, where the store holds another; raises as ``create``."""
         if self.store.exists(DESIGN_CONFIG):
             raise StoreError(self.store.root, f"a design ({DESIGN_CONFIG})", "a root of its own for a study")
-        self.space  # a wrong space stops here, before anything is written  # noqa: B018
+        before, now = Sources.stored(self.store), self.sources  # a wrong space stops here, before anything is written
+        if before is not None:
+            for change in now.changes(before, self.store):
+                log.warning("%s", change)
         self.store.write_if_changed(CONFIG, self.config.as_yaml())
+        replace(now, root=place_of(self.store.root)).write(self.store)
 
     # identity
+
+    @property
+    def sources(self) -> Sources:
+        """What of space, data and code the study goes by."""
+        if self._sources is None:
+            kept = Sources.stored_for(self.config, self.store)
+            usable = kept is not None and kept.is_of_present_code(self.config)
+            self._sources = kept if kept and usable else Sources.of(self.config, self.store.root)
+        return self._sources
+
+    def notices(self) -> list[str]:
+        """What is no longer as the study knew it: a file that was edited, a study that was moved."""
+        return notices(self.sources, self.config, self.store)
 
     @cached_property
     def family(self) -> Family:
         """The family of networks that is searched."""
-        return family_of(self.config)
+        data = self.sources.data
+        return family_of(self.config, data.sample if data else None)
 
-    @cached_property
+    @property
     def space(self) -> SearchSpace:
         """The family's space, with what the scorer knows of it."""
-        return space_of(self.config, self.family)
+        return self.sources.space
 
     @cached_property
     def scorer(self) -> Scorer:
         """What rates networks; nothing is loaded for it yet."""
-        return scorer_of(self.config, self.family, self.store)
+        return scorer_of(self.config, self.family, self.store, known_as=self.scorer_id)
 
     @property
     def scorer_id(self) -> str:
-        return self.scorer.scorer_id
+        return self.sources.scorer_id
 
-    @cached_property
-    def profiler_ids(self) -> dict[str, str]:
-        """Resource -> id of what measures it; FLOPs are always counted, since designs need them."""
-        resources = dict.fromkeys(("flops", *self.config.profile.resources))
-        return {resource: self._profiler_id(resource) for resource in resources}
-
-    def _profiler_id(self, resource: str) -> str:
-        """The profiler's own id, and for what is measured the node that `cluster.profile_resources` asks for."""
-        known, node = profiler_id(self.config.profile, resource), self.config.cluster.profile_resources
-        return content_id({"profiler": known, "node": node}) if node and is_measured(resource) else known
+    @property
+    def profiler_ids(self) -> Mapping[str, str]:
+        """Resource -> id of what measures it."""
+        return self.sources.profiler_ids
 
     # what is known
 
@@ -193,9 +213,39 @@ class Study:
         """Whether a network satisfies the budgets; the space's rules are not looked at."""
         return self.snapshot.within(genotype, budgets)
 
-    def select(self, limits: Sequence[str], *, top: int, min_distance: int = 1, time_limit_s: float = 60.0) -> Answer:
-        """The ``top`` best predicted networks within the limits."""
-        return self.snapshot.answer(tuple(limits), top=top, min_distance=min_distance, time_limit_s=time_limit_s)
+    def select(
+        self,
+        limits: Sequence[str],
+        *,
+        top: int,
+        min_distance: int = 1,
+        time_limit_s: float = 60.0,
+        tell: Callable[[int], None] | None = None,
+    ) -> Answer:
+        """The ``top`` best predicted networks within the limits, and where the study's chosen network stands.
+
+        ``tell`` is called with the number of ranks proven so far.
+        """
+        known = self.snapshot
+        answer = known.answer(tuple(limits), top=top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
+        if (text := self.winner) is None:
+            return answer
+        winner, evaluated = Genotype.parse(text), known.measured.get(text)
+        within = known.within(winner, known.budgets(tuple(limits)))
+        standing = standing_of(winner, answer, known.predictor, within=within, evaluated=evaluated)
+        return replace(answer, winner=standing)
+
+    def outcome(self) -> Outcome | None:
+        """What is predicted best and what was chosen, as the stages last wrote it; None where nothing was selected."""
+        answer, verified = self.last_answer(), self.current("verify") or {}
+        if answer is None:
+            return None
+        return outcome_of(answer, verified.get("winner"), self.snapshot, verified.get("reason", ""))
+
+    def last_answer(self) -> dict[str, Any] | None:
+        """The program's last answer: by the fit that verification ended with, else the one that `select` wrote."""
+        selected, verified = self.current("select"), self.current("verify") or {}
+        return selected and (verified.get("answer") or selected)
 
     # for notebooks
 
@@ -232,8 +282,7 @@ class Study:
 
     @cached_property
     def outputs(self) -> Outputs:
-        ids = {"space_id": self.space.space_id, "scorer_id": self.scorer_id}
-        return Outputs(store=self.store, config=self.config, profiler_ids=self.profiler_ids, **ids)
+        return Outputs(store=self.store, config=self.config, sources=self.sources)
 
     def output(self, path: str) -> dict[str, Any] | None:
         """A stage's JSON output, or None where it has not run; raises as ``read_output``."""

@@ -1,21 +1,22 @@
-"""The training loop: SGD with Nesterov momentum, cosine schedule with warm-up, one pass over device-resident inputs.
+"""The training loop: a recipe on device-resident inputs, one pass an epoch.
 
-It knows a workload (a loss, an augmentation) and its splits, not what the
+It knows a workload (a loss, augmentations) and its splits, not what the
 inputs are. Fast where it matters: inputs stay on the device as they are stored
 (images as uint8) and are prepared and augmented there a batch at a time,
 images are channels-last, nothing waits for the device inside an epoch (losses
 are summed there and read once).
 
 Randomness is drawn from generators seeded by (seed, epoch) and (seed, step),
-so a run that resumes at any step draws what the unbroken run would have drawn,
-and a checkpoint needs no generator states.
+rates follow from the step and the epochs' rows, so a run that resumes at any
+step draws what the unbroken run would have drawn, and a checkpoint needs no
+generator states.
 """
 
-import copy
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,20 +27,26 @@ from nas_core.base.errors import NasError
 from nas_core.base.identity import evaluation_seed
 from nas_core.base.machine import cpu_name
 from nas_core.training.checkpoint import Checkpoint
+from nas_core.training.objective import LossOf, Objective
+from nas_core.training.optimizers import Monitor, Rates, Row, Schedule, make_optimizer, rate_factor
 from nas_core.training.settings import Recipe
+from nas_core.training.state import frozen, lay_out, thawed
+from nas_core.training.stochastic import Draws, Mixing, drop_paths, dropout
+from nas_core.training.teacher import load_teacher
 from nas_core.workloads.examples import Examples, batches_of, expect, placed
 from nas_core.workloads.metrics import Metric, Metrics
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Splits, Workload
 
+from timm.utils import ModelEmaV3, dispatch_clip_grad  # isort: skip
+
 log = logging.getLogger(__name__)
 
-Row = dict[str, float]
 Pair = tuple[torch.Tensor | Examples, torch.Tensor]  # inputs as they are stored, and targets
-Loss = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]  # of outputs, targets, label smoothing
 Validate = Callable[[nn.Module], Mapping[str, float]]
 EVAL_BATCH = 256  # on two CPU cores larger batches leave the cache, smaller ones pay per call
-MAX_PARTS = 2  # a batch that does not fit is split once
+PARTS_IF_TOO_LARGE = 2  # a batch that does not fit is split once more
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -54,8 +61,8 @@ class TrainingDiverged(NasError):  # noqa: N818 (what happened, not a mistake)
 class Backward(Protocol):
     """Runs the network on prepared inputs, leaves gradients, returns the mean loss, detached."""
 
-    def __call__(self, inputs: torch.Tensor, targets: torch.Tensor, step: int, weight: float) -> torch.Tensor:
-        """``weight`` scales the gradients: the share of the step's batch that these inputs are."""
+    def __call__(self, inputs: torch.Tensor, loss_of: LossOf, step: int, weight: float | torch.Tensor) -> torch.Tensor:
+        """``loss_of`` is the loss of a network's outputs for these inputs; ``weight`` scales the gradients."""
         ...
 
 
@@ -63,47 +70,17 @@ class Backward(Protocol):
 class TrainingResult:
     """What a training did: one row per epoch, seconds (with those before an interruption), optimizer steps.
 
-    ``parts`` is 2 if the batch had to be split because it did not fit into memory.
+    ``parts`` is the number of parts that batches were run in; ``was_split``
+    says that the recipe's did not fit into memory. ``examples_per_s`` is of the
+    steps alone, without validation.
     """
 
     history: tuple[Row, ...]
     wall_s: float
     steps: int
     parts: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Steps and learning rates of a recipe on a number of examples."""
-
-    num_steps: int
-    steps_per_epoch: int
-    batch_size: int
-    warmup_steps: int
-    peak_lr: float
-
-    @classmethod
-    def of(cls, recipe: Recipe, num_examples: int) -> "Schedule":
-        """Whole batches only: the rest of an epoch's permutation is left out, another rest each epoch."""
-        batch_size = min(recipe.batch_size, num_examples)
-        steps_per_epoch = num_examples // batch_size
-        num_steps = max(1, round(recipe.epochs * steps_per_epoch))
-        return cls(
-            num_steps=num_steps,
-            steps_per_epoch=steps_per_epoch,
-            batch_size=batch_size,
-            warmup_steps=round(recipe.warmup_fraction * num_steps),
-            peak_lr=recipe.lr,
-        )
-
-    def lr(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return self.peak_lr * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
-        return self.peak_lr * 0.5 * (1 + math.cos(math.pi * progress))
-
-    def ends_epoch(self, step: int) -> bool:
-        return (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.num_steps
+    was_split: bool
+    examples_per_s: float
 
 
 def resolve_device(name: str) -> torch.device:
@@ -133,6 +110,7 @@ def train(
     on_epoch: Callable[[Row], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     validate: Validate | None = None,
+    monitor: Monitor | None = None,
     backward: Backward | None = None,
     before_update: Callable[[int], None] | None = None,
 ) -> TrainingResult:
@@ -141,15 +119,17 @@ def train(
     ``backward`` replaces the plain forward and backward pass (a supernet runs
     several paths), and ``before_update`` hears the step when its gradients are
     complete, before they are clipped. ``validate`` is asked at the end of each epoch for
-    numbers that the epoch's row shall hold beside its loss.
+    numbers that the epoch's row shall hold beside its loss; ``monitor`` is the one that
+    tells a plateau and when to stop early (None: the loss).
     ``on_step`` hears (steps done, steps in all) on the host, which may be ahead
     of the device.
 
     Raises:
         TrainingDiverged: at the end of an epoch whose loss is no finite number.
+        NasError: for a recipe that does not fit the network or the data.
     """
     place = resolve_device(str(device))
-    training = _Training(network, recipe, splits, workload, seed, place, backward, before_update)
+    training = _Training(network, recipe, splits, workload, seed, place, monitor or Monitor(), backward, before_update)
     return training.run(checkpoint, on_epoch, on_step, validate)
 
 
@@ -164,23 +144,37 @@ class _Training:
         workload: Workload,
         seed: int,
         device: torch.device,
+        monitor: Monitor,
         backward: Backward | None,
         before_update: Callable[[int], None] | None,
     ) -> None:
-        self.recipe, self.seed, self.device = recipe, seed, device
+        self.recipe, self.seed, self.device, self.monitor = recipe, seed, device, monitor
         self.workload, self.prepare = workload, splits.prepare
         inputs, targets = splits.train
         self.schedule = Schedule.of(recipe, len(targets))
         self.inputs, self.targets = placed(inputs, device), targets.to(device)
-        self.network: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = Average(self.network, recipe.ema_decay) if recipe.ema_decay else None
+        if recipe.drop_path:
+            drop_paths(network, recipe.drop_path)
+        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.network: nn.Module = network.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.average = average_of(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(self.network, recipe)
+        rate = recipe.lr * rate_factor(recipe, self.schedule.batch_size)
+        self.optimizer = make_optimizer(self.network, recipe, rate)
+        self.rates = Rates(self.optimizer, recipe, self.schedule, monitor)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+        self.draws, self.mixing = Draws(seed, device), Mixing(recipe, workload.sample.num_outputs, device)
+        teacher = None
+        if recipe.teacher is not None:
+            teacher = load_teacher(
+                recipe.teacher, workload.sample.num_outputs, inputs.shape[1:], splits.prepare, device
+            )
+        self.objective = Objective(workload=workload, recipe=recipe, teacher=teacher)
         self.forward: nn.Module = torch.compile(self.network) if recipe.compile else self.network  # type: ignore[assignment]
         self.backward, self.before_update = backward or self._plain_backward, before_update
         self.loss_sum = torch.zeros((), device=device)
-        self.drops_out = any(isinstance(m, nn.Dropout) and m.p > 0 for m in network.modules())
-        self.step, self.parts, self.wall_s = 0, 1, 0.0
+        self.step, self.parts = 0, recipe.accumulate
+        self.wall_s, self.step_s, self.epoch_began = 0.0, 0.0, 0.0  # step_s is of the epochs that ended
         self.history: list[Row] = []
 
     def run(
@@ -192,9 +186,9 @@ class _Training:
     ) -> TrainingResult:
         if checkpoint is not None and (saved := checkpoint.load()) is not None:
             self._restore(*saved)
-        # Dropout can only draw from the global generators: what happens to them stays in here.
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices, enabled=self.drops_out):
+        with ExitStack() as meanwhile:
+            meanwhile.enter_context(self.draws.lent())
+            meanwhile.enter_context(dropout(self.network, self.recipe.dropout))
             return self._run(checkpoint, on_epoch, on_step, validate)
 
     def _run(
@@ -205,36 +199,48 @@ class _Training:
         validate: Validate | None,
     ) -> TrainingResult:
         began, saved_at = time.perf_counter() - self.wall_s, time.perf_counter()
-        order = self._order()
+        order, self.epoch_began = self._order(), time.perf_counter()
         self.network.train()
-        while self.step < self.schedule.num_steps:
+        while self.step < self.schedule.num_steps and not self._gave_up():
             self._one_step(order)
             self.step += 1
             self.wall_s = time.perf_counter() - began
             if on_step is not None:
                 on_step(self.step, self.schedule.num_steps)
             if self.schedule.ends_epoch(self.step - 1):
-                self._end_epoch(on_epoch, validate)
-                order = self._order()
+                loss = float(self.loss_sum)  # waits for the device
+                self.step_s += time.perf_counter() - self.epoch_began
+                self._end_epoch(loss, on_epoch, validate)
+                order, self.epoch_began = self._order(), time.perf_counter()
             if checkpoint is not None and time.perf_counter() - saved_at >= checkpoint.every_s:
                 checkpoint.save(*self._state())
                 saved_at = time.perf_counter()
         if self.average is not None:
-            self.average.copy_to(self.network)
+            self.network.load_state_dict(self.average.module.state_dict())
         self.network.eval()
+        num_examples = self.step * self.schedule.batch_size
         return TrainingResult(
             history=tuple(self.history),
             wall_s=time.perf_counter() - began,
             steps=self.step,
             parts=self.parts,
+            was_split=self.parts > self.recipe.accumulate,
+            examples_per_s=num_examples / self.step_s if self.step_s else 0.0,
         )
+
+    def _gave_up(self) -> bool:
+        """Whether so many epochs brought no improvement that the recipe stops."""
+        patience, at_start = self.recipe.stop_after_epochs, self.step % self.schedule.steps_per_epoch == 0
+        return patience is not None and at_start and self.monitor.epochs_since_best(self.history) >= patience
 
     # one step
 
     def _order(self) -> torch.Tensor:
-        """This epoch's permutation of the examples."""
+        """This epoch's permutation of the examples; with repeats, of a part of them, each as often in a row."""
         generator = self._generator(f"epoch {self.step // self.schedule.steps_per_epoch}")
         order = torch.randperm(len(self.targets), generator=generator, device=self.device)
+        if self.recipe.repeats > 1:
+            order = order.repeat_interleave(self.recipe.repeats)[: len(order)]
         expect(self.inputs, self._batches(order))
         return order
 
@@ -248,102 +254,125 @@ class _Training:
         return torch.Generator(self.device).manual_seed(evaluation_seed(self.seed, purpose))
 
     def _one_step(self, order: torch.Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.lr(self.step)
-        if self.drops_out:
-            torch.manual_seed(evaluation_seed(self.seed, f"dropout {self.step}"))
+        self.rates.set(self.step, self.history)
+        self.draws.start(self.step)
         start = self.step % self.schedule.steps_per_epoch * self.schedule.batch_size
-        index = order[start : start + self.schedule.batch_size]
-        batch = self.prepare(self.inputs[index])
-        batch = self.workload.augment(batch, self.recipe.augment, self._generator(f"step {self.step}"))
-        self.loss_sum += self._gradients(laid_out(batch), self.targets[index])
+        inputs, targets = self._batch(order[start : start + self.schedule.batch_size])
+        self.loss_sum += self._gradients(inputs, targets)
+        self.scaler.unscale_(self.optimizer)
         if self.before_update is not None:
             self.before_update(self.step)
         if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm, foreach=True)
-        self.optimizer.step()
+            self._clip(self.recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.average is not None:
-            self.average.update(self.step)
+            self.average.update(self.network, step=self.step + 2)  # its first two updates would be copies
+
+    def _batch(self, index: torch.Tensor) -> Pair:
+        """Prepared and augmented inputs, and their targets."""
+        recipe, stored = self.recipe, self.inputs[index]
+        if recipe.policy != "none":
+            stored = self.workload.augment_stored(stored, recipe.policy, recipe.magnitude)
+        batch = self.workload.augment(self.prepare(stored), recipe.augment, self._generator(f"step {self.step}"))
+        batch, targets = self.mixing(batch, self.targets[index])
+        return laid_out(batch, self.layout), targets
+
+    def _clip(self, most: float) -> None:
+        if self.recipe.clip_mode == "norm":
+            nn.utils.clip_grad_norm_(self.parameters, most, foreach=True)
+        else:
+            dispatch_clip_grad(self.parameters, most, mode=self.recipe.clip_mode)
 
     def _gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Gradients of the batch, in two halves from the first time on that it does not fit into memory.
+        """Gradients of the batch, in twice as many parts from the first time on that it does not fit into memory.
 
         The learning rate stays: the gradient is the mean over the same examples.
-        Only normalisation sees half batches, which ``TrainingResult.parts`` records.
+        Only normalisation sees smaller batches, which ``TrainingResult.was_split`` records.
         """
+        more = PARTS_IF_TOO_LARGE * self.recipe.accumulate
         try:
             return self._accumulate(inputs, targets)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.parts == MAX_PARTS or len(targets) < MAX_PARTS:
+            if not is_out_of_memory(error) or self.parts == more or len(targets) < more:
                 raise
         # Outside the handler: the exception holds the frames, and they the memory.
-        log.warning("batch of %d does not fit into memory: run as %d parts", len(targets), MAX_PARTS)
-        self.parts = MAX_PARTS
+        log.warning("batch of %d does not fit into memory: run as %d parts", len(targets), more)
+        self.parts = more
         return self._accumulate(inputs, targets)
 
     def _accumulate(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for some_inputs, some_targets in zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True):
-            weight = len(some_targets) / len(targets)
-            total += weight * self.backward(some_inputs, some_targets, self.step, weight)
+            share = len(some_targets) / len(targets)
+            loss_of = self.objective.of(some_inputs, some_targets)
+            total += share * self.backward(some_inputs, loss_of, self.step, self._scaled(share))
         return total
 
-    def _plain_backward(self, inputs: torch.Tensor, targets: torch.Tensor, step: int, weight: float) -> torch.Tensor:
-        return loss_and_backward(self.forward, inputs, targets, self.workload.loss, self.recipe, weight)
+    def _scaled(self, share: float) -> float | torch.Tensor:
+        """The share times the scaler's factor, which stays on the device."""
+        if not self.scaler.is_enabled():
+            return share
+        weight: torch.Tensor = self.scaler.scale(torch.tensor(share, device=self.device))
+        return weight
+
+    def _plain_backward(
+        self, inputs: torch.Tensor, loss_of: LossOf, step: int, weight: float | torch.Tensor
+    ) -> torch.Tensor:
+        return loss_and_backward(self.forward, inputs, loss_of, self.recipe, weight)
 
     # the end of an epoch
 
-    def _end_epoch(self, on_epoch: Callable[[Row], None] | None, validate: Validate | None) -> None:
+    def _end_epoch(self, loss_sum: float, on_epoch: Callable[[Row], None] | None, validate: Validate | None) -> None:
         steps = (self.step - 1) % self.schedule.steps_per_epoch + 1
-        loss = float(self.loss_sum) / steps
+        loss = loss_sum / steps
         self.loss_sum.zero_()
         epoch = len(self.history) + 1
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"epoch {epoch} of training", f"loss {loss}", "a finite loss", "Try a lower `recipe.lr`."
             )
-        row: Row = {"epoch": epoch, "step": self.step, "lr": self.schedule.lr(self.step - 1), "loss": loss}
+        row: Row = {"epoch": epoch, "step": self.step, "lr": self.rates.current, "loss": loss}
         if validate is not None:
             row |= validate(self._validated())
             self.network.train()
         self.history.append(row)
         if on_epoch is not None:
-            on_epoch({**row, "epochs": math.ceil(self.schedule.num_steps / self.schedule.steps_per_epoch)})
+            on_epoch({**row, "epochs": self.schedule.num_epochs})
 
     def _validated(self) -> nn.Module:
-        """The network as it would be handed over now: a copy with the averaged weights, if there are any."""
-        if self.average is None:
-            self.network.eval()
-            return self.network
-        network = copy.deepcopy(self.network)
-        self.average.copy_to(network)
-        network.eval()
-        return network
+        """The network as it would be handed over now: that of the averaged weights, if there are any."""
+        network: nn.Module = self.network if self.average is None else self.average.module
+        return network.eval()
 
     # state
 
     def _state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for index, parameter in enumerate(self.parameters):
-            buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum.{index}"] = buffer
         if self.average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.module.state_dict().items()}
         tensors["loss_sum"] = self.loss_sum
-        return tensors, {"step": self.step, "parts": self.parts, "wall_s": self.wall_s, "history": self.history}
+        return tensors, {
+            "step": self.step,
+            "parts": self.parts,
+            "wall_s": self.wall_s,
+            "step_s": self.step_s + time.perf_counter() - self.epoch_began,
+            "history": self.history,
+            "optimizer": frozen(self.optimizer.state_dict(), tensors, "optimizer"),
+            "scaler": self.scaler.state_dict(),
+        }
 
     def _restore(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        self.step, self.parts, self.wall_s = state["step"], state["parts"], state["wall_s"]
+        self.step, self.parts = state["step"], state["parts"]
+        self.wall_s, self.step_s = state["wall_s"], state["step_s"]
         self.history = list(state["history"])
         self.network.load_state_dict(_part(tensors, "network."))
-        for index, momentum in _part(tensors, "momentum.").items():
-            parameter = self.parameters[int(index)]
-            self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
         if self.average is not None:
-            for name, tensor in _part(tensors, "average.").items():
-                self.average.tensors[name].copy_(tensor)
+            self.average.module.load_state_dict(_part(tensors, "average."))
+        self.optimizer.load_state_dict(thawed(state["optimizer"], tensors))
+        lay_out(self.optimizer)
+        self.scaler.load_state_dict(state["scaler"])
         self.loss_sum.copy_(tensors["loss_sum"])
         log.info("training resumes at step %d of %d", self.step, self.schedule.num_steps)
 
@@ -352,70 +381,39 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-class Average:
-    """Moving average of a network's floating-point weights and statistics; counters are copied.
+def average_of(network: nn.Module, decay: float) -> ModelEmaV3:
+    """timm's moving average of a network's weights and statistics.
 
     The decay starts low (``(1 + step) / (10 + step)``) so that short trainings
     are not held back by their first weights.
     """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.sources = network.state_dict()  # the network's own tensors, which change in place
-        self.tensors = {name: tensor.detach().clone() for name, tensor in self.sources.items()}
-        self.floating = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move the average towards the network it was made for."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        names = self.floating
-        torch._foreach_lerp_([self.tensors[n] for n in names], [self.sources[n] for n in names], weight)
-        for name in self.tensors.keys() - set(names):
-            self.tensors[name].copy_(self.sources[name])
-
-    def copy_to(self, network: nn.Module) -> None:
-        network.load_state_dict(self.tensors)
+    return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_gamma=9.0, warmup_power=1.0)
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """SGD whose weight decay touches matrices and kernels only: norms and biases have one axis."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.momentum > 0,
-        foreach=True,
-    )
+def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
+    """The recipe's precision; ``auto`` is bfloat16 on a GPU."""
+    chosen = recipe.precision
+    if chosen == "auto":
+        chosen = "bfloat16" if device.type == "cuda" else "float32"
+    return torch.autocast(device.type, dtype=PRECISIONS[chosen], enabled=chosen != "float32")
 
 
-def autocast(device: torch.device, recipe_amp: bool) -> torch.autocast:
-    """bfloat16 on a GPU if the recipe says so, else nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe_amp and device.type == "cuda")
-
-
-def laid_out(inputs: torch.Tensor) -> torch.Tensor:
-    """Images (four axes) channels-last, anything else contiguous."""
-    return inputs.contiguous(memory_format=torch.channels_last if inputs.ndim == 4 else torch.contiguous_format)
+def laid_out(inputs: torch.Tensor, layout: torch.memory_format = torch.channels_last) -> torch.Tensor:
+    """Images (four axes) in this layout, anything else contiguous."""
+    return inputs.contiguous(memory_format=layout if inputs.ndim == 4 else torch.contiguous_format)
 
 
 def loss_and_backward(
     forward: Callable[[torch.Tensor], torch.Tensor],
     inputs: torch.Tensor,
-    targets: torch.Tensor,
-    loss_of: Loss,
+    loss_of: LossOf,
     recipe: Recipe,
-    weight: float,
+    weight: float | torch.Tensor,
 ) -> torch.Tensor:
     """Mean loss of the inputs, detached, with ``weight`` times its gradients added to the parameters'."""
-    with autocast(inputs.device, recipe.amp):
+    with autocast(inputs.device, recipe):
         outputs = forward(inputs)
-    loss = loss_of(outputs.float(), targets, recipe.label_smoothing)
+    loss = loss_of(outputs.float())
     (loss * weight).backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
@@ -430,7 +428,7 @@ def outputs_of(
 ) -> torch.Tensor:
     """What the network makes of stored inputs in eval mode, in full precision, on the device."""
     place = resolve_device(str(device))
-    network = network.to(place).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    network = network.to(place).eval()
     batches = batches_of(placed(inputs, place), batch_size)
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
         return torch.cat([network(laid_out(prepare(batch.to(place)))).float() for batch in batches])

@@ -1,35 +1,243 @@
 """How networks are trained: the recipe, and what is trained in full."""
 
-from typing import Literal
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
-from nas_core.base.settings import Section
+from nas_core.base.errors import DataError
+from nas_core.base.settings import PathText, Section, resolved_path, wrong_field
+from nas_core.training.recipes import RECIPES
 
-TRAINING_VERSION = 2  # raised when a full training is done differently: results of another version are not reused
+TRAINING_VERSION = 3  # raised when a full training is done differently: results of another version are not reused
+
+WARMUP = r"^ *([0-9]+(?:\.[0-9]+)?) *(%|epochs?|steps?) *$"
+Optimizer = Literal[
+    "sgd", "momentum", "sgdw", "adam", "adamw", "nadamw", "adopt", "adanw", "lamb", "lars", "lion", "muon", "nadamuon",
+    "madgradw", "rmsproptf",
+]  # fmt: skip
+RecipeName = Annotated[str, WithJsonSchema({"type": "string", "enum": ["", *RECIPES]})]
+
+
+class TeacherConfig(Section):
+    """A trained network that the one in training shall agree with (Hinton et al. 2015).
+
+    It sees what the student sees, augmented and mixed (Beyer et al. 2022).
+    """
+
+    model: str = Field(
+        description="Name of one of timm's models, whose weights are in `checkpoint`; or a program (.pt2) as trained "
+        "networks are stored; or a model logged in MLflow, such as models:/study@champion."
+    )
+    checkpoint: PathText | None = Field(None, description="File with the weights of timm's model.")
+    resolution: int | None = Field(None, ge=1, description="Side of its images, pixels; empty: the student's.")
+    weight: float = Field(0.5, gt=0, le=1, description="Share of the loss that is agreement; the rest is the labels'.")
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="Both outputs are divided by it before they are compared."
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _is_beside_the_study(cls, model: str, info: ValidationInfo) -> str:
+        return resolved_path(model, info) if model.endswith(".pt2") else model
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "TeacherConfig":
+        if self.checkpoint is None and not self.files and ":" not in self.model:
+            raise wrong_field("TeacherConfig", "checkpoint", None, f"a file with the weights of {self.model}")
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Paths of the files that it is read from, by field."""
+        named = {"model": self.model if self.model.endswith(".pt2") else None, "checkpoint": self.checkpoint}
+        return {field: path for field, path in named.items() if path is not None}
 
 
 class Recipe(Section):
-    """How a network is trained: SGD with momentum, cosine schedule with warm-up."""
+    """How a network is trained. What timm has is timm's: optimizers, schedules, averages, mixing, erasing."""
 
+    name: RecipeName = Field(
+        "",
+        description="Published recipe that the other fields are taken from, but for those that stand beside it; "
+        "empty: none.",
+    )
     epochs: float = Field(10, gt=0, le=10_000, description="Passes over the training images.")
     batch_size: int = Field(128, ge=1, le=65_536, description="Images per step.")
+    accumulate: int = Field(
+        1, ge=1, le=1024, description="Parts that a batch is run in, so that it fits; gradients are of the whole batch."
+    )
+
+    optimizer: Optimizer = Field("sgd", description="Optimizer of timm's.")
     lr: float = Field(0.1, gt=0, le=100, description="Peak learning rate, for the batch size given.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum.")
+    lr_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Batch size that the rates are stated for: they are scaled to the one used, by the root of the "
+        "ratio where rates adapt (Adam, LAMB, ...), else by the ratio; empty: rates are as stated.",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum (Nesterov's with sgd).")
+    betas: tuple[float, ...] | None = Field(None, description="Decays of the moments; empty: the optimizer's own.")
+    eps: float | None = Field(None, gt=0, description="Summand of the denominator; empty: the optimizer's own.")
     weight_decay: float = Field(
         5e-4, ge=0, le=1, description="Decay of convolution and linear weights (not of norms and biases)."
     )
-    warmup_fraction: float = Field(
-        0.1, ge=0, lt=1, description="Share of the steps over which the rate rises linearly."
+    layer_decay: float | None = Field(
+        None, gt=0, le=1, description="Factor of the rate from one layer to the one before it; empty: one rate."
+    )
+
+    schedule: Literal["cosine", "linear", "step", "wsd", "constant", "plateau"] = Field(
+        "cosine", description="How the rate falls after the warm-up; plateau: where the metric stops getting better."
+    )
+    warmup: str = Field(
+        "10 %",
+        pattern=WARMUP,
+        description='Linear rise of the rate, such as "10 %" of the steps, "5 epochs", "500 steps".',
+    )
+    warmup_lr: float | None = Field(
+        None, ge=0, le=100, description="Rate that the rise starts from; empty: the first step's share of it."
+    )
+    min_lr: float = Field(0.0, ge=0, le=100, description="Rate that it falls to.")
+    decay_epochs: float = Field(30, gt=0, le=10_000, description="Epochs from step to step; of the fall (wsd).")
+    decay_rate: float = Field(0.1, gt=0, lt=1, description="Factor of the rate at each step, or at each plateau.")
+    patience_epochs: int = Field(10, ge=0, le=10_000, description="Epochs without improvement that make a plateau.")
+    stop_after_epochs: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Stop after so many epochs without improvement of the metric on the validation split, or of the "
+        "training loss where a training is not validated; empty: never.",
+    )
+
+    loss: Literal["workload", "bce"] = Field(
+        "workload", description="The workload's own loss, or binary cross-entropy of each class."
+    )
+    target_threshold: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of a mixed image above which a class counts as present (bce); empty: shares.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing.")
-    augment: Literal["none", "crop", "crop-flip", "crop-flip-cutout"] = Field(
-        "crop", description="On-device augmentation; crop pads and shifts by an eighth of the side."
+    teacher: TeacherConfig | None = Field(None, description="Trained network to learn from; empty: none.")
+
+    augment: Literal["none", "crop", "crop-flip", "crop-flip-cutout", "resized-crop", "resized-crop-flip"] = Field(
+        "crop",
+        description="On-device augmentation; crop pads and shifts by an eighth of the side, resized-crop enlarges a "
+        "part of 8 to 100 % of the area.",
     )
+    policy: Literal[
+        "none", "rand-augment", "trivial-augment", "auto-augment-imagenet", "auto-augment-cifar10", "auto-augment-svhn"
+    ] = Field("none", description="Operations drawn for each image, before the on-device augmentation.")
+    magnitude: int = Field(9, ge=0, le=30, description="Strength of rand-augment's two operations.")
+    erase: float = Field(0.0, ge=0, le=1, description="Probability that a rectangle of an image becomes noise.")
+    mixup: float = Field(0.0, ge=0, le=10, description="Mixup's alpha; 0: none.")
+    cutmix: float = Field(0.0, ge=0, le=10, description="CutMix's alpha; 0: none. With both, each batch draws one.")
+    mix_probability: float = Field(1.0, ge=0, le=1, description="Share of the batches that are mixed.")
+    repeats: int = Field(
+        1, ge=1, le=64, description="Augmented copies of an image in its epoch, which has fewer images."
+    )
+
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="Probability that the last residual block is left out; it rises with the depth."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the last linear layer.")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="Decay of the weights' moving average; empty: none.")
-    clip_norm: float | None = Field(5.0, gt=0, description="Gradient norm clip; empty: none.")
-    amp: bool = Field(True, description="bfloat16 autocast where the device is a GPU.")
+    clip_norm: float | None = Field(5.0, gt=0, description="Gradient clip; empty: none.")
+    clip_mode: Literal["norm", "value", "agc"] = Field(
+        "norm", description="What is clipped: the gradients' norm, each value, or the norm relative to the weights'."
+    )
+
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of the forward pass (float16 with scaled losses); auto: bfloat16 on a GPU, else float32."
+    )
+    channels_last: bool = Field(True, description="Images and weights with channels last, as convolutions like them.")
     compile: bool = Field(False, description="torch.compile the network (pays for long trainings on a GPU).")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_its_name(cls, data: Any) -> Any:
+        """``rsb-a3``, or ``{name: rsb-a3, epochs: 20}``; what earlier versions wrote is understood."""
+        given = {"name": data} if isinstance(data, str) else data
+        if not isinstance(given, Mapping):
+            return given
+        given = _written_before(given)
+        name = given.get("name", "")
+        if not name:
+            return given
+        if name not in RECIPES:
+            raise wrong_field("Recipe", "name", name, f"one of: {', '.join(RECIPES)}")
+        return {**RECIPES[name](), **given}
+
+    @field_validator("betas")
+    @classmethod
+    def _are_decays(cls, betas: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if betas is not None and not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("numbers from 0 to below 1")
+        return betas
+
+    def check(self, where: str) -> None:
+        """Raises DataError if a file that it names is not there; ``where`` is what the recipe is called."""
+        for field, path in self.teacher.files.items() if self.teacher is not None else ():
+            if not Path(path).is_file():
+                raise DataError(f"{where}.teacher.{field}", path, "a file that is there")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a training depends on: the values, whatever they are called; files by what they hold.
+
+        A file that is not there is known by its path.
+        """
+        known = self.model_dump(mode="json", exclude={"name"})
+        for field, path in self.teacher.files.items() if self.teacher is not None else ():
+            if Path(path).is_file():
+                known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return known
+
+    @property
+    def in_words(self) -> str:
+        """What a person is told of it, on one line."""
+        name = f"{self.name}: " if self.name else ""
+        rates = f"{self.optimizer}, peak rate {self.lr:g} ({self.schedule})"
+        used = [self.augment, self.policy, *(what for what in ("mixup", "cutmix", "erase") if getattr(self, what))]
+        more = ["taught"] if self.teacher is not None else []
+        changes = [each for each in used if each != "none"] + more
+        return ", ".join([f"{name}{self.epochs:g} epochs", f"batch {self.batch_size}", rates, *changes])
+
+    @property
+    def watches_metric(self) -> bool:
+        """Whether rates, or when to stop, follow from what was measured at the ends of epochs."""
+        return self.schedule == "plateau" or self.stop_after_epochs is not None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images, and with them targets, are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+def _written_before(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe in the words of today: ``amp`` and ``warmup_fraction`` are of earlier ones."""
+    known = dict(data)
+    if isinstance(amp := known.get("amp"), bool):
+        del known["amp"]
+        known.setdefault("precision", "auto" if amp else "float32")
+    fraction = known.get("warmup_fraction")
+    if isinstance(fraction, int | float) and 0 <= fraction < 1:
+        del known["warmup_fraction"]
+        known.setdefault("warmup", f"{100 * fraction:.10g} %")
+    return known
+
+
+def warmup_steps(text: str, num_steps: int, steps_per_epoch: int) -> int:
+    """Steps of a warm-up such as ``5 epochs``, at most all but the last."""
+    found = re.match(WARMUP, text)
+    assert found is not None, text
+    number, unit = float(found[1]), found[2]
+    per_unit = {"%": num_steps / 100, "epoch": steps_per_epoch, "step": 1}[unit.rstrip("s")]
+    return min(round(number * per_unit), num_steps - 1)
 
 
 class FullTrainingConfig(Section):

@@ -16,9 +16,11 @@ from nas_core.base.identity import content_id
 from nas_core.records.store import Store
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
-from nas_core.training.loop import TrainingResult, device_name, measure_all, resolve_device, train
+from nas_core.training.loop import TrainingResult, device_name, measure_all, outputs_of, resolve_device, train, value_of
 from nas_core.training.network import Description, build_network, description_from_dict
+from nas_core.training.optimizers import Monitor
 from nas_core.training.settings import TRAINING_VERSION, FullTrainingConfig
+from nas_core.workloads.images.decoding import Fitting
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Splits, Workload, metric_of
@@ -36,15 +38,17 @@ class TrainedNetwork:
     a space. ``metrics`` holds every metric of the workload by split
     (``validation``, ``test``) and name; ``metric_name`` and
     ``higher_is_better`` are of the one that the study compares networks by.
+    ``details`` are the workload's of the test split, such as a confusion matrix.
     ``history`` has one row per epoch (epoch, step, lr, loss, and each metric as
     ``validation_<name>``); ``wall_s`` is seconds of training, those before an
-    interruption included.
+    interruption included, ``examples_per_s`` of its steps alone.
     """
 
     name: str
     genotype: str
     seed: int
     metrics: dict[str, dict[str, float]]
+    details: dict[str, Any]
     metric_name: str
     higher_is_better: bool
     num_train_examples: int
@@ -54,6 +58,7 @@ class TrainedNetwork:
     wall_s: float
     steps: int
     parts: int
+    examples_per_s: float
     device: str
     output_names: tuple[str, ...]
     weights_path: str
@@ -99,7 +104,7 @@ def train_network(
     """
     folder, place = f"winner/{name}", resolve_device(device)
     own = metric_of(workload, metric)
-    run_id = training_id(architecture, train_config, workload, seed)
+    run_id = training_id(architecture, train_config, workload, seed, own.name)
     if (stored := stored_result(store, name, run_id)) is not None:
         return replace(stored, metric_name=own.name, higher_is_better=own.higher_is_better)
     workload = workload.with_train_examples(train_config.train_examples)
@@ -127,22 +132,31 @@ def train_network(
                 trained, workload.metrics, splits.validation, splits.prepare, device=place
             ).items()
         },
+        monitor=Monitor(name=f"validation_{own.name}", higher_is_better=own.higher_is_better),
     )
     trained = _record(architecture, network, splits, workload, own, result, name=name, seed=seed, device=str(place))
     store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
-    _write(store, trained, architecture, deployed(network, splits.prepare, shape), splits.prepare)
+    module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None))
+    _write(store, trained, architecture, module, splits.prepare)
     store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
     checkpoint.remove()
     log.info("%s %s: test %s %.4f", name, architecture.label, own.label, trained.test_metric)
     return trained
 
 
-def training_id(architecture: Description, train_config: FullTrainingConfig, workload: Workload, seed: int) -> str:
-    """Id of everything that a full training's result depends on (not on which of its metrics is looked at)."""
+def training_id(
+    architecture: Description, train_config: FullTrainingConfig, workload: Workload, seed: int, metric: str
+) -> str:
+    """Id of everything that a full training's result depends on.
+
+    On which of its metrics is looked at it only does where that decides rates, or when to stop.
+    """
+    watches = train_config.recipe.watches_metric
     return content_id(
         {
+            **({"metric": metric} if watches else {}),
             "architecture": architecture.as_dict(),
-            "recipe": train_config.recipe.model_dump(mode="json"),
+            "recipe": train_config.recipe.identity,
             "data": workload.with_train_examples(train_config.train_examples).identity,
             "seed": seed,
             "version": TRAINING_VERSION,
@@ -166,7 +180,8 @@ def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
     network = build_network(architecture, seed=0)
     network.load_state_dict(unpack(store.read_bytes(f"winner/{name}/weights.safetensors"))[0])
     given = description["input"]
-    return deployed(network, Normalisation.from_dict(given), tuple(given["shape"])), architecture
+    fitting = Fitting(**given["fitting"]) if "fitting" in given else None  # not in what earlier versions wrote
+    return deployed(network, Normalisation.from_dict(given), tuple(given["shape"]), fitting), architecture
 
 
 def _record(
@@ -183,15 +198,19 @@ def _record(
 ) -> TrainedNetwork:
     """The results; the test examples are looked at here, once."""
     pairs = {"validation": splits.validation, "test": splits.load_test()}
+    outputs = {
+        split: outputs_of(network, inputs, splits.prepare, device=device) for split, (inputs, _) in pairs.items()
+    }
     folder = f"winner/{name}"
     return TrainedNetwork(
         name=name,
         genotype=architecture.label,
         seed=seed,
         metrics={
-            split: measure_all(network, workload.metrics, pair, splits.prepare, device=device)
-            for split, pair in pairs.items()
+            split: {each: value_of(metric, outputs[split], targets) for each, metric in workload.metrics.items()}
+            for split, (_, targets) in pairs.items()
         },
+        details=workload.details(outputs["test"], pairs["test"][1].to(outputs["test"].device)),
         metric_name=own.name,
         higher_is_better=own.higher_is_better,
         num_train_examples=len(splits.train[1]),
@@ -201,6 +220,7 @@ def _record(
         wall_s=result.wall_s,
         steps=result.steps,
         parts=result.parts,
+        examples_per_s=result.examples_per_s,
         device=device_name(resolve_device(device)),
         output_names=splits.output_names,
         weights_path=f"{folder}/weights.safetensors",
@@ -213,10 +233,11 @@ def _write(
     store: Store, trained: TrainedNetwork, architecture: Description, module: Deployed, prepare: Normalisation
 ) -> None:
     store.write_bytes(trained.weights_path, pack(module.network.state_dict()))
-    values = "images as floats in [0, 1] or as uint8" if len(module.input_shape) == 3 else "floats"
+    values = "images of any size as floats in [0, 1] or as uint8" if module.takes_images else "floats"
+    fitting = {"fitting": asdict(module.fitting)} if module.takes_images else {}
     description = {
         **architecture.as_dict(),
-        "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict()},
+        "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict(), **fitting},
         "output_names": list(trained.output_names),
     }
     store.write_json(trained.architecture_path, description)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 MOST_GUESSES = 5
+CONFIDENCE_BINS = 15
 
 
 def classification_loss(
@@ -56,6 +57,28 @@ def cross_entropy(outputs: "torch.Tensor", targets: "torch.Tensor") -> float:
     return float(F.cross_entropy(outputs.double(), targets))
 
 
+def calibration_error(outputs: "torch.Tensor", targets: "torch.Tensor") -> float:
+    """Expected calibration error (Guo et al. 2017): how far confidence is from accuracy, mean over the examples.
+
+    Examples are put into 15 bins of equal width by the probability of their guess.
+    """
+    import torch
+
+    confidence_N, guesses_N = outputs.double().softmax(1).max(1)
+    gap_N = (guesses_N == targets).double() - confidence_N
+    bins_N = (confidence_N * CONFIDENCE_BINS).ceil().long().clamp(1, CONFIDENCE_BINS) - 1
+    gaps = torch.zeros(CONFIDENCE_BINS, dtype=torch.double, device=outputs.device).index_add_(0, bins_N, gap_N)
+    return float(gaps.abs().sum() / len(targets))
+
+
+def confusion(outputs: "torch.Tensor", targets: "torch.Tensor") -> list[list[int]]:
+    """Examples of each class (rows) by what they were taken for (columns)."""
+    num_classes = outputs.shape[1]
+    cells = (targets * num_classes + outputs.argmax(1)).bincount(minlength=num_classes**2)
+    rows: list[list[int]] = cells.view(num_classes, num_classes).tolist()
+    return rows
+
+
 def _counts(outputs: "torch.Tensor", targets: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
     """Per class: examples recognised, examples, guesses; as doubles (diagonal and margins of the confusion matrix)."""
     guesses_N, num_classes = outputs.argmax(1), outputs.shape[1]
@@ -85,4 +108,11 @@ CLASSIFICATION: Metrics = by_name(
     ),
     Metric(name="macro_f1", label="macro F1", higher_is_better=True, is_fraction=True, of=macro_f1),
     Metric(name="cross_entropy", label="cross-entropy", higher_is_better=False, unit="nats", of=cross_entropy),
+    Metric(
+        name="calibration_error",
+        label="calibration error",
+        higher_is_better=False,
+        is_fraction=True,
+        of=calibration_error,
+    ),
 )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from nas_core.base.errors import UnknownNameError
+from nas_core.base.errors import DataError, UnknownNameError
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
 from nas_core.workloads.metrics import Metric, Metrics
@@ -80,6 +80,11 @@ class Workload(Registered, ABC):
         """The metrics by name; the first is the one that networks are compared by unless the study names another."""
 
     @property
+    def label(self) -> str:
+        """What reports call the data."""
+        return self.name
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What of the data a score depends on (where they lie does not matter): part of scorers' ids."""
         known = (
@@ -119,6 +124,21 @@ class Workload(Registered, ABC):
     def augment(self, inputs: "torch.Tensor", kind: str, generator: "torch.Generator") -> "torch.Tensor":
         """A changed copy of prepared inputs, by ``Recipe.augment``; as they are where a workload has none."""
         return inputs
+
+    def augment_stored(self, inputs: "torch.Tensor", policy: str, magnitude: int) -> "torch.Tensor":
+        """A changed copy of stored inputs, by ``Recipe.policy``, from torch's global generator, which is seeded.
+
+        Raises:
+            DataError: where a workload has none, as this one.
+        """
+        raise DataError("recipe.policy", f"{policy} for the workload {self.name}", "none: it has no such augmentation")
+
+    def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
+        """What is kept of a trained network's outputs on the test split beside the metrics; JSON-able.
+
+        A classification's ``confusion``: examples of each class (rows) by what they were taken for.
+        """
+        return {}
 
     def describe(self) -> Sequence[tuple[str, str]]:
         """What the report says of the data: (what, value) rows."""

@@ -25,9 +25,9 @@ from tests.benchmarks.shared_prefix import random_images, timed, warmed_up
 from tests.spaces import nasbench_macro
 
 WAYS = {
-    "fp32": {"amp": False},
-    "bf16": {"amp": True},
-    "bf16_compiled": {"amp": True, "compile": True},
+    "fp32": {"precision": "float32"},
+    "bf16": {"precision": "bfloat16"},
+    "bf16_compiled": {"precision": "bfloat16", "compile": True},
 }
 
 

@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.faults.kinds import KINDS
-from tests.faults.lab import Lab, as_json, compare, outcome
+from tests.faults.lab import SILENCE_S, Lab, as_json, compare, outcome
 
 
 def main() -> None:
@@ -36,16 +37,28 @@ def main() -> None:
 def run_faults(lab: Lab, runs: int, kinds: list[str], quiet: bool) -> dict[str, object]:
     """The kinds in turn until so many faults were made; totals over all of them."""
     unbroken = lab.reference()
-    figures = {"runs": 0, "lost": 0, "doubled": 0, "selection_equal": True, "kinds": {}, "errors": []}
+    figures: dict[str, Any] = {
+        "runs": 0,
+        "lost": 0,
+        "doubled": 0,
+        "selection_equal": True,
+        "longest_silence_s": 0.0,
+        "kinds": {},
+        "errors": [],
+    }
     for number in range(runs):
         name = kinds[number % len(kinds)]
         began, clean, verdict = time.monotonic(), False, None
         try:
+            lab.longest_silence_s()  # of those before
             verdict = compare(outcome(KINDS[name](lab)), unbroken)
-            clean = verdict.is_clean
             figures["lost"] += verdict.lost
             figures["doubled"] += verdict.doubled
             figures["selection_equal"] &= verdict.selection_equal
+            silence_s = round(lab.longest_silence_s(), 1)
+            figures["longest_silence_s"] = max(figures["longest_silence_s"], silence_s)
+            assert silence_s <= SILENCE_S, f"nothing was said for {silence_s:.0f} s"
+            clean = verdict.is_clean
         except Exception as error:
             figures["errors"].append(f"{name}: {error}"[:2000])
         figures["runs"] += 1

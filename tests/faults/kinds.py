@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from flows.prefect_server import _free_port, _start, _wait_for
 from nas_core.study.study import Study
-from tests.faults.lab import PATIENCE_S, Lab, write_table
+from tests.faults.lab import EVALUATION_S, OURS, PATIENCE_S, Driver, Lab, write_table
 
 Fault = Callable[[Lab], Path | str]
 KINDS: dict[str, Fault] = {}
@@ -69,7 +70,7 @@ def worker_killed(lab: Lab) -> Path:
         for worker in lab.workers(process)[:1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()
-    text, _ = process.communicate(timeout=PATIENCE_S)
+    text = process.to_its_end()
     assert process.returncode == 0, text[-3000:]
     return root
 
@@ -157,14 +158,14 @@ def two_drivers(lab: Lab) -> Path:
     first = lab.start(root)
     lab.wait_for_evaluations(root, first)
     refused = lab.start(root)
-    said, _ = refused.communicate(timeout=PATIENCE_S)
+    said = refused.to_its_end()
     assert refused.returncode == 2, said
     assert f"process {first.pid} on " in said, said
     waiting = lab.start(root, command=["run", str(lab.config), "--root", str(root), "--until", "verify", "--wait"])
     time.sleep(lab.rng.uniform(0, 2))
     first.kill()
     first.wait()
-    text, _ = waiting.communicate(timeout=PATIENCE_S)
+    text = waiting.to_its_end()
     assert waiting.returncode == 0, text[-3000:]
     return root
 
@@ -192,7 +193,7 @@ def prefect_killed(lab: Lab) -> Path:
         server.wait()
         if comes_back:
             server = _start(port, page=False)
-        text, _ = process.communicate(timeout=PATIENCE_S)
+        text = process.to_its_end()
     finally:
         server.kill()
         server.wait()
@@ -210,7 +211,7 @@ def disk_full(lab: Lab) -> Path:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(root)], check=True)
     try:
         process = lab.start(root)
-        text, _ = process.communicate(timeout=PATIENCE_S)
+        text = process.to_its_end()
         assert process.returncode == 2, text[-3000:]
         assert "The disk is full: make room" in text, text[-3000:]
         subprocess.run(["mount", "-o", "remount,size=50m", str(root)], check=True)
@@ -222,32 +223,154 @@ def disk_full(lab: Lab) -> Path:
         subprocess.run(["umount", str(root)], check=True)
 
 
+# Ray's own processes
+
+
+OF_RAY = {  # kind -> the command of a process of every Ray
+    "raylet": "raylet/raylet",
+    "gcs": "gcs/gcs_server",
+    "monitor": "autoscaler/_private/monitor.py",
+    "dashboard": "dashboard/dashboard.py",
+    "log_monitor": "log_monitor.py",
+    "dashboard_agent": "dashboard/agent.py",
+    "runtime_env_agent": "runtime_env/agent/main.py",
+}
+
+
+def _killed(lab: Lab, command: str) -> Path:
+    root = lab.new_root()
+    process = lab.start(root)
+    lab.wait_for_evaluations(root, process)
+    _kill_of_ray(lab, process.pid, command)
+    text = process.to_its_end()
+    assert process.returncode == 0, text[-3000:]
+    assert "Traceback" not in text, text[-3000:]
+    return root
+
+
+def _kill_of_ray(lab: Lab, pid: int, command: str) -> None:
+    (one,) = lab.family(pid, command)
+    one.kill()
+
+
+def _of_embedded_ray(name: str, command: str) -> None:
+    def fault(lab: Lab) -> Path:
+        return _killed(lab, command)
+
+    fault.__name__ = f"ray_{name}_killed"
+    fault.__doc__ = f"SIGKILL of the embedded Ray's {name}: the same run goes on, with another Ray where it has to."
+    kind(fault)
+
+
+for _name, _command in OF_RAY.items():
+    _of_embedded_ray(_name, _command)
+
+
+@kind
+def ray_killed_twice(lab: Lab) -> Path:
+    """SIGKILL of the raylet, and of the one that takes its place: one message, the same command goes on."""
+    root = lab.new_root()
+    process = lab.start(root)
+    lab.wait_for_evaluations(root, process)
+    (first,) = lab.family(process.pid, OF_RAY["raylet"])
+    first.kill()
+    told = len(process.lines)  # then: that it died, how far it came, how far the second one is
+    lab.wait_for(lambda: sum("networks" in line for line in process.lines[told:]) > 1, process)
+    _kill_of_ray(lab, process.pid, OF_RAY["raylet"])
+    _ended_with_one_message(process, "a second time")
+    lab.finish(root)
+    return root
+
+
+def _ended_with_one_message(process: Driver, words: str) -> None:
+    text = process.to_its_end()
+    assert process.returncode == 2, f"exit code {process.returncode}: {text[-3000:]}"
+    assert "Traceback" not in text, text[-3000:]
+    last = text.strip().splitlines()[-1]
+    assert last.startswith("mathnas: "), text[-3000:]
+    assert words in last, text[-3000:]
+    assert "the same command goes on" in last, text[-3000:]
+
+
 @kind
 def node_killed(lab: Lab) -> Path:
     """SIGKILL of one of two Ray nodes: evaluations under way there are made on the other."""
     root = lab.new_root()
-    with two_nodes() as (address, raylet):
-        process = lab.start(root, RAY_ADDRESS=address)
+    with ray_cluster(head_cpus=1, node_cpus=1) as cluster:
+        process = lab.start(root, RAY_ADDRESS=cluster.address)
         lab.wait_for_evaluations(root, process)
-        os.kill(raylet, signal.SIGKILL)
-        text, _ = process.communicate(timeout=PATIENCE_S)
+        os.kill(cluster.node_raylet, signal.SIGKILL)
+        text = process.to_its_end()
         if process.returncode != 0:  # the node that died was the one the driver was on
-            lab.finish(root, RAY_ADDRESS=address)
+            lab.finish(root, RAY_ADDRESS=cluster.address)
         assert "Traceback" not in text, text[-3000:]
     return root
 
 
+@kind
+def last_node_killed(lab: Lab) -> Path:
+    """SIGKILL of the only node of a cluster that computes: one message, the same command goes on elsewhere."""
+    root = lab.new_root()
+    with ray_cluster(head_cpus=0, node_cpus=2) as cluster:
+        process = lab.start(root, RAY_ADDRESS=cluster.address)
+        lab.wait_for_evaluations(root, process)
+        os.kill(cluster.node_raylet, signal.SIGKILL)
+        _ended_with_one_message(process, "a node with 1 CPU")
+    lab.finish(root)
+    return root
+
+
+def _of_cluster(name: str, part: str, *, client: bool) -> None:
+    def fault(lab: Lab) -> Path:
+        root = lab.new_root()
+        with ray_cluster(head_cpus=2, node_cpus=0) as cluster:
+            process = lab.start(root, RAY_ADDRESS=cluster.client_address if client else cluster.address)
+            lab.wait_for_evaluations(root, process)
+            for one in lab.family(cluster.pid, part):
+                one.kill()
+            _ended_with_one_message(process, "RAY_ADDRESS")
+        lab.finish(root)
+        return root
+
+    fault.__name__ = name
+    fault.__doc__ = f"SIGKILL of {part} of a cluster: one message, the same command goes on elsewhere."
+    kind(fault)
+
+
+_of_cluster("head_gcs_killed", OF_RAY["gcs"], client=False)
+_of_cluster("head_raylet_killed", OF_RAY["raylet"], client=False)
+_of_cluster("head_gcs_killed_from_outside", OF_RAY["gcs"], client=True)
+_of_cluster("head_raylet_killed_from_outside", OF_RAY["raylet"], client=True)
+_of_cluster("client_server_killed", "ray.util.client.server", client=True)
+
+
+class RayCluster(NamedTuple):
+    """A Ray in a process of its own."""
+
+    pid: int
+    address: str
+    client_address: str
+    node_raylet: int  # process id; 0 where there is but the head
+
+
 @contextlib.contextmanager
-def two_nodes():
-    """A Ray cluster of two nodes in a process of its own: its address, and the process id of the second's raylet."""
+def ray_cluster(*, head_cpus: int, node_cpus: int) -> Iterator[RayCluster]:
+    """A Ray cluster of a head and, with CPUs, one more node."""
+    port = _free_port()
     code = (
         "import os, sys\nfrom ray.cluster_utils import Cluster\n"
-        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1})\n"
-        "node = cluster.add_node(num_cpus=1)\n"
-        "pid = node.all_processes['raylet'][0].process.pid\n"
+        f"head = {{'num_cpus': {head_cpus}, 'ray_client_server_port': {port}}}\n"
+        "cluster = Cluster(initialize_head=True, head_node_args=head)\n"
+        f"node = cluster.add_node(num_cpus={node_cpus}) if {node_cpus} else None\n"
+        "pid = node.all_processes['raylet'][0].process.pid if node else 0\n"
         "print('ready', cluster.address, pid, flush=True)\nsys.stdin.read()\ncluster.shutdown()\n"
     )
-    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PYTHONPATH": os.getcwd(), "FAULTS": "0.15,"}
+    environment = {
+        **os.environ,
+        **OURS,
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "FAULTS": f"{EVALUATION_S},",
+    }
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         text=True, env=environment,
@@ -257,10 +380,16 @@ def two_nodes():
             if line.startswith("ready"):
                 _, address, pid = line.split()
                 break
-        yield address, int(pid)
+        yield RayCluster(process.pid, address, f"ray://127.0.0.1:{port}", int(pid))
     finally:
+        family = psutil.Process(process.pid).children(recursive=True)
         process.stdin.close()
-        process.wait(timeout=60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=60)
+        for one in [*family, process]:  # what a killed head left behind
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
 
 
 @kind
@@ -310,7 +439,7 @@ def mlflow_killed(lab: Lab) -> Path:
     with mlflow_server(lab.folder) as (server, url):
         kill_family(server)
         process = lab.start(root, command=["report", str(root)], MLFLOW_TRACKING_URI=url)
-        text, _ = process.communicate(timeout=PATIENCE_S)
+        text = process.to_its_end()
         assert process.returncode == 2, text[-3000:]
         assert f"mathnas report {root}" in text, text[-3000:]
         assert (root / "report.html").exists()

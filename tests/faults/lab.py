@@ -8,8 +8,10 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,10 @@ import yaml
 from nas_core.study.study import Study
 
 PATIENCE_S = 400  # of a driver, on a machine with other work
+SILENCE_S = 30  # the longest time in which a driver says nothing
 CHECKOUT = Path(__file__).parents[2]
+# workers import the slow evaluator; the driver imports Prefect before `mathnas` can quiet it
+OURS = {"PYTHONPATH": str(CHECKOUT), "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 EVALUATION_S = 0.15  # long enough for a random moment to fall within one
 
 
@@ -63,6 +68,38 @@ def outcome(root: Path | str) -> Outcome:
     )
 
 
+class Driver(subprocess.Popen):
+    """A driver whose output is read as it comes, and timed: a person who waits hears something now and then."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        super().__init__(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        self.lines: list[str] = []
+        self.longest_silence_s, self._heard = 0.0, time.monotonic()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.stdout:
+            self.lines.append(line)
+            self._hear()
+        self._hear()  # its end
+
+    def _hear(self) -> None:
+        now = time.monotonic()
+        self.longest_silence_s = max(self.longest_silence_s, now - self._heard)
+        self._heard = now
+
+    @property
+    def text(self) -> str:
+        return "".join(self.lines)
+
+    def to_its_end(self) -> str:
+        """What it printed in all; it may take ``PATIENCE_S``."""
+        self.wait(timeout=PATIENCE_S)
+        self._reader.join(timeout=10)
+        return self.text
+
+
 @dataclass
 class Lab:
     """A folder with a configuration and a table; each run has a root of its own in it."""
@@ -72,7 +109,7 @@ class Lab:
     whole_s: float = 0.0
     unbroken: Outcome | None = None
     _roots: itertools.count = field(default_factory=itertools.count)
-    _running: list[subprocess.Popen] = field(default_factory=list)
+    _running: list[Driver] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         write_table(self.folder / "table.parquet")
@@ -102,40 +139,53 @@ class Lab:
     def new_root(self) -> Path:
         return self.folder / f"run-{next(self._roots)}"
 
-    def start(self, root: Path | str, *, poison: str = "", command: list[str] | None = None, **environment: str):
+    def start(
+        self, root: Path | str, *, poison: str = "", command: list[str] | None = None, **environment: str
+    ) -> Driver:
         """A driver of the study under ``root``, in a process of its own; ends with the lab at the latest."""
         command = command or ["run", str(self.config), "--root", str(root), "--until", "verify"]
-        process = subprocess.Popen(
+        process = Driver(
             [sys.executable, "-m", "tests.faults.driver", str(EVALUATION_S), poison, *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environment},  # workers import the slow evaluator
+            {**os.environ, **OURS, **environment},
         )
         self._running.append(process)
         return process
 
+    def longest_silence_s(self) -> float:
+        """Of the drivers that ended since this was asked last."""
+        ended = [process for process in self._running if process.poll() is not None]
+        self._running = [process for process in self._running if process not in ended]
+        return max((process.longest_silence_s for process in ended), default=0.0)
+
     def finish(self, root: Path | str, **options) -> str:
         """Run the study to its end; returns what the driver printed."""
         process = self.start(root, **options)
-        text, _ = process.communicate(timeout=PATIENCE_S)
+        text = process.to_its_end()
         assert process.returncode == 0, f"exit code {process.returncode}:\n{text[:1500]}\n...\n{text[-1500:]}"
         return text
 
-    def wait_for_evaluations(self, root: Path, process: subprocess.Popen) -> None:
+    def wait_for_evaluations(self, root: Path, process: Driver) -> None:
         """Until the first part is written; then a random moment later, while evaluations go on."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not list(root.glob("evaluations/*/*/[!.]*.parquet")):
-            assert time.monotonic() < deadline, "no evaluation was made"
-            assert process.poll() is None, f"the driver ended:\n{process.stdout.read()[-3000:]}"
-            time.sleep(0.05)
+        self.wait_for(lambda: list(root.glob("evaluations/*/*/[!.]*.parquet")), process)
         time.sleep(self.rng.uniform(0, 8 * EVALUATION_S))
 
-    def workers(self, process: subprocess.Popen) -> list[psutil.Process]:
+    def wait_for(self, happens: Callable[[], object], process: Driver) -> None:
+        """Until something happens while the driver is at work."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not happens():
+            assert time.monotonic() < deadline, process.text[-3000:]
+            assert process.poll() is None, f"the driver ended:\n{process.text[-3000:]}"
+            time.sleep(0.05)
+
+    def workers(self, process: Driver) -> list[psutil.Process]:
         """The processes of its local Ray that evaluate."""
+        return self.family(process.pid, "_Actor")
+
+    def family(self, pid: int, words: str) -> list[psutil.Process]:
+        """The processes below one whose command, up to its first option, has these words."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            family = psutil.Process(process.pid).children(recursive=True)
-            return [one for one in family if "_Actor" in _title(one)]
+            family = psutil.Process(pid).children(recursive=True)
+            return [one for one in family if words in _title(one).partition(" --")[0]]
         return []
 
     def close(self) -> None:

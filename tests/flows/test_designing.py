@@ -15,6 +15,7 @@ from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.analytic_project import DesignProject
 from nas_core.workloads import build_workload
+from tasks.embedded_tracking import address
 from tests.command import mathnas, mathnas_process, refused
 from tests.conftest import config_of
 
@@ -70,8 +71,8 @@ def test_the_registered_model_has_the_measured_accuracy(project):
     import mlflow
 
     row, runs = project.training, project.output("tracking.json")
-    mlflow.set_tracking_uri(runs["uri"])
-    mlflow.set_registry_uri(runs["uri"])
+    mlflow.set_tracking_uri(address(project.store, runs))
+    mlflow.set_registry_uri(address(project.store, runs))
     assert runs["model"]["uri"] == "models:/small@champion"
     model = mlflow.pytorch.load_model(runs["model"]["uri"])
     images, labels = build_workload(config_with().data).load((1, 16, 16)).load_test()
@@ -87,7 +88,7 @@ def test_the_runs_say_what_was_proved_and_measured(project):
     import mlflow
 
     answer, runs = project.answer, project.output("tracking.json")
-    client = mlflow.MlflowClient(tracking_uri=runs["uri"])
+    client = mlflow.MlflowClient(tracking_uri=address(project.store, runs))
     found = {run.data.tags["mathnas.kind"]: run for run in map(client.get_run, runs["runs"].values())}
     assert set(found) == {"design", "winner"}
     parent, child = found["design"], found["winner"]

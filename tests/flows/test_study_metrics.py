@@ -12,6 +12,7 @@ from nas_core.report.page import evaluated_table, render_page
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import parse_config
 from nas_core.study.study import Study
+from tasks.embedded_tracking import address
 from tests.conftest import config_of
 from tests.flows.test_cli import mathnas, refused
 
@@ -35,7 +36,7 @@ def test_rows_runs_and_page_speak_of_the_studys_metric(by_f1):
     assert (trained["metric_name"], trained["higher_is_better"]) == ("macro_f1", True)
     assert set(by_f1.output("registered.json")) == {"test_macro_f1", "trained_test_macro_f1"}
     runs = by_f1.output("tracking.json")
-    client = mlflow.MlflowClient(tracking_uri=runs["uri"])
+    client = mlflow.MlflowClient(tracking_uri=address(by_f1.store, runs))
     child = next(client.get_run(run) for key, run in runs["runs"].items() if key != "study")
     assert {f"test_{name}" for name in trained["metrics"]["test"]} <= set(child.data.metrics)
     assert "validation_macro_f1" in child.data.metrics
@@ -131,6 +132,6 @@ def test_mlflow_holds_the_losses(by_loss):
     from tasks import tracking
 
     ids = tracking.log_study(by_loss)
-    run = mlflow.MlflowClient(tracking_uri=ids["uri"]).get_run(ids["runs"]["study"])
+    run = mlflow.MlflowClient(tracking_uri=address(by_loss.store, ids)).get_run(ids["runs"]["study"])
     assert run.data.metrics["selected_predicted"] < 2
     assert not any("accura" in name for name in run.data.metrics)

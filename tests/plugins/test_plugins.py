@@ -212,6 +212,10 @@ def test_choices_that_are_no_networks_are_selected_exactly(place, cluster, api):
     assert study.winner == "1-1-1", "O2, inlined, unrolled: O3 takes too long to compile"
     assert rows["1-1-1"].metric == pytest.approx(4.0 - 1 - 0.4 + 0.5)
     assert "train" not in study.status()
+    other = parse_config({**config, "plugins": [str(place / "flags.py")], "metric": "kilobytes"}, "test")
+    measured = Study(other, study.store).evaluations()
+    assert {row.genotype for row in measured} == {row.genotype for row in rows.values() if row.status == "ok"}
+    assert all(row.metric == 10.0 + (4.0 if row.genotype.endswith("1") else 1.0) for row in measured)
 
 
 @pytest.mark.parametrize(

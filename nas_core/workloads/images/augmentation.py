@@ -4,10 +4,13 @@ B = images of a batch, C = channels, H = W = side in pixels. Works on normalised
 float images, so the zeros that come in at the borders are the mean colour.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
 SHIFT_SHARE = 8  # crop shifts by up to side / 8 pixels
+LEAST_AREA, MOST_ASPECT = 0.08, 4 / 3  # of a resized crop
 CUTOUT_SHARE = 4  # cutout blanks a square of side / 4 pixels
 
 
@@ -15,7 +18,7 @@ def augmented(images: torch.Tensor, kind: str, generator: torch.Generator) -> to
     """A changed copy of the B C H W images; ``kind`` as in ``Recipe.augment``. No host synchronisation."""
     if kind == "none":
         return images
-    images = shifted(images, generator)
+    images = (resized_crop if kind.startswith("resized-crop") else shifted)(images, generator)
     if "flip" in kind:
         images = flipped(images, generator)
     if "cutout" in kind:
@@ -34,6 +37,23 @@ def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     index_B = torch.arange(batch, device=images.device)[:, None, None]
     # Advanced indices around a slice: the result is B H W C, which is channels-last once permuted.
     return padded[index_B, :, rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2)
+
+
+def resized_crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A random part of each image at the image's size (Szegedy et al. 2015): 8 to 100 % of its area, 3:4 to 4:3.
+
+    Bilinear. A part that would not fit is cut to the image, where torchvision draws once more.
+    """
+    draws_4B = torch.rand(4, len(images), generator=generator, device=images.device)
+    area_B = LEAST_AREA + (1 - LEAST_AREA) * draws_4B[0]
+    root_B = torch.exp(math.log(MOST_ASPECT) * (draws_4B[1] - 0.5))  # of the aspect, from root 3/4 to root 4/3
+    size_2B = (area_B.sqrt() * torch.stack([root_B, 1 / root_B])).clamp(max=1)
+    middle_2B = (1 - size_2B) * (2 * draws_4B[2:] - 1)  # of the part, in coordinates from -1 to 1
+    theta_B23 = torch.zeros(len(images), 2, 3, device=images.device)
+    theta_B23[:, 0, 0], theta_B23[:, 1, 1] = size_2B
+    theta_B23[:, :, 2] = middle_2B.T
+    grid = F.affine_grid(theta_B23, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def flipped(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -6,6 +6,7 @@ array of H W or H W C unsigned integers with any number of channels. Of an
 animation the first frame counts. C = channels, H W = pixels.
 """
 
+import hashlib
 import io
 import math
 import os
@@ -35,12 +36,16 @@ GRAY_MODES = {"1", "L", "LA", "La"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What an image is: channels (1 gray, 3 colour, else those of an array), pixels of its sides, transparency."""
+    """What an image is: channels (1 gray, 3 colour, else those of an array), pixels of its sides, transparency.
+
+    ``digest`` is the hash of its bytes.
+    """
 
     channels: int
     shorter: int
     longer: int
     transparent: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +104,15 @@ def facts_of(encoded: Encoded) -> Facts:
         shown, transparent = _shown(image, "white")
         bands = len(shown.getbands())
         return Facts(channels=bands, shorter=min(sides), longer=max(sides), transparent=transparent)
+
+
+def digest_of(encoded: Encoded) -> str:
+    """Hash of an image's bytes, as they are stored; of an opened one that of its pixels."""
+    if isinstance(encoded, Image.Image):
+        data = f"{encoded.mode} {encoded.size}".encode() + encoded.tobytes()
+    else:
+        data = encoded if isinstance(encoded, bytes) else _regular(encoded).read_bytes()
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def decoded(encoded: Encoded, side: int, channels: int, fitting: Fitting) -> np.ndarray:

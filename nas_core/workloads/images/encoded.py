@@ -4,13 +4,15 @@ What such a set holds is decided over the whole set, once each of its images
 was read.
 """
 
+import hashlib
 import logging
+import os
 import statistics
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,7 +39,9 @@ class Contents:
 
     ``broken`` says by name what is wrong with images that cannot be read,
     ``ignored`` counts what is no image by what it is, ``notes`` are sentences
-    on how the set was understood. Sides are in pixels.
+    on how the set was understood. Sides are in pixels. ``content_id`` is of the
+    images that can be read: their splits, their names below the set's place and
+    their bytes.
     """
 
     class_names: tuple[str, ...]
@@ -52,6 +56,7 @@ class Contents:
     broken: Mapping[str, str]
     ignored: Mapping[str, int]
     notes: Sequence[str]
+    content_id: str
 
     @property
     def num_images(self) -> int:
@@ -91,7 +96,7 @@ class EncodedImages(ImageClassification):
     """A set of encoded images. Its class says where they are."""
 
     Settings = EncodedSettings
-    places = frozenset({"download", *HELD})  # another place holds other images
+    places = frozenset({"path", "download", "on_error", *HELD})  # the same images are the same data wherever they lie
     settings: EncodedSettings
     _held: ClassVar[dict[Hashable, Contents]] = {}
 
@@ -142,6 +147,14 @@ class EncodedImages(ImageClassification):
         return contents
 
     # what a set of images says of itself
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the images are, not where."""
+        return {**super().identity, "content": self.contents().content_id}
+
+    def fingerprint(self) -> str:
+        return self.contents().content_id
 
     @property
     def sample(self) -> Sample:
@@ -241,7 +254,18 @@ def _contents(listing: Listing, found: Sequence[Census], broken: Mapping[str, st
         broken=broken,
         ignored=listing.ignored,
         notes=listing.notes,
+        content_id=_content_id(listing, found),
     )
+
+
+def _content_id(listing: Listing, found: Sequence[Census]) -> str:
+    """Hash of split, name and bytes of every image that can be read, in order."""
+    digest = hashlib.sha256()
+    for split, items, each in zip(("train", "test"), (listing.train, listing.test), found, strict=True):
+        for name, facts in zip(items.names_N, each.facts, strict=True):
+            if facts is not None:
+                digest.update(b"\0".join([split.encode(), os.fsencode(str(name)), facts.digest.encode()]) + b"\n")
+    return digest.hexdigest()[:12]
 
 
 def _check_classes(names: Sequence[str], splits: Mapping[str, Items], place: str) -> None:

@@ -4,12 +4,12 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from nas_core.base.errors import DataError
-from nas_core.workloads.classification import CLASSIFICATION, classification_loss
+from nas_core.workloads.classification import CLASSIFICATION, classification_loss, confusion
 from nas_core.workloads.images.holding import Holding, Way, hold, normalisation_of
 from nas_core.workloads.images.pixels import Pixels, StoredPixels
 from nas_core.workloads.images.tensors import RawImages
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "test"]
+MOST_CONFUSED = 1000  # classes of which every pair is counted
 
 HELD = frozenset({"hold", "cache_gb", "loaders"})  # settings of how images are held, which change none of them
 
@@ -127,6 +128,14 @@ class ImageClassification(Workload):
         from nas_core.workloads.images.augmentation import augmented
 
         return augmented(inputs, kind, generator)
+
+    def augment_stored(self, inputs: "torch.Tensor", policy: str, magnitude: int) -> "torch.Tensor":
+        from nas_core.workloads.images.policies import operated
+
+        return operated(inputs, policy, magnitude)
+
+    def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
+        return {"confusion": confusion(outputs, targets)} if outputs.shape[1] <= MOST_CONFUSED else {}
 
     def describe(self) -> Sequence[tuple[str, str]]:
         channels, height, width = self.sample.shape

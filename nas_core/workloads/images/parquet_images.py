@@ -58,10 +58,6 @@ class ParquetImages(EncodedImages):
     def state(self) -> Hashable:
         return tuple(self._stamps())
 
-    def fingerprint(self) -> str:
-        """Content id of the files' names and sizes."""
-        return content_id({"files": [[path.name, stamp[0]] for path, stamp in self._stamps()]})
-
     def listing(self) -> Listing:
         spool = self._spool()
         table = _opened(str(spool))

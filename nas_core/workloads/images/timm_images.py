@@ -57,12 +57,6 @@ class TimmImages(EncodedImages):
             return None
         return Path(path).stat().st_mtime_ns
 
-    def fingerprint(self) -> str:
-        """Content id of the images' names and sizes."""
-        listing = self.listing()
-        splits = {"train": listing.train, "test": listing.test}
-        return content_id({n: [i.names_N.tolist(), i.stamps_N2[:, 0].tolist()] for n, i in splits.items()})
-
     def listing(self) -> Listing:
         settings, state = self.settings, str(self.state())
         splits = [

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from nas_core.base.errors import ClusterError, without_passwords
+from nas_core.base.errors import LONGEST, ClusterError, DataError, without_passwords
 
 
 def test_errors_survive_the_way_from_a_worker():
@@ -27,3 +27,23 @@ def test_errors_survive_the_way_from_a_worker():
 def test_no_password_is_shown(text, shown):
     assert without_passwords(text) == shown
     assert "s3cret" not in str(ClusterError(text, text, text, text))
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("long", ["where", "found", "expected", "advice"])
+def test_no_message_is_longer_than_a_page(long):
+    words = {"where": "scorer.path t.json", "found": "12", "expected": "a number", "advice": "Mend it."}
+    error = DataError(**{**words, long: "start " + "x" * 312_558 + " end"})
+    text = str(pickle.loads(pickle.dumps(error)))
+    assert len(text) <= LONGEST
+    assert "start" in text
+    assert "end" in text
+    assert "(312,568 characters)" in text
+    assert all(value in text for name, value in words.items() if name != long)
+
+
+@pytest.mark.situations
+def test_all_parts_of_a_message_may_be_long():
+    assert len(str(DataError("w" * 9999, list(range(100_000)), "e" * 9999, "a" * 9999))) <= LONGEST
+    fits = str(DataError("w" * 900, "f", "e" * 900))
+    assert "characters)" not in fits

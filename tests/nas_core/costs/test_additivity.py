@@ -10,10 +10,9 @@ from nas_core.base.errors import IncompleteTableError
 from nas_core.costs import additivity, cost_tables, profile
 from nas_core.costs.additivity import _kendall
 from nas_core.costs.settings import ProfileConfig
-from nas_core.families.chain_family import GivenChain
 from nas_core.records.evaluations import WHOLE_NETWORK, Cost, CostTable
 from nas_core.space.genotypes import Genotype
-from tests.spaces import tiny
+from tests.spaces import GivenChain, tiny
 
 TABLE = CostTable(
     resource="latency_ms",

@@ -19,10 +19,12 @@ from nas_core.costs import (
     profiler_of,
 )
 from nas_core.costs import timing as timing_module
+from nas_core.costs.function_resource import FunctionProfiler
 from nas_core.costs.timing import time_parts
 from nas_core.families.blocks import MBConv
 from nas_core.families.family import Part
 from nas_core.records.evaluations import FIXED_PART, WHOLE_NETWORK, from_table, to_table
+from nas_core.records.resources import Resource
 from tests.spaces import build_family
 
 QUICK = ProfileConfig(warmup=1, repeats=3, device="cpu")
@@ -93,6 +95,28 @@ def test_a_measurement_that_fails_is_a_row_with_its_message(name, monkeypatch):
         assert row.status == ("failed" if fails else "ok")
         assert row.message == ("RuntimeError: CUDA out of memory" if fails else "")
         assert (row.value is None) == fails
+
+
+@pytest.mark.parametrize("combine", ["sum", "max"])
+def test_a_part_without_a_price_leaves_its_block_without_one(combine):
+    """The largest of 1.0 and NaN is 1.0 or NaN, as they come."""
+
+    class Scale(FunctionProfiler):
+        """The number that a module holds."""
+
+        name, version, fixed = "scale", 1, 0.0
+        resources = (Resource(name=f"scale_{combine}", unit="ones", combine=combine),)
+        function = staticmethod(lambda module: module.weight.item())
+        wanted = ("module",)
+
+    def scaled(weight: float) -> Part:
+        return part(lambda: torch.nn.PReLU(init=weight), 1)
+
+    profiler = Scale(Scale.Settings())
+    assert profiler._parts([scaled(1.0)]) == 1.0
+    for parts in ([scaled(1.0), scaled(float("nan"))], [scaled(float("nan")), scaled(1.0)]):
+        with pytest.raises(ValueError, match="is nan"):
+            profiler._parts(parts)
 
 
 def test_a_part_that_fails_while_it_is_timed_does_not_stop_the_others():

@@ -71,6 +71,7 @@ MISTAKES = [
     ("num_classes", 0, r"num_classes: found 0"),
     ("name", 3, r"name: found 3"),
     ("version", 3, r"version: found 3, expected one of the keys"),
+    ("positions.3.name", "middle.0", r"space.yaml: positions: found 'middle.0', the name of positions 1, 4"),
     ("rules.0.kind", "never", r"rules\[0\].kind.*absent-to-end"),
     ("rules.0.positions", [1, 9], r"rules\[0\].positions: found 9"),
     ("rules.0.positions", [0, 1], r"position 0 without an absent block"),
@@ -125,3 +126,19 @@ def test_a_chain_takes_images_only():
     vectors = Sample(shape=(10,), num_outputs=1)
     with pytest.raises(DataError, match="images, which family tiny takes"):
         FAMILIES["tiny"](FAMILIES.section("tiny")(), vectors).space  # noqa: B018
+
+
+@pytest.mark.situations
+def test_a_key_that_stands_twice_in_a_space_is_refused_with_both_lines(tmp_path):
+    (tmp_path / "space.yaml").write_text(EXAMPLE.read_text() + "\nname: again\n")
+    with pytest.raises(ConfigError, match=r"space\.yaml: found the key 'name' twice, in lines \d+ and \d+"):
+        build_space("yaml", file=str(tmp_path / "space.yaml"))
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("written", ["1_28", "1.28e2", "128"])
+def test_numbers_of_a_space_are_read_as_people_write_them(tmp_path, written):
+    text = EXAMPLE.read_text().replace("out_channels: 24", f"out_channels: {written}")
+    assert text != EXAMPLE.read_text()
+    (tmp_path / "space.yaml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert 128 in [place.out_channels for place in build_space("yaml", file=str(tmp_path / "space.yaml")).positions]

@@ -1,7 +1,10 @@
+import re
+
 import pytest
 
 from nas_core.base.errors import ConfigError
 from nas_core.program import format_amount, parse_limit
+from nas_core.program.limits import PATTERN
 from nas_core.program.problem import Budget
 
 BASE = {"latency_ms": 20.0, "flops": 4e9, "params": 5_000_000.0, "energy_mj": 8.0, "weight_bytes": 1024.0}
@@ -14,7 +17,7 @@ BASE = {"latency_ms": 20.0, "flops": 4e9, "params": 5_000_000.0, "energy_mj": 8.
         ("latency <= 1200us", Budget(resource="latency_ms", at_most=1.2)),
         ("latency_ms<=0.1 s", Budget(resource="latency_ms", at_most=100.0)),
         ("latency_ms <= 12", Budget(resource="latency_ms", at_most=12.0)),
-        ("flops=60%", Budget(resource="flops", at_most=2.4e9)),
+        ("flops<=60%", Budget(resource="flops", at_most=2.4e9)),
         ("params<=5 M", Budget(resource="params", at_most=5e6)),
         ("params<=22.5B", Budget(resource="params", at_most=22.5e9)),
         ("flops>=1 G", Budget(resource="flops", at_least=1e9)),
@@ -52,7 +55,7 @@ def test_nonsense_is_refused_loudly(text: str, says: str) -> None:
 
 
 def test_a_percentage_needs_a_base_network() -> None:
-    limit = parse_limit("flops=60%")
+    limit = parse_limit("flops<=60%")
     with pytest.raises(ConfigError, match="base network"):
         limit.resolve(None, resources=["flops"])
 
@@ -91,3 +94,46 @@ def test_amounts_have_the_digits_that_tell_them_apart() -> None:
     assert format_amount("params_M", 0.5, sign=True) == "+0.5 M params"
     assert str(Budget(resource="params", at_most=11_688_000.0)) == "params <= 11688000"
     assert str(Budget(resource="ms", at_most=0.1, at_least=1e-9)) == "ms <= 0.1 and ms >= 1e-09"
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize(
+    ("text", "spellings"),
+    [
+        ("flops=60%", ["flops<=60%", "flops>=60%", "flops==60%", "flops=57% .. 63%"]),
+        ("latency_ms = 12 ms", ["latency_ms<=12 ms", "latency_ms=11.4 ms .. 12.6 ms"]),
+        ('"FLOPs (M)"=2000', ['"FLOPs (M)"<=2000', '"FLOPs (M)"==2000']),
+        ("params=11_689_512", ["params<=11689512", "params==11689512"]),
+    ],
+)
+def test_an_equals_sign_that_may_mean_two_things_is_refused_with_the_spellings(text: str, spellings: list[str]) -> None:
+    with pytest.raises(ConfigError, match="may mean at most or exactly") as refused:
+        parse_limit(text)
+    assert all(spelling in str(refused.value) for spelling in spellings)
+    for spelling in refused.value.expected.replace(" or a range such as ", ", ").split(", "):
+        parse_limit(re.sub(r" \((at most|at least|exactly)\)", "", spelling))  # each can be taken as it stands
+
+
+GOOD = [
+    "flops<=60%", "flops==3", "latency_ms >= 2 ms", "flops=0.8 .. 1.2 G", "flops=.5..1", " params <= 5 M ", "flops≤5e6",
+    "latency<=1_000 µs", '"FLOPs (M)"<=2000', "weight_bytes==1 .. 2 MiB", "energy_mj<=.5e-3 J",
+]  # fmt: skip
+BAD = [
+    "", "speed", "flops=60%", "flops<=", "flops<=many", "flops<=5 furlongs", "flops<=5%%", "flops<=1 .. 2", "<=5 M",
+    "flops=1 ..", "flops<=1.2.3", "flops <= 5 M params", "2flops<=3", "flops<=5e99999",
+]  # fmt: skip
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("text", GOOD)
+def test_the_form_takes_what_the_parser_does(text: str) -> None:
+    assert re.search(PATTERN, text)
+    parse_limit(text)
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("text", BAD)
+def test_the_form_refuses_what_is_no_limit(text: str) -> None:
+    assert not re.search(PATTERN, text)
+    with pytest.raises(ConfigError):  # a unit is known to fit or not once the resource is
+        parse_limit(text).resolve({"flops": 1.0})

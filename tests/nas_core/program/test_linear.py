@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from nas_core.program import Budget, SelectionProblem
+from nas_core.program.answers import Apart
 from nas_core.program.exact import exact
 from nas_core.program.linear import MAX_TOTAL, TableProgram, decimals_of
+from nas_core.space.genotypes import Rule
 
 
 @pytest.mark.parametrize("extreme", [1.7e308, 1e100, 5e-324, -2.5e-9, 0.1, 3.0])
@@ -50,3 +52,13 @@ def test_an_offset_of_a_position_weighs_nothing():
 def test_a_limit_that_no_network_meets_is_found_exactly():
     assert program(((0.0,), (0.0,)), ((0.1,), (0.2,)), 0.3) is not None
     assert program(((0.0,), (0.0,)), ((0.1,), (0.2,)), 0.29999999999999993) is None
+
+
+def test_networks_are_kept_apart_by_a_row_that_counts_every_tied_position():
+    problem = SelectionProblem(
+        score=((1.0, 2.0, 3.0), (1.0, 2.0, 3.0), (1.0, 2.0)), rules=(Rule(kind="equal", positions=(0, 1)),)
+    )
+    lp = TableProgram(problem, problem.tables[0]).linear(())
+    apart = lp.with_apart([Apart(choices=(2, 2, 0), distance=2)])
+    assert apart.rows_KC.tolist() == [[0, 0, 2, 1, 0]]
+    assert apart.limits_K.tolist() == [1]

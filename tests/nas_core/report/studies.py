@@ -17,10 +17,11 @@ from nas_core.report.summary import (
     EvaluatedNetwork,
     FrontierPoint,
     FrontierSummary,
-    LatencyAdditivity,
-    LatencyPair,
     Limit,
+    MeasuredWhole,
+    OutcomeSummary,
     Provenance,
+    ResourceAdditivity,
     ScorerSummary,
     SelectedNetwork,
     SelectionSummary,
@@ -30,6 +31,7 @@ from nas_core.report.summary import (
     TrainingSummary,
     VerificationRound,
     VerificationSummary,
+    WholeNetwork,
 )
 from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
 from nas_core.workloads.classification import CLASSIFICATION
@@ -169,10 +171,10 @@ def make_study(
 
     held_out = sampled[:16]
     networks = (
-        row(base, "design"),
+        row(base, "base"),
         *[row(g, "design") for g in space.neighbours(base)[:60]],
         *[row(g, "held-out") for g in held_out],
-        *[row(g, "verify") for g in best[:4]],
+        *[row(g, "verification") for g in best[:4]],
     )
     selected = tuple(
         SelectedNetwork(
@@ -249,6 +251,16 @@ def make_study(
             solve_s=0.021,
             route="CP-SAT 9.15, linear objective",
         ),
+        outcome=OutcomeSummary(
+            best_predicted=selected[0].genotype,
+            predicted=selected[0].predicted,
+            interval=(selected[0].low or 0.0, selected[0].high or 0.0),
+            evaluated=selected[0].evaluated,
+            proven=True,
+            chosen=str(winner),
+            chosen_evaluated=metric(winner),
+            why="The best predicted network is also the best of those evaluated.",
+        ),
         calibration=CalibrationSummary(
             num_networks=len(held_out),
             kendall=float(kendalltau([predict(g) for g in held_out], [metric(g) for g in held_out]).statistic),
@@ -283,7 +295,8 @@ def make_study(
             sentence="The choice stood: the last round found no better network.",
         ),
         frontiers=tuple(_frontier(x.resource, ordered, predict, costs) for x in limits),
-        latency=_latency(held_out[:12], costs, rng),
+        additivity=(_additivity(held_out[:12], costs, rng),),
+        whole=(_whole(list(dict.fromkeys((winner, base))), costs),),
         training=TrainingSummary(
             networks=tuple(
                 _trained(role, g, metric(g) + 0.02, costs(g), rng)
@@ -308,35 +321,36 @@ def _frontier(
         if predict(genotype) > best:
             best = predict(genotype)
             cost = costs(genotype)[resource]
-            point = FrontierPoint(
-                limit=cost, cost=cost, predicted=best, genotype=str(genotype), proven=len(points) != 2
-            )
-            points.append(point)
+            points.append(FrontierPoint(cost=cost, predicted=best, genotype=str(genotype)))
     return FrontierSummary(resource=resource, points=tuple(points))
 
 
-def _latency(
+def _additivity(
     genotypes: Sequence[Genotype], costs: Callable[[Genotype], dict[str, float]], rng: np.random.Generator
-) -> LatencyAdditivity:
-    pairs = tuple(
-        LatencyPair(
-            genotype=str(g),
-            predicted_ms=costs(g)["latency_ms"],
-            measured_ms=costs(g)["latency_ms"] * float(rng.normal(0.95, 0.03)),
-            spread_ms=0.04,
-        )
-        for g in genotypes
-    )
-    return LatencyAdditivity(
-        pairs=pairs,
-        device="CPU (x86-64)",
-        batch_size=1,
-        num_threads=1,
-        num_repeats=30,
+) -> ResourceAdditivity:
+    return ResourceAdditivity(
+        resource="latency_ms",
+        unit="ms",
+        pairs=tuple(_measured(g, costs(g)["latency_ms"], float(rng.normal(0.95, 0.03))) for g in genotypes),
         r2=0.981,
         kendall=0.91,
         worst_relative_error=0.083,
+        correction="measured = 0.950 x sum + 0.010 ms",
+        is_corrected=True,
+        **_CONDITIONS,  # type: ignore[arg-type]
     )
+
+
+_CONDITIONS = {"device": "CPU (x86-64)", "batch_size": 1, "num_threads": 1, "num_repeats": 30}
+
+
+def _measured(genotype: Genotype, summed: float, share: float) -> WholeNetwork:
+    return WholeNetwork(genotype=str(genotype), summed=summed, measured=summed * share, spread=0.04)
+
+
+def _whole(genotypes: Sequence[Genotype], costs: Callable[[Genotype], dict[str, float]]) -> MeasuredWhole:
+    networks = tuple(_measured(g, costs(g)["latency_ms"], 0.95) for g in genotypes)
+    return MeasuredWhole(resource="latency_ms", networks=networks, **_CONDITIONS)  # type: ignore[arg-type]
 
 
 def _trained(
@@ -361,7 +375,16 @@ def _trained(
         wall_s=49.0,
         seed=0,
         num_epochs=30,
+        examples_per_s=2000.0,
+        confusion=_confusion(accuracy, rng),
     )
+
+
+def _confusion(accuracy: float, rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:
+    """Ten classes of a thousand test examples each."""
+    wrong = rng.dirichlet(np.ones(10), size=10) * (1 - accuracy)
+    shares = accuracy * np.eye(10) + wrong
+    return tuple(tuple(map(int, rng.multinomial(1000, row / row.sum()))) for row in shares)
 
 
 def not_run(study: StudySummary) -> StudySummary:
@@ -375,9 +398,11 @@ def not_run(study: StudySummary) -> StudySummary:
         cost_tables=(),
         block_effects=None,
         selection=None,
+        outcome=None,
         calibration=None,
         verification=None,
         frontiers=(),
-        latency=None,
+        additivity=(),
+        whole=(),
         training=None,
     )

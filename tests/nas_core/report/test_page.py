@@ -7,9 +7,9 @@ import pytest
 
 from nas_core.report import story
 from nas_core.report.figures import render, save_figures
-from nas_core.report.page import MAX_PAGE_BYTES, draw, evaluated_table, render_page, write_report
+from nas_core.report.page import MAX_PAGE_BYTES, classes_table, draw, evaluated_table, render_page, write_report
 from nas_core.report.summary import StudySummary
-from nas_core.report.text import format_amount, format_metric
+from nas_core.report.text import best_predicted, format_amount, format_metric
 from nas_core.space.genotypes import BlockSpec, Position
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
@@ -93,15 +93,34 @@ def test_the_page_holds_the_numbers(study, page):
         study.space.space_id,
         study.provenance.scorer_id,
         study.provenance.commands[0],
-        study.selection.sentence,
+        f"Best predicted: {best_predicted(study.outcome, study.scorer.metric)}",
     ]
     for text in wanted:
         assert text in page
 
 
 def test_every_figure_is_there_in_both_themes(page):
-    assert page.count("data:image/png;base64,") == 2 * 6
+    assert page.count("data:image/png;base64,") == 2 * 7
     assert page.count('<svg class="strip"') == 2
+
+
+def test_classes_are_shown_the_worst_first_where_there_are_some(study):
+    confusion = ((8, 2, 0), (0, 5, 5), (0, 0, 0))
+    winner, *others = study.training.networks
+    training = replace(
+        study.training,
+        networks=(replace(winner, confusion=confusion), *others),
+        output_names=("ant", "bee", "cat"),
+    )
+    table = classes_table(replace(study, training=training))
+    assert table.rows == (
+        ("cat", "0", "–", "0.0 %", "0.0 %", "–"),
+        ("bee", "10", "50.0 %", "71.4 %", "58.8 %", "cat (50.0 %)"),
+        ("ant", "10", "80.0 %", "100.0 %", "88.9 %", "bee (20.0 %)"),
+    )
+    without = replace(study.training, networks=(replace(winner, confusion=()), *others))
+    page = render_page(replace(study, training=without), NO_FIGURES)
+    assert "Class by class" not in page
 
 
 def test_missing_stages_name_their_command(study):
@@ -181,7 +200,7 @@ def test_the_report_files_are_the_page_its_data_and_its_figures(study, tmp_path)
     path = write_report(study, tmp_path)
     assert path == tmp_path / "report.html"
     assert StudySummary.from_dict(json.loads((tmp_path / "report.json").read_text())) == study
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 7
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 8
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -191,9 +210,7 @@ def test_the_same_study_gives_the_same_page(study, drawn, page):
 
 
 def test_a_winner_that_does_not_win_is_said_not_to(study):
-    rows = tuple(
-        replace(row, test=0.80 if row.role == "winner" else 0.85, message="") for row in study.training.networks
-    )
+    rows = tuple(replace(row, test=0.80 if row.role == "winner" else 0.85) for row in study.training.networks)
     sentences = " ".join(story.comparison(replace(study, training=replace(study.training, networks=rows))))
     assert "5.00 points more" in sentences
     assert "does not beat" in sentences

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from nas_core.report import text
+from nas_core.report import story, text
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
 from tests.nas_core.report.studies import make_study, not_run
@@ -112,9 +112,20 @@ def test_a_long_genotype_keeps_its_ends():
 def test_the_table_of_a_run_names_everything():
     study = make_study()
     table = text.summary_table(study)
-    for words in (study.winner, study.base, "winner", "base", "random", "at most", study.selection.sentence):
+    for words in (study.winner, study.base, "winner", "base", "random", "at most", "(proven)", study.outcome.why):
         assert words in table
 
 
 def test_the_table_of_a_study_that_has_not_run():
     assert "evaluated: 0 networks" in text.summary_table(not_run(make_study()))
+
+
+@pytest.mark.situations
+def test_more_than_a_tenth_of_failures_is_said_at_the_end_and_on_the_page():
+    study = replace(make_study(), num_evaluated=36, num_failed=4, first_failure="2-2: nothing in t.json")
+    assert text.failure_warning(study) == ""
+    failed = replace(study, num_failed=5)
+    warning = "5 of 41 evaluations failed, and nothing was learnt from them. The first: 2-2: nothing in t.json"
+    assert text.summary_table(failed).splitlines()[-1] == f"warning: {warning}"
+    assert f"Warning: {warning}" in story.effort(failed)  # the page's sentence on what was evaluated
+    assert "arning" not in story.effort(study)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from nas_core.base.errors import StoreError
-from nas_core.families.chain_family import GivenChain
 from nas_core.families.shared_weights import SharedWeights
 from nas_core.records.store import Store
 from nas_core.scoring import supernet_weights
@@ -18,13 +17,11 @@ from nas_core.training.settings import Recipe
 from nas_core.workloads.classification import classification_loss
 from tests.nas_core.scoring.studies import SUPERNET, build_scorer, space_of, study
 from tests.nas_core.scoring.test_supernet_pass import every_kind
-from tests.spaces import tiny
+from tests.spaces import GivenChain, tiny
 
 
 def sampler(space: SearchSpace, **settings) -> PathSampler:
-    return PathSampler(
-        SharedWeights(space, 0), GivenChain(space), SupernetScorer.Settings(**settings), 1, classification_loss
-    )
+    return PathSampler(SharedWeights(space, 0), GivenChain(space), SupernetScorer.Settings(**settings), 1)
 
 
 def test_sandwich_trains_smallest_and_largest_in_every_step():
@@ -62,9 +59,13 @@ def test_each_module_gets_the_mean_gradient_over_the_paths_that_take_it():
     images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
     settings = SupernetScorer.Settings(random_paths=3, recipe=Recipe(augment="none"))
     network = SharedWeights(space, 0)
-    paths = PathSampler(network, GivenChain(space), settings, 1, classification_loss)
-    paths(images, labels, 0, 0.5)
-    paths(images, labels, 0, 0.5)  # a batch split in two parts
+    paths = PathSampler(network, GivenChain(space), settings, 1)
+
+    def loss_of(logits):
+        return classification_loss(logits, labels)
+
+    paths(images, loss_of, 0, 0.5)
+    paths(images, loss_of, 0, 0.5)  # a batch split in two parts
     paths.even_out(0)
     found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     expected: dict[str, list[torch.Tensor]] = {}
@@ -95,7 +96,15 @@ class Killed(BaseException):
 
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(supernet_weights, "CHECKPOINT_EVERY_S", 0)
-    config = study(SUPERNET)
+    recipe = {
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "mixup": 0.2,
+        "ema_decay": 0.9,
+        "drop_path": 0.2,
+        "precision": "float16",
+    }
+    config = study({**SUPERNET, "recipe": {**SUPERNET["recipe"], **recipe}})
 
     def kill(done, total, message):
         if done == 5:

@@ -12,6 +12,36 @@ def test_it_learns(tmp_path):
     assert row.num_examples == 300
 
 
+def test_each_epoch_is_a_row_of_the_learning_curve(tmp_path):
+    recipe = {"epochs": 4, "lr": 0.05, "batch_size": 32, "augment": "none"}
+    config = study({**TRAIN, "recipe": recipe, "validate_epochs": 2})
+    space, store = space_of(config), Store(tmp_path)
+    scorer = build_scorer(config, store)
+    (row,) = scorer.evaluate([space.parse("1-1-1")])
+    curve = store.epochs(space.space_id, scorer.scorer_id)
+    assert [point.epoch for point in curve] == [1, 2, 3, 4]
+    assert [point.metric is None for point in curve] == [True, False, True, False]
+    assert (curve[-1].metric, curve[-1].metric_name) == (row.metric, "accuracy")
+    assert curve[-1].loss < curve[0].loss
+    assert len({(point.genotype, point.seed) for point in curve}) == 1
+    scorer.evaluate([space.parse("1-1-1")])  # a repetition adds nothing
+    assert store.epochs(space.space_id, scorer.scorer_id) == curve
+    plain = build_scorer(study({**TRAIN, "recipe": recipe, "validate_epochs": 0}), store)
+    assert plain.scorer_id == scorer.scorer_id
+    assert plain.evaluate([space.parse("1-1-1")])[0].metric == row.metric
+
+
+def test_a_recipe_may_go_by_the_metric(tmp_path):
+    recipe = {"epochs": 30, "lr": 0.0001, "batch_size": 32, "augment": "none", "stop_after_epochs": 1}
+    config = study({**TRAIN, "recipe": recipe, "validate_epochs": 0})
+    space, store = space_of(config), Store(tmp_path)
+    scorer = build_scorer(config, store)
+    scorer.evaluate([space.parse("0-0-0")])
+    metrics = [point.metric for point in store.epochs(space.space_id, scorer.scorer_id)]
+    assert len(metrics) < 30
+    assert metrics[-1] <= max(metrics[:-1])
+
+
 def test_out_of_memory_is_a_failed_row(tmp_path, monkeypatch):
     import torch
 

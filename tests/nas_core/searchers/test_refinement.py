@@ -8,7 +8,7 @@ import pytest
 from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget
 from nas_core.searchers.designs import make_design
-from nas_core.searchers.refinement import Refinement, propose
+from nas_core.searchers.refinement import Refinement, Round, propose
 from nas_core.searchers.settings import DesignConfig, VerifyConfig
 from nas_core.searchers.surrogate import balanced_rows
 from nas_core.space.encoding import Encoding, all_codes
@@ -121,18 +121,20 @@ def test_balanced_design_measures_every_block_about_equally():
     assert counts.max() <= 4
 
 
+def rounds_of(*improved, networks=4):
+    genotypes = tuple(Genotype((index,)) for index in range(networks))
+    known = {"predicted": (0.5,) * networks, "measured": (0.5,) * networks, "incumbent_metric": 0.5}
+    made = [Round(proposed=genotypes, incumbent=genotypes[0], improved=each, **known) for each in improved]
+    return Refinement(rounds=tuple(made))
+
+
 def test_refinement_stops_by_patience_or_budget():
     config = VerifyConfig(evaluations=10, per_round=4, patience=2)
-    record = Refinement()
-    assert record.num_next(config) == 4
-    done = {"predicted": [0.5] * 4, "measured": [0.5] * 4, "incumbent": Genotype((0,)), "incumbent_metric": 0.5}
-    networks = [Genotype((index,)) for index in range(4)]
-    record = record.with_round(proposed=networks, improved=False, **done)
-    assert record.stop_reason(config) is None
-    assert "stood for 2" in (record.with_round(proposed=networks, improved=False, **done).stop_reason(config) or "")
-    better = record.with_round(proposed=networks, improved=True, **done)
-    assert better.num_next(config) == 2
-    spent = better.with_round(proposed=networks[:2], improved=True, **done)
+    assert rounds_of().num_next(config) == 4
+    assert rounds_of(False).stop_reason(config) is None
+    assert "stood for 2" in (rounds_of(False, False).stop_reason(config) or "")
+    assert rounds_of(False, True).num_next(config) == 2
+    spent = rounds_of(False, True, networks=5)
     assert "budget" in (spent.stop_reason(config) or "")
     assert spent.num_next(config) == 0
 

@@ -87,3 +87,45 @@ def test_what_a_score_depends_on_changes_its_id():
 def test_a_table_is_the_same_wherever_it_lies():
     here, there = (config_of(scorer={"kind": "tabular", "path": f"/{place}/t.parquet"}) for place in ("a", "b"))
     assert id_of(here) == id_of(there)
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1_000", 1000), ("5e6", 5_000_000), ("5M", 5_000_000), ("1.5k", 1500), ("'5M'", 5_000_000), ("'1_000'", 1000)],
+)
+def test_numbers_are_read_as_people_write_them(written, value):
+    text = "seed: N\ntrain: {train_examples: N}\ncluster: {num_cpus: N, resources: {a: N}}".replace("N", written)
+    config = load_config(text.encode(), source="s")
+    found = (config.seed, config.train.train_examples, config.cluster.num_cpus, config.cluster.resources["a"])
+    assert found == (value,) * 4
+    assert load_config(b"scorer: {kind: train, recipe: {lr: 1e-3}}", source="s").scorer.recipe.lr == 0.001
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: true", "s: seed: found True, expected a number, not true or false"),
+        ("seed: 5x", "s: seed: found '5x', expected a valid integer"),
+        ("cluster: {batch_timeout_s: 5M}", "cluster.batch_timeout_s: found '5M', expected a valid number"),
+        (
+            "name: 010",
+            "s: name: found 10, expected a valid string. A number or true and false as a text stands in quotes.",
+        ),
+        (
+            "select: {top: 1}\nseed: 2\nselect: {top: 3}",
+            "s: found the key 'select' twice, in lines 1 and 3, expected every",
+        ),
+    ],
+)
+def test_scalars_of_another_kind_are_refused(text, message):
+    with pytest.raises(ConfigError) as refused:
+        load_config(text.encode(), source="s")
+    assert message in str(refused.value)
+
+
+@pytest.mark.situations
+def test_a_text_that_looks_like_a_number_is_stored_as_the_text():
+    config = parse_config({"name": "1e3", "space": {"kind": "choices", "positions": {"a": ["yes", "010", 10]}}}, "s")
+    assert load_config(config.as_yaml(), source="s") == config

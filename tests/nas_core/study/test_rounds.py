@@ -5,7 +5,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from nas_core.costs import profile_blocks
-from nas_core.families.chain_family import GivenChain
 from nas_core.program import Budget, SelectionProblem, solve
 from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype
@@ -14,6 +13,7 @@ from nas_core.study.config import parse_config
 from nas_core.study.rounds import next_round, record_round, verification
 from nas_core.study.study import Study
 from tests.reference_data import reference_data
+from tests.spaces import GivenChain
 
 
 def scored(config, root):

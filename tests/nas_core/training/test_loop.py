@@ -10,14 +10,7 @@ from torch import nn
 
 from nas_core.records.store import Store
 from nas_core.training.checkpoint import Checkpoint
-from nas_core.training.loop import (
-    Schedule,
-    TrainingDiverged,
-    make_optimizer,
-    measure,
-    outputs_of,
-    train,
-)
+from nas_core.training.loop import TrainingDiverged, measure, outputs_of, train
 from nas_core.training.network import build_network
 from nas_core.training.settings import Recipe
 from nas_core.workloads.classification import CLASSIFICATION
@@ -184,22 +177,6 @@ def test_half_batches_have_the_whole_batch_gradient():
     split = Greedy(networks[1])
     assert fit(split, data, recipe).parts == 2
     assert torch.allclose(networks[0][1].weight, networks[1][1].weight, atol=1e-7)
-
-
-def test_schedule_rises_then_falls_to_almost_nothing():
-    schedule = Schedule.of(Recipe(epochs=10, batch_size=10, lr=1.0, warmup_fraction=0.1), num_examples=105)
-    rates = [schedule.lr(step) for step in range(schedule.num_steps)]
-    assert schedule.num_steps == 100
-    assert max(rates) == rates[9] == rates[10] == 1.0
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[-1] < 0.001
-
-
-def test_norms_and_biases_do_not_decay(network):
-    decayed, others = make_optimizer(network, Recipe()).param_groups
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert all(p.ndim == 1 for p in others["params"])
-    assert others["weight_decay"] == 0
 
 
 def test_dropout_resumes_and_repeats_too(data):

@@ -52,6 +52,10 @@ def test_everything_is_in_the_store(store, trained):
         assert store.exists(path)
     assert not store.exists("winner/winner/checkpoint.safetensors")
     assert [row["epoch"] for row in trained.history] == [1, 2, 3]
+    assert sum(map(sum, trained.details["confusion"])) == trained.num_test_examples
+    right = sum(row[index] for index, row in enumerate(trained.details["confusion"]))
+    assert right / trained.num_test_examples == trained.metrics["test"]["accuracy"]
+    assert trained.examples_per_s > 0
     assert set(trained.metrics["validation"]) == set(trained.metrics["test"]) == set(CLASSIFICATION)
     assert {name: trained.history[-1][f"validation_{name}"] for name in CLASSIFICATION} == trained.metrics["validation"]
 

@@ -6,7 +6,7 @@ import sklearn.metrics as sk
 import torch
 
 from nas_core.training.loop import TrainingDiverged, value_of
-from nas_core.workloads.classification import CLASSIFICATION
+from nas_core.workloads.classification import CLASSIFICATION, confusion
 from nas_core.workloads.metrics import Measure
 from nas_core.workloads.regression import REGRESSION
 
@@ -18,6 +18,17 @@ def logits_and_labels(num_classes: int, seed: int, num: int = 200) -> tuple[torc
     logits = rng.normal(size=(num, num_classes)) + 1.5 * np.eye(num_classes)[labels]
     logits[:, -1] -= 100
     return torch.from_numpy(logits).float(), torch.from_numpy(labels)
+
+
+def plain_calibration_error(truth, probabilities):
+    """As it is defined, bin by bin."""
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+    total = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return total
 
 
 @pytest.mark.parametrize("num_classes", [3, 7, 12])
@@ -35,14 +46,17 @@ def test_classification_is_scikit_learns(num_classes, seed):
         "balanced_accuracy": sk.balanced_accuracy_score(truth, guess),
         "macro_f1": sk.f1_score(truth, guess, average="macro"),
         "cross_entropy": sk.log_loss(truth, probabilities, labels=range(num_classes)),
+        "calibration_error": plain_calibration_error(truth, probabilities),
     }
+    assert (np.array(confusion(logits, labels)) == sk.confusion_matrix(truth, guess, labels=range(num_classes))).all()
     found = {name: metric.of(logits, labels) for name, metric in CLASSIFICATION.items()}
     assert found == pytest.approx(expected, abs=1e-9)
 
 
-def test_accuracy_comes_first_and_only_the_loss_is_better_when_lower():
+def test_accuracy_comes_first_and_only_losses_and_errors_are_better_when_lower():
     assert next(iter(CLASSIFICATION)) == "accuracy"
-    assert [name for name, metric in CLASSIFICATION.items() if not metric.higher_is_better] == ["cross_entropy"]
+    lower = [name for name, metric in CLASSIFICATION.items() if not metric.higher_is_better]
+    assert lower == ["cross_entropy", "calibration_error"]
 
 
 @pytest.mark.parametrize("shape", [(100,), (100, 1), (100, 3)])

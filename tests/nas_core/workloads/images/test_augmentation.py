@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas_core.workloads.images.augmentation import augmented, cut_out, flipped, shifted
+from nas_core.base.errors import DataError
+from nas_core.workloads.images.augmentation import augmented, cut_out, flipped, resized_crop, shifted
+from nas_core.workloads.images.policies import POLICIES, operated
 
 
 def generator(seed=0):
@@ -38,7 +40,46 @@ def test_cutout_blanks_a_square_of_a_quarter_side_at_most(images):
     assert int(blank.min()) >= 1
 
 
-@pytest.mark.parametrize("kind", ["none", "crop", "crop-flip", "crop-flip-cutout"])
+def test_a_resized_crop_enlarges_a_part():
+    """Of a ramp from left to right, and one from top to bottom, it makes less steep ones of its own slopes."""
+    ramp = torch.arange(16.0).repeat(16, 1)
+    images = torch.stack([ramp, ramp.T]).repeat(50, 1, 1, 1)
+    crops = resized_crop(images, generator())
+    width, height = (crops[:, 0].diff(dim=2)[:, 4:-4, 4:-4], crops[:, 1].diff(dim=1)[:, 4:-4, 4:-4])
+    for slope in (width, height):
+        assert torch.allclose(slope, slope[:, :1, :1].expand_as(slope), atol=1e-4)
+    width, height = width[:, 0, 0], height[:, 0, 0]
+    area, aspect = width * height, width / height
+    assert area.min() >= 0.08 - 1e-4
+    assert area.max() <= 1 + 1e-4
+    assert ((aspect > 0.74) & (aspect < 1.34)).all()
+    assert area.std() > 0.2
+    assert crops.min() >= 0
+    assert crops.max() <= 15
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policies_change_each_image_in_its_own_way(policy, channels):
+    image = torch.randint(0, 256, (1, channels, 16, 16), dtype=torch.uint8, generator=generator())
+    images = image.repeat(12, 1, 1, 1)
+    results = []
+    with torch.random.fork_rng([]):
+        for _ in range(2):
+            torch.manual_seed(3)
+            results.append(operated(images, policy, 15))
+    assert torch.equal(*results)
+    assert results[0].dtype == torch.uint8
+    assert len({result.numpy().tobytes() for result in results[0]}) > 4
+    assert torch.equal(images, image.repeat(12, 1, 1, 1))
+
+
+def test_operations_are_for_bytes():
+    with pytest.raises(DataError, match=r"recipe\.policy"):
+        operated(torch.rand(2, 3, 8, 8), "rand-augment", 9)
+
+
+@pytest.mark.parametrize("kind", ["none", "crop", "crop-flip", "crop-flip-cutout", "resized-crop-flip"])
 def test_every_kind_keeps_shape_and_input(images, kind):
     before = images.clone()
     assert augmented(images, kind, generator()).shape == images.shape

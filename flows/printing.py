@@ -1,0 +1,37 @@
+"""Printing on any terminal: a finished run is not lost to a character, or a reader, that is not there."""
+
+import codecs
+import os
+import sys
+import unicodedata
+
+PLAIN = {
+    "×": "x", "±": "+-", "≤": "<=", "≥": ">=", "→": "->", "·": "*", "–": "-", "—": "-", "…": "...", "−": "-",
+    "τ": "tau", "ρ": "rho", "ß": "ss", "’": "'", "‘": "'", "“": '"', "”": '"', "\N{NO-BREAK SPACE}": " ",
+}  # fmt: skip
+
+
+def print_what_can_be_printed() -> None:
+    """Standard output and error print what their encoding lacks in its letters: no print fails for a character."""
+    codecs.register_error("mathnas-plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a test's own has not
+            stream.reconfigure(errors="mathnas-plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join(map(_in_ascii, missing)), error.end
+
+
+def _in_ascii(character: str) -> str:
+    if character in PLAIN:
+        return PLAIN[character]
+    letters = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return letters or "?"
+
+
+def drop_output() -> None:
+    """Nobody reads: what is left to be written at the end of the process goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,224 @@
+"""What a study read of things that lie outside its store, kept in it: reading the study needs none of them.
+
+Space, data and code are looked at when a study is driven, and what they said is
+written down as ``sources.json``. From then on `select`, `status`, `report`, the
+frames of a notebook and the workers of the run take it from there, so that a
+file which is edited or gone meanwhile changes nothing. What is different now
+is said: by ``changes`` where the study is driven again, by ``notices`` where it is read.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nas_core.base.errors import DataError, NasError
+from nas_core.base.identity import content_id
+from nas_core.base.plugins import find, imported
+from nas_core.costs import is_measured, profiler_id
+from nas_core.records.store import Store
+from nas_core.scoring.scorer import SCORERS
+from nas_core.space.genotypes import SearchSpace
+from nas_core.study.brought import family_of, scorer_of, space_of, workload_of
+from nas_core.study.config import StudyConfig
+from nas_core.workloads.workload import Sample, Workload
+
+log = logging.getLogger(__name__)
+
+SOURCES = "sources.json"
+SECTIONS = dict.fromkeys(("space", "data", "metric", "scorer", "plugins", "profile"), True)  # that say what is read
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataNotes:
+    """What a workload said of its data when they were at hand; what a scorer does not look at is not counted."""
+
+    sample: Sample
+    identity: Mapping[str, Any]
+    fingerprint: str
+    num_examples: tuple[int, int] | None = None  # to train on and to validate on
+    facts: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, workload: Workload, *, counted: bool = True) -> "DataNotes":
+        """The notes of data that are there; raises DataError where they are not."""
+        try:
+            return cls(
+                sample=workload.sample,
+                identity=workload.identity,
+                fingerprint=workload.fingerprint(),
+                num_examples=workload.num_examples() if counted else None,
+                facts=tuple(workload.describe()) if counted else (),
+            )
+        except OSError as error:  # of a plug-in that opens a file of its own
+            raise DataError(f"data: {workload.name}", error, "data that can be read") from None
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "DataNotes":
+        given, counts = data["sample"], data["num_examples"]
+        return cls(
+            sample=Sample(shape=tuple(given["shape"]), num_outputs=given["num_outputs"], dtype=given["dtype"]),
+            identity=data["identity"],
+            fingerprint=data["fingerprint"],
+            num_examples=None if counts is None else (counts[0], counts[1]),
+            facts=tuple((name, value) for name, value in data["facts"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What was read for one configuration, and the ids that follow from it.
+
+    ``config_id`` is of the sections that it was read for, ``root`` where the
+    study was then, ``plugins`` the hash of each plug-in's source.
+    """
+
+    config_id: str
+    root: str
+    space: SearchSpace
+    scorer_id: str
+    profiler_ids: Mapping[str, str]  # resource -> id of what measures it
+    data: DataNotes | None
+    plugins: Mapping[str, str]
+
+    @classmethod
+    def of(cls, config: StudyConfig, root: str) -> "Sources":
+        """Everything as it is now.
+
+        Raises:
+            NasError: for data that the scorer looks at and that are not there, or a wrong space.
+        """
+        data = _notes(config)
+        family = family_of(config, data.sample if data else None)
+        return cls(
+            config_id=_config_id(config),
+            root=place_of(root),
+            space=space_of(config, family),
+            scorer_id=scorer_of(config, family, None).scorer_id,
+            profiler_ids=_profiler_ids(config),
+            data=data,
+            plugins=_code_of(config),
+        )
+
+    @classmethod
+    def stored(cls, store: Store) -> "Sources | None":
+        """What the store keeps; None where that is nothing, or of another version."""
+        try:
+            data = store.read_json(SOURCES)
+            space = SearchSpace.from_dict(data["space"])
+            alike = {tuple(map(int, key.split("-"))): name for key, name in data["same_function"].items()}
+            known = {name: data[name] for name in ("config_id", "root", "scorer_id", "profiler_ids", "plugins")}
+            notes = None if data["data"] is None else DataNotes.from_dict(data["data"])
+            return cls(**known, space=replace(space, same_function=alike), data=notes)
+        except FileNotFoundError:
+            return None
+        except (NasError, LookupError, TypeError, ValueError, AttributeError) as error:
+            log.warning("%s cannot be used (%s): files are looked at again", store.uri(SOURCES), str(error)[:200])
+            return None
+
+    @classmethod
+    def stored_for(cls, config: StudyConfig, store: Store) -> "Sources | None":
+        """What the store keeps, if it was read for this configuration, whatever became of its plug-ins since."""
+        found = cls.stored(store)
+        return found if found is not None and found.config_id == _config_id(config) else None
+
+    def is_of_present_code(self, config: StudyConfig) -> bool:
+        """Whether the plug-ins of this process are those that it was read with."""
+        return self.plugins == _code_of(config)
+
+    def write(self, store: Store) -> None:
+        space = self.space
+        alike = {"-".join(map(str, choices)): name for choices, name in space.same_function.items()}
+        known = {name: getattr(self, name) for name in ("config_id", "root", "scorer_id", "profiler_ids", "plugins")}
+        notes = None if self.data is None else asdict(self.data)
+        data = {**known, "space": space.as_dict(), "same_function": alike, "data": notes}
+        store.write_if_changed(SOURCES, (json.dumps(data, indent=1) + "\n").encode())
+
+    def changes(self, before: "Sources", store: Store) -> list[str]:
+        """What it means that they are others than before: evaluations are made anew, those of before are kept."""
+        if (self.space.space_id, self.scorer_id) == (before.space.space_id, before.scorer_id):
+            return []
+        kept = len(store.evaluations(before.space.space_id, before.scorer_id))
+        if not kept:
+            return []
+        known = len(store.evaluations(self.space.space_id, self.scorer_id))
+        again = f"{known} evaluations of it are stored" if known else "its networks are evaluated anew"
+        return [f"{self._difference(before)}: {again}; the {kept} evaluations made before are kept"]
+
+    def _difference(self, before: "Sources") -> str:
+        if self.space.space_id != before.space.space_id:
+            return f"space {self.space.name} is another one now ({before.space.space_id} -> {self.space.space_id})"
+        edited = [name for name, code in self.plugins.items() if before.plugins.get(name, code) != code]
+        ids = f"({before.scorer_id} -> {self.scorer_id})"
+        if edited:
+            return f"plug-in {edited[0]} was edited, the scorer is another one now {ids}"
+        mine, theirs = (each.data.identity if each.data else {} for each in (self, before))
+        what = "the data are others" if mine != theirs else "the scorer is another one"
+        return f"{what} now {ids}"
+
+
+def notices(known: Sources, config: StudyConfig, store: Store) -> list[str]:
+    """What is no longer as the study knew it, a sentence each; what is not at hand is not asked for."""
+    found = [moved] if (moved := _moved(known, store)) else []
+    advice = "the study is read as it was run; `mathnas run` takes what is there now"
+    if edited := config.space.what_was_edited():
+        found.append(f"space: {edited} since this study was run: {advice}")
+    for name, code in known.plugins.items():
+        with contextlib.suppress(NasError):
+            if find(name).code != code:
+                found.append(f"plugins: {name} was edited since this study was run: {advice}")
+    if known.data is not None and known.data.fingerprint:
+        with contextlib.suppress(NasError, OSError):
+            if workload_of(config).fingerprint() != known.data.fingerprint:
+                found.append(f"data: other files in {config.data.path} than when this study was run: {advice}")
+    return found
+
+
+def _moved(known: Sources, store: Store) -> str:
+    here = place_of(store.root)
+    if known.root == here:
+        return ""
+    if store.is_local and Path(known.root, SOURCES).is_file():
+        return f"this study is a copy of {known.root}, which it leaves alone"
+    return f"this study was moved: it was run in {known.root} and goes on in {here}"
+
+
+def place_of(root: str) -> str:
+    """The root as another process finds it, whatever links lead there."""
+    return root if "://" in root else os.path.realpath(os.path.expanduser(root))
+
+
+def _config_id(config: StudyConfig) -> str:
+    return content_id(config.model_dump(mode="json", include={**SECTIONS, "cluster": {"profile_resources"}}))
+
+
+def _code_of(config: StudyConfig) -> dict[str, str]:
+    """Plug-in -> hash of its source, as this process has imported it."""
+    return {name: imported[name].code for name in config.plugins}
+
+
+def _notes(config: StudyConfig) -> DataNotes | None:
+    """Of data that only a training looks at, notes are taken where they are there."""
+    scorer_looks = SCORERS[config.scorer.kind].needs_data
+    try:
+        return DataNotes.of(workload_of(config), counted=scorer_looks)
+    except NasError:
+        if scorer_looks:
+            raise
+        return None
+
+
+def _profiler_ids(config: StudyConfig) -> dict[str, str]:
+    """Resource -> id of what measures it; FLOPs are always counted, since designs need them."""
+    resources = dict.fromkeys(("flops", *config.profile.resources))
+    return {resource: _profiler_id(config, resource) for resource in resources}
+
+
+def _profiler_id(config: StudyConfig, resource: str) -> str:
+    """The profiler's own id, and for what is measured the node that `cluster.profile_resources` asks for."""
+    known, node = profiler_id(config.profile, resource), config.cluster.profile_resources
+    return content_id({"profiler": known, "node": node}) if node and is_measured(resource) else known

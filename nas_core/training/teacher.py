@@ -1,0 +1,110 @@
+"""A teacher for distillation: timm's model with a file of weights, a stored program, or a model known by a URI.
+
+It is asked about the student's prepared inputs; what its own preparation wants is made from them.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas_core.base.errors import DataError, NasError
+from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
+from nas_core.training.export import load_exported
+from nas_core.training.fetching import FETCHERS
+from nas_core.training.settings import TeacherConfig
+from nas_core.workloads.images.tensors import resized
+from nas_core.workloads.normalisation import Normalisation, broadcast
+
+from timm.models import create_model, is_model, load_checkpoint  # isort: skip
+
+WHERE = "recipe.teacher"
+
+
+def load_teacher(
+    settings: TeacherConfig, num_outputs: int, shape: Sequence[int], prepare: Normalisation, device: torch.device
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The teacher as a function of inputs that ``prepare`` made, of this shape.
+
+    Raises:
+        DataError: if a file is missing or does not hold what it should.
+        NasError: for a model that nobody knows, or a URI that cannot be reached from here.
+    """
+    scheme, _, rest = settings.model.partition(":")
+    if rest:
+        module, own = _fetched(settings.model, scheme), Normalisation()
+    elif settings.model.endswith(".pt2"):
+        module, own = _program(settings.model), Normalisation()
+    else:
+        module, own = _of_timm(settings, num_outputs, shape[0])
+    module = module.to(device)
+    if not isinstance(module, torch.fx.GraphModule):  # a program has no modes: it was made in eval mode
+        module.eval()
+    back, axes = prepare if prepare.mean else None, 1 + len(shape)
+
+    def teach(inputs: torch.Tensor) -> torch.Tensor:
+        plain = _raw(inputs, back, axes)
+        if settings.resolution is not None:
+            plain = resized(plain, settings.resolution)
+        with torch.no_grad():
+            outputs: torch.Tensor = module(_normalised(plain, own, axes))
+        return outputs.float()
+
+    return teach
+
+
+def _raw(inputs: torch.Tensor, prepare: Normalisation | None, axes: int) -> torch.Tensor:
+    """What the normalisation was given: images in [0, 1]."""
+    if prepare is None:
+        return inputs
+    mean, std = (broadcast(inputs.new_tensor(values), axes) for values in (prepare.mean, prepare.std))
+    return inputs * std + mean
+
+
+def _normalised(inputs: torch.Tensor, prepare: Normalisation, axes: int) -> torch.Tensor:
+    if not prepare.mean:
+        return inputs
+    mean, std = (broadcast(inputs.new_tensor(values), axes) for values in (prepare.mean, prepare.std))
+    return (inputs - mean) / std
+
+
+def _fetched(uri: str, scheme: str) -> nn.Module:
+    if scheme not in FETCHERS:
+        expected = f"a file, a model of timm's, or one of: {', '.join(f'{each}:/...' for each in sorted(FETCHERS))}"
+        raise NasError(f"{WHERE}.model", repr(uri), expected)
+    module: nn.Module = FETCHERS[scheme](uri)
+    return module
+
+
+def _program(path: str) -> nn.Module:
+    try:
+        return load_exported(Path(path).read_bytes())
+    except Exception as error:  # torch raises whatever the file makes it raise
+        raise DataError(
+            f"{WHERE}.model {path}", str(error)[:200], "a program (.pt2) as trained networks have"
+        ) from None
+
+
+def _of_timm(settings: TeacherConfig, num_outputs: int, in_channels: int) -> tuple[nn.Module, Normalisation]:
+    """timm's model with the file's weights, and the normalisation that timm's configuration of it names."""
+    if not is_model(settings.model):
+        expected = "a model of timm's, a program (.pt2), or a model's URI"
+        raise NasError(f"{WHERE}.model", repr(settings.model), expected, "timm.list_models() names them.")
+    assert settings.checkpoint is not None, "the settings refuse a model without weights"
+    sizes: dict[str, Any] = {} if settings.resolution is None else {"img_size": settings.resolution}
+    try:
+        module = create_model(settings.model, num_classes=num_outputs, in_chans=in_channels, **sizes)
+    except TypeError:  # most models take images of any size and no word of it
+        module = create_model(settings.model, num_classes=num_outputs, in_chans=in_channels)
+    try:
+        load_checkpoint(module, settings.checkpoint, weights_only=True)
+    except Exception as error:  # torch and safetensors raise whatever the file makes them raise
+        expected = f"weights of {settings.model} for {in_channels} channels and {num_outputs} outputs"
+        raise DataError(f"{WHERE}.checkpoint {settings.checkpoint}", str(error)[:200], expected) from None
+    known = module.pretrained_cfg
+    mean, std = known["mean"], known["std"]
+    if len(mean) != in_channels:
+        mean, std = (tuple([sum(each) / len(each)] * in_channels) for each in (mean, std))
+    return module, Normalisation(mean=tuple(mean), std=tuple(std))

@@ -1,0 +1,173 @@
+"""The best k in order: against all networks, on every way the search can go, and cut off."""
+
+import time
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from nas_core.program import Budget, Objective, SelectionProblem, Status, certify, ranking, top_k
+from nas_core.program.checker import UnprovenError, check_certificate
+from nas_core.program.exact import evaluate, violations
+from nas_core.space.genotypes import Genotype, Rule
+from tests.nas_core.program.oracle import networks
+from tests.nas_core.program.random_problems import random_problem
+
+WAYS = {
+    "as it is": {},
+    "narrow beams": {"BEAM": 2, "WIDER": 0.1},
+    "narrow beams, small batches": {"BEAM": 2, "WIDER": 0.1, "BATCH": 3},
+    "few ties kept": {"BEAM": 2, "WIDER": 0.1, "BATCH": 3, "MAX_TIES": 0},
+}
+
+
+def in_order(problem: SelectionProblem) -> list[tuple[Genotype, Fraction]]:
+    """Every allowed network, by value, then by choices."""
+    rows = []
+    for genotype in networks(problem):
+        totals = evaluate(problem, genotype)
+        if not violations(problem, genotype, totals.costs):
+            rows.append((genotype, totals.value))
+    rows.sort(key=lambda row: (-row[1], row[0].choices, row[0].resolution or 0))
+    return rows
+
+
+def supernet(
+    positions: int, choices: int, limits: int, decimals: int = 3, share: float = 0.5, seed: int = 0
+) -> SelectionProblem:
+    """Larger blocks cost more and score better; limits between the least and the most."""
+    rng = np.random.default_rng([positions, choices, limits, seed])
+    size = rng.uniform(0.05, 1.0, (positions, choices))
+    score = np.round(np.sqrt(size) * rng.uniform(0.9, 1.1, size.shape), decimals)
+    costs = {f"c{k}": np.round(size * rng.uniform(0.8, 1.2, size.shape), 3) for k in range(limits)}
+    budgets = [
+        Budget(resource=name, at_most=float((1 - share) * cost.min(axis=1).sum() + share * cost.max(axis=1).sum()))
+        for name, cost in costs.items()
+    ]
+    tables = {name: cost.tolist() for name, cost in costs.items()}
+    return SelectionProblem(score=score.tolist(), costs=tables, budgets=tuple(budgets))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ranks_are_those_of_all_networks(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(ranking, name, value)
+    for seed in range(60):
+        problem = random_problem(seed, "additive")
+        expected = in_order(problem)
+        k = int(np.random.default_rng(seed).integers(2, 40))
+        answer = top_k(problem, k)
+        assert [s.genotype for s in answer.selections] == [genotype for genotype, _ in expected[:k]], f"{seed}"
+        assert answer.status is (Status.OPTIMAL if expected else Status.INFEASIBLE)
+        assert answer.num_proven == len(answer.selections)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("limits", "decimals"), [(0, 1), (1, 3), (2, 1), (3, 3), (5, 0), (9, 2)])
+def test_limits_and_ties_of_a_supernet(way: str, limits: int, decimals: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(ranking, name, value)
+    problem = supernet(6, 4, limits, decimals)
+    expected = [genotype for genotype, _ in in_order(problem)[:300]]
+    answer = top_k(problem, 300)
+    assert [s.genotype for s in answer.selections] == expected
+
+
+def test_thousands_of_a_supernet_are_ranked_at_once() -> None:
+    answer = top_k(supernet(20, 9, 3), 3_000)
+    assert answer.status is Status.OPTIMAL
+    values = [s.value for s in answer.selections]
+    assert len(values) == len({s.genotype for s in answer.selections}) == 3_000
+    assert values == sorted(values, reverse=True)
+    few = top_k(supernet(20, 9, 3), 30)
+    assert few.selections == answer.selections[:30]
+
+
+def test_of_millions_that_are_worth_the_same_the_first_are_listed() -> None:
+    problem = supernet(14, 6, 1, decimals=0, share=0.9)  # every score is 0 or 1
+    answer = top_k(problem, 50)
+    assert answer.status is Status.OPTIMAL
+    same = [s.genotype.choices for s in answer.selections if s.value == answer.selections[-1].value]
+    assert same == sorted(same)
+    equal = replace(problem, score=tuple((0.0,) * 6 for _ in range(14)), budgets=())
+    first = [Genotype((0,) * 12 + divmod(i, 6)) for i in range(20)]
+    assert [s.genotype for s in top_k(equal, 20).selections] == first
+
+
+def test_rules_and_single_networks_are_kept_out() -> None:
+    problem = supernet(6, 4, 2, decimals=1)
+    free = in_order(problem)
+    rules = (Rule(kind="equal", positions=(1, 4)), Rule(kind="forbid", blocks=((0, 3), (2, 2))))
+    problem = replace(problem, rules=rules, forbidden=tuple(genotype for genotype, _ in free[:40:2]))
+    expected = [genotype for genotype, _ in in_order(problem)[:200]]
+    assert [s.genotype for s in top_k(problem, 200).selections] == expected
+
+
+def test_masked_blocks_come_after_all_others() -> None:
+    problem = supernet(5, 4, 1)
+    score = [list(row) for row in problem.score]
+    score[2][1], score[4][3] = -1e30, -1e15
+    problem = replace(problem, score=tuple(map(tuple, score)))
+    expected = [genotype for genotype, _ in in_order(problem)]
+    for k in (20, 1_000):
+        assert [s.genotype for s in top_k(problem, k).selections] == expected[:k]
+
+
+def test_what_time_cut_off_is_said_and_the_rest_proven() -> None:
+    problem, told = supernet(20, 9, 12), list[int]()
+    whole = top_k(problem, 20)
+    assert whole.status is Status.OPTIMAL
+    started = time.monotonic()
+    for limit_s in (0.05, 0.6):
+        answer = top_k(problem, 10_000, time_limit_s=limit_s, tell=told.append)
+        assert answer.status is Status.FEASIBLE
+        proven = answer.selections[: answer.num_proven]
+        assert proven[:20] == whole.selections[: len(proven)]
+        assert answer.bound >= max(s.value for s in answer.selections[answer.num_proven :])
+        assert "of 10000" in answer.notes[0]
+        assert f"time limit of {limit_s:g} s" in answer.notes[0]
+        check_certificate(certify(problem, answer, time_limit_s=0.5))
+    assert time.monotonic() - started < 60
+    assert told == sorted(told) or len(told) > 2
+
+
+def test_networks_apart_are_the_greedy_ones() -> None:
+    problem = supernet(7, 4, 2, decimals=2)
+    expected = list[Genotype]()
+    for genotype, _ in in_order(problem):
+        if len(expected) < 60 and all(genotype.distance(other) >= 3 for other in expected):
+            expected.append(genotype)
+    answer = top_k(problem, 60, min_distance=3)
+    assert [evaluate(problem, s.genotype).value for s in answer.selections] == [
+        evaluate(problem, genotype).value for genotype in expected
+    ]
+    assert answer.status is Status.OPTIMAL
+
+
+def test_certificates_of_a_hundred_are_checked_and_a_false_ranking_is_refused() -> None:
+    problem = supernet(8, 3, 2)
+    answer = top_k(problem, 100)
+    data = certify(problem, answer)
+    assert data["certified"], data["message"]
+    check_certificate(data)
+    answers, (proof,) = data["answers"], data["proofs"]
+    without = {**data, "answers": answers[:40] + answers[41:], "proofs": [{**proof, "beside": 98}]}
+    swapped = next(i for i in range(99) if answers[i]["value"] != answers[i + 1]["value"])
+    order = [*range(swapped), swapped + 1, swapped, *range(swapped + 2, 100)]
+    for wrong in (without, {**data, "answers": answers[1:]}, {**data, "answers": [answers[i] for i in order]}):
+        with pytest.raises(UnprovenError):
+            check_certificate(wrong)
+
+
+def test_quotients_are_ranked() -> None:
+    problem = supernet(6, 4, 2)
+    for objective in (
+        Objective(kind="ratio", resource="c0"),
+        Objective(kind="fractional", resource="c0", reference=3.0),
+        Objective(kind="fractional", resource="c1", reference=3.0, exponent=0.3),
+    ):
+        for base in (0.0, 3.5):
+            asked = replace(problem, objective=objective, base_score=base)
+            expected = [genotype for genotype, _ in in_order(asked)[:100]]
+            assert [s.genotype for s in top_k(asked, 100).selections] == expected

@@ -1,0 +1,69 @@
+"""Recipes by name, and what of them may be changed."""
+
+import pytest
+import yaml
+
+from nas_core.base.errors import ConfigError
+from nas_core.study.config import parse_config, read_config
+from nas_core.training.recipes import RECIPES
+from nas_core.training.settings import Recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_named_recipe_is_one_with_its_source(name):
+    recipe = Recipe.model_validate(name)
+    assert recipe.name == name
+    assert {field: getattr(recipe, field) for field in RECIPES[name]()} == RECIPES[name]()
+    assert "arXiv" in RECIPES[name].__doc__ or "timm" in RECIPES[name].__doc__
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_a_name_or_a_name_with_changes():
+    given = {"train": {"recipe": "rsb-a3"}, "scorer": {"kind": "train", "recipe": {"name": "rsb-a3", "epochs": 20}}}
+    config = parse_config(given, "test")
+    assert (config.train.recipe.epochs, config.train.recipe.optimizer) == (100, "lamb")
+    assert config.scorer.recipe == config.train.recipe.model_copy(update={"epochs": 20})
+
+
+def test_fields_are_changed_from_the_command_line_too(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"train": {"recipe": "convnext"}}))
+    recipe = read_config(path, {"train.recipe.epochs": "3"}).train.recipe
+    assert (recipe.name, recipe.epochs, recipe.optimizer) == ("convnext", 3, "adamw")
+    assert read_config(path, {"train.recipe": "deit"}).train.recipe.name == "deit"
+
+
+def test_published_values():
+    """Table 2 of arXiv 2110.00476, table 9 of 2012.12877, table 5 of 2201.03545."""
+    a2, a3, deit, convnext = (Recipe.model_validate(name) for name in ("rsb-a2", "rsb-a3", "deit", "convnext"))
+    assert [
+        (r.epochs, r.lr, r.weight_decay, r.batch_size, r.repeats, r.drop_path) for r in (a2, a3, deit, convnext)
+    ] == [
+        (300, 5e-3, 0.02, 2048, 3, 0.05),
+        (100, 8e-3, 0.02, 2048, 1, 0.0),
+        (300, 1e-3, 0.05, 1024, 3, 0.1),
+        (300, 4e-3, 0.05, 4096, 1, 0.1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("rsb-a9", "recipe.name: found 'rsb-a9'"),
+        ({"name": "deit", "epoch": 3}, "recipe.epoch"),
+        ({"warmup": "5 minutes"}, "recipe.warmup"),
+        ({"betas": [0.9, 1.5]}, "recipe.betas"),
+        ({"optimizer": "sgdd"}, "recipe.optimizer"),
+        ({"amp": "yes"}, "recipe.amp"),
+        (3, "recipe"),
+    ],
+)
+def test_what_is_wrong_is_said(recipe, said):
+    with pytest.raises(ConfigError, match=said):
+        parse_config({"train": {"recipe": recipe}}, "test")
+
+
+def test_recipes_of_earlier_versions_are_understood():
+    old = {"epochs": 3, "amp": False, "warmup_fraction": 0.05}
+    assert Recipe.model_validate(old) == Recipe(epochs=3, precision="float32", warmup="5 %")
+    assert Recipe.model_validate({"amp": True}) == Recipe()

@@ -1,0 +1,115 @@
+"""Teachers from files and by URI give the student what they would give anybody."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from nas_core.base.errors import DataError, NasError
+from nas_core.study.config import parse_config
+from nas_core.training import fetching
+from nas_core.training.export import deployed, exported_bytes
+from nas_core.training.loop import train
+from nas_core.training.recipes import RECIPES
+from nas_core.training.settings import Recipe, TeacherConfig
+from nas_core.training.teacher import create_model, load_teacher
+from nas_core.workloads.images.digits import Digits
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.settings import ImageSettings
+
+PREPARE = Normalisation(mean=(0.3,), std=(0.2,))
+IMAGES = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+CPU = torch.device("cpu")
+
+
+def load(shape=(1, 8, 8), **given):
+    return load_teacher(TeacherConfig(**given), 10, shape, PREPARE, CPU)
+
+
+def linear():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A stored program whose own preparation differs from the student's."""
+    path = tmp_path_factory.mktemp("teacher") / "program.pt2"
+    path.write_bytes(exported_bytes(deployed(linear(), Normalisation(mean=(0.5,), std=(0.1,)), (1, 8, 8))))
+    return path
+
+
+def test_a_program_sees_the_images_as_its_own_preparation_wants(program):
+    expected = linear()((IMAGES.float() / 255 - 0.5) / 0.1)
+    assert torch.allclose(load(model=str(program))(PREPARE(IMAGES)), expected, atol=1e-4)
+
+
+def test_timms_model_with_a_file_of_weights(tmp_path):
+    model = create_model("test_resnet.r160_in1k", num_classes=10, in_chans=1).eval()
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    teach = load(model="test_resnet.r160_in1k", checkpoint=str(tmp_path / "weights.pth"), resolution=32)
+    known = model.pretrained_cfg
+    mean, std = (sum(known[key]) / 3 for key in ("mean", "std"))
+    larger = nn.functional.interpolate(IMAGES.float() / 255, size=(32, 32), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        expected = model((larger - mean) / std)
+    assert torch.allclose(teach(PREPARE(IMAGES)), expected, atol=1e-4)
+
+
+def test_a_model_by_its_uri(monkeypatch):
+    monkeypatch.setitem(fetching.FETCHERS, "models", lambda uri: {"models:/a@b": linear()}[uri])
+    assert torch.allclose(load(model="models:/a@b")(PREPARE(IMAGES)), linear()(IMAGES.float() / 255), atol=1e-4)
+
+
+def test_what_is_no_teacher_is_said(tmp_path):
+    (tmp_path / "bad.pt2").write_bytes(b"no program")
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    for given, error, said in (
+        ({"model": "resnet_of_nobody", "checkpoint": "w.pth"}, NasError, "resnet_of_nobody"),
+        ({"model": "test_resnet.r160_in1k"}, ValidationError, "weights of test_resnet"),
+        ({"model": "test_resnet.r160_in1k", "checkpoint": str(tmp_path / "bad.pth")}, DataError, "bad.pth"),
+        ({"model": "test_resnet.r160_in1k", "checkpoint": str(tmp_path / "none.pth")}, DataError, "none.pth"),
+        ({"model": str(tmp_path / "bad.pt2")}, DataError, "bad.pt2"),
+        ({"model": "gopher:/a"}, NasError, "gopher"),
+    ):
+        with pytest.raises(error, match=said.replace(".", r"\.")):
+            load(**given)
+
+
+def test_a_student_comes_to_agree(program):
+    """Agreement alone: after some steps the student's outputs are the teacher's, whatever the labels."""
+    digits = Digits(ImageSettings(validation_examples=100, train_examples=512))
+    data = digits.load()
+    teacher = TeacherConfig(model=str(program), weight=1.0)
+    student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    recipe = Recipe(epochs=20, batch_size=64, lr=0.1, augment="none", weight_decay=0, teacher=teacher)
+    train(student, recipe, data, digits, seed=0, device="cpu")
+    inputs = data.prepare(data.validation[0])
+    taught = load_teacher(teacher, 10, (1, 8, 8), data.prepare, CPU)(inputs).argmax(1)
+    assert (student(inputs).argmax(1) == taught).float().mean() > 0.8
+
+
+def test_a_teacher_is_known_by_what_its_file_holds(program, tmp_path):
+    def recipe(path):
+        return Recipe(teacher=TeacherConfig(model=str(path)))
+
+    other = tmp_path / "other.pt2"
+    other.write_bytes(program.read_bytes())
+    assert recipe(other).identity == recipe(program).identity
+    other.write_bytes(b"changed")
+    assert recipe(other).identity != recipe(program).identity
+    recipe(program).check("recipe")
+    with pytest.raises(DataError, match=r"train\.recipe\.teacher\.model: found .*none\.pt2"):
+        recipe(tmp_path / "none.pt2").check("train.recipe")
+    assert Recipe.model_validate("deit").identity == Recipe(**RECIPES["deit"]()).identity
+
+
+def test_files_are_found_beside_the_study(tmp_path):
+    from nas_core.base.settings import parse_as
+    from nas_core.study.config import StudyConfig
+
+    given = {"train": {"recipe": {"teacher": {"model": "t.pt2", "checkpoint": "w.pth"}}}}
+    teacher = parse_as(StudyConfig, given, "test", tmp_path).train.recipe.teacher
+    assert (teacher.model, teacher.checkpoint) == (str(tmp_path / "t.pt2"), str(tmp_path / "w.pth"))
+    given["train"]["recipe"]["teacher"]["model"] = "models:/a@b"
+    assert parse_config(given, "test").train.recipe.teacher.model == "models:/a@b"
