@@ -178,7 +178,7 @@ def _middle(length: int, side: int) -> tuple[int, int]:
 
 def _opened(encoded: Encoded) -> Image.Image:
     if isinstance(encoded, Image.Image):
-        return encoded
+        return encoded.copy()  # whoever reads it closes it
     return Image.open(_regular(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded), formats=formats())
 
 
