@@ -9,6 +9,7 @@ processes as it is needed. The three give the same images in the same order.
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +37,8 @@ log = logging.getLogger(__name__)
 Way = Literal["memory", "map", "stream"]
 MOST_IN_MEMORY = 256 * 2**20  # bytes of a set that each worker has of its own
 DISK_LEFT = 0.1  # of the free disk stays free
-CHUNK = 128  # images that are decoded and written at once
+CHUNK_BYTES = 4 * 2**20  # of images that are decoded and written at once, by each thread
+BATCH = 128  # images whose bytes are counted at once
 SYNC_EVERY = 16  # chunks
 STATISTICS_IMAGES = 10_000  # training images whose mean and deviation are taken
 
@@ -100,13 +102,14 @@ def _in_memory(pixels: Pixels) -> "torch.Tensor":
     import torch
 
     images = torch.empty((len(pixels), *pixels.shape), dtype=torch.uint8)
-    for numbers, batch in _decoded(pixels, _chunks(len(pixels))):
+    for numbers, batch in _decoded(pixels, _chunks(pixels)):
         images[numbers[0] : numbers[-1] + 1] = torch.from_numpy(batch)
     return images
 
 
-def _chunks(count: int) -> list[range]:
-    return [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+def _chunks(pixels: Pixels) -> list[range]:
+    size, count = max(1, CHUNK_BYTES // math.prod(pixels.shape)), len(pixels)
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def _decoded(pixels: Pixels, chunks: Sequence[range]) -> Iterator[tuple[range, np.ndarray]]:
@@ -122,12 +125,12 @@ def normalisation_of(images: "torch.Tensor | Examples", identity: Callable[[], s
     """That of the first training images; kept in the cache, under their content's id, where they are not in memory."""
     first = images[:STATISTICS_IMAGES]
     if not isinstance(images, Examples) and images.nbytes <= MOST_IN_MEMORY:
-        return Normalisation.of_bytes(batches_of(first, CHUNK))
+        return Normalisation.of_bytes(batches_of(first, BATCH))
     path = cache_folder() / "statistics" / f"{identity()}.json"
     with alone(path):
         with suppress(OSError, ValueError, KeyError):
             return Normalisation.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        found = Normalisation.of_bytes(batches_of(first, CHUNK))
+        found = Normalisation.of_bytes(batches_of(first, BATCH))
         text = json.dumps(found.as_dict()).encode()
         keep(path, lambda temporary: temporary.write_bytes(text))
     return found
@@ -137,10 +140,11 @@ def normalisation_of(images: "torch.Tensor | Examples", identity: Callable[[], s
 
 
 def _maps() -> list[Path]:
-    """The files that hold decoded images, those that were not used for long first."""
+    """The files that hold decoded images, unfinished ones too, those that were not used for long first."""
     folder = cache_folder() / "decoded"
     with suppress(OSError):
-        return sorted(folder.glob("*.u8"), key=lambda path: path.stat().st_mtime)
+        files = [path for path in folder.iterdir() if path.suffix in (".u8", ".part")]
+        return sorted(files, key=lambda path: path.stat().st_mtime)
     return []
 
 
@@ -167,17 +171,17 @@ def _make(path: Path, pixels: Pixels, holding: Holding) -> None:
     """Decode what an earlier attempt did not; the file gets its name when it is whole."""
     _make_room(path, pixels.nbytes, holding)
     partial, marks = path.with_suffix(".part"), path.with_suffix(".done")
-    chunks = _chunks(len(pixels))
+    chunks = _chunks(pixels)
     done = _marked(partial, marks, len(chunks), pixels.nbytes)
     missing = [chunk for chunk, is_done in zip(chunks, done, strict=True) if not is_done]
-    log.info("decoding %d images into %s, %.2g GB", CHUNK * len(missing), path, pixels.nbytes / 1e9)
-    per_image = int(np.prod(pixels.shape))
+    log.info("decoding %d images into %s, %.2g GB", sum(map(len, missing)), path, pixels.nbytes / 1e9)
+    per_image = math.prod(pixels.shape)
     with partial.open("r+b" if partial.exists() else "w+b") as file:
         os.truncate(file.fileno(), pixels.nbytes)
         for number, (chunk, batch) in enumerate(_decoded(pixels, missing), start=1):
             file.seek(chunk.start * per_image)
             file.write(memoryview(np.ascontiguousarray(batch)).cast("B"))
-            done[chunk.start // CHUNK] = 1
+            done[chunk.start // len(chunks[0])] = 1
             if number % SYNC_EVERY == 0 or number == len(missing):
                 file.flush()
                 os.fsync(file.fileno())
@@ -197,8 +201,9 @@ def _marked(partial: Path, marks: Path, count: int, nbytes: int) -> bytearray:
 
 def _make_room(path: Path, nbytes: int, holding: Holding) -> None:
     """Files of other sets give way, those first that were not used for long; who maps one keeps it until it ends."""
-    for other in _maps():
-        used = sum(each.stat().st_size for each in _maps())
+    mine = path.with_suffix(".part")
+    for other in (each for each in _maps() if each != mine):
+        used = sum(each.stat().st_size for each in _maps() if each != mine)
         free = shutil.disk_usage(path.parent).free * (1 - DISK_LEFT)
         if used + nbytes <= holding.cache_bytes and nbytes <= free:
             return
@@ -238,6 +243,7 @@ class Streamed(Examples):
                 sampler=self._announced[::-1],
                 batch_size=None,
                 num_workers=loaders,
+                generator=torch.Generator(),  # not the global one, which is others'
                 multiprocessing_context="fork" if hasattr(os, "fork") else "spawn",
             )
         )

@@ -39,7 +39,7 @@ def photos(tmp_path_factory):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MATHNAS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(holding, "CHUNK", 8)
+    monkeypatch.setattr(holding, "CHUNK_BYTES", 8 * 3 * 8 * 8)  # eight images of the smallest size
     monkeypatch.setattr(holding, "SYNC_EVERY", 1)
     return tmp_path / "cache"
 
