@@ -16,6 +16,7 @@ import socket
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import ray
+from ray.exceptions import RayTaskError
 
 from nas_core.base.errors import ClusterError
 from tasks.addresses import check_address
@@ -86,13 +88,19 @@ class Connection:
         if now - self._checked < POLL_S:
             return
         self._checked = now
-        gone = [name for name, is_there in self.parts.items() if not is_there()]
+        gone = self.gone
         if not gone:
             self._missing_since = 0.0
             return
         self._missing_since = self._missing_since or now
         if self.is_local or now - self._missing_since >= SILENT_S:
-            self.give_up(f"its {' and '.join(gone)} gone")
+            self.give_up(gone)
+
+    @property
+    def gone(self) -> str:
+        """What of it is not there now; "" if all is."""
+        missing = [name for name, is_there in self.parts.items() if not is_there()]
+        return f"its {' and '.join(missing)} gone" if missing else ""
 
     def give_up(self, found: str) -> None:
         """Leave this Ray; raises as ``check`` does."""
@@ -170,17 +178,21 @@ def ask(call: Callable[[], T], limit_s: float = ANSWER_S) -> T:
             if time.monotonic() > deadline and _connection is not None:
                 _connection.give_up(f"no answer in {limit_s:.0f} s")
             continue
-        if isinstance(error, ConnectionError):
-            _raise_if_gone(error)
+        if isinstance(error, Exception):
+            _give_up_where_gone(error)
         if error is not None:
             raise error
         return result  # type: ignore[return-value]
 
 
-def _raise_if_gone(error: ConnectionError) -> None:
-    """Ray's client, which has asked long enough, is right where nobody is there."""
-    if _connection is not None:
-        _connection.give_up(first_line(error))
+def _give_up_where_gone(error: Exception) -> None:
+    """An error of any kind may come of a Ray that is gone; its client says so itself, having asked long enough."""
+    if _connection is None:
+        return
+    gone = _connection.gone
+    of_ray = isinstance(error, ConnectionError) and not isinstance(error, RayTaskError)  # that is the work's own
+    if gone or of_ray:
+        _connection.give_up(gone or first_line(error))
 
 
 def _in_a_thread(call: Callable[[], T]) -> "SimpleQueue[tuple[T | None, BaseException | None]]":
@@ -315,7 +327,10 @@ def _elsewhere() -> Iterator[None]:
 
 def _join(address: str) -> Connection:
     address = _found() if address == "auto" else address
-    check_address("RAY_ADDRESS", address)
+    try:
+        check_address("RAY_ADDRESS", address)
+    except ClusterError as error:
+        raise ClusterError(error.where, error.found, error.expected, f"{error.advice} {GO_ON}") from None
     advice = "With token authentication, set RAY_AUTH_MODE=token and share the token on both sides."
     try:
         with _elsewhere(), doing(f"waiting for Ray at {address}"):
@@ -324,15 +339,30 @@ def _join(address: str) -> Connection:
         raise ClusterError(
             "RAY_ADDRESS", address, f"a Ray cluster of the same version ({_in_words(error)})", advice
         ) from None
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if "://" in address:
+        _keep_client_quiet()
         parts = urlsplit(address)
         return Connection(address, {"head": _accepts(parts.hostname or "", parts.port or 10001)})
     _keep_quiet()
     node: Any = ray._private.worker._global_node
     host, _, port = node.gcs_address.rpartition(":")
-    return Connection(
-        address, {"head": _accepts(host, int(port)), "node on this machine": _listens(node.raylet_socket_name)}
-    )
+    parts_of_ray = {"head": _accepts(host, int(port)), "node on this machine": _listens(node.raylet_socket_name)}
+    return Connection(address, parts_of_ray)
+
+
+def _keep_client_quiet() -> None:
+    """Threads of gRPC end with a traceback on the screen where Ray's client leaves a server that is gone."""
+    before = threading.excepthook
+
+    def without_grpc(happened: threading.ExceptHookArgs) -> None:
+        frames = traceback.extract_tb(happened.exc_traceback)
+        if frames and "grpc" in frames[-1].filename:
+            log.info("a thread of gRPC ended: %s", happened.exc_value)
+        else:
+            before(happened)
+
+    threading.excepthook = without_grpc
 
 
 def _found() -> str:

@@ -232,8 +232,8 @@ OF_RAY = {  # kind -> the command of a process of every Ray
     "monitor": "autoscaler/_private/monitor.py",
     "dashboard": "dashboard/dashboard.py",
     "log_monitor": "log_monitor.py",
-    "dashboard_agent": "dashboard/agent.py",
-    "runtime_env_agent": "runtime_env/agent/main.py",
+    "dashboard_agent": "ray::DashboardAgent",
+    "runtime_env_agent": "ray::RuntimeEnvAgent",
 }
 
 

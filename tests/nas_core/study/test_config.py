@@ -129,3 +129,19 @@ def test_scalars_of_another_kind_are_refused(text, message):
 def test_a_text_that_looks_like_a_number_is_stored_as_the_text():
     config = parse_config({"name": "1e3", "space": {"kind": "choices", "positions": {"a": ["yes", "010", 10]}}}, "s")
     assert load_config(config.as_yaml(), source="s") == config
+
+
+@pytest.mark.situations
+def test_a_path_given_in_a_command_is_relative_to_where_the_command_is_given(tmp_path, monkeypatch):
+    (tmp_path / "team").mkdir()
+    (tmp_path / "shell").mkdir()
+    (tmp_path / "team" / "study.yaml").write_text("data: {kind: folder, path: images}\n")
+    monkeypatch.chdir(tmp_path / "shell")
+    path = tmp_path / "team" / "study.yaml"
+    assert read_config(path).data.path == str(tmp_path / "team" / "images")
+    for overrides in ({"data.path": "pictures"}, {"data": "{kind: folder, path: pictures}"}):
+        assert read_config(path, overrides).data.path == str(tmp_path / "shell" / "pictures")
+    table = {"scorer.kind": "tabular", "scorer.path": "../t.csv"}
+    assert read_config(path, table).scorer.path == str(tmp_path / "shell" / "../t.csv")
+    assert read_config(path, table).data.path == str(tmp_path / "team" / "images")
+    assert read_config(path, {"data.path": "/else/where"}).data.path == "/else/where"
