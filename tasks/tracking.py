@@ -458,12 +458,13 @@ def registered_metric(store: Store, workload: Workload, metric: Metric, shape: t
     import torch
 
     from nas_core.training.loop import value_of
+    from nas_core.workloads.examples import batches_of
     from nas_core.workloads.normalisation import Normalisation
 
     model, as_floats = registered_model(store), Normalisation()
     inputs, targets = workload.load(shape).load_test()
     with torch.inference_mode():
-        outputs = torch.cat([model(as_floats(part)) for part in torch.split(inputs, TEST_BATCH)])
+        outputs = torch.cat([model(as_floats(part)) for part in batches_of(inputs, TEST_BATCH)])
     return value_of(metric, outputs, targets)
 
 
