@@ -98,9 +98,10 @@ class ReaderItems(Items):
     def content(self, index: int) -> Encoded:
         data = _dataset(self.source)
         with READING:
-            image = getattr(data, "reader", data)[int(self.rows_N[index])][0]
-            if not hasattr(image, "read"):  # an image of Pillow's
-                return image
+            image: Any = getattr(data, "reader", data)[int(self.rows_N[index])][0]
+            if not hasattr(image, "read"):
+                picture: Encoded = image
+                return picture
             with image:
                 return bytes(image.read())
 
