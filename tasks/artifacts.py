@@ -8,6 +8,7 @@ import base64
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,7 +162,8 @@ def _publish_links(study: Study) -> None:
         lines.append(f"The MLflow run: [{runs['runs']['study']}]({link})")
     elif runs:
         page_there = f"http://127.0.0.1:5000/{runs['run_page']}"
-        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {address(study.store, runs)}`, then {page_there}")
+        command = f"mlflow ui --backend-store-uri {shlex.quote(address(study.store, runs))}"
+        lines.append(f"MLflow's pages: `{command}`, then {page_there}")
     if study.store.is_local:
         create_link_artifact(
             Path(page).as_uri(), link_text="report.html", key=_key(study, "report-link"), description="The report"

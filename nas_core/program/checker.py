@@ -800,7 +800,7 @@ def main(paths: Sequence[str]) -> int:
         return 2
     for path in paths:
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
             for line in check_certificate(data):
                 print(line)
         except UnprovenError as error:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.command import mathnas, refused
+from tests.command import mathnas, mathnas_process, refused
 
 pytestmark = pytest.mark.situations
 
@@ -96,16 +96,25 @@ def test_the_estimate_is_of_the_real_number_of_images(dry_run, images, tmp_path)
         ({}, ("--until", "foo"), "--until: found 'foo', expected one of: profile, score"),
         ({}, ("--from", "train", "--until", "select"), "--from: found train, expected a stage of those to run"),
         ({"train": {"train_examples": 9_000}}, (), "train.train_examples: found 9000, expected at most 48"),
-        ({"cluster": {"num_gpus": 64}}, (), "cluster.num_gpus: found 64.0, expected at most"),
-        ({"cluster": {"resources": {"phone": 1}}}, (), "cluster.resources: found phone, expected none"),
         ({"design": {"base": "9-9-9"}}, (), "9-9-9"),
         ({"scorer": {"kind": "tabular", "path": "none.parquet"}}, ("--until", "verify"), "none.parquet"),
         ({"metric": "speed"}, (), "metric: found 'speed', expected one of: accuracy"),
     ],
 )  # fmt: skip
 def test_what_would_stop_the_run_stops_the_plan(dry_run, sections, arguments, expected):
-    without_ray = {"RAY_ADDRESS": ""}
-    assert expected in dry_run(*arguments, call=lambda *words: refused(*words, **without_ray), **sections)
+    assert expected in dry_run(*arguments, call=refused, **sections)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [
+        ({"num_gpus": 64}, "cluster.num_gpus: found 64.0, expected at most"),
+        ({"resources": {"phone": 1}}, "cluster.resources: found phone, expected none"),
+    ],
+)
+def test_what_this_machine_does_not_have_stops_the_plan(dry_run, cluster, expected):
+    """In a process of its own: this one may be connected to a Ray that has it."""
+    assert expected in dry_run(call=lambda *words: refused(*words, call=mathnas_process), cluster=cluster)
 
 
 @pytest.mark.parametrize(
