@@ -42,7 +42,7 @@ def make_automations(folder: Path) -> list[str]:
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise ConfigError(str(path), error, "a readable YAML file") from None
 

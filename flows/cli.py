@@ -7,6 +7,7 @@ Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
 import contextlib
 import errno
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,13 +20,14 @@ from flows.design_command import design
 from flows.extras import need, not_installed
 from flows.plugins_command import check, plugins
 from flows.printing import drop_output, print_what_can_be_printed
-from nas_core.base.errors import ConfigError, NasError, StoreError
+from nas_core.base.errors import ConfigError, NasError, SpaceError, StoreError
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY, TRACKING, Stage
 from tasks.saying import never_silent
 
 if TYPE_CHECKING:
     from nas_core.records.store import Store
     from nas_core.report.summary import StudySummary
+    from nas_core.space.genotypes import Genotype, SearchSpace
     from nas_core.study.analytic_config import AnalyticConfig
     from nas_core.study.choices import Answer
     from nas_core.study.config import StudyConfig
@@ -100,7 +102,7 @@ def init(
     if path.exists() and not force:
         raise ConfigError(str(path), "a file", "a path that is free", "--force overwrites it.")
     _write_text(path, commented_config())
-    print(f"Wrote {path}. Edit it, then: mathnas run {path} --dry-run")
+    print(f"Wrote {path}. Edit it, then: mathnas run {shlex.quote(str(path))} --dry-run")
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -146,11 +148,13 @@ def run(
 
     study_config = read_config(config, _overrides(set_ or []))
     where = absolute(root or f"studies/{study_config.name}")
+    rerun_from, last = _stage(from_, "--from"), _stage(until, "--until") or "report"
+    if rerun_from is not None and STAGES.index(rerun_from) > STAGES.index(last):
+        raise ConfigError("--from", rerun_from, f"a stage of those to run, up to {last}")
     if dry_run:
-        _print_plan(study_config, where, as_json)
+        _print_plan(study_config, where, last, as_json)
         return
     need("run", "run")
-    rerun_from, last = _stage(from_), _stage(until) or "report"
     from nas_core.records.store import Store
     from nas_core.study.sources import Sources
     from nas_core.study.study import Study
@@ -237,7 +241,8 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
         end=" ",
     )
     print(f"trained {row['wall_s']:.0f} s on {row['device']})")
-    print(f"Model: {runs['model']['uri']}  MLflow: {uri}  (mlflow ui --backend-store-uri {uri})")
+    print(f"Model: {runs['model']['uri']}")
+    _print_tracking(project.store, runs)
 
 
 def _overrides(texts: Sequence[str]) -> dict[str, str]:
@@ -250,13 +255,13 @@ def _overrides(texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _stage(name: str | None) -> Stage | None:
+def _stage(name: str | None, option: str = "stage") -> Stage | None:
     if name is None:
         return None
     for stage in STAGES:
         if stage == name:
             return stage
-    raise ConfigError("stage", repr(name), f"one of: {', '.join(STAGES)}")
+    raise ConfigError(option, repr(name), f"one of: {', '.join(STAGES)}")
 
 
 def _quiet_prefect() -> None:
@@ -284,10 +289,10 @@ def _print_json(data: object) -> None:
     print(json.dumps(data, indent=2))
 
 
-def _print_plan(config: "StudyConfig", root: str, as_json: bool) -> None:
+def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool) -> None:
     from flows.plan import plan, plan_in_words
 
-    found = plan(config, root)
+    found = plan(config, root, until)
     if as_json:
         _print_json(found)
     else:
@@ -306,10 +311,19 @@ def _print_outcome(study: "Study", as_json: bool) -> None:
         print(f"Report: {study.store.uri(REPORT)}")
     tracking = study.output(TRACKING)
     if tracking is not None:
-        from tasks.embedded_tracking import address
+        _print_tracking(study.store, tracking)
 
-        uri = address(study.store, tracking)
-        print(f"MLflow: {uri}  (mlflow ui --backend-store-uri {uri})")
+
+def _print_tracking(store: "Store", runs: dict[str, Any]) -> None:
+    """Where MLflow shows the runs: its page opens on something else without being told."""
+    from tasks.embedded_tracking import address
+
+    uri, page = address(store, runs), runs.get("page", "")  # no page in what earlier versions wrote
+    if uri.startswith("http"):
+        print(f"MLflow: {uri}/{page}")
+    else:
+        print(f"MLflow: {uri}  (mlflow ui --backend-store-uri {shlex.quote(uri)})")
+        print(f"        then http://127.0.0.1:5000/{page}")
 
 
 def _summary(study: "Study") -> "StudySummary":
@@ -349,7 +363,7 @@ def _run_stage(stage: Stage, root: str, *, retry_failed: bool = False) -> "Study
 @app.command()
 def profile(
     root: Annotated[str | None, typer.Argument(help="The study's folder; or use --space.")] = None,
-    space: Annotated[str | None, typer.Option(help="Registered space, without a study.")] = None,
+    space: Annotated[str | None, typer.Option(help="Registered space, or a YAML file of one, without a study.")] = None,
     genotypes: Annotated[Path | None, typer.Option(help="File with one genotype a line.")] = None,
     resources: Annotated[str, typer.Option(help="Resources to count, separated by commas.")] = "flops,params",
     as_json: AsJson = False,
@@ -373,12 +387,22 @@ def _counted(space: str, genotypes: Path | None, resources: str) -> list[dict[st
     if genotypes is None:
         raise ConfigError("--genotypes", "nothing", "a file with one genotype a line")
     try:
-        lines = genotypes.read_text(encoding="utf-8").splitlines()
+        lines = genotypes.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("--genotypes", str(error), "a readable text file") from None
-    family = FAMILIES[space](parse_as(FAMILIES.section(space), {}, f"--space {space}"))
-    networks = [family.space.parse(line) for line in lines if line.strip()]
+    given = {"file": str(Path(space).absolute())} if space.endswith((".yaml", ".yml")) else {}
+    kind = "yaml" if given else space
+    family = FAMILIES[kind](parse_as(FAMILIES.section(kind), given, f"--space {space}"))
+    known = family.space
+    networks = [_network(known, text, f"{genotypes}: line {n}") for n, text in enumerate(lines, 1) if text.strip()]
     return count_networks(family, networks, [name.strip() for name in resources.split(",")])
+
+
+def _network(space: "SearchSpace", text: str, where: str) -> "Genotype":
+    try:
+        return space.parse(text)
+    except SpaceError as error:
+        raise SpaceError(f"{where}: {error.where}", error.found, error.expected, error.advice) from None
 
 
 @app.command()
@@ -442,16 +466,19 @@ def select(
 
 
 def _print_answer(answer: "Answer") -> None:
-    from nas_core.report.text import format_quantity
+    from nas_core.base.words import aligned
+    from nas_core.report.text import format_amount, resource_name
 
     print("\n".join([answer.message, *answer.notes, *answer.cautions]))
+    resources = list(answer.selections[0].costs) if answer.selections else []
+    rows = [["rank", "network", "predicted", "90 % interval", "evaluated", *map(resource_name, resources)]]
     for rank, choice in enumerate(answer.selections, start=1):
         low, high = choice.interval
-        costs = ", ".join(format_quantity(name, value) for name, value in choice.costs.items())
-        measured = "" if choice.evaluated is None else f", evaluated {choice.evaluated:.4f}"
-        print(
-            f"{rank:>3}  {choice.genotype}  predicted {choice.predicted:.4f} [{low:.4f}, {high:.4f}]{measured}  {costs}"
-        )
+        measured = "" if choice.evaluated is None else f"{choice.evaluated:.4f}"
+        known = [f"{rank:>4}", choice.genotype, f"{choice.predicted:.4f}", f"{low:.4f} to {high:.4f}", measured]
+        rows.append([*known, *(format_amount(name, choice.costs.get(name)) for name in resources)])
+    if answer.selections:
+        print("\n".join(aligned(rows)))
     if answer.winner is not None:
         winner = answer.winner
         print(f"Ranked by prediction. {winner.sentence[:-1]}: predicted {winner.predicted:.4f}", end="")

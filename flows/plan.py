@@ -1,72 +1,171 @@
-"""What a run would do: evaluations wanted, stored, missing, and a rough estimate of the time."""
+"""What a run would do: its whole preflight, what there is to choose from, evaluations to make, a rough time."""
 
 import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from nas_core.costs import cost_tables, profile_blocks
-from nas_core.families import Family
+from nas_core.base.errors import StoreError
+from nas_core.costs import is_measured, profile_blocks
+from nas_core.program import parse_limit
+from nas_core.program.limits import format_amount
 from nas_core.records.evaluations import CostTable
+from nas_core.records.resources import combine_of
 from nas_core.records.store import Store
-from nas_core.scoring.scorer import SCORERS
-from nas_core.study.brought import family_of, scorer_of, searcher_of, space_of, workload_of
+from nas_core.space.extremes import extreme_genotypes
+from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
-from nas_core.study.stages import CONFIG
+from nas_core.study.snapshot import Snapshot
+from nas_core.study.sources import Sources
+from nas_core.study.stages import CONFIG, STAGES, Stage
 from nas_core.study.study import Study
 from nas_core.training.settings import training_work
 
 MULTIPLY_ADDS_PER_CPU_SECOND = 1.2e10  # small convolutional networks, one modern core, float32
+EMBEDDED = {
+    "RAY_ADDRESS": "a local Ray on this machine",
+    "PREFECT_API_URL": "a Prefect server in this process",
+    "MLFLOW_TRACKING_URI": "a SQLite file in the study",
+}
+MOST_NAMES = 20  # of classes, in a line
 
 
-def plan(config: StudyConfig, root: str) -> dict[str, Any]:
-    """Counts of evaluations and estimated seconds; nothing is written."""
-    study = Study(config, Store(root, create=False)) if _exists(root) else None
-    family = family_of(config)
-    flops = study.flops if study and study.has_flops else _count_flops(config, family)
-    design = searcher_of(config).first(space_of(config, family), config.design, config.seed, flops)
-    wanted = design.genotypes
-    missing = study.missing(wanted) if study else [str(genotype) for genotype in wanted]
-    mean = sum(flops.total(genotype) for genotype in wanted) / len(wanted)
+def plan(config: StudyConfig, root: str, until: Stage = "report") -> dict[str, Any]:
+    """What the stages up to ``until`` would do; nothing is written.
+
+    Raises:
+        NasError: what the run would end with before any compute is spent, or an impossible limit.
+    """
+    from flows.preflight import preflight
+    from tasks.addresses import check_addresses
+
+    check_addresses()
+    with _study(config, root) as study:
+        preflight(study, until, dry_run=root)
+        known = _priced(study)
+        known.check_limits()
+        design = known.design
+        missing = study.missing(design.genotypes)
+        verifies = STAGES.index(until) >= STAGES.index("verify")
+        trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
+        others = study.space.num_networks - len(design.genotypes)
+        verification = min(config.verify.evaluations, others) if verifies else 0
+        mean = sum(known.flops.total(genotype) for genotype in design.genotypes) / len(design.genotypes)
+        return {
+            "study": config.name,
+            "root": root,
+            "networks_in_space": study.space.num_networks,
+            "base": str(design.base),
+            "evaluations": len(design.genotypes),
+            "stored": len(design.genotypes) - len(missing),
+            "missing": len(missing),
+            "verification_at_most": verification,
+            "data": _data(study) if trains or study.scorer.needs_data else {},
+            "notes": list(study.scorer.notes()),
+            "resources": _attainable(known),
+            "limits": _limits(config, known),
+            "cluster": _cluster(),
+            "estimate_s": round(_estimate_s(study, len(missing) + verification, mean, trains), 1),
+            "estimate_from": "stored evaluations" if study.evaluations() else "multiply-adds and an assumed speed",
+        }
+
+
+@contextmanager
+def _study(config: StudyConfig, root: str) -> Iterator[Study]:
+    """The study as it is stored; where it is not, one in a folder that is gone afterwards."""
+    try:
+        store = Store(root, create=False)
+        if store.exists(CONFIG):
+            yield Study(config, store, Sources.of(config, store.root))  # as the run will find it
+            return
+    except StoreError:
+        pass  # nothing is there yet
+    with tempfile.TemporaryDirectory() as folder:
+        yield Study(config, Store(folder))
+
+
+def _priced(study: Study) -> Snapshot:
+    """What the study knows, with the counts of its blocks; without resources that only a run will measure."""
+    counted = [resource for resource in study.profiler_ids if not is_measured(resource)]
+    rows = profile_blocks(study.family, study.config.profile, counted)
+    known = {row.resource for row in study.snapshot.costs if is_measured(row.resource)}
+    resources = {name: mine for name, mine in study.profiler_ids.items() if name in counted or name in known}
+    limits = [text for text in study.config.select.limits if _is_of(text, resources)]
+    select = study.config.select.model_copy(update={"limits": limits})
+    return Snapshot(
+        config=study.config.model_copy(update={"select": select}),
+        space=study.space,
+        profiler_ids=resources,
+        evaluations=study.snapshot.evaluations,
+        costs=(*(row for row in study.snapshot.costs if is_measured(row.resource)), *rows),
+        root=study.store.root,
+    )
+
+
+def _is_of(limit: str, resources: Mapping[str, str]) -> bool:
+    name = parse_limit(limit).resource
+    return any(name in (known, known.rpartition("_")[0]) for known in resources)
+
+
+def _data(study: Study) -> dict[str, str]:
+    """What the workload says of itself, and its classes."""
+    workload = workload_of(study.config)
+    rows, space = dict(workload.describe()), study.space
+    if held := workload.held(workload.sample.shape_at(max(space.resolutions), space.in_channels)):
+        rows["held"] = held
+    names = list(getattr(workload, "class_names", ()))
+    if names:
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        rows["classes"] = f"{len(names)}: {', '.join(names[:MOST_NAMES])}{more}"
+    train, validation = workload.num_examples()
+    rows["scoring"] = f"{train:,} training and {validation:,} validation examples"
+    return rows
+
+
+def _attainable(known: Snapshot) -> dict[str, dict[str, float]]:
+    """Least and most of each priced resource that the rules allow, and the base network's."""
+    base = known.costs_of(known.base)
+    found = {}
+    for resource in known.profiler_ids:
+        totals = [total for tables in known.cost_tables.values() for total in _range(known, tables[resource])]
+        found[resource] = {"least": min(totals), "most": max(totals), "base": base[resource]}
+    return found
+
+
+def _range(known: Snapshot, table: CostTable) -> list[float]:
+    if combine_of(table.resource) == "max":  # of its blocks, rules not applied
+        return [max(table.fixed, *map(pick, table.block)) for pick in (min, max)]
+    space = known.space
+    if len(space.resolutions) > 1:  # one table at a time
+        return [table.fixed + sum(map(pick, table.block)) for pick in (min, max)]
+    return [table.total(genotype) for genotype in extreme_genotypes(space, [table])]
+
+
+def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
+    """Each limit in the resource's own unit, or that it depends on what the run measures."""
     return {
-        "study": config.name,
-        "root": root,
-        "networks_in_space": family.space.num_networks,
-        "base": str(design.base),
-        "evaluations": len(wanted),
-        "stored": len(wanted) - len(missing),
-        "missing": len(missing),
-        "verification_at_most": config.verify.evaluations,
-        "data": dict(workload_of(config).describe()) if SCORERS[config.scorer.kind].needs_data else {},
-        "estimate_s": round(_estimate_s(config, family, study, len(missing), mean), 1),
-        "estimate_from": "stored evaluations"
-        if study and study.evaluations()
-        else "multiply-adds and an assumed speed",
+        text: " and ".join(map(str, known.budgets((text,))))
+        if text in known.config.select.limits
+        else "known once the run has measured it"
+        for text in config.select.limits
     }
 
 
-def _exists(root: str) -> bool:
-    from nas_core.base.errors import StoreError
-
-    try:
-        return Store(root, create=False).exists(CONFIG)
-    except StoreError:
-        return False
+def _cluster() -> dict[str, str]:
+    """Where the work is done: addresses that the environment names, else what is embedded."""
+    return {name: os.environ.get(name) or embedded for name, embedded in EMBEDDED.items()}
 
 
-def _count_flops(config: StudyConfig, family: Family) -> CostTable:
-    rows = profile_blocks(family, config.profile, ["flops"])
-    return cost_tables(family.space, rows, "flops")[family.space.resolutions[0]]
-
-
-def _estimate_s(config: StudyConfig, family: Family, study: Study | None, num_missing: int, flops: float) -> float:
-    """Seconds for the missing evaluations and the final training, all workers busy."""
+def _estimate_s(study: Study, num_evaluations: int, flops: float, trains: bool) -> float:
+    """Seconds for the evaluations and the final training, all workers busy."""
     speed, workers = _speed(), os.cpu_count() or 1
-    rows = [row for row in study.evaluations() if row.status == "ok"] if study else []
-    evaluations = num_missing + config.verify.evaluations
+    rows = [row for row in study.evaluations() if row.status == "ok"]
     if rows:
-        scoring = evaluations * sum(row.wall_s for row in rows) / len(rows) / workers
+        scoring = num_evaluations * sum(row.wall_s for row in rows) / len(rows) / workers
     else:
-        scoring = scorer_of(config, family, None).work(evaluations, flops) / speed
-    return scoring + (_training_work(config, flops) / speed if family.are_networks else 0.0)
+        scoring = study.scorer.work(num_evaluations, flops) / speed
+    return scoring + (_training_work(study.config, flops) / speed if trains else 0.0)
 
 
 def _speed() -> float:
@@ -85,11 +184,25 @@ def plan_in_words(found: dict[str, Any]) -> str:
     """The plan for a person."""
     minutes = found["estimate_s"] / 60
     estimate = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.0f} h"
-    data = "".join(f"\n  {what}: {value}" for what, value in found["data"].items())
-    return (
-        f"Study {found['study']} in {found['root']}: {found['networks_in_space']:,} networks, base {found['base']}.\n"
+    estimate = "under a minute" if minutes < 1 else estimate
+    attainable = {
+        name: f"{format_amount(name, row['least'])} to {format_amount(name, row['most'])}, "
+        f"base {format_amount(name, row['base'])}"
+        for name, row in found["resources"].items()
+    }
+    lines = [
+        f"Study {found['study']} in {found['root']}: {found['networks_in_space']:,} networks, base {found['base']}.",
         f"Evaluations: {found['evaluations']} in the design, {found['stored']} stored already, "
-        f"{found['missing']} to make; verification adds {found['verification_at_most']} at most.\n"
-        f"Rough estimate: {estimate} on this machine's processors (from {found['estimate_from']})."
-        + (f"\nData:{data}" if data else "")
-    )
+        f"{found['missing']} to make; verification adds {found['verification_at_most']} at most.",
+        *found["notes"],
+        f"Rough estimate: {estimate} on this machine's processors (from {found['estimate_from']}).",
+        *_section("Data", found["data"]),
+        *_section("Attainable", attainable),
+        *_section("Limits", found["limits"]),
+        *_section("Where", found["cluster"]),
+    ]
+    return "\n".join(lines)
+
+
+def _section(title: str, rows: Mapping[str, str]) -> list[str]:
+    return [f"{title}:", *(f"  {what}: {value}" for what, value in rows.items())] if rows else []

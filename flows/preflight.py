@@ -1,12 +1,16 @@
 """What is checked before any compute is spent: data, space, limits, store, addresses."""
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from nas_core.base.errors import ConfigError
+from nas_core.base.errors import ConfigError, StoreError
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
 from nas_core.study.brought import workload_of
+from nas_core.study.config import ClusterConfig
 from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
@@ -17,39 +21,46 @@ if TYPE_CHECKING:
     from nas_core.study.analytic_config import AnalyticConfig
 
 
-def preflight(study: Study, until: Stage = "report") -> None:
+def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
     """Raise the first mistake that would otherwise be met later, in the stages up to ``until``.
 
-    Servers are not asked: one that is away when a scheduled run begins may be back when it is needed.
+    Servers are not asked: one that is away when a scheduled run begins may be back when it is needed. ``dry_run`` is
+    the root of a run that is only planned: nothing is written then.
 
     Raises:
         NasError: with the field, path or address, what was found and what is allowed.
     """
     config = study.config
-    _check_writable(study.store)
+    if dry_run:
+        _check_could_be_written(dry_run)
+    else:
+        _check_writable(study.store)
+    _check_local_cluster(config.cluster)
     for text in config.select.limits:
         _check_limit(study, text)
     trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
     if trains or study.scorer.needs_data:
         workload_of(config).check(config.train.train_examples if trains else None)
+    if trains:
+        config.train.recipe.check("train.recipe")
     study.scorer.measure  # an unknown metric is said here  # noqa: B018
     if trains and study.space.is_chain:
         _check_classes(study)
     if until == "report":
-        _check_tracking(study.store)
-    check_scores_hold(study)
+        _check_tracking(study.store, dry_run)
+    check_scores_hold(study, keep=not dry_run)
     check_base(study.space, config.design.base)
 
 
-def check_scores_hold(study: Study) -> None:
-    """Whether the table or the images are still what the stored scores were made from.
+def check_scores_hold(study: Study, keep: bool = True) -> None:
+    """Whether the table or the images are still what the stored scores were made from; ``keep`` notes new ones.
 
     Raises:
         DataError: naming the file, and what it says now.
     """
     study.scorer.check(study.evaluations())
     if study.scorer.needs_data:
-        check_same_data(study.scorer.workload, study.scorer_id, study.store)
+        check_same_data(study.scorer.workload, study.scorer_id, study.store, keep=keep)
 
 
 def preflight_design(config: "AnalyticConfig", root: str) -> None:
@@ -62,6 +73,7 @@ def preflight_design(config: "AnalyticConfig", root: str) -> None:
     workload = build_workload(config.data)
     metric_of(workload, config.metric)
     workload.check(config.train.train_examples)
+    config.train.recipe.check("train.recipe")
     _check_writable(store)
     _check_tracking(store)
     check_addresses()
@@ -92,9 +104,45 @@ def _check_writable(store: Store) -> None:
     store.delete(".writable")
 
 
-def _check_tracking(store: Store) -> None:
-    from tasks.tracking import tracking_uri  # a second to import, which a finished study is spared
+def _check_could_be_written(root: str) -> None:
+    """Whether a root on this machine can be made or written; of object storage only writing would tell."""
+    if "://" in root:
+        return
+    place = Path(root)
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise StoreError(
+            root, f"{there}, which is {'no folder' if not there.is_dir() else 'read-only'}", "a folder to write in"
+        )
 
+
+def _check_local_cluster(config: ClusterConfig) -> None:
+    """What a local Ray could never give; a cluster that the environment names is asked when it is met."""
+    if os.environ.get("RAY_ADDRESS") not in (None, "", "local") or config.max_workers > 0 or _has_ray():
+        return
+    advice = "Name a cluster in RAY_ADDRESS, or change `cluster:` in the study."
+    for field in ("resources", "profile_resources"):
+        if wanted := {name: amount for name, amount in getattr(config, field).items() if amount > 0}:
+            expected = "none, as a local Ray has no resources of its own"
+            raise ConfigError(f"cluster.{field}", ", ".join(map(str, wanted)), expected, advice)
+    if config.num_gpus > 0:
+        import torch  # seconds, which only a study that asks for GPUs spends
+
+        if config.num_gpus > (have := torch.cuda.device_count()):
+            raise ConfigError("cluster.num_gpus", config.num_gpus, f"at most {have}, as this machine has", advice)
+
+
+def _has_ray() -> bool:
+    """Whether this process is connected to a Ray that somebody else has set up: it may have anything."""
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _check_tracking(store: Store, dry_run: str = "") -> None:
+    from tasks.tracking import needs_server, tracking_uri  # a second to import, which a finished study is spared
+
+    if "://" in dry_run and not dry_run.startswith("file://") and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise needs_server(dry_run)
     tracking_uri(store)
 
 

@@ -1,5 +1,7 @@
 """Stage `report`: the page, the figures, and everything to MLflow."""
 
+import shlex
+
 from prefect import flow
 
 import tasks.reporting as work
@@ -24,7 +26,8 @@ def report(config: StudyConfig, root: str) -> None:
             work.check_registered_model(run.study)
         except (ClusterError, ConfigError) as error:
             page = work.write_report(run.study)
-            advice = f"Nothing is lost: {page} is written. When it is there, `mathnas report {root}` logs everything."
+            again = f"mathnas report {shlex.quote(root)}"
+            advice = f"Nothing is lost: {page} is written. When it is there, `{again}` logs everything."
             raise type(error)(error.where, error.found, error.expected, advice) from None
         work.write_report(run.study)
         work.attach_report(run.study)

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from nas_core.records.evaluations import Evaluation
-from nas_core.report.text import format_metric, format_quantity, metric_label
+from nas_core.report.text import format_metric, format_quantity, metric_label, outcome_lines
 from nas_core.study.brought import trained_metric
 from nas_core.study.stages import REPORT, TRACKING, Stage
 from nas_core.study.study import Study
+from tasks.embedded_tracking import address
 
 MOST_FAILURES = 5  # different ones
 
@@ -84,6 +85,8 @@ def _verified(study: Study) -> Iterator[str]:
         stands = "the choice stands" if record["stands"] else "the choice may change yet"
         value = record.get("winner_metric")
         yield f"winner {record['winner']}, evaluated {_four(value)}; {stands}: {record.get('reason', '')}"
+    if (outcome := study.outcome()) is not None:
+        yield from outcome_lines(outcome, study.scorer.measure)
 
 
 def _trained(study: Study) -> Iterator[str]:
@@ -97,7 +100,7 @@ def _reported(study: Study) -> Iterator[str]:
     yield f"the report is {study.store.uri(REPORT)}"
     runs = study.output(TRACKING)
     if runs is not None:
-        yield f"MLflow has it at {runs['uri']}"
+        yield f"MLflow has it at {address(study.store, runs)}"
 
 
 def _four(value: float | None) -> str:

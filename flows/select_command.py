@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,7 @@ def progress_line(top: int) -> Iterator[Callable[[int], None] | None]:
 
 
 def _print_result(result: "SelectionResult") -> None:
+    from nas_core.base.words import aligned
     from nas_core.program.problem import format_number
 
     print(result.message)
@@ -75,9 +77,14 @@ def _print_result(result: "SelectionResult") -> None:
         print(f"gap {format_number(result.gap)}, bound {format_number(result.bound)}")
     for note in result.notes:
         print(note)
+    if not result.selections:
+        return
+    resources = list(result.selections[0].costs)
+    rows = [["rank", "network", "value", *resources]]
     for rank, choice in enumerate(result.selections, start=1):
-        costs = ", ".join(f"{name} {format_number(value)}" for name, value in choice.costs.items())
-        print(f"{rank:>3}  {choice.genotype}  value {format_number(choice.value)}  {costs}")
+        costs = [format_number(choice.costs[name]) for name in resources]
+        rows.append([f"{rank:>4}", str(choice.genotype), format_number(choice.value), *costs])
+    print("\n".join(aligned(rows)))
 
 
 def certify_study(
@@ -112,4 +119,5 @@ def write_certificate(
     if quiet:
         return
     print(f"{data['message']} " * bool(data["message"]), end="")
-    print(f"Certificate: {path} ({time.monotonic() - started:.1f} s); python -m nas_core.program {path}")
+    replay = f"python -m nas_core.program {shlex.quote(str(path))}"
+    print(f"Certificate: {path} ({time.monotonic() - started:.1f} s); {replay}")

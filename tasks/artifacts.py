@@ -8,6 +8,7 @@ import base64
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,11 +157,13 @@ def _publish_links(study: Study) -> None:
     lines = [f"The report, one self-contained page: `{page}`"]
     runs = study.output(TRACKING) or {}
     if str(runs.get("uri", "")).startswith("http"):
-        link = f"{runs['uri']}/#/runs/{runs['runs']['study']}"
+        link = f"{runs['uri']}/{runs['run_page']}"
         create_link_artifact(link, link_text="MLflow run", key=_key(study, "mlflow"), description="The study's run")
         lines.append(f"The MLflow run: [{runs['runs']['study']}]({link})")
     elif runs:
-        lines.append(f"MLflow's pages: `mlflow ui --backend-store-uri {address(study.store, runs)}`")
+        page_there = f"http://127.0.0.1:5000/{runs['run_page']}"
+        command = f"mlflow ui --backend-store-uri {shlex.quote(address(study.store, runs))}"
+        lines.append(f"MLflow's pages: `{command}`, then {page_there}")
     if study.store.is_local:
         create_link_artifact(
             Path(page).as_uri(), link_text="report.html", key=_key(study, "report-link"), description="The report"

@@ -11,8 +11,7 @@ DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # a Ray that starts on a busy machine gets time; one whose GCS is gone does not end this process: we look ourselves
-    "RAY_raylet_start_wait_time_s": "120",
+    # one whose GCS is gone does not end this process: we look for ourselves
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_OFFLINE": "1",

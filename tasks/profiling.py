@@ -67,10 +67,12 @@ def time_whole(study: Study) -> int:
 def to_time_whole(study: Study) -> tuple[list[str], list[str]]:
     """Resources that are measured of whole networks, and the networks; none where that is done, or nothing chosen."""
     verified = study.current("verify") or {}
-    if not study.family.are_networks or not verified.get("winner") or verified.get("whole") is not None:
+    if not study.family.are_networks or not verified.get("winner"):
         return [], []
-    resources = [name for name in study.profiler_ids if _is_timed_whole(study, name)]
-    return resources, list(dict.fromkeys((str(verified["winner"]), str(study.base))))
+    wanted = list(dict.fromkeys((str(verified["winner"]), str(study.base))))
+    if set(wanted) <= {row["genotype"] for row in verified.get("whole") or ()}:
+        return [], []
+    return [name for name in study.profiler_ids if _is_timed_whole(study, name)], wanted
 
 
 def _is_timed_whole(study: Study, resource: str) -> bool:

@@ -39,6 +39,7 @@ from nas_core.study.study import Study
 from nas_core.workloads import build_workload
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.workload import Workload
+from tasks.descriptions import describe_design, describe_model, describe_study, tags_of_model
 from tasks.embedded_tracking import EMBEDDED, address, artifacts_uri, is_embedded, settle
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ TEST_BATCH = 500
 DESIGN_FILES = (DESIGN_CONFIG, DESIGN, TRAINING)
 FILES = (CONFIG, SELECTION, VERIFICATION, TRAINING, BLOCK_SCORES, REPORT)
 SECONDS_TO_ANSWER = "10"
+# what MLflow takes an experiment for, and with which of its pages it opens one: else with traces of language models
+KIND, KIND_WITH_RUNS = "mlflow.experimentKind", "custom_model_development"
+AS_TRAINING = "workflowType=machine_learning"
 
 
 def tracking_uri(store: Store) -> str:
@@ -60,10 +64,13 @@ def tracking_uri(store: Store) -> str:
     if given:
         return given
     if not store.is_local:
-        raise ConfigError(
-            "MLFLOW_TRACKING_URI", "nothing", f"a tracking server, since {store.root} holds no SQLite file"
-        )
+        raise needs_server(store.root)
     return address(store, {"uri": EMBEDDED})
+
+
+def needs_server(root: str) -> ConfigError:
+    """What a study on object storage lacks without MLFLOW_TRACKING_URI."""
+    return ConfigError("MLFLOW_TRACKING_URI", "nothing", f"a tracking server, since {root} holds no SQLite file")
 
 
 def client(store: Store) -> Any:
@@ -123,6 +130,7 @@ def log_study(study: Study) -> dict[str, Any]:
     training = study.current("train") or {"networks": []}
     for row in training["networks"]:
         runs.log_network(parent, row, study.inputs_of("train"), study.config.train.recipe.model_dump())
+    runs.describe(parent, describe_study(study, runs.link(parent, REPORT)))
     runs.finish(parent)
     return runs.ids
 
@@ -147,6 +155,7 @@ def log_design(project: DesignProject) -> dict[str, Any]:
     runs.log_data(parent, build_workload(project.config.data).label, project.data.identity)
     runs.log_network(parent, row, project.training_inputs, project.config.train.recipe.model_dump())
     runs.log_files(parent, DESIGN_FILES)
+    runs.describe(parent, describe_design(project))
     runs.finish(parent)
     return runs.ids
 
@@ -172,18 +181,34 @@ class _Runs:
 
     def finish(self, run_id: str) -> None:
         self.client.set_terminated(run_id)
+        self.ids["page"] = f"#/experiments/{self._experiment()}/runs?{AS_TRAINING}"
+        self.ids["run_page"] = f"#/experiments/{self._experiment()}/runs/{run_id}?{AS_TRAINING}"
         self.save()
 
     def save(self) -> None:
         self.store.write_json(TRACKING, self.ids)
 
+    def describe(self, run_id: str, text: str) -> None:
+        """What MLflow's page shows above the run's figures."""
+        self.client.set_tag(run_id, "mlflow.note.content", text)
+
+    def link(self, run_id: str, path: str) -> str:
+        """An artifact of the run on MLflow's own page."""
+        return f"#/experiments/{self._experiment()}/runs/{run_id}/artifacts/{path}?{AS_TRAINING}"
+
     def _experiment(self) -> str:
         known = self.client.get_experiment_by_name(self.config.experiment)
         if known is not None:
+            if KIND not in known.tags:
+                self.client.set_experiment_tag(known.experiment_id, KIND, KIND_WITH_RUNS)
             return str(known.experiment_id)
         embedded = not os.environ.get("MLFLOW_TRACKING_URI")
         location = artifacts_uri(self.store) if embedded else None
-        return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
+        return str(
+            self.client.create_experiment(
+                self.config.experiment, artifact_location=location, tags={KIND: KIND_WITH_RUNS}
+            )
+        )
 
     def _run(self, key: str, name: str, tags: Mapping[str, str]) -> str:
         """The run known by ``key``, made where there is none."""
@@ -276,8 +301,17 @@ class _Runs:
                 metadata={"genotype": row["genotype"], **self.tags},
             )
         version = str(info.registered_model_version)
-        self.client.set_model_version_tag(name, version, "mathnas.genotype", row["genotype"])
+        self._describe_model(name, version, row)
         return {"name": name, "version": version}
+
+    def _describe_model(self, name: str, version: str, row: Mapping[str, Any]) -> None:
+        """The registry's page of the model says what it is, takes and gives; a program reads the same of the tags."""
+        given = self.store.read_json(row["architecture_path"])["input"]
+        text = describe_model(name, row, given).replace("@ALIAS", f"@{self.config.alias}")
+        self.client.update_registered_model(name, description=text)
+        self.client.update_model_version(name, version, description=text)
+        for key, value in tags_of_model(row, given).items():
+            self.client.set_model_version_tag(name, version, key, value)
 
     def _crown(self, run_id: str) -> None:
         """Give the alias to the run's model, if it has one; an earlier winner gets it back where it wins again."""
@@ -326,7 +360,7 @@ class _StudyRuns(_Runs):
             "evaluations_failed": float(sum(row.status == "failed" for row in rows)),
             "evaluation_seconds": sum(row.wall_s for row in rows),
         }
-        selected = self.study.current("select")
+        selected = self.study.last_answer()
         if selected and selected["selections"]:
             best = selected["selections"][0]
             numbers |= {"selected_predicted": best["predicted"], "solve_s": selected["solve_s"]}
@@ -372,7 +406,7 @@ def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
         points += [(f"system/{name}", float(value), step) for name, value in sample.items()]
     points += [(name, float(value), 0) for name, value in {**row["costs"], **row.get("design", {})}.items()]
     points += [(f"test_{name}", float(value), 0) for name, value in row["metrics"]["test"].items()]
-    points += [("training_seconds", row["wall_s"], 0)]
+    points += [("training_seconds", row["wall_s"], 0), ("training_examples_per_s", row["examples_per_s"], 0)]
     return points
 
 
@@ -424,12 +458,13 @@ def registered_metric(store: Store, workload: Workload, metric: Metric, shape: t
     import torch
 
     from nas_core.training.loop import value_of
+    from nas_core.workloads.examples import batches_of
     from nas_core.workloads.normalisation import Normalisation
 
     model, as_floats = registered_model(store), Normalisation()
     inputs, targets = workload.load(shape).load_test()
     with torch.inference_mode():
-        outputs = torch.cat([model(as_floats(part)) for part in torch.split(inputs, TEST_BATCH)])
+        outputs = torch.cat([model(as_floats(part)) for part in batches_of(inputs, TEST_BATCH)])
     return value_of(metric, outputs, targets)
 
 

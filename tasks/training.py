@@ -1,7 +1,10 @@
 """Train the winner with the full recipe, and what it is compared with, all alike."""
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
+from nas_core.base.errors import IncompleteTableError
 from nas_core.space.genotypes import Genotype
 from nas_core.study.contestants import Candidate, candidates
 from nas_core.study.stages import TRAINING
@@ -10,6 +13,8 @@ from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.retries import cluster_task
 from tasks.worker import study_job, train_job
+
+log = logging.getLogger(__name__)
 
 
 @cluster_task("train")
@@ -31,10 +36,34 @@ def train(study: Study) -> dict[str, Any]:
         jobs = [(job, item.name, item.genotype) for item in wanted]
         results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress, progress.show)
     num_new = sum(result.pop("new") for result in results)
-    rows = [_row(study, item, result) for item, result in zip(wanted, results, strict=True)]
-    output = {"inputs": study.inputs_of("train"), "networks": rows}
+    trained, diverged = parted(wanted, results)
+    rows = [_row(study, item, result) for item, result in trained]
+    output = {"inputs": study.inputs_of("train"), "networks": rows, "diverged": diverged}
     study.outputs.write(TRAINING, output)
     return {**output, "num_new": num_new}
+
+
+def parted(
+    wanted: Sequence[Candidate], results: Sequence[dict[str, Any]]
+) -> tuple[list[tuple[Candidate, dict[str, Any]]], list[dict[str, str]]]:
+    """The trained networks with their results, and those whose training diverged: the winner is not compared with them.
+
+    Raises:
+        IncompleteTableError: if the winner's own did.
+    """
+    trained, diverged = [], []
+    for item, result in zip(wanted, results, strict=True):
+        if "diverged" not in result:
+            trained.append((item, result))
+            continue
+        log.warning("training of %s %s diverged: %s", item.name, item.genotype, result["diverged"])
+        if item.role == "winner":
+            advice = "Change `train.recipe` and run again; the scores are kept."
+            raise IncompleteTableError(
+                f"training of the winner {item.genotype}", result["diverged"], "a finite loss", advice
+            )
+        diverged.append({"role": item.role, "genotype": item.genotype, "message": result["diverged"]})
+    return trained, diverged
 
 
 def _row(study: Study, candidate: Candidate, result: dict[str, Any]) -> dict[str, Any]:

@@ -139,8 +139,12 @@ def time_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], 
 
 
 def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str, Any]:
-    """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store."""
+    """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store.
+
+    Of a training that ``diverged`` only the message comes back: the others go on.
+    """
     from nas_core.study.brought import described, trained_metric
+    from nas_core.training.loop import TrainingDiverged
     from nas_core.training.winner import stored_result, training_id
     from nas_core.workloads import build_workload
 
@@ -149,7 +153,10 @@ def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str,
     workload, metric = build_workload(config.data), trained_metric(config).name
     run_id = training_id(architecture, config.train, workload, config.seed, metric)
     known = stored_result(study.store, name, run_id)
-    return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
+    try:
+        return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
+    except TrainingDiverged as error:
+        return {"diverged": str(error), "new": True}
 
 
 def train_design_job(config_json: str, root: str, report: Any) -> dict[str, Any]:

@@ -139,6 +139,7 @@ def _computed(study) -> list[float]:
     for budget in study.snapshot.limits:
         found += [budget.at_most or 0.0, budget.at_least or 0.0]
         found += [study.costs_of(winner)[budget.resource] / budget.at_most]
+    found.append(1e3 * study.last_answer()["solve_s"])
     base = study.costs_of(study.base)
     trained = (study.current("train") or {"networks": []})["networks"]
     for row in trained:
@@ -146,6 +147,7 @@ def _computed(study) -> list[float]:
     metric = trained[0]["metric_name"]
     tests = [row["metrics"]["test"][metric] for row in trained]
     found += [one - other for one, other in product(tests, tests)]
+    found += _by_class(trained[0].get("details", {}).get("confusion", ()))
     count, value = trained[0]["num_test_examples"], tests[0]
     share = (value * count + 2) / (count + 4)
     found.append(1.96 * math.sqrt(2 * share * (1 - share) / count))
@@ -161,4 +163,14 @@ def _computed(study) -> list[float]:
     for row in (study.current("verify") or {}).get("whole") or ():
         found.append(study.costs_of(Genotype.parse(row["genotype"]))[row["resource"]] / row["value"] - 1)
     found += [len(trained), len(study.additivity), *range(1, 1 + max(space.num_choices, default=0))]
+    return found
+
+
+def _by_class(confusion) -> list[float]:
+    """Counts and shares of each class: recall, precision, F1, what it was taken for."""
+    found: list[float] = []
+    for index, row in enumerate(confusion):
+        guessed, examples, right = sum(other[index] for other in confusion), sum(row), row[index]
+        found += [examples, 2 * right / max(examples + guessed, 1), right / max(guessed, 1)]
+        found += [count / max(examples, 1) for count in row]
     return found

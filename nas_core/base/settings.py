@@ -6,7 +6,7 @@ a unit and a range where it is a number.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
@@ -82,7 +82,7 @@ class Section(BaseModel):
         except ConfigError as error:
             raise wrong_field(cls.__name__, name, value, error.expected) from None
 
-    def edited(self) -> str:
+    def what_was_edited(self) -> str:
         """What was read with the section and says something else by now; "" where nothing does."""
         return ""
 
@@ -133,8 +133,12 @@ def wrong_field(section: str, field: str, value: object, expected: str) -> Valid
 
 
 def resolved_path(text: str, info: ValidationInfo) -> str:
-    """Environment variables and ``~`` expanded; a relative path is relative to the file that it stands in."""
-    folder = (info.context or {}).get("folder")
+    """Environment variables and ``~`` expanded; a relative path is relative to the file that it stands in.
+
+    One that was given in a command is relative to where the command was given.
+    """
+    context = info.context or {}
+    folder = Path.cwd() if text in context.get("from_command", ()) else context.get("folder")
     path = Path(os.path.expanduser(os.path.expandvars(text)))  # Path.expanduser raises where there is no such user
     return str(path if folder is None else folder / path)
 
@@ -145,15 +149,21 @@ Configuration = TypeVar("Configuration", bound=Section)
 
 
 def parse_as(
-    kind: type[Configuration], data: Mapping[str, Any], source: str, folder: Path | None = None
+    kind: type[Configuration],
+    data: Mapping[str, Any],
+    source: str,
+    folder: Path | None = None,
+    from_command: Collection[str] = (),
 ) -> Configuration:
     """The checked configuration; relative paths in it are relative to ``folder``, where one is given.
+
+    ``from_command`` are the texts that do not stand in the file: paths among them are relative to the working folder.
 
     Raises:
         ConfigError: with the first wrong field's path, its value and what is allowed.
     """
     try:
-        return kind.model_validate(data, context={"folder": folder})
+        return kind.model_validate(data, context={"folder": folder, "from_command": from_command})
     except ValidationError as error:
         raise wrong_configuration(error, source) from None
 
@@ -202,12 +212,23 @@ def load_as(
     data = read_yaml(text, source)
     if not isinstance(data, dict):
         raise ConfigError(source, type(data).__name__, "a mapping of sections such as `space:` and `data:`")
+    given: set[str] = set()
     for dotted, value in (overrides or {}).items():
-        _override(data, dotted, value)
-    return parse_as(kind, data, source, folder)
+        given |= set(_texts(_override(data, dotted, value)))
+    return parse_as(kind, data, source, folder, given)
 
 
-def _override(data: dict[str, Any], dotted: str, text: str) -> None:
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _texts(each)
+
+
+def _override(data: dict[str, Any], dotted: str, text: str) -> Any:
+    """Put the value that the text is into the data; returns it."""
     *sections, last = dotted.split(".")
     target = data
     for section in sections:
@@ -217,3 +238,4 @@ def _override(data: dict[str, Any], dotted: str, text: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {dotted}", f"{section} is no section", "section.field=value")
     target[last] = read_yaml(text, f"--set {dotted}={text}", "a YAML value")
+    return target[last]

@@ -1,7 +1,7 @@
 """What a setting allows, in words, and what is wrong with settings: one place for all messages."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,8 +28,16 @@ def allowed_values(schema: Mapping[str, Any]) -> str:
 
 
 def plain(message: object) -> str:
-    """A validator's message without pydantic's own opening words."""
-    return re.sub(r"^(Input should be|Value error,) ", "", str(message))
+    """A validator's message without pydantic's own opening words and the names of our classes."""
+    words = re.sub(r"^(Input should be|Value error,) ", "", str(message))
+    return re.sub(r"^a valid dictionary( or instance of \w+)?$", "a mapping of keys to values", words)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table for a terminal, its columns under one another; the first row names them."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [line.rstrip() for line in lines]
 
 
 def first_error(error: ValidationError) -> tuple[tuple[int | str, ...], Any, Any]:

@@ -86,7 +86,7 @@ class LatencyTable:
             DataError: if the file is missing or not such JSON.
         """
         try:
-            data = json.loads(Path(path).read_text())
+            data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
             names = ("in", "out", "bottleneck", "kernel", "stride", "side")
             rows = {_shape(row, names): float(row["us"]) for row in data["blocks"]}
             return cls(device=str(data["device"]), block_us=rows, fixed_us=float(data.get("fixed_us", 0.0)))

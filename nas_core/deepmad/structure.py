@@ -178,7 +178,7 @@ class Structure:
             DataError: if the file is missing or not such JSON.
         """
         try:
-            data = json.loads(Path(path).read_text())
+            data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, json.JSONDecodeError) as error:
             raise DataError(str(path), str(error), "a JSON file with a structure") from None
         return cls.from_dict(data if isinstance(data, dict) else {"structure": data})
@@ -243,7 +243,7 @@ class Published:
 
 def published() -> dict[str, Published]:
     """The seven published structures by name (R18, R34, R50, 29M-224, 29M-288, 50M, 89M)."""
-    text = resources.files("nas_core.deepmad").joinpath("published.json").read_text()
+    text = resources.files("nas_core.deepmad").joinpath("published.json").read_text(encoding="utf-8")
     return {row["name"]: _published(row) for row in json.loads(text)["structures"]}
 
 

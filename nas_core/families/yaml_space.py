@@ -23,6 +23,11 @@ SPACE_KEYS = ("name", "in_channels", "num_classes", "resolutions", "stem", "posi
 REQUIRED_KEYS = ("name", "resolutions", "stem", "positions", "head")
 POSITION_KEYS = ("name", "out_channels", "stride", "repeat", "ordered", "blocks")
 RULE_KEYS = ("kind", "blocks", "count", "positions")
+USED_BY = {
+    **dict.fromkeys(("forbid", "require", "implies"), ("blocks",)),
+    "at_most": ("blocks", "count"),
+    **dict.fromkeys(("equal", "absent-to-end"), ("positions",)),
+}
 ABSENT_TO_END = "absent-to-end"  # written once in a file, several `implies` rules in the space
 
 
@@ -46,7 +51,7 @@ class YamlFamily(Chain):
             """The file is read with the study that names it: what becomes of it later changes nothing there."""
             return read_space_file(info.data["file"]) if value is None and "file" in info.data else value
 
-        def edited(self) -> str:
+        def what_was_edited(self) -> str:
             with contextlib.suppress(ConfigError):  # a file that is gone changes nothing
                 return f"{self.file} was edited" if read_space_file(self.file) != self.definition else ""
             return ""
@@ -147,6 +152,10 @@ def _rules(rows: Any, positions: Sequence[Position], source: str) -> Iterator[Ru
         section = _mapping(row, where, RULE_KEYS, ("kind",))
         if section["kind"] not in kinds:
             raise ConfigError(f"{where}.kind", repr(section["kind"]), f"one of: {', '.join(kinds)}")
+        for key in ("blocks", "count", "positions"):
+            if key in section and key not in USED_BY[section["kind"]]:
+                expected = f"only what {section['kind']} looks at: {', '.join(USED_BY[section['kind']])}"
+                raise ConfigError(f"{where}.{key}", repr(section[key])[:200], expected)
         numbers = [
             _integer(p, f"{where}.positions", minimum=0)
             for p in _sequence(section.get("positions") or [], f"{where}.positions", allow_empty=True)
@@ -163,6 +172,7 @@ def _rules(rows: Any, positions: Sequence[Position], source: str) -> Iterator[Ru
         needed = "positions" if rule.kind == "equal" else "blocks"
         if len(getattr(rule, needed)) < (1 if rule.kind in ("forbid", "require", "at_most") else 2):
             raise ConfigError(f"{where}.{needed}", section.get(needed, "nothing"), f"enough {needed} for {rule.kind}")
+        rule.check([len(position.blocks) for position in positions], where)
         yield rule
 
 

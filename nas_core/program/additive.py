@@ -11,7 +11,7 @@ import numpy as np
 
 from nas_core.program import core, cpsat, exchange, knapsack
 from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Judge, Ranking
-from nas_core.program.core import CoreTooLargeError
+from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.ranking import LOWEST, Ranker
 from nas_core.program.relaxation import Relaxation, exact_bound, relax, shows_infeasible

@@ -33,6 +33,7 @@ from nas_core.program.stored import write_problem
 ProofTree = dict[str, Any]
 QUICK_STATES = 30_000  # parts of networks that a leaf may list before it is branched instead
 PRICE_BITS = 24
+MAX_MULTIPLE = 4  # of a row, that a leaf is rounded with
 WIDER = Fraction(1, 10**7)  # relative: by how much the bound shown of an unproven answer is above the solver's
 SAFE = Fraction(1, 10**40)  # by which a bound is above a value that is rounded at the 60th digit
 
@@ -157,7 +158,7 @@ class _Prover:
         leaves = []
         if claims_value and prices_K is not None:
             assert node is not None, "it has prices"
-            leaves.append(_leaf(1, *self._whole(node, prices_K)))
+            leaves.append(self._rounded(_leaf(1, *self._whole(node, prices_K)), alive))
         elif node is not None:
             weights = infeasible_weights(node.lp)
             if weights is not None:
@@ -229,6 +230,14 @@ class _Prover:
         least = min(prices.values())
         bits = max(0, PRICE_BITS - _log2(least))
         return {k: round(price * (1 << bits)) for k, price in prices.items()}, 1 << bits
+
+    def _rounded(self, leaf: ProofTree, alive: list[list[int]]) -> ProofTree:
+        """The leaf with the multiples that round it most; only of one row, so that few are to be tried."""
+        if len(leaf["prices"]) != 1:
+            return leaf
+        ((row, price),) = leaf["prices"].items()
+        tried = [{**leaf, "multiples": {row: m}} for m in range(1, min(price // leaf["unit"], MAX_MULTIPLE) + 1)]
+        return min([leaf, *tried], key=lambda one: self.claim.margin(one, alive))
 
     def _branching(self, alive: list[list[int]], node: _Node | None, prices_K: Floats | None) -> tuple[int, list[int]]:
         """The group whose best two choices are nearest to each other, and the choices near its best."""

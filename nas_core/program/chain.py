@@ -17,20 +17,8 @@ from functools import cached_property
 
 import numpy as np
 
-from nas_core.program.core import (
-    FIRST_COLUMNS,
-    GROWTH,
-    KEEP,
-    MAX_KEEP,
-    MAX_STATES,
-    CoreTooLargeError,
-    Half,
-    Level,
-    Matches,
-    Prices,
-    spell,
-    windows,
-)
+from nas_core.program.core import FIRST_COLUMNS, GROWTH, KEEP, MAX_KEEP, Level
+from nas_core.program.halves import MAX_STATES, CoreTooLargeError, Half, Matches, Prices, spell, windows
 from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.pairwise import PairTerms
 from nas_core.program.relaxation import FLOAT_ERROR, MAX_NESTED, minimise
@@ -162,7 +150,7 @@ class Chain:
                     raise CoreTooLargeError
                 found.add(left, right, left_N[pairs[0]], right_N[pairs[1]])
         best_G = self.lp.starts_G1[:-1]  # every group is spelled by one of the halves
-        columns_SG = spell(best_G, self.lp.columns.group_C, left, right, found.left, found.right)
+        columns_SG = spell(best_G, self.lp.columns.group_C, (left, found.left), (right, found.right))
         order = np.argsort(found.loss, kind="stable")
         return Level(
             columns_SG=columns_SG[order],

@@ -10,6 +10,7 @@ value (null: there is none at all). It holds a tree for every table:
     {"position": p, "branches": [[[choices...], tree], ...]}  the choices left at p, each in one branch
                                                               (at all positions that ``equal`` ties to p)
     {"value": 1 or 0, "unit": D, "prices": {"k": n, ...}}     a leaf: row k has the multiplier n / D >= 0
+                                                              (and, if it says so, "multiples": {"k": m, ...})
 
 The rows, each of the form a . x <= b, are: the upper then the lower side of every
 budget, every rule but ``equal``, every earlier answer where networks are to differ
@@ -21,7 +22,16 @@ and such a network x,
 
 with w(x) > 0 exactly where x is above the bound. The left side is a sum over
 positions, so its largest value is found position by position. If that is not above
-0, the leaf is shown. Else the networks that could be above 0 are listed position by
+0, the leaf is shown. More: w(x) and the rows are whole numbers, and so is
+z(x) = w(x) + m . (b - a . x) for the whole ``multiples`` m >= 0 of a leaf, with z(x) >= w(x) within the
+rows. If the choices left at each position differ in z by multiples of g, all z(x) have one
+remainder, so above the bound z(x) is at least the least number above 0 with this remainder
+(without multiples too), and
+
+    z(x) + (u - m) . (b - a . x) >= that number,        where u >= m
+
+takes the place of 0 (rounding as in Chvatal's and Gomory's cuts: where the values are the costs
+plus tens, nothing else closes the gap). Else the networks that could be above 0 are listed position by
 position, a part of one being dropped as soon as it falls to 0 or breaks a row; the
 leaf is shown if none is left but forbidden networks and earlier answers.
 
@@ -382,18 +392,29 @@ class Claim:
         Raises:
             UnprovenError: otherwise, and where the listing is larger than ``max_states`` or goes on at the deadline.
         """
-        value, unit = int(leaf["value"]), int(leaf["unit"])
-        prices = {int(k): int(n) for k, n in leaf["prices"].items()}
-        if value not in (0, 1) or unit <= 0 or any(n < 0 for n in prices.values()) or (self.bound is None and value):
-            raise UnprovenError("leaf", leaf, "multipliers of 0 or more")
-        weights, constant = self.linear(alive)
-        search = _Listing(self, weights, constant, value, unit, prices, alive)
+        search = self._listing(leaf, alive)
         left = search.networks(max_states, deadline)
         if left is None:
             raise UnprovenError("leaf", f"more than {max_states} parts of networks", "fewer, or time, or branches")
         for network in left:
             if self.is_above(network):
                 raise UnprovenError("leaf", f"network {network}", "no allowed network above the bound")
+
+    def margin(self, leaf: Mapping[str, Any], alive: list[list[int]]) -> int:
+        """By how much the largest left side of a leaf is above what it would have to stay below."""
+        listing = self._listing(leaf, alive)
+        return listing.top - listing.needed
+
+    def _listing(self, leaf: Mapping[str, Any], alive: list[list[int]]) -> "_Listing":
+        value, unit = int(leaf["value"]), int(leaf["unit"])
+        prices = {int(k): int(n) for k, n in leaf["prices"].items()}
+        multiples = {int(k): int(m) for k, m in leaf.get("multiples", {}).items()}
+        if value not in (0, 1) or unit <= 0 or any(n < 0 for n in prices.values()) or (self.bound is None and value):
+            raise UnprovenError("leaf", leaf, "multipliers of 0 or more")
+        if any(not 0 <= unit * m <= value * prices.get(k, 0) for k, m in multiples.items()):
+            raise UnprovenError("leaf", leaf, "multiples of 0 or more, each at most its row's multiplier")
+        weights, constant = self.linear(alive)
+        return _Listing(self, weights, constant, value, unit, prices, multiples, alive)
 
     def is_above(self, taken: Sequence[int]) -> bool:
         """Whether a network (one choice per group) is within the rows and above the bound, exactly."""
@@ -420,10 +441,12 @@ class _Listing:
         value: int,
         unit: int,
         prices: Mapping[int, int],
+        multiples: Mapping[int, int],
         alive: list[list[int]],
     ) -> None:
         self.claim, self.alive, self.value = claim, alive, value
         self.prices = prices
+        self.spare_prices = {k: price - unit * multiples.get(k, 0) for k, price in prices.items()}
         used = [k for k in range(len(claim.rows)) if prices.get(k) or self._can_break(k)]
         self.side = [
             [value * unit * weights[g][c] - sum(prices.get(k, 0) * claim.rows[k][0][g][c] for k in used) for c in left]
@@ -434,6 +457,21 @@ class _Listing:
         self.top = value * unit * constant + sum(prices.get(k, 0) * claim.rows[k][1][0][0] for k in used)
         self.top += sum(map(max, self.side))
         self.used = used
+        # All of a leaf has this or more: the multiples' part is counted apart, so that ``top`` is the same without.
+        self.needed = unit * self._least_above(weights, constant, multiples) if value else 0
+
+    def _least_above(self, weights: list[list[int]], constant: int, multiples: Mapping[int, int]) -> int:
+        """The least number above 0 that z can be; see the module."""
+        rows = [(self.claim.rows[k], m) for k, m in multiples.items() if m]
+        start = constant + sum(m * limit[0][0] for (_, limit), m in rows)
+        step = math.gcd(*itertools.chain.from_iterable(self.claim.pair_weights.values())) if self.claim.pairs else 0
+        for g, left in enumerate(self.alive):
+            values = [weights[g][c] - sum(m * entries[g][c] for (entries, _), m in rows) for c in left]
+            start += values[0]
+            step = math.gcd(step, *(value - values[0] for value in values))
+        if step == 0:
+            return max(start, 1)
+        return start % step or step
 
     def _can_break(self, k: int) -> bool:
         entries, limit = self.claim.rows[k]
@@ -452,11 +490,12 @@ class _Listing:
 
     def networks(self, max_states: int, deadline: float) -> list[tuple[int, ...]] | None:
         """One choice per group; None if there are more parts than ``max_states`` at a time, or at the deadline."""
-        if self.top < 0 or (self.top == 0 and self.value):
+        if self.top < self.needed:
             return []
         order = sorted(range(len(self.alive)), key=lambda g: len(self._open(g)))
         rows = [self.claim.rows[k] for k in self.used]
         price_of = [self.prices.get(k, 0) for k in self.used]
+        spare_of = [self.spare_prices.get(k, 0) for k in self.used]
         spread = sum(max(row) - min(row) for row in self.side) + abs(self.top)
         totals = [sum(max(abs(r[0][g][c]) for c in self.alive[g]) for g in order) + abs(r[1][0][0]) for r in rows]
         priced = sum(price * total for price, total in zip(price_of, totals, strict=True))
@@ -471,7 +510,7 @@ class _Listing:
         limit = np.array([r[1][0][0] for r in rows], dtype=kind)
         least_after = _after([block.min(axis=0) for block in cost], len(rows), kind)
         most_after = _after([block.max(axis=0) for block in cost], len(rows), kind)
-        prices = np.array(price_of, dtype=kind)
+        spare_prices = np.array(spare_of, dtype=kind)
         lost, spent = np.zeros(1, dtype=kind), np.zeros((1, len(rows)), dtype=kind)
         trail: list[tuple[Numbers, Numbers]] = []
         merge = len(rows) == 1 and self._is_told_by_worth
@@ -481,8 +520,8 @@ class _Listing:
             now = (lost[:, None] + loss[i][None, :]).ravel()
             then = (spent[:, None, :] + cost[i][None, :, :]).reshape(len(now), len(rows))
             spare = limit - then - most_after[i + 1]  # at least this slack is left at the end
-            left = self.top - now - (np.maximum(spare, 0) * prices).sum(axis=1)
-            keep = (left > 0 if self.value else left >= 0) & (then + least_after[i + 1] <= limit).all(axis=1)
+            left = self.top - now - (np.maximum(spare, 0) * spare_prices).sum(axis=1)
+            keep = (left >= self.needed) & (then + least_after[i + 1] <= limit).all(axis=1)
             kept = np.flatnonzero(keep)
             if merge and len(kept):
                 kept = _best_by_cost(kept, now, then[:, 0], int(price_of[0]))
@@ -506,7 +545,7 @@ class _Listing:
     def _open(self, g: int) -> list[int]:
         """Choices of a group that the whole bound does not exclude by themselves."""
         best = max(self.side[g])
-        return [c for c, side in zip(self.alive[g], self.side[g], strict=True) if self.top - (best - side) > 0]
+        return [c for c, s in zip(self.alive[g], self.side[g], strict=True) if self.top - (best - s) >= self.needed]
 
     def _spell(self, order: list[int], trail: list[tuple[Numbers, Numbers]], count: int) -> list[tuple[int, ...]]:
         state, chosen = np.arange(count), {}
@@ -762,7 +801,7 @@ def main(paths: Sequence[str]) -> int:
         return 2
     for path in paths:
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
             for line in check_certificate(data):
                 print(line)
         except UnprovenError as error:

@@ -18,8 +18,9 @@ import numpy as np
 
 from nas_core.program import core
 from nas_core.program.answers import Apart, Choices, Effort, Judge
-from nas_core.program.core import CoreTooLargeError
+from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
+from nas_core.program.meeting import Meetings
 from nas_core.program.relaxation import Relaxation
 
 WIDTHS = (
@@ -29,7 +30,7 @@ WIDTHS = (
     float("inf"),
 )  # columns per group that a turn looks at: few of those that lose much are ever taken
 START = 0.0  # the first turn: all columns, no kicks
-TURN_S = 1.0
+TURN_S = 0.5
 WORSE = 0.03  # of the gap: by how much worse a network may be to go on from, on average
 FEW_TO_KICK, GIVE_UP = 400, 0.03  # columns of a program that is given up after so many fruitless turns per column
 MAX_FIRST = 60  # columns tried as the first of two exchanges
@@ -67,30 +68,73 @@ def networks(
 
     ``start``: a network within the rows to go on from.
     """
-    whole, rng = lp.with_apart(apart), np.random.default_rng(seed)
-    is_small = lp.columns.num_columns <= FEW_TO_KICK
+    search = _Turns(lp.with_apart(apart), relaxation, np.random.default_rng(seed), deadline)
     best_G = None if start is None else lp.columns.columns(start)
     value = -np.inf if best_G is None else lp.value_of(best_G)
     if not apart and best_G is None:
         with contextlib.suppress(CoreTooLargeError):
             yield from core.among_few(lp, relaxation).columns_SG[:1]
-    fruitless = 0  # turns among all columns that found nothing
-    for width in itertools.chain([START] if best_G is None else [], itertools.cycle(WIDTHS)):
+    while value < relaxation.bound and not search.is_over:
         before = value
-        kept = _narrow(lp, relaxation, float("inf") if width == START else width, best_G)
-        search = _Search(whole.keep(kept), relaxation, kept, rng, deadline)
-        place = np.flatnonzero(kept)
-        for found_G in search.run(None if best_G is None else np.searchsorted(place, best_G), kicks=width != START):
-            if lp.value_of(place[found_G]) > value:
-                best_G = place[found_G]
-                value = lp.value_of(best_G)
+        for found_G in search.turn(best_G):
+            if lp.value_of(found_G) > value:
+                best_G, value = found_G, lp.value_of(found_G)
                 yield best_G
-        if time.monotonic() >= deadline or value >= relaxation.bound:
+        search.note(is_better=value > before)
+
+
+class _Turns:
+    """The ways to search in turn: next comes the one that has been fruitless for the shortest time."""
+
+    def __init__(self, lp: LinearProgram, relaxation: Relaxation, rng: np.random.Generator, deadline: float) -> None:
+        self.lp, self.relaxation, self.rng, self.deadline = lp, relaxation, rng, deadline
+        self.meetings = Meetings(lp, relaxation, rng)
+        self.ways = ["exchange", "halves"] + ["quarters"] * self.meetings.has_quarters
+        self.fruitless_s = dict.fromkeys(self.ways, 0.0)
+        self.fruitless = dict.fromkeys(self.ways, 0)  # turns since a better network, among all columns
+        self.widths = itertools.chain([START], itertools.cycle(WIDTHS))
+        self.way, self.width, self.started = "exchange", START, time.monotonic()
+        self.is_first = True
+
+    def turn(self, best_G: Ints | None) -> Iterator[Ints]:
+        """Networks within the rows, of the next turn."""
+        self.started = time.monotonic()
+        self.way = "exchange" if self.is_first or best_G is None else min(self.ways, key=self.fruitless_s.__getitem__)
+        self.is_first = False
+        if self.way == "exchange":
+            yield from self._exchange(best_G)
             return
-        if width != START and kept.all() and is_small:
-            fruitless = fruitless + 1 if value == before else 0
-            if fruitless >= GIVE_UP * lp.columns.num_columns:
-                return
+        assert best_G is not None, "only exchanges find a first network"
+        meet = self.meetings.by_halves if self.way == "halves" else self.meetings.by_quarters
+        found_G = meet(best_G, self.deadline)
+        if found_G is not None:
+            yield found_G
+
+    def _exchange(self, best_G: Ints | None) -> Iterator[Ints]:
+        self.width = next(self.widths)
+        if self.width == START and best_G is not None:  # no start of its own is needed
+            self.width = next(self.widths)
+        kept = _narrow(self.lp, self.relaxation, float("inf") if self.width == START else self.width, best_G)
+        search = _Search(self.lp.keep(kept), self.relaxation, kept, self.rng, self.deadline)
+        place = np.flatnonzero(kept)
+        start_G = None if best_G is None else np.searchsorted(place, best_G)
+        for found_G in search.run(start_G, kicks=self.width != START):
+            yield place[found_G]
+
+    def note(self, *, is_better: bool) -> None:
+        """What the turn brought."""
+        if is_better:
+            self.fruitless_s[self.way], self.fruitless = 0.0, dict.fromkeys(self.ways, 0)
+            return
+        self.fruitless_s[self.way] += time.monotonic() - self.started
+        self.fruitless[self.way] += self.way != "exchange" or self.width == WIDTHS[-1]
+
+    @property
+    def is_over(self) -> bool:
+        """At the deadline, or where a small program gave nothing for long."""
+        count = self.lp.columns.num_columns
+        is_exhausted = count <= FEW_TO_KICK and min(self.fruitless.values()) >= GIVE_UP * count
+        return is_exhausted or (not self.is_first and time.monotonic() >= self.deadline)
 
 
 def _narrow(

@@ -22,7 +22,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from nas_core.program.core import CoreTooLargeError
+from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.relaxation import Relaxation
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from nas_core.program import additive, chain, cpsat, enumeration, fractional, pairwise
 from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Ranking
-from nas_core.program.core import CoreTooLargeError
 from nas_core.program.exact import Value, evaluate, exact, violations
+from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import MAX_TOTAL, Exact, Floats, LinearProgram, TableProgram, quotients
 from nas_core.program.problem import SelectionProblem, Table
 from nas_core.program.relaxation import Relaxation, relax

@@ -10,6 +10,7 @@ is done.
 ::
 
     study.yaml                                    the configuration
+    sources.json                                  what was read of space, data and code that lie elsewhere
     evaluations/<space_id>/<scorer_id>/<sha>.parquet
     curves/<space_id>/<scorer_id>/<sha>.parquet   the epochs of trainings that were evaluated
     costs/<space_id>/<profiler_id>/<sha>.parquet

@@ -505,4 +505,5 @@ def _training(study: Study) -> TrainingSummary | None:
         output_names=tuple(winner["output_names"]),
         recipe=study.config.train.recipe.in_words,
         device=winner["device"],
+        diverged=tuple(f"{row['role']} {row['genotype']}: {row['message']}" for row in output.get("diverged", ())),
     )

@@ -108,6 +108,8 @@ def comparison(summary: StudySummary) -> list[str]:
     random = [row.test for row in summary.trained("random") if row.test is not None]
     if random:
         sentences.append(_random_sentence(metric, random, winner))
+    for row in summary.training.diverged if summary.training is not None else ():
+        sentences.append(f"Not compared, as its training diverged: {row}.")
     noise = test_noise(summary)
     others = [value for value in (base, *random) if value is not None]
     if noise is not None and any(abs(winner - value) < noise for value in others):

@@ -161,6 +161,7 @@ class OutcomeSummary:
     proven: bool
     chosen: str
     chosen_evaluated: float | None
+    verified: bool
     why: str
     cautions: tuple[str, ...] = ()
 
@@ -299,6 +300,7 @@ class TrainingSummary:
     output_names: tuple[str, ...] = ()
     recipe: str = ""  # one sentence
     device: str = ""
+    diverged: tuple[str, ...] = ()  # networks that could not be compared, and why
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

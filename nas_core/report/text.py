@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from nas_core.base.words import aligned
 from nas_core.report.summary import Limit, OutcomeSummary, StudySummary
 from nas_core.space.genotypes import BlockSpec
 from nas_core.study.outcome import Outcome
@@ -204,7 +205,8 @@ def summary_table(summary: StudySummary) -> str:
         + [format_amount(r, summary.costs_of(genotype).get(r)) for r in resources]
         for label, genotype, value in compared_networks(summary)
     ]
-    lines = [*_aligned([header, *rows])]
+    lines = [*aligned([header, *rows])]
+    lines += [f"not compared, diverged: {row}" for row in (summary.training.diverged if summary.training else ())]
     if summary.limits:
         lines.append(f"limits: {', '.join(map(format_limit, summary.limits))}")
     if summary.outcome is not None:
@@ -235,10 +237,10 @@ def best_predicted(outcome: Outcome | OutcomeSummary, metric: Measure) -> str:
 
 
 def chosen_network(outcome: Outcome | OutcomeSummary, metric: Measure) -> str:
-    """``0-0-0 at 93.40 % (best evaluated)``; by its prediction alone where nothing was evaluated."""
+    """``0-0-0 at 93.40 % (best evaluated)``; by its prediction alone where nothing was verified."""
     name = short_genotype(outcome.chosen)
-    if outcome.chosen_evaluated is None:
-        return f"{name} (best predicted, not evaluated)"
+    if not outcome.verified:
+        return f"{name} (best predicted, not verified)"
     return f"{name} at {format_metric(metric, outcome.chosen_evaluated)} (best evaluated)"
 
 
@@ -284,8 +286,3 @@ def shown_resources(summary: StudySummary) -> list[str]:
     known = ["flops", "params", "latency_ms", "energy_mj", "activation_bytes"]
     costs = summary.costs_of(summary.base)
     return list(dict.fromkeys([*limited, *[r for r in known if r in costs], *sorted(costs)]))
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]

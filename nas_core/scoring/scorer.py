@@ -45,6 +45,7 @@ class Scorer(Registered, ABC):
     duration: ClassVar[Literal["seconds", "minutes"]] = "seconds"  # of one network: in actors that stay, or in tasks
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
     space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too
+    when_failed: ClassVar[str] = "Mend the cause, then run `mathnas score DIR --retry-failed`."  # advice on failed rows
     split: ClassVar[str] = "validation"  # the data that the metric is measured on
 
     def __init__(self, settings: Section, setting: Setting) -> None:

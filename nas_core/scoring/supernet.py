@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -64,8 +64,13 @@ class SupernetScorer(Scorer):
     def prepared(self) -> bool:
         return self.store.exists(self.weights_path)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "recipe": self.settings.recipe.identity}
+
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         self.workload.check()
+        self.settings.recipe.check("scorer.recipe")
         if type(self.family).shared is Family.shared:
             found = f"supernet with the family {self.family.name}, which has no shared network"
             raise ConfigError("scorer.kind", found, "a scorer that trains networks one by one, such as train")

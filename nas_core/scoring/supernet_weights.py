@@ -8,8 +8,9 @@ computation (``supernet_pass``).
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,9 @@ from nas_core.scoring.scorer import OnProgress
 from nas_core.scoring.supernet_pass import Activations, recalibrated_outputs, shared_prefix_logits
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
-from nas_core.training.loop import laid_out, loss_and_backward, resolve_device, train, value_of
+from nas_core.training.loop import TrainingDiverged, laid_out, loss_and_backward, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
+from nas_core.workloads.examples import Examples, batches_of
 from nas_core.workloads.images.tensors import resized
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.workload import Splits, metric_of
@@ -72,18 +74,22 @@ class SupernetWeights:
             run_id=content_id({"scorer": scorer.scorer_id, "space": self.space.space_id, "seed": scorer.seed}),
             every_s=CHECKPOINT_EVERY_S,
         )
-        result = train(
-            network,
-            self.settings.recipe,
-            self.data,
-            self.workload,
-            seed=scorer.seed,
-            device=self.device,
-            checkpoint=checkpoint,
-            on_step=lambda done, total: on_progress(done, total, "training shared weights"),
-            backward=sampler,
-            before_update=sampler.even_out,
-        )
+        try:
+            result = train(
+                network,
+                self.settings.recipe,
+                self.data,
+                self.workload,
+                seed=scorer.seed,
+                device=self.device,
+                checkpoint=checkpoint,
+                on_step=lambda done, total: on_progress(done, total, "training shared weights"),
+                backward=sampler,
+                before_update=sampler.even_out,
+            )
+        except TrainingDiverged as error:
+            where, advice = f"shared weights of {self.space.name}, {error.where}", "Try a lower `scorer.recipe.lr`."
+            raise TrainingDiverged(where, error.found, error.expected, advice) from None
         log.info("supernet %s: %d steps in %.1f s", scorer.scorer_id, result.steps, result.wall_s)
         self.store.write_json(scorer.weights_path.replace(".safetensors", ".history.json"), list(result.history))
         self.store.write_bytes(scorer.weights_path, pack(network.state_dict()))
@@ -145,7 +151,7 @@ class SupernetWeights:
                 outcomes[genotype] = error
         return outcomes
 
-    def _input_parts(self, network: nn.Module, resolution: int) -> list[Activations]:
+    def _input_parts(self, network: nn.Module, resolution: int) -> Iterator[Activations]:
         """Calibration and validation inputs, prepared; validation in parts if its activations are too large."""
         settings = self.settings
         inputs = self.data.train[0][: settings.calibration_examples]
@@ -158,15 +164,16 @@ class SupernetWeights:
             stem_bytes = first.nbytes
         held = stem_bytes * self.side_by_side * 2 * len(self.data.validation[1])
         num_parts = max(1, -(-held // MAX_ACTIVATION_BYTES))
-        return [
-            Activations(calibration=calibration, rated=self._batches(part, resolution, settings.eval_batch_size))
-            for part in self.data.validation[0].tensor_split(num_parts)
-        ]
+        validation = self.data.validation[0]
+        bounds = [len(validation) * part // num_parts for part in range(num_parts + 1)]
+        for start, stop in pairwise(bounds):  # one at a time is in memory
+            rated = self._batches(validation[start:stop], resolution, settings.eval_batch_size)
+            yield Activations(calibration=calibration, rated=rated)
 
-    def _batches(self, inputs: torch.Tensor, resolution: int, size: int) -> list[torch.Tensor]:
+    def _batches(self, inputs: "torch.Tensor | Examples", resolution: int, size: int) -> list[torch.Tensor]:
         return [
             laid_out(resized(self.data.prepare(batch.to(self.device)), resolution))
-            for batch in torch.split(inputs, size)
+            for batch in batches_of(inputs, size)
         ]
 
     # loaded once per process

@@ -37,6 +37,10 @@ class TabularScorer(Scorer):
     placement = frozenset({"batch", "same_function"})
     space_settings = frozenset({"same_function"})
     split = "table"
+    when_failed = (
+        "The table will not have them however often it is asked: take a base (`design.base`) and a design "
+        "(`design.kind: balanced`) whose networks it holds, or a table that holds these."
+    )
 
     class Settings(Section):
         path: PathText = Field(description="Parquet, JSON or CSV table, such as NAS-Bench-Macro's public JSON.")

@@ -4,7 +4,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -47,8 +47,13 @@ class TrainScorer(Scorer):
         )
         batch: int = Field(1, ge=1, le=1000, description="Networks per Ray task.")
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "recipe": self.settings.recipe.identity}
+
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         self.workload.check()
+        self.settings.recipe.check("scorer.recipe")
 
     def prepare(self, on_progress: OnProgress) -> None:
         """Raises DataError if data are missing; there is nothing else to do."""

@@ -210,15 +210,8 @@ class SearchSpace:
         for index, position in enumerate(self.positions):
             if len(set(position.blocks)) != len(position.blocks):
                 raise SpaceError(f"space {self.name}, position {index}", "the same block twice", "distinct blocks")
-        for rule in self.rules:
-            self._check_rule(rule)
-
-    def _check_rule(self, rule: Rule) -> None:
-        for position, choice in rule.blocks:
-            if not (0 <= position < self.num_positions and 0 <= choice < self.num_choices[position]):
-                raise SpaceError(f"space {self.name}, rule {rule.kind}", (position, choice), "a block of the space")
-        if any(not 0 <= position < self.num_positions for position in rule.positions):
-            raise SpaceError(f"space {self.name}, rule {rule.kind}", rule.positions, "positions of the space")
+        for index, rule in enumerate(self.rules):
+            rule.check(self.num_choices, f"space {self.name}: rules[{index}]")
 
     @property
     def num_positions(self) -> int:

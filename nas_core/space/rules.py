@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nas_core.base.errors import SpaceError
+
 BlockId = tuple[int, int]  # (position, choice)
 RuleKind = Literal["forbid", "require", "implies", "at_most", "equal"]
 
@@ -61,6 +63,18 @@ class Rule:
         known, (weights, limit) = len(choices), self.row
         least = sum(w for (p, choice), w in weights.items() if (choices[p] == choice if p < known else w < 0))
         return least <= limit and len({choices[p] for p in self.tied if p < known}) <= 1
+
+    def check(self, num_choices: Sequence[int], where: str) -> None:
+        """Raises SpaceError for a block or a position that a space of so many choices per position does not have."""
+        where, last = f"{where}, rule {self.kind}", len(num_choices) - 1
+        for position, choice in self.blocks:
+            if not 0 <= position <= last:
+                raise SpaceError(where, (position, choice), f"[position, choice] with a position from 0 to {last}")
+            if not 0 <= choice < num_choices[position]:
+                expected = f"a choice from 0 to {num_choices[position] - 1} at position {position}"
+                raise SpaceError(where, (position, choice), expected)
+        if any(not 0 <= position <= last for position in self.positions):
+            raise SpaceError(where, self.positions, f"positions from 0 to {last}")
 
     def as_dict(self) -> dict[str, Any]:
         return {

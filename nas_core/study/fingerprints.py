@@ -1,8 +1,8 @@
 """Data that changed since networks were scored on them.
 
-A scorer's id is computed wherever a study is read, also where its data are not
-at hand, so it knows a folder of images by its path. The study keeps a
-fingerprint of the folder, which is compared where the images are.
+What a workload's identity says of its files is part of the scorer's id; of
+what it knows by a fingerprint alone, the study keeps that, and compares it
+where the files are.
 """
 
 from nas_core.base.errors import DataError
@@ -13,8 +13,8 @@ from nas_core.workloads import Workload
 FINGERPRINTS = "fingerprints.json"  # scorer id -> fingerprint
 
 
-def check_same_data(workload: Workload, scorer_id: str, store: Store) -> None:
-    """Keep the fingerprint of the scorer's data in the store, or compare it with the one kept.
+def check_same_data(workload: Workload, scorer_id: str, store: Store, *, keep: bool = True) -> None:
+    """Compare the fingerprint of the scorer's data with the one kept in the store; without one, ``keep`` it.
 
     Raises:
         DataError: if the data are others than those of the stored scores.
@@ -24,7 +24,8 @@ def check_same_data(workload: Workload, scorer_id: str, store: Store) -> None:
         return
     kept = read_output(store, FINGERPRINTS) or {}
     if scorer_id not in kept:
-        store.write_json(FINGERPRINTS, {**kept, scorer_id: present})
+        if keep:
+            store.write_json(FINGERPRINTS, {**kept, scorer_id: present})
     elif kept[scorer_id] != present:
         raise DataError(
             getattr(workload.settings, "path", None) or f"data: {workload.name}",

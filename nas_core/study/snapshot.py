@@ -19,6 +19,7 @@ from nas_core.program import Budget, SelectionProblem, Status, Table, solve, top
 from nas_core.program.limits import parse_limit
 from nas_core.records.evaluations import WHOLE_NETWORK, Cost, CostTable, Evaluation, EvaluationTable
 from nas_core.records.store import missing
+from nas_core.scoring.scorer import SCORERS
 from nas_core.searchers import Searcher
 from nas_core.searchers.designs import Design
 from nas_core.space.equivalence import equivalents
@@ -189,7 +190,7 @@ class Snapshot:
 
     def _table_without(self, left_out: Collection[str]) -> EvaluationTable:
         rows = [row for row in self.evaluations if row.genotype not in left_out]
-        table = EvaluationTable.from_rows(rows)
+        table = self._evaluated(rows)
         for genotype in table.genotypes:
             try:
                 self.space.check_choices(genotype)  # a measured network is data, whatever the rules say
@@ -198,6 +199,13 @@ class Snapshot:
                 raise StoreError(where, error.found, error.expected, advice) from None
         self._check_every_position(table, [row for row in rows if row.status == "failed"])
         return table
+
+    def _evaluated(self, rows: Sequence[Evaluation]) -> EvaluationTable:
+        try:
+            return EvaluationTable.from_rows(rows)
+        except IncompleteTableError as error:
+            advice = SCORERS[self.config.scorer.kind].when_failed if rows else ""
+            raise IncompleteTableError(error.where, error.found, error.expected, advice) from None
 
     def _check_every_position(self, table: EvaluationTable, failed: Sequence[Evaluation]) -> None:
         """A position whose alternatives all failed has no score to choose by."""
@@ -212,7 +220,7 @@ class Snapshot:
                     f"position {position} ({name})",
                     f"{len(lost)} failed evaluations, {lost[0].genotype}: {lost[0].message}",
                     "a score for one of its alternatives at least",
-                    "Mend the cause, then run `mathnas score --retry-failed`.",
+                    SCORERS[self.config.scorer.kind].when_failed,
                 )
 
     @cached_property

@@ -20,6 +20,7 @@ from nas_core.workloads.normalisation import FULL_BYTE, Normalisation, broadcast
 HALF, OVERFLOWING = 0.5, 128
 # torch's interpolations with antialiasing; what it lacks is done by the nearest kin
 INTERPOLATIONS = {"nearest": "nearest-exact", "bicubic": "bicubic", "lanczos": "bicubic"}
+AS_TENSORS = Fitting(fit="squash")  # how sets without a way of their own get another size (``tensors.resized``)
 LARGEST_FRACTION = 2.0  # images beyond it are no fractions of full brightness, whatever interpolation adds
 NO_FRACTIONS = "images as floats are fractions from 0 to 1 (or give bytes as uint8)"
 
@@ -39,7 +40,7 @@ class Deployed(nn.Module):
         self, network: nn.Module, prepare: Normalisation, input_shape: tuple[int, ...], fitting: Fitting | None = None
     ) -> None:
         super().__init__()
-        self.network, self.input_shape, self.fitting = network, input_shape, fitting or Fitting()
+        self.network, self.input_shape, self.fitting = network, input_shape, fitting or AS_TENSORS
         num_axes = 1 + len(input_shape)
         self.register_buffer("mean", broadcast(torch.tensor(prepare.mean or (0.0,)), num_axes))
         self.register_buffer("std", broadcast(torch.tensor(prepare.std or (1.0,)), num_axes))
@@ -78,37 +79,48 @@ def _squared(images: torch.Tensor, side: int, fitting: Fitting, background: torc
     scale, (height, width) = int(side / fitting.crop_pct), images.shape[-2:]
     new: tuple[Any, Any] = (scale, scale)  # of a program they are symbols
     if fitting.fit == "crop":
-        shorter = torch.sym_min(height, width)
+        shorter = _smaller(height, width)
         new = scale * height // shorter, scale * width // shorter
     elif fitting.fit == "pad":
-        longer = torch.sym_max(height, width)
+        longer = _larger(height, width)
         new = (
-            torch.sym_max(1, _rounded(scale * height, longer)),
-            torch.sym_max(1, _rounded(scale * width, longer)),
+            _larger(1, _rounded(scale * height, longer)),
+            _larger(1, _rounded(scale * width, longer)),
         )
     mode = INTERPOLATIONS.get(fitting.interpolation, "bilinear")
     scaled = F.interpolate(images, size=new, mode=mode, antialias=mode != "nearest-exact")
     rows, columns = (_middle(length, side, images.device) for length in new)
-    middle = scaled.index_select(-2, rows.clamp(0, new[0] - 1)).index_select(-1, columns.clamp(0, new[1] - 1))
+    lines: torch.Tensor = scaled.index_select(-2, rows.clamp(0, new[0] - 1))
+    middle = lines.index_select(-1, columns.clamp(0, new[1] - 1))
     if fitting.fit != "pad":
         return middle
     rows_SS, columns_SS = rows[:, None], columns[None, :]
     inside = (rows_SS >= 0) & (rows_SS < new[0]) & (columns_SS >= 0) & (columns_SS < new[1])
-    return torch.where(inside, middle, background)
+    padded: torch.Tensor = torch.where(inside, middle, background)
+    return padded
 
 
 def _middle(length: Any, side: int, device: torch.device) -> torch.Tensor:
     """Which lines of a length are in its middle of ``side``; of a shorter one there are some before and after it."""
-    over = torch.sym_max(length - side, 0)
-    start = _rounded(over, 2) - torch.sym_max(side - length, 0) // 2
-    return torch.arange(side, device=device) + start
+    over = _larger(length - side, 0)
+    start = _rounded(over, 2) - _larger(side - length, 0) // 2
+    lines: torch.Tensor = torch.arange(side, device=device) + start
+    return lines
+
+
+def _smaller(one: Any, other: Any) -> Any:
+    return torch.sym_min(one, other)  # type: ignore[no-untyped-call]
+
+
+def _larger(one: Any, other: Any) -> Any:
+    return torch.sym_max(one, other)  # type: ignore[no-untyped-call]
 
 
 def _rounded(above: Any, below: Any) -> Any:
     """The fraction as a whole number, halves to even; of symbols, too, which have no `round`."""
     twice = 2 * above + below
     nearest = twice // (2 * below)
-    is_half = 1 - torch.sym_min(twice % (2 * below), 1)
+    is_half = 1 - _smaller(twice % (2 * below), 1)
     return nearest - is_half * (nearest % 2)
 
 

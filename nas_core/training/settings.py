@@ -1,11 +1,14 @@
 """How networks are trained: the recipe, and what is trained in full."""
 
+import hashlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
+from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText, Section, resolved_path, wrong_field
 from nas_core.training.recipes import RECIPES
 
@@ -16,7 +19,7 @@ Optimizer = Literal[
     "sgd", "momentum", "sgdw", "adam", "adamw", "nadamw", "adopt", "adanw", "lamb", "lars", "lion", "muon", "nadamuon",
     "madgradw", "rmsproptf",
 ]  # fmt: skip
-RecipeName = Annotated[str, WithJsonSchema({"type": "string", "enum": ["", *RECIPES]})]
+RecipeName = Annotated[str, WithJsonSchema({"type": "string", "enum": [*RECIPES]})]
 
 
 class TeacherConfig(Section):
@@ -41,14 +44,26 @@ class TeacherConfig(Section):
     def _is_beside_the_study(cls, model: str, info: ValidationInfo) -> str:
         return resolved_path(model, info) if model.endswith(".pt2") else model
 
+    @model_validator(mode="after")
+    def _has_weights(self) -> "TeacherConfig":
+        if self.checkpoint is None and not self.files and ":" not in self.model:
+            raise wrong_field("TeacherConfig", "checkpoint", None, f"a file with the weights of {self.model}")
+        return self
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Paths of the files that it is read from, by field."""
+        named = {"model": self.model if self.model.endswith(".pt2") else None, "checkpoint": self.checkpoint}
+        return {field: path for field, path in named.items() if path is not None}
+
 
 class Recipe(Section):
     """How a network is trained. What timm has is timm's: optimizers, schedules, averages, mixing, erasing."""
 
-    name: RecipeName = Field(
-        "",
-        description="Published recipe that the other fields are taken from, but for those that stand beside it; "
-        "empty: none.",
+    name: RecipeName | None = Field(
+        None,
+        description=f"Published recipe ({', '.join(RECIPES)}) that all fields are taken from but those that stand "
+        "beside it; empty: none.",
     )
     epochs: float = Field(10, gt=0, le=10_000, description="Passes over the training images.")
     batch_size: int = Field(128, ge=1, le=65_536, description="Images per step.")
@@ -150,10 +165,10 @@ class Recipe(Section):
         if not isinstance(given, Mapping):
             return given
         given = _written_before(given)
-        name = given.get("name", "")
-        if not name:
+        name = given.get("name")
+        if name is None:
             return given
-        if name not in RECIPES:
+        if not isinstance(name, str) or name not in RECIPES:
             raise wrong_field("Recipe", "name", name, f"one of: {', '.join(RECIPES)}")
         return {**RECIPES[name](), **given}
 
@@ -163,6 +178,24 @@ class Recipe(Section):
         if betas is not None and not all(0 <= beta < 1 for beta in betas):
             raise ValueError("numbers from 0 to below 1")
         return betas
+
+    def check(self, where: str) -> None:
+        """Raises DataError if a file that it names is not there; ``where`` is what the recipe is called."""
+        for field, path in self.teacher.files.items() if self.teacher is not None else ():
+            if not Path(path).is_file():
+                raise DataError(f"{where}.teacher.{field}", path, "a file that is there")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a training depends on: the values, whatever they are called; files by what they hold.
+
+        A file that is not there is known by its path.
+        """
+        known = self.model_dump(mode="json", exclude={"name"})
+        for field, path in self.teacher.files.items() if self.teacher is not None else ():
+            if Path(path).is_file():
+                known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return known
 
     @property
     def in_words(self) -> str:

@@ -156,7 +156,7 @@ def training_id(
         {
             **({"metric": metric} if watches else {}),
             "architecture": architecture.as_dict(),
-            "recipe": train_config.recipe.model_dump(mode="json"),
+            "recipe": train_config.recipe.identity,
             "data": workload.with_train_examples(train_config.train_examples).identity,
             "seed": seed,
             "version": TRAINING_VERSION,

@@ -30,12 +30,15 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tests.benchmarks.conditions import conditions
 from tests.benchmarks.solver import cpu_s
+
+if TYPE_CHECKING:
+    from nas_core.program import SelectionProblem
 
 MCKP_KINDS = ("uncorrelated", "weakly", "strongly", "subsetsum", "monotone", "zigzag")
 MCKP_SIZES = ((10, 1000), (100, 100), (1000, 10), (10_000, 10), (1000, 100))
@@ -145,15 +148,22 @@ def read_mmkp(path: Path) -> Instance:
 Run = tuple[list[int] | None, float | None, bool, float]
 
 
-def run_ours(instance: Instance, limit_s: float) -> Run:
-    from nas_core.program import Budget, SelectionProblem, Status, solve
+def problem_of(instance: Instance) -> "SelectionProblem":
+    """The instance as one of ours."""
+    from nas_core.program import Budget, SelectionProblem
 
-    started = cpu_s()
-    problem = SelectionProblem(
+    return SelectionProblem(
         score=instance.values,  # type: ignore[arg-type]
         costs={f"c{k}": rows for k, rows in enumerate(instance.weights)},  # type: ignore[misc]
         budgets=tuple(Budget(resource=f"c{k}", at_most=limit) for k, limit in enumerate(instance.limits)),
     )
+
+
+def run_ours(instance: Instance, limit_s: float) -> Run:
+    from nas_core.program import Status, solve
+
+    started = cpu_s()
+    problem = problem_of(instance)
     result = solve(problem, time_limit_s=limit_s)
     spent = cpu_s() - started
     choices = list(result.best.genotype.choices) if result.selections else None

@@ -1,6 +1,7 @@
 """The command line: what it prints for programs, and one clear message with exit code 2 for what a user can mend."""
 
 import json
+import shlex
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nas_core.deepmad.latency_table import LatencyTable
+from nas_core.program.checker import main as checker_main
 from nas_core.study.config import StudyConfig, read_config
 from tests.command import mathnas, mathnas_process, refused
 
@@ -173,3 +176,58 @@ def test_a_stored_problem_is_solved_without_a_study(tmp_path):
     assert answer["status"] == "optimal"
     assert [row["genotype"] for row in answer["selections"]] == ["1-1"]
     assert "least flops 2" in refused("select", path, "--limit", "flops<=1")
+
+
+@pytest.mark.situations
+def test_printed_commands_can_be_pasted(tmp_path, monkeypatch):
+    folder = tmp_path / "my studies & co"
+    folder.mkdir()
+    printed = mathnas("init", folder / "study one.yaml").stdout
+    command = printed.partition("then: ")[2]
+    assert shlex.split(command) == ["mathnas", "run", str(folder / "study one.yaml"), "--dry-run"]
+    problem = tmp_path / "p.json"
+    problem.write_text('{"score": [[1, 2], [0, 1]]}')
+    printed = mathnas("select", problem, "--certify", folder / "proof.json").stdout
+    assert shlex.split(printed.partition("; ")[2])[-2:] == ["nas_core.program", str(folder / "proof.json")]
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_files_of_any_system_are_read(study_file, tmp_path, mark, end):
+    def saved(path, text):
+        path.write_bytes(mark + text.encode().replace(b"\n", end))
+        return path
+
+    genotypes = saved(tmp_path / "genotypes.txt", "0-1-2\n2-2-2\n")
+    done = mathnas("profile", "--space", "tiny", "--genotypes", genotypes, "--resources", "params", "--json")
+    assert [row["genotype"] for row in json.loads(done.stdout)] == ["0-1-2", "2-2-2"]
+    problem = saved(tmp_path / "p.json", '{"score": [[1, 2],\n [0, 1]]}\n')
+    assert mathnas("select", problem, "--certify", tmp_path / "proof.json").returncode == 0
+    proof = saved(tmp_path / "again.json", (tmp_path / "proof.json").read_text())
+    assert checker_main([str(proof)]) == 0
+    study = saved(tmp_path / "study.yaml", study_file().read_text())
+    assert read_config(study).name == "s"
+    latencies = json.dumps({"device": "größer", "fixed_us": 10, "blocks": []}, ensure_ascii=False, indent=1)
+    assert LatencyTable.read(saved(tmp_path / "latencies.json", latencies)).device == "größer"
+
+
+@pytest.mark.situations
+def test_rows_stand_under_what_they_are(tmp_path):
+    problem = tmp_path / "p.json"
+    problem.write_text('{"score": [[1, 2], [0, 1]], "costs": {"params_M": [[1, 2], [3, 40000]]}}')
+    lines = mathnas("select", problem, "--top", "3").stdout.splitlines()
+    assert lines[1].split() == ["rank", "network", "value", "params_M"]
+    assert lines[2].split() == ["1", "1-1", "3", "40002"]
+    assert [line.index("-") for line in lines[2:]] == [lines[1].index("network") + 1] * 3
+
+
+@pytest.mark.situations
+def test_networks_of_a_yaml_space_are_counted_and_a_wrong_line_is_named(tmp_path):
+    genotypes = tmp_path / "genotypes.txt"
+    genotypes.write_text("0-0-0-0-0\n\n1-2-1-0-1\n")
+    space = Path(__file__).parents[2] / "flows/configs/space-example.yaml"
+    arguments = ("profile", "--space", space, "--genotypes", genotypes, "--resources", "params")
+    assert [row["genotype"] for row in json.loads(mathnas(*arguments, "--json").stdout)] == ["0-0-0-0-0", "1-2-1-0-1"]
+    genotypes.write_text("0-0-0-0-0\n\n1-2-9-0-1\n")
+    assert f"{genotypes}: line 3: " in refused(*arguments)

@@ -9,19 +9,19 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from nas_core.base.identity import content_id
 from nas_core.workloads.images.cache import alone, cache_folder, keep
-from nas_core.workloads.images.decoding import Facts, facts_of, quiet
+from nas_core.workloads.images.decoding import Facts, digest_of, facts_of, quiet
 from nas_core.workloads.images.items import Items
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raised when an image is understood differently
+VERSION = 2  # raised when an image is understood differently
 SAVE_EVERY_S, SAY_EVERY_S = 60.0, 10.0
 Known = dict[tuple[str, int, int], Facts]  # name, size in bytes, time of change
 
@@ -72,7 +72,8 @@ def _read_gaps(path: Path, splits: Sequence[Items], found: Sequence[Census], pla
 
 def _look(items: Items, into: Census, index: int) -> None:
     try:
-        into.facts[index] = facts_of(items.content(index))
+        content = items.content(index)
+        into.facts[index] = replace(facts_of(content), digest=digest_of(content))
     except Exception as error:  # Pillow raises nearly anything
         into.errors[index] = what_is_wrong(error)
 

@@ -5,7 +5,6 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 from nas_core.base.errors import DataError
-from nas_core.base.identity import content_id
 from nas_core.workloads.images.encoded import EncodedImages
 from nas_core.workloads.images.items import Listing
 from nas_core.workloads.images.layouts import LAYOUT, is_folder, is_system, list_folder
@@ -19,7 +18,7 @@ class ImageFolder(EncodedImages):
     """Any folder of images with one sub-folder per class, divided into train and test or not."""
 
     name = "folder"
-    version = 2
+    version = 4
 
     @property
     def label(self) -> str:
@@ -35,17 +34,6 @@ class ImageFolder(EncodedImages):
 
     def state(self) -> Hashable:
         return tuple(_times(self._root()))
-
-    def fingerprint(self) -> str:
-        """Content id of the names and sizes of the images."""
-        listing = self.listing()
-        splits = {"train": listing.train, "test": listing.test}
-        return content_id(
-            {
-                split: list(zip(map(str, map(os.fsencode, items.names_N)), items.stamps_N2[:, 0].tolist(), strict=True))
-                for split, items in splits.items()
-            }
-        )
 
     def _root(self) -> Path:
         path = self.settings.path

@@ -15,6 +15,7 @@ import pytest
 
 from nas_core.program import Budget, SelectionProblem, Status, certify, solve, top_k
 from nas_core.program.checker import FORMAT, Checker, Claim, UnprovenError, check_certificate
+from tests.benchmarks.knapsacks import mckp, problem_of
 from tests.nas_core.program.oracle import brute_force
 from tests.nas_core.program.random_problems import KINDS, random_problem
 
@@ -132,6 +133,20 @@ def test_a_branch_and_bound_of_many_leaves_is_replayed(monkeypatch: pytest.Monke
     assert check_certificate(data)
 
 
+def test_where_values_are_costs_plus_tens_the_bound_is_rounded() -> None:
+    """Strongly correlated: the tens cannot fill what is missing, and no multiplier says so."""
+    problem = problem_of(mckp("strongly", 10, 60, seed=1))
+    data = certify(problem, solve(problem))
+    (tree,) = data["proofs"][0]["tables"]
+    assert tree["tree"]["multiples"] == {"0": 1}
+    assert check_certificate(data)
+    tree["tree"]["multiples"] = {"0": 2}
+    refused(data, "multiples")
+    tree["tree"]["multiples"] = {"0": 1}
+    data["proofs"][0]["bound"] = str(Fraction(data["proofs"][0]["bound"]) - 1)
+    refused(data, "allowed network above|fewer, or time")
+
+
 def test_too_little_time_is_said_and_claims_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas_core.program.certificate.QUICK_STATES", 0)
     problem = knapsack()
@@ -199,15 +214,18 @@ def test_no_leaf_shows_a_bound_below_the_best_network(kind: str, exponent: float
             "costs": {name: [rng.integers(1, 9, n).tolist() for n in sizes] for name in "ab"},
             "budgets": [{"resource": name, "at_most": int(5 * len(sizes))} for name in "ab"[: rng.integers(1, 3)]],
             "objective": {"kind": kind, "resource": "a", "reference": 10, "exponent": exponent},
+            "pairs": [{"blocks": [[0, 0], [1, 1]], "value": 2}] * int(rng.integers(2)),
         }
         checker = Checker(stored, None)
         networks = [choices for choices in itertools.product(*map(range, sizes)) if not checker.broken(choices)]
         values = sorted({checker.value(choices) for choices in networks}, reverse=True)
         for bound in values[1:4]:
             claim = Claim(checker, bound)
-            for value, price in itertools.product((0, 1), (0, 1, 3)):
-                leaf = {"value": value, "unit": 1, "prices": dict.fromkeys(map(str, range(len(claim.rows))), price)}
-                with pytest.raises(UnprovenError, match="allowed network above"):
+            for value, price, multiple in itertools.product((0, 1), (0, 1, 3), (0, 1, 2)):
+                prices = dict.fromkeys(map(str, range(len(claim.rows))), price)
+                leaf = {"value": value, "unit": 1, "prices": prices, "multiples": {"0": multiple}}
+                is_leaf = multiple == 0 or (value == 1 and multiple <= price)
+                with pytest.raises(UnprovenError, match="allowed network above" if is_leaf else "multiples"):
                     claim.check_leaf(leaf, claim.everything())
 
 

@@ -54,7 +54,7 @@ def correlated(num_positions: int, num_choices: int, seed: int) -> SelectionProb
 def test_core_search_and_cpsat_agree(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = correlated(20, 9, seed)
     by_core = solve(problem)
-    monkeypatch.setattr("nas_core.program.core.MAX_STATES", 0)
+    monkeypatch.setattr("nas_core.program.halves.MAX_STATES", 0)
     monkeypatch.setattr("nas_core.program.core.FEW_COLUMNS", 0)
     by_cpsat = solve(problem)
     assert "core" in by_core.route

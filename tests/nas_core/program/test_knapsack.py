@@ -2,19 +2,11 @@
 
 import pytest
 
-from nas_core.program import Budget, SelectionProblem, Status, solve
+from nas_core.program import Status, solve
 from nas_core.program.knapsack import best_columns
 from nas_core.program.linear import TableProgram
 from nas_core.program.relaxation import relax
-from tests.benchmarks.knapsacks import MCKP_KINDS, Instance, mckp, mmkp, read_mmkp, run_dp
-
-
-def problem_of(instance: Instance) -> SelectionProblem:
-    return SelectionProblem(
-        score=instance.values,
-        costs={f"c{k}": rows for k, rows in enumerate(instance.weights)},
-        budgets=tuple(Budget(resource=f"c{k}", at_most=limit) for k, limit in enumerate(instance.limits)),
-    )
+from tests.benchmarks.knapsacks import MCKP_KINDS, mckp, mmkp, problem_of, read_mmkp, run_dp
 
 
 @pytest.mark.parametrize("kind", MCKP_KINDS)

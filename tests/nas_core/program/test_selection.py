@@ -62,7 +62,7 @@ def test_answers_are_as_good_as_brute_force_on_thousands(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["additive", "dinkelbach", "fractional"])
 def test_the_cpsat_route_is_as_good_as_brute_force(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas_core.program.core.MAX_STATES", 0)  # the core search never fits
+    monkeypatch.setattr("nas_core.program.halves.MAX_STATES", 0)  # the core search never fits
     monkeypatch.setattr("nas_core.program.core.FEW_COLUMNS", 0)
     for seed in range(20):
         check_against_oracle(random_problem(seed, kind), f"{kind} {seed}")
@@ -132,7 +132,7 @@ def test_equal_networks_go_by_the_first_choices() -> None:
 
 
 def test_a_stopped_solve_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas_core.program.core.MAX_STATES", 0)
+    monkeypatch.setattr("nas_core.program.halves.MAX_STATES", 0)
     monkeypatch.setattr("nas_core.program.core.FEW_COLUMNS", 0)
     rng = np.random.default_rng(0)
     cost = rng.integers(1, 10**6, (3, 60, 30))

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from nas_core.report.figures import FIGURES, NotYetRunError, render, save_figures
+from nas_core.report.figures import FIGURES, NotYetRunError, drawn, render, save_figures
 from nas_core.report.strip import strips
 from nas_core.report.summary import BlockEffect, BlockEffects
 from nas_core.space.genotypes import BlockSpec
@@ -63,17 +63,30 @@ def test_figures_of_degenerate_numbers():
         assert set(save_figures(case)) == set(FIGURES)
 
 
+@pytest.mark.situations
+@pytest.mark.parametrize("size", STUDIES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_covers_what_is_drawn(size, name):
+    """No box of words lies on the axes: it would hide the chosen network's star, say."""
+    figure = drawn(STUDIES[size], name)
+    figure.canvas.draw()
+    axes = [ax.get_window_extent() for ax in figure.axes if ax.axison]
+    assert [ax for ax in figure.axes if ax.get_legend() is not None and name != "study_cost"] == []
+    assert not [legend for legend in figure.legends for ax in axes if legend.get_window_extent().overlaps(ax)]
+    assert not [text for ax in figure.axes for text in ax.texts if text.get_bbox_patch() is not None]
+
+
 def test_a_dollar_in_a_name_is_no_formula():
     study = replace(STUDIES["small"], scorer=replace(STUDIES["small"].scorer, metric=Measure.called("a$b^$_{c")))
     assert render(study, "calibration").startswith(PNG)
 
 
 def test_figures_can_be_drawn_off_the_main_thread():
-    drawn = []
-    thread = threading.Thread(target=lambda: drawn.append(render(STUDIES["small"], "study_cost")))
+    images = []
+    thread = threading.Thread(target=lambda: images.append(render(STUDIES["small"], "study_cost")))
     thread.start()
     thread.join()
-    assert drawn[0].startswith(PNG)
+    assert images[0].startswith(PNG)
 
 
 def test_strips_share_one_scale_and_mark_what_differs():

@@ -29,6 +29,11 @@ def test_every_field_is_described_for_the_dashboard(section):
     [
         ({"spcae": {}}, "spcae: found {}, expected one of the keys: name, seed"),
         ({"verify": {"round": 3}}, "verify.round: found 3, expected one of the keys: evaluations, per_round, patience"),
+        (
+            {"scorer": {"recipe": {"epoch": 1}}},
+            "scorer.recipe.epoch: found 1, expected one of the keys: name, epochs, batch",
+        ),
+        ({"scorer": {"recipe": 3}}, "scorer.recipe: found 3, expected a mapping of keys to values"),
         ({"seed": -1}, "seed: found -1, expected greater than or equal to 0"),
         ({"scorer": {"kind": "magic"}}, "one of: supernet, tabular, train"),
         ({"scorer": {"kind": "tabular"}}, "path: found nothing"),
@@ -129,3 +134,19 @@ def test_scalars_of_another_kind_are_refused(text, message):
 def test_a_text_that_looks_like_a_number_is_stored_as_the_text():
     config = parse_config({"name": "1e3", "space": {"kind": "choices", "positions": {"a": ["yes", "010", 10]}}}, "s")
     assert load_config(config.as_yaml(), source="s") == config
+
+
+@pytest.mark.situations
+def test_a_path_given_in_a_command_is_relative_to_where_the_command_is_given(tmp_path, monkeypatch):
+    (tmp_path / "team").mkdir()
+    (tmp_path / "shell").mkdir()
+    (tmp_path / "team" / "study.yaml").write_text("data: {kind: folder, path: images}\n")
+    monkeypatch.chdir(tmp_path / "shell")
+    path = tmp_path / "team" / "study.yaml"
+    assert read_config(path).data.path == str(tmp_path / "team" / "images")
+    for overrides in ({"data.path": "pictures"}, {"data": "{kind: folder, path: pictures}"}):
+        assert read_config(path, overrides).data.path == str(tmp_path / "shell" / "pictures")
+    table = {"scorer.kind": "tabular", "scorer.path": "../t.csv"}
+    assert read_config(path, table).scorer.path == str(tmp_path / "shell" / "../t.csv")
+    assert read_config(path, table).data.path == str(tmp_path / "team" / "images")
+    assert read_config(path, {"data.path": "/else/where"}).data.path == "/else/where"

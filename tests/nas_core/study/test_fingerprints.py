@@ -20,6 +20,6 @@ def test_images_that_were_added_are_noticed(tmp_path):
     check = (study.scorer.workload, study.scorer_id, study.store)
     check_same_data(*check)
     check_same_data(*check)
-    (tmp_path / "images/train/0/more.png").write_bytes(b"2")
+    Image.new("L", (16, 16), 99).save(tmp_path / "images/train/0/more.png")
     with pytest.raises(DataError, match="other files than when"):
         check_same_data(*check)

@@ -4,6 +4,8 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+from nas_core.base.errors import IncompleteTableError
+from nas_core.scoring import SCORERS
 from nas_core.study import snapshot as module
 from nas_core.study.snapshot import FROM_COSTS, FROM_FLOPS_AND_EVALUATIONS, Snapshot
 from tests.nas_core.study.test_rounds import scored
@@ -90,3 +92,15 @@ def test_a_snapshot_does_not_change(known):
 @pytest.mark.parametrize("name", [*FROM_COSTS, *FROM_FLOPS_AND_EVALUATIONS])
 def test_what_is_kept_is_there(name):
     assert hasattr(Snapshot, name) or hasattr(Snapshot, name.removeprefix("_"))
+
+
+@pytest.mark.situations
+def test_a_table_that_lacks_networks_is_not_asked_again(known):
+    """`--retry-failed` would look up the same rows."""
+    failed = [replace(row, status="failed", metric=None, message="not in the table") for row in known.evaluations]
+    with pytest.raises(IncompleteTableError, match=r"no success.*take a base \(`design\.base`\).*balanced") as refused:
+        _ = known.with_evaluations(failed).table
+    assert "--retry-failed" not in str(refused.value)
+    config = known.config.model_copy(update={"scorer": SCORERS.section("train")()})
+    with pytest.raises(IncompleteTableError, match=r"Mend the cause, then run `mathnas score DIR --retry-failed`"):
+        _ = replace(known.with_evaluations(failed), config=config).table

@@ -3,17 +3,21 @@
 import logging
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from nas_core import Study, figure, read_config
 from nas_core.base.errors import DataError, StoreError
 from nas_core.base.identity import content_id
+from nas_core.records.store import Store
 from nas_core.report.collect import summarise
 from nas_core.report.page import report_files
 from nas_core.report.replacing import keep_aside, lost, make_way
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.analytic_project import DesignProject
+from nas_core.study.config import parse_config
 from nas_core.study.outputs import Outputs
 from nas_core.study.rounds import last_answer
 from nas_core.study.sources import SOURCES, Sources
@@ -141,6 +145,31 @@ def test_other_images_are_said(place):
     notices = Study.open(str(place / "study")).notices()
     assert len(notices) == 1
     assert "other files in" in notices[0]
+
+
+@pytest.mark.parametrize("kind", ["mobile", "nasbench-macro", "resnet", "tiny", "choices"])
+def test_what_is_kept_of_a_space_is_the_space(tmp_path, kind):
+    space = {"kind": kind, **({"positions": {"a": [1, 2], "b": ["x", "y"]}} if kind == "choices" else {})}
+    scorer = {"kind": "tabular", "path": "none.parquet"}
+    config = parse_config({"space": space, "scorer": scorer, "profile": {"resources": []}}, "test")
+    store, seen = Store(tmp_path), Sources.of(config, str(tmp_path))
+    seen.write(store)
+    assert Sources.stored(store) == seen
+    assert Sources.stored(store).space.space_id == seen.space.space_id
+
+
+def test_what_a_table_says_of_equal_networks_is_kept(tabular_config, macro_table, tmp_path):
+    """`same_function` stands in the table, which selecting needs no more."""
+    table = pq.read_table(macro_table)
+    names = ["".join(sorted(arch)) for arch in table["arch"].to_pylist()]
+    pq.write_table(table.append_column("sorted", pa.array(names)), macro_table)
+    alike = tabular_config.scorer.model_copy(update={"same_function": "sorted"})
+    study, _ = scored(tabular_config.model_copy(update={"scorer": alike}), tmp_path / "study")
+    before = study.select(["params<=2 M"], top=2)
+    macro_table.unlink()
+    again = Study.open(str(tmp_path / "study"))
+    assert again.space.same_function == study.space.same_function
+    assert again.select(["params<=2 M"], top=2).selections == before.selections
 
 
 def test_a_damaged_note_is_read_again_from_the_files(place):

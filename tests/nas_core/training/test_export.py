@@ -9,6 +9,7 @@ from torch import nn
 
 from nas_core.training.export import deployed, exported_bytes, load_exported
 from nas_core.workloads.images.decoding import Fitting, square
+from nas_core.workloads.images.tensors import resized
 from nas_core.workloads.normalisation import Normalisation
 
 pytestmark = pytest.mark.situations
@@ -93,3 +94,11 @@ def test_gray_images_and_inputs_that_are_no_images():
         assert torch.allclose(program(given), plain(given), atol=1e-6)
     assert torch.allclose(plain(numbers.to(torch.uint8)), plain(numbers / 255), atol=1e-6)  # bytes are fractions
     assert torch.allclose(plain(numbers), plain(numbers.float()), atol=1e-6)
+
+
+@torch.no_grad()
+def test_sets_of_one_size_are_resized_as_their_tensors_are():
+    module = deployed(network(), NORMALISED, (3, SIDE, SIDE))
+    program = load_exported(exported_bytes(module))
+    for images in CUTS:
+        assert torch.allclose(program(images), module(resized(images, SIDE)), atol=5e-3)

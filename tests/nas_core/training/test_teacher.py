@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from nas_core.base.errors import DataError, NasError
@@ -9,6 +10,7 @@ from nas_core.study.config import parse_config
 from nas_core.training import fetching
 from nas_core.training.export import deployed, exported_bytes
 from nas_core.training.loop import train
+from nas_core.training.recipes import RECIPES
 from nas_core.training.settings import Recipe, TeacherConfig
 from nas_core.training.teacher import create_model, load_teacher
 from nas_core.workloads.images.digits import Digits
@@ -39,7 +41,10 @@ def program(tmp_path_factory):
 
 def test_a_program_sees_the_images_as_its_own_preparation_wants(program):
     expected = linear()((IMAGES.float() / 255 - 0.5) / 0.1)
-    assert torch.allclose(load(model=str(program))(PREPARE(IMAGES)), expected, atol=1e-4)
+    teach = load(model=str(program))
+    assert torch.allclose(teach(PREPARE(IMAGES)), expected, atol=1e-4)
+    noise = 100 * torch.randn(4, 1, 8, 8)  # a program refuses what is no fraction of full brightness
+    assert torch.isfinite(teach(noise)).all()
 
 
 def test_timms_model_with_a_file_of_weights(tmp_path):
@@ -63,8 +68,8 @@ def test_what_is_no_teacher_is_said(tmp_path):
     (tmp_path / "bad.pt2").write_bytes(b"no program")
     (tmp_path / "bad.pth").write_bytes(b"no weights")
     for given, error, said in (
-        ({"model": "resnet_of_nobody"}, NasError, "resnet_of_nobody"),
-        ({"model": "test_resnet.r160_in1k"}, NasError, "checkpoint"),
+        ({"model": "resnet_of_nobody", "checkpoint": "w.pth"}, NasError, "resnet_of_nobody"),
+        ({"model": "test_resnet.r160_in1k"}, ValidationError, "weights of test_resnet"),
         ({"model": "test_resnet.r160_in1k", "checkpoint": str(tmp_path / "bad.pth")}, DataError, "bad.pth"),
         ({"model": "test_resnet.r160_in1k", "checkpoint": str(tmp_path / "none.pth")}, DataError, "none.pth"),
         ({"model": str(tmp_path / "bad.pt2")}, DataError, "bad.pt2"),
@@ -85,6 +90,21 @@ def test_a_student_comes_to_agree(program):
     inputs = data.prepare(data.validation[0])
     taught = load_teacher(teacher, 10, (1, 8, 8), data.prepare, CPU)(inputs).argmax(1)
     assert (student(inputs).argmax(1) == taught).float().mean() > 0.8
+
+
+def test_a_teacher_is_known_by_what_its_file_holds(program, tmp_path):
+    def recipe(path):
+        return Recipe(teacher=TeacherConfig(model=str(path)))
+
+    other = tmp_path / "other.pt2"
+    other.write_bytes(program.read_bytes())
+    assert recipe(other).identity == recipe(program).identity
+    other.write_bytes(b"changed")
+    assert recipe(other).identity != recipe(program).identity
+    recipe(program).check("recipe")
+    with pytest.raises(DataError, match=r"train\.recipe\.teacher\.model: found .*none\.pt2"):
+        recipe(tmp_path / "none.pt2").check("train.recipe")
+    assert Recipe.model_validate("deit").identity == Recipe(**RECIPES["deit"]()).identity
 
 
 def test_files_are_found_beside_the_study(tmp_path):

@@ -4,16 +4,19 @@ import hashlib
 import itertools
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from nas_core.base.errors import DataError
+from nas_core.study.study import Study
 from nas_core.workloads import WORKLOADS
 from nas_core.workloads.images import census
 from nas_core.workloads.images.decoding import Facts
 from nas_core.workloads.images.folder import ImageFolder
+from tests.conftest import config_of
 
 
 def folder(path, **settings) -> ImageFolder:
@@ -277,7 +280,10 @@ def test_it_can_be_left_out_and_that_is_said(broken, caplog):
     assert dict(found.describe())["left out"] == sentence
     assert found.num_examples() == (5, 2)
     assert len(data.load_test()[1]) == 6
-    assert found.identity != folder(broken).identity
+    whole = found.identity
+    for name in ("train/cat/0.png", "test/dog/1.png", "test/dog/3.png"):
+        (broken / name).unlink()
+    assert folder(broken).identity == whole  # what was left out is no part of the data
 
 
 def test_a_class_of_which_nothing_is_left_is_named(broken):
@@ -331,3 +337,88 @@ def test_settings_that_are_no_colour_or_scale(tmp_path):
     for wrong in ({"background": "puce-ish"}, {"interpolation": "cubic"}, {"crop_pct": 0}, {"fit": "stretch"}):
         with pytest.raises(ValidationError):
             WORKLOADS["folder"].Settings(path=str(tmp_path), **wrong)
+
+
+# what a set is known by
+
+
+def _rewrite(path, pixel):
+    """Another image of as many bytes, as old as the one before."""
+    stamp, before = path.stat(), path.read_bytes()
+    Image.new("RGB", (12, 8), pixel).save(path, "BMP")
+    assert len(path.read_bytes()) == len(before)
+    return stamp
+
+
+@pytest.mark.situations
+def test_the_same_images_are_the_same_data_wherever_and_whenever_they_lie(tmp_path, monkeypatch):
+    fill_splits(tmp_path / "here")
+    known = folder(tmp_path / "here").identity
+    shutil.copytree(tmp_path / "here", tmp_path / "elsewhere" / "copy")
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "elsewhere" / "copy", tmp_path / "link", "here", "elsewhere/../here/"):
+        assert folder(path).identity == known, path
+    (tmp_path / "here").rename(tmp_path / "moved")
+    for path in (tmp_path / "moved").rglob("*.png"):
+        os.utime(path, (1, 1))
+    assert folder(tmp_path / "moved").identity == known
+    assert "moved" not in str(known)
+
+
+@pytest.mark.situations
+def test_other_bytes_names_or_splits_are_other_data(tmp_path):
+    def identity(name, change):
+        fill_splits(tmp_path / name, suffix=".bmp")
+        change(tmp_path / name)
+        return str(folder(tmp_path / name).identity)
+
+    def swapped(root):
+        one, other = root / "train" / "cat" / "0.bmp", root / "test" / "cat" / "1.bmp"
+        one.write_bytes(other.read_bytes())
+
+    changes = {
+        "nothing": lambda root: None,
+        "bytes of the same size": lambda root: _rewrite(root / "train" / "cat" / "0.bmp", (9, 9, 9)),
+        "an image of the other split": swapped,
+        "a name": lambda root: (root / "train" / "cat" / "0.bmp").rename(root / "train" / "cat" / "zero.bmp"),
+        "a class": lambda root: [(root / split / "dog").rename(root / split / "wolf") for split in ("train", "test")],
+        "one image more": lambda root: fill(root / "train" / "cat", 4, suffix=".bmp"),
+    }
+    found = [identity(name, change) for name, change in changes.items()]
+    assert len(set(found)) == len(changes)
+
+
+@pytest.mark.situations
+def test_a_file_is_not_read_again_while_its_size_and_time_stay(tmp_path):
+    fill_splits(tmp_path / "set", suffix=".bmp")
+    path = tmp_path / "set" / "train" / "cat" / "0.bmp"
+    known = folder(tmp_path / "set").identity
+    stamp = _rewrite(path, (9, 9, 9))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    ImageFolder._held.clear()  # as in another process
+    assert folder(tmp_path / "set").identity == known
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    ImageFolder._held.clear()
+    assert folder(tmp_path / "set").identity != known
+
+
+@pytest.mark.situations
+def test_another_path_to_the_same_images_reuses_what_was_evaluated(tmp_path):
+    fill_splits(tmp_path / "here", count=8)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+
+    def study(place):
+        data = {"kind": "folder", "path": str(tmp_path / place), "validation_examples": 4}
+        recipe = {"epochs": 1}
+        train = {"train_examples": None, "compare_random": 0}
+        config = config_of(data=data, scorer={"kind": "train", "recipe": recipe}, train=train)
+        return Study.create(config, str(tmp_path / "study"))
+
+    first = study("here")
+    genotype = next(iter(first.space.genotypes()))
+    first.store.add_evaluations([first.scorer.rows.ok(genotype, 0.5, 4, 1.0)])
+    second = study("there")
+    assert second.scorer_id == first.scorer_id
+    assert [row.genotype for row in second.evaluations()] == [str(genotype)]
+    assert second.inputs_of("train") == first.inputs_of("train")

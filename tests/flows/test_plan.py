@@ -1,0 +1,145 @@
+"""`mathnas run --dry-run`: the whole preflight, what there is to choose from, an estimate; nothing is written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.command import mathnas, mathnas_process, refused
+
+pytestmark = pytest.mark.situations
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """60 training and 12 test images of three classes, 10 x 12 pixels, and two files that are none."""
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 4)):
+        for name in ("ant", "bee", "cat"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    (root / "train" / "ant" / "notes.txt").write_text("no image")
+    (root / "train" / "bee" / "labels.csv").write_text("no image")
+    return root
+
+
+@pytest.fixture
+def dry_run(tmp_path, images):
+    def run(*arguments, call=mathnas, **sections):
+        study = {
+            "name": "s",
+            "space": {"kind": "tiny"},
+            "data": {"kind": "folder", "path": str(images), "validation_examples": 12},
+            "scorer": {"kind": "train", "recipe": {"epochs": 1}},
+            "select": {"limits": ["flops<=70%", "latency_ms<=12 ms"]},
+        }
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump({**study, **sections}))
+        done = call("run", path, "--root", tmp_path / "root", "--dry-run", *arguments)
+        assert not (tmp_path / "root").exists()
+        return done
+
+    return run
+
+
+def test_a_plan_says_what_there_is_what_is_attainable_and_where_it_runs(dry_run):
+    plan = json.loads(dry_run("--json").stdout)
+    assert plan["data"]["classes"] == "3: ant, bee, cat"
+    assert plan["data"]["images"] == "colour 10 x 10, 3 classes"
+    assert plan["data"]["training split"] == "60 images, 20 per class"
+    assert plan["data"]["test split"] == "12 images, 4 per class"
+    assert plan["data"]["scoring"] == "48 training and 12 validation examples"
+    assert "1 .csv files" in plan["data"]["left out"]
+    assert "1 .txt files" in plan["data"]["left out"]
+    flops = plan["resources"]["flops"]
+    assert flops["least"] < 0.7 * flops["base"] < flops["most"] == flops["base"]
+    assert plan["limits"] == {
+        "flops<=70%": f"flops <= {0.7 * flops['base']:.1f}".removesuffix(".0"),
+        "latency_ms<=12 ms": "known once the run has measured it",
+    }
+    assert plan["cluster"]["RAY_ADDRESS"] == "a local Ray on this machine"
+    assert plan["evaluations"] + plan["verification_at_most"] == 27  # not more than there are
+    words = dry_run().stdout
+    for expected in ("classes: 3: ant, bee, cat", "left out: ", "Attainable:", "Limits:", "Where:", "Rough estimate"):
+        assert expected in words
+
+
+def test_the_estimate_is_of_the_real_number_of_images(dry_run, images, tmp_path):
+    few = json.loads(dry_run("--json").stdout)
+    more = tmp_path / "more"
+    shutil.copytree(images, more)
+    for number in range(1200):
+        shutil.copy(more / "train" / "ant" / "0.png", more / "train" / "ant" / f"more{number}.png")
+    data = {"kind": "folder", "path": str(more), "validation_examples": 12}
+    many = json.loads(dry_run("--json", data=data).stdout)
+    assert many["data"]["scoring"] == "1,248 training and 12 validation examples"
+    assert many["estimate_s"] > 3 * few["estimate_s"]
+    shorter = json.loads(dry_run("--json", "--until", "score", data=data).stdout)
+    assert shorter["verification_at_most"] == 0
+    assert shorter["estimate_s"] < many["estimate_s"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "arguments", "expected"),
+    [
+        ({"select": {"limits": ["flop<=70%"]}}, (), "found flop, expected a resource of profile.resources: flops"),
+        ({"select": {"limits": ["flops<=70 ms"]}}, (), "unit 'ms', expected a unit of flops"),
+        ({"select": {"limits": ["flops<=0.001%"]}}, (), "cannot be met; attainable: least flops"),
+        ({"select": {"limits": ["flops<=40%", "params>=100%"]}}, (), "expected limits that some network satisfies"),
+        ({}, ("--from", "foo"), "--from: found 'foo', expected one of: profile, score"),
+        ({}, ("--until", "foo"), "--until: found 'foo', expected one of: profile, score"),
+        ({}, ("--from", "train", "--until", "select"), "--from: found train, expected a stage of those to run"),
+        ({"train": {"train_examples": 9_000}}, (), "train.train_examples: found 9000, expected at most 48"),
+        ({"design": {"base": "9-9-9"}}, (), "9-9-9"),
+        ({"scorer": {"kind": "tabular", "path": "none.parquet"}}, ("--until", "verify"), "none.parquet"),
+        ({"metric": "speed"}, (), "metric: found 'speed', expected one of: accuracy"),
+    ],
+)  # fmt: skip
+def test_what_would_stop_the_run_stops_the_plan(dry_run, sections, arguments, expected):
+    assert expected in dry_run(*arguments, call=refused, **sections)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [
+        ({"num_gpus": 64}, "cluster.num_gpus: found 64.0, expected at most"),
+        ({"resources": {"phone": 1}}, "cluster.resources: found phone, expected none"),
+    ],
+)
+def test_what_this_machine_does_not_have_stops_the_plan(dry_run, cluster, expected):
+    """In a process of its own: this one may be connected to a Ray that has it."""
+    assert expected in dry_run(call=lambda *words: refused(*words, call=mathnas_process), cluster=cluster)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"validation_examples": 60}, "data.validation_examples: found 60, expected fewer than the 60 training"),
+        ({"validation_examples": 12, "train_examples": 49}, "data.train_examples: found 49, expected at most 48"),
+    ],
+)
+def test_splits_that_leave_nothing_stop_the_plan(dry_run, images, settings, expected):
+    assert expected in dry_run(call=refused, data={"kind": "folder", "path": str(images), **settings})
+
+
+def test_a_folder_without_test_images_stops_the_plan(dry_run, images, tmp_path):
+    shutil.copytree(images / "train", tmp_path / "alone" / "train")
+    message = dry_run(call=refused, data={"kind": "folder", "path": str(tmp_path / "alone"), "validation_examples": 12})
+    assert "train/ alone" in message
+
+
+def test_an_address_that_does_not_answer_stops_the_plan(dry_run):
+    message = dry_run(call=lambda *words: refused(*words, RAY_ADDRESS="127.0.0.1:1"))
+    assert "RAY_ADDRESS: found 127.0.0.1:1" in message
+
+
+def test_a_root_that_cannot_be_made_stops_the_plan(tmp_path, images):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "study.yaml").write_text("space: {kind: tiny}\n")
+    assert "no folder" in refused("run", tmp_path / "study.yaml", "--root", tmp_path / "file" / "root", "--dry-run")

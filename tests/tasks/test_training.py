@@ -1,0 +1,42 @@
+"""The winner's training and its comparisons: what diverges is named, and the others go on."""
+
+import pytest
+
+from nas_core.base.errors import IncompleteTableError
+from nas_core.study.contestants import Candidate
+from nas_core.study.study import Study
+from tasks.training import parted
+from tasks.worker import study_job, train_job
+from tests.conftest import config_of
+
+pytestmark = pytest.mark.situations
+
+WINNER, BASE = (
+    Candidate(name=role, role=role, genotype=text) for role, text in (("winner", "1-2-1"), ("base", "2-2-2"))
+)
+DIVERGES = {
+    "epochs": 20,
+    "batch_size": 64,
+    "lr": 100.0,
+    "weight_decay": 1.0,
+    "augment": "none",
+}  # weights times -99, 20 times
+
+
+def test_a_comparison_that_diverges_is_named_and_left_out():
+    results = [{"metrics": {}}, {"diverged": "epoch 1: found loss nan"}]
+    trained, diverged = parted([WINNER, BASE], results)
+    assert trained == [(WINNER, results[0])]
+    assert diverged == [{"role": "base", "genotype": "2-2-2", "message": "epoch 1: found loss nan"}]
+
+
+def test_a_winner_that_diverges_stops_the_stage_by_name():
+    with pytest.raises(IncompleteTableError, match=r"training of the winner 1-2-1: found epoch 1: .*train\.recipe"):
+        parted([WINNER, BASE], [{"diverged": "epoch 1: found loss nan"}, {"metrics": {}}])
+
+
+def test_a_worker_says_that_a_training_diverged(tmp_path):
+    train = {"recipe": DIVERGES, "train_examples": 64, "compare_random": 0}
+    study = Study.create(config_of(train=train), str(tmp_path))
+    result = train_job(study_job(study), "base", "2-2-2", lambda *_: None)
+    assert "no finite numbers" in result["diverged"] or "expected a finite" in result["diverged"]
