@@ -25,7 +25,7 @@ from functools import cached_property
 import numpy as np
 
 from nas_core.program.answers import Answer, Choices, Effort, Judge
-from nas_core.program.core import CoreTooLargeError
+from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import EPSILON, Floats, Ints, LinearProgram
 from nas_core.program.ranking import LOWEST, Ranker
 from nas_core.program.relaxation import FLOAT_ERROR, relax, shows_infeasible
@@ -167,7 +167,7 @@ class _Search:
 
     def _at_most(self, interval: _Interval, excess: float) -> float:
         """What quotients of an interval are at most, where N - q* F^p is at most the excess."""
-        return self.q + max(excess, 0.0) / self.quotient.divisor(interval.low) ** self.quotient.exponent
+        return float(self.q + max(excess, 0.0) / self.quotient.divisor(interval.low) ** self.quotient.exponent)
 
     def _bound_of(self, intervals: list[_Interval]) -> float:
         """What quotients of intervals that were not looked at are at most: by one relaxation."""

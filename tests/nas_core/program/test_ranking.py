@@ -12,6 +12,7 @@ from nas_core.program import (
     Objective,
     SelectionProblem,
     Status,
+    certificate,
     certify,
     enumeration,
     ranking,
@@ -168,6 +169,23 @@ def test_certificates_of_a_hundred_are_checked_and_a_false_ranking_is_refused() 
     for wrong in (without, {**data, "answers": answers[1:]}, {**data, "answers": [answers[i] for i in order]}):
         with pytest.raises(UnprovenError):
             check_certificate(wrong)
+
+
+def test_of_a_ranking_too_long_to_prove_again_the_first_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = supernet(8, 3, 2)
+    answer = top_k(problem, 100)
+
+    def tree(prover: certificate._Prover) -> certificate.ProofTree:
+        if len(prover.claim.excluded) > 20:
+            raise certificate.OutOfTimeError
+        return proved(prover)
+
+    proved = certificate._Prover.tree
+    monkeypatch.setattr(certificate._Prover, "tree", tree)
+    data = certify(problem, answer)
+    assert (data["status"], data["claimed"], data["certified"]) == ("feasible", "optimal", False)
+    assert data["message"].startswith("The first 10 of 100 answers are shown to be the best. That ranks 11 to 100 are")
+    assert "no allowed network beside the first 9 is worth more" in check_certificate(data)[-1]
 
 
 @pytest.mark.parametrize("few", [routes.FEW_NETWORKS, 0])
