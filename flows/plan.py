@@ -111,7 +111,9 @@ def _is_of(limit: str, resources: Mapping[str, str]) -> bool:
 def _data(study: Study) -> dict[str, str]:
     """What the workload says of itself, and its classes."""
     workload = workload_of(study.config)
-    rows = dict(workload.describe())
+    rows, space = dict(workload.describe()), study.space
+    if held := workload.held(workload.sample.shape_at(max(space.resolutions), space.in_channels)):
+        rows["held"] = held
     names = list(getattr(workload, "class_names", ()))
     if names:
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""

@@ -89,8 +89,11 @@ def _embedded(port: int, page: bool) -> Iterator[str]:
 
 
 @contextmanager
-def _kept_running(url: str, port: int, page: bool) -> Iterator[None]:
-    """A server that answers at the URL; one that is killed is started again, once: what it knew is in its database."""
+def _kept_running(url: str, port: int, page: bool) -> Iterator[list["Server"]]:
+    """A server that answers at the URL, the last of the list: one that is killed is started again, once.
+
+    What it knew is in its database.
+    """
     servers, ends = [_start(port, page)], threading.Event()
 
     def watch() -> None:
@@ -104,7 +107,7 @@ def _kept_running(url: str, port: int, page: bool) -> Iterator[None]:
         with doing("starting Prefect's server"):
             _wait_for(url, servers[0])
         watcher.start()
-        yield
+        yield servers
     finally:
         ends.set()
         if watcher.ident is not None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from nas_core.base.errors import ClusterError
 
 SECONDS_TO_ANSWER = 10.0
+FRAME_HEAD_BYTES, SETTINGS_FRAME = 9, 4  # of HTTP/2
 PORTS = {  # scheme -> its usual port
     "RAY_ADDRESS": {"": 6379, "ray": 10001},
     "PREFECT_API_URL": {"http": 80, "https": 443},
@@ -29,6 +30,17 @@ def check_addresses() -> None:
         check_address(variable)
     for variable in VERSIONS:
         check_version(variable)
+
+
+def _check_speaks_grpc(connection: socket.socket) -> None:
+    """Whether who listens is of Ray's kind; its own client would ask anybody else for minutes.
+
+    gRPC is HTTP/2: both sides begin with a frame of settings (RFC 9113, section 3.4).
+    """
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS_FRAME, 0, 0, 0, 0, 0]))
+    answer = connection.recv(FRAME_HEAD_BYTES, socket.MSG_WAITALL)
+    if len(answer) < FRAME_HEAD_BYTES or answer[3] != SETTINGS_FRAME:
+        raise ValueError("who listens there is no Ray")
 
 
 def check_version(variable: str) -> None:
@@ -80,7 +92,9 @@ def check_address(variable: str, address: str | None = None) -> None:
             return  # a database or a file: its own client says what is wrong with it
         if parts.scheme not in ports:
             raise ValueError("not " + " or ".join(f"{scheme}://host" if scheme else "host:port" for scheme in ports))
-        with socket.create_connection((parts.hostname or "", parts.port or ports[parts.scheme]), SECONDS_TO_ANSWER):
-            return
+        place = parts.hostname or "", parts.port or ports[parts.scheme]
+        with socket.create_connection(place, SECONDS_TO_ANSWER) as connection:
+            if variable == "RAY_ADDRESS" and not os.environ.get("RAY_USE_TLS"):
+                _check_speaks_grpc(connection)
     except (OSError, ValueError) as error:
         raise ClusterError(variable, address, f"an address that answers ({error})", advice) from None

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas_core.base.errors import without_passwords
-from nas_core.report.text import format_metric, format_quantity, metric_label
+from nas_core.report.text import format_metric, format_quantity, metric_label, outcome_lines
 from nas_core.study.analytic_project import DesignProject
 from nas_core.study.brought import trained_metric
 from nas_core.study.stages import REPORT
@@ -21,9 +21,12 @@ def describe_study(study: Study, report_link: str) -> str:
     limits = ", ".join(f"`{limit}`" for limit in study.config.select.limits) or "none"
     rows = study.evaluations()
     failed = sum(row.status == "failed" for row in rows)
+    outcome = study.outcome()
+    found = outcome_lines(outcome, study.scorer.measure) if outcome else []
     lines = [
         (f"**Winner** `{study.winner}`" if study.winner else "No winner yet") + f", [{REPORT}]({report_link})",
         _table(study, training),
+        *(f"- {line}" for line in found),
         f"- limits: {limits}",
         f"- evaluated: {len(rows)} of {study.space.num_networks:,} networks, {failed} failed",
         f"- scorer `{study.config.scorer.kind}`, data `{study.config.data.kind}`, space `{study.space.name}`",

@@ -16,6 +16,7 @@ import socket
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import ray
+from ray.exceptions import RayTaskError
 
 from nas_core.base.errors import ClusterError
 from tasks.addresses import check_address
@@ -37,6 +39,7 @@ POLL_S = 0.5
 ANSWER_S = 25.0  # a call that takes no part in the work has an answer by then, or never
 SILENT_S = 15.0  # a cluster's head may be away for so long: it is perhaps started again
 CLOSE_S = 20.0
+SETTLE_S = 2.0
 MOST_RESTARTS = 1  # of a local Ray, in one run
 SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path, see unix(7), without its end
 SESSION_PATH_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
@@ -48,8 +51,9 @@ WORKER_ENVIRONMENT = {
     # a thread that waits for another sleeps soon: on a shared machine, spinning took nine tenths of the time
     "GOMP_SPINCOUNT": "10000",
 }
+LOGGED = logging.CRITICAL  # of Ray itself: what it raises is told, once
 COMMON: dict[str, Any] = {
-    "logging_level": logging.ERROR,
+    "logging_level": LOGGED,
     "log_to_driver": False,
     "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
 }
@@ -86,13 +90,19 @@ class Connection:
         if now - self._checked < POLL_S:
             return
         self._checked = now
-        gone = [name for name, is_there in self.parts.items() if not is_there()]
+        gone = self.gone
         if not gone:
             self._missing_since = 0.0
             return
         self._missing_since = self._missing_since or now
         if self.is_local or now - self._missing_since >= SILENT_S:
-            self.give_up(f"its {' and '.join(gone)} gone")
+            self.give_up(gone)
+
+    @property
+    def gone(self) -> str:
+        """What of it is not there now; "" if all is."""
+        missing = [name for name, is_there in self.parts.items() if not is_there()]
+        return f"its {' and '.join(missing)} gone" if missing else ""
 
     def give_up(self, found: str) -> None:
         """Leave this Ray; raises as ``check`` does."""
@@ -113,6 +123,7 @@ class Connection:
 
 
 _connection: Connection | None = None
+_calls: list[threading.Thread] = []  # of Ray, under way
 
 
 def connect() -> None:
@@ -122,7 +133,7 @@ def connect() -> None:
         ClusterError: if that cannot be had, after half a minute where somebody else's does not answer.
     """
     global _connection
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(LOGGED)
     _connection = None
     address = os.environ.get("RAY_ADDRESS", "")
     address = "" if address == "local" else address
@@ -170,17 +181,21 @@ def ask(call: Callable[[], T], limit_s: float = ANSWER_S) -> T:
             if time.monotonic() > deadline and _connection is not None:
                 _connection.give_up(f"no answer in {limit_s:.0f} s")
             continue
-        if isinstance(error, ConnectionError):
-            _raise_if_gone(error)
+        if isinstance(error, Exception):
+            _give_up_where_gone(error)
         if error is not None:
             raise error
         return result  # type: ignore[return-value]
 
 
-def _raise_if_gone(error: ConnectionError) -> None:
-    """Ray's client, which has asked long enough, is right where nobody is there."""
-    if _connection is not None:
-        _connection.give_up(first_line(error))
+def _give_up_where_gone(error: Exception) -> None:
+    """An error of any kind may come of a Ray that is gone; its client says so itself, having asked long enough."""
+    if _connection is None:
+        return
+    gone = _connection.gone
+    of_ray = isinstance(error, ConnectionError) and not isinstance(error, RayTaskError)  # that is the work's own
+    if gone or of_ray:
+        _connection.give_up(gone or first_line(error))
 
 
 def _in_a_thread(call: Callable[[], T]) -> "SimpleQueue[tuple[T | None, BaseException | None]]":
@@ -192,7 +207,9 @@ def _in_a_thread(call: Callable[[], T]) -> "SimpleQueue[tuple[T | None, BaseExce
         except BaseException as error:
             answer.put((None, error))
 
-    threading.Thread(target=work, name="ray-call", daemon=True).start()
+    _calls[:] = [call for call in _calls if call.is_alive()]
+    _calls.append(threading.Thread(target=work, name="ray-call", daemon=True))
+    _calls[-1].start()
     return answer
 
 
@@ -209,6 +226,9 @@ def _wait(call: Callable[[], T], limit_s: float) -> T:
 
 
 def _close_quietly() -> None:
+    deadline = time.monotonic() + SETTLE_S
+    for call in _calls:  # most end by themselves very soon: Ray is not to be closed under them
+        call.join(max(0.0, deadline - time.monotonic()))
     with contextlib.suppress(Exception):
         _wait(ray.shutdown, CLOSE_S)
 
@@ -315,24 +335,44 @@ def _elsewhere() -> Iterator[None]:
 
 def _join(address: str) -> Connection:
     address = _found() if address == "auto" else address
-    check_address("RAY_ADDRESS", address)
+    try:
+        check_address("RAY_ADDRESS", address)
+    except ClusterError as error:
+        raise ClusterError(error.where, error.found, error.expected, f"{error.advice} {GO_ON}") from None
     advice = "With token authentication, set RAY_AUTH_MODE=token and share the token on both sides."
     try:
         with _elsewhere(), doing(f"waiting for Ray at {address}"):
             _wait(lambda: ray.init(address=address, **COMMON), ANSWER_S)
     except Exception as error:  # ray raises bare ConnectionError, RuntimeError and its own kinds here
-        raise ClusterError(
-            "RAY_ADDRESS", address, f"a Ray cluster of the same version ({_in_words(error)})", advice
-        ) from None
+        words = _in_words(error)
+        if "Version mismatch" in words:
+            advice = f"Start the cluster with Ray {ray.__version__} and this Python, or install its versions here."
+        expected = f"a Ray cluster of the same version ({words})"
+        raise ClusterError("RAY_ADDRESS", address, expected, advice) from None
+    logging.getLogger("ray").setLevel(LOGGED)
     if "://" in address:
+        _keep_client_quiet()
         parts = urlsplit(address)
         return Connection(address, {"head": _accepts(parts.hostname or "", parts.port or 10001)})
     _keep_quiet()
     node: Any = ray._private.worker._global_node
     host, _, port = node.gcs_address.rpartition(":")
-    return Connection(
-        address, {"head": _accepts(host, int(port)), "node on this machine": _listens(node.raylet_socket_name)}
-    )
+    parts_of_ray = {"head": _accepts(host, int(port)), "node on this machine": _listens(node.raylet_socket_name)}
+    return Connection(address, parts_of_ray)
+
+
+def _keep_client_quiet() -> None:
+    """Threads of gRPC end with a traceback on the screen where Ray's client leaves a server that is gone."""
+    before = threading.excepthook
+
+    def without_grpc(happened: threading.ExceptHookArgs) -> None:
+        frames = traceback.extract_tb(happened.exc_traceback)
+        if frames and "grpc" in frames[-1].filename:
+            log.info("a thread of gRPC ended: %s", happened.exc_value)
+        else:
+            before(happened)
+
+    threading.excepthook = without_grpc
 
 
 def _found() -> str:

@@ -32,6 +32,7 @@ CRASHES = (
     exceptions.OutOfMemoryError,
     exceptions.NodeDiedError,
 )
+NODE_DIED = "its node has died"  # in Ray's words of an actor
 POLL_S = 0.5
 STALLED_S = 10.0
 ANSWER_S = 5.0  # of the actor that passes reports on
@@ -455,6 +456,10 @@ def run_batches(
             release_workers()
 
 
+class NodeDied(str):
+    """Why a worker died that took its networks' machine along: they have no part in that."""
+
+
 def _outcome(ref: Any, work: _Work) -> BatchDone | str:
     """The finished batch, or why its worker died."""
     try:
@@ -465,10 +470,16 @@ def _outcome(ref: Any, work: _Work) -> BatchDone | str:
         cause = error.cause
         raise (cause if isinstance(cause, BaseException) else error) from None
     except (*CRASHES, exceptions.TaskCancelledError, exceptions.GetTimeoutError) as error:
+        if isinstance(error, exceptions.NodeDiedError) or NODE_DIED in str(error):
+            return NodeDied(first_line(error))
         return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _again_or_give_up(work: _Work, reason: str, max_attempts: int, todo: "deque[_Work]") -> Iterator[BatchDone]:
+    if isinstance(reason, NodeDied):
+        log.warning("a node died with %d networks: %s", len(work.items), reason)
+        todo.append(_Work(work.items, work.attempts))
+        return
     attempts = work.attempts + 1
     log.warning("a worker died with %d networks (attempt %d): %s", len(work.items), attempts, reason)
     if len(work.items) > 1:  # one of them may be the culprit: alone, it cannot take the others along

@@ -406,7 +406,7 @@ def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
         points += [(f"system/{name}", float(value), step) for name, value in sample.items()]
     points += [(name, float(value), 0) for name, value in {**row["costs"], **row.get("design", {})}.items()]
     points += [(f"test_{name}", float(value), 0) for name, value in row["metrics"]["test"].items()]
-    points += [("training_seconds", row["wall_s"], 0)]
+    points += [("training_seconds", row["wall_s"], 0), ("training_examples_per_s", row["examples_per_s"], 0)]
     return points
 
 
@@ -458,12 +458,13 @@ def registered_metric(store: Store, workload: Workload, metric: Metric, shape: t
     import torch
 
     from nas_core.training.loop import value_of
+    from nas_core.workloads.examples import batches_of
     from nas_core.workloads.normalisation import Normalisation
 
     model, as_floats = registered_model(store), Normalisation()
     inputs, targets = workload.load(shape).load_test()
     with torch.inference_mode():
-        outputs = torch.cat([model(as_floats(part)) for part in torch.split(inputs, TEST_BATCH)])
+        outputs = torch.cat([model(as_floats(part)) for part in batches_of(inputs, TEST_BATCH)])
     return value_of(metric, outputs, targets)
 
 

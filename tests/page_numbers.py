@@ -139,6 +139,7 @@ def _computed(study) -> list[float]:
     for budget in study.snapshot.limits:
         found += [budget.at_most or 0.0, budget.at_least or 0.0]
         found += [study.costs_of(winner)[budget.resource] / budget.at_most]
+    found.append(1e3 * study.last_answer()["solve_s"])
     base = study.costs_of(study.base)
     trained = (study.current("train") or {"networks": []})["networks"]
     for row in trained:

@@ -206,7 +206,7 @@ def _colour_range(effect_NM: np.ndarray) -> float:
     """Effect at full colour: the 97th percentile, so that one ruinous block does not bleach the rest."""
     sizes = np.abs(effect_NM[np.isfinite(effect_NM)])
     told = sizes[sizes > LEAST_EFFECT]
-    return float(np.percentile(told, 97)) if told.size else 1.0
+    return float(np.percentile(told, 97)) if told.size else 0.01
 
 
 def _is_uncertain(row: BlockEffect, base: Genotype) -> bool:
@@ -587,7 +587,8 @@ def _draw_additivity(ax: "Axes", result: ResourceAdditivity, theme: Theme) -> No
         elinewidth=1,
         label="network (bar: 10th to 90th percentile)",
     )
-    _draw_diagonal(ax, list(zip(x, y, strict=True)), theme)
+    ends = [(pair.summed, pair.measured + sign * pair.spread) for pair in result.pairs for sign in (-1, 1)]
+    _draw_diagonal(ax, ends, theme)
     name = resource_name(result.resource)
     ax.set_xlabel(f"sum of blocks, {name}, {result.unit}")
     ax.set_ylabel(f"measured {name}, {result.unit}")

@@ -334,7 +334,15 @@ def whole_table(summary: StudySummary) -> Table | None:
         for each in summary.whole
         for row in each.networks
     )
-    head = ("network", "genotype", "resource", "measured whole", "±", "sum of blocks", "sum is off by")
+    head = (
+        "network",
+        "genotype",
+        "resource",
+        "measured whole",
+        "± (10th to 90th percentile)",
+        "sum of blocks",
+        "sum is off by",
+    )
     marked = next((index for index, row in enumerate(rows) if row[0] == "chosen"), None)
     return Table(head=head, rows=rows, marked=marked)
 

@@ -161,6 +161,7 @@ class OutcomeSummary:
     proven: bool
     chosen: str
     chosen_evaluated: float | None
+    verified: bool
     why: str
     cautions: tuple[str, ...] = ()
 

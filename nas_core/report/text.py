@@ -237,10 +237,10 @@ def best_predicted(outcome: Outcome | OutcomeSummary, metric: Measure) -> str:
 
 
 def chosen_network(outcome: Outcome | OutcomeSummary, metric: Measure) -> str:
-    """``0-0-0 at 93.40 % (best evaluated)``; by its prediction alone where nothing was evaluated."""
+    """``0-0-0 at 93.40 % (best evaluated)``; by its prediction alone where nothing was verified."""
     name = short_genotype(outcome.chosen)
-    if outcome.chosen_evaluated is None:
-        return f"{name} (best predicted, not evaluated)"
+    if not outcome.verified:
+        return f"{name} (best predicted, not verified)"
     return f"{name} at {format_metric(metric, outcome.chosen_evaluated)} (best evaluated)"
 
 

@@ -8,8 +8,9 @@ computation (``supernet_pass``).
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.loop import TrainingDiverged, laid_out, loss_and_backward, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
+from nas_core.workloads.examples import Examples, batches_of
 from nas_core.workloads.images.tensors import resized
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.workload import Splits, metric_of
@@ -149,7 +151,7 @@ class SupernetWeights:
                 outcomes[genotype] = error
         return outcomes
 
-    def _input_parts(self, network: nn.Module, resolution: int) -> list[Activations]:
+    def _input_parts(self, network: nn.Module, resolution: int) -> Iterator[Activations]:
         """Calibration and validation inputs, prepared; validation in parts if its activations are too large."""
         settings = self.settings
         inputs = self.data.train[0][: settings.calibration_examples]
@@ -162,15 +164,16 @@ class SupernetWeights:
             stem_bytes = first.nbytes
         held = stem_bytes * self.side_by_side * 2 * len(self.data.validation[1])
         num_parts = max(1, -(-held // MAX_ACTIVATION_BYTES))
-        return [
-            Activations(calibration=calibration, rated=self._batches(part, resolution, settings.eval_batch_size))
-            for part in self.data.validation[0].tensor_split(num_parts)
-        ]
+        validation = self.data.validation[0]
+        bounds = [len(validation) * part // num_parts for part in range(num_parts + 1)]
+        for start, stop in pairwise(bounds):  # one at a time is in memory
+            rated = self._batches(validation[start:stop], resolution, settings.eval_batch_size)
+            yield Activations(calibration=calibration, rated=rated)
 
-    def _batches(self, inputs: torch.Tensor, resolution: int, size: int) -> list[torch.Tensor]:
+    def _batches(self, inputs: "torch.Tensor | Examples", resolution: int, size: int) -> list[torch.Tensor]:
         return [
             laid_out(resized(self.data.prepare(batch.to(self.device)), resolution))
-            for batch in torch.split(inputs, size)
+            for batch in batches_of(inputs, size)
         ]
 
     # loaded once per process

@@ -51,9 +51,9 @@ class Answer:
     """What a selection says: networks best first by their prediction, and what is proven.
 
     ``cautions`` are what has to be known of the predictor, ``winner`` is where
-    the study's chosen network stands. ``bound`` is in the metric's unit: no network within the limits has a better
-    prediction. ``gap`` is how far the worst proven part is from it, in the
-    program's unit; 0 is proven optimal.
+    the study's chosen network stands. ``bound`` is in the metric's unit: no
+    network within the limits has a better prediction. ``gap`` is how far the
+    worst proven part is from it, in the program's unit; 0 is proven optimal.
     """
 
     status: str

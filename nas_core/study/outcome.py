@@ -22,7 +22,8 @@ class Outcome:
     """The best predicted network and the chosen one; metrics in the metric's own unit.
 
     ``evaluated`` and ``chosen_evaluated`` are None for a network that was not
-    evaluated. ``why`` says in a sentence why the two are one network or not,
+    evaluated; before anything is ``verified`` the best predicted one is the
+    choice. ``why`` says in a sentence why the two are one network or not,
     ``cautions`` what of the predictor has to be known beside its best.
     """
 
@@ -33,6 +34,7 @@ class Outcome:
     proven: bool
     chosen: str
     chosen_evaluated: float | None
+    verified: bool
     why: str
     cautions: tuple[str, ...] = ()
 
@@ -67,7 +69,8 @@ def outcome_of(answer: Mapping[str, Any], chosen: str | None, known: Snapshot, e
         proven=answer["status"] == PROVEN,
         chosen=mine,
         chosen_evaluated=known.measured.get(mine),
-        why=_why(best["genotype"], seen, rows.get(mine), ended),
+        verified=chosen is not None,
+        why=_why(best["genotype"], seen, rows.get(chosen or ""), ended),
         cautions=tuple(answer.get("cautions", ())),
     )
 
@@ -83,7 +86,7 @@ def _evaluation(genotype: str, rows: Mapping[str, Evaluation], known: Snapshot) 
 def _why(best: str, seen: Evaluation | None, chosen: Evaluation | None, ended: str) -> str:
     """Why the best predicted network is the chosen one, or is not."""
     if chosen is None or chosen.metric is None:
-        return "The best predicted network is chosen by its prediction alone: it has not been evaluated yet."
+        return "The best predicted network is chosen by its prediction alone: nothing has been verified yet."
     if chosen.genotype == best:
         return "The best predicted network is also the best of those evaluated."
     if seen is None:

@@ -24,6 +24,7 @@ from nas_core.records.store import Store
 from nas_core.scoring.scorer import SCORERS, Setting
 from nas_core.searchers.searcher import SEARCHERS, Knowledge
 from nas_core.space.genotypes import Genotype, PlacedBlock, SearchSpace
+from nas_core.workloads.examples import batches_of
 from nas_core.workloads.workload import WORKLOADS, Workload
 
 BATCH = 3
@@ -201,7 +202,7 @@ def _workload(thing: type[Workload]) -> Iterator[Finding]:
     workload.check()
     splits = workload.load()
     inputs, targets = splits.train
-    prepared = splits.prepare(inputs[:BATCH])
+    prepared = splits.prepare(next(batches_of(inputs, BATCH)))
     if tuple(prepared.shape[1:]) != workload.sample.shape:
         yield "prepared inputs have the sample's shape", f"{tuple(prepared.shape[1:])}, not {workload.sample.shape}"
     outputs = torch.randn(BATCH, workload.sample.num_outputs, requires_grad=True)

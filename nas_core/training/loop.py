@@ -15,7 +15,7 @@ generator states.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ from nas_core.training.settings import Recipe
 from nas_core.training.state import frozen, lay_out, thawed
 from nas_core.training.stochastic import Draws, Mixing, drop_paths, dropout
 from nas_core.training.teacher import load_teacher
+from nas_core.workloads.examples import Examples, batches_of, expect, placed
 from nas_core.workloads.metrics import Metric, Metrics
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Splits, Workload
@@ -41,7 +42,7 @@ from timm.utils import ModelEmaV3, dispatch_clip_grad  # isort: skip
 
 log = logging.getLogger(__name__)
 
-Pair = tuple[torch.Tensor, torch.Tensor]  # inputs as they are stored, and targets
+Pair = tuple[torch.Tensor | Examples, torch.Tensor]  # inputs as they are stored, and targets
 Validate = Callable[[nn.Module], Mapping[str, float]]
 EVAL_BATCH = 256  # on two CPU cores larger batches leave the cache, smaller ones pay per call
 PARTS_IF_TOO_LARGE = 2  # a batch that does not fit is split once more
@@ -151,7 +152,7 @@ class _Training:
         self.workload, self.prepare = workload, splits.prepare
         inputs, targets = splits.train
         self.schedule = Schedule.of(recipe, len(targets))
-        self.inputs, self.targets = inputs.to(device), targets.to(device)
+        self.inputs, self.targets = placed(inputs, device), targets.to(device)
         if recipe.drop_path:
             drop_paths(network, recipe.drop_path)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -238,7 +239,16 @@ class _Training:
         """This epoch's permutation of the examples; with repeats, of a part of them, each as often in a row."""
         generator = self._generator(f"epoch {self.step // self.schedule.steps_per_epoch}")
         order = torch.randperm(len(self.targets), generator=generator, device=self.device)
-        return order.repeat_interleave(self.recipe.repeats)[: len(order)] if self.recipe.repeats > 1 else order
+        if self.recipe.repeats > 1:
+            order = order.repeat_interleave(self.recipe.repeats)[: len(order)]
+        expect(self.inputs, self._batches(order))
+        return order
+
+    def _batches(self, order: torch.Tensor) -> list[torch.Tensor]:
+        """What is still to come of this epoch."""
+        size, done = self.schedule.batch_size, self.step % self.schedule.steps_per_epoch
+        left = min(self.schedule.steps_per_epoch - done, self.schedule.num_steps - self.step)
+        return list(order[done * size : (done + left) * size].split(size))
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(evaluation_seed(self.seed, purpose))
@@ -410,7 +420,7 @@ def loss_and_backward(
 
 def outputs_of(
     network: nn.Module,
-    inputs: torch.Tensor,
+    inputs: "torch.Tensor | Examples",
     prepare: Normalisation,
     *,
     batch_size: int = EVAL_BATCH,
@@ -419,9 +429,9 @@ def outputs_of(
     """What the network makes of stored inputs in eval mode, in full precision, on the device."""
     place = resolve_device(str(device))
     network = network.to(place).eval()
-    batches: Sequence[torch.Tensor] = torch.split(inputs.to(place), batch_size)
+    batches = batches_of(placed(inputs, place), batch_size)
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
-        return torch.cat([network(laid_out(prepare(batch))).float() for batch in batches])
+        return torch.cat([network(laid_out(prepare(batch.to(place)))).float() for batch in batches])
 
 
 def measure(

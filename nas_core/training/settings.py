@@ -19,7 +19,7 @@ Optimizer = Literal[
     "sgd", "momentum", "sgdw", "adam", "adamw", "nadamw", "adopt", "adanw", "lamb", "lars", "lion", "muon", "nadamuon",
     "madgradw", "rmsproptf",
 ]  # fmt: skip
-RecipeName = Annotated[str, WithJsonSchema({"type": "string", "enum": ["", *RECIPES]})]
+RecipeName = Annotated[str, WithJsonSchema({"type": "string", "enum": [*RECIPES]})]
 
 
 class TeacherConfig(Section):
@@ -60,10 +60,10 @@ class TeacherConfig(Section):
 class Recipe(Section):
     """How a network is trained. What timm has is timm's: optimizers, schedules, averages, mixing, erasing."""
 
-    name: RecipeName = Field(
-        "",
-        description="Published recipe that the other fields are taken from, but for those that stand beside it; "
-        "empty: none.",
+    name: RecipeName | None = Field(
+        None,
+        description=f"Published recipe ({', '.join(RECIPES)}) that all fields are taken from but those that stand "
+        "beside it; empty: none.",
     )
     epochs: float = Field(10, gt=0, le=10_000, description="Passes over the training images.")
     batch_size: int = Field(128, ge=1, le=65_536, description="Images per step.")
@@ -165,10 +165,10 @@ class Recipe(Section):
         if not isinstance(given, Mapping):
             return given
         given = _written_before(given)
-        name = given.get("name", "")
-        if not name:
+        name = given.get("name")
+        if name is None:
             return given
-        if name not in RECIPES:
+        if not isinstance(name, str) or name not in RECIPES:
             raise wrong_field("Recipe", "name", name, f"one of: {', '.join(RECIPES)}")
         return {**RECIPES[name](), **given}
 

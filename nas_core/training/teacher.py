@@ -21,6 +21,7 @@ from nas_core.workloads.normalisation import Normalisation, broadcast
 from timm.models import create_model, is_model, load_checkpoint  # isort: skip
 
 WHERE = "recipe.teacher"
+IMAGE_AXES = 4
 
 
 def load_teacher(
@@ -56,11 +57,12 @@ def load_teacher(
 
 
 def _raw(inputs: torch.Tensor, prepare: Normalisation | None, axes: int) -> torch.Tensor:
-    """What the normalisation was given: images in [0, 1]."""
-    if prepare is None:
-        return inputs
-    mean, std = (broadcast(inputs.new_tensor(values), axes) for values in (prepare.mean, prepare.std))
-    return inputs * std + mean
+    """What the normalisation was given: images in [0, 1], where noise of an erased part would leave that range."""
+    raw = inputs
+    if prepare is not None:
+        mean, std = (broadcast(inputs.new_tensor(values), axes) for values in (prepare.mean, prepare.std))
+        raw = inputs * std + mean
+    return raw.clamp(0, 1) if axes == IMAGE_AXES else raw
 
 
 def _normalised(inputs: torch.Tensor, prepare: Normalisation, axes: int) -> torch.Tensor:

@@ -3,7 +3,8 @@
 N = examples, C = channels or features, on the axis after the examples'.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 FULL_BYTE = 255  # stored bytes are fractions of it
+BATCH = 256  # inputs whose bytes are counted at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,14 +50,33 @@ class Normalisation:
         """That of the training inputs N C ...; a constant channel of bytes gets deviation 1/255, another one 1."""
         import torch
 
-        full = FULL_BYTE if inputs.dtype == torch.uint8 else 1
-        # One channel at a time: a float copy of the whole set would be four times its size.
+        if inputs.dtype == torch.uint8:
+            return cls.of_bytes(inputs.split(BATCH))
+        # One channel at a time: a copy of the whole set would be twice its size.
         values = [inputs[:, channel].float() for channel in range(inputs.shape[1])]
         deviations = [float(v.std()) if v.numel() > 1 else 0.0 for v in values]
-        mean = tuple(float(v.mean()) / full for v in values)
-        if full == FULL_BYTE:
-            return cls(mean=mean, std=tuple(max(std, 1.0) / full for std in deviations))
-        return cls(mean=mean, std=tuple(std or 1.0 for std in deviations))
+        return cls(mean=tuple(float(v.mean()) for v in values), std=tuple(std or 1.0 for std in deviations))
+
+    @classmethod
+    def of_bytes(cls, batches: "Iterable[torch.Tensor]") -> "Normalisation":
+        """That of uint8 inputs N C ... in batches: exact, whatever their number and how they are divided."""
+        import torch
+
+        counts_CV: torch.Tensor | None = None  # V = 256 values of a byte
+        for batch in batches:
+            channels = batch.transpose(0, 1).reshape(batch.shape[1], -1)
+            found = torch.stack([channel.bincount(minlength=FULL_BYTE + 1) for channel in channels])
+            counts_CV = found if counts_CV is None else counts_CV + found
+        assert counts_CV is not None, "a training split has an example"
+        mean, std = [], []
+        for counts in counts_CV.tolist():
+            number = sum(counts)
+            total = sum(count * value for value, count in enumerate(counts))
+            squares = sum(count * value**2 for value, count in enumerate(counts))
+            variance = (squares - total**2 / number) / max(1, number - 1)
+            mean.append(total / number / FULL_BYTE)
+            std.append(max(math.sqrt(max(0.0, variance)), 1.0) / FULL_BYTE)
+        return cls(mean=tuple(mean), std=tuple(std))
 
 
 def broadcast(values: "torch.Tensor", ndim: int) -> "torch.Tensor":

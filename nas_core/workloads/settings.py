@@ -41,9 +41,14 @@ class SplitSettings(Section):
         """
         import numpy as np
 
-        order = np.random.default_rng(self.split_seed).permutation(num_examples)
-        held_out, rest = np.split(order, [self.validation_examples])
+        held_out, rest = np.split(self.order(num_examples), [self.validation_examples])
         return rest[: self.train_examples], held_out
+
+    def order(self, num_examples: int) -> "np.ndarray":
+        """Indices of all examples: first those to validate on, then those to train on, as many as are wanted."""
+        import numpy as np
+
+        return np.random.default_rng(self.split_seed).permutation(num_examples)
 
     def num_examples(self, num_examples: int) -> tuple[int, int]:
         """How many examples of the training split are trained on, and how many validated on."""
@@ -57,6 +62,17 @@ class ImageSettings(SplitSettings):
         None, description="Folder or Parquet file of the data, where it is not at its usual place."
     )
     download: bool = Field(False, description="Fetch the images over the network where they are not found.")
+    hold: Literal["auto", "memory", "map", "stream"] = Field(
+        "auto",
+        description="Decoded images: in each worker's memory, in a file that a node's workers share, or decoded as "
+        "they are needed; auto: the first of these that they fit.",
+    )
+    cache_gb: float = Field(
+        100, ge=0, le=1e6, description="GB of disk that a node's decoded images may take, all sets together."
+    )
+    loaders: int = Field(
+        0, ge=0, le=1024, description="Processes that decode images as they are needed; 0: one per thread."
+    )
 
 
 def _colour(name: str) -> str:

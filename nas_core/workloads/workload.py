@@ -14,7 +14,9 @@ from nas_core.workloads.normalisation import Normalisation
 if TYPE_CHECKING:
     import torch
 
-    Pair = tuple[torch.Tensor, torch.Tensor]  # inputs and targets, first axes equal
+    from nas_core.workloads.examples import Examples
+
+    Pair = tuple[torch.Tensor | Examples, torch.Tensor]  # inputs and targets, as many of each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """A workload's examples in main memory, with inputs of one shape.
+    """A workload's examples, with inputs of one shape: tensors, or what gives batches of them (``examples``).
 
     ``train`` and ``validation`` are disjoint parts of the training split: pairs
     (inputs, targets) whose first axes agree. The test split is not here:
@@ -141,6 +143,10 @@ class Workload(Registered, ABC):
     def describe(self) -> Sequence[tuple[str, str]]:
         """What the report says of the data: (what, value) rows."""
         return ()
+
+    def held(self, shape: tuple[int, ...] | None = None) -> str:
+        """Where inputs of this shape are while networks are trained, in words; "" where there is nothing to say."""
+        return ""
 
     def with_train_examples(self: W, count: int | None) -> W:
         """The same data with so many training examples (None: all but validation), where its settings know them."""

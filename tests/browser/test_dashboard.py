@@ -97,6 +97,9 @@ def test_a_study_is_triggered_watched_and_looked_at(served, page, tabular_config
     assert final["state"]["type"] == "COMPLETED", final["state"]
     shoot(page, "4-finished")
     assert Study.open(str(folder / "study")).config.select.limits == [LIMIT]
+    page.goto(f"{address}/runs/flow-run/{run['id']}?tab=Logs")
+    page.get_by_text("verify: winner", exact=False).first.wait_for()
+    shoot(page, "4-log")
     page.goto(f"{address}/runs/flow-run/{run['id']}?tab=Artifacts")
     shoot(page, "5-artifacts")
     look_at_artifacts(address, page)
@@ -108,13 +111,29 @@ def test_a_wrong_value_is_refused_in_the_form(served, page, tabular_config):
     start_from(address, deployment, tabular_config, folder)
     runs = num_runs(address)
     page.goto(f"{address}/deployments/deployment/{deployment['id']}/run")
-    fill(page, "params<=", "speed")
+    fill(page, "params<=", "params<=5 furlongs")
     submit(page)
     complaint = page.get_by_text("does not match", exact=False).first
     complaint.wait_for()
     complaint.scroll_into_view_if_needed()
     shoot(page, "8-wrong-value")
     assert num_runs(address) == runs
+
+
+@pytest.mark.situations
+@pytest.mark.slow
+def test_every_scorer_is_a_form_like_the_rest(served, page, tabular_config):
+    address, folder, _ = served
+    deployment = names_of_deployments(address)["study"]
+    start_from(address, deployment, tabular_config, folder)
+    page.goto(f"{address}/deployments/deployment/{deployment['id']}/run")
+    column = page.get_by_text("Column of the metric.", exact=False)  # of the table's form: the value's kind is shown
+    column.first.wait_for()
+    for kind, setting in (("supernet", "Random paths"), ("train", "Recipe"), ("tabular", "Higher is better")):
+        page.get_by_text(kind, exact=True).first.click()
+        page.get_by_text(setting, exact=False).first.wait_for()
+        shoot(page, f"16-scorer-{kind}")
+    assert page.locator(".cm-editor").count() <= 2, "a section is a text in JSON"  # resources of a cluster are texts
 
 
 def test_a_study_that_trains_its_winner_leaves_links(served, page):

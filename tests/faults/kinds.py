@@ -232,8 +232,8 @@ OF_RAY = {  # kind -> the command of a process of every Ray
     "monitor": "autoscaler/_private/monitor.py",
     "dashboard": "dashboard/dashboard.py",
     "log_monitor": "log_monitor.py",
-    "dashboard_agent": "dashboard/agent.py",
-    "runtime_env_agent": "runtime_env/agent/main.py",
+    "dashboard_agent": "ray::DashboardAgent",
+    "runtime_env_agent": "ray::RuntimeEnvAgent",
 }
 
 
@@ -294,8 +294,9 @@ def _ended_with_one_message(process: Driver, words: str) -> None:
 
 @kind
 def node_killed(lab: Lab) -> Path:
-    """SIGKILL of one of two Ray nodes: evaluations under way there are made on the other."""
+    """SIGKILL of one of two Ray nodes: evaluations under way there are made on the other, and are not blamed for it."""
     root = lab.new_root()
+    lab.write_config(cluster={"max_attempts": 1})
     with ray_cluster(head_cpus=1, node_cpus=1) as cluster:
         process = lab.start(root, RAY_ADDRESS=cluster.address)
         lab.wait_for_evaluations(root, process)
@@ -304,6 +305,7 @@ def node_killed(lab: Lab) -> Path:
         if process.returncode != 0:  # the node that died was the one the driver was on
             lab.finish(root, RAY_ADDRESS=cluster.address)
         assert "Traceback" not in text, text[-3000:]
+    lab.write_config()
     return root
 
 

@@ -5,13 +5,31 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 from flows.prefect_server import _free_port
+from flows.serve_command import _own_home
 from flows.study import FLOWS
 from tests.command import process_environment
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("told", ["PREFECT_API_URL", "PREFECT_HOME", "PREFECT_API_DATABASE_CONNECTION_URL"])
+def test_its_database_is_beside_the_studies_unless_told_otherwise(monkeypatch, told):
+    for name in ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_API_DATABASE_CONNECTION_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with monkeypatch.context() as as_told:
+        as_told.setenv(told, "told")
+        _own_home("/data/studies")
+        assert os.environ.get("PREFECT_HOME") in (None, "told")
+    _own_home("/data/studies")
+    assert os.environ["PREFECT_HOME"] == "/data/studies/.prefect"
+    monkeypatch.delenv("PREFECT_HOME")
+    _own_home("s3://bucket/studies")
+    assert os.environ["PREFECT_HOME"].startswith(str(Path.home() / ".prefect/mathnas-"))
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])

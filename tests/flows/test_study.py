@@ -80,6 +80,31 @@ def test_the_winner_is_registered_and_loads_back_the_same(finished):
     assert all("test_accuracy" in run.data.metrics for run in children)
 
 
+@pytest.mark.situations
+def test_mlflows_pages_say_what_was_found(finished):
+    import mlflow
+
+    study = Study.open(finished)
+    runs = study.output("tracking.json")
+    client = mlflow.MlflowClient(tracking_uri=runs["uri"], registry_uri=runs["uri"])
+    parent = client.get_run(runs["runs"]["study"])
+    said = parent.data.tags["mlflow.note.content"]
+    [winner, base] = study.output("training.json")["networks"]
+    assert f"**Winner** `{winner['genotype']}`" in said
+    link = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/report.html"
+    assert link in said
+    assert all(f"{100 * row['metrics']['test']['accuracy']:.2f} %" in said for row in (winner, base))
+    experiment = client.get_experiment(parent.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert runs["page"] == f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    version = client.get_model_version_by_alias("tiny", "champion")
+    assert json.loads(version.tags["mathnas.class_names"]) == [str(digit) for digit in range(10)]
+    given = study.store.read_json(winner["architecture_path"])["input"]
+    assert json.loads(version.tags["mathnas.preprocessing"]) == given
+    assert f"test accuracy {winner['metrics']['test']['accuracy']:.4f}" in version.description
+    assert client.get_registered_model("tiny").description == version.description
+
+
 def test_the_registered_model_may_teach_another(finished, monkeypatch):
     import torch
 

@@ -190,7 +190,7 @@ def _other_image(root: Path, rng: random.Random) -> None:
 
 def _damage(root: Path, rng: random.Random) -> None:
     path = _files(root, rng)
-    if path.is_file():
+    if path.is_file() and not path.is_symlink():
         path.write_bytes(mutate_bytes(path.read_bytes(), rng))
 
 

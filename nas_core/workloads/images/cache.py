@@ -39,7 +39,7 @@ def alone(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def keep(path: Path, write: Callable[[Path], None]) -> None:
+def keep(path: Path, write: Callable[[Path], object]) -> None:
     """Lets ``write`` write the file, whole or not at all."""
     temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:

@@ -41,6 +41,9 @@ class Cifar10(ImageClassification):
     def num_images(self) -> int:
         return 50_000
 
+    def num_test_images(self) -> int:
+        return 10_000
+
     def check_files(self) -> None:
         place = _place(self.settings)
         if place is not None and place.is_file():

@@ -1,6 +1,7 @@
 """One encoded image, decoded: upright, 8 bits, opaque, with the channels and the side asked for. No torch.
 
-An image is a file or its bytes, in a format that Pillow reads, or a ``.npy``
+An image is a file or its bytes, in a format that Pillow reads, one that it
+opened already, or a ``.npy``
 array of H W or H W C unsigned integers with any number of channels. Of an
 animation the first frame counts. C = channels, H W = pixels.
 """
@@ -16,12 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 from PIL import Image, ImageOps
 
-Encoded = Path | bytes
+Encoded = Path | bytes | Image.Image
 Fit = Literal["crop", "pad", "squash"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -106,8 +107,11 @@ def facts_of(encoded: Encoded) -> Facts:
 
 
 def digest_of(encoded: Encoded) -> str:
-    """Hash of an image's bytes, as they are stored."""
-    data = encoded if isinstance(encoded, bytes) else _regular(encoded).read_bytes()
+    """Hash of an image's bytes, as they are stored; of an opened one that of its pixels."""
+    if isinstance(encoded, Image.Image):
+        data = f"{encoded.mode} {encoded.size}".encode() + encoded.tobytes()
+    else:
+        data = encoded if isinstance(encoded, bytes) else _regular(encoded).read_bytes()
     return hashlib.sha256(data).hexdigest()[:32]
 
 
@@ -173,6 +177,8 @@ def _middle(length: int, side: int) -> tuple[int, int]:
 
 
 def _opened(encoded: Encoded) -> Image.Image:
+    if isinstance(encoded, Image.Image):
+        return encoded.copy()  # whoever reads it closes it
     return Image.open(_regular(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded), formats=formats())
 
 
@@ -215,13 +221,13 @@ def _eight_bits(array: np.ndarray) -> np.ndarray:
     return (array.astype(np.uint16) >> 8).astype(np.uint8)
 
 
-def _is_array(encoded: Encoded) -> bool:
+def _is_array(encoded: Encoded) -> TypeGuard[Path | bytes]:
     if isinstance(encoded, bytes):
         return encoded.startswith(ARRAY_MAGIC)
-    return encoded.suffix.lower() == ARRAY_SUFFIX
+    return isinstance(encoded, Path) and encoded.suffix.lower() == ARRAY_SUFFIX
 
 
-def _array(encoded: Encoded) -> np.ndarray:
+def _array(encoded: Path | bytes) -> np.ndarray:
     """An array as uint8 H W C."""
     source = _regular(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded)
     array = np.load(source, allow_pickle=False)

@@ -24,6 +24,9 @@ class Digits(ImageClassification):
     def num_images(self) -> int:
         return NUM_IMAGES - NUM_TEST
 
+    def num_test_images(self) -> int:
+        return NUM_TEST
+
     def read(self, split: Split, resolution: int) -> RawImages:
         from sklearn.datasets import load_digits
 

@@ -11,17 +11,17 @@ import statistics
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from nas_core.base.errors import DataError
-from nas_core.workloads.images.census import Census, census, num_threads, what_is_wrong
-from nas_core.workloads.images.decoding import Fitting, decoded, quiet
-from nas_core.workloads.images.image_classification import ImageClassification, Split
+from nas_core.workloads.images.census import Census, census
+from nas_core.workloads.images.decoding import Fitting
+from nas_core.workloads.images.image_classification import HELD, ImageClassification, Split
 from nas_core.workloads.images.items import Items, Listing
+from nas_core.workloads.images.pixels import EncodedPixels, Pixels
 from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.workload import Sample
@@ -96,7 +96,7 @@ class EncodedImages(ImageClassification):
     """A set of encoded images. Its class says where they are."""
 
     Settings = EncodedSettings
-    places = frozenset({"path", "download", "on_error"})  # the same images are the same data wherever they lie
+    places = frozenset({"path", "download", "on_error", *HELD})  # the same images are the same data wherever they lie
     settings: EncodedSettings
     _held: ClassVar[dict[Hashable, Contents]] = {}
 
@@ -179,7 +179,7 @@ class EncodedImages(ImageClassification):
         fitted = (
             f"{settings.fit}, {settings.interpolation}, crop percentage {settings.crop_pct:g}, on {settings.background}"
         )
-        return [images, *self.contents().rows(), ("made square by", fitted)]
+        return [images, *self.contents().rows(), ("made square by", fitted), ("held", self.held())]
 
     @property
     def fitting(self) -> Fitting:
@@ -191,34 +191,26 @@ class EncodedImages(ImageClassification):
             background=settings.background,
         )
 
-    def read(self, split: Split, resolution: int) -> RawImages:
+    def pixels(self, split: Split, shape: tuple[int, int, int]) -> Pixels:
         contents = self.contents()
         items = contents.train if split == "train" else contents.test
-        images = np.empty((len(items), resolution, resolution, contents.channels), np.uint8)
-        with quiet():
-            decode_into(images, items, self.fitting, self.place)
-        return RawImages(images_NHWC=images, labels_N=items.labels_N)
+        return EncodedPixels(
+            labels_N=items.labels_N,
+            shape=shape,
+            items=items,
+            channels=contents.channels,
+            fitting=self.fitting,
+            place=self.place,
+        )
 
+    def read(self, split: Split, resolution: int) -> RawImages:
+        """All images of a split at once."""
+        pixels = self.pixels(split, (self.contents().channels, resolution, resolution))
+        images = pixels.batch(range(len(pixels)))
+        return RawImages(images_NHWC=images.transpose(0, 2, 3, 1), labels_N=pixels.labels_N)
 
-def decode_into(images_NHWC: np.ndarray, items: Items, fitting: Fitting, place: str) -> None:
-    """Decode every image, in parallel.
-
-    Raises:
-        DataError: for one that can no longer be read.
-    """
-
-    def one(index: int) -> None:
-        _, side, _, channels = images_NHWC.shape
-        try:
-            images_NHWC[index] = decoded(items.content(index), side, channels, fitting)
-        except Exception as error:
-            raise DataError(
-                f"{place}, {items.names_N[index]}", what_is_wrong(error), "an image, as it was before"
-            ) from None
-
-    with ThreadPoolExecutor(num_threads()) as pool:
-        for _ in pool.map(one, range(len(items))):
-            pass
+    def num_test_images(self) -> int:
+        return len(self.contents().test)
 
 
 def _broken(listing: Listing, found: Sequence[Census]) -> dict[str, str]:
@@ -244,6 +236,8 @@ def _contents(listing: Listing, found: Sequence[Census], broken: Mapping[str, st
         items.only(each.is_sound) if each.errors else items
         for items, each in zip((listing.train, listing.test), found, strict=True)
     )
+    if len(listing.class_names) < 2:
+        raise DataError(place, f"classes {', '.join(listing.class_names) or 'none'}", "two classes at least")
     _check_classes(listing.class_names, {"train": train, "test": test}, place)
     facts = [each for part in found for each in part.facts if each is not None]
     sides = [each.shorter for each in found[0].facts if each is not None]

@@ -46,6 +46,9 @@ class FashionMnist(ImageClassification):
     def num_images(self) -> int:
         return 60_000
 
+    def num_test_images(self) -> int:
+        return 10_000
+
     def check_files(self) -> None:
         if not self.settings.download:
             _folder(self.settings)

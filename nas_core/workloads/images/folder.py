@@ -18,7 +18,7 @@ class ImageFolder(EncodedImages):
     """Any folder of images with one sub-folder per class, divided into train and test or not."""
 
     name = "folder"
-    version = 3
+    version = 4
 
     @property
     def label(self) -> str:

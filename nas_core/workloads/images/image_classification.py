@@ -1,29 +1,41 @@
 """What all sets of images with one class each share: splits, tensors, loss, metrics. torch is imported in methods."""
 
+import logging
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from nas_core.base.errors import DataError
 from nas_core.workloads.classification import CLASSIFICATION, classification_loss, confusion
-from nas_core.workloads.images.tensors import RawImages, to_tensors
+from nas_core.workloads.images.holding import Holding, Way, hold, normalisation_of
+from nas_core.workloads.images.pixels import Pixels, StoredPixels
+from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.metrics import Metrics
-from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.settings import ImageSettings
 from nas_core.workloads.workload import Splits, Workload
 
 if TYPE_CHECKING:
     import torch
 
+    from nas_core.workloads.workload import Pair
+
+log = logging.getLogger(__name__)
+
 Split = Literal["train", "test"]
 MOST_CONFUSED = 1000  # classes of which every pair is counted
+
+HELD = frozenset({"hold", "cache_gb", "loaders"})  # settings of how images are held, which change none of them
 
 
 class ImageClassification(Workload):
     """Images of one class each. A set's class says where they are and how they are read."""
 
     Settings = ImageSettings
-    places = frozenset({"path", "download"})
+    version = 2
+    places = frozenset({"path", "download", *HELD})
     settings: ImageSettings
 
     # what a set says of itself
@@ -58,21 +70,56 @@ class ImageClassification(Workload):
         return self.settings.num_examples(self.num_images())
 
     def load(self, shape: tuple[int, ...] | None = None) -> Splits:
-        """Square images as uint8 N C H W with int64 labels; normalised by the training images' statistics."""
-        channels, resolution = _square(shape or self.sample.shape)
+        """Square images as uint8 N C H W with int64 labels; normalised by the training images' statistics.
+
+        They are held as ``data.hold`` says, by their size where it says nothing.
+        """
+        wanted = _square(shape or self.sample.shape)
         self.check()
-        raw = self.read("train", resolution)
-        self.settings.check_sizes(len(raw.labels_N))
-        train, validation = self.settings.divided(len(raw.labels_N))
-        images, labels = to_tensors(raw, resolution, channels)
-        train_images = images[train]
+        pixels = self.pixels("train", wanted)
+        way = self.holding.chosen(self._nbytes(wanted))
+        log.info("%s: %s", self.name, self.held(wanted))
+        self.settings.check_sizes(len(pixels))
+        order = self.settings.order(len(pixels))
+        pixels = pixels.only(order)
+        images, labels = hold(pixels, self.holding, way), _labels(pixels)
+        start, stop = self.settings.validation_examples, len(pixels)
+        if self.settings.train_examples is not None:
+            stop = start + self.settings.train_examples
+        train_images = images[start:stop]
         return Splits(
-            train=(train_images, labels[train]),
-            validation=(images[validation], labels[validation]),
-            prepare=Normalisation.of(train_images),
+            train=(train_images, labels[start:stop]),
+            validation=(images[:start], labels[:start]),
+            prepare=normalisation_of(train_images, lambda: pixels.only(np.arange(start, stop)).identity),
             output_names=self.class_names,
-            load_test=lambda: to_tensors(self.read("test", resolution), resolution, channels),
+            load_test=lambda: self._test(wanted, way),
         )
+
+    def _test(self, shape: tuple[int, int, int], way: Way) -> "Pair":
+        pixels = self.pixels("test", shape)
+        return hold(pixels, self.holding, way), _labels(pixels)
+
+    def pixels(self, split: Split, shape: tuple[int, int, int]) -> Pixels:
+        """The images of a split, of C H W."""
+        raw = self.read(split, shape[1])
+        return StoredPixels(raw=raw, labels_N=raw.labels_N, shape=shape)
+
+    @property
+    def holding(self) -> Holding:
+        settings = self.settings
+        return Holding(way=settings.hold, cache_bytes=int(settings.cache_gb * 1e9), loaders=settings.loaders)
+
+    def held(self, shape: tuple[int, ...] | None = None) -> str:
+        """How images of this shape are held, and how large they are all together, in words."""
+        return self.holding.said(self._nbytes(_square(shape or self.sample.shape)))
+
+    def _nbytes(self, shape: tuple[int, int, int]) -> int:
+        """Bytes of both splits, decoded."""
+        return (self.num_images() + self.num_test_images()) * math.prod(shape)
+
+    def num_test_images(self) -> int:
+        """Images in the test split, as far as is known without reading them."""
+        return 0
 
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
         return classification_loss(outputs, targets, label_smoothing)
@@ -96,11 +143,18 @@ class ImageClassification(Workload):
         return [
             ("images", f"{colours} {height} x {width}, {len(self.class_names)} classes"),
             ("training split", f"{self.num_images():,} images"),
+            ("held", self.held()),
         ]
 
 
-def _square(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Channels and side."""
+def _labels(pixels: Pixels) -> "torch.Tensor":
+    import torch
+
+    return torch.from_numpy(pixels.labels_N.astype(np.int64))
+
+
+def _square(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels and the two sides, which are equal."""
     if len(shape) != 3 or shape[1] != shape[2]:
         raise DataError("input of the network", " x ".join(map(str, shape)), "channels x side x side, as images have")
-    return shape[0], shape[1]
+    return shape[0], shape[1], shape[2]

@@ -1,7 +1,7 @@
 """The encoded images of a split, in order: their names, classes and contents. N = images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,14 @@ class Items(ABC):
             name: getattr(self, name)[chosen] for name in self.__dataclass_fields__ if name.split("_")[-1][0] == "N"
         }
         return replace(self, **per_image)
+
+    def divided(self: Self, are_test: Callable[[Sequence[str]], Sequence[bool]]) -> tuple[Self, Self]:
+        """Training and test images of a set without splits, class by class, by their names."""
+        is_test_N = np.zeros(len(self), dtype=bool)
+        for label in np.unique(self.labels_N):
+            mine = np.flatnonzero(self.labels_N == label)
+            is_test_N[mine] = are_test(self.names_N[mine].tolist())
+        return self.only(~is_test_N), self.only(is_test_N)
 
     @abstractmethod
     def content(self, index: int) -> Encoded:

@@ -153,12 +153,18 @@ def _items(root: Path, by_class: Sequence[Sequence[_File]]) -> FileItems:
     )
 
 
-def _divided(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
-    """Training and test images of a class, one of each at least."""
-    hashes = [hashlib.sha256(os.fsencode(file.path)).digest() for file in files]
+def are_test(names: Sequence[str]) -> list[bool]:
+    """Which images of a class are test images, by their names: one in five, and one of each kind at least."""
+    hashes = [hashlib.sha256(os.fsencode(name)).digest() for name in names]
     is_test = [digest[0] % TEST_SHARE == 0 for digest in hashes]
-    if all(is_test) or not any(is_test):
+    if len(names) > 1 and (all(is_test) or not any(is_test)):
         is_test[hashes.index(min(hashes))] ^= True
+    return is_test
+
+
+def _divided(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
+    """Training and test images of a class."""
+    is_test = are_test([file.path for file in files])
     return (
         [file for file, test in zip(files, is_test, strict=True) if not test],
         [file for file, test in zip(files, is_test, strict=True) if test],

@@ -259,6 +259,7 @@ def make_study(
             proven=True,
             chosen=str(winner),
             chosen_evaluated=metric(winner),
+            verified=True,
             why="The best predicted network is also the best of those evaluated.",
         ),
         calibration=CalibrationSummary(

@@ -13,7 +13,7 @@ from nas_core.records.evaluations import EvaluationTable
 from nas_core.report import story
 from nas_core.report.collect import summarise
 from nas_core.report.page import render_page, tiles
-from nas_core.report.text import format_metric, summary_table
+from nas_core.report.text import format_metric, outcome_lines, summary_table
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import cautions_of, standing_of
 from nas_core.study.outcome import outcome_of
@@ -112,8 +112,15 @@ def test_before_verification_the_choice_is_by_prediction_alone(tabular_config, t
     select.fn(study)
     outcome = study.outcome()
     assert outcome.chosen == outcome.best_predicted
-    if outcome.chosen_evaluated is None:
-        assert "by its prediction alone" in outcome.why
+    assert not outcome.verified
+    assert "by its prediction alone" in outcome.why
+    known = outcome_of(study.last_answer(), None, study.snapshot)
+    evaluated = study.evaluations()[0].genotype
+    early = outcome_of({**study.last_answer(), "selections": [{**study.last_answer()["selections"][0],
+                        "genotype": evaluated}]}, None, study.snapshot)  # fmt: skip
+    assert (known.verified, early.verified) == (False, False)
+    assert early.chosen_evaluated is not None
+    assert "(best predicted, not verified)" in outcome_lines(early, study.scorer.measure)[1]
 
 
 def answer_with(study, genotype):

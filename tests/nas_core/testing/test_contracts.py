@@ -12,7 +12,14 @@ from nas_core.testing import check, registries
 from nas_core.testing.contracts import CONTRACTS
 
 EXAMPLE_SPACE = Path(__file__).parents[3] / "flows/configs/space-example.yaml"
-NEEDS_FILES = {("workload", "folder"), ("workload", "cifar10"), ("workload", "fashion-mnist"), ("scorer", "tabular")}
+NEEDS_FILES = {
+    ("workload", "folder"),
+    ("workload", "parquet"),
+    ("workload", "timm"),
+    ("workload", "cifar10"),
+    ("workload", "fashion-mnist"),
+    ("scorer", "tabular"),
+}
 OURS = [(kind, name) for kind, registry in registries().items() for name in registry]
 
 

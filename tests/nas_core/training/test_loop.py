@@ -12,6 +12,7 @@ from nas_core.records.store import Store
 from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.loop import TrainingDiverged, measure, outputs_of, train
 from nas_core.training.network import build_network
+from nas_core.training.recipes import RECIPES
 from nas_core.training.settings import Recipe
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.images.digits import Digits
@@ -44,6 +45,19 @@ def fit(network, data, recipe=RECIPE, **arguments):
 def test_it_learns(network, data):
     fit(network, data, Recipe(epochs=6, batch_size=32, lr=0.05, augment="none"))
     assert measure(network, ACCURACY, data.validation, data.prepare, device="cpu") > 0.8
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_published_recipe_trains(name, network, data):
+    few = Splits(train=tuple(each[:96] for each in data.train), **shared(data))
+    recipe = Recipe.model_validate({"name": name, "epochs": 2, "batch_size": 32})
+    result = fit(network, few, recipe)
+    assert result.steps == 6
+    assert all(math.isfinite(row["loss"]) for row in result.history)
+
+
+def shared(data):
+    return {"validation": data.validation, "load_test": data.load_test, "prepare": data.prepare}
 
 
 def test_same_seed_same_weights_and_global_generator_untouched(data):

@@ -50,6 +50,8 @@ def test_published_values():
     ("recipe", "said"),
     [
         ("rsb-a9", "recipe.name: found 'rsb-a9'"),
+        ("", "recipe.name"),
+        ({"name": ["deit"]}, "recipe.name"),
         ({"name": "deit", "epoch": 3}, "recipe.epoch"),
         ({"warmup": "5 minutes"}, "recipe.warmup"),
         ({"betas": [0.9, 1.5]}, "recipe.betas"),

@@ -41,7 +41,10 @@ def program(tmp_path_factory):
 
 def test_a_program_sees_the_images_as_its_own_preparation_wants(program):
     expected = linear()((IMAGES.float() / 255 - 0.5) / 0.1)
-    assert torch.allclose(load(model=str(program))(PREPARE(IMAGES)), expected, atol=1e-4)
+    teach = load(model=str(program))
+    assert torch.allclose(teach(PREPARE(IMAGES)), expected, atol=1e-4)
+    noise = 100 * torch.randn(4, 1, 8, 8)  # a program refuses what is no fraction of full brightness
+    assert torch.isfinite(teach(noise)).all()
 
 
 def test_timms_model_with_a_file_of_weights(tmp_path):

@@ -153,7 +153,9 @@ def test_a_function_is_enough(registered):
 
 def test_a_loss_of_one_number_and_a_function_without_words(registered):
     sets = TensorDataset(torch.randn(9, 2), torch.randn(9))
-    make = dataset_workload("rows", sample=Sample(shape=(2,), num_outputs=1), loss=nn.MSELoss(), metrics=[share_right])
+    make = dataset_workload(
+        "nine-rows", sample=Sample(shape=(2,), num_outputs=1), loss=nn.MSELoss(), metrics=[share_right]
+    )
 
     def rows(settings):
         """Nine rows."""

@@ -1,0 +1,282 @@
+"""Where a split's pixels are held: in each worker's memory, in a file that a node's workers share, or nowhere.
+
+``memory``: all of them as one tensor. ``map``: decoded once per node into a
+file of the cache folder, which every worker maps into its memory; the making
+is parallel and goes on where it was broken off; the files that were used least
+recently give way to others. ``stream``: each batch is decoded by loader
+processes as it is needed. The three give the same images in the same order.
+"""
+
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from nas_core.base.errors import DataError
+from nas_core.workloads.examples import Examples, batches_of
+from nas_core.workloads.images.cache import alone, cache_folder, keep
+from nas_core.workloads.images.census import num_threads
+from nas_core.workloads.images.decoding import quiet
+from nas_core.workloads.images.pixels import Pixels
+from nas_core.workloads.normalisation import Normalisation
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+Way = Literal["memory", "map", "stream"]
+MOST_IN_MEMORY = 256 * 2**20  # bytes of a set that each worker has of its own
+DISK_LEFT = 0.1  # of the free disk stays free
+CHUNK_BYTES = 4 * 2**20  # of images that are decoded and written at once, by each thread
+BATCH = 128  # images whose bytes are counted at once
+SYNC_EVERY = 16  # chunks
+STATISTICS_IMAGES = 10_000  # training images whose mean and deviation are taken
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holding:
+    """How a set is held, and how much the files of a node may take."""
+
+    way: Literal["auto", "memory", "map", "stream"] = "auto"
+    cache_bytes: int = 0
+    loaders: int = 0
+
+    def chosen(self, nbytes: int) -> Way:
+        """The way that was asked for, else the first of the three that so many bytes fit."""
+        if self.way != "auto":
+            return self.way
+        if nbytes <= MOST_IN_MEMORY:
+            return "memory"
+        return "map" if nbytes <= self._room() else "stream"
+
+    def _room(self) -> int:
+        """Bytes that the cache folder could take, once others gave way."""
+        folder = cache_folder()
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not os.access(folder, os.W_OK):
+            return 0
+        free = shutil.disk_usage(folder).free * (1 - DISK_LEFT)
+        return min(self.cache_bytes, int(free) + sum(path.stat().st_size for path in _maps()))
+
+    def said(self, nbytes: int) -> str:
+        """What is done with so many bytes, in words."""
+        size = f"{nbytes / 1e9:,.2g} GB decoded"
+        way = self.chosen(nbytes)
+        words = {
+            "memory": f"{size}, in each worker's memory",
+            "map": f"{size}, once per node in {cache_folder() / 'decoded'}, shared by its workers",
+            "stream": f"{size}, a batch at a time by loader processes",
+        }
+        return words[way]
+
+
+def hold(pixels: Pixels, holding: Holding, way: Way) -> "torch.Tensor | Examples":
+    """All pixels as one uint8 tensor N C H W, or examples that give them.
+
+    Raises:
+        DataError: for an image that cannot be read.
+    """
+    if way == "stream":
+        return Streamed(pixels, holding.loaders)
+    if way == "map":
+        try:
+            return _mapped(pixels, holding)
+        except OSError as error:  # a full disk
+            log.warning("decoded images cannot be kept (%s): decoded as they are needed", error.strerror or error)
+            return Streamed(pixels, holding.loaders)
+    return _in_memory(pixels)
+
+
+def _in_memory(pixels: Pixels) -> "torch.Tensor":
+    import torch
+
+    images = torch.empty((len(pixels), *pixels.shape), dtype=torch.uint8)
+    for numbers, batch in _decoded(pixels, _chunks(pixels)):
+        images[numbers[0] : numbers[-1] + 1] = torch.from_numpy(batch)
+    return images
+
+
+def _chunks(pixels: Pixels) -> list[range]:
+    size, count = max(1, CHUNK_BYTES // math.prod(pixels.shape)), len(pixels)
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _decoded(pixels: Pixels, chunks: Sequence[range]) -> Iterator[tuple[range, np.ndarray]]:
+    """Batches in parallel; Pillow decodes without Python's lock."""
+    size, threads = len(chunks), num_threads()
+    with ThreadPoolExecutor(threads) as pool, quiet():
+        for start in range(0, size, 2 * threads):  # so that no more batches wait than are being written
+            some = chunks[start : start + 2 * threads]
+            yield from zip(some, pool.map(pixels.batch, some), strict=True)
+
+
+def normalisation_of(images: "torch.Tensor | Examples", identity: Callable[[], str]) -> Normalisation:
+    """That of the first training images; kept in the cache, under their content's id, where they are not in memory."""
+    first = images[:STATISTICS_IMAGES]
+    if not isinstance(images, Examples) and images.nbytes <= MOST_IN_MEMORY:
+        return Normalisation.of_bytes(batches_of(first, BATCH))
+    path = cache_folder() / "statistics" / f"{identity()}.json"
+    with alone(path):
+        with suppress(OSError, ValueError, KeyError):
+            return Normalisation.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        found = Normalisation.of_bytes(batches_of(first, BATCH))
+        text = json.dumps(found.as_dict()).encode()
+        keep(path, lambda temporary: temporary.write_bytes(text))
+    return found
+
+
+# a node's files
+
+
+def _maps() -> list[Path]:
+    """The files that hold decoded images, unfinished ones too, those that were not used for long first."""
+    folder = cache_folder() / "decoded"
+    with suppress(OSError):
+        files = [path for path in folder.iterdir() if path.suffix in (".u8", ".part")]
+        return sorted(files, key=lambda path: path.stat().st_mtime)
+    return []
+
+
+def _mapped(pixels: Pixels, holding: Holding) -> "torch.Tensor":
+    """The node's file of these pixels, made if it is not there."""
+    import torch
+
+    path = cache_folder() / "decoded" / f"{pixels.identity}.u8"
+    if not _is_whole(path, pixels):
+        with alone(path):
+            if not _is_whole(path, pixels):
+                _make(path, pixels, holding)
+    with suppress(OSError):
+        os.utime(path)  # used now
+    flat = torch.from_file(str(path), shared=False, size=pixels.nbytes, dtype=torch.uint8)
+    return flat.view(len(pixels), *pixels.shape)
+
+
+def _is_whole(path: Path, pixels: Pixels) -> bool:
+    return path.exists() and path.stat().st_size == pixels.nbytes
+
+
+def _make(path: Path, pixels: Pixels, holding: Holding) -> None:
+    """Decode what an earlier attempt did not; the file gets its name when it is whole."""
+    _make_room(path, pixels.nbytes, holding)
+    partial, marks = path.with_suffix(".part"), path.with_suffix(".done")
+    chunks = _chunks(pixels)
+    done = _marked(partial, marks, len(chunks), pixels.nbytes)
+    missing = [chunk for chunk, is_done in zip(chunks, done, strict=True) if not is_done]
+    log.info("decoding %d images into %s, %.2g GB", sum(map(len, missing)), path, pixels.nbytes / 1e9)
+    per_image = math.prod(pixels.shape)
+    with partial.open("r+b" if partial.exists() else "w+b") as file:
+        os.truncate(file.fileno(), pixels.nbytes)
+        for number, (chunk, batch) in enumerate(_decoded(pixels, missing), start=1):
+            file.seek(chunk.start * per_image)
+            file.write(memoryview(np.ascontiguousarray(batch)).cast("B"))
+            done[chunk.start // len(chunks[0])] = 1
+            if number % SYNC_EVERY == 0 or number == len(missing):
+                file.flush()
+                os.fsync(file.fileno())
+                marks.write_bytes(bytes(done))  # what is marked lies on the disk
+    os.replace(partial, path)
+    marks.unlink(missing_ok=True)
+
+
+def _marked(partial: Path, marks: Path, count: int, nbytes: int) -> bytearray:
+    """Which chunks an earlier attempt finished."""
+    with suppress(OSError):
+        done = bytearray(marks.read_bytes())
+        if len(done) == count and partial.stat().st_size == nbytes:
+            return done
+    return bytearray(count)
+
+
+def _make_room(path: Path, nbytes: int, holding: Holding) -> None:
+    """Files of other sets give way, those first that were not used for long; who maps one keeps it until it ends."""
+    mine = path.with_suffix(".part")
+    for other in (each for each in _maps() if each != mine):
+        used = sum(each.stat().st_size for each in _maps() if each != mine)
+        free = shutil.disk_usage(path.parent).free * (1 - DISK_LEFT)
+        if used + nbytes <= holding.cache_bytes and nbytes <= free:
+            return
+        log.info("%s gives way to %s", other, path.name)
+        other.unlink(missing_ok=True)
+
+
+# batches as they are needed
+
+
+class Streamed(Examples):
+    """Images that are decoded when they are asked for, by loader processes for batches that were announced."""
+
+    def __init__(self, pixels: Pixels, loaders: int, device: "torch.device | str" = "cpu") -> None:
+        self.pixels, self.loaders, self.device = pixels, loaders, device
+        self.shape = (len(pixels), *pixels.shape)
+        self._coming: Iterator[torch.Tensor] = iter(())
+        self._announced: list[tuple[int, ...]] = []
+
+    def to(self, device: "torch.device | str") -> "Streamed":
+        return Streamed(self.pixels, self.loaders, device)
+
+    def part(self, start: int, stop: int) -> "Streamed":
+        return Streamed(self.pixels.only(np.arange(start, stop)), self.loaders, self.device)
+
+    def expect(self, batches: "Sequence[torch.Tensor]") -> None:
+        import torch
+        from torch.utils.data import DataLoader
+
+        self._announced = [tuple(batch.tolist()) for batch in batches][::-1]
+        loaders = min(self.loaders or torch.get_num_threads(), len(batches))
+        if not loaders:
+            return
+        self._coming = iter(
+            DataLoader(
+                _Batches(self.pixels),
+                sampler=self._announced[::-1],
+                batch_size=None,
+                num_workers=loaders,
+                generator=torch.Generator(),  # not the global one, which is others'
+                multiprocessing_context="fork" if hasattr(os, "fork") else "spawn",
+            )
+        )
+
+    def batch(self, index: "torch.Tensor") -> "torch.Tensor":
+        import torch
+
+        wanted = tuple(index.tolist())
+        if self._announced and self._announced[-1] == wanted:
+            self._announced.pop()
+            images = next(self._coming)
+            if isinstance(images, DataError):  # as it was raised in the loader's process
+                raise images
+        else:
+            with quiet():
+                images = torch.from_numpy(self.pixels.batch(wanted))
+        return images.to(self.device, non_blocking=True)
+
+
+class _Batches:
+    """What a loader process reads: batches by their numbers."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: Sequence[int]) -> "torch.Tensor | DataError":
+        import torch
+
+        try:
+            with quiet():
+                return torch.from_numpy(self.pixels.batch(index))
+        except DataError as error:
+            return error

@@ -1,0 +1,244 @@
+"""Parquet files of encoded images, as Hugging Face writes them or any other.
+
+A row has an image (bytes, or a record with the field ``bytes``) and a label (a
+number or a name). Splits are told by a column, or by the files' names
+(``train-00000-of-00004.parquet``); without either one row in five is a test
+image. The encoded images are copied once per node into a file of the cache
+folder that is read at random, as Parquet cannot be.
+"""
+
+import hashlib
+import json
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from nas_core.base.errors import DataError
+from nas_core.base.identity import content_id
+from nas_core.workloads.images.cache import alone, cache_folder
+from nas_core.workloads.images.decoding import Encoded
+from nas_core.workloads.images.encoded import EncodedImages
+from nas_core.workloads.images.items import Items, Listing
+from nas_core.workloads.images.layouts import TEST_NAMES, TEST_SHARE, TRAIN_NAMES, VALIDATION_NAMES, are_test
+from nas_core.workloads.settings import EncodedSettings
+from nas_core.workloads.workload import WORKLOADS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = 256  # copied at once
+NO_SPLIT = f"no split is told: one row in {TEST_SHARE} of each class is a test image"
+
+
+class ParquetSettings(EncodedSettings):
+    """Which columns hold what."""
+
+    image: str = Field("image", description="Column of the encoded images: bytes, or a record with the field `bytes`.")
+    label: str = Field("label", description="Column of the classes: numbers from 0 on, or names.")
+    split: str = Field("split", description="Column that says train or test, where files' names do not.")
+
+
+@WORKLOADS.add
+class ParquetImages(EncodedImages):
+    """Encoded images in one Parquet file, or in a folder of them, such as a set of Hugging Face's."""
+
+    name = "parquet"
+    Settings = ParquetSettings
+    settings: ParquetSettings
+
+    @property
+    def place(self) -> str:
+        return str(self._path())
+
+    def state(self) -> Hashable:
+        return tuple(self._stamps())
+
+    def listing(self) -> Listing:
+        spool = self._spool()
+        table = _opened(str(spool))
+        is_train_N, is_test_N, notes = _splits(table["split"].to_pylist(), self.place)
+        labels_N, names = _labels(table["label"], self._class_names(), self.place)
+        rows = np.arange(len(table))
+        stamp = hashlib.sha256(str(self.state()).encode()).digest()
+        files = [path.name for path, _ in self._stamps()]
+        items = SpooledItems(
+            spool=str(spool),
+            rows_N=rows,
+            names_N=np.array(
+                [f"{files[file]} row {row}" for file, row in zip(*_positions(table), strict=True)], dtype=object
+            ),
+            labels_N=labels_N,
+            stamps_N2=np.tile(np.frombuffer(stamp[:16], np.int64) >> 1, (len(rows), 1)),
+        )
+        train, test = items.divided(are_test) if not notes else (items.only(is_train_N), items.only(is_test_N))
+        return Listing(class_names=names, train=train, test=test, notes=notes or (NO_SPLIT,))
+
+    def _path(self) -> Path:
+        path = self.settings.path
+        if not path or not Path(path).exists():
+            raise DataError("data.path", path or "nothing", "a Parquet file of images, or a folder of them")
+        return Path(path).absolute()
+
+    def _stamps(self) -> list[tuple[Path, tuple[int, int]]]:
+        """The files in order, with size and time of change."""
+        root = self._path()
+        files = [root] if root.is_file() else sorted(p for p in root.rglob("*.parquet") if not p.name.startswith("."))
+        if not files:
+            raise DataError("data.path", f"no .parquet file in {root}", "a Parquet file of images, or a folder of them")
+        return [(path, (path.stat().st_size, path.stat().st_mtime_ns)) for path in files]
+
+    def _class_names(self) -> tuple[str, ...]:
+        """Names of numbered classes, as Hugging Face keeps them in a file's notes; none where there are none."""
+        import pyarrow.parquet as pq
+
+        notes = pq.read_schema(self._stamps()[0][0]).metadata or {}
+        try:
+            features = json.loads(notes[b"huggingface"])["info"]["features"]
+            return tuple(map(str, features[self.settings.label]["names"]))
+        except (KeyError, TypeError, ValueError):
+            return ()
+
+    def _spool(self) -> Path:
+        """The node's copy, to be read at random; made if it is not there."""
+        import pyarrow as pa
+
+        settings = self.settings
+        known = {"files": [[str(path), *stamp] for path, stamp in self._stamps()], "image": settings.image}
+        path = (
+            cache_folder()
+            / "encoded"
+            / f"{content_id({**known, 'label': settings.label, 'split': settings.split})}.arrow"
+        )
+        if not path.exists():
+            with alone(path):
+                if not path.exists():
+                    temporary = path.with_suffix(".part")
+                    try:
+                        self._copy(temporary)
+                        temporary.replace(path)
+                    except OSError as error:
+                        found = error.strerror or str(error)
+                        raise DataError(
+                            str(path), found, "room for a copy of the encoded images", "Set MATHNAS_CACHE."
+                        ) from None
+                    except pa.ArrowException as error:
+                        raise DataError(
+                            self.place, " ".join(str(error).split())[:200], "Parquet files of images"
+                        ) from None
+        return path
+
+    def _copy(self, target: Path) -> None:
+        import pyarrow as pa
+
+        schema = pa.schema({"image": pa.large_binary(), "label": pa.string(), "split": pa.string(), "file": pa.int32()})
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for number, (path, _) in enumerate(self._stamps()):
+                for batch in self._batches(path):
+                    size = [number] * len(batch["image"])
+                    writer.write_batch(pa.record_batch([*batch.values(), pa.array(size, pa.int32())], schema=schema))
+
+    def _batches(self, path: Path) -> "Iterator[dict[str, pa.Array]]":
+        """Rows of a file as image, label and split."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        settings = self.settings
+        try:
+            file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(str(path), " ".join(str(error).split())[:200], "a Parquet file") from None
+        columns = file.schema_arrow.names
+        missing = [name for name in (settings.image, settings.label) if name not in columns]
+        if missing:
+            expected = f"also {', '.join(missing)}"
+            raise DataError(
+                str(path), f"columns {', '.join(columns)}", expected, "Name yours in data.image and data.label."
+            )
+        wanted = [settings.image, settings.label, *([settings.split] if settings.split in columns else [])]
+        told = _split_of_name(path.stem)
+        for batch in file.iter_batches(ROWS, columns=wanted):
+            image = batch[settings.image]
+            if pa.types.is_struct(image.type):
+                image = image.field("bytes") if image.type.get_field_index("bytes") >= 0 else image.field(0)
+            if not (pa.types.is_binary(image.type) or pa.types.is_large_binary(image.type)):
+                raise DataError(str(path), f"{settings.image} of type {image.type}", "bytes, or records with `bytes`")
+            split = batch[settings.split] if settings.split in columns else pa.array([told] * len(image), pa.string())
+            yield {
+                "image": image.cast(pa.large_binary()),
+                "label": batch[settings.label].cast(pa.string()),
+                "split": split.cast(pa.string()),
+            }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SpooledItems(Items):
+    """Encoded images in an Arrow file, by their rows."""
+
+    spool: str
+    rows_N: np.ndarray
+
+    def content(self, index: int) -> Encoded:
+        return _opened(self.spool)["image"][int(self.rows_N[index])].as_py() or b""
+
+
+@lru_cache(maxsize=8)
+def _opened(path: str) -> "pa.Table":
+    """The file's columns, mapped into memory."""
+    import pyarrow as pa
+
+    return pa.ipc.open_file(pa.memory_map(path)).read_all()
+
+
+def _split_of_name(name: str) -> str | None:
+    """``train`` of ``train-00000-of-00004``."""
+    word = name.lower().replace("_", "-").split("-")[0]
+    return word if word in (*TRAIN_NAMES, *TEST_NAMES, *VALIDATION_NAMES) else None
+
+
+def _splits(words: Sequence[str | None], place: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Which rows are trained on and which tested on, and what is to be said; nothing is, where no split is told.
+
+    Validation rows serve as test rows where there are none.
+    """
+    told = np.array([(word or "").lower() for word in words], dtype=object)
+    is_train, is_test, is_validation = (np.isin(told, names) for names in (TRAIN_NAMES, TEST_NAMES, VALIDATION_NAMES))
+    if not any(told):
+        return is_train, is_test, []
+    held = is_test if is_test.any() else is_validation
+    if not is_train.any() or not held.any():
+        found = ", ".join(sorted({word or "none" for word in told}))
+        raise DataError(place, f"the splits {found}", "train, and one of test, validation")
+    counts = {word or "none": int((told == word).sum()) for word in sorted(set(told))}
+    return is_train, held, [f"rows by split: {', '.join(f'{word} {count:,}' for word, count in counts.items())}"]
+
+
+def _labels(column: Any, names: tuple[str, ...], place: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers and the names of all classes."""
+    words = column.to_pylist()
+    if None in words:
+        raise DataError(
+            place, f"{words.count(None):,} rows without a label, row {words.index(None)} first", "one in each row"
+        )
+    if not all(word.isdigit() for word in words):
+        known = tuple(sorted(set(words)))
+        numbers = {name: number for number, name in enumerate(known)}
+        return np.array([numbers[word] for word in words], dtype=np.int64), known
+    labels = np.array(words, dtype=np.int64)
+    count = int(labels.max(initial=-1)) + 1
+    if names and count > len(names):
+        raise DataError(place, f"label {count - 1}", f"numbers below {len(names)}, as many as there are names")
+    if not names and count > len(labels):
+        raise DataError(place, f"label {count - 1} in {len(labels):,} rows", "class numbers from 0 on")
+    return labels, names or tuple(map(str, range(count)))
+
+
+def _positions(table: "pa.Table") -> tuple[list[int], list[int]]:
+    """File and row in it of each row."""
+    files = np.asarray(table["file"])
+    starts = np.searchsorted(files, files)
+    return files.tolist(), (np.arange(len(files)) - starts).tolist()
