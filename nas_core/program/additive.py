@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -239,9 +239,12 @@ def _ranking(
         return Ranking(networks=(), floor=-np.inf, route="limits and rules")
     if relaxation.seems_infeasible:
         return None
-    keyed = Keyed(lp, judge, refused, total)
+    worth = None if lp.integers_C is None else Worth(lp.integers_C, lp.unit)
+    keyed = Keyed(lp, judge, refused, total, worth)
     if lp.num_groups > MANY_GROUPS_TO_LIST:
-        listed = _by_levels(lp, relaxation, keyed, count, effort)
+        deadline = time.monotonic() + LEVELS_SHARE * effort.left_s
+        levels = core.levels(lp, relaxation, deadline=deadline, keep=2 * count)
+        listed = ranking_of_levels(levels, relaxation, keyed, count, "core search")
         if listed is not None:
             return listed
     ranker = Ranker(lp, relaxation, effort, keyed.refuses if refused or lp.is_relaxed else None)
@@ -251,25 +254,29 @@ def _ranking(
     return Ranking(networks=tuple(networks), floor=floor, route="ranking")
 
 
-def _by_levels(lp: LinearProgram, relaxation: Relaxation, keyed: "Keyed", count: int, effort: Effort) -> Ranking | None:
-    """By the core search's levels; None if they do not fit."""
-    deadline = time.monotonic() + LEVELS_SHARE * effort.left_s
+def ranking_of_levels(
+    levels: Iterable[core.Level], relaxation: Bounded, keyed: "Keyed", count: int, route: str
+) -> Ranking | None:
+    """The best ``count`` networks from ever larger levels; None if they do not fit."""
     try:
-        for level in core.levels(lp, relaxation, deadline=deadline, keep=2 * count):
+        for level in levels:
             sure = level.complete_to - 2 * relaxation.error
             if not level.is_everything and np.count_nonzero(level.loss_S < sure) < count:
                 continue
             networks = keyed(level.columns_SG)
             floor = -np.inf if level.is_everything else keyed.total(Fraction(relaxation.bound - sure))
             if level.is_everything or sum(key > floor for key, _ in networks) >= count:
-                return Ranking(networks=tuple(networks[:count]), floor=-np.inf, route="core search")
+                return Ranking(networks=tuple(networks[:count]), floor=-np.inf, route=route)
     except CoreTooLargeError:
         pass
     return None
 
 
 class Keyed:
-    """Puts networks of a program, given by their columns, in order of their exact values."""
+    """Puts networks of a program, given by their columns, in order of their exact values.
+
+    ``worth``: the values, where whole numbers carry them.
+    """
 
     def __init__(
         self,
@@ -277,9 +284,10 @@ class Keyed:
         judge: Judge,
         refused: Collection[Choices],
         total: Callable[[Fraction], Fraction],
+        worth: "Worth | None",
     ) -> None:
         self.lp, self.judge, self.refused, self.total = lp, judge, refused, total
-        self.is_judged = lp.is_relaxed or lp.integers_C is None
+        self.worth = None if lp.is_relaxed else worth  # else exact arithmetic looks at one by one
 
     def refuses(self, columns_G: Ints) -> bool:
         choices = self.lp.columns.choices(columns_G)
@@ -287,17 +295,32 @@ class Keyed:
 
     def __call__(self, columns_SG: Ints) -> list[tuple[Any, Choices]]:
         """(key, choices) of those that are allowed, best first."""
-        if self.is_judged:
+        if self.worth is None:
             networks = [(self.judge(choices), choices) for choices in map(self.lp.columns.choices, columns_SG)]
             allowed = [(key, choices) for key, choices in networks if key is not None and choices not in self.refused]
             allowed.sort(key=lambda item: item[1])
             return sorted(allowed, key=lambda item: item[0], reverse=True)
-        assert self.lp.integers_C is not None, "else they are judged"
-        value_S = self.lp.integers_C[columns_SG].sum(axis=1)
+        value_S = self.worth(columns_SG)
         order = np.lexsort((*columns_SG.T[::-1], -value_S))
-        keys = [self.total(self.lp.unit * value) for value in value_S[order].tolist()]
+        keys = [self.total(self.worth.unit * value) for value in value_S[order].tolist()]
         choices_S = map(self.lp.columns.choices, columns_SG[order].tolist())
         return [(key, choices) for key, choices in zip(keys, choices_S, strict=True) if choices not in self.refused]
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Summed values of networks in whole ``unit``s: of their columns, and of every two of them ([C][C])."""
+
+    value_C: Ints
+    unit: Fraction
+    pairs_CC: Ints | None = None
+
+    def __call__(self, columns_SG: Ints) -> Ints:
+        total_S: Ints = self.value_C[columns_SG].sum(axis=1)
+        if self.pairs_CC is not None:
+            for g, h in itertools.combinations(range(columns_SG.shape[1]), 2):
+                total_S = total_S + self.pairs_CC[columns_SG[:, g], columns_SG[:, h]]
+        return total_S
 
 
 def best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Sequence[Apart]) -> Choices | None:

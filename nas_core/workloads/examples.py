@@ -43,8 +43,10 @@ class Examples(ABC):
 
     @overload
     def __getitem__(self, key: slice) -> "Examples": ...
+
     @overload
     def __getitem__(self, key: "torch.Tensor") -> "torch.Tensor": ...
+
     def __getitem__(self, key: "slice | torch.Tensor") -> "Examples | torch.Tensor":
         if isinstance(key, slice):
             start, stop, _ = key.indices(len(self))

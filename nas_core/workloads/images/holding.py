@@ -180,7 +180,7 @@ def _make(path: Path, pixels: Pixels, holding: Holding) -> None:
         os.truncate(file.fileno(), pixels.nbytes)
         for number, (chunk, batch) in enumerate(_decoded(pixels, missing), start=1):
             file.seek(chunk.start * per_image)
-            file.write(np.ascontiguousarray(batch).data.cast("B"))
+            file.write(np.ascontiguousarray(batch).data)
             done[chunk.start // len(chunks[0])] = 1
             if number % SYNC_EVERY == 0 or number == len(missing):
                 file.flush()
@@ -237,9 +237,10 @@ class Streamed(Examples):
         loaders = min(self.loaders or torch.get_num_threads(), len(batches))
         if not loaders:
             return
+        pixels: Any = _Batches(self.pixels)  # a data set in all but its base class, which is torch's
         self._coming = iter(
             DataLoader(
-                _Batches(self.pixels),  # type: ignore[arg-type]  # what has items is a dataset, whatever its class
+                pixels,
                 sampler=self._announced[::-1],
                 batch_size=None,
                 num_workers=loaders,
@@ -254,9 +255,10 @@ class Streamed(Examples):
         wanted = tuple(index.tolist())
         if self._announced and self._announced[-1] == wanted:
             self._announced.pop()
-            images: Any = next(self._coming)
-            if isinstance(images, DataError):  # as it was raised in the loader's process
-                raise images
+            images = next(self._coming)
+            error: Any = images
+            if isinstance(error, DataError):  # as it was raised in the loader's process
+                raise error
         else:
             with quiet():
                 images = torch.from_numpy(self.pixels.batch(wanted))

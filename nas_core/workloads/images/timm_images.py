@@ -98,10 +98,10 @@ class ReaderItems(Items):
     def content(self, index: int) -> Encoded:
         data = _dataset(self.source)
         with READING:
-            image: Any = getattr(data, "reader", data)[int(self.rows_N[index])][0]
-            if not hasattr(image, "read"):
-                picture: Encoded = image
-                return picture
+            image = getattr(data, "reader", data)[int(self.rows_N[index])][0]
+            if not hasattr(image, "read"):  # an image of Pillow's
+                decoded: Encoded = image
+                return decoded
             with image:
                 return bytes(image.read())
 
