@@ -13,6 +13,8 @@ from nas_core.scoring.table_file import ARCH_COLUMN, FORMATS, SOURCE_ADVICE, Tab
 from nas_core.scoring.table_networks import MOST_SHOWN, networks_of
 from nas_core.space.genotypes import Genotype, SearchSpace
 
+METRIC = "scorer.metric"  # the field whose column is numbers; of any other, rows of one network have to agree
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -40,41 +42,35 @@ def read_known(config: Any, space: SearchSpace, fields: Mapping[str, str]) -> Kn
     where = f"scorer.path {path}"
     named = list(zip(*(columns[name] for name in naming), strict=True)) if config.choices else columns[naming[0]]
     networks = networks_of(named, space, where, table.place, config.counted_from)
-    of_metric = {name for field, name in fields.items() if field == "scorer.metric"}
-    values = [
-        [_number(value, name, f"{where}: {table.place(row)}") for row, value in enumerate(columns[name])]
-        if name in of_metric
-        else columns[name]
-        for name in wanted
-    ]
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, choices in enumerate(networks.rows):
         rows_of.setdefault(choices, []).append(row)
-    found = {choices: [tuple(column[row] for column in values) for row in rows] for choices, rows in rows_of.items()}
-    doubtful = [choices for choices, rows in found.items() if len(set(map(repr, rows))) > 1]
-    notes = networks.notes
-    if doubtful and config.repeats == "refuse":
-        raise _stands_twice(doubtful, rows_of, found, where, table)
-    if doubtful:
-        notes += (f"{len(doubtful)} networks stand in several rows: the mean of the rows counts",)
-    return Known(columns={choices: _one_of(rows) for choices, rows in found.items()}, notes=notes)
+    known, notes = [], networks.notes
+    for field, name in fields.items():
+        column, is_metric = columns[name], field == METRIC
+        if is_metric:
+            column = [_number(value, name, f"{where}: {table.place(row)}") for row, value in enumerate(column)]
+        are_seeds = is_metric and config.repeats == "seeds"
+        several = [choices for choices, rows in rows_of.items() if len({repr(column[row]) for row in rows}) > 1]
+        if several and not are_seeds:
+            raise _stands_twice(several, rows_of[several[0]], column, where, table)
+        if several:
+            notes += (f"{len(several)} networks stand in several rows: the mean of the rows counts",)
+        known.append(
+            [_mean([column[row] for row in rows]) if are_seeds else column[rows[0]] for rows in rows_of.values()]
+        )
+    return Known(columns=dict(zip(rows_of, zip(*known, strict=True), strict=True)), notes=notes)
 
 
 def _stands_twice(
-    doubtful: Sequence[tuple[int, ...]],
-    rows_of: Mapping[tuple[int, ...], Sequence[int]],
-    found: Mapping[tuple[int, ...], Sequence[tuple[Any, ...]]],
-    where: str,
-    table: TableFile,
+    several: Sequence[tuple[int, ...]], rows: Sequence[int], column: Sequence[Any], where: str, table: TableFile
 ) -> DataError:
-    first = doubtful[0]
-    shown = [
-        f"{table.place(row)}: {_short(values[0])}" for row, values in zip(rows_of[first], found[first], strict=True)
-    ]
-    more = f", and {len(doubtful) - 1} networks more" if len(doubtful) > 1 else ""
+    """The first of ``several`` networks stands in these rows with other values."""
+    shown = [f"{table.place(row)}: {_short(column[row])}" for row in rows[:MOST_SHOWN]]
+    more = f", and {len(several) - 1} networks more" if len(several) > 1 else ""
     return DataError(
-        f"{where}: network {Genotype(first)}",
-        f"several values ({', '.join(shown[:MOST_SHOWN])}{', ...' if len(shown) > MOST_SHOWN else ''}){more}",
+        f"{where}: network {Genotype(several[0])}",
+        f"several values ({', '.join(shown)}{', ...' if len(rows) > MOST_SHOWN else ''}){more}",
         "one row per network, or rows that agree",
         "If they are seeds, set scorer.repeats=seeds: their mean counts.",
     )
@@ -84,16 +80,10 @@ def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else f"{value!r:.40}"
 
 
-def _one_of(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """The rows of one network as one: the mean of numbers, the first of anything else; gaps do not count."""
-    return tuple(_mean_or_first([value for value in column if value == value and value is not None])
-                 if len(rows) > 1 else column[0] for column in zip(*rows, strict=True))  # fmt: skip
-
-
-def _mean_or_first(values: Sequence[Any]) -> Any:
-    if not values:
-        return math.nan
-    return math.fsum(values) / len(values) if all(isinstance(value, float) for value in values) else values[0]
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are there; NaN of none."""
+    there = [value for value in values if not math.isnan(value)]
+    return math.fsum(there) / len(there) if there else math.nan
 
 
 def _number(value: object, name: str, where: str) -> float:

@@ -21,7 +21,7 @@ from pydantic import Field
 from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText, Section
 from nas_core.records.evaluations import Evaluation
-from nas_core.scoring.known_results import Known, read_known
+from nas_core.scoring.known_results import METRIC, Known, read_known
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.workloads.metrics import Measure
@@ -112,7 +112,7 @@ class TabularScorer(Scorer):
 
     @cached_property
     def _known(self) -> Known:
-        return read_known(self.settings, self.family.space, {"scorer.metric": self.settings.metric})
+        return read_known(self.settings, self.family.space, {METRIC: self.settings.metric})
 
     @cached_property
     def _table(self) -> dict[tuple[int, ...], float]:
@@ -121,7 +121,7 @@ class TabularScorer(Scorer):
 
 def read_metrics(config: Any, space: SearchSpace) -> dict[tuple[int, ...], float]:
     """The metric of every network in the table, by its choices; NaN where it has none. Raises as ``read_known``."""
-    return _metrics(read_known(config, space, {"scorer.metric": config.metric}))
+    return _metrics(read_known(config, space, {METRIC: config.metric}))
 
 
 def _metrics(known: Known) -> dict[tuple[int, ...], float]:

@@ -262,7 +262,8 @@ class Streamed(Examples):
         else:
             with quiet():
                 images = torch.from_numpy(self.pixels.batch(wanted))
-        return images.to(self.device, non_blocking=True)
+        batch: torch.Tensor = images.to(self.device, non_blocking=True)
+        return batch
 
 
 class _Batches:
