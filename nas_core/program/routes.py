@@ -117,8 +117,14 @@ class TableSolver:
             return Ranking(networks=(), floor=-float("inf"), route="limits and rules")
         lp = self._lp
         if self._is_listed(lp):
-            networks = itertools.islice(self._every_network(lp).ranked(self.judge), count)
-            return Ranking(networks=tuple(networks), floor=-float("inf"), route="every network")
+            networks: list[tuple[Value, Choices]] = []
+            floor: Value | float = -float("inf")
+            for key, choices in itertools.islice(self._every_network(lp).ranked(self.judge), count):
+                networks.append((key, choices))
+                if effort.left_s == 0:
+                    floor = key
+                    break
+            return Ranking(networks=tuple(networks), floor=floor, route="every network")
         if self._has_pairs:
             return self._ranked_chain(lp, count, effort)
         refused = {other.choices for other in self._apart((), 1)}
