@@ -6,6 +6,7 @@ started it is killed, so that a SIGKILL leaves nothing behind.
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,9 @@ LOOK_S = 2.0  # between two looks at whether the server is there
 AWAY_S = 12.0  # it may be away for so long before that is said
 MOST_RESTARTS = 1
 MOST_WORDS_BYTES = 20_000
+COMPLAINT = re.compile(
+    r"(?<=[ .])\w*(?:Error|Exception|Warning): .+|^\w*(?:Error|Exception): .+|\[Errno .+", re.MULTILINE
+)
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's ports
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -195,9 +199,9 @@ class Server(subprocess.Popen[bytes]):
         """Its own last words; "" if it said nothing."""
         size = self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, size - MOST_WORDS_BYTES))
-        lines = self._said.read().decode(errors="replace").splitlines()
-        said = [line.strip() for line in lines if line.strip() and "Application startup failed" not in line]
-        return said[-1][:300] if said else ""
+        text = self._said.read().decode(errors="replace").strip()
+        found = dict.fromkeys(match[0].strip() for match in COMPLAINT.finditer(text))  # warnings and errors, once each
+        return "; ".join(found)[:500] or text.rpartition("\n")[2][:300]
 
 
 def _start(port: int, page: bool) -> Server:
@@ -208,6 +212,7 @@ def _start(port: int, page: bool) -> Server:
         "PREFECT_UI_ENABLED": "1" if page else "0",
         "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",  # what we quiet for ourselves is what it has to say
     }
     return Server([*command, "--log-level", "error"], environment)
 

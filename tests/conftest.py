@@ -18,6 +18,16 @@ def _own_prefect_home(tmp_path_factory):
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 
 
+@pytest.fixture(autouse=True)
+def _no_server_of_another_test():
+    """`mlflow.set_tracking_uri` sets the variable by which a user names a server."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
 def config_of(**changes) -> StudyConfig:
     """The tiny study: 27 networks on scikit-learn's digits, with sections replaced."""
     recipe = {"epochs": 1, "batch_size": 64, "lr": 0.05, "augment": "none"}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from ortools.sat.python import cp_model
 
+from nas_core.base.interruptible import solve_interruptibly
 from nas_core.deepmad.concave import Program
 from nas_core.deepmad.domain import RHO_TOLERANCE
 from nas_core.deepmad.formulas import Ints, squeeze_channels
@@ -255,7 +256,7 @@ def best_channels(
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = seed
     solver.parameters.max_deterministic_time = seconds
-    status = solver.solve(built.model)
+    status = solve_interruptibly(solver, built.model)
     cpu_s = time.process_time() - begin
     if status == cp_model.INFEASIBLE:
         return ChannelAnswer(row=None, bound=above, proved=True, cpu_s=cpu_s)

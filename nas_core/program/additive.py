@@ -3,13 +3,13 @@
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
 
-from nas_core.program import core, cpsat, exchange, knapsack
+from nas_core.program import closing, core, cpsat, incumbents, knapsack
 from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Judge, Ranking
 from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
@@ -20,10 +20,11 @@ from nas_core.program.result import Status
 WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that rounding of the large hides no small
 MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
 FIRST_SHARE, FIRST_MOST_S = 0.25, 3.0  # of the time left, for a first network
-SEARCH_SHARE, SEARCH_MOST_S = 0.5, 8.0  # kept back from a proof, to look for a better network if it does not come about
+SEARCH_SHARE, SEARCH_MOST_S = 0.5, 20.0  # kept back from a proof, for a better network if it does not come about
 MANY_LIMITS, MANY_GROUPS = 4, 60  # beyond which CP-SAT was not seen to prove anything in a minute
-CORE_SHARE = 0.5  # of the time left that the core search may take
+CORE_SHARE = 0.5  # of the time left that the core search may take, kept or in chunks
 MANY_GROUPS_TO_LIST, LEVELS_SHARE = 30, 0.3  # from which the core search lists sooner, where it can; and its time
+HALVES_A_S = 400_000  # that pass by in chunks: an estimate, for what is not to be begun
 
 
 def best(
@@ -98,9 +99,13 @@ def _by_structure(
     if answer is not None:
         return answer
     first = replace(effort, deadline=time.monotonic() + min(FIRST_SHARE * effort.left_s, FIRST_MOST_S))
-    incumbent = exchange.good_network(lp, relaxation, judge, apart, first)
+    incumbent = incumbents.good_network(lp, relaxation, judge, apart, first)
     if incumbent is not None and attains(incumbent):
         return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
+    if incumbent is not None:
+        closed = _closed(lp, relaxation, judge, apart, effort, incumbent)
+        if closed is not None:
+            return closed
     is_hopeless = len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS and incumbent is not None
     if is_hopeless or effort.left_s == 0:
         status = Status.STOPPED if incumbent is None else Status.FEASIBLE
@@ -113,14 +118,37 @@ def _by_structure(
         return answer
     better = None
     if effort.left_s > 0:
-        better = exchange.good_network(lp, relaxation, judge, apart, effort, answer.choices)
+        better = incumbents.good_network(lp, relaxation, judge, apart, effort, answer.choices)
     choices = better or answer.choices
     if choices is None:
         return answer
     if attains(choices):
         return Answer(status=Status.OPTIMAL, choices=choices, bound=relaxation.bound, route="bound attained")
     bound = min(answer.bound, attains.value)
-    return Answer(status=Status.FEASIBLE, choices=choices, bound=bound, route=f"{answer.route}, exchange")
+    return Answer(status=Status.FEASIBLE, choices=choices, bound=bound, route=f"{answer.route}, search")
+
+
+def _closed(
+    lp: LinearProgram,
+    relaxation: Relaxation,
+    judge: Judge,
+    apart: Sequence[Apart],
+    effort: Effort,
+    incumbent: Choices,
+) -> Answer | None:
+    """The best network, where there is time to look at all that could be better than a good one."""
+    search = closing.Closing(lp, relaxation, lp.value_of(lp.columns.columns(incumbent)))
+    if not search.is_sure or search.num_halves()[0] > HALVES_A_S * CORE_SHARE * effort.left_s:
+        return None
+    try:
+        better_G = search.better(time.monotonic() + CORE_SHARE * effort.left_s)
+    except CoreTooLargeError:
+        return None
+    choices = incumbent if better_G is None else lp.columns.choices(better_G)
+    if judge(choices) is None or not all(other.allows(choices) for other in apart):
+        return None
+    bound = lp.value_of(lp.columns.columns(choices)) + lp.rounding
+    return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="core in chunks")
 
 
 def _by_one_limit(
@@ -239,9 +267,12 @@ def _ranking(
         return Ranking(networks=(), floor=-np.inf, route="limits and rules")
     if relaxation.seems_infeasible:
         return None
-    keyed = Keyed(lp, judge, refused, total)
+    worth = None if lp.integers_C is None else Worth(lp.integers_C, lp.unit)
+    keyed = Keyed(lp, judge, refused, total, worth)
     if lp.num_groups > MANY_GROUPS_TO_LIST:
-        listed = _by_levels(lp, relaxation, keyed, count, effort)
+        deadline = time.monotonic() + LEVELS_SHARE * effort.left_s
+        levels = core.levels(lp, relaxation, deadline=deadline, keep=2 * count)
+        listed = ranking_of_levels(levels, relaxation, keyed, count, "core search")
         if listed is not None:
             return listed
     ranker = Ranker(lp, relaxation, effort, keyed.refuses if refused or lp.is_relaxed else None)
@@ -251,25 +282,29 @@ def _ranking(
     return Ranking(networks=tuple(networks), floor=floor, route="ranking")
 
 
-def _by_levels(lp: LinearProgram, relaxation: Relaxation, keyed: "Keyed", count: int, effort: Effort) -> Ranking | None:
-    """By the core search's levels; None if they do not fit."""
-    deadline = time.monotonic() + LEVELS_SHARE * effort.left_s
+def ranking_of_levels(
+    levels: Iterable[core.Level], relaxation: Bounded, keyed: "Keyed", count: int, route: str
+) -> Ranking | None:
+    """The best ``count`` networks from ever larger levels; None if they do not fit."""
     try:
-        for level in core.levels(lp, relaxation, deadline=deadline, keep=2 * count):
+        for level in levels:
             sure = level.complete_to - 2 * relaxation.error
             if not level.is_everything and np.count_nonzero(level.loss_S < sure) < count:
                 continue
             networks = keyed(level.columns_SG)
             floor = -np.inf if level.is_everything else keyed.total(Fraction(relaxation.bound - sure))
             if level.is_everything or sum(key > floor for key, _ in networks) >= count:
-                return Ranking(networks=tuple(networks[:count]), floor=-np.inf, route="core search")
+                return Ranking(networks=tuple(networks[:count]), floor=-np.inf, route=route)
     except CoreTooLargeError:
         pass
     return None
 
 
 class Keyed:
-    """Puts networks of a program, given by their columns, in order of their exact values."""
+    """Puts networks of a program, given by their columns, in order of their exact values.
+
+    ``worth``: the values, where whole numbers carry them.
+    """
 
     def __init__(
         self,
@@ -277,9 +312,10 @@ class Keyed:
         judge: Judge,
         refused: Collection[Choices],
         total: Callable[[Fraction], Fraction],
+        worth: "Worth | None",
     ) -> None:
         self.lp, self.judge, self.refused, self.total = lp, judge, refused, total
-        self.is_judged = lp.is_relaxed or lp.integers_C is None
+        self.worth = None if lp.is_relaxed else worth  # else exact arithmetic looks at one by one
 
     def refuses(self, columns_G: Ints) -> bool:
         choices = self.lp.columns.choices(columns_G)
@@ -287,17 +323,32 @@ class Keyed:
 
     def __call__(self, columns_SG: Ints) -> list[tuple[Any, Choices]]:
         """(key, choices) of those that are allowed, best first."""
-        if self.is_judged:
+        if self.worth is None:
             networks = [(self.judge(choices), choices) for choices in map(self.lp.columns.choices, columns_SG)]
             allowed = [(key, choices) for key, choices in networks if key is not None and choices not in self.refused]
             allowed.sort(key=lambda item: item[1])
             return sorted(allowed, key=lambda item: item[0], reverse=True)
-        assert self.lp.integers_C is not None, "else they are judged"
-        value_S = self.lp.integers_C[columns_SG].sum(axis=1)
+        value_S = self.worth(columns_SG)
         order = np.lexsort((*columns_SG.T[::-1], -value_S))
-        keys = [self.total(self.lp.unit * value) for value in value_S[order].tolist()]
+        keys = [self.total(self.worth.unit * value) for value in value_S[order].tolist()]
         choices_S = map(self.lp.columns.choices, columns_SG[order].tolist())
         return [(key, choices) for key, choices in zip(keys, choices_S, strict=True) if choices not in self.refused]
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Summed values of networks in whole ``unit``s: of their columns, and of every two of them ([C][C])."""
+
+    value_C: Ints
+    unit: Fraction
+    pairs_CC: Ints | None = None
+
+    def __call__(self, columns_SG: Ints) -> Ints:
+        total_S: Ints = self.value_C[columns_SG].sum(axis=1)
+        if self.pairs_CC is not None:
+            for g, h in itertools.combinations(range(columns_SG.shape[1]), 2):
+                total_S = total_S + self.pairs_CC[columns_SG[:, g], columns_SG[:, h]]
+        return total_S
 
 
 def best_allowed(lp: LinearProgram, columns_SG: Ints, judge: Judge, apart: Sequence[Apart]) -> Choices | None:

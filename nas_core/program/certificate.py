@@ -5,10 +5,11 @@ asks floats for the multipliers of what is left, and the checker's own leaf test
 are enough; if not, the node branches where the relaxation is undecided.
 """
 
+import contextlib
 import itertools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -31,6 +32,7 @@ from nas_core.program.result import SelectionResult, Status
 from nas_core.program.stored import write_problem
 
 ProofTree = dict[str, Any]
+RANKS_SHARE = 0.6  # of the time left, for the proof of all ranks; then of a tenth of them, and so on
 QUICK_STATES = 30_000  # parts of networks that a leaf may list before it is branched instead
 PRICE_BITS = 24
 MAX_MULTIPLE = 4  # of a row, that a leaf is rounded with
@@ -66,16 +68,25 @@ def certify(
         "proofs": [],
         "problem": stored,
     }
+
+    def proof(beside: int, bound: Fraction | None, until: float) -> dict[str, Any]:
+        provers = {n: _Prover(Claim(c, bound, names[:beside], min_distance), until) for n, c in checkers.items()}
+        trees = [{"resolution": label, "tree": prover.tree()} for label, prover in provers.items()]
+        return {"beside": beside, "bound": None if bound is None else str(bound), "tables": trees}
+
+    if min_distance == 1 and len(names) > 1 and result.num_proven:
+        bounds = [value + rounded_by(stored, value, SAFE) for value in values[: result.num_proven]]
+        for first in _fewer_and_fewer(result.num_proven):
+            until = time.monotonic() + RANKS_SHARE * (deadline - time.monotonic())
+            with contextlib.suppress(OutOfTimeError):
+                data["proofs"] = [proof(first - 1, bounds[first - 1], until)]
+                break
+        _state_ranks(data, result)
+        check_certificate(data)
+        return data
     try:
         for beside, bound in _claims(problem, stored, result, values, min_distance):
-            trees = [
-                {
-                    "resolution": label,
-                    "tree": _Prover(Claim(checker, bound, names[:beside], min_distance), deadline).tree(),
-                }
-                for label, checker in checkers.items()
-            ]
-            data["proofs"].append({"beside": beside, "bound": None if bound is None else str(bound), "tables": trees})
+            data["proofs"].append(proof(beside, bound, deadline))
         data["certified"] = result.status.is_proven
         if not result.status.is_proven:
             shown = "its bound is shown" if data["proofs"] else "there is no bound to show"
@@ -86,6 +97,26 @@ def certify(
         data["claimed"], data["status"] = data["status"], "feasible" if names else "stopped"
     check_certificate(data)
     return data
+
+
+def _fewer_and_fewer(count: int) -> Iterator[int]:
+    """The count, a tenth of it, and so on down to one."""
+    while count:
+        yield count
+        count = count // 10 or (0 if count == 1 else 1)
+
+
+def _state_ranks(data: dict[str, Any], result: SelectionResult) -> None:
+    """What the proof of a ranking shows: all of it, or its first ranks."""
+    count, shown = len(data["answers"]), data["proofs"][0]["beside"] + 1 if data["proofs"] else 0
+    if shown == count and result.status is Status.OPTIMAL:
+        data["certified"] = True
+        return
+    data["claimed"], data["status"] = data["status"], "feasible"
+    data["message"] = f"The first {shown} of {count} answers are shown to be the best."
+    if shown < result.num_proven:
+        solver = f"the solver's own proof ({result.route})"
+        data["message"] += f" That ranks {shown + 1} to {result.num_proven} are the next best rests on {solver}."
 
 
 def _claims(

@@ -141,7 +141,8 @@ class Checker:
         rows = self.table["score"]
         gain = _sum(row[c] for row, c in zip(rows, choices, strict=True))
         for pair in self.problem.get("pairs", ()):
-            if all(choices[p] == c for p, c in pair["blocks"]):
+            (p, c), (q, d) = pair["blocks"]
+            if choices[p] == c and choices[q] == d:
                 gain += exactly(pair["value"])
         return gain
 

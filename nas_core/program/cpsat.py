@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nas_core.base.interruptible import solve_interruptibly
 from nas_core.program.answers import Answer, Apart, Choices, Effort, Judge
 from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.relaxation import Relaxation
@@ -66,7 +67,7 @@ class _Model:
         solver.parameters.max_time_in_seconds = max(effort.left_s, 0.01)
         solver.parameters.num_workers = effort.workers
         solver.parameters.random_seed = effort.seed
-        return solver, solver.solve(self.model)
+        return solver, solve_interruptibly(solver, self.model)
 
     def taken(self, solver: Any) -> Ints:
         """[G] the column taken in each group."""

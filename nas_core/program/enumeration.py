@@ -4,6 +4,7 @@ One array entry per network, axis g = columns of group g. Sorting it once
 answers every further question (top k, other exclusions) by reading on.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
@@ -91,11 +92,17 @@ class EveryNetwork:
 
     def best(self, judge: Judge, apart: Sequence[Apart]) -> Answer:
         """The best network that ``judge`` allows; ``judge`` decides among those the floats cannot tell apart."""
-        for columns_SG in self._near_ties():
+        for columns_SG in itertools.chain(self._tops(), self._near_ties()):
             choices = best_allowed(self.lp, columns_SG, judge, apart)
             if choices is not None:
                 return Answer(status=Status.OPTIMAL, choices=choices, bound=math.inf, route="every network")
         return INFEASIBLE
+
+    def _tops(self) -> Iterator[Ints]:
+        """The networks of the highest value, without sorting all others; none where values are rounded."""
+        if len(self.within) and not self.error_N.any():
+            value = self.value[self.within]
+            yield self._columns(self.within[value == value.max()])
 
     def ranked(self, judge: Judge) -> Iterator[tuple[Any, Choices]]:
         """Every network that ``judge`` allows, best first, with its key; equal ones by their choices."""

@@ -18,17 +18,17 @@ import numpy as np
 
 from nas_core.base.errors import ConfigError
 from nas_core.program.answers import Effort
-from nas_core.program.checker import verify
+from nas_core.program.checker import verifier
 from nas_core.program.exact import evaluate, exact, selection_of
 from nas_core.program.linear import Floats, Ints, TableProgram, flatten
 from nas_core.program.problem import Budget, SelectionProblem
 from nas_core.program.relaxation import FLOAT_ERROR
 from nas_core.program.result import Selection, Status
-from nas_core.program.routes import TableSolver
 from nas_core.program.selection import TIME_LIMIT_S
 from nas_core.program.session import Session
 from nas_core.space.genotypes import Genotype
 
+POSITIONS_SHARE = 0.5  # of the time, for the position-by-position route
 MAX_STATES = 2_000_000  # partial networks of the position-by-position route
 
 
@@ -68,52 +68,57 @@ def _frontier(problem: SelectionProblem, resources: tuple[str, ...], time_limit_
         if resource not in problem.resources:
             raise ConfigError("frontier", repr(resource), f"one of {', '.join(problem.resources) or 'none'}")
     started, status = time.monotonic(), Status.OPTIMAL
-    candidates, route = _among_all(problem, resources), "every network"
+    session, deadline = Session(problem), started + time_limit_s
+    candidates, route = _among_all(session, resources), "every network"
     if candidates is None:
-        candidates, route = _by_positions(problem, resources), "position by position"
+        candidates = _by_positions(problem, resources, started + POSITIONS_SHARE * time_limit_s)
+        route = "position by position"
     if candidates is None:
         search = _by_steps if len(resources) == 1 else _by_boxes
-        candidates, status = search(problem, resources, started + time_limit_s)
+        candidates, status = search(session, resources, deadline)
         route = "steps"
-    points = tuple(verify(problem, selection_of(problem, g)) for g in _undominated(problem, candidates, resources))
+    verify = verifier(problem)
+    points = tuple(verify(selection_of(problem, g)) for g in _undominated(problem, candidates, resources))
     if status is Status.OPTIMAL and not points:
         status = Status.INFEASIBLE
     return Frontier(resources=resources, points=points, status=status, solve_s=time.monotonic() - started, route=route)
 
 
-def _among_all(problem: SelectionProblem, resources: tuple[str, ...]) -> list[Genotype] | None:
+def _among_all(session: Session, resources: tuple[str, ...]) -> list[Genotype] | None:
     """Candidates from all networks of every table; None if there are too many."""
     found: list[Genotype] = []
-    for table in problem.tables:
-        solver = TableSolver(problem, table)
+    for solver in session.solvers:
         if not solver.has_networks:
             continue
         every, costs = solver.every_network(), [solver.program.decimals(name) for name in resources]
         if every is None or not all(cost.is_int64 for cost in costs):
             return None
-        forbidden = {g.choices for g in problem.forbidden if g.resolution in (None, table.resolution)}
+        label = solver.table.resolution
+        forbidden = {g.choices for g in session.problem.forbidden if g.resolution in (None, label)}
         allowed = every.without(forbidden)
         sums = [every.sums(every.lp.columns.gather(cost.integers))[allowed] for cost in costs]
         networks = every.within[allowed]
         kept = _staircase(every.value[networks], sums, 2 * float(every.error_N[networks].max(initial=0.0)))
-        found += [Genotype(choices, table.resolution) for choices in every.choices(networks[kept])]
+        found += [Genotype(choices, label) for choices in every.choices(networks[kept])]
     return found
 
 
-def _by_positions(problem: SelectionProblem, resources: tuple[str, ...]) -> list[Genotype] | None:
-    """Candidates by dominance, position by position; None with limits, or too many partial networks."""
+def _by_positions(problem: SelectionProblem, resources: tuple[str, ...], deadline: float) -> list[Genotype] | None:
+    """Candidates by dominance, position by position; None with limits, or too many partial networks for the time."""
     if not problem.objective.is_additive or problem.budgets or problem.rules or problem.pairs or problem.forbidden:
         return None
     found: list[Genotype] = []
     for table in problem.tables:
-        networks = _of_table_by_positions(TableProgram(problem, table), resources)
+        networks = _of_table_by_positions(TableProgram(problem, table), resources, deadline)
         if networks is None:
             return None
         found += [Genotype(choices, table.resolution) for choices in networks]
     return found
 
 
-def _of_table_by_positions(program: TableProgram, resources: tuple[str, ...]) -> list[tuple[int, ...]] | None:
+def _of_table_by_positions(
+    program: TableProgram, resources: tuple[str, ...], deadline: float
+) -> list[tuple[int, ...]] | None:
     assert program.columns is not None, "there are no rules"
     costs = [program.decimals(name) for name in resources]
     if not all(cost.is_int64 for cost in costs):
@@ -123,7 +128,7 @@ def _of_table_by_positions(program: TableProgram, resources: tuple[str, ...]) ->
     value_S, cost_RS = np.zeros(1), [np.zeros(1, dtype=np.int64) for _ in costs]
     trail: list[Ints] = []
     for low, high in itertools.pairwise(starts.tolist()):
-        if len(value_S) * (high - low) > MAX_STATES:
+        if len(value_S) * (high - low) > MAX_STATES or time.monotonic() > deadline:
             return None
         value_N = (value_S[:, None] + score[None, low:high]).ravel()
         cost_RN = [
@@ -197,21 +202,22 @@ def _undominated(
     return kept
 
 
-def _by_steps(problem: SelectionProblem, resources: tuple[str, ...], deadline: float) -> tuple[list[Genotype], Status]:
+def _by_steps(session: Session, resources: tuple[str, ...], deadline: float) -> tuple[list[Genotype], Status]:
     """From the best network down: strictly less of the resource each time."""
-    found: list[Genotype] = []
-    session, limits = Session(problem), problem.budgets
-    while True:
-        answer = session.with_problem(problem.with_budgets(limits)).top_k(1, 1, _effort(deadline))
+    problem, found = session.problem, list[Genotype]()
+    limits = problem.budgets
+    while time.monotonic() < deadline:
+        answer = session.with_problem(problem.with_budgets(limits)).top_k(1, 1, Effort(deadline=deadline))
         if answer.status is not Status.OPTIMAL:
             return found, Status.OPTIMAL if answer.status is Status.INFEASIBLE else Status.FEASIBLE
         found.append(answer.best.genotype)
         limits = (*problem.budgets, _less(problem, resources[0], answer.best))
+    return found, Status.FEASIBLE
 
 
-def _by_boxes(problem: SelectionProblem, resources: tuple[str, ...], deadline: float) -> tuple[list[Genotype], Status]:
+def _by_boxes(session: Session, resources: tuple[str, ...], deadline: float) -> tuple[list[Genotype], Status]:
     """From no limits down: below each answer, boxes with less of the one and with less of the other resource."""
-    session, found = Session(problem), dict[Genotype, None]()
+    problem, found = session.problem, dict[Genotype, None]()
     seen: set[tuple[Budget, ...]] = set()
     boxes: list[tuple[Budget, ...]] = [()]
     while boxes:
@@ -219,7 +225,10 @@ def _by_boxes(problem: SelectionProblem, resources: tuple[str, ...], deadline: f
         if box in seen:
             continue
         seen.add(box)
-        answer = session.with_problem(problem.with_budgets((*problem.budgets, *box))).top_k(1, 1, _effort(deadline))
+        if time.monotonic() >= deadline:
+            return list(found), Status.FEASIBLE
+        boxed = session.with_problem(problem.with_budgets((*problem.budgets, *box)))
+        answer = boxed.top_k(1, 1, Effort(deadline=deadline))
         if answer.status is Status.INFEASIBLE:
             continue
         if answer.status is not Status.OPTIMAL:
@@ -230,10 +239,6 @@ def _by_boxes(problem: SelectionProblem, resources: tuple[str, ...], deadline: f
             less = _less(problem, resource, answer.best)
             boxes.append(tuple(sorted([*others, less], key=lambda b: b.resource)))
     return list(found), Status.OPTIMAL
-
-
-def _effort(deadline: float) -> Effort:
-    return Effort.seconds(max(deadline - time.monotonic(), 0.01))
 
 
 def _less(problem: SelectionProblem, resource: str, point: Selection) -> Budget:

@@ -224,9 +224,11 @@ class SelectionProblem:
                 if least <= 0:
                     expected = "a total above zero in every network, since the objective divides by it"
                     raise ConfigError(f"costs.{self.objective.resource}", f"least total {least:g}", expected)
+        counts = self.num_choices
         for first, second in self.pairs:
-            for block in (first, second):
-                self._check_block(block, "pairs")
+            for position, choice in (first, second):
+                if not (0 <= position < len(counts) and 0 <= choice < counts[position]):
+                    self._check_block((position, choice), "pairs")
             if first[0] == second[0]:
                 raise ConfigError("pairs", (first, second), "blocks of two different positions")
 

@@ -51,7 +51,7 @@ MAX_NUMBERS = 100_000_000  # that waiting parts take; more are forgotten, the lo
 MAX_TIES = 100_000  # networks worth what the k-th is that are kept
 LEARNT_DEPTHS = 12  # depths for whose parts multipliers are worked out
 TELL_EVERY_S = 0.2
-HOPE_SHARE = 0.6  # of the time left, after which a search that has proven nothing ends
+HOPE_SHARE = 0.8  # of the time left, after which a search that has proven nothing ends
 LOWEST = -(1 << 62)
 
 
@@ -252,13 +252,15 @@ class Ranker:
 
     def best(self, count: int, least: int = LOWEST) -> Listing:
         """The best ``count`` networks, or all that are worth ``least`` units where these are fewer."""
-        root = self._root()
-        found = self._new_found(count, least)
+        root, found = self._root(), self._new_found(count, least)
+        if root.top < least - self.whole.slack:
+            return self._listing(found, LOWEST)
         try:
             is_everything = self._beam(root, found, BEAM, learns=True)
             if not is_everything:
-                found = self._new_found(count, found.least)
-                is_everything = self._beam(root, found, max(BEAM, int(WIDER * count)), learns=False)
+                wider = self._new_found(count, found.least)
+                is_everything = self._beam(root, wider, max(BEAM, int(WIDER * count)), learns=False)
+                found = wider
             if is_everything:
                 return self._listing(found, LOWEST)
         except _OutOfTimeError:

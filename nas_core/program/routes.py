@@ -3,9 +3,10 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from nas_core.program.result import Status
 from nas_core.space.genotypes import Genotype
 
 AGAIN_SHARE = 0.5  # of the time left, for showing in whole numbers what HiGHS found in floats
+CHAIN_SHARE = 0.5  # of the time left, for the levels of a chain
+MAX_COLUMNS = 3_000  # whose pair terms fit a table
 FEW_NETWORKS = 20_000  # quotients of which are looked at sooner than one linear program is solved for each
 
 
@@ -30,7 +33,6 @@ class TableSolver:
         self.problem, self.table = problem, table
         self.program = TableProgram(problem, table) if program is None else program
         self._lp: LinearProgram | None = None
-        self._relaxation: Relaxation | None = None
         self._terms: pairwise.PairTerms | None = None
         self._every: enumeration.EveryNetwork | None = None
         if self.program.columns is not None:
@@ -46,8 +48,6 @@ class TableSolver:
         if terms is not None and lp.columns is not program.columns:  # some blocks left
             terms = pairwise.PairTerms.of(pairs, program.pair_values, lp.columns)
         self._terms = terms
-        if self.problem.objective.is_additive and not pairs:
-            self._relaxation = relax(lp)
 
     @property
     def has_networks(self) -> bool:
@@ -61,6 +61,12 @@ class TableSolver:
     @property
     def _has_pairs(self) -> bool:
         return self._terms is not None and len(self._terms.value_P) > 0
+
+    @cached_property
+    def _relaxation(self) -> Relaxation | None:
+        if self._lp is None or self.problem.pairs or not self.problem.objective.is_additive:
+            return None
+        return relax(self._lp)
 
     def bound(self) -> float:
         """No network of this table has a higher value; infinite where that is not known cheaply."""
@@ -111,11 +117,19 @@ class TableSolver:
             return Ranking(networks=(), floor=-float("inf"), route="limits and rules")
         lp = self._lp
         if self._is_listed(lp):
-            networks = itertools.islice(self._every_network(lp).ranked(self.judge), count)
-            return Ranking(networks=tuple(networks), floor=-float("inf"), route="every network")
-        if self._has_pairs or not self.problem.objective.is_additive:
-            return None
+            networks: list[tuple[Value, Choices]] = []
+            floor: Value | float = -float("inf")
+            for key, choices in itertools.islice(self._every_network(lp).ranked(self.judge), count):
+                networks.append((key, choices))
+                if effort.left_s == 0:
+                    floor = key
+                    break
+            return Ranking(networks=tuple(networks), floor=floor, route="every network")
+        if self._has_pairs:
+            return self._ranked_chain(lp, count, effort)
         refused = {other.choices for other in self._apart((), 1)}
+        if not self.problem.objective.is_additive:
+            return self._ranked_quotients(lp, refused, count, effort)
         return additive.ranking(lp, self.judge, refused, count, effort, self._exact_total)
 
     def _exact_total(self, linear: Fraction) -> Fraction:
@@ -174,13 +188,31 @@ class TableSolver:
         return pairwise.best(lp, terms, self.judge, apart, effort)
 
     def _best_quotient(self, lp: LinearProgram, apart: Sequence[Apart], effort: Effort) -> Answer:
+        quotient = self._quotient(lp)
+        factor, shift = self._from_quotient()
+        answer = fractional.best(
+            lp,
+            quotient,
+            self.judge,
+            self._as_quotient,
+            lambda program, judge: self._maximise(program, apart, effort),
+            effort.deadline,
+            may_shrink=not self._has_pairs,
+        )
+        found = answer.choices if self._has_pairs and answer.status is Status.FEASIBLE else None
+        is_linear = quotient.exponent == 1
+        if found is not None and is_linear and self._none_above(lp, found, apart, effort.share(AGAIN_SHARE)):
+            answer = replace(answer, status=Status.OPTIMAL, bound=self._as_quotient(found))
+        return replace(answer, bound=float(np.nextafter(answer.bound * factor + shift, np.inf)))
+
+    def _quotient(self, lp: LinearProgram) -> fractional.Quotient:
         objective, columns = self.problem.objective, lp.columns
         assert objective.resource is not None, "Objective checks it"
         costs, base = self.program.decimals(objective.resource), self.table.base_costs.get(objective.resource, 0.0)
         exact_C = columns.gather(costs.integers)
         top = sum(np.maximum.reduceat(np.abs(exact_C), lp.starts_G1[:-1]).tolist())
         bits = max(0, int(top).bit_length() - 61)
-        quotient = fractional.Quotient(
+        return fractional.Quotient(
             offset=float(lp.offset) + (self.table.base_score if objective.kind == "ratio" else 0.0),
             base=base,
             divisor_C=quotients(exact_C, 10**costs.decimals),
@@ -189,20 +221,52 @@ class TableSolver:
             inexact=lp.num_groups if bits else 0,
             exponent=1.0 if objective.kind == "ratio" else objective.exponent,
         )
+
+    def _ranked_chain(self, lp: LinearProgram, count: int, effort: Effort) -> Ranking | None:
+        """Where pair terms join neighbours and nothing divides."""
+        if self._terms is None or not self.problem.objective.is_additive or not chain.is_chain(lp, self._terms):
+            return None
+        try:
+            prepared = chain.Chain(lp, self._terms)
+        except CoreTooLargeError:
+            return None
+        refused = {other.choices for other in self._apart((), 1)}
+        keyed = additive.Keyed(lp, self.judge, refused, self._exact_total, self._worth_with_pairs(lp, self._terms))
+        levels = prepared.levels(time.monotonic() + CHAIN_SHARE * effort.left_s)
+        return additive.ranking_of_levels(levels, prepared, keyed, count, "chain search")
+
+    def _worth_with_pairs(self, lp: LinearProgram, terms: pairwise.PairTerms) -> additive.Worth | None:
+        """The values of networks, pair terms included; None where they do not fit."""
+        count, decimals = lp.columns.num_columns, self.program.scores.decimals
+        if lp.integers_C is None or terms.exact_P.dtype == object or count > MAX_COLUMNS:
+            return None
+        factor = int(lp.unit * 10**decimals)
+        total = factor * -int(np.minimum.reduceat(lp.integers_C, lp.starts_G1[:-1]).sum())
+        if total + sum(map(abs, terms.exact_P.tolist())) >= MAX_TOTAL:
+            return None
+        pairs_CC = np.zeros((count, count), dtype=np.int64)
+        pairs_CC[terms.first_P, terms.second_P] = terms.exact_P
+        return additive.Worth(lp.integers_C * factor, Fraction(1, 10**decimals), pairs_CC)
+
+    def _ranked_quotients(
+        self, lp: LinearProgram, refused: Collection[Choices], count: int, effort: Effort
+    ) -> Ranking | None:
+        refuses = additive.Keyed(lp, self.judge, refused, self._exact_total, None).refuses
+        lister = fractional.Lister(lp, self._quotient(lp), refuses if refused or lp.is_relaxed else None, effort)
+        try:
+            most = lister.run(count)
+        except CoreTooLargeError:
+            return None
+        values = lister.quotients()
+        least = np.sort(values)[-min(count, len(values))] if len(values) else 0.0
+        near_SG = lister.columns_SG[values >= least - 2 * lister.error]
+        networks = [(self.judge(choices), choices) for choices in map(lp.columns.choices, near_SG)]
+        allowed = [(key, choices) for key, choices in networks if key is not None]
+        allowed.sort(key=lambda item: item[1])
+        allowed.sort(key=lambda item: item[0], reverse=True)
         factor, shift = self._from_quotient()
-        answer = fractional.best(
-            lp,
-            quotient,
-            self.judge,
-            self._as_quotient,
-            lambda program, judge: self._maximise(program, apart, effort),
-            may_shrink=not self._has_pairs,
-        )
-        found = answer.choices if self._has_pairs and answer.status is Status.FEASIBLE else None
-        is_linear = quotient.exponent == 1
-        if found is not None and is_linear and self._none_above(lp, found, apart, effort.share(AGAIN_SHARE)):
-            answer = replace(answer, status=Status.OPTIMAL, bound=self._as_quotient(found))
-        return replace(answer, bound=float(np.nextafter(answer.bound * factor + shift, np.inf)))
+        floor = float(np.nextafter(most * factor + shift, np.inf)) if np.isfinite(most) else most
+        return Ranking(networks=tuple(allowed[:count]), floor=floor, route="parametric ranking")
 
     def _as_quotient(self, choices: Choices) -> float:
         factor, shift = self._from_quotient()

@@ -13,7 +13,8 @@ from nas_core.program.session import Session
 from nas_core.space.genotypes import Genotype
 
 TIME_LIMIT_S = 60.0
-NEARLY_OVER = 0.1  # of the time: with less left, time is what was short
+FINISH, MOST_KEPT = 1.0, 0.2  # of what preparing took, and of the time, is kept for ending: both grow with the tables
+NEARLY_OVER = 0.3  # of the time: with less left, time is what was short
 
 
 def solve(
@@ -92,7 +93,9 @@ def _answered(
     time_limit_s: float,
 ) -> SelectionResult:
     started = time.monotonic()
-    result = session().top_k(k, min_distance, effort)
+    prepared = session()
+    kept_s = min(FINISH * (time.monotonic() - started), MOST_KEPT * time_limit_s)
+    result = prepared.top_k(k, min_distance, replace(effort, deadline=effort.deadline - kept_s))
     if result.status is Status.INFEASIBLE:
         result = replace(result, explanation=explain_infeasible(problem, effort))
     notes = [*_cut_off(result, k, effort, time_limit_s), *idle_limits(problem)]

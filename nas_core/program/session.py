@@ -4,14 +4,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nas_core.program.answers import Answer, Effort
 from nas_core.program.checker import verifier
-from nas_core.program.exact import selection_of
+from nas_core.program.exact import evaluate, selection_of
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.routes import TableSolver
@@ -19,6 +18,8 @@ from nas_core.space.genotypes import Genotype
 
 PER_APART = 20  # networks listed for each one wanted, where they must be apart
 MAX_LISTED = 20_000
+EVALUATIONS = 4  # that a network listed costs: it is judged, evaluated and verified
+MOST_RESERVED = 0.5  # of the time, for evaluating what is listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +123,13 @@ class Session:
     def _listed(self, k: int, min_distance: int, effort: Effort) -> _Listed:
         """What one listing of networks in order gives of the answer."""
         wanted = k if min_distance == 1 else max(k, min(k * PER_APART, MAX_LISTED))
+        reserved_s = min(MOST_RESERVED * effort.left_s, k * self._seconds_each())
+        search = replace(effort, deadline=effort.deadline - reserved_s)
+        if len(self.solvers) > 1 or min_distance > 1:  # ranks of a table are no ranks of the answer
+            search = replace(search, tell=lambda num_proven: None)
         rankings = []
         for i, solver in enumerate(self.solvers):
-            ranking = solver.ranking(wanted, replace(effort, tell=partial(self._tell, effort, i)))
+            ranking = solver.ranking(wanted, search.share(1 / (len(self.solvers) - i)))
             if ranking is None:
                 return _Listed()
             rankings.append((solver.table.resolution, ranking))
@@ -138,17 +143,29 @@ class Session:
         proven = self._apart([genotype for _, genotype in rows[:num_proven]], k, min_distance)
         rest = [genotype for _, genotype in rows[num_proven:]] if min_distance == 1 else []
         return _Listed(
-            proven=tuple(map(self._selection, proven)),
-            rest=tuple(map(self._selection, rest)),
+            proven=self._selections(proven, effort.deadline),
+            rest=self._selections(rest, effort.deadline),
             bound=min(float("inf"), _rounded_up(floor)),
             is_all=is_all,
             route=rankings[0][1].route,
         )
 
-    def _tell(self, effort: Effort, table: int, num_proven: int) -> None:
-        """Progress, the tables counted in turn."""
-        if len(self.solvers) == 1:
-            effort.tell(num_proven)
+    def _seconds_each(self) -> float:
+        """How long it takes to evaluate and verify one network, about."""
+        genotype = Genotype((0,) * self.problem.num_positions, self.problem.tables[0].resolution)
+        started = time.monotonic()
+        for _ in range(5):
+            evaluate(self.problem, genotype)
+        return EVALUATIONS * (time.monotonic() - started) / 5
+
+    def _selections(self, genotypes: Sequence[Genotype], deadline: float) -> tuple[Selection, ...]:
+        """The networks with their values, verified; until the deadline."""
+        selections = []
+        for genotype in genotypes:
+            selections.append(self._verified(selection_of(self.problem, genotype)))
+            if time.monotonic() > deadline:
+                break
+        return tuple(selections)
 
     @staticmethod
     def _apart(genotypes: Sequence[Genotype], k: int, min_distance: int) -> list[Genotype]:
@@ -160,9 +177,6 @@ class Session:
             if len(apart) < k and all(is_apart(genotype, other, min_distance) for other in apart):
                 apart.append(genotype)
         return apart
-
-    def _selection(self, genotype: Genotype) -> Selection:
-        return self._verified(selection_of(self.problem, genotype))
 
     def _refresh(
         self, candidates: dict[int, _Candidate], chosen: Sequence[Selection], min_distance: int, effort: Effort

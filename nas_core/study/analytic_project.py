@@ -13,6 +13,7 @@ An output names the content id of its inputs; one whose inputs have changed
 since counts as missing.
 """
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -57,7 +58,8 @@ class DesignProject:
         project = cls(config, store)
         project.data = DataNotes.of(build_workload(config.data), counted=False)  # as they are now
         store.write_if_changed(DESIGN_CONFIG, config.as_yaml())
-        store.write_json(SOURCES, {"config_id": project._data_id, "data": asdict(project.data)})
+        noted = {"config_id": project._data_id, "data": asdict(project.data)}
+        store.write_if_changed(SOURCES, (json.dumps(noted, indent=1) + "\n").encode())
         return project
 
     @classmethod

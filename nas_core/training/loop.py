@@ -248,7 +248,7 @@ class _Training:
         """What is still to come of this epoch."""
         size, done = self.schedule.batch_size, self.step % self.schedule.steps_per_epoch
         left = min(self.schedule.steps_per_epoch - done, self.schedule.num_steps - self.step)
-        return list(order[done * size : (done + left) * size].split(size))
+        return list(torch.split(order[done * size : (done + left) * size], size))
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(evaluation_seed(self.seed, purpose))
@@ -269,7 +269,7 @@ class _Training:
         if self.average is not None:
             self.average.update(self.network, step=self.step + 2)  # its first two updates would be copies
 
-    def _batch(self, index: torch.Tensor) -> Pair:
+    def _batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Prepared and augmented inputs, and their targets."""
         recipe, stored = self.recipe, self.inputs[index]
         if recipe.policy != "none":

@@ -7,7 +7,7 @@ a batch on the device. torch is imported where it is needed.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,12 @@ class Examples(ABC):
     def expect(self, batches: "Sequence[torch.Tensor]") -> None:
         """The batches that will be asked for next, in order, so that they can be made beforehand."""
         return
+
+    @overload
+    def __getitem__(self, key: slice) -> "Examples": ...
+
+    @overload
+    def __getitem__(self, key: "torch.Tensor") -> "torch.Tensor": ...
 
     def __getitem__(self, key: "slice | torch.Tensor") -> "Examples | torch.Tensor":
         if isinstance(key, slice):
@@ -86,9 +92,9 @@ def batches_of(inputs: "torch.Tensor | Examples", size: int) -> "Iterator[torch.
     """All inputs in order, ``size`` at a time."""
     import torch
 
-    indices = torch.arange(len(inputs)).split(size)
+    indices = torch.split(torch.arange(len(inputs)), size)
     if isinstance(inputs, torch.Tensor):
-        yield from inputs.split(size)
+        yield from torch.split(inputs, size)
         return
     inputs.expect(indices)
     for index in indices:

@@ -51,7 +51,7 @@ class Normalisation:
         import torch
 
         if inputs.dtype == torch.uint8:
-            return cls.of_bytes(inputs.split(BATCH))
+            return cls.of_bytes(torch.split(inputs, BATCH))
         # One channel at a time: a copy of the whole set would be twice its size.
         values = [inputs[:, channel].float() for channel in range(inputs.shape[1])]
         deviations = [float(v.std()) if v.numel() > 1 else 0.0 for v in values]

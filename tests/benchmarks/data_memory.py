@@ -28,7 +28,7 @@ SIDE, CLASSES, TEST_SHARE, DISTINCT, VALIDATION = 224, 4, 5, 200, 256
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--epochs", type=float, default=1.0, help="Passes over the training images, of each scorer.")
+    parser.add_argument("--epochs", type=float, default=0.25, help="Passes over the training images, of each scorer.")
     parser.add_argument("--hold", choices=["auto", "memory", "map", "stream"], default="auto")
     parser.add_argument("--json", action="store_true", help="Nothing but the JSON.")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
@@ -105,11 +105,12 @@ def work(folder: Path, epochs: float, hold: str) -> dict[str, object]:
     workload = ImageFolder(settings)
     own_mb = status_mb("RssAnon")
     with Peak() as peak:
-        family = FAMILIES["tiny"](FAMILIES["tiny"].Settings(), workload.sample)
-        recipe = {"epochs": epochs, "batch_size": 32, "lr": 0.05}
+        small = FAMILIES["tiny"].Settings(stem_channels=4, resolution=SIDE)
+        family = FAMILIES["tiny"](small, workload.sample)
+        recipe = {"epochs": epochs, "batch_size": 16, "lr": 0.05}
         for kind, more in (
             ("train", {}),
-            ("supernet", {"random_paths": 1, "sandwich": False, "calibration_examples": 64}),
+            ("supernet", {"random_paths": 1, "sandwich": False, "calibration_examples": 32, "eval_batch_size": 32}),
         ):
             store = Store(str(folder / f"store-{kind}-{os.getpid()}"))
             setting = Setting(family=family, workload=workload, store=store, seed=0, device="cpu")

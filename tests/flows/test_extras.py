@@ -18,7 +18,13 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"nas_core", "tasks", "flows"}
 # module: the package that needs it
-BROUGHT_BY_OTHERS = {"httpx": "prefect", "markupsafe": "jinja2", "pandas": "mlflow", "pydantic_core": "pydantic"}
+BROUGHT_BY_OTHERS = {
+    "httpx": "prefect",
+    "packaging": "ray",
+    "markupsafe": "jinja2",
+    "pandas": "mlflow",
+    "pydantic_core": "pydantic",
+}
 
 
 def distributions(texts):

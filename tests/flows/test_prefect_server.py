@@ -24,8 +24,8 @@ def test_a_home_that_cannot_be_written_is_said_in_the_servers_own_words(monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file/prefect"))
     message = refused(_free_port())
-    assert "Not a directory" in message
-    assert str(tmp_path / "file") in message
+    assert f"Failed to create the Prefect home directory at {tmp_path}/file/prefect" in message
+    assert "unable to open database file" in message
     assert "PREFECT_HOME, a folder that can be written" in message
 
 

@@ -1,5 +1,6 @@
 """``mathnas select PROBLEM.json`` as a person uses it: words, units, notes, certificates."""
 
+import io
 import json
 import subprocess
 import sys
@@ -90,3 +91,33 @@ def test_stopped_is_not_infeasible():
     message = str(without_network("stopped", ["flops <= 3"], ""))
     assert "Whether the limits can be met is not known" in message
     assert "limits that some network satisfies" not in message
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_a_line_on_a_terminal_and_nowhere_else(monkeypatch):
+    from flows.select_command import progress_line
+
+    for stream, top, shown in ((Terminal(), 1_000, True), (io.StringIO(), 1_000, False), (Terminal(), 1, False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress_line(top) as tell:
+            assert (tell is not None) == shown
+            if tell is not None:
+                tell(412)
+                assert stream.getvalue() == "\r412 of 1000 ranks proven"
+        assert not stream.getvalue().rpartition("\r")[2]
+
+
+def test_ranks_that_the_time_cut_off_are_said(tmp_path):
+    path = tmp_path / "problem.json"
+    score = [[(7 * p * c + c * c) % 97 / 97 for c in range(9)] for p in range(25)]
+    costs = {f"r{k}": [[(5 * p * c + k * c + p) % 89 + 1 for c in range(9)] for p in range(25)] for k in range(8)}
+    budgets = [{"resource": name, "at_most": 25 * 40} for name in costs]
+    path.write_text(json.dumps({"score": score, "costs": costs, "budgets": budgets}))
+    done = select(path, "--top", 10_000, "--time", 0.5)
+    assert done.returncode == 0, done.stderr
+    assert "of 10000 " in done.stdout
+    assert "the time limit of 0.5 s cut off the rest." in done.stdout

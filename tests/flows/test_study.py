@@ -86,7 +86,8 @@ def test_mlflows_pages_say_what_was_found(finished):
 
     study = Study.open(finished)
     runs = study.output("tracking.json")
-    client = mlflow.MlflowClient(tracking_uri=runs["uri"], registry_uri=runs["uri"])
+    where = address(study.store, runs)
+    client = mlflow.MlflowClient(tracking_uri=where, registry_uri=where)
     parent = client.get_run(runs["runs"]["study"])
     said = parent.data.tags["mlflow.note.content"]
     [winner, base] = study.output("training.json")["networks"]

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -180,7 +180,7 @@ def _make(path: Path, pixels: Pixels, holding: Holding) -> None:
         os.truncate(file.fileno(), pixels.nbytes)
         for number, (chunk, batch) in enumerate(_decoded(pixels, missing), start=1):
             file.seek(chunk.start * per_image)
-            file.write(memoryview(np.ascontiguousarray(batch)).cast("B"))
+            file.write(np.ascontiguousarray(batch).data)
             done[chunk.start // len(chunks[0])] = 1
             if number % SYNC_EVERY == 0 or number == len(missing):
                 file.flush()
@@ -237,9 +237,10 @@ class Streamed(Examples):
         loaders = min(self.loaders or torch.get_num_threads(), len(batches))
         if not loaders:
             return
+        pixels: Any = _Batches(self.pixels)  # a data set in all but its base class, which is torch's
         self._coming = iter(
             DataLoader(
-                _Batches(self.pixels),
+                pixels,
                 sampler=self._announced[::-1],
                 batch_size=None,
                 num_workers=loaders,
@@ -255,12 +256,14 @@ class Streamed(Examples):
         if self._announced and self._announced[-1] == wanted:
             self._announced.pop()
             images = next(self._coming)
-            if isinstance(images, DataError):  # as it was raised in the loader's process
-                raise images
+            error: Any = images
+            if isinstance(error, DataError):  # as it was raised in the loader's process
+                raise error
         else:
             with quiet():
                 images = torch.from_numpy(self.pixels.batch(wanted))
-        return images.to(self.device, non_blocking=True)
+        batch: torch.Tensor = images.to(self.device, non_blocking=True)
+        return batch
 
 
 class _Batches:

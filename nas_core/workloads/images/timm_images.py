@@ -100,7 +100,8 @@ class ReaderItems(Items):
         with READING:
             image = getattr(data, "reader", data)[int(self.rows_N[index])][0]
             if not hasattr(image, "read"):  # an image of Pillow's
-                return image
+                decoded: Encoded = image
+                return decoded
             with image:
                 return bytes(image.read())
 

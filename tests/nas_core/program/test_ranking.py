@@ -7,7 +7,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from nas_core.program import Budget, Objective, SelectionProblem, Status, certify, ranking, top_k
+from nas_core.program import (
+    Budget,
+    Objective,
+    SelectionProblem,
+    Status,
+    certificate,
+    certify,
+    enumeration,
+    ranking,
+    routes,
+    top_k,
+)
 from nas_core.program.checker import UnprovenError, check_certificate
 from nas_core.program.exact import evaluate, violations
 from nas_core.space.genotypes import Genotype, Rule
@@ -160,14 +171,56 @@ def test_certificates_of_a_hundred_are_checked_and_a_false_ranking_is_refused() 
             check_certificate(wrong)
 
 
-def test_quotients_are_ranked() -> None:
-    problem = supernet(6, 4, 2)
+def test_of_a_ranking_too_long_to_prove_again_the_first_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = supernet(8, 3, 2)
+    answer = top_k(problem, 100)
+
+    def tree(prover: certificate._Prover) -> certificate.ProofTree:
+        if len(prover.claim.excluded) > 20:
+            raise certificate.OutOfTimeError
+        return proved(prover)
+
+    proved = certificate._Prover.tree
+    monkeypatch.setattr(certificate._Prover, "tree", tree)
+    data = certify(problem, answer)
+    assert (data["status"], data["claimed"], data["certified"]) == ("feasible", "optimal", False)
+    assert data["message"].startswith("The first 10 of 100 answers are shown to be the best. That ranks 11 to 100 are")
+    assert "no allowed network beside the first 9 is worth more" in check_certificate(data)[-1]
+
+
+@pytest.mark.parametrize("few", [routes.FEW_NETWORKS, 0])
+def test_quotients_are_ranked(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "FEW_NETWORKS", few)
+    problem = supernet(5, 4, 2)
     for objective in (
         Objective(kind="ratio", resource="c0"),
         Objective(kind="fractional", resource="c0", reference=3.0),
         Objective(kind="fractional", resource="c1", reference=3.0, exponent=0.3),
     ):
-        for base in (0.0, 3.5):
-            asked = replace(problem, objective=objective, base_score=base)
+        for shift in (0.0, -1.5):  # a quotient of losses, too
+            score = tuple(tuple(value + shift for value in row) for row in problem.score)
+            asked = replace(problem, objective=objective, score=score, base_score=2.5)
             expected = [genotype for genotype, _ in in_order(asked)[:100]]
             assert [s.genotype for s in top_k(asked, 100).selections] == expected
+
+
+@pytest.mark.parametrize("kind", ["fractional", "dinkelbach", "ratio"])
+def test_quotients_of_every_kind_are_ranked(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "FEW_NETWORKS", 0)
+    for seed in range(12):
+        problem = random_problem(seed, kind)
+        expected = [genotype for genotype, _ in in_order(problem)]
+        answer = top_k(problem, 12)
+        assert [s.genotype for s in answer.selections] == expected[:12], f"{seed}"
+
+
+def test_pair_terms_of_neighbours_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enumeration, "MAX_NETWORKS", 0)
+    for seed in range(20):
+        problem = random_problem(seed, "pairs")
+        neighbours = {pair: value for pair, value in problem.pairs.items() if pair[1][0] - pair[0][0] == 1}
+        problem = replace(problem, pairs=neighbours)
+        expected = [genotype for genotype, _ in in_order(problem)]
+        answer = top_k(problem, 15)
+        assert [s.value for s in answer.selections] == [s.value for s in top_k(problem, 15).selections]
+        assert [s.genotype for s in answer.selections] == expected[:15], f"{seed} {answer.route}"
