@@ -156,7 +156,8 @@ def run(
     where = absolute(root or f"studies/{study_config.name}")
     rerun_from, last = _stage(from_, "--from"), _stage(until, "--until") or "report"
     if rerun_from is not None and STAGES.index(rerun_from) > STAGES.index(last):
-        raise ConfigError("--from", rerun_from, f"a stage of those to run, up to {last}")
+        stages = ", ".join(STAGES[: STAGES.index(last) + 1])
+        raise ConfigError("--from", rerun_from, f"a stage of those to run, up to {last}: {stages}")
     if dry_run:
         _print_plan(study_config, where, last, as_json)
         return

@@ -107,7 +107,13 @@ def read_yaml(text: str | bytes, source: str, expected: str = "YAML") -> Any:
         ConfigError: if it is no YAML, with the line, or a key stands twice, with both lines.
     """
     try:
-        return yaml.load(text.decode("utf-8-sig") if isinstance(text, bytes) else text, _Reader)
+        reader = _Reader(
+            text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        )  # makes no objects: a SafeLoader
+        try:
+            return reader.get_single_data()
+        finally:
+            reader.dispose()
     except UnicodeDecodeError as error:
         raise ConfigError(source, f"bytes that are no UTF-8 text ({error.reason})", expected) from None
     except _DoubleKeyError as error:

@@ -152,15 +152,12 @@ def _rules(rows: Any, positions: Sequence[Position], source: str) -> Iterator[Ru
         section = _mapping(row, where, RULE_KEYS, ("kind",))
         if section["kind"] not in kinds:
             raise ConfigError(f"{where}.kind", repr(section["kind"]), f"one of: {', '.join(kinds)}")
-        for key in ("blocks", "count", "positions"):
-            if key in section and key not in USED_BY[section["kind"]]:
-                expected = f"only what {section['kind']} looks at: {', '.join(USED_BY[section['kind']])}"
-                raise ConfigError(f"{where}.{key}", repr(section[key])[:200], expected)
         numbers = [
             _integer(p, f"{where}.positions", minimum=0)
             for p in _sequence(section.get("positions") or [], f"{where}.positions", allow_empty=True)
         ]
         if section["kind"] == ABSENT_TO_END:
+            _check_used(section, where)
             yield from absent_to_end([_absent_block(positions, number, where) for number in numbers])
             continue
         rule = Rule(
@@ -172,8 +169,18 @@ def _rules(rows: Any, positions: Sequence[Position], source: str) -> Iterator[Ru
         needed = "positions" if rule.kind == "equal" else "blocks"
         if len(getattr(rule, needed)) < (1 if rule.kind in ("forbid", "require", "at_most") else 2):
             raise ConfigError(f"{where}.{needed}", section.get(needed, "nothing"), f"enough {needed} for {rule.kind}")
+        _check_used(section, where)
         rule.check([len(position.blocks) for position in positions], where)
         yield rule
+
+
+def _check_used(section: Mapping[str, Any], where: str) -> None:
+    """A key that the rule's kind does not look at says something that will not be so."""
+    used = USED_BY[section["kind"]]
+    for key in ("blocks", "count", "positions"):
+        if key in section and key not in used:
+            expected = f"only what {section['kind']} looks at: {', '.join(used)}"
+            raise ConfigError(f"{where}.{key}", repr(section[key])[:200], expected)
 
 
 def _block_ids(rows: Any, where: str) -> Iterator[BlockId]:

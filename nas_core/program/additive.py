@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nas_core.program import core, cpsat, exchange, knapsack
+from nas_core.program import closing, core, cpsat, incumbents, knapsack
 from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Judge, Ranking
 from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
@@ -20,10 +20,11 @@ from nas_core.program.result import Status
 WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that rounding of the large hides no small
 MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
 FIRST_SHARE, FIRST_MOST_S = 0.25, 3.0  # of the time left, for a first network
-SEARCH_SHARE, SEARCH_MOST_S = 0.5, 8.0  # kept back from a proof, to look for a better network if it does not come about
+SEARCH_SHARE, SEARCH_MOST_S = 0.5, 20.0  # kept back from a proof, for a better network if it does not come about
 MANY_LIMITS, MANY_GROUPS = 4, 60  # beyond which CP-SAT was not seen to prove anything in a minute
-CORE_SHARE = 0.5  # of the time left that the core search may take
+CORE_SHARE = 0.5  # of the time left that the core search may take, kept or in chunks
 MANY_GROUPS_TO_LIST, LEVELS_SHARE = 30, 0.3  # from which the core search lists sooner, where it can; and its time
+HALVES_A_S = 400_000  # that pass by in chunks: an estimate, for what is not to be begun
 
 
 def best(
@@ -98,9 +99,13 @@ def _by_structure(
     if answer is not None:
         return answer
     first = replace(effort, deadline=time.monotonic() + min(FIRST_SHARE * effort.left_s, FIRST_MOST_S))
-    incumbent = exchange.good_network(lp, relaxation, judge, apart, first)
+    incumbent = incumbents.good_network(lp, relaxation, judge, apart, first)
     if incumbent is not None and attains(incumbent):
         return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
+    if incumbent is not None:
+        closed = _closed(lp, relaxation, judge, apart, effort, incumbent)
+        if closed is not None:
+            return closed
     is_hopeless = len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS and incumbent is not None
     if is_hopeless or effort.left_s == 0:
         status = Status.STOPPED if incumbent is None else Status.FEASIBLE
@@ -113,14 +118,37 @@ def _by_structure(
         return answer
     better = None
     if effort.left_s > 0:
-        better = exchange.good_network(lp, relaxation, judge, apart, effort, answer.choices)
+        better = incumbents.good_network(lp, relaxation, judge, apart, effort, answer.choices)
     choices = better or answer.choices
     if choices is None:
         return answer
     if attains(choices):
         return Answer(status=Status.OPTIMAL, choices=choices, bound=relaxation.bound, route="bound attained")
     bound = min(answer.bound, attains.value)
-    return Answer(status=Status.FEASIBLE, choices=choices, bound=bound, route=f"{answer.route}, exchange")
+    return Answer(status=Status.FEASIBLE, choices=choices, bound=bound, route=f"{answer.route}, search")
+
+
+def _closed(
+    lp: LinearProgram,
+    relaxation: Relaxation,
+    judge: Judge,
+    apart: Sequence[Apart],
+    effort: Effort,
+    incumbent: Choices,
+) -> Answer | None:
+    """The best network, where there is time to look at all that could be better than a good one."""
+    search = closing.Closing(lp, relaxation, lp.value_of(lp.columns.columns(incumbent)))
+    if not search.is_sure or search.num_halves()[0] > HALVES_A_S * CORE_SHARE * effort.left_s:
+        return None
+    try:
+        better_G = search.better(time.monotonic() + CORE_SHARE * effort.left_s)
+    except CoreTooLargeError:
+        return None
+    choices = incumbent if better_G is None else lp.columns.choices(better_G)
+    if judge(choices) is None or not all(other.allows(choices) for other in apart):
+        return None
+    bound = lp.value_of(lp.columns.columns(choices)) + lp.rounding
+    return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="core in chunks")
 
 
 def _by_one_limit(

@@ -19,6 +19,7 @@ from nas_core.program.linear import EPSILON, Exact, Floats, Ints, LinearProgram,
 from nas_core.program.pairwise import PairTerms
 from nas_core.program.result import Status
 
+MAX_AXES = 64  # of numpy's arrays
 MAX_NETWORKS = 500_000  # above, HiGHS is as fast and needs no memory
 
 
@@ -27,7 +28,8 @@ Objective = Callable[[Floats, Callable[[Exact], Exact]], tuple[Floats, float]]
 
 def fits(lp: LinearProgram, most: int | None = None) -> bool:
     """Whether the networks are few enough to look at all of them."""
-    return math.prod(map(int, np.diff(lp.starts_G1))) <= (MAX_NETWORKS if most is None else most)
+    sizes = map(int, np.diff(lp.starts_G1))
+    return lp.num_groups <= MAX_AXES and math.prod(sizes) <= (MAX_NETWORKS if most is None else most)
 
 
 class EveryNetwork:

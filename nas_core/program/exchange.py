@@ -1,4 +1,4 @@
-"""A good network without proof: rounding of the relaxation, repair, one- and two-exchange, kicks.
+"""Local search for a good network: rounding of the relaxation, repair, one- and two-exchange, kicks.
 
 Every move replaces the column of one group or of two. A repair takes the
 exchange that leaves the least violation (each row's as a share of its limit); an
@@ -9,18 +9,13 @@ that lose little. Turns look at few columns and at more by turns. Only integers 
 G = groups, C = columns, K = rows.
 """
 
-import contextlib
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from nas_core.program import core
-from nas_core.program.answers import Apart, Choices, Effort, Judge
-from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
-from nas_core.program.meeting import Meetings
 from nas_core.program.relaxation import Relaxation
 
 WIDTHS = (
@@ -30,111 +25,38 @@ WIDTHS = (
     float("inf"),
 )  # columns per group that a turn looks at: few of those that lose much are ever taken
 START = 0.0  # the first turn: all columns, no kicks
-TURN_S = 0.5
+TURN_S = 1.0
 WORSE = 0.03  # of the gap: by how much worse a network may be to go on from, on average
-FEW_TO_KICK, GIVE_UP = 400, 0.03  # columns of a program that is given up after so many fruitless turns per column
 MAX_FIRST = 60  # columns tried as the first of two exchanges
 MAX_REPAIRS = 400  # exchanges of one repair
 KICK = 4  # groups that a kick replaces
 IDLE = 20  # kicks per group without a better network, after which no more are tried
 
 
-def good_network(
-    lp: LinearProgram,
-    relaxation: Relaxation,
-    judge: Judge,
-    apart: Sequence[Apart],
-    effort: Effort,
-    start: Choices | None = None,
-) -> Choices | None:
-    """The best network found in the time; None if none was (or none better than ``start``)."""
-    best, best_value = None, -np.inf
-    for columns_G in networks(lp, relaxation, apart, effort.deadline, effort.seed, start):
-        choices, value = lp.columns.choices(columns_G), lp.value_of(columns_G)
-        if value > best_value and all(other.allows(choices) for other in apart) and judge(choices) is not None:
-            best, best_value = choices, value
-    return best
+class Exchanges:
+    """Turns of local search, among few columns and among more."""
 
-
-def networks(
-    lp: LinearProgram,
-    relaxation: Relaxation,
-    apart: Sequence[Apart],
-    deadline: float,
-    seed: int = 0,
-    start: Choices | None = None,
-) -> Iterator[Ints]:
-    """[G] columns of networks within the rows, ever better, until the deadline (the first comes whatever it says).
-
-    ``start``: a network within the rows to go on from.
-    """
-    search = _Turns(lp.with_apart(apart), relaxation, np.random.default_rng(seed), deadline)
-    best_G = None if start is None else lp.columns.columns(start)
-    value = -np.inf if best_G is None else lp.value_of(best_G)
-    if not apart and best_G is None:
-        with contextlib.suppress(CoreTooLargeError):
-            yield from core.among_few(lp, relaxation).columns_SG[:1]
-    while value < relaxation.bound and not search.is_over:
-        before = value
-        for found_G in search.turn(best_G):
-            if lp.value_of(found_G) > value:
-                best_G, value = found_G, lp.value_of(found_G)
-                yield best_G
-        search.note(is_better=value > before)
-
-
-class _Turns:
-    """The ways to search in turn: next comes the one that has been fruitless for the shortest time."""
-
-    def __init__(self, lp: LinearProgram, relaxation: Relaxation, rng: np.random.Generator, deadline: float) -> None:
-        self.lp, self.relaxation, self.rng, self.deadline = lp, relaxation, rng, deadline
-        self.meetings = Meetings(lp, relaxation, rng)
-        self.ways = ["exchange", "halves"] + ["quarters"] * self.meetings.has_quarters
-        self.fruitless_s = dict.fromkeys(self.ways, 0.0)
-        self.fruitless = dict.fromkeys(self.ways, 0)  # turns since a better network, among all columns
+    def __init__(self, lp: LinearProgram, relaxation: Relaxation, rng: np.random.Generator) -> None:
+        self.lp, self.relaxation, self.rng = lp, relaxation, rng
         self.widths = itertools.chain([START], itertools.cycle(WIDTHS))
-        self.way, self.width, self.started = "exchange", START, time.monotonic()
-        self.is_first = True
+        self.width = START
 
-    def turn(self, best_G: Ints | None) -> Iterator[Ints]:
-        """Networks within the rows, of the next turn."""
-        self.started = time.monotonic()
-        self.way = "exchange" if self.is_first or best_G is None else min(self.ways, key=self.fruitless_s.__getitem__)
-        self.is_first = False
-        if self.way == "exchange":
-            yield from self._exchange(best_G)
-            return
-        assert best_G is not None, "only exchanges find a first network"
-        meet = self.meetings.by_halves if self.way == "halves" else self.meetings.by_quarters
-        found_G = meet(best_G, self.deadline)
-        if found_G is not None:
-            yield found_G
-
-    def _exchange(self, best_G: Ints | None) -> Iterator[Ints]:
+    def turn(self, best_G: Ints | None, deadline: float) -> Iterator[Ints]:
+        """[G] columns of networks within the rows, from the best one known."""
         self.width = next(self.widths)
         if self.width == START and best_G is not None:  # no start of its own is needed
             self.width = next(self.widths)
         kept = _narrow(self.lp, self.relaxation, float("inf") if self.width == START else self.width, best_G)
-        search = _Search(self.lp.keep(kept), self.relaxation, kept, self.rng, self.deadline)
+        search = _Search(self.lp.keep(kept), self.relaxation, kept, self.rng, deadline)
         place = np.flatnonzero(kept)
         start_G = None if best_G is None else np.searchsorted(place, best_G)
         for found_G in search.run(start_G, kicks=self.width != START):
             yield place[found_G]
 
-    def note(self, *, is_better: bool) -> None:
-        """What the turn brought."""
-        if is_better:
-            self.fruitless_s[self.way], self.fruitless = 0.0, dict.fromkeys(self.ways, 0)
-            return
-        self.fruitless_s[self.way] += time.monotonic() - self.started
-        self.fruitless[self.way] += self.way != "exchange" or self.width == WIDTHS[-1]
-
     @property
-    def is_over(self) -> bool:
-        """At the deadline, or where a small program gave nothing for long."""
-        count = self.lp.columns.num_columns
-        is_exhausted = count <= FEW_TO_KICK and min(self.fruitless.values()) >= GIVE_UP * count
-        return is_exhausted or (not self.is_first and time.monotonic() >= self.deadline)
+    def was_wide(self) -> bool:
+        """Whether the last turn looked at all columns, with kicks."""
+        return self.width == WIDTHS[-1]
 
 
 def _narrow(

@@ -71,6 +71,8 @@ def half_of(
     parents, columns, count = [np.zeros(1, dtype=np.int64)], [np.full(1, -1)], 1
     for group in groups:
         ends = np.searchsorted(loss_S, g - loss_C[group])
+        if not ends.any():
+            continue
         if most is None and len(loss_S) + ends.sum() > MAX_STATES:
             raise CoreTooLargeError
         picks = np.concatenate([np.arange(end) for end in ends])
@@ -163,13 +165,13 @@ def _narrowest(prices: Prices, right: Half, g: float) -> list[int]:
     return [shares[0][1]] if shares else []
 
 
-def _chunks(starts: Ints, ends: Ints, order: Ints | None) -> Iterator[tuple[Ints, Ints]]:
+def _chunks(starts: Ints, ends: Ints, order: Ints | None, most: int = MAX_PAIRS) -> Iterator[tuple[Ints, Ints]]:
     """The pairs (i, order[j]) for starts[i] <= j < ends[i], about CHUNK at a time."""
     counts = np.maximum(ends - starts, 0)
     total = np.cumsum(counts)
     if not len(total) or total[-1] == 0:
         return
-    if total[-1] > MAX_PAIRS:
+    if total[-1] > most:
         raise CoreTooLargeError
     marks = np.searchsorted(total, np.arange(CHUNK, int(total[-1]), CHUNK), side="left")
     edges = np.concatenate([[0], marks, [len(counts)]])
@@ -261,30 +263,64 @@ def by_buckets(
     Raises:
         CoreTooLargeError: after ``most_pairs``.
     """
-    by_loss = np.argsort(left.loss_S, kind="stable")
-    loss_S, least = left.loss_S[by_loss], float(right.loss_S.min())
-    grid = _cheapest_grid(prices, loss_S, right, goal.g)
-    if grid is None:
-        everything = np.full(len(loss_S), len(right.loss_S))
-        yield from _chunks(np.zeros(len(loss_S), dtype=np.int64), everything, None)
-        return
-    code_S = grid.codes((right.change_SK[:, grid.row_D] - grid.low_D) // grid.width_D)
-    order = np.argsort(code_S, kind="stable")
-    first_B = np.concatenate([[0], np.cumsum(np.bincount(code_S, minlength=int(grid.span_D.prod())))])
-    need_SD = prices.slack_K[grid.row_D] - left.change_SK[by_loss][:, grid.row_D]
-    at_SD, looked = (need_SD - grid.low_D) // grid.width_D, 0
-    for step_D, price in zip(grid.step_BD, grid.price_B.tolist(), strict=True):
-        count = int(np.searchsorted(loss_S, goal.g - least - price))
-        bucket_SD = at_SD[:count] - step_D
-        inside = np.flatnonzero(((bucket_SD >= 0) & (bucket_SD < grid.span_D)).all(axis=1))
-        code = grid.codes(bucket_SD[inside])
-        starts, ends = first_B[code], first_B[code + 1]
-        some = np.flatnonzero(ends > starts)
-        looked += int((ends - starts).sum())
-        if looked > most_pairs:
-            raise CoreTooLargeError
-        for left_N, right_N in _chunks(starts[some], ends[some], order):
-            yield by_loss[inside[some[left_N]]], right_N
+    return Buckets(prices, right, np.sort(left.loss_S), goal.g).pairs(left, goal, most_pairs)
+
+
+class Buckets:
+    """A list of halves in buckets, for other halves to look into; ``loss_S``: what these lose at least, in order."""
+
+    def __init__(self, prices: Prices, right: Half, loss_S: Floats, g: float) -> None:
+        self.prices, self.num_right, self.least = prices, len(right.loss_S), float(right.loss_S.min())
+        self.grid = grid = _cheapest_grid(prices, loss_S, right, g)
+        if grid is not None:
+            code_S = grid.codes((right.change_SK[:, grid.row_D] - grid.low_D) // grid.width_D)
+            self.order = np.argsort(code_S, kind="stable")
+            counts = np.bincount(code_S, minlength=int(grid.span_D.prod()))
+            self.first_B = np.concatenate([[0], np.cumsum(counts)])
+
+    def pairs(self, left: Half, goal: Goal, most: int = MAX_PAIRS) -> Iterator[tuple[Ints, Ints]]:
+        """As ``by_buckets``."""
+        by_loss = np.argsort(left.loss_S, kind="stable")
+        loss_S, grid = left.loss_S[by_loss], self.grid
+        if grid is None:
+            everything = np.full(len(loss_S), self.num_right)
+            yield from _chunks(np.zeros(len(loss_S), dtype=np.int64), everything, None, most)
+            return
+        if not len(grid.price_B):  # the least of both lists lose too much together
+            return
+        need_SD = self.prices.slack_K[grid.row_D] - left.change_SK[by_loss][:, grid.row_D]
+        at_SD, most_D = (need_SD - grid.low_D) // grid.width_D, grid.span_D + grid.step_BD.max(axis=0)
+        near = np.flatnonzero(((at_SD >= 0) & (at_SD < most_D)).all(axis=1))  # the others find nothing
+        by_loss, loss_S, at_DS = by_loss[near], loss_S[near], np.ascontiguousarray(at_SD[near].T.astype(np.int32))
+        code_S, looked = grid.codes(at_SD[near]), 0
+        for step_D, price in zip(grid.step_BD, grid.price_B.tolist(), strict=True):
+            count = int(np.searchsorted(loss_S, goal.g - self.least - price))
+            fits_S = np.ones(count, dtype=bool)
+            for at_S, step, span in zip(at_DS, step_D.tolist(), grid.span_D.tolist(), strict=True):
+                fits_S &= (at_S[:count] >= step) & (at_S[:count] < step + span)
+            inside = np.flatnonzero(fits_S)
+            code = code_S[inside] - int(grid.codes(step_D))
+            starts, ends = self.first_B[code], self.first_B[code + 1]
+            some = np.flatnonzero(ends > starts)
+            looked += int((ends - starts).sum())
+            if looked > most:
+                raise CoreTooLargeError
+            for left_N, right_N in _chunks(starts[some], ends[some], self.order, most):
+                yield by_loss[inside[some[left_N]]], right_N
+
+
+def pairs_between(first: Half, second: Half, low: float, high: float) -> Iterator[tuple[Ints, Ints]]:
+    """Chunks of the pairs that lose from ``low`` to less than ``high``; both lists are by loss."""
+    starts = np.searchsorted(second.loss_S, low - first.loss_S)
+    ends = np.searchsorted(second.loss_S, high - first.loss_S)
+    return _chunks(starts, ends, None, most=int(np.maximum(ends - starts, 0).sum()))
+
+
+def both(first: Half, second: Half, first_N: Ints, second_N: Ints) -> Half:
+    """Pairs of parts as a list of their own; the parts spell them."""
+    none = np.zeros(0, dtype=np.int64)
+    loss_N = first.loss_S[first_N] + second.loss_S[second_N]
+    return Half(loss_N, first.change_SK[first_N] + second.change_SK[second_N], none, none, none)
 
 
 def sums_near(first: Half, second: Half, row_D: Ints, width_D: Ints, target_D: Ints) -> tuple[Ints, Ints]:

@@ -26,6 +26,7 @@ from nas_core.program.halves import (
     Goal,
     Half,
     Prices,
+    both,
     by_buckets,
     half_of,
     matching,
@@ -35,7 +36,7 @@ from nas_core.program.halves import (
 from nas_core.program.linear import Ints, LinearProgram
 from nas_core.program.relaxation import Relaxation
 
-MOST_FREE = 100  # groups that are free at a time; the others keep the best network's columns
+MOST_FREE = 400  # groups that are free at a time; the others keep the best network's columns
 FIRST_HALVES, MOST_HALVES = 5_000, 200_000  # combinations listed of each half
 MORE = 1.3  # times as many after a split in which nothing is found
 MOST_PAIRS = 50_000_000
@@ -154,9 +155,8 @@ class Meetings:
         loss_N = first.loss_S[first_N] + second.loss_S[second_N]
         kept = np.argsort(loss_N, kind="stable")[:OF_QUARTERS]
         kept = kept[loss_N[kept] < split.goal]
-        first_S, second_S, none = first_N[kept], second_N[kept], np.zeros(0, dtype=np.int64)
-        half = Half(loss_N[kept], first.change_SK[first_S] + second.change_SK[second_S], none, none, none)
-        return _Side(half, ((first, first_S), (second, second_S)))
+        first_S, second_S = first_N[kept], second_N[kept]
+        return _Side(both(first, second, first_S, second_S), ((first, first_S), (second, second_S)))
 
     def _meet(self, split: _Split, left: _Side, right: _Side, deadline: float) -> Ints | None:
         """The best pair below the goal."""

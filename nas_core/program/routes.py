@@ -21,7 +21,7 @@ from nas_core.program.result import Status
 from nas_core.space.genotypes import Genotype
 
 AGAIN_SHARE = 0.5  # of the time left, for showing in whole numbers what HiGHS found in floats
-CHAIN_SHARE = 0.5  # of the time left, for the levels of a chain
+CHAIN_SHARE = 0.5  # of the time left, for the levels of a chain of pair terms
 MAX_COLUMNS = 3_000  # whose pair terms fit a table
 FEW_NETWORKS = 20_000  # quotients of which are looked at sooner than one linear program is solved for each
 
@@ -34,6 +34,7 @@ class TableSolver:
         self.program = TableProgram(problem, table) if program is None else program
         self._lp: LinearProgram | None = None
         self._terms: pairwise.PairTerms | None = None
+        self._own_chain: chain.Chain | None = None
         self._every: enumeration.EveryNetwork | None = None
         if self.program.columns is not None:
             self._prepare()
@@ -177,14 +178,15 @@ class TableSolver:
     def _best_with_pairs(
         self, lp: LinearProgram, terms: pairwise.PairTerms, apart: Sequence[Apart], effort: Effort
     ) -> Answer:
-        if chain.is_chain(lp, terms):
+        prepared = self._chain(lp) if effort.left_s > 0 else None
+        if prepared is not None:
             try:
-                prepared = chain.Chain(lp, terms)
-                deadline = time.monotonic() + 0.5 * effort.left_s
-                levels = prepared.levels(deadline)
+                levels = prepared.levels(time.monotonic() + CHAIN_SHARE * effort.left_s)
                 return additive.best_of_levels(levels, lp, self.judge, apart, prepared, "chain search")
             except CoreTooLargeError:
                 pass  # HiGHS has no limit on structure
+        if effort.left_s == 0:
+            return Answer(status=Status.STOPPED, choices=None, bound=math.inf, route="chain search")
         return pairwise.best(lp, terms, self.judge, apart, effort)
 
     def _best_quotient(self, lp: LinearProgram, apart: Sequence[Apart], effort: Effort) -> Answer:
@@ -222,13 +224,24 @@ class TableSolver:
             exponent=1.0 if objective.kind == "ratio" else objective.exponent,
         )
 
+    def _chain(self, lp: LinearProgram) -> chain.Chain | None:
+        """A program with this table's pair terms as a chain; None if it is none. That of the table itself is kept."""
+        if self._terms is None or not chain.is_chain(lp, self._terms):
+            return None
+        if lp is self._lp and self._own_chain is not None:
+            return self._own_chain
+        try:
+            made = chain.Chain(lp, self._terms)
+        except CoreTooLargeError:
+            return None
+        if lp is self._lp:
+            self._own_chain = made
+        return made
+
     def _ranked_chain(self, lp: LinearProgram, count: int, effort: Effort) -> Ranking | None:
         """Where pair terms join neighbours and nothing divides."""
-        if self._terms is None or not self.problem.objective.is_additive or not chain.is_chain(lp, self._terms):
-            return None
-        try:
-            prepared = chain.Chain(lp, self._terms)
-        except CoreTooLargeError:
+        prepared = self._chain(lp) if self.problem.objective.is_additive else None
+        if prepared is None or self._terms is None:
             return None
         refused = {other.choices for other in self._apart((), 1)}
         keyed = additive.Keyed(lp, self.judge, refused, self._exact_total, self._worth_with_pairs(lp, self._terms))

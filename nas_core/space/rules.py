@@ -69,12 +69,12 @@ class Rule:
         where, last = f"{where}, rule {self.kind}", len(num_choices) - 1
         for position, choice in self.blocks:
             if not 0 <= position <= last:
-                raise SpaceError(where, (position, choice), f"[position, choice] with a position from 0 to {last}")
+                raise SpaceError(where, (position, choice), f"a position from 0 to {last} of the space")
             if not 0 <= choice < num_choices[position]:
-                expected = f"a choice from 0 to {num_choices[position] - 1} at position {position}"
+                expected = f"a choice from 0 to {num_choices[position] - 1} at position {position} of the space"
                 raise SpaceError(where, (position, choice), expected)
         if any(not 0 <= position <= last for position in self.positions):
-            raise SpaceError(where, self.positions, f"positions from 0 to {last}")
+            raise SpaceError(where, self.positions, f"positions from 0 to {last} of the space")
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -225,9 +225,9 @@ def test_rows_stand_under_what_they_are(tmp_path):
 @pytest.mark.situations
 def test_networks_of_a_yaml_space_are_counted_and_a_wrong_line_is_named(tmp_path):
     genotypes = tmp_path / "genotypes.txt"
-    genotypes.write_text("0-0-0-0-0\n\n1-2-1-0-1\n")
+    genotypes.write_text("0-0-0-0-0\n\n1-1-1-0-1\n")
     space = Path(__file__).parents[2] / "flows/configs/space-example.yaml"
     arguments = ("profile", "--space", space, "--genotypes", genotypes, "--resources", "params")
-    assert [row["genotype"] for row in json.loads(mathnas(*arguments, "--json").stdout)] == ["0-0-0-0-0", "1-2-1-0-1"]
+    assert [row["genotype"] for row in json.loads(mathnas(*arguments, "--json").stdout)] == ["0-0-0-0-0", "1-1-1-0-1"]
     genotypes.write_text("0-0-0-0-0\n\n1-2-9-0-1\n")
     assert f"{genotypes}: line 3: " in refused(*arguments)

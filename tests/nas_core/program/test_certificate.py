@@ -135,7 +135,7 @@ def test_a_branch_and_bound_of_many_leaves_is_replayed(monkeypatch: pytest.Monke
 
 def test_where_values_are_costs_plus_tens_the_bound_is_rounded() -> None:
     """Strongly correlated: the tens cannot fill what is missing, and no multiplier says so."""
-    problem = problem_of(mckp("strongly", 10, 60, seed=1))
+    problem = problem_of(mckp("strongly", 3, 20, seed=1))
     data = certify(problem, solve(problem))
     (tree,) = data["proofs"][0]["tables"]
     assert tree["tree"]["multiples"] == {"0": 1}

@@ -3,15 +3,15 @@
 import numpy as np
 
 from nas_core.program import meeting
-from nas_core.program.exchange import networks
+from nas_core.program.incumbents import networks
 from nas_core.program.linear import LinearProgram, TableProgram
 from nas_core.program.meeting import Meetings
 from nas_core.program.relaxation import Relaxation, relax
 from tests.benchmarks.knapsacks import mmkp, problem_of
 
 
-def made(name: str) -> tuple[LinearProgram, Relaxation]:
-    problem = problem_of(mmkp(name))
+def made(name: str, seed: int = 0) -> tuple[LinearProgram, Relaxation]:
+    problem = problem_of(mmkp(name, seed))
     lp = TableProgram(problem, problem.tables[0]).linear(problem.budgets)
     assert lp is not None
     relaxation = relax(lp)

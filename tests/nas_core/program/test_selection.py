@@ -22,7 +22,7 @@ from nas_core.program import (
     verify,
 )
 from nas_core.program.checker import Checker
-from nas_core.program.exact import selection_of
+from nas_core.program.exact import evaluate, selection_of
 from nas_core.program.stored import write_problem
 from nas_core.space.genotypes import Rule
 from tests.nas_core.program.oracle import brute_force, is_apart, networks
@@ -102,7 +102,7 @@ def test_top_k_is_what_greedy_brute_force_finds(kind: str) -> None:
 
 
 def is_allowed(problem, genotype) -> bool:
-    from nas_core.program.exact import evaluate, violations
+    from nas_core.program.exact import violations
 
     return not violations(problem, genotype, evaluate(problem, genotype).costs)
 
@@ -157,6 +157,22 @@ def test_fewer_networks_than_asked_for_are_proven_to_be_all() -> None:
     answer = top_k(problem, 10)
     assert [s.value for s in answer.selections] == [3.0, 1.0, 0.0]
     assert answer.status is Status.OPTIMAL
+
+
+def test_few_networks_of_very_many_positions_are_looked_at() -> None:
+    """More positions than an array has axes, nearly all of one choice."""
+    score = [[0.0]] * 67 + [[1.0, 2.0], [3.0, 1.0], [0.5, 0.75]]
+    for objective in (Objective(), Objective(kind="ratio", resource="a")):
+        problem = SelectionProblem(
+            score=score,
+            costs={"a": [[1.0 + value for value in row] for row in score]},
+            pairs={((67, 1), (69, 1)): -2.0, ((67, 0), (68, 1)): 0.5},
+            objective=objective,
+        )
+        answer = top_k(problem, 8)
+        best = max(networks(problem), key=lambda genotype: evaluate(problem, genotype).value)
+        assert answer.best.genotype == best
+        assert len(answer.selections) == 8
 
 
 def test_huge_scores_do_not_overflow() -> None:

@@ -137,7 +137,7 @@ def test_ratings_in_parts_are_the_ratings_at_once(tmp_path, monkeypatch):
     genotypes = space.neighbours(space.parse("1-1-1"))
     at_once = [row.metric for row in scorer.evaluate(genotypes)]
     monkeypatch.setattr(supernet_weights, "MAX_ACTIVATION_BYTES", 2**20)
-    assert len(scorer.weights._input_parts(scorer.weights.network, 8)) > 1
+    assert len(list(scorer.weights._input_parts(scorer.weights.network, 8))) > 1
     assert [row.metric for row in scorer.evaluate(genotypes)] == at_once
 
 

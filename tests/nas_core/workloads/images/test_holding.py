@@ -83,10 +83,12 @@ def test_the_three_ways_train_the_same_network(photos, cache):
 
 
 def test_sets_that_are_no_files_are_held_alike(cache):
-    loaded = [Digits(Digits.Settings(validation_examples=300, hold=way)).load((3, 12, 12)) for way in WAYS]
+    loaded = [
+        Digits(Digits.Settings(validation_examples=20, train_examples=50, hold=way)).load((3, 12, 12)) for way in WAYS
+    ]
     for other in loaded[1:]:
         assert other.prepare == loaded[0].prepare
-        assert torch.equal(all_of(loaded[0].train[0][:50]), all_of(other.train[0][:50]))
+        assert torch.equal(all_of(loaded[0].train[0]), all_of(other.train[0]))
         assert torch.equal(loaded[0].validation[1], other.validation[1])
 
 
