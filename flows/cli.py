@@ -69,12 +69,12 @@ def main() -> None:
             raise
         _refuse(words)
     except BrokenPipeError:  # who read has read enough
-        drop_output()
+        drop_output(sys.stdout)
         sys.exit(1)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        drop_output()
+        drop_output(sys.stdout)
         _refuse(StoreError("standard output", error.strerror, "a place with room", "What was computed is stored."))
 
 
@@ -83,7 +83,13 @@ def _end_cleanly_when_told() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda which, _: sys.exit(128 + which))
+            signal.signal(number, _end)
+
+
+def _end(number: int, _: object) -> None:
+    if signal.Signals(number).name == "SIGHUP":  # the terminal is gone: a last word would be an error
+        drop_output(sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr)
+    sys.exit(128 + number)
 
 
 def _refuse(error: NasError) -> NoReturn:

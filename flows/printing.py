@@ -1,9 +1,11 @@
 """Printing on any terminal: a finished run is not lost to a character, or a reader, that is not there."""
 
 import codecs
+import contextlib
 import os
 import sys
 import unicodedata
+from typing import TextIO
 
 PLAIN = {
     "×": "x", "±": "+-", "≤": "<=", "≥": ">=", "→": "->", "·": "*", "–": "-", "—": "-", "…": "...", "−": "-",
@@ -32,6 +34,9 @@ def _in_ascii(character: str) -> str:
     return letters or "?"
 
 
-def drop_output() -> None:
-    """Nobody reads: what is left to be written at the end of the process goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def drop_output(*streams: TextIO) -> None:
+    """Nobody reads: what is yet to be written goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):  # it is no file
+            os.dup2(nowhere, stream.fileno())
