@@ -28,7 +28,7 @@ SIDE, CLASSES, TEST_SHARE, DISTINCT, VALIDATION = 224, 4, 5, 200, 256
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--epochs", type=float, default=0.25, help="Passes over the training images, of each scorer.")
+    parser.add_argument("--epochs", type=float, default=0.05, help="Passes over the training images, of each scorer.")
     parser.add_argument("--hold", choices=["auto", "memory", "map", "stream"], default="auto")
     parser.add_argument("--json", action="store_true", help="Nothing but the JSON.")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
