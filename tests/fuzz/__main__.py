@@ -30,6 +30,7 @@ from typing import Any
 from tests.fuzz.inputs import CONFIG_CASES, Case, StoreCases
 from tests.fuzz.pictures import image_set
 
+CACHES = (".pyc", "torchinductor_")  # of the interpreter and of torch: no writes of ours
 DEFAULTS = {"configs": 1000, "stores": 100, "images": 300}
 HANG_S = 60.0  # by the clock: other work on the machine counts, too
 
@@ -57,7 +58,8 @@ class Guard:
         for path in arguments[: 2 if event in ("os.rename", "os.symlink") else 1]:
             if isinstance(path, (str, bytes, os.PathLike)):
                 real = os.path.realpath(os.fsdecode(path))
-                if not real.startswith(self.inside) and not real.startswith(("/dev/", "/proc/")) and ".pyc" not in real:
+                known = real.startswith((self.inside, "/dev/", "/proc/")) or any(name in real for name in CACHES)
+                if not known:
                     self.outside[f"{event} {real}"] += 1
 
 

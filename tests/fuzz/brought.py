@@ -186,7 +186,7 @@ def _ask(config: StudyConfig) -> None:
     with suppress(NasError):  # of data without files, whose classes are not known
         trained_metric(config)
     if not scorer.needs_torch and not scorer.needs_data and scorer.name not in ("tabular", "train", "supernet"):
-        (row,) = scorer.evaluate([space.sample(np.random.default_rng(0))])
+        row, *_others = scorer.evaluate([space.sample(np.random.default_rng(0))])
         assert row.status in ("ok", "failed")
 
 
