@@ -18,6 +18,7 @@ PORTS = {  # scheme -> its usual port
     "PREFECT_API_URL": {"http": 80, "https": 443},
     "MLFLOW_TRACKING_URI": {"http": 80, "https": 443},
 }
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # that MLflow takes in place of a server
 VERSIONS = {  # variable -> package, the path where its servers say their version, the variables of name and password
     "PREFECT_API_URL": ("prefect", "/admin/version", ("PREFECT_API_AUTH_STRING",)),
     "MLFLOW_TRACKING_URI": ("mlflow", "/version", ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")),
@@ -89,7 +90,9 @@ def check_address(variable: str, address: str | None = None) -> None:
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         if variable == "MLFLOW_TRACKING_URI" and parts.scheme not in ports:
-            return  # a database or a file: its own client says what is wrong with it
+            ports = {parts.scheme: DATABASES.get(parts.scheme.partition("+")[0], 0)}
+            if not parts.hostname or not (parts.port or ports[parts.scheme]):
+                return  # a file: its own client says what is wrong with it
         if parts.scheme not in ports:
             raise ValueError("not " + " or ".join(f"{scheme}://host" if scheme else "host:port" for scheme in ports))
         place = parts.hostname or "", parts.port or ports[parts.scheme]

@@ -39,6 +39,7 @@ from nas_core.study.study import Study
 from nas_core.workloads import build_workload
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.workload import Workload
+from tasks.addresses import check_address
 from tasks.descriptions import describe_design, describe_model, describe_study, tags_of_model
 from tasks.embedded_tracking import EMBEDDED, address, artifacts_uri, is_embedded, settle
 
@@ -87,6 +88,7 @@ def client(store: Store) -> Any:
     logging.getLogger("alembic").setLevel(logging.ERROR)
     uri = tracking_uri(store)
     given = os.environ.get("MLFLOW_TRACKING_URI", "")
+    check_address("MLFLOW_TRACKING_URI")  # of a database that is away, MLflow's own client asks for two minutes
     if not given:
         settle(store)
     mlflow.set_tracking_uri(uri)

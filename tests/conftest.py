@@ -1,12 +1,15 @@
 """Fixtures shared by all tests: a tiny study, one Ray and one Prefect server per session."""
 
 import os
+import signal
 
 import pytest
 
 # before prefect and ray are imported: nothing of the user's own set-up is touched
 for name in ("RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with Ctrl-C ignored
 
 from nas_core.study.config import StudyConfig, parse_config  # noqa: E402
 
