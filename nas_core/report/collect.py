@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,6 @@ from nas_core.report.summary import (
     FrontierSummary,
     Limit,
     MeasuredWhole,
-    OutcomeSummary,
     Provenance,
     ResourceAdditivity,
     ScorerSummary,
@@ -47,7 +45,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import trained_metric
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.frames import role_of
-from nas_core.study.outcome import outcome_of
+from nas_core.study.outcome import Outcome, outcome_of
 from nas_core.study.rounds import last_answer
 from nas_core.study.stages import STAGES, TRACKING
 from nas_core.study.study import Study
@@ -311,10 +309,11 @@ def _last_answer(study: Study) -> dict[str, Any] | None:
         return answer
 
 
-def _outcome(study: Study, answer: Mapping[str, Any] | None) -> OutcomeSummary | None:
+def _outcome(study: Study, answer: Mapping[str, Any] | None) -> Outcome | None:
     verified = study.current("verify") or {}
-    found = answer and outcome_of(answer, verified.get("winner"), study.snapshot, verified.get("reason", ""))
-    return OutcomeSummary(**asdict(found)) if found else None
+    if answer is None:
+        return None
+    return outcome_of(answer, verified.get("winner"), study.snapshot, verified.get("reason", ""))
 
 
 def _selection(study: Study, answer: Mapping[str, Any] | None) -> SelectionSummary | None:

@@ -16,6 +16,7 @@ from nas_core.base.errors import StoreError
 from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.frames import Role
+from nas_core.study.outcome import Outcome
 from nas_core.study.stages import SUMMARY
 from nas_core.workloads.metrics import Measure
 
@@ -148,22 +149,6 @@ class SelectionSummary:
     gap: float | None = None
     solve_s: float | None = None
     route: str = ""  # which program and solver, such as "CP-SAT, linear objective"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutcomeSummary:
-    """What is predicted best, what was chosen, and why; see ``nas_core.study.outcome``."""
-
-    best_predicted: str
-    predicted: float
-    interval: tuple[float, ...]
-    evaluated: float | None
-    proven: bool
-    chosen: str
-    chosen_evaluated: float | None
-    verified: bool
-    why: str
-    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -340,7 +325,7 @@ class StudySummary:
     block_effects: BlockEffects | None = None
     limits: tuple[Limit, ...] = ()
     selection: SelectionSummary | None = None
-    outcome: OutcomeSummary | None = None
+    outcome: Outcome | None = None
     calibration: CalibrationSummary | None = None
     verification: VerificationSummary | None = None
     frontiers: tuple[FrontierSummary, ...] = ()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from nas_core.base.words import aligned
-from nas_core.report.summary import Limit, OutcomeSummary, StudySummary
+from nas_core.report.summary import Limit, StudySummary
 from nas_core.space.genotypes import BlockSpec
 from nas_core.study.outcome import Outcome
 from nas_core.workloads.metrics import Measure
@@ -220,7 +220,7 @@ def summary_table(summary: StudySummary) -> str:
     return "\n".join(line.rstrip() for line in lines if line)
 
 
-def outcome_lines(outcome: Outcome | OutcomeSummary, metric: Measure) -> list[str]:
+def outcome_lines(outcome: Outcome, metric: Measure) -> list[str]:
     """The best predicted network and the chosen one, why they differ, and what to be careful about."""
     return [
         f"best predicted: {best_predicted(outcome, metric)}",
@@ -230,13 +230,13 @@ def outcome_lines(outcome: Outcome | OutcomeSummary, metric: Measure) -> list[st
     ]
 
 
-def best_predicted(outcome: Outcome | OutcomeSummary, metric: Measure) -> str:
+def best_predicted(outcome: Outcome, metric: Measure) -> str:
     """``2-0-2 at 93.10 % (proven)``."""
     proven = "proven" if outcome.proven else "not proven"
     return f"{short_genotype(outcome.best_predicted)} at {format_metric(metric, outcome.predicted)} ({proven})"
 
 
-def chosen_network(outcome: Outcome | OutcomeSummary, metric: Measure) -> str:
+def chosen_network(outcome: Outcome, metric: Measure) -> str:
     """``0-0-0 at 93.40 % (best evaluated)``; by its prediction alone where nothing was verified."""
     name = short_genotype(outcome.chosen)
     if not outcome.verified:

@@ -19,7 +19,6 @@ from nas_core.report.summary import (
     FrontierSummary,
     Limit,
     MeasuredWhole,
-    OutcomeSummary,
     Provenance,
     ResourceAdditivity,
     ScorerSummary,
@@ -34,6 +33,7 @@ from nas_core.report.summary import (
     WholeNetwork,
 )
 from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
+from nas_core.study.outcome import Outcome
 from nas_core.workloads.classification import CLASSIFICATION
 
 Metric = Callable[[Genotype], float]
@@ -251,7 +251,7 @@ def make_study(
             solve_s=0.021,
             route="CP-SAT 9.15, linear objective",
         ),
-        outcome=OutcomeSummary(
+        outcome=Outcome(
             best_predicted=selected[0].genotype,
             predicted=selected[0].predicted,
             interval=(selected[0].low or 0.0, selected[0].high or 0.0),
