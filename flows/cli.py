@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from flows.design_command import design
 from flows.extras import need, not_installed
@@ -33,8 +34,23 @@ if TYPE_CHECKING:
     from nas_core.study.config import StudyConfig
     from nas_core.study.study import Study
 
+
+class _OneLine(TyperGroup):
+    """A wrong option is one line, like every other mistake."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:  # raised while a command's options are read
+            command = f"mathnas {error.ctx.info_name}" if error.ctx is not None else "mathnas"
+            message = error.format_message().removeprefix("Invalid value for ").rstrip(".")
+            print(f"mathnas: {message}; `{command} --help` says what is allowed", file=sys.stderr)
+            raise typer.Exit(2) from None
+
+
 app = typer.Typer(
     name="mathnas",
+    cls=_OneLine,
     help="Finds the best network of a block-wise family within your limits, and proves what it says.",
     no_args_is_help=True,
     add_completion=False,
