@@ -1,0 +1,1 @@
+"""Families whose networks are a trained model with some of its modules exchanged."""

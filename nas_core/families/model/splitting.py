@@ -1,0 +1,276 @@
+"""The positions of any trained model: modules that can be exchanged one by one, found in what the model does.
+
+The tree of calls of one forward pass is walked from its root. A module is
+split into what it calls where it is large or where the calls in it form a
+chain; a residual block, whose calls form none, stays whole. What was found
+last is proved: opaque copies in all positions at once change no bit of the
+output, and a module where one does is left out by name.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas_core.base.errors import SpaceError
+from nas_core.families.model.swapping import reasons_against
+from nas_core.families.model.tracing import Call, trace
+
+LARGEST = 0.5  # share of the model's cost that one position may hold
+LARGE = 0.25  # share from which a module is split where it can be
+ENOUGH = 0.8  # share of a module's cost that the positions in it have to hold, to stand for it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A position: a module that is called once, with one tensor in and one out (further arguments stay as they are)."""
+
+    path: str  # of the module in the model, such as "layer1.0"
+    in_shape: tuple[int, ...]  # of the first argument, without axis 0
+    out_shape: tuple[int, ...]
+    flops: float  # multiply-adds per example
+    share: float  # of the model's
+    kind: str  # name of the module's class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A model's positions, in the order in which they are called."""
+
+    places: tuple[Place, ...]
+    flops: float  # of the whole model, multiply-adds per example
+    left_out: Mapping[str, str]  # path of a module that is no position, and why
+
+    @property
+    def covered(self) -> float:
+        """Share of the model's cost that lies in its positions, 0..1."""
+        return sum(place.share for place in self.places)
+
+
+def split(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    *,
+    wanted: int | None = None,
+    only: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    names: Sequence[str] = (),
+) -> Split:
+    """The positions of the model, which is left exactly as it was.
+
+    Args:
+        inputs: a few examples, on the model's device; axis 0 counts them.
+        wanted: about how many positions; what the model's structure suggests where it is None.
+        only: patterns (``layer3.*``) of which a position's path, or that of a module around it, matches one.
+        keep: patterns of modules that stay as they are.
+        names: the positions, named by hand, instead of those that would be found.
+
+    Raises:
+        SpaceError: if the model does not run or has no position, a pattern
+            matches nothing, or a module named by hand cannot be exchanged.
+    """
+    paths = [path for path, _ in model.named_modules() if path]
+    selection = _Selection(paths, only, keep)
+    root = trace(model, inputs)
+    if not root.flops:
+        raise SpaceError(f"model {type(model).__name__}", "nothing that costs multiply-adds", "a network")
+    walk = _Walk(root, selection, {})
+    if names:
+        return _named(model, inputs, walk, names, paths)
+    while True:  # each round leaves out at least one module more
+        found = walk.places(wanted)
+        reasons = reasons_against(model, inputs, [call.path for call in found])
+        if not reasons:
+            break
+        walk = _Walk(root, selection, walk.refused | reasons)
+    if not found:
+        where, allowed = f"model {type(model).__name__}", "a module called once, with one tensor in and one out"
+        raise SpaceError(where, "no position", allowed, _listed(walk.left_out(found)))
+    return _split_of(walk, found)
+
+
+def self_swap(model: nn.Module, inputs: torch.Tensor, split: Split) -> dict[str, str]:
+    """The positions in which an opaque copy of the model's own module is noticed, each with the reason; none is right.
+
+    All copies stand in the model at once, and its output has to be equal bit for bit.
+    """
+    return reasons_against(model, inputs, [place.path for place in split.places])
+
+
+class _Selection:
+    """Which modules the user allows to be exchanged."""
+
+    def __init__(self, paths: Sequence[str], only: Sequence[str], keep: Sequence[str]) -> None:
+        self._paths = paths
+        self._asked, self._kept = self._matching("only", only), self._matching("keep", keep)
+        self._all = not only
+
+    def allows(self, path: str) -> bool:
+        """Whether it is asked for, and is not kept, inside what is kept or around it."""
+        asked = self._all or any(_holds(other, path) for other in self._asked)
+        return asked and not any(_holds(other, path) or _holds(path, other) for other in self._kept)
+
+    def _matching(self, field: str, patterns: Sequence[str]) -> list[str]:
+        for pattern in patterns:
+            if not any(fnmatchcase(path, pattern) for path in self._paths):
+                raise _unknown(field, pattern, self._paths)
+        return [path for path in self._paths if any(fnmatchcase(path, pattern) for pattern in patterns)]
+
+
+class _Walk:
+    """One walk over the tree of calls, with what may not be exchanged."""
+
+    def __init__(self, root: Call, selection: _Selection, refused: Mapping[str, str]) -> None:
+        self.root, self.refused = root, dict(refused)
+        self._selection = selection
+        self._flaws = {call: self._flaw(call) for call in root.everything()}
+
+    def places(self, wanted: int | None) -> list[Call]:
+        """The calls of the modules that become positions, in order."""
+        first = self._found(self.root, set())
+        # a block of the same class is treated alike where it is larger, or has no residual: a second walk stops there
+        whole = {call.module_type for call in first if call.inner} - {nn.Sequential}
+        found = self._found(self.root, whole)
+        if wanted is not None:
+            found = self._merged(self._refined(found, wanted), wanted)
+        return sorted(found, key=lambda call: call.index)
+
+    def flaw_of(self, path: str) -> str:
+        """Why the module at the path cannot be exchanged, or ""."""
+        flaws = [flaw for call, flaw in self._flaws.items() if call.path == path]
+        if not flaws:
+            return "it is not called"
+        return flaws[0] or ("" if self._selection.allows(path) else "it is kept, or not asked for")
+
+    def left_out(self, found: Sequence[Call]) -> dict[str, str]:
+        """The modules outside all positions that could be one but for a flaw, and larger ones that hold too few."""
+        held = {inner for call in found for inner in call.everything()}
+        return {
+            call.path: flaw
+            for call, flaw in self._flaws.items()
+            if flaw and call.flops and call is not self.root and call not in held
+            if call.flops <= LARGEST * self.root.flops
+            or _cost(inner for inner in call.everything() if inner in set(found)) < ENOUGH * call.flops
+        }
+
+    def _flaw(self, call: Call) -> str:
+        if call.flaw or call.path in self.refused:
+            return call.flaw or self.refused[call.path]
+        if call is self.root:
+            return "it is the model"
+        if call.flops > LARGEST * self.root.flops:
+            return f"it holds {call.flops / self.root.flops:.0%} of the model's cost, more than {LARGEST:.0%}"
+        return ""
+
+    def _usable(self, call: Call) -> bool:
+        return call.flops > 0 and not self._flaws[call] and self._selection.allows(call.path)
+
+    def _found(self, call: Call, whole: set[type[nn.Module]]) -> list[Call]:
+        """The positions in a call: itself, or those in the calls inside it."""
+        if self._usable(call):
+            if call.module_type in whole and not _holds_its_own_kind(call):
+                return [call]
+            if call.flops <= LARGE * self.root.flops and not _is_row(call):
+                return [call]
+        inside = [place for inner in call.inner for place in self._found(inner, whole)]
+        if self._usable(call) and _cost(inside) < ENOUGH * call.flops:
+            return [call]
+        return inside
+
+    def _refined(self, found: list[Call], wanted: int) -> list[Call]:
+        """The largest positions split into what they call, while that comes closer to the wanted number."""
+        for place in sorted(found, key=lambda call: -call.flops):
+            finer = [call for call in found if call is not place] + self._parts(place)
+            if abs(len(finer) - wanted) < abs(len(found) - wanted):
+                return self._refined(finer, wanted)
+        return found
+
+    def _parts(self, call: Call) -> list[Call]:
+        """The next smaller positions in a call, or itself where they would hold too little of it."""
+        parts = [
+            part
+            for inner in call.inner
+            for part in ([inner] if self._usable(inner) else self._parts(inner))
+            if self._usable(part)
+        ]
+        if _cost(parts) < ENOUGH * call.flops:
+            return [call]
+        return self._parts(parts[0]) if len(parts) == 1 else parts
+
+    def _merged(self, found: list[Call], wanted: int) -> list[Call]:
+        """Positions replaced by a module around them, the smallest first, while that comes closer to the number."""
+        around = [call for call in self.root.everything() if self._usable(call)]
+        for call in sorted(around, key=lambda call: call.flops):
+            inside = set(call.everything())
+            coarser = [place for place in found if place not in inside] + [call]
+            if len(coarser) < len(found) and abs(len(coarser) - wanted) < abs(len(found) - wanted):
+                found = coarser
+        return found
+
+
+def _is_row(call: Call) -> bool:
+    """Whether a call is made of others one after another, at least two of which cost something."""
+    return call.is_chain and sum(inner.flops > 0 for inner in call.inner) > 1
+
+
+def _holds_its_own_kind(call: Call) -> bool:
+    return any(inner.module_type is call.module_type for inner in call.everything() if inner is not call)
+
+
+def _cost(calls: Sequence[Call] | Iterator[Call]) -> float:
+    return sum(call.flops for call in calls)
+
+
+def _named(model: nn.Module, inputs: torch.Tensor, walk: _Walk, names: Sequence[str], paths: list[str]) -> Split:
+    """The positions named by hand, each of them checked."""
+    for name in names:
+        if name not in paths:
+            raise _unknown("names", name, paths)
+        if flaw := walk.flaw_of(name):
+            raise _not_exchangeable(name, flaw)
+        if around := [other for other in names if other != name and _holds(other, name)]:
+            raise _not_exchangeable(name, f"it is inside {around[0]}, which is named too")
+    found = [call for call in walk.root.everything() if call.path in names]
+    for path, reason in reasons_against(model, inputs, [call.path for call in found]).items():
+        raise _not_exchangeable(path, reason)
+    return replace(_split_of(walk, found), left_out={})
+
+
+def _split_of(walk: _Walk, found: Sequence[Call]) -> Split:
+    places = tuple(_place_of(call, walk.root.flops) for call in found)
+    return Split(places=places, flops=walk.root.flops, left_out=walk.left_out(found))
+
+
+def _place_of(call: Call, flops: float) -> Place:
+    assert call.taken is not None
+    assert call.given is not None
+    return Place(
+        path=call.path,
+        in_shape=call.taken.shape[1:],
+        out_shape=call.given.shape[1:],
+        flops=call.flops,
+        share=call.flops / flops,
+        kind=call.module_type.__name__,
+    )
+
+
+def _holds(path: str, other: str) -> bool:
+    """Whether the module at the first path is the one at the second, or around it."""
+    return f"{other}.".startswith(f"{path}.")
+
+
+def _unknown(field: str, found: str, paths: Sequence[str]) -> SpaceError:
+    close = get_close_matches(found, paths, n=3, cutoff=0.3) or paths[:3]
+    return SpaceError(field, found, "a module of the model", f"There are {', '.join(close)}")
+
+
+def _not_exchangeable(path: str, reason: str) -> SpaceError:
+    return SpaceError(f"names: {path}", reason, "a module called once, with one tensor in and one out")
+
+
+def _listed(left_out: Mapping[str, Any]) -> str:
+    return "; ".join(f"{path}: {reason}" for path, reason in list(left_out.items())[:3])

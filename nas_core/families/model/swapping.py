@@ -1,0 +1,141 @@
+"""Modules exchanged in place, and the proof that a model hears of none of it.
+
+A module can be exchanged where the model does nothing with it but call it: an
+opaque copy, which only calls the original, must change no bit of the output.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+from nas_core.base.errors import SpaceError
+from nas_core.families.model.tracing import evaluating
+
+
+@contextmanager
+def exchanged(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+    """The model with other modules at some paths; afterwards its own are back."""
+    own = {path: model.get_submodule(path) for path in modules}
+    try:
+        for path, module in modules.items():
+            model.set_submodule(path, module)
+        yield
+    finally:
+        for path, module in own.items():
+            model.set_submodule(path, module)
+
+
+def reasons_against(model: nn.Module, inputs: torch.Tensor, paths: Sequence[str]) -> dict[str, str]:
+    """The modules that opaque copies cannot stand for, each with the reason; all others can, together, bit for bit.
+
+    Raises:
+        SpaceError: if the model's output holds no tensor, or differs when it is asked twice.
+    """
+    reasons: dict[str, str] = {}
+    with evaluating(model):
+        expected = copy.deepcopy(model(inputs.clone()))
+        if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(expected)):
+            found = f"an output of type {type(expected).__name__}"
+            raise SpaceError(f"model {type(model).__name__}", found, "a tensor, or tensors in tuples, lists and dicts")
+        while blamed := _blamed(model, inputs, [path for path in paths if path not in reasons], expected):
+            reasons |= blamed
+    return reasons
+
+
+def _blamed(model: nn.Module, inputs: torch.Tensor, paths: list[str], expected: Any) -> dict[str, str]:
+    """At least one of the paths with its reason, unless all can be exchanged together."""
+    failed = _Trial(model, inputs, paths, expected)
+    if not failed.reason or failed.blamed:
+        return failed.blamed
+    if _Trial(model, inputs, [], expected).reason:
+        found = "two outputs for one input"
+        raise SpaceError(f"model {type(model).__name__}", found, "the same output each time, in evaluation mode")
+    # the shortest head of the list that cannot be exchanged: its last is to blame, without it the others pass
+    passing, failing = 0, len(paths)
+    while failing - passing > 1:
+        middle = (passing + failing) // 2
+        trial = _Trial(model, inputs, paths[:middle], expected)
+        if trial.reason:
+            failing, failed = middle, trial
+        else:
+            passing = middle
+    guilty = paths[failing - 1]
+    return {guilty: failed.reason_of(guilty)}
+
+
+class _Trial:
+    """One run with opaque copies: the reason why it failed, or "", and whom that names beyond doubt."""
+
+    def __init__(self, model: nn.Module, inputs: torch.Tensor, paths: Sequence[str], expected: Any) -> None:
+        self._copies = {path: Opaque(model.get_submodule(path)) for path in paths}
+        self.reason = ""
+        self.blamed: dict[str, str] = {}
+        try:
+            with exchanged(model, self._copies):
+                output = model(inputs.clone())
+        except Exception as error:
+            self.reason = f"with a copy of it the model stops: {type(error).__name__}: {error}"
+            self.blamed = {
+                path: self.reason_of(path) for path, stand_in in self._copies.items() if _missed(error, stand_in)
+            }
+            return
+        calls = {path: stand_in.num_calls for path, stand_in in self._copies.items() if stand_in.num_calls != 1}
+        if calls:
+            self.reason = "not each copy is called once"
+            self.blamed = {path: f"a copy at its path is called {count} times" for path, count in calls.items()}
+        elif not _same(output, expected):
+            self.reason = "with a copy of it the output differs"
+
+    def reason_of(self, path: str) -> str:
+        """What went wrong, told of the module at the path."""
+        reads = self._copies[path].reads
+        return f"its .{reads[-1]} is read" if reads else self.reason
+
+
+class Opaque(nn.Module):
+    """Calls a module, and has nothing of it that another could read.
+
+    The module gets its own copy of the first argument, so that one which
+    changes its input in place is found out where that input is read again.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._inside = [module]  # in a list: no submodule, so no parameters or children of it are to be seen
+        self.num_calls = 0
+        self.reads: list[str] = []  # what was asked for and the module would have had
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What the module makes of the tensor, with all further arguments as they are."""
+        self.num_calls += 1
+        return self._inside[0](x.clone(), *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        inside = self.__dict__.get("_inside")
+        if inside and hasattr(inside[0], name):
+            self.reads.append(name)
+        raise AttributeError(f"an exchanged module has no {name}", name=name, obj=self)
+
+
+def _missed(error: Exception, stand_in: Opaque) -> bool:
+    """Whether the error says that the copy lacks what its original has."""
+    return isinstance(error, AttributeError) and error.obj is stand_in and error.name in stand_in.reads
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Equal in form and bit for bit; what is not a number is equal to itself."""
+    (leaves, form), (others, other_form) = tree_flatten(found), tree_flatten(expected)
+    return form == other_form and all(map(_equal, leaves, others))
+
+
+def _equal(found: Any, expected: Any) -> bool:
+    if not isinstance(found, torch.Tensor) or not isinstance(expected, torch.Tensor):
+        return type(found) is type(expected)
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return False
+    return bool(((found == expected) | ((found != found) & (expected != expected))).all())

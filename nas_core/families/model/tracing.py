@@ -1,0 +1,219 @@
+"""What a model does with one input: which module is called inside which, with which tensors, and what it costs.
+
+One forward pass with hooks is recorded as a tree of calls. Two tensors are
+the same where their memory and its version are: a view is what it is a view
+of, and what an operation changed in place is another tensor.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+from nas_core.base.errors import SpaceError
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A tensor at one moment: its memory, the version of what stands there, and its shape with axis 0."""
+
+    memory: int
+    version: int
+    shape: tuple[int, ...] = field(compare=False)
+
+
+@dataclass(kw_only=True, eq=False)
+class Call:
+    """One call of a module; ``taken`` is its first argument, ``given`` its output, where each is a tensor."""
+
+    path: str
+    module_type: type[nn.Module]
+    index: int  # in the order in which calls begin
+    flops: float = 0.0  # multiply-adds per example, those of inner calls included
+    taken: Seen | None = None
+    given: Seen | None = None
+    flaw: str = ""  # why the module cannot be exchanged; empty: it can
+    inner: list["Call"] = field(default_factory=list)  # the calls made directly inside, in order
+
+    def everything(self) -> Iterator["Call"]:
+        """The call and all calls inside it, in the order in which they begin."""
+        yield self
+        for call in self.inner:
+            yield from call.everything()
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether each inner call takes what the one before it gave, from this one's input up to its output."""
+        at = self.taken
+        for call in self.inner:
+            if at is None or call.taken != at:
+                return False
+            at = call.given
+        return bool(self.inner) and at is not None and at == self.given
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards all flags and buffers are what they were."""
+    training = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, buffer, buffer.clone(), buffer._version)
+        for module in training
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    was = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was)  # the method: some models drop what they remember of their weights here
+        for module, flag in training.items():
+            module.training = flag
+        with torch.no_grad():
+            for module, name, buffer, kept, version in buffers:
+                if buffer._version != version:
+                    buffer.copy_(kept)
+                module._buffers[name] = buffer
+
+
+def trace(model: nn.Module, inputs: torch.Tensor) -> Call:
+    """The tree of calls of one forward pass in evaluation mode, the model itself at its root, with path "".
+
+    Costs are multiply-adds per example, counted by torch's own formulas, halved.
+
+    Raises:
+        SpaceError: if the model does not run on the inputs.
+    """
+    with evaluating(model):
+        root = _run(model, inputs)
+        _mark(root, len(inputs), _of_another_batch(model, inputs))
+    return root
+
+
+def _run(model: nn.Module, inputs: torch.Tensor) -> Call:
+    recorder = _Recorder()
+    handles = []
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(partial(recorder.begin, path), with_kwargs=True))
+        handles.append(module.register_forward_hook(recorder.end, with_kwargs=True))
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it is one operation that no formula counts
+    try:
+        with recorder:
+            model(inputs.clone())
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}"
+        raise SpaceError(f"model {type(model).__name__}", found, f"a model that runs on {_text(inputs)}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for handle in handles:
+            handle.remove()
+    for call in recorder.root.everything():
+        call.flops /= 2 * len(inputs)  # formulas count multiplications and additions apart
+    return recorder.root
+
+
+def _of_another_batch(model: nn.Module, inputs: torch.Tensor) -> Call | None:
+    """The calls on one example, or two of it where there is one; None for a model of a fixed batch."""
+    other = inputs[:1] if len(inputs) > 1 else torch.cat([inputs, inputs])
+    try:
+        return _run(model, other)
+    except SpaceError:
+        return None
+
+
+def _mark(root: Call, batch: int, other: Call | None) -> None:
+    """Say of each call why its module cannot be exchanged, where it cannot."""
+    calls = list(root.everything())
+    times = Counter(call.path for call in calls)
+    others = list(other.everything()) if other else []
+    comparable = [call.path for call in others] == [call.path for call in calls]
+    for position, call in enumerate(calls):
+        if times[call.path] > 1:
+            call.flaw = f"it is called {times[call.path]} times"
+        elif not call.flaw and comparable:
+            call.flaw = _batch_flaw(call, others[position], batch, 1 if batch > 1 else 2)
+
+
+def _batch_flaw(call: Call, other: Call, batch: int, other_batch: int) -> str:
+    """Axis 0 has to grow with the number of examples (windows of an image, put there, do)."""
+    for here, there in ((call.taken, other.taken), (call.given, other.given)):
+        assert here is not None
+        if there is None or here.shape[:1] != tuple(size * batch // other_batch for size in there.shape[:1]):
+            return "axis 0 of its input or output is not that of the examples"
+    return ""
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
+    """Keeps the calls that hooks report, and counts what is computed between them."""
+
+    root: Call
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._open: list[Call] = []
+        self._num_calls = 0
+        self._flops = 0
+        self._alive: list[torch.Tensor] = []  # so that no two tensors are seen at one address
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if formula := _FORMULAS.get(func._overloadpacket):
+            self._flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+    def begin(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = Call(path=path, module_type=type(module), index=self._num_calls, flops=-self._flops)
+        self._num_calls += 1
+        if args and isinstance(args[0], torch.Tensor):
+            call.taken = self._seen(args[0])
+        if call.taken is None:
+            call.flaw = "its first argument is no tensor"
+        elif not args[0].is_floating_point():
+            call.flaw = f"its first argument is of type {args[0].dtype}"
+        if self._open:
+            self._open[-1].inner.append(call)
+        else:
+            self.root = call
+        self._open.append(call)
+
+    def end(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        call = self._open.pop()
+        call.flops += self._flops
+        if isinstance(output, torch.Tensor):
+            call.given = self._seen(output)
+        else:
+            num_tensors = sum(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(output))
+            call.flaw = call.flaw or f"it returns a {type(output).__name__} of {num_tensors} tensors"
+
+    def _seen(self, tensor: torch.Tensor) -> Seen:
+        self._alive.append(tensor)
+        return Seen(tensor.untyped_storage()._cdata, tensor._version, tuple(tensor.shape))
+
+
+def _attention_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:
+    flops: int = sdpa_flop_count(query.shape, key.shape, value.shape)  # type: ignore[no-untyped-call]
+    return flops
+
+
+# torch's formulas, and the one kernel of attention that they leave out
+_FORMULAS: dict[Any, Any] = {
+    **flop_registry,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_on_cpu,
+}
+
+
+def _text(inputs: torch.Tensor) -> str:
+    return f"a {inputs.dtype} tensor of shape {tuple(inputs.shape)}".replace("torch.", "")

@@ -1,0 +1,233 @@
+"""Positions are found in models of all kinds, can be exchanged, and the model is left as it was."""
+
+import hashlib
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import relu
+
+from nas_core.base.errors import SpaceError
+from nas_core.costs.counting import count_module
+from nas_core.families import timm_compat  # noqa: F401  # torchvision is mended before timm imports it
+from nas_core.families.model.splitting import ENOUGH, LARGEST, self_swap, split
+from nas_core.families.model.swapping import exchanged, reasons_against
+
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def made(name: str, **settings) -> nn.Module:
+    """A model of timm with random weights, none of which is nought."""
+    import timm
+
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=10, **settings)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model
+
+
+def state_of(model: nn.Module) -> tuple[str, list[bool], int]:
+    """A hash of all tensors; training flags; how many hooks there are."""
+    digest = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        digest.update(name.encode() + tensor.detach().numpy().tobytes())
+    modules = list(model.modules())
+    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules)
+    return digest.hexdigest(), [module.training for module in modules], hooks
+
+
+TIMM = {
+    "resnet18": {},
+    "vit_tiny_patch16_224": {"img_size": 32},
+    "convnext_atto": {},
+    "swin_tiny_patch4_window7_224": {"img_size": 32},
+    "eva02_tiny_patch14_224": {"img_size": 28},
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_a_model_of_timm_is_split_and_left_as_it_was(name):
+    model = made(name, **TIMM[name]).train()
+    model.get_submodule(next(path for path, _ in model.named_modules() if path.endswith("0"))).eval()
+    images = IMAGES[..., :28, :28] if "eva" in name else IMAGES
+    before = state_of(model)
+    found = split(model, images)
+    assert len(found.places) >= 4
+    assert found.covered >= ENOUGH
+    assert max(place.share for place in found.places) <= LARGEST
+    assert self_swap(model, images, found) == {}
+    assert state_of(model) == before
+
+
+def test_a_residual_network_is_split_into_its_blocks():
+    found = split(made("resnet18"), IMAGES)
+    blocks = [place.path for place in found.places if place.kind == "BasicBlock"]
+    assert blocks == [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
+    place = next(place for place in found.places if place.path == "layer2.0")
+    assert (place.in_shape, place.out_shape) == ((64, 8, 8), (128, 4, 4))
+    assert place.flops == 9 * 64 * 128 * 16 + 9 * 128 * 128 * 16 + 64 * 128 * 16
+    assert place.share == place.flops / found.flops
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_costs_are_those_of_the_counter(name):
+    side = 28 if "eva" in name else 32
+    found = split(made(name, **TIMM[name]), IMAGES[..., :side, :side])
+    assert found.flops == count_module(lambda: made(name, **TIMM[name]), (3, side, side)).flops
+
+
+class Residual(nn.Module):
+    """A block: two linear layers, added to the input."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.scale = 1.0
+
+    def forward(self, x, shift=0.0, *, factor=1.0):
+        return x + factor * self.second(relu(self.first(x))) + shift
+
+
+class Own(nn.Module):
+    """Five blocks that are called one by one; subclasses say how."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([Residual() for _ in range(5)])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        for index, block in enumerate(self.blocks):
+            x = self.call(index, block, x)
+        return self.head(x)
+
+    def call(self, index, block, x):
+        return block(x)
+
+
+def own(call) -> nn.Module:
+    torch.manual_seed(0)
+    return type("Made", (Own,), {"call": call})()
+
+
+TOKENS = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+BLOCKS = [f"blocks.{index}" for index in range(5)]
+
+
+def test_a_model_of_an_own_class():
+    found = split(own(Own.call), TOKENS)
+    assert [place.path for place in found.places] == [*BLOCKS, "head"]
+    assert found.places[0].in_shape == (3, 8)
+    assert found.flops == 3 * (5 * 2 * 64 + 16)
+    assert (found.covered, found.left_out) == (1.0, {})
+
+
+def test_further_arguments_are_passed_on():
+    model = own(lambda self, index, block, x: block(x, x.mean(), factor=index))
+    found = split(model, TOKENS)
+    assert [place.path for place in found.places] == [*BLOCKS, "head"]
+    dropped = type("Dropped", (nn.Module,), {"forward": lambda self, x, *rest, **others: model.blocks[1](x)})()
+    with torch.no_grad(), exchanged(model, {"blocks.0": dropped}):
+        assert not torch.equal(model(TOKENS), own(type(model).call)(TOKENS)), "the arguments do matter"
+
+
+class ChangesItsInput(Residual):
+    def forward(self, x, shift=0.0, *, factor=1.0):
+        return super().forward(x.relu_())
+
+
+def read_again(self, index, block, x):
+    return block(x) + x
+
+
+@pytest.mark.parametrize(
+    ("call", "path", "reason"),
+    [
+        (lambda self, index, block, x: block(x) * block.scale, "blocks.2", "its .scale is read"),
+        (lambda self, index, block, x: block(x) * getattr(block, "scale", 3.0), "blocks.2", "its .scale is read"),
+        (lambda self, index, block, x: block(block(x)) if index == 2 else block(x), "blocks.2", "it is called 2 times"),
+        (
+            lambda self, index, block, x: block(x=x) if index == 2 else block(x),
+            "blocks.2",
+            "its first argument is no tensor",
+        ),
+        (
+            lambda self, index, block, x: block(x.transpose(0, 1)).transpose(0, 1) if index == 2 else block(x),
+            "blocks.2",
+            "axis 0 of its input or output is not that of the examples",
+        ),
+    ],
+)
+def test_what_cannot_be_exchanged_is_left_out_by_name(call, path, reason):
+    model = own(call)
+    before = state_of(model)
+    found = split(model, TOKENS)
+    assert found.left_out[path] == reason
+    assert path not in [place.path for place in found.places]
+    assert self_swap(model, TOKENS, found) == {}
+    assert state_of(model) == before
+
+
+def test_a_block_that_returns_more_than_a_tensor_is_left_out():
+    class Pair(Residual):
+        def forward(self, x):
+            return super().forward(x), x.mean()
+
+    model = own(lambda self, index, block, x: block(x)[0] if index == 2 else block(x))
+    model.blocks[2] = Pair()
+    assert split(model, TOKENS).left_out == {"blocks.2": "it returns a tuple of 2 tensors"}
+
+
+def test_a_block_that_changes_an_input_others_read_is_left_out():
+    model = own(read_again)
+    model.blocks[2] = ChangesItsInput()
+    assert reasons_against(model, TOKENS, BLOCKS) == {"blocks.2": "with a copy of it the output differs"}
+    assert "blocks.2" in split(model, TOKENS).left_out
+
+
+def test_a_model_that_answers_differently_each_time():
+    model = own(lambda self, index, block, x: block(x) + torch.rand(1))
+    with pytest.raises(SpaceError, match="two outputs for one input"):
+        split(model, TOKENS)
+
+
+def test_only_and_keep():
+    model = made("resnet18")
+    found = split(model, IMAGES, only=["layer3.*", "layer4"], keep=["layer4.1.conv2"])
+    assert [place.path for place in found.places] == ["layer3.0", "layer3.1", "layer4.0", "layer4.1.conv1"]
+    for wrong in ({"only": ["layer9.*"]}, {"keep": ["layr1"]}):
+        with pytest.raises(SpaceError, match="expected a module of the model"):
+            split(model, IMAGES, **wrong)
+
+
+def test_positions_named_by_hand():
+    model = own(lambda self, index, block, x: block(block(x)) if index == 2 else block(x) * block.scale)
+    with pytest.raises(SpaceError, match="called 2 times"):
+        split(model, TOKENS, names=["blocks.2"])
+    with pytest.raises(SpaceError, match=r"blocks\.1: found its \.scale is read"):
+        split(model, TOKENS, names=["blocks.1"])
+    with pytest.raises(SpaceError, match="it is inside blocks"):
+        split(own(Own.call), TOKENS, names=["blocks.1", "blocks.1.first"])
+    with pytest.raises(SpaceError, match=r"There are blocks\.1"):
+        split(model, TOKENS, names=["block.1"])
+    found = split(own(Own.call), TOKENS, names=["blocks.4", "blocks.1.first"])
+    assert [place.path for place in found.places] == ["blocks.1.first", "blocks.4"]
+
+
+@pytest.mark.parametrize("wanted", [4, 6, 9, 14, 20])
+def test_about_as_many_positions_as_wanted(wanted):
+    found = split(made("resnet18"), IMAGES, wanted=wanted)
+    assert abs(len(found.places) - wanted) <= 2
+    assert found.covered >= ENOUGH
+    assert max(place.share for place in found.places) <= LARGEST
+
+
+def test_what_is_no_network_is_a_named_error():
+    with pytest.raises(SpaceError, match="multiply-adds"):
+        split(nn.ReLU(), TOKENS)
+    with pytest.raises(SpaceError, match="no position"):
+        split(nn.Linear(8, 2), TOKENS)
+    with pytest.raises(SpaceError, match=r"runs on a float32 tensor of shape \(2, 3, 8\)"):
+        split(nn.Linear(7, 2), TOKENS)
