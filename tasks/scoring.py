@@ -21,12 +21,14 @@ def prepare_scorer(study: Study) -> None:
         return
     config = study.config
     with Cluster(config.cluster) as cluster, Progress(stage="prepare", total=1, noun="steps") as progress:
-        job = (study_job(study),)
-        request = cluster.training_request()
+        job, pieces = study_job(study), list(study.scorer.pieces)
+        shares = min(len(pieces), cluster.num_workers(cluster.evaluation_request)) or 1
+        jobs = [(job, pieces[share::shares]) for share in range(shares)]
+        request = cluster.training_request(shares)
         run_jobs(
             cluster,
             prepare_job,
-            [job],
+            jobs,
             request,
             lambda _, done, total, note: progress.note(done, total, note),
             progress.show,

@@ -5,7 +5,7 @@ MLflow, and torch only inside the jobs that need it.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,12 @@ from nas_core.study.study import Study
 from nas_core.training.fetching import FETCHERS
 
 if TYPE_CHECKING:
+    import torch
+
+    from nas_core.scoring.scorer import Scorer
     from nas_core.study.analytic_config import AnalyticConfig
     from nas_core.training.network import Description
+    from nas_core.training.winner import Start
 
 
 def _logged_model(uri: str) -> Any:
@@ -101,9 +105,13 @@ class Evaluator:
         return sum(row.status == "failed" for row in rows[: len(batch)])
 
 
-def prepare_job(job: StudyJob, report: Any) -> None:
-    """What the scorer needs once, such as the training of shared weights; resumes where it was cut off."""
-    job.study().scorer.prepare(report)
+def prepare_job(job: StudyJob, pieces: Sequence[str], report: Any) -> None:
+    """What the scorer needs once, such as the training of shared weights, or pieces of it; resumes where cut off."""
+    scorer = job.study().scorer
+    if pieces:
+        scorer.prepare_pieces(pieces, report)
+    else:
+        scorer.prepare(report)
 
 
 def profile_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], report: Any) -> int:
@@ -151,12 +159,26 @@ def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str,
     study = job.study()
     config, architecture = study.config, described(study.family, Genotype.parse(genotype))
     workload, metric = build_workload(config.data), trained_metric(config).name
-    run_id = training_id(architecture, config.train, workload, config.seed, metric)
+    scorer = study.scorer
+    run_id = training_id(architecture, config.train, workload, config.seed, metric, scorer.starts_from)
     known = stored_result(study.store, name, run_id)
     try:
-        return {**train_and_watch(architecture, config, study.store, name, report), "new": known is None}
+        start = started(scorer, Genotype.parse(genotype)) if scorer.starts_from else None
+        return {**train_and_watch(architecture, config, study.store, name, report, start), "new": known is None}
     except TrainingDiverged as error:
         return {"diverged": str(error), "new": True}
+
+
+def started(scorer: "Scorer", genotype: Genotype) -> "Start":
+    """What the network's training begins with, got when it is needed."""
+    from nas_core.training.winner import Start
+
+    def weights() -> "Mapping[str, torch.Tensor]":
+        found = scorer.start(genotype)
+        assert found is not None, "a scorer that says where trainings start from gives the weights"
+        return found
+
+    return Start(known_as=scorer.starts_from, weights=weights)
 
 
 def train_design_job(config_json: str, root: str, report: Any) -> dict[str, Any]:
@@ -174,6 +196,7 @@ def train_and_watch(
     store: Store,
     name: str,
     report: Any,
+    start: "Start | None" = None,
 ) -> dict[str, Any]:
     """What ``train_network`` returns, and the worker's use of processors and memory meanwhile."""
     from nas_core.study.brought import trained_metric
@@ -190,6 +213,7 @@ def train_and_watch(
             seed=config.seed,
             store=store,
             name=name,
+            start=start,
             on_progress=report,
         )
     return {**trained.as_dict(), "system": metrics.samples}

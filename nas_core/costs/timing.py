@@ -26,9 +26,9 @@ from torch import nn
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
-from nas_core.costs.parts import all_parts, fixed_parts
+from nas_core.costs.parts import all_parts, block_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
-from nas_core.families.family import Family, Part
+from nas_core.families.family import Family, Part, Switched
 from nas_core.space.genotypes import Genotype
 from nas_core.space.rules import BlockId
 
@@ -52,11 +52,15 @@ def time_family(
     """Times whole networks and, with ``blocks``, what they share and every block, all taking turns with each other.
 
     Blocks are measured in the shapes that they have in ``base``. A block that
-    does nothing is not timed and costs 0.
+    does nothing is not timed and costs 0. Where one network can become any of
+    the family's, blocks are timed where they stand (``time_in_place``).
 
     Raises:
         ConfigError: if the device is not there.
     """
+    switched = family.switched()
+    if switched is not None:
+        return time_in_place(family, switched, base, genotypes, config, blocks=blocks)
     parts_of = all_parts(family, base) if blocks else {}
     shared = fixed_parts(family, base) if blocks else []
     distinct = _distinct([*shared, *(part for parts in parts_of.values() for part in parts)])
@@ -71,6 +75,64 @@ def time_family(
         blocks={block: _total(parts, timed) for block, parts in parts_of.items()},
         networks=networks,
     )
+
+
+def time_in_place(
+    family: Family, network: Switched, base: Genotype, genotypes: Sequence[Genotype], config: Any, *, blocks: bool
+) -> FamilyTimings:
+    """Times whole networks only: a block costs its own time in the base plus what swapping it in adds to the whole.
+
+    Base, swaps and the other networks take turns; what a swap adds is the
+    median of its differences from the base in the same round.
+    """
+    swaps = {
+        (position, choice): base.swap(position, choice)
+        for position, count in enumerate(family.space.num_choices if blocks else ())
+        for choice in range(count)
+    }
+    distinct = list(dict.fromkeys((base, *swaps.values(), *genotypes)))
+    timings = dict(zip(distinct, _time_switched(family, network, distinct, config), strict=True))
+    networks = {genotype: _measured(timings[genotype]) for genotype in genotypes}
+    if not blocks:
+        return FamilyTimings(fixed_part=None, blocks={}, networks=networks)
+    own = [part for position in range(family.space.num_positions) for part in block_parts(family, base, (position, 0))]
+    alone = time_parts(own, config)
+    whole = timings[base]
+    rest = reduce(_less, alone, whole)
+    return FamilyTimings(
+        fixed_part=_measured(rest),
+        blocks={
+            block: _measured(_added(alone[block[0]], _less(timings[swap], whole))) for block, swap in swaps.items()
+        },
+        networks=networks,
+    )
+
+
+def _time_switched(family: Family, network: Switched, genotypes: Sequence[Genotype], config: Any) -> list[Timing]:
+    device = torch_device(config)
+    clock, shape = _clock(device, config.num_threads), _network(family, genotypes[0]).shapes[0]
+    placed = _placed_on(device, network, config.channels_last)
+    timings: list[Timing] = [np.zeros(config.repeats) for _ in genotypes]
+    with _quiet(config.num_threads), torch.inference_mode():
+        inputs = [_placed_on(device, _example(config.batch_size, shape, family.sample.dtype), config.channels_last)]
+        for repeat in range(-config.warmup, config.repeats):
+            for index, genotype in enumerate(genotypes):
+                timing = timings[index]
+                if isinstance(timing, Exception):
+                    continue
+                try:
+                    placed.choose(genotype)
+                    ms = clock(placed, inputs)
+                except Exception as error:  # this network has no latency, the others have
+                    timings[index] = error
+                    continue
+                if repeat >= 0:
+                    timing[repeat] = ms
+    return timings
+
+
+def _less(first: Timing, second: Timing) -> Timing:
+    return first if isinstance(first, Exception) else _added(first, second if isinstance(second, Exception) else -second)
 
 
 def _distinct(parts: Sequence[Part]) -> list[Part]:

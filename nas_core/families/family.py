@@ -4,9 +4,9 @@ No torch at import: a family's ``space`` is plain data, its modules are built wh
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 Shape = tuple[int, ...]
+
+
+class Switched(Protocol):
+    """A network, in eval mode, whose blocks are chosen by a genotype."""
+
+    def choose(self, genotype: Genotype) -> None:
+        """Become this genotype's network."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The outputs of the network chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +72,19 @@ class Family(Registered, ABC):
     @abstractmethod
     def parts(self, genotype: Genotype) -> Sequence[Part]:
         """The network's parts in the order in which they run, whatever its topology; rules are not asked."""
+
+    @property
+    def teacher(self) -> "nn.Module | None":
+        """The trained model that the family's networks are made of, in eval mode; None where there is none."""
+        return None
+
+    def switched(self) -> "Switched | None":
+        """One network that becomes any genotype's, to time blocks where they stand; None where there is none."""
+        return None
+
+    def origin(self, genotype: Genotype) -> Mapping[str, Any]:
+        """What ``architecture.json`` says of how the network is built without this code; JSON-able."""
+        return {}
 
     def shared(self, seed: int) -> "nn.Module | None":
         """A network of which every genotype is a path, with fresh weights; None where the family has none.

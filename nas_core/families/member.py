@@ -38,6 +38,7 @@ class Member:
             "sample": {"shape": list(sample.shape), "num_outputs": sample.num_outputs, "dtype": sample.dtype},
             "space_id": self.family.space.space_id,
             "genotype": str(self.genotype),
+            **self.family.origin(self.genotype),
         }
 
     @classmethod

@@ -1,10 +1,10 @@
 """The protocol of scorers, what they are given, and the rows they write. No torch here."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nas_core.base.identity import content_id
 from nas_core.base.registry import Registered, Registry
@@ -15,6 +15,9 @@ from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.workloads.metrics import Measure
 from nas_core.workloads.workload import Workload, metric_of
+
+if TYPE_CHECKING:
+    import torch
 
 OnProgress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 MAX_MESSAGE = 500  # characters of an exception kept in a row
@@ -112,12 +115,29 @@ class Scorer(Registered, ABC):
     def prepare(self, on_progress: OnProgress) -> None:
         """What has to happen once before any network is rated; resumes, and returns at once where nothing is left."""
 
+    @property
+    def pieces(self) -> Sequence[str]:
+        """What is left of ``prepare``, in pieces that workers may do side by side; none where it is one."""
+        return ()
+
+    def prepare_pieces(self, pieces: Sequence[str], on_progress: OnProgress) -> None:
+        """Do these pieces, where there are some; resumes."""
+
     @abstractmethod
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         """One row per genotype, in order; one that fails is a row with its message, the rest goes on.
 
         Rows of other metrics that were measured on the way may follow, with the ids of the scorers that they are for.
         """
+
+    @property
+    def starts_from(self) -> str:
+        """Id of the weights that full trainings begin with; "" where they begin with fresh ones."""
+        return ""
+
+    def start(self, genotype: Genotype) -> "Mapping[str, torch.Tensor] | None":
+        """The weights that the network's full training begins with; None where they are fresh."""
+        return None
 
     def work(self, num_evaluations: int, flops: float) -> float:
         """Multiply-adds of so many evaluations and of what they need once, for networks of ``flops``: an estimate."""

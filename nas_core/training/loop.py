@@ -113,6 +113,7 @@ def train(
     monitor: Monitor | None = None,
     backward: Backward | None = None,
     before_update: Callable[[int], None] | None = None,
+    own_teacher: Callable[[], nn.Module] | None = None,
 ) -> TrainingResult:
     """Train ``network`` in place on ``splits.train``; it ends on ``device``, in eval mode, with EMA weights if any.
 
@@ -121,6 +122,7 @@ def train(
     complete, before they are clipped. ``validate`` is asked at the end of each epoch for
     numbers that the epoch's row shall hold beside its loss; ``monitor`` is the one that
     tells a plateau and when to stop early (None: the loss).
+    ``own_teacher`` is the model that a recipe's teacher ``own`` means: it takes what the network takes.
     ``on_step`` hears (steps done, steps in all) on the host, which may be ahead
     of the device.
 
@@ -129,7 +131,9 @@ def train(
         NasError: for a recipe that does not fit the network or the data.
     """
     place = resolve_device(str(device))
-    training = _Training(network, recipe, splits, workload, seed, place, monitor or Monitor(), backward, before_update)
+    training = _Training(
+        network, recipe, splits, workload, seed, place, monitor or Monitor(), backward, before_update, own_teacher
+    )
     return training.run(checkpoint, on_epoch, on_step, validate)
 
 
@@ -147,6 +151,7 @@ class _Training:
         monitor: Monitor,
         backward: Backward | None,
         before_update: Callable[[int], None] | None,
+        own_teacher: Callable[[], nn.Module] | None,
     ) -> None:
         self.recipe, self.seed, self.device, self.monitor = recipe, seed, device, monitor
         self.workload, self.prepare = workload, splits.prepare
@@ -167,7 +172,7 @@ class _Training:
         teacher = None
         if recipe.teacher is not None:
             teacher = load_teacher(
-                recipe.teacher, workload.sample.num_outputs, inputs.shape[1:], splits.prepare, device
+                recipe.teacher, workload.sample.num_outputs, inputs.shape[1:], splits.prepare, device, own_teacher
             )
         self.objective = Objective(workload=workload, recipe=recipe, teacher=teacher)
         self.forward: nn.Module = torch.compile(self.network) if recipe.compile else self.network  # type: ignore[assignment]

@@ -1,6 +1,6 @@
 """Networks with seeded fresh weights, from whatever describes them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 
 from nas_core.deepmad.structure import DesignedNetwork
 from nas_core.families.assemble import assemble, initialise
+from nas_core.families.family import Family
 from nas_core.families.member import Member
 from nas_core.space.genotypes import Architecture
 
@@ -25,6 +26,20 @@ def build_network(described: Description, seed: int) -> nn.Module:
 
     network = build(described.structure, num_classes=described.num_classes, in_channels=described.in_channels)
     return initialise(network, generator)
+
+
+def teacher_of(described: Description) -> Callable[[], nn.Module] | None:
+    """The trained model that the network was made of, when it is asked for; None where there is none."""
+    if not isinstance(described, Member) or type(described.family).teacher is Family.teacher:
+        return None
+    family = described.family
+
+    def teacher() -> nn.Module:
+        model = family.teacher
+        assert model is not None, "a family that has a teacher gives it"
+        return model
+
+    return teacher
 
 
 def description_from_dict(data: Mapping[str, Any]) -> Description:

@@ -22,6 +22,9 @@ Optimizer = Literal[
 RecipeName = Annotated[str, WithJsonSchema({"type": "string", "enum": [*RECIPES]})]
 
 
+OWN = "own"  # the teacher that is the trained model which the study's networks are made of
+
+
 class TeacherConfig(Section):
     """A trained network that the one in training shall agree with (Hinton et al. 2015).
 
@@ -30,7 +33,8 @@ class TeacherConfig(Section):
 
     model: str = Field(
         description="Name of one of timm's models, whose weights are in `checkpoint`; or a program (.pt2) as trained "
-        "networks are stored; or a model logged in MLflow, such as models:/study@champion."
+        "networks are stored; or a model logged in MLflow, such as models:/study@champion; or `own`: the trained model "
+        "that the study's networks are made of."
     )
     checkpoint: PathText | None = Field(None, description="File with the weights of timm's model.")
     resolution: int | None = Field(None, ge=1, description="Side of its images, pixels; empty: the student's.")
@@ -46,7 +50,7 @@ class TeacherConfig(Section):
 
     @model_validator(mode="after")
     def _has_weights(self) -> "TeacherConfig":
-        if self.checkpoint is None and not self.files and ":" not in self.model:
+        if self.checkpoint is None and not self.files and ":" not in self.model and self.model != OWN:
             raise wrong_field("TeacherConfig", "checkpoint", None, f"a file with the weights of {self.model}")
         return self
 

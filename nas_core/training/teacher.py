@@ -14,7 +14,7 @@ from nas_core.base.errors import DataError, NasError
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.training.export import load_exported
 from nas_core.training.fetching import FETCHERS
-from nas_core.training.settings import TeacherConfig
+from nas_core.training.settings import OWN, TeacherConfig
 from nas_core.workloads.images.tensors import resized
 from nas_core.workloads.normalisation import Normalisation, broadcast
 
@@ -25,14 +25,23 @@ IMAGE_AXES = 4
 
 
 def load_teacher(
-    settings: TeacherConfig, num_outputs: int, shape: Sequence[int], prepare: Normalisation, device: torch.device
+    settings: TeacherConfig,
+    num_outputs: int,
+    shape: Sequence[int],
+    prepare: Normalisation,
+    device: torch.device,
+    own: Callable[[], nn.Module] | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The teacher as a function of inputs that ``prepare`` made, of this shape.
+
+    ``own`` gives the model that ``OWN`` means, which takes those very inputs.
 
     Raises:
         DataError: if a file is missing or does not hold what it should.
         NasError: for a model that nobody knows, or a URI that cannot be reached from here.
     """
+    if settings.model == OWN:
+        return _own(own, device)
     scheme, _, rest = settings.model.partition(":")
     if rest:
         module, own = _fetched(settings.model, scheme), Normalisation()
@@ -51,6 +60,19 @@ def load_teacher(
             plain = resized(plain, settings.resolution)
         with torch.no_grad():
             outputs: torch.Tensor = module(_normalised(plain, own, axes))
+        return outputs.float()
+
+    return teach
+
+
+def _own(own: Callable[[], nn.Module] | None, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    if own is None:
+        raise NasError(f"{WHERE}.model", OWN, "another teacher: this network was not made of a trained model")
+    module = own().to(device)
+
+    def teach(inputs: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            outputs: torch.Tensor = module(inputs)
         return outputs.float()
 
     return teach

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from nas_core.base.identity import content_id
@@ -17,7 +18,7 @@ from nas_core.records.store import Store
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
 from nas_core.training.loop import TrainingResult, device_name, measure_all, outputs_of, resolve_device, train, value_of
-from nas_core.training.network import Description, build_network, description_from_dict
+from nas_core.training.network import Description, build_network, description_from_dict, teacher_of
 from nas_core.training.optimizers import Monitor
 from nas_core.training.settings import TRAINING_VERSION, FullTrainingConfig
 from nas_core.workloads.images.decoding import Fitting
@@ -28,6 +29,14 @@ from nas_core.workloads.workload import Splits, Workload, metric_of
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Weights that a training begins with: how to get them, and the id of what they are."""
+
+    known_as: str
+    weights: Callable[[], Mapping[str, torch.Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +99,15 @@ def train_network(
     device: str = "auto",
     store: Store,
     name: str,
+    start: "Start | None" = None,
     on_progress: OnProgress | None = None,
 ) -> TrainedNetwork:
     """Train the architecture with the full recipe and store it under ``winner/<name>/``.
 
     Returns at once if that very training is stored; goes on from a checkpoint
     if it was interrupted. ``metric`` names the one the network is compared by
-    (empty: the workload's first); all of them are measured.
+    (empty: the workload's first); all of them are measured. ``start`` gives the
+    weights to begin with (None: fresh ones).
 
     Raises:
         DataError: if data are missing.
@@ -104,13 +115,15 @@ def train_network(
     """
     folder, place = f"winner/{name}", resolve_device(device)
     own = metric_of(workload, metric)
-    run_id = training_id(architecture, train_config, workload, seed, own.name)
+    run_id = training_id(architecture, train_config, workload, seed, own.name, start.known_as if start else "")
     if (stored := stored_result(store, name, run_id)) is not None:
         return replace(stored, metric_name=own.name, higher_is_better=own.higher_is_better)
     workload = workload.with_train_examples(train_config.train_examples)
     shape = workload.sample.shape_at(architecture.resolution, architecture.in_channels)
     splits = workload.load(shape)
     network = build_network(architecture, seed)
+    if start is not None:
+        network.load_state_dict(start.weights())
     checkpoint = Checkpoint(
         store=store,
         path=f"{folder}/checkpoint.safetensors",
@@ -133,6 +146,7 @@ def train_network(
             ).items()
         },
         monitor=Monitor(name=f"validation_{own.name}", higher_is_better=own.higher_is_better),
+        own_teacher=teacher_of(architecture),
     )
     trained = _record(architecture, network, splits, workload, own, result, name=name, seed=seed, device=str(place))
     store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
@@ -145,7 +159,12 @@ def train_network(
 
 
 def training_id(
-    architecture: Description, train_config: FullTrainingConfig, workload: Workload, seed: int, metric: str
+    architecture: Description,
+    train_config: FullTrainingConfig,
+    workload: Workload,
+    seed: int,
+    metric: str,
+    starts_from: str = "",
 ) -> str:
     """Id of everything that a full training's result depends on.
 
@@ -155,6 +174,7 @@ def training_id(
     return content_id(
         {
             **({"metric": metric} if watches else {}),
+            **({"start": starts_from} if starts_from else {}),
             "architecture": architecture.as_dict(),
             "recipe": train_config.recipe.identity,
             "data": workload.with_train_examples(train_config.train_examples).identity,

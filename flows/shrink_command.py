@@ -1,0 +1,218 @@
+"""`mathnas shrink`: a trained model and limits in; a study that finds the faster model, and its files, out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_core.base.errors import ConfigError, DataError
+from nas_core.base.yaml_text import write_yaml
+from nas_core.study.config import StudyConfig, parse_config
+from nas_core.workloads import WORKLOADS
+
+if TYPE_CHECKING:
+    from nas_core.families.trained_model import TrainedModel
+    from nas_core.study.study import Study
+
+HEADER = """\
+# Made by `mathnas shrink`. Run it again with `mathnas run {path} --root {root}`; what is done is kept.
+# `mathnas init` shows every field with what it means.
+"""
+PREPARATIONS = ("data", "imagenet", "half", "none")  # tried in this order: which one the model was trained with
+FEW = 512  # validation images that tell the preparation
+CLOSE = 0.005  # a preparation that is better by less is no better
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What `mathnas shrink` was asked for."""
+
+    model: str
+    checkpoint: Path | None
+    data: str
+    limits: Sequence[str]
+    out: Path
+    positions: int | None = None
+    only: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    epochs: float = 5.0
+    distil_epochs: float = 2.0
+    seed: int = 0
+
+    @property
+    def root(self) -> Path:
+        """The study's folder."""
+        return self.out / "study"
+
+    @property
+    def name(self) -> str:
+        last = self.model.rpartition(":")[2].rpartition("/")[2]
+        plain = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in last)
+        return f"{plain or 'model'}-shrunk"[:60]
+
+
+def study_of(wish: Wish, overrides: Mapping[str, Any]) -> StudyConfig:
+    """The study that the wish means, its positions found and the model's preparation told by its own metric.
+
+    Raises:
+        NasError: for data or a model that are not there, or a model without positions.
+    """
+    data = _data_of(wish)
+    section = _with_preparation(wish, _config(wish, data))
+    config = parse_config(_merged(section, overrides), "mathnas shrink")
+    return config
+
+
+def written(config: StudyConfig, wish: Wish) -> Path:
+    """The study's YAML in the folder asked for."""
+    path = wish.out / "study.yaml"
+    try:
+        wish.out.mkdir(parents=True, exist_ok=True)
+        text = HEADER.format(path=path, root=wish.root) + config.as_yaml().decode()
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out {wish.out}", error.strerror or str(error), "a folder that can be written") from None
+    return path
+
+
+def positions_in_words(family: "TrainedModel") -> list[str]:
+    """A table of the positions: what stands there, its share of the FLOPs, what may stand there instead."""
+    from nas_core.base.words import aligned
+
+    structure = family.structure
+    rows = [["position", "block", "of FLOPs", "alternatives"]]
+    for place, candidates in zip(structure.split.places, structure.candidates, strict=True):
+        kinds = ", ".join(_short(each.spec.as_dict()) for each in candidates)
+        rows.append([place.path, place.kind, f"{100 * place.share:.1f} %", kinds])
+    covered = sum(place.share for place in structure.split.places)
+    return [*aligned(rows), f"{len(structure.split.places)} positions with {100 * covered:.0f} % of the FLOPs."]
+
+
+def _short(spec: Mapping[str, Any]) -> str:
+    """``narrower 0.5``: the kind and the one setting that tells it from its kin."""
+    telling = next((str(spec[name]) for name in ("ratio", "branch", "kernel", "groups") if name in spec), "")
+    return f"{spec['kind']} {telling}".strip()
+
+
+def _data_of(wish: Wish) -> dict[str, Any]:
+    path = Path(wish.data)
+    if path.is_dir() and not any(path.glob("*.parquet")):
+        return {"kind": "folder", "path": str(path.absolute())}
+    if path.exists():
+        return {"kind": "parquet", "path": str(path.absolute())}
+    if wish.data in WORKLOADS:
+        return {"kind": wish.data}
+    known = ", ".join(name for name in WORKLOADS if name not in ("folder", "parquet", "timm"))
+    raise DataError("--data", repr(wish.data), f"a folder of images, a Parquet file, or one of: {known}")
+
+
+def _config(wish: Wish, data: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
+    taught = {"model": "own", "weight": 0.9, "temperature": 2.0}
+    return {
+        "name": wish.name,
+        "seed": wish.seed,
+        "space": {
+            "kind": "model",
+            "model": wish.model,
+            "checkpoint": str(wish.checkpoint.absolute()) if wish.checkpoint else None,
+            "only": list(wish.only),
+            "keep": list(wish.keep),
+            "wanted": wish.positions,
+        },
+        "data": dict(data),
+        "scorer": {"kind": "distil", "recipe": {**recipe, "epochs": wish.distil_epochs, "clip_norm": None}},
+        "design": {"kind": "one-swap"},
+        "profile": {"resources": ["flops", "params", "latency_ms"]},
+        "select": {"limits": list(wish.limits)},
+        "verify": {"evaluations": 24, "patience": 3},
+        "train": {"recipe": {**recipe, "epochs": wish.epochs, "teacher": taught}},
+    }
+
+
+def _with_preparation(wish: Wish, section: dict[str, Any]) -> dict[str, Any]:
+    """The section with the side that the model takes, and the preparation by which its metric is best."""
+    from nas_core.study.brought import workload_of
+
+    config = parse_config(section, "mathnas shrink")
+    side = _side_of(wish)
+    if side is not None and "side" in type(config.data).model_fields:
+        section = {**section, "data": {**section["data"], "side": side}}
+        config = parse_config(section, "mathnas shrink")
+    if "normalise" not in type(config.data).model_fields:
+        return section
+    workload = workload_of(config)
+    workload.check()
+    count = min(2000, max(1, workload.num_examples()[0] // 5))
+    section = {**section, "data": {**section["data"], "validation_examples": count}}
+    return {**section, "data": {**section["data"], "normalise": preparation(section)}}
+
+
+def preparation(section: Mapping[str, Any]) -> str:
+    """Which preparation of images the model was trained with, told by its metric on validation images."""
+    from nas_core.study.brought import family_of, workload_of
+    from nas_core.training.loop import outputs_of, value_of
+    from nas_core.workloads.workload import metric_of
+
+    found: dict[str, float] = {}
+    teacher = None
+    for name in PREPARATIONS:
+        config = parse_config({**section, "data": {**section["data"], "normalise": name}}, "mathnas shrink")
+        workload = workload_of(config)
+        if teacher is None:
+            teacher = family_of(config).teacher
+            assert teacher is not None
+        splits = workload.load()
+        inputs, targets = splits.validation
+        outputs = outputs_of(teacher, inputs[:FEW], splits.prepare)
+        value = value_of(metric_of(workload), outputs, targets[:FEW])
+        found[name] = value if metric_of(workload).higher_is_better else -value
+    best = max(found.values())
+    return next(name for name in PREPARATIONS if found[name] >= best - CLOSE)
+
+
+def _side_of(wish: Wish) -> int | None:
+    """The side of images that a model of timm's takes; None where it takes what the data have."""
+    if not wish.model.startswith("timm:"):
+        return None
+    from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
+
+    import timm  # isort: skip
+
+    known = timm.get_pretrained_cfg(wish.model.removeprefix("timm:"))
+    return int(known.input_size[-1]) if known is not None else None
+
+
+def _merged(section: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The section with overrides such as ``train.recipe.epochs`` in their places."""
+    from nas_core.base.yaml_text import read_yaml
+
+    merged = dict(section)
+    for name, text in overrides.items():
+        *path, last = name.split(".")
+        place = merged
+        for key in path:
+            place[key] = dict(place.get(key) or {})
+            place = place[key]
+        place[last] = read_yaml(text.encode(), f"--set {name}") if isinstance(text, str) else text
+    return merged
+
+
+def result_in_words(study: "Study") -> list[str]:
+    """The table at the end: the model, the result, what it is compared with; each trained alike."""
+    from nas_core.base.words import aligned
+    from nas_core.report.text import format_amount
+
+    trained = study.output("training") or {}
+    rows = [["network", "role", "test", "latency", "FLOPs", "params"]]
+    for row in trained.get("networks", ()):
+        costs = row["costs"]
+        name = {"winner": "shrunk", "base": "the model, trained as long"}.get(row["role"], row["role"])
+        tested = row["metrics"]["test"][row["metric_name"]]
+        amounts = [format_amount(what, costs.get(what)) for what in ("latency_ms", "flops", "params")]
+        rows.append([row["genotype"], name, f"{tested:.4f}", *amounts])
+    return list(aligned(rows))
+
+
+def yaml_of(section: Mapping[str, Any]) -> str:
+    return write_yaml(section)

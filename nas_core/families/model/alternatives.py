@@ -1,0 +1,325 @@
+"""What may stand in the place of a trained model's block: one class each, made of the block itself.
+
+An alternative changes a copy of the block and keeps of its weights what it can:
+channels by their contribution, singular vectors, central taps. Where samples
+are at hand, what is left is fitted to them (``fitting``). To add one, write a
+class below, or in a plug-in.
+"""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from nas_core.base.registry import Registered, Registry
+from nas_core.base.settings import Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas_core.families.model.draft import Draft
+    from nas_core.families.model.widths import Width
+
+
+class Alternative(Registered, ABC):
+    """A way to make a cheaper block out of a trained one."""
+
+    def __init__(self, settings: Section) -> None:
+        self.settings: Any = settings
+
+    @abstractmethod
+    def change(self, draft: "Draft") -> str:
+        """Change the draft's block; returns why it cannot stand there, or ""."""
+
+
+ALTERNATIVES = Registry[Alternative]("alternative", Alternative)
+NOTHING_TO_CHANGE = "nothing of it to change"
+
+
+class _Share(Section):
+    ratio: float = Field(0.5, gt=0, lt=1, description="Share that is kept.")
+    multiple: int = Field(8, ge=1, le=1024, description="Widths are multiples of it, as devices like them.")
+
+
+@ALTERNATIVES.add
+class Narrower(Alternative):
+    """Fewer channels inside the block: those that contribute most stay."""
+
+    name = "narrower"
+    Settings = _Share
+
+    def change(self, draft: "Draft") -> str:
+        inner = [width for width in draft.widths if width.heads_of is None and width.units > 1]
+        return _narrowed(draft, inner, self.settings.ratio, self.settings.multiple)
+
+
+@ALTERNATIVES.add
+class FewerHeads(Alternative):
+    """Fewer heads of attention: those that contribute most stay."""
+
+    name = "fewer-heads"
+
+    class Settings(Section):
+        ratio: float = Field(0.5, gt=0, lt=1, description="Share that is kept.")
+
+    def change(self, draft: "Draft") -> str:
+        return _narrowed(draft, [width for width in draft.widths if width.heads_of is not None], self.settings.ratio, 1)
+
+
+def _narrowed(draft: "Draft", widths: "list[Width]", ratio: float, multiple: int) -> str:
+    from nas_core.families.model.draft import rounded
+
+    for width in widths:
+        units = rounded(width.units, ratio, max(1, multiple // width.group))
+        if units < width.units:
+            draft.narrow(width, units)
+    return "" if draft.changes else NOTHING_TO_CHANGE
+
+
+@ALTERNATIVES.add
+class SmallerKernel(Alternative):
+    """Convolutions with the middle of their kernels only."""
+
+    name = "smaller-kernel"
+
+    class Settings(Section):
+        kernel: int = Field(3, ge=1, le=31, description="Largest side of a kernel, pixels.")
+
+    def change(self, draft: "Draft") -> str:
+        import torch
+        from torch import nn
+
+        for path, layer in list(draft.layers(nn.Conv2d)):
+            old, new = layer.kernel_size, tuple(min(side, self.settings.kernel) for side in layer.kernel_size)
+            off = [(before - after) // 2 for before, after in zip(old, new, strict=True)]
+            even = any((before - after) % 2 for before, after in zip(old, new, strict=True))
+            padded = isinstance(layer.padding, tuple) and all(
+                pad >= step * dilation for pad, step, dilation in zip(layer.padding, off, layer.dilation, strict=True)
+            )
+            if old == new or even or not padded:
+                continue
+            middle = layer.weight[:, :, off[0] : off[0] + new[0], off[1] : off[1] + new[1]]
+            layer.weight = nn.Parameter(middle.detach().clone(memory_format=torch.contiguous_format))
+            padding = tuple(
+                pad - step * dilation for pad, step, dilation in zip(layer.padding, off, layer.dilation, strict=True)
+            )
+            draft.set(path, kernel_size=new, padding=padding)
+        return "" if draft.changes else NOTHING_TO_CHANGE
+
+
+@ALTERNATIVES.add
+class DepthwiseSeparable(Alternative):
+    """Each dense convolution as a depthwise one and a pointwise one (Jin et al., 2014: its best separable part)."""
+
+    name = "depthwise-separable"
+
+    def change(self, draft: "Draft") -> str:
+        from torch import nn
+
+        for path, layer in _dense(draft):
+            pair = _separable(layer)
+            draft.put(path, nn.Sequential(*pair))
+        return "" if draft.changes else NOTHING_TO_CHANGE
+
+
+@ALTERNATIVES.add
+class Grouped(Alternative):
+    """Dense convolutions in groups of channels that do not mix."""
+
+    name = "grouped"
+
+    class Settings(Section):
+        groups: int = Field(4, ge=2, le=1024, description="Groups.")
+
+    def change(self, draft: "Draft") -> str:
+        import torch
+        from torch import nn
+
+        groups = self.settings.groups
+        for path, layer in _dense(draft):
+            if layer.in_channels % groups or layer.out_channels % groups:
+                continue
+            inputs, outputs = layer.in_channels // groups, layer.out_channels // groups
+            blocks = [
+                layer.weight[g * outputs : (g + 1) * outputs, g * inputs : (g + 1) * inputs] for g in range(groups)
+            ]
+            layer.weight = nn.Parameter(torch.cat(blocks).detach().clone())
+            draft.set(path, groups=groups)
+        return "" if draft.changes else NOTHING_TO_CHANGE
+
+
+@ALTERNATIVES.add
+class LowRank(Alternative):
+    """Each dense layer as two, through fewer channels: its largest singular vectors."""
+
+    name = "low-rank"
+    Settings = _Share
+
+    def change(self, draft: "Draft") -> str:
+        from torch import nn
+
+        from nas_core.families.model.draft import rounded
+
+        for path, layer in list(draft.layers(nn.Conv2d, nn.Linear)):
+            if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+                continue
+            rows, columns = layer.weight.shape[0], layer.weight[0].numel()
+            rank = rounded(min(rows, columns), self.settings.ratio, self.settings.multiple)
+            if rank * (rows + columns) < rows * columns:
+                draft.put(path, nn.Sequential(*_factored(layer, rank)))
+        return "" if draft.changes else "no layer that two of this rank would be cheaper than"
+
+
+@ALTERNATIVES.add
+class LinearStandIn(Alternative):
+    """One linear map of each pixel or token in the block's place, in closed form."""
+
+    name = "linear"
+
+    def change(self, draft: "Draft") -> str:
+        import torch
+        from torch import nn
+
+        from nas_core.families.model.rebuild import Only
+
+        taken, given = draft.shapes
+        as_image = _as_image(taken, given, draft.call.inputs)
+        if as_image is None:
+            return "its output has other pixels or tokens than a stride leaves"
+        channels_in, channels_out, stride = as_image
+        if stride == 0:
+            layer: nn.Module = nn.Linear(channels_in, channels_out)
+        else:
+            layer = nn.Conv2d(channels_in, channels_out, 1, stride)
+        if channels_in == channels_out:
+            with torch.no_grad():
+                weight: Any = layer.weight
+                weight.copy_(torch.eye(channels_in).reshape(weight.shape))
+                layer.bias.zero_()  # type: ignore[union-attr, operator]
+        draft.put("", Only(layer))
+        return ""
+
+
+@ALTERNATIVES.add
+class Skip(Alternative):
+    """Nothing in the block's place: what comes in goes out."""
+
+    name = "skip"
+
+    def change(self, draft: "Draft") -> str:
+        from torch import nn
+
+        from nas_core.families.model.rebuild import Only
+
+        taken, given = draft.shapes
+        if taken != given:
+            return "it changes the shape"
+        draft.put("", Only(nn.Identity()))
+        return ""
+
+
+@ALTERNATIVES.add
+class Without(Alternative):
+    """One branch of the block left out, such as its attention."""
+
+    name = "without"
+    example = {"branch": "attn"}  # noqa: RUF012
+
+    class Settings(Section):
+        branch: str = Field(description="Name of the branch in the block, such as attn or mlp.")
+
+    def change(self, draft: "Draft") -> str:
+        from nas_core.families.model.rebuild import Nothing
+
+        if self.settings.branch not in dict(draft.block.named_modules()):
+            return f"it has no {self.settings.branch}"
+        draft.put(self.settings.branch, Nothing())
+        return ""
+
+
+def _dense(draft: "Draft") -> "list[tuple[str, nn.Conv2d]]":
+    """Convolutions over more than a pixel that mix all channels."""
+    from torch import nn
+
+    return [
+        (path, layer)
+        for path, layer in draft.layers(nn.Conv2d)
+        if layer.groups == 1 and max(layer.kernel_size) > 1 and layer.padding_mode == "zeros"
+    ]
+
+
+def _separable(layer: "nn.Conv2d") -> "tuple[nn.Module, nn.Module]":
+    """The depthwise and the pointwise convolution whose product is nearest to the layer, channel by channel."""
+    import torch
+    from torch import nn
+
+    height, width = layer.kernel_size
+    depthwise = nn.Conv2d(
+        layer.in_channels,
+        layer.in_channels,
+        (height, width),
+        layer.stride,  # type: ignore[arg-type]
+        layer.padding,  # type: ignore[arg-type]
+        layer.dilation,  # type: ignore[arg-type]
+        layer.in_channels,
+        bias=False,
+    )
+    pointwise = nn.Conv2d(layer.in_channels, layer.out_channels, 1, bias=layer.bias is not None)
+    with torch.no_grad():
+        per_input = layer.weight.detach().float().permute(1, 0, 2, 3).flatten(2)  # in x out x taps
+        left, values, right = torch.linalg.svd(per_input, full_matrices=False)
+        size = values[:, :1].sqrt()
+        depthwise.weight.copy_((right[:, 0] * size).reshape(depthwise.weight.shape))
+        pointwise.weight.copy_((left[:, :, 0] * size).T.reshape(pointwise.weight.shape))
+        if layer.bias is not None and pointwise.bias is not None:
+            pointwise.bias.copy_(layer.bias)
+    return depthwise, pointwise
+
+
+def _factored(layer: "nn.Module", rank: int) -> "tuple[nn.Module, nn.Module]":
+    """Two layers whose product is the layer's best approximation of this rank."""
+    import torch
+    from torch import nn
+
+    first: nn.Module
+    second: nn.Module
+    weight: torch.Tensor = layer.weight.detach().float()  # type: ignore[union-attr, operator, assignment]
+    has_bias = layer.bias is not None
+    if isinstance(layer, nn.Conv2d):
+        first = nn.Conv2d(
+            layer.in_channels,
+            rank,
+            layer.kernel_size,  # type: ignore[arg-type]
+            layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,  # type: ignore[arg-type]
+            bias=False,
+        )
+        second = nn.Conv2d(rank, layer.out_channels, 1, bias=has_bias)
+    else:
+        first, second = nn.Linear(weight.shape[1], rank, bias=False), nn.Linear(rank, weight.shape[0], bias=has_bias)
+    with torch.no_grad():
+        left, values, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
+        size = values[:rank].sqrt()
+        first.weight.copy_((right[:rank] * size[:, None]).reshape(first.weight.shape))  # type: ignore[operator, union-attr]
+        second.weight.copy_((left[:, :rank] * size).reshape(second.weight.shape))  # type: ignore[operator, union-attr]
+        if has_bias:
+            second.bias.copy_(layer.bias)  # type: ignore[operator, union-attr]
+    return first, second
+
+
+def _as_image(taken: tuple[int, ...], given: tuple[int, ...], inputs: Any) -> tuple[int, int, int] | None:
+    """Channels in and out and the stride, 0 where channels come last; None where the shapes are no such pair."""
+    if len(taken) != len(given):
+        return None
+    if taken[:-1] == given[:-1] and not (len(taken) == 3 and taken[1] == taken[2]):
+        return taken[-1], given[-1], 0
+    if len(taken) != 3:
+        return None
+    (channels_in, *side), (channels_out, *small) = taken, given
+    strides = {
+        stride
+        for stride in (1, 2, 4)
+        if all(-(-before // stride) == after for before, after in zip(side, small, strict=True))
+    }
+    return (channels_in, channels_out, min(strides)) if strides else None

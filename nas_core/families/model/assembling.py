@@ -1,0 +1,118 @@
+"""Networks made of a trained model: its blocks, where the choice says so, replaced by alternatives.
+
+B = examples, on axis 0.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas_core.base.errors import SpaceError
+from nas_core.families.model.alternatives import Alternative
+from nas_core.families.model.draft import Call, Draft
+from nas_core.families.model.fitting import fit
+from nas_core.families.model.rebuild import Change
+
+
+class Stub(nn.Module):
+    """Zeros of a block's output shape, at no cost: what is left is what every network has."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: torch.Tensor, *context: Any, **named: Any) -> torch.Tensor:
+        return x.new_zeros(len(x), *self.shape)
+
+
+class InContext(nn.Module):
+    """A block by itself: called with its first input, it gets the context that its model gives it."""
+
+    def __init__(self, block: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.block, self.call = block, call
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        call = self.call.on(x)
+        context = tuple(_beside(each, x) for each in call.context)
+        named = {name: _beside(each, x) for name, each in call.named.items()}
+        return replace(call, context=context, named=named).run(self.block)
+
+
+def _beside(value: Any, x: torch.Tensor) -> Any:
+    return value.to(x.device) if isinstance(value, torch.Tensor) else value
+
+
+def calls_of(network: nn.Module, paths: Iterable[str], inputs: torch.Tensor) -> dict[str, Call]:
+    """How the network calls the modules at these paths, for these inputs B x ...; no gradients."""
+    calls: dict[str, Call] = {}
+    with ExitStack() as stack, torch.no_grad():
+        for path in paths:
+
+            def look(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], path: str = path) -> None:
+                first, *context = args
+                calls[path] = Call(inputs=first.clone(), context=tuple(context), named=dict(named))
+
+            handle = network.get_submodule(path).register_forward_pre_hook(look, with_kwargs=True)
+            stack.callback(handle.remove)
+        network(inputs)
+    return calls
+
+
+def drafted(original: nn.Module, call: Call, alternative: Alternative, samples: Call | None = None) -> Draft:
+    """The block as the alternative makes it, fitted to the samples where there are some.
+
+    Raises:
+        SpaceError: if it cannot stand there: the message says why.
+    """
+    draft = Draft(original, call, samples)
+    where = f"alternative {alternative.name}"
+    if why := alternative.change(draft):
+        raise SpaceError(where, why, "a block that it can be made of")
+    fit(draft)
+    try:
+        with torch.no_grad():
+            output, wanted = call.run(draft.block.eval()), draft.shapes[1]
+    except Exception as error:  # a class whose forward pass knows the old sizes
+        raise SpaceError(where, f"{type(error).__name__}: {str(error)[:200]}", "a block that runs") from None
+    if tuple(output.shape[1:]) != wanted:
+        raise SpaceError(where, f"outputs of {tuple(output.shape[1:])}", f"the block's own, {wanted}")
+    return draft
+
+
+def flops_of(block: nn.Module, call: Call) -> float:
+    """Multiply-adds of the block per example."""
+    operations = FlopCounterMode(display=False)
+    with torch.no_grad(), operations:
+        call.run(block)
+    return operations.get_total_flops() / 2 / len(call.inputs)
+
+
+def on_paths(path: str, changes: Mapping[str, Change]) -> dict[str, Change]:
+    """A block's changes by their paths in the model."""
+    return {f"{path}.{inner}" if inner else path: change for inner, change in changes.items()}
+
+
+def without_weights(block: nn.Module) -> nn.Module:
+    """The block's structure alone, on torch's meta device."""
+    return copy.deepcopy(block).to("meta")
+
+
+def with_fresh_weights(block: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
+    """A structure with weights of no meaning, on torch's default device; its numbers are harmless to time."""
+    device = torch.get_default_device()
+    made = copy.deepcopy(block).to_empty(device=device)
+    if device.type == "meta":
+        return made
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.normal_(0.0, 0.02, generator=generator)
+        for name, buffer in made.named_buffers():
+            buffer.fill_(1) if name.endswith("running_var") else buffer.zero_()
+    return made

@@ -1,0 +1,199 @@
+"""A block of a trained model while an alternative to it is made: a copy that is changed, and the changes written down.
+
+B = examples, on axis 0 of every input; the layout of images and tokens is the model's own.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas_core.families.model.rebuild import Change, described
+from nas_core.families.model.widths import Width, indices, out_width, widths
+
+ROUNDED_DOWN_AT_MOST = 0.9  # of the width asked for: rounding to the device's liking takes no more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """How a model calls one of its blocks: the first input is what flows, the rest is context that stays."""
+
+    inputs: torch.Tensor
+    context: tuple[Any, ...] = ()
+    named: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, block: nn.Module) -> torch.Tensor:
+        output: torch.Tensor = block(self.inputs, *self.context, **self.named)
+        return output
+
+    def on(self, inputs: torch.Tensor) -> "Call":
+        """The same call with other inputs; context that has a row per example is repeated for as many."""
+        return Call(
+            inputs=inputs,
+            context=tuple(self._fitted(each, len(inputs)) for each in self.context),
+            named={name: self._fitted(each, len(inputs)) for name, each in self.named.items()},
+        )
+
+    def _fitted(self, value: Any, count: int) -> Any:
+        here = len(self.inputs)
+        if not isinstance(value, torch.Tensor) or not value.ndim or value.shape[0] != here or here in (1, count):
+            return value
+        return value[:1].expand(count, *value.shape[1:])
+
+
+class Draft:
+    """A copy of a block that alternatives change; ``changes`` says how, by paths within the block.
+
+    ``call`` runs the block on an example, ``samples`` are inputs (B x ...) by
+    which importance is told and weights are fitted; without them weights decide.
+    """
+
+    def __init__(self, original: nn.Module, call: Call, samples: Call | None = None) -> None:
+        self.original, self.call, self.samples = original, call, samples
+        self.block = copy.deepcopy(original)
+        self.changes: dict[str, Change] = {}
+
+    @cached_property
+    def widths(self) -> list[Width]:
+        with torch.no_grad():
+            return widths(self.original, self.call.run)
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of what goes in and what comes out, without the batch axis."""
+        with torch.no_grad():
+            return tuple(self.call.inputs.shape[1:]), tuple(self.call.run(self.original).shape[1:])
+
+    def layers(self, *kinds: type[nn.Module]) -> Iterator[tuple[str, Any]]:
+        """Layers of these classes with their paths, the original's order."""
+        yield from ((path, layer) for path, layer in self.block.named_modules() if isinstance(layer, kinds))
+
+    def put(self, path: str, module: nn.Module) -> None:
+        """Let the module stand at the path; "" is the whole block."""
+        if path:
+            self.block.set_submodule(path, module)
+        else:
+            self.block = module
+        self.changes[path] = {"put": described(module)}
+
+    def set(self, path: str, **values: Any) -> None:
+        """Set attributes of the module at the path."""
+        module = self.block.get_submodule(path)
+        for name, value in values.items():
+            setattr(module, name, value)
+        before = self.changes.get(path, {}).get("set", {})
+        kept = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        self.changes[path] = {"set": {**before, **kept}}
+
+    # widths
+
+    def narrow(self, width: Width, units: int) -> None:
+        """Keep so many units of the width, those that contribute most."""
+        kept = torch.topk(self.importance(width), units).indices.tolist()
+        for cut in width.cuts:
+            self._cut(cut.path, cut.side, indices(cut, width, kept))
+        if width.heads_of is not None:
+            module = self.block.get_submodule(width.heads_of)
+            known = {"num_heads": units, "attn_dim": units * width.group}
+            self.set(width.heads_of, **{name: value for name, value in known.items() if hasattr(module, name)})
+
+    def importance(self, width: Width) -> torch.Tensor:
+        """How much each unit contributes to what takes the width: mean square of the channel times its columns'."""
+        total = torch.zeros(width.units)
+        for cut in width.cuts:
+            if cut.side != "columns":
+                continue
+            layer = self.original.get_submodule(cut.path)
+            columns = _square(layer.weight, 1)  # type: ignore[arg-type]
+            reached = columns * (self._power(cut.path) if self.samples is not None else self._rows(width))
+            for fold in reached.reshape(cut.fold, width.units, width.group).sum(-1):
+                total += fold.cpu()
+        return total
+
+    def _rows(self, width: Width) -> torch.Tensor:
+        """Square norms of what makes the channels, where there are no samples."""
+        total = torch.zeros(width.channels)
+        for cut in width.cuts:
+            if cut.side == "rows":
+                rows = _square(self.original.get_submodule(cut.path).weight, 0)  # type: ignore[arg-type]
+                total += rows.reshape(cut.fold, width.channels).sum(0).cpu()
+        return total
+
+    def _power(self, path: str) -> torch.Tensor:
+        """Mean square of each channel that the layer takes."""
+        return self._inputs_power[path]
+
+    @cached_property
+    def _inputs_power(self) -> dict[str, torch.Tensor]:
+        """Path of a layer that mixes channels -> mean square of what it takes, by channel."""
+        assert self.samples is not None
+        power: dict[str, torch.Tensor] = {}
+
+        def look(path: str) -> Callable[..., None]:
+            def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+                axis = 1 if isinstance(layer, nn.Conv2d) else inputs[0].ndim - 1
+                power[path] = inputs[0].pow(2).mean([each for each in range(inputs[0].ndim) if each != axis])
+
+            return hook
+
+        with torch.no_grad(), hooked(self.original, (nn.Conv2d, nn.Linear), look):
+            self.samples.run(self.original)
+        return power
+
+    def _cut(self, path: str, side: str, kept: torch.Tensor) -> None:
+        layer: Any = self.block.get_submodule(path)
+        size = out_width(layer)
+        with torch.no_grad():
+            for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+                axis = 1 if side == "columns" else 0
+                if tensor.ndim <= axis or (side != "columns" and tensor.shape[0] != size):
+                    continue
+                fresh = tensor.index_select(axis, kept.to(tensor.device)).clone()
+                is_weight = isinstance(tensor, nn.Parameter)
+                setattr(layer, name, nn.Parameter(fresh) if is_weight else fresh)
+        count = len(kept)
+        taken = {"in_channels": count, "in_features": count} if side != "rows" else {}
+        given = {"out_channels": count, "out_features": count} if side != "columns" else {}
+        if side == "each":
+            grouped = isinstance(layer, nn.Conv2d)
+            given |= {"groups": layer.groups * count // size} if grouped else {}
+            given |= {"num_features": count, "normalized_shape": (count,), "num_channels": count}
+        self.set(path, **{name: value for name, value in (taken | given).items() if hasattr(layer, name)})
+
+
+@contextmanager
+def hooked(
+    block: nn.Module, kinds: tuple[type[nn.Module], ...], look: Callable[[str], Callable[..., None]]
+) -> Iterator[None]:
+    """Calls ``look(path)`` before every layer of these kinds runs."""
+    handles = [
+        layer.register_forward_pre_hook(look(path)) for path, layer in block.named_modules() if isinstance(layer, kinds)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def rounded(units: int, ratio: float, multiple: int) -> int:
+    """A share of the units, as a multiple that the device likes where that leaves most of it."""
+    wanted = max(1, round(units * ratio))
+    down = wanted // multiple * multiple
+    return down if down >= ROUNDED_DOWN_AT_MOST * wanted else wanted
+
+
+def _square(weight: torch.Tensor, axis: int) -> torch.Tensor:
+    """Square norm of each slice along the axis."""
+    norms: torch.Tensor = weight.detach().pow(2).sum([each for each in range(weight.ndim) if each != axis])
+    return norms
+
+
+def same(one: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether these changes are among the others."""
+    return any(one == other for other in others)

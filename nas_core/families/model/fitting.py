@@ -1,0 +1,125 @@
+"""Weights by least squares: what was made cheaper gives, on samples, what the original gave.
+
+Each changed layer whose output has the original layer's shape is fitted, in the
+order in which they run, to the original's output, given what the changed layers
+before it make of the samples (as He et al., 2017, for pruned channels). The fit
+stays near the weights that are there (ridge), so that few samples do no harm.
+
+R = rows (samples times pixels or tokens), I = features in, O = features out.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nas_core.families.model.draft import Call, Draft, hooked
+from nas_core.families.model.rebuild import Only
+
+MOST_FEATURES = 4_608  # of a layer that is fitted: the equations have their square
+MOST_ROWS = 16_384
+RIDGE = 1e-3  # relative to the features' mean square
+
+
+def fit(draft: Draft) -> None:
+    """Fit the draft's changed layers to its samples; without samples nothing changes."""
+    if draft.samples is None:
+        return
+    with torch.no_grad():
+        for path in _changed(draft):
+            _fit_layer(draft, draft.samples, path)
+
+
+def _changed(draft: Draft) -> list[str]:
+    """Paths of what was changed and gives the original's output, in the order in which they run."""
+    if "" in draft.changes:
+        return [""] if isinstance(_last(draft.block), nn.Conv2d | nn.Linear) else []
+    order = [path for path, _ in draft.original.named_modules()]
+    return [path for path in sorted(draft.changes, key=order.index) if _is_fitted(draft, path)]
+
+
+def _is_fitted(draft: Draft, path: str) -> bool:
+    layer, before = _last(draft.block.get_submodule(path)), draft.original.get_submodule(path)
+    if not isinstance(layer, nn.Conv2d | nn.Linear) or not isinstance(before, nn.Conv2d | nn.Linear):
+        return False
+    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+        return False
+    return layer.weight.shape[0] == before.weight.shape[0] and layer.weight[0].numel() <= MOST_FEATURES
+
+
+def _last(module: nn.Module) -> nn.Module:
+    if isinstance(module, Only):
+        return module.inner
+    return module[-1] if isinstance(module, nn.Sequential) else module
+
+
+def _fit_layer(draft: Draft, samples: Call, path: str) -> None:
+    layer: Any = _last(draft.block.get_submodule(path))
+    wanted = _output_of(draft.original, path, samples)
+    given = _input_of(draft.block, layer, samples)
+    features_RI, targets_RO = _rows(layer, given, wanted)
+    weight_OI = layer.weight.flatten(1)
+    bias_O = layer.bias if layer.bias is not None else None
+    left = targets_RO - features_RI @ weight_OI.T
+    if bias_O is not None:
+        left = left - bias_O
+        features_RI = torch.cat([features_RI, features_RI.new_ones(len(features_RI), 1)], 1)
+    step = _ridge(features_RI, left)
+    if step is None:
+        return
+    size = weight_OI.shape[1]
+    layer.weight += step[:, :size].reshape(layer.weight.shape)
+    if bias_O is not None:
+        bias_O += step[:, size]
+
+
+def _ridge(features_RI: torch.Tensor, targets_RO: torch.Tensor) -> torch.Tensor | None:
+    """O x I: the least-squares map, kept small; None where the equations cannot be solved."""
+    square_II = features_RI.T @ features_RI
+    strength = RIDGE * square_II.diagonal().mean() + 1e-12
+    square_II.diagonal().add_(strength)
+    factor, failed = torch.linalg.cholesky_ex(square_II)
+    if failed:
+        return None
+    step: torch.Tensor = torch.cholesky_solve(features_RI.T @ targets_RO, factor).T
+    return step if step.isfinite().all() else None
+
+
+def _rows(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The layer's inputs as rows of features, and the outputs that each should have; as many as are needed."""
+    if isinstance(layer, nn.Linear):
+        features, targets = given.flatten(0, -2), wanted.flatten(0, -2)
+    else:
+        most = max(1, MOST_ROWS * 4 // max(1, wanted.shape[2] * wanted.shape[3]))
+        given, wanted = given[:most], wanted[:most]
+        columns = F.unfold(given, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        features, targets = columns.transpose(1, 2).flatten(0, 1), wanted.flatten(2).transpose(1, 2).flatten(0, 1)
+    step = -(-len(features) // MOST_ROWS)
+    return features[::step].float(), targets[::step].float()
+
+
+def _output_of(block: nn.Module, path: str, samples: Call) -> torch.Tensor:
+    kept: list[torch.Tensor] = []
+    handle = block.get_submodule(path).register_forward_hook(lambda _, __, output: kept.append(output))
+    try:
+        output = samples.run(block)
+    finally:
+        handle.remove()
+    return kept[-1] if path else output
+
+
+def _input_of(block: nn.Module, layer: nn.Module, samples: Call) -> torch.Tensor:
+    kept: list[torch.Tensor] = []
+
+    def look(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            if module is layer:
+                kept.append(inputs[0])
+
+        return hook
+
+    with hooked(block, (type(layer),), look):
+        samples.run(block)
+    return kept[-1]

@@ -1,0 +1,167 @@
+"""Load a network that was made of a trained model. This file needs torch, timm and safetensors only: copy it anywhere.
+
+    network = load("shrunk/")      # the folder with model.safetensors and architecture.json
+    outputs = network(images)      # B x C x H x W, fractions from 0 to 1; prepared inside
+
+``architecture.json`` names the model and its changes: modules that were put in
+the place of others, and attributes that were set. What has another shape than
+in the model is known by the weights.
+"""
+
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+Change = Mapping[str, Any]  # {"put": a described module} or {"set": {attribute: value}}
+WEIGHTS, DESCRIPTION = "model.safetensors", "architecture.json"
+
+
+class Only(nn.Module):
+    """A module that is given the block's first input alone, whatever else the block is called with."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor, *context: Any, **named: Any) -> torch.Tensor:
+        output: torch.Tensor = self.inner(x)
+        return output
+
+
+class Nothing(nn.Module):
+    """Zeros: a branch that adds nothing."""
+
+    def forward(self, x: torch.Tensor, *context: Any, **named: Any) -> torch.Tensor:
+        return torch.zeros_like(x)
+
+
+class Prepared(nn.Module):
+    """The network behind its preparation: takes fractions from 0 to 1, or what the network takes if there is none."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float], num_axes: int) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean or [0.0]).reshape(1, -1, *[1] * (num_axes - 2)))
+        self.register_buffer("std", torch.tensor(std or [1.0]).reshape(1, -1, *[1] * (num_axes - 2)))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.network((inputs - self.mean) / self.std)
+        return outputs
+
+
+LAYERS: dict[str, type[nn.Module]] = {
+    layer.__name__: layer
+    for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.Identity, Only, Nothing)
+}
+
+
+def described(module: nn.Module) -> dict[str, Any]:
+    """The module as plain data, of which ``built`` makes one of the same shape.
+
+    Raises:
+        TypeError: for a class that is not one of LAYERS or a sequence of them.
+    """
+    name = type(module).__name__
+    if isinstance(module, nn.Sequential):
+        return {"class": "Sequential", "layers": [described(layer) for layer in module]}
+    if isinstance(module, Only):
+        return {"class": name, "inner": described(module.inner)}
+    if LAYERS.get(name) is not type(module):
+        raise TypeError(f"{name}: only {', '.join(LAYERS)} and sequences of them are described")
+    return {"class": name, **_arguments(module)}
+
+
+def _arguments(module: nn.Module) -> dict[str, Any]:
+    """The constructor's arguments, as the module has them."""
+    wanted = [name for name in inspect.signature(type(module).__init__).parameters if hasattr(module, name)]
+    values = {name: getattr(module, name) for name in wanted}
+    values |= {"bias": module.bias is not None} if isinstance(module, nn.Conv2d | nn.Linear) else {}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def built(description: Mapping[str, Any]) -> nn.Module:
+    """The module described, with fresh weights."""
+    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
+    kind = rest.pop("class")
+    if kind == "Sequential":
+        return nn.Sequential(*map(built, rest["layers"]))
+    if kind == "Only":
+        return Only(built(rest["inner"]))
+    return LAYERS[kind](**rest)
+
+
+def changed(module: nn.Module, changes: Mapping[str, Change]) -> nn.Module:
+    """The module itself, with the changes made, in order; "" is the path of the module as a whole."""
+    for path, change in changes.items():
+        if "set" in change:
+            for name, value in change["set"].items():
+                setattr(module.get_submodule(path), name, tuple(value) if isinstance(value, list) else value)
+        elif path:
+            module.set_submodule(path, built(change["put"]))
+        else:
+            module = built(change["put"])
+    return module
+
+
+def fill(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> nn.Module:
+    """The module itself with these weights; tensors of other shapes are replaced.
+
+    Raises:
+        RuntimeError: for weights that are missing or that nothing in the module is called.
+    """
+    for path, layer in module.named_modules():
+        for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
+            given = weights.get(f"{path}.{name}" if path else name)
+            if given is None or given.shape == tensor.shape:
+                continue
+            fresh = torch.empty_like(given, dtype=tensor.dtype, device=tensor.device)
+            is_weight = isinstance(tensor, nn.Parameter)
+            setattr(layer, name, nn.Parameter(fresh, requires_grad=tensor.requires_grad) if is_weight else fresh)
+    module.load_state_dict(weights)
+    return module
+
+
+def made(model: Mapping[str, Any]) -> nn.Module:
+    """The model as its maker builds it: ``timm:NAME``, or ``package.module:factory``.
+
+    Raises:
+        ValueError: for a model that is neither.
+    """
+    name, arguments = str(model["name"]), dict(model.get("arguments", {}))
+    scheme, _, rest = name.partition(":")
+    if scheme == "timm":
+        import timm
+
+        network: nn.Module = timm.create_model(rest, **arguments)
+        return network
+    if not rest:
+        raise ValueError(f"{name}: neither timm:NAME nor package.module:factory")
+    factory = getattr(importlib.import_module(scheme), rest)
+    network = factory(**arguments)
+    return network
+
+
+def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
+    """The network in the folder, on the CPU, in eval mode.
+
+    ``prepared``: it takes images as fractions from 0 to 1 (B x C x H x W) and
+    normalises them itself; otherwise it takes what the model takes.
+    """
+    from safetensors.torch import load_file
+
+    description = json.loads(Path(folder, DESCRIPTION).read_text(encoding="utf-8"))
+    network = changed(made(description["model"]), description["changes"])
+    fill(network, load_file(Path(folder, WEIGHTS)))
+    given = description["input"]
+    if prepared:
+        network = Prepared(network, given["mean"], given["std"], 1 + len(given["shape"]))
+    return network.eval()

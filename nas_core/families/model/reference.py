@@ -1,0 +1,126 @@
+"""A trained model by its name: made, its weights read, and what is known of its preparation.
+
+``timm:NAME`` is a model of timm's, ``package.module:factory`` a function of the
+user's own that returns one, ``mlflow:NAME@alias`` a model that MLflow has,
+``FILE.pt2`` an exported program.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas_core.base.errors import DataError, NasError
+from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
+from nas_core.families.model import rebuild
+
+from timm.models import is_model, load_checkpoint  # isort: skip
+
+WHERE = "space.model"
+FETCHERS: dict[str, Callable[[str], nn.Module]] = {}  # of schemes that need a tracker: filled by who has one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Where a trained model comes from, and what it is made for."""
+
+    model: str
+    checkpoint: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    num_outputs: int
+    in_channels: int
+    side: int | None = None  # of the images, pixels; None where inputs are no images
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What ``rebuild.made`` makes the model of, without its weights."""
+        if not self.is_timm:
+            return {"name": self.model, "arguments": dict(self.arguments)}
+        sizes = {"num_classes": self.num_outputs, "in_chans": self.in_channels}
+        return {"name": self.model, "arguments": {**sizes, **self._side(), **self.arguments}}
+
+    @property
+    def is_timm(self) -> bool:
+        return self.model.startswith("timm:")
+
+    def _side(self) -> dict[str, Any]:
+        """``img_size`` for models that have to know it."""
+        import timm
+
+        name = self.model.removeprefix("timm:")
+        if self.side is None or not is_model(name):
+            return {}
+        known = timm.get_pretrained_cfg(name)
+        if known is None or not known.fixed_input_size or known.input_size[-1] == self.side:
+            return {}
+        return {"img_size": self.side}
+
+    def fresh(self) -> nn.Module:
+        """The model with the weights that its maker gives it, in eval mode.
+
+        Raises:
+            NasError: for a name that nobody knows, or a maker that fails.
+        """
+        scheme, _, rest = self.model.partition(":")
+        if self.is_timm and not is_model(rest):
+            raise NasError(WHERE, repr(self.model), "a model of timm's", "timm.list_models() names them.")
+        if scheme in FETCHERS:
+            return FETCHERS[scheme](rest).eval()
+        if not rest:
+            expected = "timm:NAME, package.module:factory, or mlflow:NAME@alias"
+            raise NasError(WHERE, repr(self.model), expected)
+        try:
+            network = rebuild.made(self.made_by)
+        except Exception as error:  # a user's own code, or timm's for arguments it does not take
+            found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise NasError(f"{WHERE} {self.model}", found, "a model that can be made") from None
+        return network.eval()
+
+    def check(self) -> None:
+        """Raises DataError if the weights are not there; cheap."""
+        if self.checkpoint is None and self.is_timm:
+            advice = "Name the file of your trained weights (.safetensors, .pth): space.checkpoint, or --checkpoint."
+            raise DataError(f"{WHERE} {self.model}", "no checkpoint", "a file of trained weights", advice)
+        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
+            expected = "a file of trained weights (.safetensors, .pth)"
+            raise DataError(f"space.checkpoint {self.checkpoint}", "no file", expected)
+
+    def trained(self) -> nn.Module:
+        """The model with its trained weights, in eval mode; nothing of it wants gradients.
+
+        Raises:
+            DataError: if there are no weights, or they are of another model.
+        """
+        self.check()
+        network = self.fresh()
+        if self.checkpoint is not None:
+            self._load(network)
+        return network.requires_grad_(False)
+
+    def _load(self, network: nn.Module) -> None:
+        assert self.checkpoint is not None
+        try:
+            load_checkpoint(network, self.checkpoint, weights_only=True)
+        except Exception as error:  # torch and safetensors raise whatever the file makes them raise
+            expected = f"weights of {self.model} for {self.in_channels} channels and {self.num_outputs} outputs"
+            raise DataError(f"space.checkpoint {self.checkpoint}", " ".join(str(error).split())[:300], expected) from None
+
+    @property
+    def code(self) -> str:
+        """Hash of the weights: another file, another space."""
+        if self.checkpoint is not None and Path(self.checkpoint).is_file():
+            return hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest()[:16]
+        return "" if self.is_timm else weights_hash(self.trained())
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Hash of every parameter and buffer, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

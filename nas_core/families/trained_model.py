@@ -1,0 +1,305 @@
+"""The family of networks that a trained model can become: its own blocks, or cheaper ones made of them."""
+
+import copy
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from nas_core.base.errors import DataError, NasError, SpaceError
+from nas_core.base.settings import PathText, Section
+from nas_core.families.family import FAMILIES, Family, Part
+from nas_core.families.model.alternatives import ALTERNATIVES, Alternative
+from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from nas_core.families.model.assembled import Assembled
+    from nas_core.families.model.draft import Call
+    from nas_core.families.model.rebuild import Change
+    from nas_core.families.model.reference import Reference
+    from nas_core.families.model.splitting import Split
+
+OWN = BlockSpec.of("own")  # the model's own block: choice 0 of every position
+LIBRARY: tuple[dict[str, Any], ...] = (
+    {"kind": "narrower", "ratio": 0.75},
+    {"kind": "narrower", "ratio": 0.5},
+    {"kind": "narrower", "ratio": 0.25},
+    {"kind": "fewer-heads", "ratio": 0.5},
+    {"kind": "depthwise-separable"},
+    {"kind": "without", "branch": "attn"},
+    {"kind": "without", "branch": "mlp"},
+    {"kind": "linear"},
+    {"kind": "skip"},
+)
+FEWEST = 2  # positions of a model that can be searched
+
+
+@FAMILIES.add
+class TrainedModel(Family):
+    """A trained model whose blocks may each stay, or become a cheaper one made of it."""
+
+    name = "model"
+    example = {"model": "timm:resnet10t", "positions": ["layer1.0", "layer2.0"]}  # noqa: RUF012
+
+    class Settings(Section):
+        model: str = Field(description="Trained model: timm:NAME, package.module:factory, or mlflow:NAME@alias.")
+        checkpoint: PathText | None = Field(
+            None, description="File of its trained weights (.safetensors, .pth), for a model of timm's."
+        )
+        arguments: dict[str, Any] = Field(default_factory=dict, description="What its maker is called with.")
+        positions: list[str] = Field(
+            default_factory=list, description="Modules that may change, by path; empty: they are found."
+        )
+        only: list[str] = Field(default_factory=list, description="Where positions may be found: paths as layer3.*.")
+        keep: list[str] = Field(default_factory=list, description="Modules that stay as they are: paths as layer1.*.")
+        wanted: int | None = Field(None, ge=2, le=1000, description="About so many positions; empty: as found.")
+        library: list[dict[str, Any]] = Field(
+            [dict(row) for row in LIBRARY], description="Alternatives tried at every position, each a kind with settings."
+        )
+
+        @field_validator("library")
+        @classmethod
+        def _known(cls, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            for row in rows:
+                alternative_of(row)
+            return rows
+
+    @property
+    def reference(self) -> "Reference":
+        from nas_core.families.model.reference import Reference
+
+        given, shape = self.settings, self.sample.shape
+        return Reference(
+            model=given.model,
+            checkpoint=given.checkpoint,
+            arguments=given.arguments,
+            num_outputs=self.sample.num_outputs,
+            in_channels=shape[0],
+            side=shape[-1] if self.sample.is_image else None,
+        )
+
+    @cached_property
+    def teacher(self) -> "nn.Module":
+        """The trained model, in eval mode; raises DataError where its weights are missing or another model's."""
+        return self.reference.trained()
+
+    @cached_property
+    def structure(self) -> "Structure":
+        """Where the model can be changed and into what; found once per process."""
+        key = self.settings.model_dump_json(exclude={"kind", "checkpoint"})
+        return _structure(key, self.sample.shape, self.sample.num_outputs, self.sample.dtype)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        structure = self.structure
+        positions = tuple(
+            Position(name=place.path, blocks=(OWN, *(each.spec for each in candidates)))
+            for place, candidates in zip(structure.split.places, structure.candidates, strict=True)
+        )
+        return SearchSpace(
+            name=self.settings.model.partition(":")[2] or self.settings.model,
+            in_channels=self.sample.shape[0],
+            resolutions=(self.sample.shape[-1] if self.sample.is_image else 1,),
+            num_classes=self.sample.num_outputs,
+            positions=positions,
+            code=(("weights", self.reference.code),),
+        )
+
+    def changes(self, genotype: Genotype) -> "dict[str, Change]":
+        """What distinguishes the genotype's network from the model, as ``architecture.json`` has it."""
+        from nas_core.families.model.assembling import on_paths
+
+        found: dict[str, Change] = {}
+        for place, candidate in self._chosen(genotype):
+            found |= on_paths(place, candidate.changes)
+        return found
+
+    def switched(self) -> "Assembled":
+        from nas_core.families.model.assembled import Assembled
+        from nas_core.families.model.assembling import with_fresh_weights
+
+        structure = self.structure
+        paths = [place.path for place in structure.split.places]
+        rows = [[with_fresh_weights(each.structure) for each in row] for row in structure.candidates]
+        return Assembled(copy.deepcopy(structure.network), paths, rows).eval()
+
+    def origin(self, genotype: Genotype) -> Mapping[str, Any]:
+        """The model and its changes, by which ``rebuild.load`` builds the network with torch and timm alone."""
+        return {"model": self.reference.made_by, "changes": self.changes(genotype)}
+
+    def module(self, genotype: Genotype, generator: "torch.Generator | None" = None) -> "nn.Module":
+        """The network's structure: alternatives have fresh weights, the model's own blocks those its maker gives."""
+        from nas_core.families.model.assembling import with_fresh_weights
+
+        network = copy.deepcopy(self.structure.network).requires_grad_(True)
+        for path, candidate in self._chosen(genotype):
+            network.set_submodule(path, with_fresh_weights(candidate.structure, generator))
+        return network
+
+    def _chosen(self, genotype: Genotype) -> "list[tuple[str, Candidate]]":
+        structure = self.structure
+        return [
+            (place.path, candidates[choice - 1])
+            for place, candidates, choice in zip(
+                structure.split.places, structure.candidates, genotype.choices, strict=True
+            )
+            if choice
+        ]
+
+    def parts(self, genotype: Genotype) -> Sequence[Part]:
+        structure = self.structure
+        parts = [self._rest]
+        for position, choice in enumerate(genotype.choices):
+            place = structure.split.places[position]
+            parts.append(self._part(position, choice, place.in_shape))
+        return parts
+
+    @property
+    def _rest(self) -> Part:
+        """What every network has: the model with nothing where its positions are."""
+        from nas_core.families.model.assembling import Stub
+
+        def build() -> "nn.Module":
+            network = copy.deepcopy(self.structure.network)
+            for place in self.structure.split.places:
+                network.set_submodule(place.path, Stub(place.out_shape))
+            return network
+
+        key = ("rest", self.structure.key)
+        return Part(position=None, key=key, shapes=(self.sample.shape,), build=build, dtype=self.sample.dtype)
+
+    def _part(self, position: int, choice: int, shape: tuple[int, ...]) -> Part:
+        from nas_core.families.model.assembling import InContext, with_fresh_weights
+
+        structure = self.structure
+        path = structure.split.places[position].path
+
+        def build() -> "nn.Module":
+            if choice == 0:
+                block = copy.deepcopy(structure.network.get_submodule(path))
+            else:
+                block = with_fresh_weights(structure.candidates[position][choice - 1].structure)
+            return InContext(block, structure.calls[path])
+
+        is_no_op = choice > 0 and structure.candidates[position][choice - 1].spec.kind == "skip"
+        key = ("place", structure.key, position, choice)
+        return Part(position=position, key=key, shapes=(shape,), build=build, is_no_op=is_no_op)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An alternative that stands at a position: what makes it, what it changes, and its structure without weights."""
+
+    spec: BlockSpec
+    changes: "Mapping[str, Change]"
+    structure: "nn.Module"
+
+    @property
+    def alternative(self) -> Alternative:
+        return alternative_of(self.spec.as_dict())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """A model's positions, how it calls them on an example, and the alternatives that stand at each.
+
+    ``refused`` says for each position which alternatives do not stand there, and why.
+    """
+
+    key: str
+    network: "nn.Module"
+    split: "Split"
+    calls: "Mapping[str, Call]"
+    candidates: tuple[tuple[Candidate, ...], ...]
+    refused: Mapping[str, Mapping[str, str]]
+
+
+@functools.lru_cache(maxsize=4)
+def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dtype: str) -> Structure:
+    from nas_core.families.model.assembling import calls_of
+    from nas_core.families.model.reference import Reference
+    from nas_core.families.model.splitting import split
+
+    given = TrainedModel.Settings.model_validate(json.loads(settings_json))
+    side = shape[-1] if len(shape) == 3 else None
+    reference = Reference(
+        model=given.model, arguments=given.arguments, num_outputs=num_outputs, in_channels=shape[0], side=side
+    )
+    network = reference.fresh().requires_grad_(False)
+    inputs = _example(shape, dtype)
+    found = split(network, inputs, wanted=given.wanted, only=given.only, keep=given.keep, names=given.positions)
+    if len(found.places) < FEWEST:
+        why = "; ".join(f"{path}: {reason}" for path, reason in list(found.left_out.items())[:5])
+        expected = f"{FEWEST} positions at least"
+        raise SpaceError(f"space.model {given.model}", f"{len(found.places)} positions ({why})", expected)
+    calls = calls_of(network, [place.path for place in found.places], inputs)
+    candidates, refused, places = list[tuple[Candidate, ...]](), {}, []
+    for place in found.places:
+        stand, not_there = _candidates(network.get_submodule(place.path), calls[place.path], given.library)
+        refused[place.path] = not_there
+        if stand:
+            places.append(place)
+            candidates.append(stand)
+    found = replace(found, places=tuple(places))
+    return Structure(
+        key=settings_json,
+        network=network,
+        split=found,
+        calls=calls,
+        candidates=tuple(candidates),
+        refused=refused,
+    )
+
+
+def _candidates(
+    original: "nn.Module", call: "Call", library: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[Candidate, ...], dict[str, str]]:
+    """The alternatives that stand in the block's place, and why the others do not."""
+    from nas_core.families.model.assembling import drafted, flops_of, without_weights
+
+    own = flops_of(original, call)
+    found: list[Candidate] = []
+    refused: dict[str, str] = {}
+    for row in library:
+        alternative = alternative_of(row)
+        spec = BlockSpec.of(alternative.name, **alternative.settings.model_dump(mode="json"))
+        try:
+            draft = drafted(original, call, alternative)
+        except SpaceError as error:
+            refused[str(spec)] = str(error.found)
+            continue
+        if flops_of(draft.block, call) >= own:
+            refused[str(spec)] = "it computes no less"
+            continue
+        if any(draft.changes == each.changes for each in found):
+            refused[str(spec)] = "the same block as another alternative's"
+            continue
+        found.append(Candidate(spec=spec, changes=draft.changes, structure=without_weights(draft.block)))
+    return tuple(found), refused
+
+
+def alternative_of(row: Mapping[str, Any]) -> Alternative:
+    """The alternative that a row of the library names; raises NasError for an unknown kind or setting."""
+    given = {name: value for name, value in row.items() if name != "kind"}
+    kind = row.get("kind")
+    if kind not in ALTERNATIVES:
+        raise ValueError(f"a kind with its settings, one of: {', '.join(ALTERNATIVES)}")
+    found = ALTERNATIVES[kind]
+    return found(found.Settings.model_validate(given))
+
+
+def _example(shape: tuple[int, ...], dtype: str) -> "torch.Tensor":
+    """Two inputs, always the same."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    if getattr(torch, dtype).is_floating_point:
+        return torch.randn(2, *shape, generator=generator)
+    return torch.randint(0, 2, (2, *shape), generator=generator)

@@ -1,0 +1,150 @@
+"""The scorer of networks made of a trained model: alternatives learn from the blocks they replace, then networks are rated."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from nas_core.base.errors import ConfigError
+from nas_core.base.settings import Section
+from nas_core.families.trained_model import TrainedModel
+from nas_core.records.evaluations import Evaluation
+from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
+from nas_core.space.genotypes import Genotype
+from nas_core.training.settings import Recipe, training_work
+from nas_core.workloads.metrics import Measure
+
+if TYPE_CHECKING:
+    import torch
+
+    from nas_core.scoring.distil_weights import DistilledBlocks
+
+log = logging.getLogger(__name__)
+
+LOSS = Measure(name="loss", label="loss", higher_is_better=False)
+DIVERGENCE = Measure(name="divergence", label="KL divergence to the model", higher_is_better=False, unit="nats")
+
+
+@SCORERS.add
+class DistilScorer(Scorer):
+    """Alternatives distilled from the blocks they replace, then each network is rated with its own statistics; seconds each.
+
+    Every alternative learns to give what the model's block gives (block-wise
+    distillation; Li et al., 2020): the model is run once per batch, and feeds
+    all of them. Without epochs weights are only cut and fitted by least squares.
+    """
+
+    name = "distil"
+    placement = frozenset({"batch", "eval_batch_size", "memory_gb"})
+
+    class Settings(Section):
+        recipe: Recipe = Field(
+            Recipe(
+                epochs=2, batch_size=64, optimizer="adamw", lr=1e-3, weight_decay=0.0, clip_norm=None, augment="crop"
+            ),
+            description="Training of the alternatives, each to give what the model's block gives.",
+        )
+        train: bool = Field(True, description="Train the alternatives; without, weights are cut and fitted only.")
+        samples: int = Field(
+            256, ge=0, le=100_000, description="Training examples that tell importance and fit weights; 0: none."
+        )
+        patience: int = Field(
+            0, ge=0, le=1_000_000, description="Steps without a lower loss after which an alternative is done; 0: never."
+        )
+        rated_by: Literal["loss", "divergence", "metric"] = Field(
+            "loss", description="What networks are compared by: validation loss, KL to the model, or the data's metric."
+        )
+        calibration_examples: int = Field(
+            512, ge=2, description="Training examples that recalibrate normalisation statistics."
+        )
+        eval_batch_size: int = Field(256, ge=1, description="Validation examples per forward pass.")
+        memory_gb: float = Field(
+            4, gt=0, le=1e6, description="GB that activations and alternatives in training may take at a time."
+        )
+        batch: int = Field(
+            32, ge=1, le=10_000, description="Networks per Ray task; those that share prefixes go together."
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "recipe": self.settings.recipe.identity if self.settings.train else None}
+
+    @property
+    def measure(self) -> Measure:
+        known = {"loss": LOSS, "divergence": DIVERGENCE}
+        return known.get(self.settings.rated_by) or super().measure
+
+    def weights_path(self, position: int) -> str:
+        """Where in the store the alternatives of a position are, once they are made."""
+        folder = f"scorers/{self.scorer_id}/{self.family.space.space_id}/distilled-s{self.setting.seed}"
+        return f"{folder}/position-{position}.safetensors"
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        return [
+            str(position)
+            for position in range(self.family.space.num_positions)
+            if not self.store.exists(self.weights_path(position))
+        ]
+
+    def check(self, stored: Sequence[Evaluation] = ()) -> None:
+        self.workload.check()
+        self.settings.recipe.check("scorer.recipe")
+        if not isinstance(self.family, TrainedModel):
+            found = f"distil with the family {self.family.name}, which has no trained model"
+            raise ConfigError("scorer.kind", found, "the family `model`, or a scorer that trains networks")
+        self.family.reference.check()
+
+    @property
+    def prepared(self) -> bool:
+        return not self.pieces
+
+    def prepare(self, on_progress: OnProgress) -> None:
+        """Make the alternatives of the positions that are missing; resumes, raises as ``prepare_pieces``."""
+        self.prepare_pieces(self.pieces, on_progress)
+
+    def prepare_pieces(self, pieces: Sequence[str], on_progress: OnProgress) -> None:
+        """Make the alternatives of these positions.
+
+        Raises:
+            DataError: if data or the model's weights are missing.
+            TrainingDiverged: if the loss is no finite number.
+        """
+        left = set(self.pieces)
+        if wanted := [int(piece) for piece in pieces if piece in left]:
+            self.check()
+            self.blocks.make(wanted, on_progress)
+
+    def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
+        """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
+        return self.blocks.rate(genotypes)
+
+    @property
+    def starts_from(self) -> str:
+        return self.scorer_id
+
+    def start(self, genotype: Genotype) -> "Mapping[str, torch.Tensor]":
+        """The assembled network's weights, its normalisation statistics recalibrated; the model's own for the model."""
+        return self.blocks.start(genotype)
+
+    def work(self, num_evaluations: int, flops: float) -> float:
+        settings, (num_train, num_validation) = self.settings, self.workload.num_examples()
+        choices = max(self.family.space.num_choices)
+        # the model's pass, then every alternative's forward and backward pass, about half a block each
+        trained = training_work(settings.recipe, num_train, flops) * (1 / 3 + choices / 2) if settings.train else 0.0
+        rated: float = flops * (num_validation + settings.calibration_examples)
+        return trained + num_evaluations * rated
+
+    @property
+    def device_name(self) -> str:
+        from nas_core.training.loop import device_name, resolve_device
+
+        return device_name(resolve_device(self.setting.device))
+
+    @cached_property
+    def blocks(self) -> "DistilledBlocks":
+        from nas_core.scoring.distil_weights import DistilledBlocks
+
+        return DistilledBlocks(self)

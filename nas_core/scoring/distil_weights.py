@@ -1,0 +1,316 @@
+"""Alternatives made of a trained model's blocks: cut, fitted, distilled; and networks assembled of them, rated.
+
+N = examples, B = examples of a batch.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nas_core.base.identity import content_id, evaluation_seed
+from nas_core.families.model.assembling import calls_of, drafted, with_fresh_weights
+from nas_core.families.model.draft import Call
+from nas_core.families.model.rebuild import fill
+from nas_core.families.trained_model import TrainedModel
+from nas_core.records.evaluations import Evaluation
+from nas_core.families.model.assembled import Assembled, Fixed
+from nas_core.scoring.scorer import OnProgress
+from nas_core.space.genotypes import Genotype
+from nas_core.training.checkpoint import Checkpoint, pack, unpack
+from nas_core.training.loop import TrainingDiverged, laid_out, outputs_of, resolve_device, train, value_of
+from nas_core.training.objective import LossOf
+from nas_core.workloads.examples import batches_of
+from nas_core.workloads.workload import Splits, metric_of
+
+if TYPE_CHECKING:
+    from nas_core.scoring.distil import DistilScorer
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY_S = 30.0
+CALIBRATION_BATCH = 128  # most examples per calibration batch: part of what is measured, so no setting
+BYTES_TRAINED = 16  # of a weight in training: itself, its gradient, the optimizer's two averages
+SMOOTHING = 0.98  # of the losses by which an alternative is found to be done
+BETTER = 0.995  # share of the lowest loss so far below which a loss counts as lower
+
+
+class DistilledBlocks:
+    """The alternatives of one scorer: made into its store, and networks of them rated."""
+
+    def __init__(self, scorer: "DistilScorer") -> None:
+        self.scorer, self.settings, self.workload = scorer, scorer.settings, scorer.workload
+        self.family = cast(TrainedModel, scorer.family)
+        self.space, self.store = scorer.family.space, scorer.store
+        self.device = resolve_device(scorer.setting.device)
+        self.places = self.family.structure.split.places
+
+    @cached_property
+    def data(self) -> Splits:
+        return self.workload.load(self.workload.sample.shape)
+
+    @cached_property
+    def teacher(self) -> nn.Module:
+        """The trained model on the device; nothing here changes it."""
+        return self.family.teacher.to(self.device)
+
+    # making
+
+    def make(self, positions: Sequence[int], on_progress: OnProgress) -> None:
+        """Make and store the alternatives of the positions, as many at a time as fit into the memory stated."""
+        groups = self._groups(positions)
+        for number, group in enumerate(groups):
+            note = f"alternatives at {len(group)} positions" + (f", group {number + 1}" if len(groups) > 1 else "")
+            students = Students({position: self._initial(position) for position in group})
+            if self.settings.train and any(True for _ in students.parameters()):
+                self._train(students, group, lambda done, total, note=note: on_progress(done, total, note))  # type: ignore[misc]
+            for position in group:
+                self.store.write_bytes(self.scorer.weights_path(position), pack(students.of(position).state_dict()))
+
+    def _groups(self, positions: Sequence[int]) -> list[list[int]]:
+        limit, groups = self.settings.memory_gb * 1e9, list[list[int]]()
+        held = float("inf")
+        for position in positions:
+            wanted = self._bytes(position)
+            if held + wanted > limit:
+                groups.append([])
+                held = 0.0
+            groups[-1].append(position)
+            held += wanted
+        return groups
+
+    def _bytes(self, position: int) -> float:
+        """What a position's alternatives in training and its activations of a batch take."""
+        place, batch = self.places[position], self.settings.recipe.batch_size
+        weights = sum(
+            parameter.numel()
+            for candidate in self.family.structure.candidates[position]
+            for parameter in candidate.structure.parameters()
+        )
+        values = torch.Size(place.in_shape).numel() + torch.Size(place.out_shape).numel()
+        inner = 4  # tensors of the block's size that one alternative keeps for its backward pass
+        return BYTES_TRAINED * weights + 4 * batch * values * (1 + inner)
+
+    def _initial(self, position: int) -> nn.ModuleList:
+        """The position's alternatives with what the model's block and the samples give them."""
+        place, structure = self.places[position], self.family.structure
+        original = self.family.teacher.get_submodule(place.path)
+        samples = self._samples.get(place.path)
+        call, made = structure.calls[place.path], []
+        for candidate in structure.candidates[position]:
+            cpu = copy.deepcopy(original).to("cpu")
+            made.append(drafted(cpu, call, candidate.alternative, samples).block.requires_grad_(True))
+        return nn.ModuleList(made)
+
+    @cached_property
+    def _samples(self) -> dict[str, Call]:
+        """How the model calls each position for the samples, on the CPU."""
+        if not self.settings.samples:
+            return {}
+        inputs = self.data.train[0][: self.settings.samples]
+        (batch,) = batches_of(inputs, len(inputs))
+        prepared = self.data.prepare(batch)
+        return calls_of(self.family.teacher.to("cpu"), [place.path for place in self.places], prepared)
+
+    def _train(self, students: "Students", positions: Sequence[int], on_step: Any) -> None:
+        scorer = self.scorer
+        distiller = Distiller(
+            self.teacher, students, {p: self.places[p].path for p in positions}, self.settings.patience
+        )
+        path = scorer.weights_path(positions[0]).replace(".safetensors", ".checkpoint.safetensors")
+        identity = {"scorer": scorer.scorer_id, "space": self.space.space_id, "positions": list(positions)}
+        checkpoint = Checkpoint(
+            store=self.store,
+            path=path,
+            run_id=content_id({**identity, "seed": scorer.setting.seed}),
+            every_s=CHECKPOINT_EVERY_S,
+        )
+        try:
+            with distiller.watching():
+                result = train(
+                    students,
+                    self.settings.recipe,
+                    self.data,
+                    self.workload,
+                    seed=evaluation_seed(scorer.setting.seed, "distil"),
+                    device=self.device,
+                    checkpoint=checkpoint,
+                    on_step=on_step,
+                    backward=distiller,
+                )
+        except TrainingDiverged as error:
+            advice = "Try a lower `scorer.recipe.lr`."
+            raise TrainingDiverged("alternatives " + error.where, error.found, error.expected, advice) from None
+        log.info("distil %s: %d steps in %.1f s", scorer.scorer_id, result.steps, result.wall_s)
+        checkpoint.remove()
+
+    # rating
+
+    @cached_property
+    def assembled(self) -> Assembled:
+        """The model with every stored alternative in it."""
+        rows = []
+        for position, candidates in enumerate(self.family.structure.candidates):
+            weights = unpack(self.store.read_bytes(self.scorer.weights_path(position)))[0]
+            blocks = nn.ModuleList(with_fresh_weights(candidate.structure) for candidate in candidates)
+            rows.append(fill(blocks, weights))
+        network = copy.deepcopy(self.family.teacher)
+        paths = [place.path for place in self.places]
+        made = Assembled(network, paths, [list(cast(nn.ModuleList, row)) for row in rows])
+        return made.to(self.device).requires_grad_(False).eval()
+
+    @cached_property
+    def fixed(self) -> Fixed:
+        """Calibration and validation batches on the device, and what the model itself says of the latter."""
+        settings = self.settings
+        inputs = self.data.train[0][: settings.calibration_examples]
+        size = -(-len(inputs) // -(-len(inputs) // CALIBRATION_BATCH))
+        return Fixed(calibration=self._batches(inputs, size), rated=self._rated)
+
+    @cached_property
+    def _rated(self) -> list[torch.Tensor]:
+        return self._batches(self.data.validation[0], self.settings.eval_batch_size)
+
+    def _batches(self, inputs: Any, size: int) -> list[torch.Tensor]:
+        return [laid_out(self.data.prepare(batch.to(self.device))) for batch in batches_of(inputs, size)]
+
+    @cached_property
+    def _taught(self) -> torch.Tensor:
+        """The model's own outputs for the validation examples."""
+        with torch.inference_mode():
+            return torch.cat([self.teacher(batch) for batch in self._rated])
+
+    def rate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
+        """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
+        assembled, fixed, targets = self.assembled, self.fixed, self.data.validation[1].to(self.device)
+        began = time.perf_counter()
+        outcomes: dict[Genotype, float | Exception] = {}
+        for genotype in sorted(set(genotypes)):
+            try:
+                outputs = assembled.outputs(self.space.check(genotype), fixed)
+                outcomes[genotype] = self._value(outputs, targets)
+            except Exception as error:  # one network's failure is that network's row
+                assembled.forget()
+                outcomes[genotype] = error
+        assembled.forget()
+        wall_s = (time.perf_counter() - began) / max(1, len(genotypes))
+        return [self._row(genotype, outcomes[genotype], len(targets), wall_s) for genotype in genotypes]
+
+    def _row(self, genotype: Genotype, outcome: float | Exception, num_examples: int, wall_s: float) -> Evaluation:
+        if isinstance(outcome, Exception):
+            return self.scorer.rows.failed(genotype, outcome, wall_s)
+        return self.scorer.rows.ok(genotype, outcome, num_examples, wall_s)
+
+    def _value(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        if self.settings.rated_by == "loss":
+            return float(self.workload.loss(outputs, targets))
+        if self.settings.rated_by == "divergence":
+            taught = F.log_softmax(self._taught, 1)
+            return float(F.kl_div(F.log_softmax(outputs, 1), taught, reduction="batchmean", log_target=True))
+        return value_of(metric_of(self.workload, self.scorer.setting.metric), outputs, targets)
+
+    def start(self, genotype: Genotype) -> dict[str, torch.Tensor]:
+        """Weights of the genotype's network by the names that it has in the family's ``module``, on the CPU."""
+        if not any(genotype.choices):
+            return self.family.teacher.state_dict()
+        self.assembled.outputs(self.space.check(genotype), Fixed(calibration=self.fixed.calibration, rated=[]))
+        self.assembled.forget()
+        return self.assembled.weights(genotype)
+
+    def teacher_metric(self) -> float:
+        """The model's own metric on the validation split."""
+        metric = metric_of(self.workload, self.scorer.setting.metric)
+        outputs = outputs_of(self.teacher, self.data.validation[0], self.data.prepare, device=self.device)
+        return value_of(metric, outputs, self.data.validation[1])
+
+
+class Students(nn.Module):
+    """The alternatives in training, by position; ``lowest`` and ``waited`` say which of them are done."""
+
+    def __init__(self, blocks: dict[int, nn.ModuleList]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({str(position): row for position, row in blocks.items()})
+        most = max(len(row) for row in blocks.values())
+        for name, value in (("smooth", 0.0), ("lowest", float("inf")), ("waited", 0.0)):
+            self.register_buffer(name, torch.full((len(blocks), max(1, most)), value))
+
+    def of(self, position: int) -> nn.ModuleList:
+        return cast(nn.ModuleList, self.blocks[str(position)])
+
+    def train(self, mode: bool = True) -> "Students":
+        """Training mode, but nothing is dropped at random: the model drops nothing either."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.Dropout) or type(module).__name__ == "DropPath":
+                module.eval()
+        return self
+
+
+class Distiller:
+    """The backward pass of all alternatives: the model runs once, and each learns what its block gives.
+
+    The loss is the mean squared error over the mean square of the block's
+    output around its mean, so that positions and alternatives count alike.
+    """
+
+    def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], patience: int) -> None:
+        self.teacher, self.students, self.paths, self.patience = teacher, students, paths, patience
+        self.calls: dict[int, Call] = {}
+        self.outputs: dict[int, torch.Tensor] = {}
+
+    def watching(self) -> Any:
+        """While it is entered, the model's calls of its blocks are noted."""
+        from contextlib import ExitStack
+
+        stack = ExitStack()
+        for position, path in self.paths.items():
+
+            def look(
+                module: nn.Module,
+                args: tuple[Any, ...],
+                named: dict[str, Any],
+                output: torch.Tensor,
+                position: int = position,
+            ) -> None:
+                first, *context = args
+                self.calls[position] = Call(inputs=first, context=tuple(context), named=dict(named))
+                self.outputs[position] = output
+
+            handle = self.teacher.get_submodule(path).register_forward_hook(look, with_kwargs=True)
+            stack.callback(handle.remove)
+        return stack
+
+    def __call__(self, inputs: torch.Tensor, loss_of: LossOf, step: int, weight: float | torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            self.teacher(inputs)
+        losses = []
+        for row, position in enumerate(self.paths):
+            target = self.outputs.pop(position)
+            scale = 1.0 / target.var(unbiased=False).clamp_min(1e-12)
+            call = self.calls.pop(position)
+            for column, block in enumerate(self.students.of(position)):
+                if any(True for _ in block.parameters()) and not self._is_done(row, column):
+                    loss = scale * F.mse_loss(call.run(block), target)
+                    (loss * weight).backward()
+                    losses.append(loss.detach())
+                    self._note(row, column, loss.detach(), step)
+        return torch.stack(losses).mean() if losses else inputs.new_zeros(())
+
+    def _is_done(self, row: int, column: int) -> bool:
+        return self.patience > 0 and bool(self.students.waited[row, column] >= self.patience)
+
+    def _note(self, row: int, column: int, loss: torch.Tensor, step: int) -> None:
+        if not self.patience:
+            return
+        smooth, lowest, waited = self.students.smooth, self.students.lowest, self.students.waited
+        smooth[row, column] = loss if step == 0 else SMOOTHING * smooth[row, column] + (1 - SMOOTHING) * loss
+        if smooth[row, column] < BETTER * lowest[row, column]:
+            lowest[row, column], waited[row, column] = smooth[row, column], 0
+        else:
+            waited[row, column] += 1
