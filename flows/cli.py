@@ -193,6 +193,57 @@ def run(
     _print_outcome(study, as_json)
 
 
+@app.command()
+def shrink(
+    model: Annotated[str, typer.Argument(help="Trained model: timm:NAME, package.module:factory, mlflow:NAME@alias.")],
+    data: Annotated[str, typer.Option(help="Folder of images, Parquet file, or a registered set.")],
+    limit: Annotated[list[str], typer.Option(help="Such as 'latency_ms<=60%' or 'latency_ms<=12 ms'; repeatable.")],
+    out: Annotated[Path, typer.Option(help="Folder for the study and the files to hand over.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="The model's trained weights (.safetensors, .pth).")] = None,
+    positions: Annotated[int | None, typer.Option(min=2, help="About so many positions; default: as found.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Change only these modules, such as 'layer3.*'.")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="Leave these modules as they are.")] = None,
+    epochs: Annotated[float, typer.Option(min=0.01, help="Epochs of the recovery at the end.")] = 5.0,
+    distil_epochs: Annotated[float, typer.Option(min=0.0, help="Epochs of the alternatives; 0: fitted only.")] = 2.0,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a field of the study.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a trained model faster: within the limits, as good as can be, with a proof of what was chosen."""
+    need("run", "shrink")
+    from flows.shrink_command import Wish, hand_over, positions_in_words, result_in_words, study_of, written
+    from nas_core.records.store import absolute
+    from nas_core.study.brought import family_of
+
+    wish = Wish(
+        model=model,
+        checkpoint=checkpoint,
+        data=data,
+        limits=limit,
+        out=out,
+        positions=positions,
+        only=only or (),
+        keep=keep or (),
+        epochs=epochs,
+        distil_epochs=distil_epochs,
+    )
+    config = study_of(wish, _overrides(set_ or []))
+    where = absolute(str(wish.root))
+    if not as_json:
+        print("\n".join(positions_in_words(family_of(config))))
+    if dry_run:
+        _print_plan(config, where, "report", as_json)
+        return
+    path = written(config, wish)
+    print(f"Wrote {path}.", file=sys.stderr)
+    with never_silent():
+        study = _run_stages(config, where, None, "report", wait_s=0.0)
+    files = hand_over(study, wish.out)
+    _print_outcome(study, as_json)
+    if not as_json:
+        print("\n".join([*result_in_words(study), *files]))
+
+
 def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, until: Stage, wait_s: float) -> "Study":
     _quiet_prefect()
     from flows.driving import drive

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.base.yaml_text import write_yaml
-from nas_core.study.config import StudyConfig, parse_config
+from nas_core.study.config import StudyConfig, load_config, parse_config
 from nas_core.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Wish:
         return f"{plain or 'model'}-shrunk"[:60]
 
 
-def study_of(wish: Wish, overrides: Mapping[str, Any]) -> StudyConfig:
+def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
     """The study that the wish means, its positions found and the model's preparation told by its own metric.
 
     Raises:
@@ -59,8 +59,7 @@ def study_of(wish: Wish, overrides: Mapping[str, Any]) -> StudyConfig:
     """
     data = _data_of(wish)
     section = _with_preparation(wish, _config(wish, data))
-    config = parse_config(_merged(section, overrides), "mathnas shrink")
-    return config
+    return load_config(write_yaml(section).encode(), source="mathnas shrink", overrides=overrides)
 
 
 def written(config: StudyConfig, wish: Wish) -> Path:
@@ -121,7 +120,11 @@ def _config(wish: Wish, data: Mapping[str, Any]) -> dict[str, Any]:
             "wanted": wish.positions,
         },
         "data": dict(data),
-        "scorer": {"kind": "distil", "recipe": {**recipe, "epochs": wish.distil_epochs, "clip_norm": None}},
+        "scorer": {
+            "kind": "distil",
+            "train": wish.distil_epochs > 0,
+            "recipe": {**recipe, "epochs": wish.distil_epochs or 1, "clip_norm": None},
+        },
         "design": {"kind": "one-swap"},
         "profile": {"resources": ["flops", "params", "latency_ms"]},
         "select": {"limits": list(wish.limits)},
@@ -183,21 +186,6 @@ def _side_of(wish: Wish) -> int | None:
     return int(known.input_size[-1]) if known is not None else None
 
 
-def _merged(section: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The section with overrides such as ``train.recipe.epochs`` in their places."""
-    from nas_core.base.yaml_text import read_yaml
-
-    merged = dict(section)
-    for name, text in overrides.items():
-        *path, last = name.split(".")
-        place = merged
-        for key in path:
-            place[key] = dict(place.get(key) or {})
-            place = place[key]
-        place[last] = read_yaml(text.encode(), f"--set {name}") if isinstance(text, str) else text
-    return merged
-
-
 def result_in_words(study: "Study") -> list[str]:
     """The table at the end: the model, the result, what it is compared with; each trained alike."""
     from nas_core.base.words import aligned
@@ -212,7 +200,3 @@ def result_in_words(study: "Study") -> list[str]:
         amounts = [format_amount(what, costs.get(what)) for what in ("latency_ms", "flops", "params")]
         rows.append([row["genotype"], name, f"{tested:.4f}", *amounts])
     return list(aligned(rows))
-
-
-def yaml_of(section: Mapping[str, Any]) -> str:
-    return write_yaml(section)

@@ -96,3 +96,19 @@ def _scale_and_shift(
         mean = torch.tensor(normalisation.mean, dtype=torch.float64)
         scale, shift = (1 / (full * std)).float(), (-mean / std).float()
         return broadcast(scale, ndim).to(device), broadcast(shift, ndim).to(device)
+
+
+# (mean, deviation) of the three colours, as timm calls them
+KNOWN = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+
+
+def known_normalisation(name: str, channels: int) -> Normalisation:
+    """The one of this name; images without three colours get the colours' average in every channel."""
+    mean, std = KNOWN[name]
+    if channels != len(mean):
+        mean, std = (((sum(values) / len(values),) * channels) for values in (mean, std))
+    return Normalisation(mean=tuple(mean), std=tuple(std))

@@ -73,6 +73,11 @@ class ImageSettings(SplitSettings):
     loaders: int = Field(
         0, ge=0, le=1024, description="Processes that decode images as they are needed; 0: one per thread."
     )
+    normalise: Literal["data", "imagenet", "half", "none"] = Field(
+        "data",
+        description="How images are brought to a common scale: by the training images' mean and deviation, by "
+        "ImageNet's, by 0.5 and 0.5, or not (fractions from 0 to 1). A trained model needs what it was trained with.",
+    )
 
 
 def _colour(name: str) -> str:

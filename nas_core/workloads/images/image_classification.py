@@ -14,6 +14,7 @@ from nas_core.workloads.images.holding import Holding, Way, hold, normalisation_
 from nas_core.workloads.images.pixels import Pixels, StoredPixels
 from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.metrics import Metrics
+from nas_core.workloads.normalisation import Normalisation, known_normalisation
 from nas_core.workloads.settings import ImageSettings
 from nas_core.workloads.workload import Splits, Workload
 
@@ -90,10 +91,24 @@ class ImageClassification(Workload):
         return Splits(
             train=(train_images, labels[start:stop]),
             validation=(images[:start], labels[:start]),
-            prepare=normalisation_of(train_images, lambda: pixels.only(np.arange(start, stop)).identity),
+            prepare=self._preparation(wanted[0])
+            or normalisation_of(train_images, lambda: pixels.only(np.arange(start, stop)).identity),
             output_names=self.class_names,
             load_test=lambda: self._test(wanted, way),
         )
+
+    def _preparation(self, channels: int) -> Normalisation | None:
+        """The scale that the settings name; None for the training images' own."""
+        if self.settings.normalise == "data":
+            return None
+        return known_normalisation(self.settings.normalise, channels)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        known = super().identity
+        if self.settings.normalise == "data":  # as it always was: ids stay what they were
+            known["settings"].pop("normalise")
+        return known
 
     def _test(self, shape: tuple[int, int, int], way: Way) -> "Pair":
         pixels = self.pixels("test", shape)
