@@ -132,7 +132,9 @@ def _time_switched(family: Family, network: Switched, genotypes: Sequence[Genoty
 
 
 def _less(first: Timing, second: Timing) -> Timing:
-    return first if isinstance(first, Exception) else _added(first, second if isinstance(second, Exception) else -second)
+    return (
+        first if isinstance(first, Exception) else _added(first, second if isinstance(second, Exception) else -second)
+    )
 
 
 def _distinct(parts: Sequence[Part]) -> list[Part]:

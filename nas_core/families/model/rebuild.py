@@ -9,9 +9,10 @@ in the model is known by the weights.
 """
 
 import importlib
+import importlib.util
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,7 @@ class Prepared(nn.Module):
 
 
 LAYERS: dict[str, type[nn.Module]] = {
-    layer.__name__: layer
-    for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.Identity, Only, Nothing)
+    layer.__name__: layer for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.Identity, Only, Nothing)
 }
 
 
@@ -90,13 +90,14 @@ def _arguments(module: nn.Module) -> dict[str, Any]:
 
 def built(description: Mapping[str, Any]) -> nn.Module:
     """The module described, with fresh weights."""
-    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
-    kind = rest.pop("class")
+    kind = description["class"]
     if kind == "Sequential":
-        return nn.Sequential(*map(built, rest["layers"]))
+        return nn.Sequential(*map(built, description["layers"]))
     if kind == "Only":
-        return Only(built(rest["inner"]))
-    return LAYERS[kind](**rest)
+        return Only(built(description["inner"]))
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
+    del arguments["class"]
+    return LAYERS[kind](**arguments)
 
 
 def changed(module: nn.Module, changes: Mapping[str, Change]) -> nn.Module:
@@ -131,7 +132,7 @@ def fill(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> nn.Module:
 
 
 def made(model: Mapping[str, Any]) -> nn.Module:
-    """The model as its maker builds it: ``timm:NAME``, or ``package.module:factory``.
+    """The model as its maker builds it: ``timm:NAME``, ``package.module:factory`` or ``FILE.py:factory``.
 
     Raises:
         ValueError: for a model that is neither.
@@ -144,10 +145,24 @@ def made(model: Mapping[str, Any]) -> nn.Module:
         network: nn.Module = timm.create_model(rest, **arguments)
         return network
     if not rest:
-        raise ValueError(f"{name}: neither timm:NAME nor package.module:factory")
-    factory = getattr(importlib.import_module(scheme), rest)
-    network = factory(**arguments)
+        raise ValueError(f"{name}: neither timm:NAME nor package.module:factory nor FILE.py:factory")
+    network = factory_of(name)(**arguments)
     return network
+
+
+def factory_of(name: str) -> Callable[..., Any]:
+    """The function ``package.module:factory`` or ``FILE.py:factory``; raises what importing its module raises."""
+    place, _, factory = name.rpartition(":")
+    if not place.endswith(".py"):
+        found: Callable[..., Any] = getattr(importlib.import_module(place), factory)
+        return found
+    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{place}: no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, factory)
+    return found
 
 
 def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
