@@ -15,7 +15,8 @@ class _Residual(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x)
+        outputs: torch.Tensor = x + self.body(x)
+        return outputs
 
 
 def small_network(in_channels: int, num_outputs: int, depth: int = 3, width: int = 16) -> nn.Module:
