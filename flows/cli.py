@@ -211,9 +211,8 @@ def shrink(
 ) -> None:
     """Make a trained model faster: within the limits, as good as can be, with a proof of what was chosen."""
     need("run", "shrink")
-    from flows.shrink_command import Wish, hand_over, positions_in_words, result_in_words, study_of, written
+    from flows.shrink_command import Wish, positions_in_words, result_in_words, study_of, written
     from nas_core.records.store import absolute
-    from nas_core.study.brought import family_of
 
     wish = Wish(
         model=model,
@@ -230,7 +229,7 @@ def shrink(
     config = study_of(wish, _overrides(set_ or []))
     where = absolute(str(wish.root))
     if not as_json:
-        print("\n".join(positions_in_words(family_of(config))))
+        print("\n".join(positions_in_words(config)))
     if dry_run:
         _print_plan(config, where, "report", as_json)
         return
@@ -238,10 +237,9 @@ def shrink(
     print(f"Wrote {path}.", file=sys.stderr)
     with never_silent():
         study = _run_stages(config, where, None, "report", wait_s=0.0)
-    files = hand_over(study, wish.out)
     _print_outcome(study, as_json)
     if not as_json:
-        print("\n".join([*result_in_words(study), *files]))
+        print("\n".join(result_in_words(study)))
 
 
 @app.command()

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.base.yaml_text import write_yaml
-from nas_core.study.config import StudyConfig, load_config, parse_config
+from nas_core.families.trained_model import TrainedModel
+from nas_core.study.brought import family_of, workload_of
+from nas_core.study.config import StudyConfig, load_config
+from nas_core.study.stages import TRAINING
 from nas_core.workloads import WORKLOADS
 
 if TYPE_CHECKING:
-    from nas_core.families.trained_model import TrainedModel
     from nas_core.study.study import Study
 
 HEADER = """\
@@ -20,6 +22,7 @@ HEADER = """\
 """
 PREPARATIONS = ("data", "imagenet", "half", "none")  # tried in this order: which one the model was trained with
 FEW = 512  # validation images that tell the preparation
+MOST_VALIDATION = 2000  # images that networks are rated on
 CLOSE = 0.005  # a preparation that is better by less is no better
 
 
@@ -52,13 +55,25 @@ class Wish:
 
 
 def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
-    """The study that the wish means, its positions found and the model's preparation told by its own metric.
+    """The study that the wish means, the model's preparation told by its own metric.
 
     Raises:
         NasError: for data or a model that are not there, or a model without positions.
     """
-    data = _data_of(wish)
-    section = _with_preparation(wish, _config(wish, data))
+    section = _section(wish)
+    config = _parsed(section, overrides)
+    if "side" in type(config.data).model_fields and (side := _side_of(wish)) is not None:
+        section["data"]["side"] = side
+    if "validation_examples" in type(config.data).model_fields:
+        workload = workload_of(_parsed(section, overrides))
+        workload.check()
+        section["data"]["validation_examples"] = min(MOST_VALIDATION, max(1, workload.num_examples()[0] // 5))
+    if "normalise" in type(config.data).model_fields and "data.normalise" not in overrides:
+        section["data"]["normalise"] = _preparation(section, overrides)
+    return _parsed(section, overrides)
+
+
+def _parsed(section: Mapping[str, Any], overrides: Mapping[str, str]) -> StudyConfig:
     return load_config(write_yaml(section).encode(), source="mathnas shrink", overrides=overrides)
 
 
@@ -74,10 +89,12 @@ def written(config: StudyConfig, wish: Wish) -> Path:
     return path
 
 
-def positions_in_words(family: "TrainedModel") -> list[str]:
+def positions_in_words(config: StudyConfig) -> list[str]:
     """A table of the positions: what stands there, its share of the FLOPs, what may stand there instead."""
     from nas_core.base.words import aligned
 
+    family = family_of(config)
+    assert isinstance(family, TrainedModel), "the study of `mathnas shrink` has a trained model"
     structure = family.structure
     rows = [["position", "block", "of FLOPs", "alternatives"]]
     for place, candidates in zip(structure.split.places, structure.candidates, strict=True):
@@ -105,7 +122,7 @@ def _data_of(wish: Wish) -> dict[str, Any]:
     raise DataError("--data", repr(wish.data), f"a folder of images, a Parquet file, or one of: {known}")
 
 
-def _config(wish: Wish, data: Mapping[str, Any]) -> dict[str, Any]:
+def _section(wish: Wish) -> dict[str, Any]:
     recipe = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
     taught = {"model": "own", "weight": 0.9, "temperature": 2.0}
     return {
@@ -113,13 +130,13 @@ def _config(wish: Wish, data: Mapping[str, Any]) -> dict[str, Any]:
         "seed": wish.seed,
         "space": {
             "kind": "model",
-            "model": wish.model,
+            "model": _from_here(wish.model),
             "checkpoint": str(wish.checkpoint.absolute()) if wish.checkpoint else None,
             "only": list(wish.only),
             "keep": list(wish.keep),
             "wanted": wish.positions,
         },
-        "data": dict(data),
+        "data": _data_of(wish),
         "scorer": {
             "kind": "distil",
             "train": wish.distil_epochs > 0,
@@ -133,45 +150,29 @@ def _config(wish: Wish, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_preparation(wish: Wish, section: dict[str, Any]) -> dict[str, Any]:
-    """The section with the side that the model takes, and the preparation by which its metric is best."""
-    from nas_core.study.brought import workload_of
-
-    config = parse_config(section, "mathnas shrink")
-    side = _side_of(wish)
-    if side is not None and "side" in type(config.data).model_fields:
-        section = {**section, "data": {**section["data"], "side": side}}
-        config = parse_config(section, "mathnas shrink")
-    if "normalise" not in type(config.data).model_fields:
-        return section
-    workload = workload_of(config)
-    workload.check()
-    count = min(2000, max(1, workload.num_examples()[0] // 5))
-    section = {**section, "data": {**section["data"], "validation_examples": count}}
-    return {**section, "data": {**section["data"], "normalise": preparation(section)}}
-
-
-def preparation(section: Mapping[str, Any]) -> str:
+def _preparation(section: dict[str, Any], overrides: Mapping[str, str]) -> str:
     """Which preparation of images the model was trained with, told by its metric on validation images."""
-    from nas_core.study.brought import family_of, workload_of
     from nas_core.training.loop import outputs_of, value_of
     from nas_core.workloads.workload import metric_of
 
+    teacher = family_of(_parsed(section, overrides)).teacher
+    assert teacher is not None, "the family of a trained model has one"
     found: dict[str, float] = {}
-    teacher = None
     for name in PREPARATIONS:
-        config = parse_config({**section, "data": {**section["data"], "normalise": name}}, "mathnas shrink")
-        workload = workload_of(config)
-        if teacher is None:
-            teacher = family_of(config).teacher
-            assert teacher is not None
-        splits = workload.load()
+        named = {**section, "data": {**section["data"], "normalise": name}}
+        workload = workload_of(_parsed(named, overrides))
+        splits, metric = workload.load(), metric_of(workload)
         inputs, targets = splits.validation
-        outputs = outputs_of(teacher, inputs[:FEW], splits.prepare)
-        value = value_of(metric_of(workload), outputs, targets[:FEW])
-        found[name] = value if metric_of(workload).higher_is_better else -value
+        value = value_of(metric, outputs_of(teacher, inputs[:FEW], splits.prepare), targets[:FEW])
+        found[name] = value if metric.higher_is_better else -value
     best = max(found.values())
     return next(name for name in PREPARATIONS if found[name] >= best - CLOSE)
+
+
+def _from_here(model: str) -> str:
+    """A model in a file, by its path from anywhere: workers run elsewhere."""
+    place, colon, factory = model.rpartition(":")
+    return f"{Path(place).absolute()}:{factory}" if colon and place.endswith(".py") else model
 
 
 def _side_of(wish: Wish) -> int | None:
@@ -191,7 +192,7 @@ def result_in_words(study: "Study") -> list[str]:
     from nas_core.base.words import aligned
     from nas_core.report.text import format_amount
 
-    trained = study.output("training") or {}
+    trained = study.output(TRAINING) or {}
     rows = [["network", "role", "test", "latency", "FLOPs", "params"]]
     for row in trained.get("networks", ()):
         costs = row["costs"]

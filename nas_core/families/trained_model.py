@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from nas_core.base.errors import DataError, NasError, SpaceError
-from nas_core.base.settings import PathText, Section
+from nas_core.base.errors import SpaceError
+from nas_core.base.settings import PathText, Section, resolved_path
 from nas_core.families.family import FAMILIES, Family, Part
 from nas_core.families.model.alternatives import ALTERNATIVES, Alternative
 from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
@@ -46,10 +46,12 @@ class TrainedModel(Family):
     """A trained model whose blocks may each stay, or become a cheaper one made of it."""
 
     name = "model"
-    example = {"model": "timm:resnet10t", "positions": ["layer1.0", "layer2.0"]}  # noqa: RUF012
+    example = {"model": "nas_core.testing.example_model:small_network"}  # noqa: RUF012
 
     class Settings(Section):
-        model: str = Field(description="Trained model: timm:NAME, package.module:factory, or mlflow:NAME@alias.")
+        model: str = Field(
+            description="Trained model: timm:NAME, package.module:factory, FILE.py:factory, or mlflow:NAME@alias."
+        )
         checkpoint: PathText | None = Field(
             None, description="File of its trained weights (.safetensors, .pth), for a model of timm's."
         )
@@ -61,8 +63,15 @@ class TrainedModel(Family):
         keep: list[str] = Field(default_factory=list, description="Modules that stay as they are: paths as layer1.*.")
         wanted: int | None = Field(None, ge=2, le=1000, description="About so many positions; empty: as found.")
         library: list[dict[str, Any]] = Field(
-            [dict(row) for row in LIBRARY], description="Alternatives tried at every position, each a kind with settings."
+            [dict(row) for row in LIBRARY],
+            description="Alternatives tried at every position, each a kind with settings.",
         )
+
+        @field_validator("model")
+        @classmethod
+        def _is_beside_the_study(cls, model: str, info: ValidationInfo) -> str:
+            place, colon, factory = model.rpartition(":")
+            return f"{resolved_path(place, info)}:{factory}" if colon and place.endswith(".py") else model
 
         @field_validator("library")
         @classmethod
@@ -289,7 +298,7 @@ def alternative_of(row: Mapping[str, Any]) -> Alternative:
     """The alternative that a row of the library names; raises NasError for an unknown kind or setting."""
     given = {name: value for name, value in row.items() if name != "kind"}
     kind = row.get("kind")
-    if kind not in ALTERNATIVES:
+    if not isinstance(kind, str) or kind not in ALTERNATIVES:
         raise ValueError(f"a kind with its settings, one of: {', '.join(ALTERNATIVES)}")
     found = ALTERNATIVES[kind]
     return found(found.Settings.model_validate(given))

@@ -1,4 +1,4 @@
-"""The scorer of networks made of a trained model: alternatives learn from the blocks they replace, then networks are rated."""
+"""The scorer of networks made of a trained model: alternatives learn from the blocks that they replace."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from nas_core.base.errors import ConfigError
+from nas_core.base.identity import content_id
 from nas_core.base.settings import Section
 from nas_core.families.trained_model import TrainedModel
 from nas_core.records.evaluations import Evaluation
@@ -29,7 +30,7 @@ DIVERGENCE = Measure(name="divergence", label="KL divergence to the model", high
 
 @SCORERS.add
 class DistilScorer(Scorer):
-    """Alternatives distilled from the blocks they replace, then each network is rated with its own statistics; seconds each.
+    """Alternatives of a trained model's blocks learn from them, then each network is scored; seconds each.
 
     Every alternative learns to give what the model's block gives (block-wise
     distillation; Li et al., 2020): the model is run once per batch, and feeds
@@ -37,6 +38,7 @@ class DistilScorer(Scorer):
     """
 
     name = "distil"
+    for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb"})
 
     class Settings(Section):
@@ -51,7 +53,10 @@ class DistilScorer(Scorer):
             256, ge=0, le=100_000, description="Training examples that tell importance and fit weights; 0: none."
         )
         patience: int = Field(
-            0, ge=0, le=1_000_000, description="Steps without a lower loss after which an alternative is done; 0: never."
+            0,
+            ge=0,
+            le=1_000_000,
+            description="Steps without a lower loss after which an alternative is done; 0: never.",
         )
         rated_by: Literal["loss", "divergence", "metric"] = Field(
             "loss", description="What networks are compared by: validation loss, KL to the model, or the data's metric."
@@ -76,9 +81,15 @@ class DistilScorer(Scorer):
         known = {"loss": LOSS, "divergence": DIVERGENCE}
         return known.get(self.settings.rated_by) or super().measure
 
+    @cached_property
+    def weights_id(self) -> str:
+        """Id of what the alternatives depend on: how networks are rated does not matter to them."""
+        known = {name: self.identity[name] for name in ("recipe", "train", "samples", "patience")}
+        return content_id({"scorer": SCORERS.identity(self.name), "settings": known, "data": self.workload.identity})
+
     def weights_path(self, position: int) -> str:
         """Where in the store the alternatives of a position are, once they are made."""
-        folder = f"scorers/{self.scorer_id}/{self.family.space.space_id}/distilled-s{self.setting.seed}"
+        folder = f"scorers/{self.weights_id}/{self.family.space.space_id}/distilled-s{self.setting.seed}"
         return f"{folder}/position-{position}.safetensors"
 
     @property
@@ -123,7 +134,7 @@ class DistilScorer(Scorer):
 
     @property
     def starts_from(self) -> str:
-        return self.scorer_id
+        return self.weights_id
 
     def start(self, genotype: Genotype) -> "Mapping[str, torch.Tensor]":
         """The assembled network's weights, its normalisation statistics recalibrated; the model's own for the model."""

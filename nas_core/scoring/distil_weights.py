@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas_core.base.identity import content_id, evaluation_seed
+from nas_core.families.model.assembled import Assembled, Fixed
 from nas_core.families.model.assembling import calls_of, drafted, with_fresh_weights
 from nas_core.families.model.draft import Call
 from nas_core.families.model.rebuild import fill
 from nas_core.families.trained_model import TrainedModel
 from nas_core.records.evaluations import Evaluation
-from nas_core.families.model.assembled import Assembled, Fixed
 from nas_core.scoring.scorer import OnProgress
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
@@ -69,7 +69,7 @@ class DistilledBlocks:
             note = f"alternatives at {len(group)} positions" + (f", group {number + 1}" if len(groups) > 1 else "")
             students = Students({position: self._initial(position) for position in group})
             if self.settings.train and any(True for _ in students.parameters()):
-                self._train(students, group, lambda done, total, note=note: on_progress(done, total, note))  # type: ignore[misc]
+                self._train(students, group, lambda done, total, note=note: on_progress(done, total, note))
             for position in group:
                 self.store.write_bytes(self.scorer.weights_path(position), pack(students.of(position).state_dict()))
 
@@ -95,7 +95,7 @@ class DistilledBlocks:
         )
         values = torch.Size(place.in_shape).numel() + torch.Size(place.out_shape).numel()
         inner = 4  # tensors of the block's size that one alternative keeps for its backward pass
-        return BYTES_TRAINED * weights + 4 * batch * values * (1 + inner)
+        return float(BYTES_TRAINED * weights + 4 * batch * values * (1 + inner))
 
     def _initial(self, position: int) -> nn.ModuleList:
         """The position's alternatives with what the model's block and the samples give them."""
@@ -124,7 +124,7 @@ class DistilledBlocks:
             self.teacher, students, {p: self.places[p].path for p in positions}, self.settings.patience
         )
         path = scorer.weights_path(positions[0]).replace(".safetensors", ".checkpoint.safetensors")
-        identity = {"scorer": scorer.scorer_id, "space": self.space.space_id, "positions": list(positions)}
+        identity = {"weights": scorer.weights_id, "space": self.space.space_id, "positions": list(positions)}
         checkpoint = Checkpoint(
             store=self.store,
             path=path,
@@ -233,6 +233,10 @@ class DistilledBlocks:
 class Students(nn.Module):
     """The alternatives in training, by position; ``lowest`` and ``waited`` say which of them are done."""
 
+    smooth: torch.Tensor
+    lowest: torch.Tensor
+    waited: torch.Tensor
+
     def __init__(self, blocks: dict[int, nn.ModuleList]) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict({str(position): row for position, row in blocks.items()})
@@ -297,7 +301,7 @@ class Distiller:
             for column, block in enumerate(self.students.of(position)):
                 if any(True for _ in block.parameters()) and not self._is_done(row, column):
                     loss = scale * F.mse_loss(call.run(block), target)
-                    (loss * weight).backward()
+                    torch.autograd.backward(loss * weight)
                     losses.append(loss.detach())
                     self._note(row, column, loss.detach(), step)
         return torch.stack(losses).mean() if losses else inputs.new_zeros(())

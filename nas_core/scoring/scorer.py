@@ -45,6 +45,7 @@ class Scorer(Registered, ABC):
     """Rates networks of one family for one study."""
 
     needs_data: ClassVar[bool] = True  # whether the workload's data are looked at: they are then part of the id
+    for_family: ClassVar[str] = ""  # the only family whose networks it rates; "" for any
     duration: ClassVar[Literal["seconds", "minutes"]] = "seconds"  # of one network: in actors that stay, or in tasks
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
     space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too

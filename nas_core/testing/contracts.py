@@ -244,9 +244,8 @@ def _small_scorer(thing: Any, folder: str) -> Any:
     workload = WORKLOADS["digits"](
         WORKLOADS["digits"].Settings.model_validate({"train_examples": 64, "validation_examples": 32})
     )
-    name = "tiny" if thing.needs_torch else "choices"
-    family = FAMILIES[name]
-    made = family(example_settings(family), workload.sample if name == "tiny" else None)
+    family = FAMILIES[thing.for_family or ("tiny" if thing.needs_torch else "choices")]
+    made = family(example_settings(family), workload.sample if family.are_networks else None)
     return thing(example_settings(thing), Setting(family=made, workload=workload, store=Store(folder), seed=0))
 
 

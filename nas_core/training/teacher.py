@@ -30,18 +30,18 @@ def load_teacher(
     shape: Sequence[int],
     prepare: Normalisation,
     device: torch.device,
-    own: Callable[[], nn.Module] | None = None,
+    own_model: Callable[[], nn.Module] | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The teacher as a function of inputs that ``prepare`` made, of this shape.
 
-    ``own`` gives the model that ``OWN`` means, which takes those very inputs.
+    ``own_model`` gives the model that ``OWN`` means, which takes those very inputs.
 
     Raises:
         DataError: if a file is missing or does not hold what it should.
         NasError: for a model that nobody knows, or a URI that cannot be reached from here.
     """
     if settings.model == OWN:
-        return _own(own, device)
+        return _own(own_model, device)
     scheme, _, rest = settings.model.partition(":")
     if rest:
         module, own = _fetched(settings.model, scheme), Normalisation()

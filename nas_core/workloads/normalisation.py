@@ -108,7 +108,9 @@ KNOWN = {
 
 def known_normalisation(name: str, channels: int) -> Normalisation:
     """The one of this name; images without three colours get the colours' average in every channel."""
-    mean, std = KNOWN[name]
-    if channels != len(mean):
-        mean, std = (((sum(values) / len(values),) * channels) for values in (mean, std))
-    return Normalisation(mean=tuple(mean), std=tuple(std))
+    mean, std = (_for(values, channels) for values in KNOWN[name])
+    return Normalisation(mean=mean, std=std)
+
+
+def _for(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    return values if channels == len(values) else (sum(values) / len(values),) * channels

@@ -34,6 +34,6 @@ class SmallResNet(nn.Module):
         return outputs
 
 
-def resnet(in_channels: int, num_outputs: int, depth: int = 2, width: int = 16, stride: int = 1) -> nn.Module:
+def resnet(in_channels: int, num_outputs: int, depth: int = 2, width: int = 16, stride: int = 2) -> nn.Module:
     """Three stages of ``depth`` basic blocks, ``width`` to 4 x ``width`` channels; ``stride`` is the stem's."""
     return SmallResNet(in_channels, num_outputs, depth, width, stride)

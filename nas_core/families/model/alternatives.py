@@ -33,6 +33,7 @@ class Alternative(Registered, ABC):
 
 
 ALTERNATIVES = Registry[Alternative]("alternative", Alternative)
+IMAGE_AXES = 3  # channels, height, width
 NOTHING_TO_CHANGE = "nothing of it to change"
 
 
@@ -182,20 +183,18 @@ class LinearStandIn(Alternative):
 
         from nas_core.families.model.rebuild import Only
 
-        taken, given = draft.shapes
-        as_image = _as_image(taken, given, draft.call.inputs)
-        if as_image is None:
+        found = _as_map(draft)
+        if found is None:
             return "its output has other pixels or tokens than a stride leaves"
-        channels_in, channels_out, stride = as_image
+        channels_in, channels_out, stride = found
         if stride == 0:
-            layer: nn.Module = nn.Linear(channels_in, channels_out)
+            layer: Any = nn.Linear(channels_in, channels_out)
         else:
             layer = nn.Conv2d(channels_in, channels_out, 1, stride)
         if channels_in == channels_out:
             with torch.no_grad():
-                weight: Any = layer.weight
-                weight.copy_(torch.eye(channels_in).reshape(weight.shape))
-                layer.bias.zero_()  # type: ignore[union-attr, operator]
+                layer.weight.copy_(torch.eye(channels_in).reshape(layer.weight.shape))
+                layer.bias.zero_()
         draft.put("", Only(layer))
         return ""
 
@@ -237,7 +236,7 @@ class Without(Alternative):
         return ""
 
 
-def _dense(draft: "Draft") -> "list[tuple[str, nn.Conv2d]]":
+def _dense(draft: "Draft") -> list[tuple[str, Any]]:
     """Convolutions over more than a pixel that mix all channels."""
     from torch import nn
 
@@ -248,7 +247,7 @@ def _dense(draft: "Draft") -> "list[tuple[str, nn.Conv2d]]":
     ]
 
 
-def _separable(layer: "nn.Conv2d") -> "tuple[nn.Module, nn.Module]":
+def _separable(layer: Any) -> "tuple[nn.Module, nn.Module]":
     """The depthwise and the pointwise convolution whose product is nearest to the layer, channel by channel."""
     import torch
     from torch import nn
@@ -258,9 +257,9 @@ def _separable(layer: "nn.Conv2d") -> "tuple[nn.Module, nn.Module]":
         layer.in_channels,
         layer.in_channels,
         (height, width),
-        layer.stride,  # type: ignore[arg-type]
-        layer.padding,  # type: ignore[arg-type]
-        layer.dilation,  # type: ignore[arg-type]
+        layer.stride,
+        layer.padding,
+        layer.dilation,
         layer.in_channels,
         bias=False,
     )
@@ -276,23 +275,24 @@ def _separable(layer: "nn.Conv2d") -> "tuple[nn.Module, nn.Module]":
     return depthwise, pointwise
 
 
-def _factored(layer: "nn.Module", rank: int) -> "tuple[nn.Module, nn.Module]":
+def _factored(layer: Any, rank: int) -> "tuple[nn.Module, nn.Module]":
     """Two layers whose product is the layer's best approximation of this rank."""
     import torch
     from torch import nn
 
-    first: nn.Module
-    second: nn.Module
-    weight: torch.Tensor = layer.weight.detach().float()  # type: ignore[union-attr, operator, assignment]
+    first: Any
+    second: Any
+    old: Any = layer
+    weight = layer.weight.detach().float()
     has_bias = layer.bias is not None
     if isinstance(layer, nn.Conv2d):
         first = nn.Conv2d(
-            layer.in_channels,
+            old.in_channels,
             rank,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,  # type: ignore[arg-type]
+            old.kernel_size,
+            old.stride,
+            old.padding,
+            old.dilation,
             bias=False,
         )
         second = nn.Conv2d(rank, layer.out_channels, 1, bias=has_bias)
@@ -301,25 +301,34 @@ def _factored(layer: "nn.Module", rank: int) -> "tuple[nn.Module, nn.Module]":
     with torch.no_grad():
         left, values, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
         size = values[:rank].sqrt()
-        first.weight.copy_((right[:rank] * size[:, None]).reshape(first.weight.shape))  # type: ignore[operator, union-attr]
-        second.weight.copy_((left[:, :rank] * size).reshape(second.weight.shape))  # type: ignore[operator, union-attr]
+        first.weight.copy_((right[:rank] * size[:, None]).reshape(first.weight.shape))
+        second.weight.copy_((left[:, :rank] * size).reshape(second.weight.shape))
         if has_bias:
-            second.bias.copy_(layer.bias)  # type: ignore[operator, union-attr]
+            second.bias.copy_(layer.bias)
     return first, second
 
 
-def _as_image(taken: tuple[int, ...], given: tuple[int, ...], inputs: Any) -> tuple[int, int, int] | None:
+def _as_map(draft: "Draft") -> tuple[int, int, int] | None:
     """Channels in and out and the stride, 0 where channels come last; None where the shapes are no such pair."""
+    taken, given = draft.shapes
     if len(taken) != len(given):
         return None
-    if taken[:-1] == given[:-1] and not (len(taken) == 3 and taken[1] == taken[2]):
-        return taken[-1], given[-1], 0
-    if len(taken) != 3:
-        return None
+    if len(taken) != IMAGE_AXES or not _channels_come_first(draft, taken):
+        return (taken[-1], given[-1], 0) if taken[:-1] == given[:-1] else None
     (channels_in, *side), (channels_out, *small) = taken, given
-    strides = {
-        stride
-        for stride in (1, 2, 4)
-        if all(-(-before // stride) == after for before, after in zip(side, small, strict=True))
-    }
-    return (channels_in, channels_out, min(strides)) if strides else None
+    for stride in (1, 2, 4):
+        if all(-(-before // stride) == after for before, after in zip(side, small, strict=True)):
+            return channels_in, channels_out, stride
+    return None
+
+
+def _channels_come_first(draft: "Draft", taken: tuple[int, ...]) -> bool:
+    """Whether the block's images are C x H x W: its convolutions say so, or no layer takes what comes last."""
+    from torch import nn
+
+    from nas_core.families.model.widths import in_width
+
+    layers = list(draft.block.modules())
+    if any(isinstance(layer, nn.Conv2d) and layer.in_channels == taken[0] for layer in layers):
+        return True
+    return not any(in_width(layer) == taken[-1] for layer in layers)

@@ -22,7 +22,7 @@ MAX_KEPT_BYTES = 2 * 2**30  # of blocks' outputs
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed:
-    """Prepared batches B x ...: those that set normalisation statistics, and those that are rated; the same each time."""
+    """Prepared batches B x ..., the same each time: those that set normalisation statistics, and those rated."""
 
     calibration: Sequence[torch.Tensor]
     rated: Sequence[torch.Tensor]

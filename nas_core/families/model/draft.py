@@ -162,7 +162,9 @@ class Draft:
         if side == "each":
             grouped = isinstance(layer, nn.Conv2d)
             given |= {"groups": layer.groups * count // size} if grouped else {}
-            given |= {"num_features": count, "normalized_shape": (count,), "num_channels": count}
+            given |= {"num_features": count, "num_channels": count}
+            if hasattr(layer, "normalized_shape"):
+                self.set(path, normalized_shape=(count,))
         self.set(path, **{name: value for name, value in (taken | given).items() if hasattr(layer, name)})
 
 

@@ -17,7 +17,7 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +96,14 @@ def _arguments(module: nn.Module) -> dict[str, Any]:
 
 def built(description: Mapping[str, Any]) -> nn.Module:
     """The module described, with fresh weights."""
-    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
-    kind = rest.pop("class")
+    kind = description["class"]
     if kind == "Sequential":
-        return nn.Sequential(*map(built, rest["layers"]))
+        return nn.Sequential(*map(built, description["layers"]))
     if kind == "Only":
-        return Only(built(rest["inner"]))
-    return LAYERS[kind](**rest)
+        return Only(built(description["inner"]))
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
+    del arguments["class"]
+    return LAYERS[kind](**arguments)
 
 
 def changed(module: nn.Module, changes: Mapping[str, Change]) -> nn.Module:
@@ -137,7 +138,7 @@ def fill(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> nn.Module:
 
 
 def made(model: Mapping[str, Any]) -> nn.Module:
-    """The model as its maker builds it: ``timm:NAME``, or ``package.module:factory``.
+    """The model as its maker builds it: ``timm:NAME``, ``package.module:factory`` or ``FILE.py:factory``.
 
     Raises:
         ValueError: for a model that is neither.
@@ -148,9 +149,8 @@ def made(model: Mapping[str, Any]) -> nn.Module:
         network: nn.Module = _timm().create_model(rest, **arguments)
         return network
     if not rest:
-        raise ValueError(f"{name}: neither timm:NAME nor package.module:factory")
-    factory = getattr(importlib.import_module(scheme), rest)
-    network = factory(**arguments)
+        raise ValueError(f"{name}: neither timm:NAME nor package.module:factory nor FILE.py:factory")
+    network = factory_of(name)(**arguments)
     return network
 
 
@@ -169,6 +169,21 @@ def _timm() -> Any:
 _KEPT: list[Any] = []  # definitions live as long as their library
 
 
+def factory_of(name: str) -> Callable[..., Any]:
+    """The function ``package.module:factory`` or ``FILE.py:factory``; raises what importing its module raises."""
+    place, _, factory = name.rpartition(":")
+    if not place.endswith(".py"):
+        found: Callable[..., Any] = getattr(importlib.import_module(place), factory)
+        return found
+    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{place}: no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, factory)
+    return found
+
+
 def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
     """The network in the folder, on the CPU, in eval mode.
 
@@ -179,9 +194,10 @@ def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
     from safetensors.torch import load_file
 
     description = _description(folder)
-    if not _is_made_of_a_model(description):
+    maker = _maker(description, folder)
+    if maker is None:
         return torch.export.load(Path(folder, PROGRAM)).module()
-    network = changed(made(description["model"]), description["changes"])
+    network = changed(made(maker), description["changes"])
     fill(network, load_file(Path(folder, WEIGHTS)))
     given = description["input"]
     if prepared:
@@ -194,12 +210,18 @@ def _description(folder: str | Path) -> dict[str, Any]:
     return description
 
 
-def _is_made_of_a_model(description: Mapping[str, Any]) -> bool:
-    """Whether the network can be made here; of a model that only a tracker has, there is the program."""
+def _maker(description: Mapping[str, Any], folder: str | Path) -> dict[str, Any] | None:
+    """What makes the model here; None for one that only a tracker, or another machine, has: there is the program."""
     if "changes" not in description:
-        return False
-    scheme, colon, _ = description["model"]["name"].partition(":")
-    return bool(colon) and scheme != "mlflow" and importlib.util.find_spec(scheme.partition(".")[0]) is not None
+        return None
+    model = dict(description["model"])
+    place, _, factory = model["name"].rpartition(":")
+    if place.endswith(".py"):  # as it lies beside this file, or where it lay
+        files = [path for path in (Path(folder, Path(place).name), Path(place)) if path.is_file()]
+        return {**model, "name": f"{files[0]}:{factory}"} if files else None
+    scheme = model["name"].partition(":")[0]
+    known = scheme == "timm" or (scheme != "mlflow" and importlib.util.find_spec(scheme.partition(".")[0]) is not None)
+    return model if known else None
 
 
 def image_of(path: str | Path, given: Mapping[str, Any]) -> torch.Tensor:

@@ -6,6 +6,7 @@ user's own that returns one, ``mlflow:NAME@alias`` a model that MLflow has,
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,13 +40,25 @@ class Reference:
     def made_by(self) -> dict[str, Any]:
         """What ``rebuild.made`` makes the model of, without its weights."""
         if not self.is_timm:
-            return {"name": self.model, "arguments": dict(self.arguments)}
+            return {"name": self.model, "arguments": {**self._asked_for(), **self.arguments}}
         sizes = {"num_classes": self.num_outputs, "in_chans": self.in_channels}
         return {"name": self.model, "arguments": {**sizes, **self._side(), **self.arguments}}
 
     @property
     def is_timm(self) -> bool:
         return self.model.startswith("timm:")
+
+    def _asked_for(self) -> dict[str, Any]:
+        """Channels and outputs, for a maker that has parameters of these names."""
+        if ":" not in self.model:
+            return {}
+        try:
+            parameters = inspect.signature(rebuild.factory_of(self.model)).parameters
+        except Exception:  # a user's own code: what it raises is said when the model is made
+            return {}
+        known = {"in_channels": self.in_channels, "in_chans": self.in_channels}
+        known |= dict.fromkeys(("num_outputs", "num_classes"), self.num_outputs)
+        return {name: value for name, value in known.items() if name in parameters}
 
     def _side(self) -> dict[str, Any]:
         """``img_size`` for models that have to know it."""
@@ -107,7 +120,9 @@ class Reference:
             load_checkpoint(network, self.checkpoint, weights_only=True)
         except Exception as error:  # torch and safetensors raise whatever the file makes them raise
             expected = f"weights of {self.model} for {self.in_channels} channels and {self.num_outputs} outputs"
-            raise DataError(f"space.checkpoint {self.checkpoint}", " ".join(str(error).split())[:300], expected) from None
+            raise DataError(
+                f"space.checkpoint {self.checkpoint}", " ".join(str(error).split())[:300], expected
+            ) from None
 
     @property
     def code(self) -> str:

@@ -1,0 +1,447 @@
+"""A trained model made faster: ours beside what others do, at equal measured latency and equal recovery.
+
+    python -m tests.benchmarks.bring_your_own [--quick] [--limits 60,40] [--seeds 3] [--teacher resnet] [--json]
+
+A teacher is trained on Fashion-MNIST (``--data cifar10``: CIFAR-10) until it
+converges, once (``--teachers DIR`` keeps it). Each contestant has the limit's
+latency on this machine (one thread, eager, in turns with the teacher), and the
+same recovery by distillation from the teacher; those that need no blocks
+distilled train longer by as much as ours cost before. Accuracies are of the
+test split, in percent, mean and spread over ``--seeds``.
+
+``uniform`` narrows the inside of every block alike, ``depth`` keeps the first
+block of each stage, ``random`` is a network of our library within the limit,
+``torch_pruning`` is Torch-Pruning's magnitude pruner (where it is installed).
+``tau`` is Kendall's of predicted and evaluated quality of ``--judges``
+assembled networks, ``tau_flops`` that of counting FLOPs.
+"""
+
+import argparse
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from scipy.stats import kendalltau
+from torch import nn
+
+from nas_core.costs import profile
+from nas_core.families.model.alternatives import Narrower
+from nas_core.families.model.assembling import calls_of, drafted
+from nas_core.families.trained_model import TrainedModel
+from nas_core.scoring.distil import DistilScorer
+from nas_core.space.genotypes import Genotype
+from nas_core.study.config import StudyConfig, parse_config
+from nas_core.study.rounds import next_round, record_round, verification
+from nas_core.study.study import Study
+from nas_core.training.loop import measure_all, train
+from nas_core.training.settings import Recipe, TeacherConfig
+from nas_core.workloads.workload import Splits, Workload
+from tests.benchmarks.conditions import conditions
+
+WHERE = Path(__file__).parent / "teachers.py"
+REPEATS = 40  # runs of each network while latency is measured
+NEAR = 0.02  # of the limit: how near a contestant's latency is brought to it
+HALVINGS = 9
+RECOVERY = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much of everything; ``--quick`` takes less."""
+
+    teacher_epochs: float
+    examples: int
+    distil_epochs: float
+    recovery_epochs: float
+    evaluations: int
+
+
+FULL = Effort(teacher_epochs=12, examples=55_000, distil_epochs=1, recovery_epochs=3, evaluations=32)
+QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=2, recovery_epochs=2, evaluations=16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="less of everything: about ten minutes")
+    parser.add_argument("--limits", default="60,40", help="percent of the teacher's latency, separated by commas")
+    parser.add_argument("--seeds", type=int, default=None, help="seeds of the recoveries; default 3, quick 1")
+    parser.add_argument("--data", default="fashion-mnist", choices=["fashion-mnist", "cifar10"])
+    parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
+    parser.add_argument("--teacher", default="resnet", help="function of teachers.py that makes the teacher")
+    parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
+    parser.add_argument("--judges", type=int, default=50, help="assembled networks that predictions are held against")
+    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(given, QUICK if given.quick else FULL, Path(folder))
+        found = run.found()
+    seeds = given.seeds or (1 if given.quick else 3)
+    print(json.dumps({**found, "conditions": conditions(**vars(given) | {"seeds": seeds, "threads": 1})}, default=str))
+
+
+class Run:
+    """One teacher, one library, several limits."""
+
+    def __init__(self, given: argparse.Namespace, effort: Effort, folder: Path) -> None:
+        self.given, self.effort, self.folder = given, effort, folder
+        self.seeds = given.seeds or (1 if given.quick else 3)
+        self.limits = [int(text) for text in given.limits.split(",")]
+        self.teacher_cpu_s = 0.0
+
+    def say(self, *words: object) -> None:
+        if not self.given.json:
+            print(*words, flush=True)
+
+    # teacher and library
+
+    def config(self, limit: int = 60) -> StudyConfig:
+        effort = self.effort
+        return parse_config(
+            {
+                "space": {"kind": "model", "model": f"{WHERE}:{self.given.teacher}", "checkpoint": str(self.weights)},
+                "data": self.data(effort.examples),
+                "scorer": {"kind": "distil", "recipe": {**RECOVERY, "epochs": effort.distil_epochs, "clip_norm": None}},
+                "design": {"kind": "one-swap"},
+                "profile": {"resources": ["flops", "params", "latency_ms"], "repeats": REPEATS, "batch_size": 1},
+                "select": {"limits": [f"latency_ms<={limit}%"]},
+                "verify": {"evaluations": effort.evaluations, "patience": 3},
+            },
+            "bring_your_own",
+        )
+
+    def data(self, examples: int | None) -> dict[str, Any]:
+        path = {"path": self.given.path} if self.given.path else {}
+        return {"kind": self.given.data, "train_examples": examples, "validation_examples": 5000, **path}
+
+    @property
+    def weights(self) -> Path:
+        kept = self.given.teachers or self.folder
+        kept.mkdir(parents=True, exist_ok=True)
+        return kept / f"{self.given.data}-{self.given.teacher}-{self.effort.teacher_epochs:g}.safetensors"
+
+    def workload(self, examples: int | None) -> Workload:
+        from nas_core.workloads import WORKLOADS, build_workload
+
+        section = WORKLOADS.section(self.given.data)
+        return build_workload(section.model_validate(self.data(examples)))
+
+    def train_teacher(self) -> None:
+        from nas_core.families.model.rebuild import factory_of
+
+        if self.weights.is_file():
+            return
+        workload = self.workload(None)
+        splits = workload.load()
+        torch.manual_seed(0)
+        shape, outputs = workload.sample.shape, workload.sample.num_outputs
+        network = factory_of(f"{WHERE}:{self.given.teacher}")(shape[0], outputs)
+        recipe = Recipe(epochs=self.effort.teacher_epochs, weight_decay=5e-4, augment="crop-flip")
+        began = time.process_time()
+        train(network, recipe, splits, workload, seed=0, device="cpu")
+        self.teacher_cpu_s = time.process_time() - began
+        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, self.weights)
+
+    def found(self) -> dict[str, Any]:
+        self.train_teacher()
+        config = self.config()
+        study = Study.create(config, str(self.folder / "study"))
+        scorer = cast(DistilScorer, study.scorer)
+        began = time.process_time()
+        scorer.prepare(lambda *_: None)
+        distil_cpu_s = time.process_time() - began
+        began = time.process_time()
+        self.splits = study.scorer.workload.load()
+        measure_latency(study)
+        evaluated(study, study.design.genotypes)
+        self.say(f"library of {sum(study.space.num_choices)} blocks: distilled in {distil_cpu_s:.0f} CPU s")
+        self.teacher = cast(TrainedModel, study.family).teacher
+        answers = {"limits": {}, "distil": self.distil_cost(study, distil_cpu_s)}
+        answers |= self.agreement(study)
+        answers["latency"] = {}
+        for limit in self.limits:
+            answers["limits"][str(limit)], answers["latency"][str(limit)] = self.at(limit, study)
+        return answers
+
+    def distil_cost(self, study: Study, cpu_s: float) -> dict[str, float]:
+        """Relative to one epoch of the teacher's training on as many examples: FLOPs, and CPU seconds."""
+        structure = cast(TrainedModel, study.family).structure
+        epochs = self.effort.distil_epochs
+        examples = self.effort.examples * epochs
+        family = cast(TrainedModel, study.family)
+        base = Genotype((0,) * study.space.num_positions)
+        own = study.flops.total(base)
+        swaps = sum(
+            study.flops.block[position][choice]
+            for position in range(study.space.num_positions)
+            for choice in range(1, study.space.num_choices[position])
+        )
+        ratio = (own + 3 * swaps) / (3 * own)  # the model's forward pass; each alternative's forward and backward
+        seconds = self.seconds_per_example(family, structure)
+        return {
+            "flops_ratio": round(ratio, 3),
+            "cpu_s": round(cpu_s, 1),
+            "cpu_ratio": round(cpu_s / examples / seconds, 3),
+        }
+
+    def seconds_per_example(self, family: TrainedModel, structure: Any) -> float:
+        """CPU seconds of the teacher's own training per example, on a part of an epoch."""
+        workload = self.workload(2560)
+        network = copy.deepcopy(family.teacher).requires_grad_(True)
+        began = time.process_time()
+        recipe = Recipe(epochs=1, batch_size=64, augment="crop-flip")
+        train(network, recipe, workload.load(), workload, seed=0, device="cpu")
+        return (time.process_time() - began) / 2560
+
+    def agreement(self, study: Study) -> dict[str, Any]:
+        """Kendall's tau of predicted and evaluated quality, and of counting FLOPs."""
+        rng = np.random.default_rng(1)
+        tried = set(map(str, study.design.genotypes))
+        judges = [
+            g for g in dict.fromkeys(study.space.sample(rng) for _ in range(self.given.judges)) if str(g) not in tried
+        ]
+        predicted = [prediction.metric for prediction in study.predict(judges)]
+        rows = {row.genotype: row.metric for row in study.scorer.evaluate(judges)}
+        truth = [rows[str(genotype)] for genotype in judges]
+        flops = [-study.flops.total(genotype) for genotype in judges]  # the loss falls as they grow
+        taus = [float(kendalltau(each, truth).statistic) for each in (predicted, flops)]
+        return {"tau": round(taus[0], 3), "tau_flops": round(taus[1], 3), "judges": len(judges)}
+
+    # contestants at one limit
+
+    def at(self, limit: int, library: Study) -> tuple[dict[str, Any], dict[str, Any]]:
+        study = Study.create(self.config(limit), library.store.root)
+        winner = Genotype.parse(searched(study))
+        whole = Stopwatch(self.teacher, self.example)
+        goal = limit / 100
+        networks: dict[str, Callable[[], nn.Module]] = {
+            "ours": lambda: assembled(study, winner),
+            "random": lambda: assembled(study, self.random(study)),
+            "uniform": lambda: self.uniform(study, whole, goal),
+            "depth": lambda: assembled(study, halved(study)),
+            "torch_pruning": lambda: self.torch_pruning(whole, goal),
+            "teacher": lambda: copy.deepcopy(self.teacher),
+        }
+        rows: dict[str, Any] = {}
+        for name, build in networks.items():
+            try:
+                network = build()
+            except ImportError as error:
+                rows[name] = {"missing": str(error)}
+                continue
+            share = whole.share(network)
+            extra = 0.0 if name in ("ours", "random") else self.effort.distil_epochs
+            accuracies = [self.recovered(copy.deepcopy(network), seed, extra) for seed in range(self.seeds)]
+            before = self.tested(network)
+            rows[name] = {
+                "accuracy": round(100 * float(np.mean(accuracies)), 2),
+                "spread": round(100 * float(np.std(accuracies)), 2),
+                "before": round(100 * before, 2),
+                "latency": round(100 * share, 1),
+            }
+            self.say(f"{limit} %: {name} {rows[name]}")
+        predicted = study.costs_of(winner)["latency_ms"] / study.costs_of(study.base)["latency_ms"]
+        return rows, self.latency_errors(study, whole, winner, predicted)
+
+    def latency_errors(self, study: Study, whole: "Stopwatch", winner: Genotype, predicted: float) -> dict[str, Any]:
+        """Predicted against measured latency, relative to the teacher's, of random networks and of selected ones."""
+        rng = np.random.default_rng(2)
+        base = study.costs_of(study.base)["latency_ms"]
+        drawn = list({study.space.sample(rng) for _ in range(20)})
+        selected = [
+            Genotype.parse(choice.genotype) for choice in study.select(study.config.select.limits, top=10).selections
+        ]
+        shares = {str(g): whole.share(assembled(study, g)) for g in dict.fromkeys((*drawn, *selected))}
+        guess = {text: study.costs_of(Genotype.parse(text))["latency_ms"] / base for text in shares}
+        errors = {text: abs(guess[text] / shares[text] - 1) for text in shares}
+        mine = [str(g) for g in drawn]
+        residual = sum((guess[t] - shares[t]) ** 2 for t in mine)
+        spread = sum((shares[t] - np.mean([shares[u] for u in mine])) ** 2 for t in mine)
+        return {
+            "r2": round(1 - residual / spread, 3),
+            "worst": round(max(errors[t] for t in mine), 3),
+            "worst_selected": round(max(errors[str(g)] for g in selected), 3),
+            "winner": {
+                "genotype": str(winner),
+                "predicted": round(predicted, 3),
+                "measured": round(shares.get(str(winner), whole.share(assembled(study, winner))), 3),
+            },
+        }
+
+    def random(self, study: Study) -> Genotype:
+        """A network of the library that uses the limit: the most expensive of some random ones within it."""
+        rng, budgets = np.random.default_rng(0), study.snapshot.limits
+        drawn = (study.space.sample(rng) for _ in range(20_000))
+        fitting = [genotype for genotype in drawn if study.within(genotype, budgets)][:20]
+        return max(fitting, key=lambda genotype: study.costs_of(genotype)["latency_ms"])
+
+    def uniform(self, study: Study, whole: "Stopwatch", goal: float) -> nn.Module:
+        return nearest(lambda ratio: self.narrowed(study, ratio), whole, goal)
+
+    def narrowed(self, study: Study, ratio: float) -> nn.Module:
+        """The inside of every block with the same share of its channels, chosen and fitted as ours are."""
+        network = copy.deepcopy(self.teacher)
+        paths = [place.path for place in cast(TrainedModel, study.family).structure.split.places]
+        samples = self.splits.prepare(self.splits.train[0][:256])
+        calls, few = calls_of(self.teacher, paths, samples), calls_of(self.teacher, paths, samples[:2])
+        alternative = Narrower(Narrower.Settings(ratio=ratio, multiple=1))
+        for path in paths:
+            try:
+                block = drafted(self.teacher.get_submodule(path), few[path], alternative, calls[path]).block
+            except Exception:
+                continue  # a stem has no inside
+            network.set_submodule(path, block)
+        return recalibrated(network.requires_grad_(True), self.splits)
+
+    def torch_pruning(self, whole: "Stopwatch", goal: float) -> nn.Module:
+        return nearest(self.pruned, whole, goal)
+
+    def pruned(self, ratio: float) -> nn.Module:
+        """Torch-Pruning's magnitude pruner, every layer alike, the classifier left alone."""
+        import torch_pruning as tp
+
+        network = copy.deepcopy(self.teacher).requires_grad_(True)
+        last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
+        pruner = tp.pruner.MagnitudePruner(
+            network, self.example, tp.importance.MagnitudeImportance(p=2), pruning_ratio=1 - ratio, ignored_layers=last
+        )
+        pruner.step()
+        return recalibrated(network, self.splits)
+
+    @property
+    def example(self) -> torch.Tensor:
+        return cast(torch.Tensor, self.splits.prepare(self.splits.train[0][:1]))
+
+    # recovery
+
+    def recovered(self, network: nn.Module, seed: int, extra_epochs: float) -> float:
+        workload = self.workload(self.effort.examples)
+        recipe = Recipe(
+            **{**RECOVERY, "epochs": self.effort.recovery_epochs + extra_epochs},
+            teacher=TeacherConfig(model="own", weight=0.9, temperature=2.0),
+        )
+        train(
+            network.requires_grad_(True),
+            recipe,
+            self.splits,
+            workload,
+            seed=seed,
+            device="cpu",
+            own_teacher=lambda: self.teacher,
+        )
+        return self.tested(network)
+
+    def tested(self, network: nn.Module) -> float:
+        if not hasattr(self, "_test"):
+            self._test = self.splits.load_test()
+        metrics = self.workload(None).metrics
+        return measure_all(network.eval(), metrics, self._test, self.splits.prepare, device="cpu")["accuracy"]
+
+
+class Stopwatch:
+    """Latency of networks relative to the teacher's, in turns with it: one thread's CPU time, batch 1."""
+
+    def __init__(self, teacher: nn.Module, example: torch.Tensor) -> None:
+        self.teacher, self.example = teacher, example
+
+    def share(self, network: nn.Module) -> float:
+        ratios = []
+        with torch.inference_mode():
+            network.eval()
+            for repeat in range(REPEATS + 5):
+                ms = [self._ms(each) for each in (self.teacher, network)]
+                if repeat >= 5:
+                    ratios.append(ms)
+        own, other = np.median(np.array(ratios), axis=0)
+        return float(other / own)
+
+    def _ms(self, network: nn.Module) -> float:
+        began = time.thread_time_ns()
+        network(self.example)
+        return (time.thread_time_ns() - began) / 1e6
+
+
+def nearest(build: Callable[[float], nn.Module], whole: Stopwatch, goal: float) -> nn.Module:
+    """The network of the widest ratio that takes at most the goal's share of the teacher's time; the least wide else."""
+    low, high = 0.02, 1.0
+    best = build(low)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        network = build(middle)
+        share = whole.share(network)
+        if share <= goal:
+            low, best = middle, network
+            if share >= goal * (1 - NEAR):
+                break
+        else:
+            high = middle
+    return best
+
+
+def recalibrated(network: nn.Module, splits: Splits) -> nn.Module:
+    """The network with normalisation statistics of some training images."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    network.eval()
+    with torch.no_grad():
+        for index in range(4):
+            for norm in norms:
+                if index == 0:
+                    norm.reset_running_stats()
+                norm.train()
+                norm.momentum = 1 / (index + 1)
+            network(splits.prepare(splits.train[0][128 * index : 128 * (index + 1)]))
+    for norm in norms:
+        norm.momentum = 0.1
+    return network.eval()
+
+
+def measure_latency(study: Study) -> None:
+    rows = profile(study.family, [], study.config.profile, list(study.profiler_ids))
+    study.store.add_costs([row for row in rows])
+    study.refresh()
+
+
+def evaluated(study: Study, genotypes: Sequence[Genotype]) -> None:
+    missing = [Genotype.parse(text) for text in study.missing(genotypes)]
+    if missing:
+        study.store.add_evaluations(study.scorer.evaluate(missing))
+        study.refresh()
+
+
+def searched(study: Study) -> str:
+    """The winner of the study's verification, in this process."""
+    evaluated(study, study.design.genotypes)
+    index = 0
+    while proposed := next_round(study.snapshot, study.outputs, index):
+        evaluated(study, [Genotype.parse(text) for text in proposed])
+        record_round(study.snapshot, study.outputs, index)
+        index += 1
+    return str(verification(study.outputs)["winner"])
+
+
+def assembled(study: Study, genotype: Genotype) -> nn.Module:
+    network = study.family.module(genotype)
+    network.load_state_dict(study.scorer.start(genotype) or {})
+    return network.eval()
+
+
+def halved(study: Study) -> Genotype:
+    """Every block but a stage's first left out, where it can be: halved depth at full width."""
+    choices = []
+    for position in study.space.positions:
+        skip = next((index for index, block in enumerate(position.blocks) if block.kind == "skip"), 0)
+        first = position.name.endswith(".0") or "." not in position.name
+        choices.append(0 if first else skip)
+    return Genotype(tuple(choices))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Alternatives of a block: what they change, that plain data and weights build them again, and that fitting helps."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from nas_core.base.errors import SpaceError
+from nas_core.families import timm_compat
+from nas_core.families.model.alternatives import ALTERNATIVES
+from nas_core.families.model.assembling import calls_of, drafted
+from nas_core.families.model.draft import Call
+from nas_core.families.model.rebuild import changed, fill
+from nas_core.families.trained_model import LIBRARY, alternative_of
+
+import timm  # isort: skip
+
+ROWS: list[dict[str, Any]] = [
+    *LIBRARY,
+    {"kind": "smaller-kernel", "kernel": 1},
+    {"kind": "grouped", "groups": 2},
+    {"kind": "low-rank", "ratio": 0.25},
+]
+
+
+@pytest.fixture(scope="module")
+def samples() -> torch.Tensor:
+    return torch.randn(48, 8, 10, 10, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def residual() -> nn.Module:
+    torch.manual_seed(0)
+    return timm_compat.BasicBlock(8, 8).eval().requires_grad_(False)
+
+
+def _error(block: nn.Module, original: nn.Module, call: Call) -> float:
+    with torch.no_grad():
+        return float((call.run(block) - call.run(original)).pow(2).mean())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[" ".join(map(str, row.values())) for row in ROWS])
+def test_changes_and_weights_build_the_block_again(
+    row: dict[str, Any], residual: nn.Module, samples: torch.Tensor
+) -> None:
+    call = Call(inputs=samples[:2])
+    try:
+        draft = drafted(residual, call, alternative_of(row), Call(inputs=samples))
+    except SpaceError:
+        assert row["kind"] in ("fewer-heads", "without")  # a convolutional block has neither
+        return
+    again = fill(changed(copy.deepcopy(residual), draft.changes), draft.block.state_dict())
+    with torch.no_grad():
+        assert torch.equal(call.run(again), call.run(draft.block))
+
+
+@pytest.mark.parametrize("kind", ["fewer-heads", "without"])
+def test_attention_is_changed_where_there_is_some(kind: str) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, depth=1).eval()
+    call = calls_of(model, ["blocks.0"], torch.randn(2, 3, 32, 32))["blocks.0"]
+    block = model.get_submodule("blocks.0")
+    row = {"kind": kind, "ratio": 0.34} if kind == "fewer-heads" else {"kind": kind, "branch": "attn"}
+    draft = drafted(block, call, alternative_of(row))
+    again = fill(changed(copy.deepcopy(block), draft.changes), draft.block.state_dict())
+    with torch.no_grad():
+        assert torch.equal(call.run(again), call.run(draft.block))
+    assert sum(p.numel() for p in draft.block.parameters()) < sum(p.numel() for p in block.parameters())
+
+
+@pytest.mark.parametrize("kind", ["narrower", "depthwise-separable", "low-rank", "linear"])
+def test_fitted_to_samples_the_error_is_smaller_on_others(kind: str, residual: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    seen, others = (torch.randn(count, 8, 10, 10, generator=generator) for count in (96, 32))
+    alternative, call = alternative_of({"kind": kind}), Call(inputs=others)
+    plain = drafted(residual, call, alternative).block
+    fitted = drafted(residual, call, alternative, Call(inputs=seen)).block
+    assert _error(fitted, residual, call) < _error(plain, residual, call)
+
+
+def test_the_original_is_left_alone(residual: nn.Module, samples: torch.Tensor) -> None:
+    before = {name: value.clone() for name, value in residual.state_dict().items()}
+    for row in ROWS:
+        try:
+            drafted(residual, Call(inputs=samples[:2]), alternative_of(row), Call(inputs=samples))
+        except SpaceError:
+            continue
+    assert all(torch.equal(value, before[name]) for name, value in residual.state_dict().items())
+
+
+def test_a_stand_in_keeps_pixels_and_tokens_in_their_places() -> None:
+    """Images have their channels second, tokens last; a stride is the stand-in's own."""
+    image = nn.Conv2d(4, 6, 3, stride=2, padding=1).eval()
+    call = Call(inputs=torch.randn(64, 4, 9, 7))
+    block = drafted(image, call, alternative_of({"kind": "linear"}), call).block
+    with torch.no_grad():
+        assert call.run(block).shape == (64, 6, 5, 4)
+    tokens = nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 5)).eval()
+    call = Call(inputs=torch.randn(32, 7, 5))
+    block = drafted(tokens, call, alternative_of({"kind": "linear"}), call).block
+    with torch.no_grad():
+        assert _error(block, tokens, call) < 0.5 * float(call.run(tokens).var())
+
+
+def test_all_alternatives_are_described() -> None:
+    assert set(ALTERNATIVES) >= {row["kind"] for row in ROWS}

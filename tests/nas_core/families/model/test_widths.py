@@ -1,0 +1,120 @@
+"""A block cut to some of its channels computes what the whole one does with the others silenced."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
+from nas_core.families.model.assembling import calls_of
+from nas_core.families.model.draft import Call, Draft, rounded
+from nas_core.families.model.splitting import split
+from nas_core.families.model.widths import Width, indices
+
+import timm  # isort: skip
+
+# model, side in pixels, whether all its inner norms leave channels apart
+MODELS = [
+    ("resnet18", 64, True),
+    ("resnet50", 64, True),
+    ("resnext50_32x4d", 64, True),
+    ("regnety_002", 64, True),
+    ("mobilenetv3_small_050", 64, True),
+    ("convnext_atto", 64, True),
+    ("convnextv2_atto", 64, False),  # its response normalisation is over channels
+    ("vit_tiny_patch16_224", 224, True),
+    ("eva02_tiny_patch14_224", 224, True),
+    ("densenet121", 64, True),
+]
+MOST_BLOCKS = 3
+
+
+def _model(name: str) -> nn.Module:
+    model = timm.create_model(name, num_classes=5).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():  # no layer may be silent, as new models' last ones are
+        scale, shift = (0.5 / parameter[0].numel() ** 0.5, 0.0) if parameter.ndim > 1 else (0.3, 1.0)
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale + shift)
+    return model
+
+
+def _blocks(name: str, side: int) -> Iterator[tuple[nn.Module, Call]]:
+    model = _model(name)
+    inputs = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    places = [place.path for place in split(model, inputs).places]
+    chosen = places[:: max(1, len(places) // MOST_BLOCKS)]
+    calls = calls_of(model, chosen, inputs)
+    for path in chosen:
+        yield model.get_submodule(path), calls[path]
+
+
+def _silenced(block: nn.Module, call: Call, width: Width, kept: list[int]) -> torch.Tensor:
+    """What the block gives where the layers that take the width see only the channels kept."""
+    handles = []
+    for cut in width.cuts:
+        if cut.side == "columns":
+            channels = indices(cut, width, kept)
+
+            def silence(
+                layer: nn.Module, inputs: tuple[torch.Tensor, ...], channels: torch.Tensor = channels
+            ) -> object:
+                axis = 1 if isinstance(layer, nn.Conv2d) else inputs[0].ndim - 1
+                shape = [1] * inputs[0].ndim
+                shape[axis] = -1
+                mask = torch.zeros(inputs[0].shape[axis]).index_fill_(0, channels, 1.0)
+                return (inputs[0] * mask.reshape(shape), *inputs[1:])
+
+            handles.append(block.get_submodule(cut.path).register_forward_pre_hook(silence))
+    try:
+        with torch.no_grad():
+            return call.run(block)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize(("name", "side", "apart"), MODELS, ids=[row[0] for row in MODELS])
+def test_a_narrowed_block_is_the_block_with_its_other_channels_silenced(name: str, side: int, apart: bool) -> None:
+    num_widths = 0
+    for block, call in _blocks(name, side):
+        whole = Draft(block, call)
+        for width in whole.widths:
+            draft, units = Draft(block, call), max(1, width.units // 2)
+            kept = torch.topk(draft.importance(width), units).indices.tolist()
+            draft.narrow(width, units)
+            with torch.no_grad():
+                cut = call.run(draft.block)
+            wanted = _silenced(block, call, width, kept)
+            tolerance = 1e-5 if apart else 0.1
+            assert float((cut - wanted).abs().max()) <= tolerance * float(wanted.abs().max()), width.cuts
+            num_widths += 1
+    assert num_widths >= 2
+
+
+def test_what_the_block_shares_with_others_is_not_narrowed() -> None:
+    block = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    call = Call(inputs=torch.randn(2, 4, 6, 6))
+    (width,) = Draft(block, call).widths
+    assert (width.channels, [cut.path for cut in width.cuts]) == (8, ["0", "2"])
+
+
+def test_a_gate_on_what_comes_in_is_no_inner_width() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reduce, self.expand, self.out = nn.Conv2d(6, 3, 1), nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.out(x * self.expand(self.reduce(x.mean((2, 3), keepdim=True))).sigmoid())
+            return out
+
+    draft = Draft(Gated().eval(), Call(inputs=torch.randn(2, 6, 5, 5)))
+    assert [width.cuts[0].path for width in draft.widths] == ["reduce"]  # `expand` meets the block's own input
+
+
+@pytest.mark.parametrize(
+    ("units", "ratio", "multiple", "wanted"), [(64, 0.5, 8, 32), (20, 0.5, 8, 10), (100, 0.5, 8, 48), (3, 0.1, 8, 1)]
+)
+def test_widths_are_multiples_where_that_costs_little(units: int, ratio: float, multiple: int, wanted: int) -> None:
+    assert rounded(units, ratio, multiple) == wanted

@@ -1,0 +1,168 @@
+"""Alternatives learn from a trained model's blocks; networks of them are rated as if each were built by itself."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nas_core.base.errors import ConfigError, DataError
+from nas_core.families.model.reference import weights_hash
+from nas_core.records.store import Store
+from nas_core.scoring import SCORERS
+from nas_core.scoring.distil import DistilScorer
+from nas_core.scoring.distil_weights import DistilledBlocks
+from nas_core.space.genotypes import Genotype
+from nas_core.study.brought import family_of, scorer_of
+from nas_core.study.config import StudyConfig, parse_config
+
+MODEL = "nas_core.testing.example_model:small_network"
+
+
+def _config(**scorer: Any) -> StudyConfig:
+    recipe = {"epochs": 2, "batch_size": 32, "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.0, "clip_norm": None}
+    return parse_config(
+        {
+            "space": {"kind": "model", "model": MODEL, "library": LIBRARY},
+            "data": {"kind": "digits", "train_examples": 320, "validation_examples": 100},
+            "scorer": {"kind": "distil", "samples": 64, "calibration_examples": 64, "recipe": recipe, **scorer},
+        },
+        "test",
+    )
+
+
+LIBRARY = [{"kind": "narrower", "ratio": 0.5}, {"kind": "linear"}, {"kind": "skip"}]
+
+
+def _scorer(config: StudyConfig, folder: Path) -> DistilScorer:
+    scorer = scorer_of(config, family_of(config), Store(folder), device="cpu")
+    assert isinstance(scorer, DistilScorer)
+    return scorer
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> DistilScorer:
+    scorer = _scorer(_config(), tmp_path_factory.mktemp("distilled"))
+    scorer.prepare(lambda *_: None)
+    return scorer
+
+
+def _built(scorer: DistilScorer, genotype: Genotype) -> nn.Module:
+    """The network by itself, from what the store holds."""
+    blocks = DistilledBlocks(scorer)
+    network = copy.deepcopy(blocks.family.module(genotype))
+    network.load_state_dict(scorer.start(genotype))
+    return network.eval()
+
+
+def test_networks_are_rated_as_if_each_were_built_by_itself(distilled: DistilScorer) -> None:
+    """Outputs that are kept of a common beginning change nothing: the loss is that of the whole network."""
+    space, rng = distilled.family.space, np.random.default_rng(0)
+    genotypes = sorted({space.sample(rng) for _ in range(12)} | {Genotype((0,) * space.num_positions)})
+    rows = {row.genotype: row.metric for row in distilled.evaluate(genotypes)}
+    data = distilled.blocks.data
+    inputs, targets = data.validation
+    for genotype in genotypes[1:]:
+        with torch.no_grad():
+            outputs = _built(distilled, genotype)(data.prepare(inputs))
+        assert float(distilled.workload.loss(outputs, targets)) == pytest.approx(rows[str(genotype)], rel=1e-4)
+
+
+def test_the_model_itself_is_never_changed(tmp_path: Path) -> None:
+    scorer = _scorer(_config(), tmp_path)
+    before = weights_hash(scorer.blocks.family.teacher)
+    scorer.prepare(lambda *_: None)
+    space = scorer.family.space
+    scorer.evaluate([Genotype((0,) * space.num_positions), Genotype((1,) * space.num_positions)])
+    assert weights_hash(scorer.blocks.family.teacher) == before
+
+
+def test_fitting_and_training_bring_alternatives_nearer_to_the_blocks(tmp_path: Path) -> None:
+    """What they lose, one at a time: most by cutting alone."""
+    lost = {}
+    for name, given in {
+        "cut": {"train": False, "samples": 0},
+        "fitted": {"train": False},
+        "trained": {"samples": 0},
+    }.items():
+        scorer = _scorer(_config(rated_by="divergence", **given), tmp_path)
+        scorer.prepare(lambda *_: None)
+        base = Genotype((0,) * scorer.family.space.num_positions)
+        swaps = [base.swap(position, 1) for position in range(len(base.choices))]
+        lost[name] = np.mean([_rated(scorer, swap) for swap in swaps])
+    assert max(lost["fitted"], lost["trained"]) < lost["cut"]
+
+
+def test_how_networks_are_rated_is_no_part_of_what_the_alternatives_are(distilled: DistilScorer) -> None:
+    other = _scorer(_config(rated_by="metric"), Path(distilled.store.root))
+    assert other.scorer_id != distilled.scorer_id
+    assert other.prepared
+
+
+def test_pieces_give_what_one_preparation_gives(distilled: DistilScorer, tmp_path: Path) -> None:
+    """Workers make positions apart; each alternative learns by itself."""
+    scorer = _scorer(_config(), tmp_path)
+    for piece in scorer.pieces:
+        scorer.prepare_pieces([piece], lambda *_: None)
+    assert scorer.prepared
+    genotype = Genotype((1,) * scorer.family.space.num_positions)
+    assert _rated(scorer, genotype) == pytest.approx(_rated(distilled, genotype), rel=1e-4)
+
+
+def _rated(scorer: DistilScorer, genotype: Genotype) -> float:
+    (row,) = scorer.evaluate([genotype])
+    assert row.metric is not None
+    return row.metric
+
+
+def test_an_interrupted_preparation_goes_on(distilled: DistilScorer, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("nas_core.scoring.distil_weights.CHECKPOINT_EVERY_S", 0.0)
+    scorer = _scorer(_config(), tmp_path)
+
+    def stop(done: int, total: int, note: str) -> None:
+        if done == total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scorer.prepare(stop)
+    steps: list[int] = []
+    again = _scorer(_config(), tmp_path)
+    again.prepare(lambda done, total, note: steps.append(done))
+    assert min(steps) > 5
+    genotype = Genotype((1,) * again.family.space.num_positions)
+    assert _rated(again, genotype) == pytest.approx(_rated(distilled, genotype), rel=1e-4)
+
+
+def test_an_alternative_that_learns_no_more_is_done(tmp_path: Path) -> None:
+    scorer = _scorer(_config(patience=1), tmp_path)
+    scorer.prepare(lambda *_: None)
+    assert scorer.prepared
+
+
+def test_a_network_that_fails_is_a_row(distilled: DistilScorer) -> None:
+    wrong = Genotype((9,) * distilled.family.space.num_positions)
+    row, good = distilled.evaluate([wrong, Genotype((0,) * distilled.family.space.num_positions)])
+    assert (row.status, good.status) == ("failed", "ok")
+
+
+def test_a_family_without_a_model_is_refused(tmp_path: Path) -> None:
+    config = parse_config({"space": {"kind": "tiny"}, "scorer": {"kind": "distil"}}, "test")
+    scorer = SCORERS["distil"](config.scorer, scorer_of(config, family_of(config), Store(tmp_path)).setting)
+    with pytest.raises(ConfigError, match="no trained model"):
+        scorer.check()
+
+
+def test_a_checkpoint_that_is_missing_is_said_before_compute(tmp_path: Path) -> None:
+    config = parse_config(
+        {
+            "space": {"kind": "model", "model": MODEL, "checkpoint": str(tmp_path / "none.pth")},
+            "data": {"kind": "digits"},
+            "scorer": {"kind": "distil"},
+        },
+        "test",
+    )
+    with pytest.raises(DataError, match=r"none\.pth: found no file"):
+        _ = family_of(config).space
