@@ -242,6 +242,24 @@ def shrink(
         print("\n".join(result_in_words(study)))
 
 
+@app.command()
+def export(
+    root: Root,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="Of safetensors, onnx and pt2, separated by commas.")
+    ] = "safetensors,onnx,pt2",
+) -> None:
+    """Write the winner of a finished study or design as files that load without mathnas, with its model card."""
+    need("export", "export")
+    from flows.export_command import handed_over
+    from nas_core.study.finished import finished
+    from nas_core.training.handover import formats_of
+
+    formats = formats_of(format_)
+    print("\n".join(handed_over(finished(root), to, formats)))
+
+
 def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, until: Stage, wait_s: float) -> "Study":
     _quiet_prefect()
     from flows.driving import drive

@@ -14,8 +14,14 @@ from nas_core.base.errors import ConfigError
 REPORT = ("jinja2", "matplotlib")
 NETWORKS = ("safetensors", "sklearn", "timm", "torch", "torchvision")
 SERVERS = ("prefect", "ray", "mlflow")
+EXPORT = ("onnx", "onnxruntime", "onnxscript")
 # extra -> the modules it brings; the smaller ones first, so that a module is named with the least that brings it
-MODULES = {"report": REPORT, "networks": NETWORKS, "run": (*REPORT, *NETWORKS, "mlflow", "prefect", "ray")}
+MODULES = {
+    "report": REPORT,
+    "networks": NETWORKS,
+    "export": (*NETWORKS, *EXPORT),
+    "run": (*REPORT, *NETWORKS, *EXPORT, "mlflow", "prefect", "ray"),
+}
 
 
 def need(extra: str, command: str) -> None:

@@ -201,3 +201,12 @@ def result_in_words(study: "Study") -> list[str]:
         amounts = [format_amount(what, costs.get(what)) for what in ("latency_ms", "flops", "params")]
         rows.append([row["genotype"], name, f"{tested:.4f}", *amounts])
     return list(aligned(rows))
+
+
+def hand_over(study: "Study", out: Path) -> list[str]:
+    """Write the shrunk model's files into the folder; returns what was written and how to load it."""
+    from flows.export_command import handed_over
+    from nas_core.study.finished import finished
+    from nas_core.training.handover import FORMATS
+
+    return handed_over(finished(study.store.root), out, FORMATS)

@@ -22,6 +22,7 @@ FRONT = {
     "read_config": "nas_core.study.config",
     "parse_config": "nas_core.study.config",
     "figure": "nas_core.report.collect",
+    "load": "nas_core.training.handover",
     # the program
     "SelectionProblem": "nas_core.program",
     "Budget": "nas_core.program",

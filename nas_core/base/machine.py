@@ -1,7 +1,12 @@
 """The machine that is worked on."""
 
+import math
+import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
+
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cpu_name() -> str:
@@ -12,3 +17,38 @@ def cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def usable_cpus(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int:
+    """How many CPUs this process may keep busy: by its affinity, and by the quota of its cgroups (a container's)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [quota for folder in _cgroups(root, own) if (quota := _quota(folder)) is not None]
+    return max(1, min([cores, *map(math.floor, quotas)]))
+
+
+def _cgroups(root: Path, own: Path) -> Iterator[Path]:
+    """Folders of the cgroups, of version 1 and 2, that limit this process's time, and of those around them."""
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        tops = [root / controllers, root / "cpu"] if controllers else [root, root / "unified"]
+        inner = Path(path.lstrip("/"))
+        yield from (top / part for top in tops for part in (inner, *inner.parents))
+
+
+def _quota(folder: Path) -> float | None:
+    """CPUs that a cgroup's processes may use together; None where it does not say."""
+    try:
+        if (folder / "cpu.max").exists():
+            most, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+            return None if most == "max" else int(most) / int(period)
+        most = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+        period = (folder / "cpu.cfs_period_us").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return int(most) / int(period) if int(most) > 0 else None

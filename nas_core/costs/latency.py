@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from nas_core.base.settings import Section
+from nas_core.costs.conditions import check_here, check_installed
 from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import PROFILERS, Profiler, RowWriter
 from nas_core.families.family import Family
@@ -30,13 +31,24 @@ class LatencyProfiler(Profiler):
         warmup: int = Field(5, ge=0, le=10_000, description="Untimed runs before the timed ones.")
         repeats: int = Field(30, ge=3, le=100_000, description="Timed runs per block; the median counts.")
         channels_last: bool = Field(False, description="Measure latency with channels-last activations and weights.")
+        runtime: Literal["eager", "compile", "onnxruntime", "openvino"] = Field(
+            "eager", description="What runs the networks measured: torch, its compiler, or a runtime of ONNX files."
+        )
         device: Literal["auto", "cpu", "cuda"] = Field(
             "auto", description="Device measured; auto: a GPU where there is one."
         )
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {**super().identity, "torch": version("torch")}
+        known = {**super().identity, "torch": version("torch")}
+        runtime = known.pop("runtime")
+        if runtime == "eager":  # as before there was a choice
+            return known
+        check_installed(runtime)
+        return {**known, runtime: version("torch" if runtime == "compile" else runtime)}
+
+    def check(self) -> None:
+        check_here(self.settings)
 
     @property
     def device(self) -> str:

@@ -45,6 +45,9 @@ class Profiler(Registered, ABC):
         """Name of the device measured, or ANY_DEVICE; raises ConfigError if it is not there."""
         return ANY_DEVICE
 
+    def check(self) -> None:
+        """Raise ConfigError for what this machine cannot measure; cheap, no torch."""
+
     @abstractmethod
     def measure(
         self, family: Family, genotypes: Sequence[Genotype], resources: Sequence[str], *, blocks: bool

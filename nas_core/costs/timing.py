@@ -6,6 +6,9 @@ round, so that a machine that speeds up or slows down meanwhile (clock, heat)
 shifts all parts alike and not those that came last. Equal blocks on equal
 shapes are timed once. Garbage collection waits.
 
+Where ``runtime`` is not torch itself, every network is a file or a program of
+its own (``runtimes``), and what is timed are whole calls of it.
+
 The clock is, on a GPU, CUDA events around one run at a time; on one CPU
 thread, that thread's CPU time, which is the wall time of a quiet machine and
 does not grow when other work takes turns on the core; on several CPU threads,
@@ -17,25 +20,28 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
+from nas_core.costs.conditions import check_here, is_of_files, on_cuda
 from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
+from nas_core.costs.runtimes import Run, run_of, run_of_file
 from nas_core.families.family import Family, Part, Switched
 from nas_core.space.genotypes import Genotype
 from nas_core.space.rules import BlockId
 
 NETWORKS_AT_ONCE = 64  # whole networks in memory that take turns
-NETWORKS_PER_EFFECT = 3  # whole networks timed for each difference between blocks
+NETWORKS_PER_EFFECT = 3.0  # whole networks timed for each difference between blocks
+FILES_PER_EFFECT = 1.2  # of those that are files, or programs, of their own: each has to be made first
 RIDGE = 1e-3  # of a fit whose columns are shares of a network's time: it only settles what is not told apart
-Clock = Callable[[nn.Module, list[torch.Tensor]], float]  # milliseconds of one run
+FILES_AT_ONCE = 16  # sessions and compiled programs, which hold more than their weights
+Clock = Callable[[Callable[..., Any], Sequence[Any]], float]  # milliseconds of one run
 Timing = np.ndarray | Exception  # milliseconds of every repeat, or why there are none
 
 
@@ -89,7 +95,9 @@ def time_in_place(
     count once per position where swaps are added up. Of a position the cheapest
     block costs 0, the fixed part is what is left.
     """
-    drawn = _drawn(family, base) if blocks else []
+    drawn = (
+        _drawn(family, base, NETWORKS_PER_EFFECT if config.runtime == "eager" else FILES_PER_EFFECT) if blocks else []
+    )
     distinct = list(dict.fromkeys((base, *drawn, *genotypes)))
     timings = dict(zip(distinct, _time_switched(family, network, distinct, config), strict=True))
     networks = {genotype: _measured(timings[genotype]) for genotype in genotypes}
@@ -99,10 +107,10 @@ def time_in_place(
     return FamilyTimings(fixed_part=fixed, blocks=costs, networks=networks)
 
 
-def _drawn(family: Family, base: Genotype) -> list[Genotype]:
+def _drawn(family: Family, base: Genotype, per_effect: float) -> list[Genotype]:
     """Random networks, every block of a position about as often as the others; rules are not asked."""
     counts, rng = family.space.num_choices, np.random.default_rng(0)
-    size = NETWORKS_PER_EFFECT * (1 + sum(count - 1 for count in counts))
+    size = round(per_effect * (1 + sum(count - 1 for count in counts)))
     columns = [rng.permutation(np.resize(np.arange(count), size)) for count in counts]
     return list(dict.fromkeys(Genotype(tuple(map(int, row)), base.resolution) for row in zip(*columns, strict=True)))
 
@@ -134,26 +142,38 @@ def _fitted_blocks(
 
 
 def _time_switched(family: Family, network: Switched, genotypes: Sequence[Genotype], config: Any) -> list[Timing]:
-    device = torch_device(config)
-    clock, shape = _clock(device, config.num_threads), _network(family, genotypes[0]).shapes[0]
+    """The genotypes' networks in turns; where each is a file of its own, some at a time, the first always with them."""
+    device, part = torch_device(config), _network(family, genotypes[0])
     placed = _placed_on(device, network, config.channels_last)
-    timings: list[Timing] = [np.zeros(config.repeats) for _ in genotypes]
-    with _quiet(config.num_threads), torch.inference_mode():
-        inputs = [_placed_on(device, _example(config.batch_size, shape, family.sample.dtype), config.channels_last)]
-        for repeat in range(-config.warmup, config.repeats):
-            for index, genotype in enumerate(genotypes):
-                timing = timings[index]
-                if isinstance(timing, Exception):
-                    continue
-                try:
-                    placed.choose(genotype)
-                    ms = clock(placed, inputs)
-                except Exception as error:  # this network has no latency, the others have
-                    timings[index] = error
-                    continue
-                if repeat >= 0:
-                    timing[repeat] = ms
-    return timings
+    with _quiet(config.num_threads), torch.no_grad():
+        inputs = [_placed_on(device, _example(config.batch_size, part.shapes[0], part.dtype), config.channels_last)]
+        if config.runtime == "eager":
+            runs: list[Run | Exception] = [
+                Run(call=placed, inputs=inputs, before=partial(placed.choose, genotype)) for genotype in genotypes
+            ]
+            return in_turns(runs, config, device)
+    first, *others = genotypes
+    whole: list[Timing] = []
+    for start in range(0, max(1, len(others)), FILES_AT_ONCE):
+        together = [first, *others[start : start + FILES_AT_ONCE]]
+        mine = in_turns([_switched_run(family, placed, each, inputs, config) for each in together], config, device)
+        whole = whole or mine[:1]
+        # as if the first had taken what it took among the first ones: a machine that drifts shifts all alike
+        whole += [_added(_less(timing, mine[0]), whole[0]) for timing in mine[1:]]
+    return whole
+
+
+def _switched_run(
+    family: Family, placed: Any, genotype: Genotype, inputs: list[torch.Tensor], config: Any
+) -> Run | Exception:
+    """The genotype's network as a file, or a program, of its own."""
+    key = (family.space.space_id, genotype)
+    try:
+        placed.choose(genotype)
+        with _quiet(config.num_threads), torch.no_grad():
+            return run_of(placed, inputs, config, key, any_batch=True)
+    except Exception as error:  # this network has no latency, the others have
+        return error
 
 
 def _distinct(parts: Sequence[Part]) -> list[Part]:
@@ -174,36 +194,60 @@ def time_parts(parts: Sequence[Part], config: Any) -> list[Timing]:
         ConfigError: if the device is not there.
     """
     device = torch_device(config)
-    clock = _clock(device, config.num_threads)
-    inputs: dict[tuple[Any, ...], list[torch.Tensor]] = {}
-    timings: list[Timing] = [np.zeros(config.repeats) for _ in parts]
-    modules: dict[int, nn.Module] = {}
+    with _quiet(config.num_threads), torch.no_grad():
+        examples = {
+            (shape, part.dtype): _placed_on(
+                device, _example(config.batch_size, shape, part.dtype), config.channels_last
+            )
+            for part in parts
+            for shape in part.shapes
+        }
+        runs = [_part_run(part, [examples[shape, part.dtype] for shape in part.shapes], config) for part in parts]
+    return in_turns(runs, config, device)
 
-    def attempt(index: int) -> float:
-        try:
-            return clock(modules[index], inputs[parts[index].shapes, parts[index].dtype])
-        except Exception as error:  # out of memory, say: this part has no latency, the others have
-            timings[index] = error
-            del modules[index]
-            return 0.0
 
+def _part_run(part: Part, inputs: list[torch.Tensor], config: Any) -> Run | Exception:
+    try:
+        module = _placed_on(torch_device(config), part.build().eval(), config.channels_last)
+        return run_of(module, inputs, config, any_batch=isinstance(part.key, Genotype))
+    except Exception as error:  # out of memory, say: this part has no latency, the others have
+        return error
+
+
+def time_files(files: Sequence[bytes], shape: Sequence[int], config: Any) -> list[Measurement]:
+    """Milliseconds per batch of ONNX files that take one input of this shape, in turns.
+
+    Raises:
+        ConfigError: if the runtime is not installed, or more threads are asked for than there are.
+        Exception: whatever a file fails with.
+    """
+    with _quiet(config.num_threads):
+        inputs = [_example(config.batch_size, shape, "float32")]
+    runs: list[Run | Exception] = [run_of_file(data, inputs, config) for data in files]
+    measured = [_measured(timing) for timing in in_turns(runs, config, torch.device("cpu"))]
+    for each in measured:
+        if isinstance(each, Exception):
+            raise each
+    return [each for each in measured if isinstance(each, Measurement)]
+
+
+def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> list[Timing]:
+    """Milliseconds of ``config.repeats`` rounds of what runs, after those that warm up; what fails leaves the list."""
+    clock = _clock(device, config)
+    timings: list[Timing] = [run if isinstance(run, Exception) else np.zeros(config.repeats) for run in runs]
     with _quiet(config.num_threads), torch.inference_mode():
-        for index, part in enumerate(parts):
-            try:
-                modules[index] = _placed_on(device, part.build().eval(), config.channels_last)
-                if (part.shapes, part.dtype) not in inputs:
-                    made = (_example(config.batch_size, shape, part.dtype) for shape in part.shapes)
-                    inputs[part.shapes, part.dtype] = [_placed_on(device, x, config.channels_last) for x in made]
-            except Exception as error:
-                timings[index] = error
-                modules.pop(index, None)
-        for _ in range(config.warmup):
-            for index in list(modules):
-                attempt(index)
-        for repeat in range(config.repeats):
-            for index in list(modules):
-                ms, timing = attempt(index), timings[index]
-                if not isinstance(timing, Exception):
+        for repeat in range(-config.warmup, config.repeats):
+            for index, run in enumerate(runs):
+                timing = timings[index]
+                if isinstance(run, Exception) or isinstance(timing, Exception):
+                    continue
+                try:
+                    run.before()
+                    ms = clock(run.call, run.inputs)
+                except Exception as error:
+                    timings[index] = runs[index] = error
+                    continue
+                if repeat >= 0:
                     timing[repeat] = ms
     return timings
 
@@ -217,7 +261,10 @@ def _example(batch_size: int, shape: Sequence[int], dtype: str) -> torch.Tensor:
 
 
 def torch_device(config: Any) -> torch.device:
-    """The device the configuration asks for; raises ConfigError if it is not there."""
+    """Where the configuration wants modules; raises ConfigError if that, or the runtime, is not there."""
+    check_here(config)
+    if is_of_files(config.runtime):
+        return torch.device("cpu")  # from which they are exported
     if config.device == "cuda" and not torch.cuda.is_available():
         advice = "torch sees no GPU here; use auto or cpu."
         raise ConfigError("profile.profilers.latency.device", "cuda", "a device of this machine", advice)
@@ -228,31 +275,34 @@ def torch_device(config: Any) -> torch.device:
 def device_name(config: Any) -> str:
     """Model name of the device measured; raises ConfigError if it is not there."""
     device = torch_device(config)
+    if on_cuda(config):
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
-def _clock(device: torch.device, num_threads: int) -> Clock:
+def _clock(device: torch.device, config: Any) -> Clock:
     if device.type == "cuda":
         return _cuda_ms
-    return _thread_ms if num_threads == 1 else _wall_ms
+    in_this_thread = config.num_threads == 1 and config.runtime != "openvino" and not on_cuda(config)
+    return _thread_ms if in_this_thread else _wall_ms
 
 
-def _thread_ms(module: nn.Module, inputs: list[torch.Tensor]) -> float:
+def _thread_ms(call: Callable[..., Any], inputs: Sequence[Any]) -> float:
     start = time.thread_time_ns()
-    module(*inputs)
+    call(*inputs)
     return (time.thread_time_ns() - start) / 1e6
 
 
-def _wall_ms(module: nn.Module, inputs: list[torch.Tensor]) -> float:
+def _wall_ms(call: Callable[..., Any], inputs: Sequence[Any]) -> float:
     start = time.perf_counter_ns()
-    module(*inputs)
+    call(*inputs)
     return (time.perf_counter_ns() - start) / 1e6
 
 
-def _cuda_ms(module: nn.Module, inputs: list[torch.Tensor]) -> float:
+def _cuda_ms(call: Callable[..., Any], inputs: Sequence[Any]) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
-    module(*inputs)
+    call(*inputs)
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end))
@@ -271,6 +321,12 @@ def _measured(timing: Timing) -> Measured:
         return timing
     low, median, high = np.percentile(timing, [10, 50, 90])
     return Measurement(value=float(median), spread=float(high - low) / 2, num_repeats=len(timing))
+
+
+def _less(first: Timing, second: Timing) -> Timing:
+    return (
+        first if isinstance(first, Exception) else _added(first, second if isinstance(second, Exception) else -second)
+    )
 
 
 def _added(first: Timing, second: Timing) -> Timing:

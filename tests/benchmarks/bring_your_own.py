@@ -375,7 +375,7 @@ class Stopwatch:
 
 
 def nearest(build: Callable[[float], nn.Module], whole: Stopwatch, goal: float) -> nn.Module:
-    """The network of the widest ratio that takes at most the goal's share of the teacher's time; the least wide else."""
+    """The widest network that takes at most the goal's share of the teacher's time; the narrowest where none does."""
     low, high = 0.02, 1.0
     best = build(low)
     for _ in range(HALVINGS):

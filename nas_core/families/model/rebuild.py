@@ -1,17 +1,22 @@
 """Load a network that was made of a trained model. This file needs torch, timm and safetensors only: copy it anywhere.
 
-    network = load("shrunk/")      # the folder with model.safetensors and architecture.json
+    network = load("shrunk/")      # the folder with architecture.json and model.safetensors, or model.pt2
     outputs = network(images)      # B x C x H x W, fractions from 0 to 1; prepared inside
+
+    python load.py shrunk/ cat.png dog.jpg      # the largest outputs of each image, by name
 
 ``architecture.json`` names the model and its changes: modules that were put in
 the place of others, and attributes that were set. What has another shape than
-in the model is known by the weights.
+in the model is known by the weights. A network that is not made of a model is
+read from ``model.pt2``, an exported program.
 """
 
 import importlib
 import importlib.util
 import inspect
 import json
+import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,8 @@ import torch
 from torch import nn
 
 Change = Mapping[str, Any]  # {"put": a described module} or {"set": {attribute: value}}
-WEIGHTS, DESCRIPTION = "model.safetensors", "architecture.json"
+WEIGHTS, DESCRIPTION, PROGRAM = "model.safetensors", "architecture.json", "model.pt2"
+SHOWN = 3  # of an image's outputs, the largest
 
 
 class Only(nn.Module):
@@ -140,14 +146,27 @@ def made(model: Mapping[str, Any]) -> nn.Module:
     name, arguments = str(model["name"]), dict(model.get("arguments", {}))
     scheme, _, rest = name.partition(":")
     if scheme == "timm":
-        import timm
-
-        network: nn.Module = timm.create_model(rest, **arguments)
+        network: nn.Module = _timm().create_model(rest, **arguments)
         return network
     if not rest:
         raise ValueError(f"{name}: neither timm:NAME nor package.module:factory nor FILE.py:factory")
     network = factory_of(name)(**arguments)
     return network
+
+
+def _timm() -> Any:
+    """timm, also where torchvision, which it imports, was built for another torch: its operators are not used here."""
+    try:
+        return importlib.import_module("timm")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+        _KEPT.append(library)
+        return importlib.import_module("timm")
+
+
+_KEPT: list[Any] = []  # definitions live as long as their library
 
 
 def factory_of(name: str) -> Callable[..., Any]:
@@ -169,14 +188,78 @@ def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
     """The network in the folder, on the CPU, in eval mode.
 
     ``prepared``: it takes images as fractions from 0 to 1 (B x C x H x W) and
-    normalises them itself; otherwise it takes what the model takes.
+    normalises them itself; otherwise it takes what the model takes. A program
+    (``model.pt2``) always prepares, and takes images of any size and bytes, too.
     """
     from safetensors.torch import load_file
 
-    description = json.loads(Path(folder, DESCRIPTION).read_text(encoding="utf-8"))
-    network = changed(made(description["model"]), description["changes"])
+    description = _description(folder)
+    maker = _maker(description, folder)
+    if maker is None:
+        return torch.export.load(Path(folder, PROGRAM)).module()
+    network = changed(made(maker), description["changes"])
     fill(network, load_file(Path(folder, WEIGHTS)))
     given = description["input"]
     if prepared:
         network = Prepared(network, given["mean"], given["std"], 1 + len(given["shape"]))
     return network.eval()
+
+
+def _description(folder: str | Path) -> dict[str, Any]:
+    description: dict[str, Any] = json.loads(Path(folder, DESCRIPTION).read_text(encoding="utf-8"))
+    return description
+
+
+def _maker(description: Mapping[str, Any], folder: str | Path) -> dict[str, Any] | None:
+    """What makes the model here; None for one that only a tracker, or another machine, has: there is the program."""
+    if "changes" not in description:
+        return None
+    model = dict(description["model"])
+    place, _, factory = model["name"].rpartition(":")
+    if place.endswith(".py"):  # as it lies beside this file, or where it lay
+        files = [path for path in (Path(folder, Path(place).name), Path(place)) if path.is_file()]
+        return {**model, "name": f"{files[0]}:{factory}"} if files else None
+    scheme = model["name"].partition(":")[0]
+    known = scheme == "timm" or (scheme != "mlflow" and importlib.util.find_spec(scheme.partition(".")[0]) is not None)
+    return model if known else None
+
+
+def image_of(path: str | Path, given: Mapping[str, Any]) -> torch.Tensor:
+    """The image as fractions C x S x S, made square as ``given``, the description's input, says; opaque images."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    channels, _, side = given["shape"]
+    fitting = {"fit": "squash", "interpolation": "bilinear", "crop_pct": 1.0, **given.get("fitting", {})}
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+    scale, (width, height) = math.floor(side / fitting["crop_pct"]), image.size
+    new = scale, scale
+    if fitting["fit"] == "pad":
+        ratio = max(width / scale, height / scale)
+        new = max(1, round(width / ratio)), max(1, round(height / ratio))
+    elif fitting["fit"] == "crop":
+        new = int(scale * width / min(image.size)), int(scale * height / min(image.size))
+    image = image.resize(new, Image.Resampling[fitting["interpolation"].upper()])
+    left, top = (round(max(0, length - side) / 2) for length in new)
+    kept = min(side, new[0]), min(side, new[1])
+    square = Image.new(image.mode, (side, side), fitting.get("background", "white"))
+    square.paste(image.crop((left, top, left + kept[0], top + kept[1])), tuple((side - length) // 2 for length in kept))
+    values = torch.from_numpy(np.array(square)).float() / 255
+    return values[None] if channels == 1 else values.permute(2, 0, 1)
+
+
+def main(folder: str, *paths: str) -> None:
+    """Print the largest outputs of each image, by name."""
+    network, description = load(folder), _description(folder)
+    names = description.get("output_names", ())
+    for path in paths:
+        with torch.no_grad():
+            outputs = network(image_of(path, description["input"])[None])[0]
+        values, places = outputs.flatten().topk(min(SHOWN, outputs.numel()))
+        pairs = zip(places.tolist(), values.tolist(), strict=True)
+        print(path, *(f"{names[place] if names else place}: {value:.4g}" for place, value in pairs), sep="  ")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

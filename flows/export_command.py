@@ -1,0 +1,43 @@
+"""`mathnas export`: the files of a finished study's winner, for use without any of this."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas_core.base.errors import ConfigError, NasError
+from nas_core.study.finished import FileLatency, Finished, file_latency
+
+if TYPE_CHECKING:
+    from nas_core.training.handover import Format, Written
+
+CARD = "README.md"
+
+
+def handed_over(done: Finished, folder: Path, formats: "Collection[Format]") -> list[str]:
+    """Write the winner's files and its card into the folder; returns what was written and how to load it.
+
+    Raises:
+        NasError: if the folder cannot be written, or the test examples are not there.
+    """
+    from nas_core.report.card import card, in_words
+    from nas_core.training.handover import write
+
+    written = write(done.store, done.winner, done.workload, folder, formats)
+    latency = _latency(done, written)
+    try:
+        (folder / CARD).write_text(card(done, written, latency), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(folder / CARD), error.strerror or str(error), "a file that can be written") from None
+    return in_words(done, written, latency)
+
+
+def _latency(done: Finished, written: "Written") -> FileLatency | str:
+    """The ONNX file's latency, or why it was not measured."""
+    from nas_core.training.handover import ONNX
+
+    if written.check is None:
+        return "there is no such file"
+    try:
+        return file_latency(done, (written.folder / ONNX).read_bytes(), written.check.way)
+    except NasError as error:
+        return f"{error.where}: {error.found}"

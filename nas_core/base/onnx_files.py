@@ -1,0 +1,110 @@
+"""Networks as ONNX files, and the sessions of ONNX Runtime and OpenVINO that run them.
+
+B = examples of a batch, which is any number in a file that is written here.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from nas_core.base.errors import NasError
+
+Way = Literal["program", "trace"]  # torch.export's graph; what one run did, which takes a tenth of the time
+WAYS: tuple[Way, ...] = ("program", "trace")
+INPUT, OUTPUT = "inputs", "outputs"
+_OPERATOR = re.compile(r"(?:No ONNX function found for <OpOverload\(op=|Exporting the operator )'([\w:.]+)'")
+
+
+def onnx_bytes(network: nn.Module, inputs: Sequence[torch.Tensor], way: Way, *, any_batch: bool = True) -> bytes:
+    """The network, in eval mode on the CPU, as the bytes of an ONNX file.
+
+    ``inputs`` are examples B x ...; ``any_batch``: the file takes any B. Two
+    ways lead there, and neither serves every network.
+
+    Raises:
+        NasError: naming the operator that ONNX lacks, or else why it is not possible.
+    """
+    names = [INPUT, *(f"{INPUT}_{index}" for index in range(1, len(inputs)))]
+    named: dict[str, Any] = {"input_names": names, "output_names": [OUTPUT], "verbose": False}
+    buffer = io.BytesIO()
+    try:
+        with _quiet(), torch.no_grad():
+            if way == "program":
+                sizes = tuple({0: torch.export.Dim("batch", min=1)} if any_batch else None for _ in inputs)
+                program = torch.onnx.export(network, tuple(inputs), dynamo=True, dynamic_shapes=sizes, **named)
+                assert program is not None
+                return bytes(program.model_proto.SerializeToString())
+            axes = {name: {0: "batch"} for name in (*names, OUTPUT)} if any_batch else None
+            named |= {"f": buffer, "dynamo": False, "dynamic_axes": axes}
+            torch.onnx.export(network, tuple(inputs), **named)
+    except Exception as error:  # torch, onnxscript and protobuf raise nearly anything
+        raise NasError("ONNX", _in_words(error), "a network of operators that ONNX has") from None
+    return buffer.getvalue()
+
+
+def _in_words(error: Exception) -> str:
+    """The operator that is missing, or the error's first words."""
+    named = _OPERATOR.search(str(error))
+    if named is not None:
+        return f"the operator {named[1]}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch and onnxscript report on the screen, in warnings and in logs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+class Session:
+    """An ONNX file run by ONNX Runtime, or by OpenVINO, with so many threads; takes and gives arrays."""
+
+    def __init__(self, data: bytes, num_threads: int = 1, *, runtime: str = "onnxruntime", cuda: bool = False) -> None:
+        self._run: Any = (
+            _openvino(data, num_threads) if runtime == "openvino" else _onnxruntime(data, num_threads, cuda)
+        )
+
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+        outputs: np.ndarray = self._run(inputs)
+        return outputs
+
+
+def _onnxruntime(data: bytes, num_threads: int, cuda: bool) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+    options.log_severity_level = 3
+    providers = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(data, options, providers=providers)
+    names = [each.name for each in session.get_inputs()]
+    return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+def _openvino(data: bytes, num_threads: int) -> Any:
+    import openvino
+
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": num_threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(data), "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda inputs: request.infer(list(inputs))[0]

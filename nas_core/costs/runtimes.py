@@ -1,0 +1,91 @@
+"""What runs a network while it is timed: torch itself, its compiler, ONNX Runtime, OpenVINO.
+
+A network is compiled or exported once per process and kept. B = examples of a batch.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas_core.base.errors import NasError
+from nas_core.base.onnx_files import Session, Way, onnx_bytes
+from nas_core.costs.conditions import on_cuda
+
+MAX_KEPT_BYTES = 2**30  # of exported files
+QUICK_FIRST: tuple[Way, ...] = ("trace", "program")
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Something to time: what is called with which inputs, and what is done untimed before."""
+
+    call: Callable[..., Any]
+    inputs: Sequence[Any]
+    before: Callable[[], object] = _nothing
+
+
+def run_of(
+    network: nn.Module, inputs: Sequence[torch.Tensor], config: Any, key: Hashable = None, *, any_batch: bool = False
+) -> Run:
+    """The network, in eval mode on its device, as the runtime runs it; ``key`` is what its file is kept under.
+
+    Raises:
+        NasError: for an operator that the runtime does not have.
+    """
+    if config.runtime == "eager":
+        return Run(call=network, inputs=inputs)
+    if config.runtime == "compile":
+        # a graph of its own: torch would look through all networks of one class at every call
+        program = torch.export.export(network, tuple(inputs)).module()
+        compiled = torch.compile(program, dynamic=False)
+        with torch.inference_mode():
+            compiled(*inputs)  # it is compiled when it is called first
+        return Run(call=compiled, inputs=inputs)
+    data = _KEPT.get(key) or _exported(network, inputs, any_batch)
+    if key is not None:
+        _KEPT.keep(key, data)
+    return run_of_file(data, inputs, config)
+
+
+def run_of_file(data: bytes, inputs: Sequence[torch.Tensor], config: Any) -> Run:
+    """An ONNX file as the runtime, which is one of files, runs it."""
+    session = Session(data, config.num_threads, runtime=config.runtime, cuda=on_cuda(config))
+    return Run(call=session, inputs=[each.cpu().numpy() for each in inputs])
+
+
+def _exported(network: nn.Module, inputs: Sequence[torch.Tensor], any_batch: bool) -> bytes:
+    for way in QUICK_FIRST:
+        try:
+            return onnx_bytes(network, inputs, way, any_batch=any_batch)
+        except NasError as error:
+            refused = error
+    raise refused
+
+
+class _Kept:
+    """Files of this process, the last used ones, within a number of bytes."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[Hashable, bytes] = OrderedDict()
+
+    def get(self, key: Hashable) -> bytes | None:
+        if key not in self._files:
+            return None
+        self._files.move_to_end(key)
+        return self._files[key]
+
+    def keep(self, key: Hashable, data: bytes) -> None:
+        self._files[key] = data
+        while len(self._files) > 1 and sum(map(len, self._files.values())) > MAX_KEPT_BYTES:
+            self._files.popitem(last=False)
+
+
+_KEPT = _Kept()

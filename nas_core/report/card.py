@@ -1,0 +1,211 @@
+"""The model card that travels with a network's files: what it is, what it rates at, costs, and how to load it."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+from nas_core.base.words import aligned
+from nas_core.report.text import format_milliseconds, format_quantity, outcome_lines, short_genotype
+from nas_core.study.finished import FileLatency, Finished
+from nas_core.training.handover import LOADER, ONNX, PROGRAM, WEIGHTS, Written
+
+PACKAGES = ("mathnas", "torch", "timm", "onnx", "onnxruntime", "onnxscript", "safetensors")
+ROLES = {"winner": "this network", "base": "the base network, trained alike", "random": "drawn within the limits"}
+
+
+def card(done: Finished, written: Written, latency: FileLatency | str) -> str:
+    """The card in Markdown; ``latency`` is why the file was not measured where it was not."""
+    row, given = done.winner, done.store.read_json(done.winner["architecture_path"])
+    sections = {
+        "What it is": _made_of(done, given),
+        "Use": _use(written, given),
+        "Input and output": _input(row, given),
+        "Rated": _rated(done),
+        "Cost": _costs(done, latency),
+        "The ONNX file": _onnx(written),
+        "Training": _training(done, row),
+        "Made with": [f"- {name} {version}" for name, version in _versions().items()],
+    }
+    head = f"# {done.config.name}: {row['genotype']}"
+    texts = [f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items() if lines]
+    return "\n\n".join([head, *texts]) + "\n"
+
+
+def _made_of(done: Finished, given: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "changes" in given:
+        changes = given["changes"]
+        lines = [f"- made of `{given['model']['name']}` (arguments {given['model']['arguments']})"]
+        lines += [f"- `{path}`: {_change(change)}" for path, change in changes.items()]
+        lines += [] if changes else ["- nothing of the model is changed but its weights"]
+    if done.study is not None:
+        outcome = done.study.outcome()
+        lines.append(f"- limits: {', '.join(f'`{limit}`' for limit in done.limits) or 'none'}")
+        lines += [f"- {line}" for line in (outcome_lines(outcome, done.study.scorer.measure) if outcome else ())]
+        lines.append(f"- space `{done.study.space.name}` of {done.study.space.num_networks:,} networks")
+    if done.design is not None and (answer := done.design.answer) is not None:
+        lines.append(
+            f"- designed: {answer['objective']} {answer['score']:,.2f}, bound {answer['bound']:,.2f}, "
+            f"gap {100 * answer['gap']:.3f} %"
+        )
+    return lines
+
+
+def _change(change: Mapping[str, Any]) -> str:
+    if "set" in change:
+        return ", ".join(f"{name} = {value}" for name, value in change["set"].items())
+    return f"replaced by {change['put']['class']}"
+
+
+def how_to_load(written: Written, given: Mapping[str, Any]) -> dict[str, str]:
+    """File -> the line that loads it."""
+    is_made = "changes" in given
+    lines = {}
+    if (WEIGHTS in written.files and is_made) or PROGRAM in written.files:
+        lines[LOADER] = f'from load import load; network = load("{written.folder}")'
+    if PROGRAM in written.files:
+        lines[PROGRAM] = f'network = torch.export.load("{written.folder / PROGRAM}").module()'
+    if ONNX in written.files:
+        lines[ONNX] = f'session = onnxruntime.InferenceSession("{written.folder / ONNX}")'
+    return lines
+
+
+def _use(written: Written, given: Mapping[str, Any]) -> list[str]:
+    files = [f"- `{name}`, {format_quantity('file_bytes', size)}" for name, size in sorted(written.files.items())]
+    absent = [f"- no `model.{kind}`: {why}" for kind, why in written.refused.items()]
+    code = [
+        line.replace(f"{written.folder}/", "").replace(f'"{written.folder}"', '"."')
+        for line in how_to_load(written, given).values()
+    ]
+    shell = f"python {LOADER} . IMAGE...   # the largest outputs of images"
+    needs = f"`{LOADER}` needs torch, timm and safetensors; what it reads is beside it."
+    return [*files, *absent, "", "```python", *code, "```", "", f"```sh\n{shell}\n```", "", needs]
+
+
+def _input(row: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    known = given["input"]
+    shape = " x ".join(map(str, known["shape"]))
+    is_image = len(known["shape"]) == 3
+    values = "fractions from 0 to 1" if is_image else "as they are stored"
+    lines = [
+        f"- `{ONNX}` (`inputs` -> `outputs`) and `{LOADER}`: float32, B x {shape}, {values}; any B",
+        f"- `{PROGRAM}`: B x {known['shape'][0]} x height x width, {known['values']}" if is_image else "",
+        f"- normalised inside: mean {known['mean'] or 'none'}, deviation {known['std'] or 'none'}",
+        f"- how images became squares: {known['fitting']}" if "fitting" in known else "",
+        f"- outputs, by number: {', '.join(row['output_names']) or 'without names'}",
+    ]
+    return [line for line in lines if line]
+
+
+def _rated(done: Finished) -> list[str]:
+    names = list(done.winner["metrics"]["test"])
+    head = ["network", "what it is", *(f"test {name.replace('_', ' ')}" for name in names)]
+    rows = [head, ["---"] * len(head)]
+    for row in done.networks:
+        tested = (f"{row['metrics']['test'][name]:.4f}" for name in names)
+        rows.append([f"`{short_genotype(row['genotype'])}`", ROLES.get(row["role"], row["role"]), *tested])
+    table = [f"| {' | '.join(row)} |" for row in rows]
+    return [
+        *table,
+        "",
+        f"{done.winner['num_test_examples']:,} test examples, looked at once, seed {done.winner['seed']}.",
+    ]
+
+
+def _costs(done: Finished, latency: FileLatency | str) -> list[str]:
+    names = list(done.winner["costs"])
+    rows = [["network", *(name.replace("_", " ") for name in names)], ["---"] * (1 + len(names))]
+    for row in done.networks:
+        rows.append(
+            [f"`{short_genotype(row['genotype'])}`", *(format_quantity(name, row["costs"].get(name)) for name in names)]
+        )
+    lines = [*(f"| {' | '.join(row)} |" for row in rows), "", "Sums over blocks, by which the network was chosen."]
+    lines += [_whole(row) for row in _measured_whole(done)]
+    return [*lines, "", *(latency_in_words(latency))]
+
+
+def _measured_whole(done: Finished) -> list[Mapping[str, Any]]:
+    verified = done.study.current("verify") if done.study is not None else None
+    return [row for row in (verified or {}).get("whole") or () if row["status"] == "ok"]
+
+
+def _whole(row: Mapping[str, Any]) -> str:
+    amount, spread = (format_quantity(row["resource"], row[name]) for name in ("value", "spread"))
+    conditions = f"batch {row['batch_size']}, {row['num_threads']} threads, {row['num_repeats']} times, {row['device']}"
+    return f"- `{short_genotype(row['genotype'])}` measured whole: {amount} +- {spread} ({conditions})"
+
+
+def latency_in_words(latency: FileLatency | str) -> list[str]:
+    """The file's latency beside the base's, and whether the limits hold on it."""
+    if isinstance(latency, str):
+        return [f"The ONNX file's latency was not measured: {latency}."]
+    mine, base = latency.medians
+    times = len(latency.winner_ms)
+    conditions = (
+        f"{latency.runtime}, batch {latency.batch_size}, {latency.num_threads} "
+        f"thread{'s' * (latency.num_threads > 1)}, {latency.device}"
+    )
+    low, high = min(latency.winner_ms), max(latency.winner_ms)
+    lines = [
+        f"{ONNX} takes {format_milliseconds(mine)} (median of {times} times; {format_milliseconds(low)} to "
+        f"{format_milliseconds(high)}): {conditions}."
+    ]
+    if base is not None:
+        share = f"{100 * mine / base:.1f} % of it"
+        lines.append(f"The base network's file, in turns with it: {format_milliseconds(base)}; this one takes {share}.")
+    for text, kept in latency.kept.items():
+        lines.append(f"The limit {text} holds on the file in {kept} of {times} times.")
+    return lines
+
+
+def _onnx(written: Written) -> list[str]:
+    check = written.check
+    if check is None:
+        return []
+    lines = [
+        f"- compared with torch on {check.num_examples} test examples in batches of {check.batch_size}: "
+        f"outputs differ by {check.worst:.1e} of the largest at most",
+        *(
+            f"- {name.replace('_', ' ')}: torch {one:.6g}, file {other:.6g}"
+            for name, (one, other) in check.metrics.items()
+        ),
+        f"- exported by torch.onnx, dynamo={check.way == 'program'}",
+    ]
+    return lines + [f"- not taken, dynamo={way == 'program'}: {why}" for way, why in check.passed_over.items()]
+
+
+def _training(done: Finished, row: Mapping[str, Any]) -> list[str]:
+    recipe = done.config.train.recipe.model_dump(mode="json", exclude_defaults=True)
+    lines = [f"- {name}: {text}" for name, text in done.workload.describe()]
+    return [
+        *lines,
+        f"- trained on {row['num_train_examples']:,} examples, validated on {row['num_validation_examples']:,}",
+        f"- {row['steps']:,} steps in {row['wall_s']:.0f} s on {row['device']}",
+        f"- recipe, where it is not the default: {recipe}",
+    ]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def in_words(done: Finished, written: Written, latency: FileLatency | str) -> list[str]:
+    """What was written and how to load it, for a terminal."""
+    given = done.store.read_json(done.winner["architecture_path"])
+    rows = [[str(written.folder / name), format_quantity("file_bytes", size)] for name, size in written.files.items()]
+    loading = how_to_load(written, given)
+    lines = [*aligned(rows), *(f"{name}: {line}" for name, line in loading.items())]
+    lines += [f"no model.{kind}: {why}" for kind, why in written.refused.items()]
+    if written.check is not None:
+        check = written.check
+        lines.append(
+            f"{ONNX} agrees with torch on {check.num_examples} test examples: outputs to {check.worst:.1e}, the same "
+            f"{', '.join(name.replace('_', ' ') for name in check.metrics)}."
+        )
+    return [*lines, *(latency_in_words(latency) if ONNX in written.files else ())]

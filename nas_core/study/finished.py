@@ -1,0 +1,165 @@
+"""A study or a design whose winner is trained, as something to hand over. No torch at import."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nas_core.base.errors import StoreError
+from nas_core.costs import profiler_of
+from nas_core.costs.conditions import check_here, is_of_files
+from nas_core.costs.settings import ProfileConfig
+from nas_core.program import parse_limit
+from nas_core.records.store import Store
+from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.analytic_project import DesignProject
+from nas_core.study.brought import described
+from nas_core.study.config import StudyConfig
+from nas_core.study.stages import DESIGN_CONFIG
+from nas_core.study.study import Study
+from nas_core.workloads import Workload, build_workload
+
+if TYPE_CHECKING:
+    from nas_core.base.onnx_files import Way
+    from nas_core.training.export import Deployed
+
+LATENCY = "latency_ms"
+TIMES = 10  # that the files are measured in turns, each time with sessions of their own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What has a trained winner: a study, or a design of `mathnas run-design`.
+
+    ``networks`` are the rows of its training, the winner's among them.
+    """
+
+    store: Store
+    networks: tuple[Mapping[str, Any], ...]
+    study: Study | None = None
+    design: DesignProject | None = None
+
+    @property
+    def config(self) -> StudyConfig | AnalyticConfig:
+        found = self.study or self.design
+        assert found is not None, "a study or a design"
+        return found.config
+
+    @property
+    def winner(self) -> Mapping[str, Any]:
+        return next(row for row in self.networks if row["role"] == "winner")
+
+    @property
+    def workload(self) -> Workload:
+        return build_workload(self.config.data)
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        return tuple(self.study.config.select.limits) if self.study is not None else ()
+
+    def modules(self) -> "list[Deployed]":
+        """The winner, and the base network that relative limits are of, with fresh weights if it was not trained."""
+        from nas_core.training.export import deployed
+        from nas_core.training.network import build_network
+        from nas_core.training.winner import load_deployed
+        from nas_core.workloads.normalisation import Normalisation
+
+        winner, _ = load_deployed(self.store, self.winner["name"])
+        if self.study is None:
+            return [winner]
+        base = self.study.base
+        trained = next((row["name"] for row in self.networks if row["genotype"] == str(base)), None)
+        if trained is not None:
+            return [winner, load_deployed(self.store, trained)[0]]
+        network = build_network(described(self.study.family, base), seed=0)
+        return [winner, deployed(network, Normalisation(), winner.input_shape)]
+
+    @property
+    def profile(self) -> ProfileConfig:
+        return self.study.config.profile if self.study is not None else ProfileConfig()
+
+
+def finished(root: str) -> Finished:
+    """The study or design under ``root``.
+
+    Raises:
+        StoreError: if there is none, or its winner is not trained.
+    """
+    store, study, design = Store(root, create=False), None, None
+    if store.exists(DESIGN_CONFIG):
+        design = DesignProject.open(root)
+        rows = [design.training] if design.training is not None else []
+    else:
+        study = Study.open(root)
+        rows = (study.current("train") or {"networks": []})["networks"]
+    if not any(row["role"] == "winner" for row in rows):
+        advice = "`mathnas status` says how far it is; the command that made it goes on."
+        raise StoreError(root, "no trained winner", "a study or a design that is finished", advice)
+    return Finished(store=store, networks=tuple(rows), study=study, design=design)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileLatency:
+    """Milliseconds per batch of ONNX files, measured in turns: medians of every one of several times.
+
+    ``base_ms`` is empty where there is no base. ``kept`` says for each limit on
+    latency in how many of the times the winner's file kept it.
+    """
+
+    runtime: str
+    device: str
+    batch_size: int
+    num_threads: int
+    winner_ms: tuple[float, ...]
+    base_ms: tuple[float, ...]
+    kept: Mapping[str, int]
+
+    @property
+    def medians(self) -> tuple[float, float | None]:
+        return statistics.median(self.winner_ms), statistics.median(self.base_ms) if self.base_ms else None
+
+
+def file_latency(done: Finished, winner: bytes, way: "Way", times: int = TIMES) -> FileLatency:
+    """Measure the winner's ONNX file in turns with one of the base network, made in the same ``way``.
+
+    Raises:
+        NasError: if the base is no network that ONNX can hold, or more threads are asked for than there are.
+    """
+    from nas_core.costs.timing import device_name, time_files
+    from nas_core.training.handover import onnx_file
+
+    config = _of_files(profiler_of(LATENCY, done.profile).settings)
+    check_here(config)
+    modules = done.modules()
+    files = [winner, *(onnx_file(module, way) for module in modules[1:])]
+    rounds = [time_files(files, modules[0].input_shape, config) for _ in range(times)]
+    winner_ms, *rest = ([each[index].value for each in rounds] for index in range(len(files)))
+    return FileLatency(
+        runtime=config.runtime,
+        device=device_name(config),
+        batch_size=config.batch_size,
+        num_threads=config.num_threads,
+        winner_ms=tuple(winner_ms),
+        base_ms=tuple(rest[0]) if rest else (),
+        kept=_kept(done.limits, winner_ms, rest[0] if rest else None),
+    )
+
+
+def _of_files(settings: Any) -> Any:
+    """The settings with which files are measured: those of the study, where these are of files at all."""
+    return settings if is_of_files(settings.runtime) else settings.model_copy(update={"runtime": "onnxruntime"})
+
+
+def _kept(limits: Sequence[str], winner_ms: Sequence[float], base_ms: Sequence[float] | None) -> dict[str, int]:
+    """In how many of the times each limit on latency was kept; without a base, relative ones are left out."""
+    found = {}
+    for text in limits:
+        limit = parse_limit(text)
+        if limit.resource not in (LATENCY, LATENCY.rpartition("_")[0]) or limit.at_most is None:
+            continue
+        if base_ms is None and limit.at_most.unit == "%":
+            continue
+        bases = base_ms or [1.0] * len(winner_ms)
+        most = [limit.resolve({LATENCY: base}).at_most or 0 for base in bases]
+        found[text] = sum(value <= bound for value, bound in zip(winner_ms, most, strict=True))
+    return found

@@ -1,0 +1,199 @@
+"""A trained network's files for whoever uses it: weights with a stand-alone loader, an ONNX file, a program.
+
+What is written loads without any code of ours: ``load.py`` is
+``families/model/rebuild.py``, copied. B = examples of a batch.
+"""
+
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import nn
+
+from nas_core.base.errors import ConfigError, NasError
+from nas_core.base.onnx_files import WAYS, Session, Way, onnx_bytes
+from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
+from nas_core.families.model import rebuild
+from nas_core.records.store import Store
+from nas_core.training.export import Deployed
+from nas_core.training.loop import value_of
+from nas_core.training.winner import load_deployed
+from nas_core.workloads.examples import batches_of
+from nas_core.workloads.metrics import Metric
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.workload import Workload
+
+Format = Literal["safetensors", "onnx", "pt2"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+WEIGHTS, DESCRIPTION, PROGRAM = rebuild.WEIGHTS, rebuild.DESCRIPTION, rebuild.PROGRAM
+ONNX, LOADER = "model.onnx", "load.py"
+EXAMPLE_BATCH = 2  # a batch of 1 would be taken for a constant
+CHECKED_BATCH, CHECKED = 25, 400  # test examples that the ONNX file is compared on
+CLOSE = 1e-4  # relative to the largest output
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxCheck:
+    """How far the ONNX file agrees with torch on test examples, in batches of another size than it was made with.
+
+    ``worst`` is the largest difference of an output, relative to the largest
+    output. ``metrics`` are (torch's, the file's) by name. ``passed_over`` says
+    of a way that was tried before why its file was not taken.
+    """
+
+    way: Way
+    num_examples: int
+    batch_size: int
+    worst: float
+    metrics: Mapping[str, tuple[float, float]]
+    passed_over: Mapping[Way, str] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> str:
+        """What does not agree; "" if all does."""
+        if not self.worst <= CLOSE:
+            return f"outputs that differ from torch's by {self.worst:.1e} of the largest"
+        apart = [name for name, (one, other) in self.metrics.items() if abs(one - other) > CLOSE * max(1.0, abs(one))]
+        return f"another {apart[0].replace('_', ' ')} than torch's" if apart else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """The files of a folder by name, in bytes; how the ONNX file was checked; formats that there are not, and why."""
+
+    folder: Path
+    files: Mapping[str, int]
+    check: OnnxCheck | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+def formats_of(text: str) -> tuple[Format, ...]:
+    """The formats named, separated by commas; raises ConfigError for an unknown one."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in FORMATS:
+            raise ConfigError("--format", repr(name), f"one or more of: {', '.join(FORMATS)}")
+    return tuple(name for name in FORMATS if name in names) or FORMATS
+
+
+def write(
+    store: Store, row: Mapping[str, Any], workload: Workload, folder: Path, formats: Collection[Format] = FORMATS
+) -> Written:
+    """Write the trained network of a row of ``training.json``; an ONNX file that cannot be had is said, not raised.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+        DataError: if the test examples are not there.
+    """
+    module, _ = load_deployed(store, row["name"])
+    contents = {
+        DESCRIPTION: store.read_bytes(row["architecture_path"]),
+        LOADER: inspect.getsource(rebuild).encode(),
+    }
+    check, refused = None, {}
+    if "safetensors" in formats:
+        contents[WEIGHTS] = store.read_bytes(row["weights_path"])
+    if "pt2" in formats:
+        contents[PROGRAM] = store.read_bytes(row["program_path"])
+    if "onnx" in formats:
+        try:
+            contents[ONNX], check = checked_onnx(module, workload, row["metric_name"])
+        except NasError as error:
+            refused["onnx"] = str(error.found)
+    _write_all(folder, contents)
+    return Written(
+        folder=folder, files={name: len(data) for name, data in contents.items()}, check=check, refused=refused
+    )
+
+
+def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"folder {folder}", error.strerror or str(error), "a folder that can be written") from None
+
+
+def prepared(module: Deployed) -> nn.Module:
+    """The network as a device calls it: floats of the network's own size in (images: fractions), outputs out."""
+    mean, std = module.mean.flatten().tolist(), module.std.flatten().tolist()
+    return rebuild.Prepared(module.network, mean, std, 1 + len(module.input_shape)).eval()
+
+
+def checked_onnx(module: Deployed, workload: Workload, metric: str) -> tuple[bytes, OnnxCheck]:
+    """The ONNX file of the first way whose outputs on real examples are torch's, and by how much they differ.
+
+    Raises:
+        NasError: if no way leads to one; it says what each ended with.
+    """
+    passed_over = dict[Way, str]()
+    for way in WAYS:
+        try:
+            data = onnx_file(module, way)
+            check = _compared(data, way, module, workload, metric, passed_over)
+        except NasError as error:
+            passed_over[way] = str(error.found)
+            continue
+        if not check.wrong:
+            return data, check
+        passed_over[way] = check.wrong
+    found = "; ".join(dict.fromkeys(passed_over.values()))
+    raise NasError("model.onnx", found, "a network that ONNX can hold", "The other files are written.")
+
+
+def onnx_file(module: Deployed, way: Way) -> bytes:
+    """The network's ONNX file, made in this way; raises NasError where it leads to none. It is not checked."""
+    return onnx_bytes(prepared(module), [torch.rand(EXAMPLE_BATCH, *module.input_shape)], way)
+
+
+def _compared(
+    data: bytes, way: Way, module: Deployed, workload: Workload, metric: str, passed_over: Mapping[Way, str]
+) -> OnnxCheck:
+    inputs, targets = workload.load(module.input_shape).load_test()
+    count, network = min(CHECKED, len(targets)), prepared(module)
+    batches = [Normalisation()(batch).float() for batch in batches_of(inputs[:count], CHECKED_BATCH)]
+    with torch.no_grad():
+        expected = torch.cat([network(batch) for batch in batches])
+    found = outputs_of_file(data, batches)
+    both = {name: workload.metrics[name] for name in (metric, next(iter(workload.metrics)))}
+    return OnnxCheck(
+        way=way,
+        num_examples=count,
+        batch_size=CHECKED_BATCH,
+        worst=_worst(expected, found),
+        metrics={name: _pair(each, expected, found, targets[:count]) for name, each in both.items()},
+        passed_over=dict(passed_over),
+    )
+
+
+def outputs_of_file(data: bytes, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Outputs of an ONNX file for batches B x ..., by ONNX Runtime; raises NasError if it does not run the file."""
+    try:
+        session = Session(data)
+        outputs = [session(batch.numpy()) for batch in batches]
+    except Exception as error:  # ONNX Runtime's own, one class for each kind
+        words = " ".join(str(error).split())[:200]
+        raise NasError("model.onnx", f"ONNX Runtime's {type(error).__name__}: {words}", "a file that runs") from None
+    return torch.from_numpy(np.concatenate(outputs))
+
+
+def _worst(expected: torch.Tensor, found: torch.Tensor) -> float:
+    if expected.shape != found.shape:
+        return float("inf")
+    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
+
+
+def _pair(metric: Metric, expected: torch.Tensor, found: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
+    if expected.shape != found.shape:
+        return float("nan"), float("nan")
+    return value_of(metric, expected, targets), value_of(metric, found, targets)
+
+
+def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
+    """The network of a folder that `mathnas export` or `mathnas shrink` wrote; ``rebuild.load`` says the rest."""
+    return rebuild.load(folder, prepared=prepared)
