@@ -193,17 +193,18 @@ class _Walk:
 
     def _is_series(self, call: Call, whole: set[type[nn.Module]] | None) -> bool:
         """Whether a call is made of blocks, rather than being one."""
-        if _is_row(call):  # once blocks are known, a short row of layers is one as well, unless made of blocks
-            if whole is None:
+        costly = [inner for inner in call.inner if inner.flops > 0]
+        if call.is_chain and len(costly) == 1:  # with a norm around it, say
+            return _num_layers(costly[0]) > 1
+        if call.is_chain and costly:  # once blocks are known, a short row of layers is one as well
+            if whole is None or call.flops > SMALL * self.root.flops:
                 return True
-            blocks = _cost(inner for inner in call.everything() if inner is not call and inner.module_type in whole)
-            return call.flops > SMALL * self.root.flops or blocks > call.flops / 2
-        alike = Counter(inner.module_type for inner in call.inner if self._usable(inner) and inner.inner)
-        return any(
-            times > 1 and _cost(blocks) >= ENOUGH * call.flops and not any(map(_is_row, blocks))
-            for kind, times in alike.items()
-            for blocks in [[inner for inner in call.inner if inner.module_type is kind]]
-        )
+            known = (inner for inner in call.everything() if inner is not call and inner.module_type in whole)
+            return _cost(inner for inner in known if _num_layers(inner) > 1) > call.flops / 2
+        blocks = [inner for inner in costly if self._usable(inner) and _looks_like_a_block(inner)]
+        kinds = Counter(inner.module_type for inner in blocks)
+        repeated = [inner for inner in blocks if kinds[inner.module_type] > 1]
+        return _cost(repeated) > call.flops / 2
 
     def _enough(self, found: list[Call]) -> list[Call]:
         """The outermost modules where smaller ones leave too much out; the largest split where these are too few."""
@@ -246,10 +247,16 @@ class _Walk:
         return found
 
 
-def _is_row(call: Call) -> bool:
-    """Whether a call is made of others one after another, at least two of which cost something."""
-    costly = [inner for inner in call.inner if inner.flops > 0]
-    return call.is_chain and (len(costly) > 1 or (len(costly) == 1 and _is_row(costly[0])))
+def _num_layers(call: Call) -> int:
+    """How many of the innermost calls cost something."""
+    return sum(inner.flops > 0 and not any(deeper.flops for deeper in inner.inner) for inner in call.everything())
+
+
+def _looks_like_a_block(call: Call) -> bool:
+    """Whether it keeps its input's shape, and does more with it than a row of layers would."""
+    assert call.taken is not None
+    assert call.given is not None
+    return call.taken.shape == call.given.shape and not call.is_chain and _num_layers(call) > 1
 
 
 def _holds_its_own_kind(call: Call) -> bool:
