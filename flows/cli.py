@@ -211,7 +211,15 @@ def shrink(
 ) -> None:
     """Make a trained model faster: within the limits, as good as can be, with a proof of what was chosen."""
     need("run", "shrink")
-    from flows.shrink_command import Wish, positions_in_words, result_in_words, study_of, written
+    from flows.shrink_command import (
+        Wish,
+        hand_over,
+        not_handed_over,
+        positions_in_words,
+        result_in_words,
+        study_of,
+        written,
+    )
     from nas_core.records.store import absolute
 
     wish = Wish(
@@ -230,6 +238,8 @@ def shrink(
     where = absolute(str(wish.root))
     if not as_json:
         print("\n".join(positions_in_words(config)))
+    for warning in not_handed_over(config):
+        print(f"mathnas: {warning}", file=sys.stderr)
     if dry_run:
         _print_plan(config, where, "report", as_json)
         return
@@ -237,9 +247,10 @@ def shrink(
     print(f"Wrote {path}.", file=sys.stderr)
     with never_silent():
         study = _run_stages(config, where, None, "report", wait_s=0.0)
+    files = hand_over(study, out)
     _print_outcome(study, as_json)
     if not as_json:
-        print("\n".join(result_in_words(study)))
+        print("\n".join([*result_in_words(study), *files]))
 
 
 @app.command()
