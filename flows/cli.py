@@ -247,7 +247,7 @@ def shrink(
     print(f"Wrote {path}.", file=sys.stderr)
     with never_silent():
         study = _run_stages(config, where, None, "report", wait_s=0.0)
-    files = hand_over(study, out)
+    files = hand_over(study, wish.out)
     _print_outcome(study, as_json)
     if not as_json:
         print("\n".join([*result_in_words(study), *files]))

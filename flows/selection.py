@@ -20,11 +20,13 @@ def select(config: StudyConfig, root: str) -> None:
 def verify(config: StudyConfig, root: str) -> None:
     """Evaluate the best networks for real, refit, solve again, until the choice stands or the budget ends."""
     with stage_run(config, root, "verify") as run:
-        index = 0
-        while proposed := work.plan_round(run.study, index):
-            prepare_scorer(run.study)
-            new = evaluate(run.study, proposed, "verify")
-            run.num_new, run.num_reused = run.num_new + new, run.num_reused + len(proposed) - new
-            work.close_round(run.study, index)
-            index += 1
-        time_whole(run.study)
+        index, is_over = 0, True
+        while is_over:
+            while proposed := work.plan_round(run.study, index):
+                prepare_scorer(run.study)
+                new = evaluate(run.study, proposed, "verify")
+                run.num_new, run.num_reused = run.num_new + new, run.num_reused + len(proposed) - new
+                work.close_round(run.study, index)
+                index += 1
+            time_whole(run.study)
+            is_over = work.hold_limits(run.study)

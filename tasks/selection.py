@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nas_core.study.choices import without_network
-from nas_core.study.rounds import last_answer, next_round, record_round
+from nas_core.study.rounds import hold_back, last_answer, next_round, record_round
 from nas_core.study.stages import SELECTION
 from nas_core.study.study import Study
 
@@ -30,6 +30,15 @@ def select(study: Study) -> dict[str, Any]:
 def plan_round(study: Study, index: int) -> list[str]:
     """The networks to evaluate in a round of verification; none when the choice stands or the budget is spent."""
     return next_round(study.snapshot, study.outputs, index)
+
+
+@task(task_run_name="hold-limits", cache_policy=NO_CACHE)
+def hold_limits(study: Study) -> bool:
+    """Whether the chosen network, measured whole, is over a limit, which is then held lower."""
+    over = hold_back(study.snapshot, study.outputs)
+    if over:
+        study.refresh()
+    return over
 
 
 @task(task_run_name="close-round-{index}", cache_policy=NO_CACHE)

@@ -29,7 +29,7 @@ import torch
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
 from nas_core.costs.conditions import check_here, is_of_files, on_cuda
-from nas_core.costs.parts import all_parts, block_parts, fixed_parts
+from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
 from nas_core.costs.runtimes import Run, run_of, run_of_file
 from nas_core.families.family import Family, Part, Switched
@@ -37,6 +37,9 @@ from nas_core.space.genotypes import Genotype
 from nas_core.space.rules import BlockId
 
 NETWORKS_AT_ONCE = 64  # whole networks in memory that take turns
+NETWORKS_PER_EFFECT = 3.0  # whole networks timed for each difference between blocks
+FILES_PER_EFFECT = 1.2  # of those that are files, or programs, of their own: each has to be made first
+RIDGE = 1e-3  # of a fit whose columns are shares of a network's time: it only settles what is not told apart
 FILES_AT_ONCE = 16  # sessions and compiled programs, which hold more than their weights
 Clock = Callable[[Callable[..., Any], Sequence[Any]], float]  # milliseconds of one run
 Timing = np.ndarray | Exception  # milliseconds of every repeat, or why there are none
@@ -85,32 +88,57 @@ def time_family(
 def time_in_place(
     family: Family, network: Switched, base: Genotype, genotypes: Sequence[Genotype], config: Any, *, blocks: bool
 ) -> FamilyTimings:
-    """Times whole networks only: a block costs its own time in the base plus what swapping it in adds to the whole.
+    """Times whole networks only, all taking turns; what blocks cost is fitted to their times by least squares.
 
-    Base, swaps and the other networks take turns; what a swap adds is the
-    median of its differences from the base in the same round.
+    The networks are the base and random ones in which every block stands
+    several times. One swap at a time would do, too, but the base's error would
+    count once per position where swaps are added up. Of a position the cheapest
+    block costs 0, the fixed part is what is left.
     """
-    swaps = {
-        (position, choice): base.swap(position, choice)
-        for position, count in enumerate(family.space.num_choices if blocks else ())
-        for choice in range(count)
-    }
-    distinct = list(dict.fromkeys((base, *swaps.values(), *genotypes)))
+    drawn = (
+        _drawn(family, base, NETWORKS_PER_EFFECT if config.runtime == "eager" else FILES_PER_EFFECT) if blocks else []
+    )
+    distinct = list(dict.fromkeys((base, *drawn, *genotypes)))
     timings = dict(zip(distinct, _time_switched(family, network, distinct, config), strict=True))
     networks = {genotype: _measured(timings[genotype]) for genotype in genotypes}
     if not blocks:
         return FamilyTimings(fixed_part=None, blocks={}, networks=networks)
-    own = [part for position in range(family.space.num_positions) for part in block_parts(family, base, (position, 0))]
-    alone = time_parts(own, config)
-    whole = timings[base]
-    rest = reduce(_less, alone, whole)
-    return FamilyTimings(
-        fixed_part=_measured(rest),
-        blocks={
-            block: _measured(_added(alone[block[0]], _less(timings[swap], whole))) for block, swap in swaps.items()
-        },
-        networks=networks,
-    )
+    fixed, costs = _fitted_blocks(family, base, {each: timings[each] for each in (base, *drawn)})
+    return FamilyTimings(fixed_part=fixed, blocks=costs, networks=networks)
+
+
+def _drawn(family: Family, base: Genotype, per_effect: float) -> list[Genotype]:
+    """Random networks, every block of a position about as often as the others; rules are not asked."""
+    counts, rng = family.space.num_choices, np.random.default_rng(0)
+    size = round(per_effect * (1 + sum(count - 1 for count in counts)))
+    columns = [rng.permutation(np.resize(np.arange(count), size)) for count in counts]
+    return list(dict.fromkeys(Genotype(tuple(map(int, row)), base.resolution) for row in zip(*columns, strict=True)))
+
+
+def _fitted_blocks(
+    family: Family, base: Genotype, timings: Mapping[Genotype, Timing]
+) -> tuple[Measured, dict[BlockId, Measured]]:
+    """What every network has, and what each block costs beyond the cheapest of its position."""
+    ids = [(position, choice) for position, count in enumerate(family.space.num_choices) for choice in range(count)]
+    good = {genotype: timing for genotype, timing in timings.items() if not isinstance(timing, Exception)}
+    failed = next((timing for timing in timings.values() if isinstance(timing, Exception)), None)
+    timed = {(position, choice) for genotype in good for position, choice in enumerate(genotype.choices)}
+    ms_N = np.array([float(np.median(timing)) for timing in good.values()])
+    index = {block: column for column, block in enumerate(ids)}
+    used_NB = np.zeros((len(good), len(ids)))
+    for row, genotype in enumerate(good):
+        used_NB[row, [index[block] for block in enumerate(genotype.choices)]] = 1.0
+    scaled_NB, ones_N = used_NB / ms_N[:, None], np.ones(len(good))  # relative errors count alike
+    cost_B = np.linalg.lstsq(np.vstack([scaled_NB, RIDGE * np.eye(len(ids))]), np.r_[ones_N, np.zeros(len(ids))])[0]
+    errors_N = ms_N - used_NB @ cost_B
+    spread = float(np.percentile(np.abs(errors_N), 80))
+    least = [min(cost_B[index[p, c]] for c in range(n)) for p, n in enumerate(family.space.num_choices)]
+    costs: dict[BlockId, Measured] = {}
+    for (position, choice), column in index.items():
+        value = float(cost_B[column] - least[position])
+        known = Measurement(value=value, spread=spread, num_repeats=len(good))
+        costs[position, choice] = known if (position, choice) in timed else failed or known
+    return Measurement(value=float(sum(least)), spread=spread, num_repeats=len(good)), costs
 
 
 def _time_switched(family: Family, network: Switched, genotypes: Sequence[Genotype], config: Any) -> list[Timing]:
@@ -146,12 +174,6 @@ def _switched_run(
             return run_of(placed, inputs, config, key, any_batch=True)
     except Exception as error:  # this network has no latency, the others have
         return error
-
-
-def _less(first: Timing, second: Timing) -> Timing:
-    return (
-        first if isinstance(first, Exception) else _added(first, second if isinstance(second, Exception) else -second)
-    )
 
 
 def _distinct(parts: Sequence[Part]) -> list[Part]:
@@ -300,6 +322,12 @@ def _measured(timing: Timing) -> Measured:
         return timing
     low, median, high = np.percentile(timing, [10, 50, 90])
     return Measurement(value=float(median), spread=float(high - low) / 2, num_repeats=len(timing))
+
+
+def _less(first: Timing, second: Timing) -> Timing:
+    return (
+        first if isinstance(first, Exception) else _added(first, second if isinstance(second, Exception) else -second)
+    )
 
 
 def _added(first: Timing, second: Timing) -> Timing:

@@ -58,6 +58,13 @@ class DistilScorer(Scorer):
             le=1_000_000,
             description="Steps without a lower loss after which an alternative is done; 0: never.",
         )
+        recovery_steps: int = Field(
+            50,
+            ge=0,
+            le=1_000_000,
+            description="Steps of distillation from the model that every network gets before it is rated, since "
+            "some recover better than others; 0: none.",
+        )
         rated_by: Literal["loss", "divergence", "metric"] = Field(
             "loss", description="What networks are compared by: validation loss, KL to the model, or the data's metric."
         )

@@ -26,6 +26,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.loop import TrainingDiverged, laid_out, outputs_of, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
+from nas_core.training.settings import OWN, TeacherConfig
 from nas_core.workloads.examples import batches_of
 from nas_core.workloads.workload import Splits, metric_of
 
@@ -38,6 +39,7 @@ CHECKPOINT_EVERY_S = 30.0
 CALIBRATION_BATCH = 128  # most examples per calibration batch: part of what is measured, so no setting
 BYTES_TRAINED = 16  # of a weight in training: itself, its gradient, the optimizer's two averages
 SMOOTHING = 0.98  # of the losses by which an alternative is found to be done
+RECOVERY_TEMPERATURE = 2.0  # of both outputs while networks are distilled before they are rated
 BETTER = 0.995  # share of the lowest loss so far below which a loss counts as lower
 
 
@@ -188,12 +190,12 @@ class DistilledBlocks:
 
     def rate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
-        assembled, fixed, targets = self.assembled, self.fixed, self.data.validation[1].to(self.device)
+        assembled, targets = self.assembled, self.data.validation[1].to(self.device)
         began = time.perf_counter()
         outcomes: dict[Genotype, float | Exception] = {}
         for genotype in sorted(set(genotypes)):
             try:
-                outputs = assembled.outputs(self.space.check(genotype), fixed)
+                outputs = self._outputs(self.space.check(genotype))
                 outcomes[genotype] = self._value(outputs, targets)
             except Exception as error:  # one network's failure is that network's row
                 assembled.forget()
@@ -201,6 +203,32 @@ class DistilledBlocks:
         assembled.forget()
         wall_s = (time.perf_counter() - began) / max(1, len(genotypes))
         return [self._row(genotype, outcomes[genotype], len(targets), wall_s) for genotype in genotypes]
+
+    def _outputs(self, genotype: Genotype) -> torch.Tensor:
+        """The network's outputs for the validation examples, after its recovery where it gets one."""
+        if not self.settings.recovery_steps:
+            return self.assembled.outputs(genotype, self.fixed)
+        network = self.recovered(genotype, self.settings.recovery_steps)
+        with torch.inference_mode():
+            return torch.cat([network(batch) for batch in self._rated])
+
+    def recovered(self, genotype: Genotype, steps: int) -> nn.Module:
+        """The network after so many steps of distillation from the model's outputs, in eval mode."""
+        network = self.family.module(genotype)
+        network.load_state_dict(self.start(genotype))
+        recipe = self.settings.recipe
+        epochs = steps * recipe.batch_size / len(self.data.train[1])
+        taught = TeacherConfig(model=OWN, weight=1.0, temperature=RECOVERY_TEMPERATURE)
+        train(
+            network,
+            recipe.model_copy(update={"epochs": epochs, "teacher": taught}),
+            self.data,
+            self.workload,
+            seed=evaluation_seed(self.scorer.setting.seed, "recover"),
+            device=self.device,
+            own_teacher=lambda: self.teacher,
+        )
+        return network
 
     def _row(self, genotype: Genotype, outcome: float | Exception, num_examples: int, wall_s: float) -> Evaluation:
         if isinstance(outcome, Exception):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas_core.program import solve
+from nas_core.program.limits import parse_limit
 from nas_core.records.evaluations import EvaluationTable
 from nas_core.searchers import Knowledge
 from nas_core.searchers.refinement import Refinement, Round
@@ -22,6 +23,8 @@ from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import VERIFICATION
 
 Record = dict[str, Any]
+MOST_HELD_BACK = 4  # times that limits are held lower
+TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
 
 
 def verification(outputs: Outputs) -> Record:
@@ -95,6 +98,40 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
     kept = ("genotype", "resource", "resolution", "status", "value", "spread", "num_repeats", "batch_size")
     measured = [{name: row[name] for name in (*kept, "num_threads", "device", "message")} for row in rows]
     outputs.write(VERIFICATION, {**verification(outputs), "whole": measured})
+
+
+def hold_back(known: Snapshot, outputs: Outputs) -> bool:
+    """Hold limits lower where the chosen network, measured whole, is over them; returns whether any is.
+
+    A percentage is of the base as it was measured with it. What is over by less
+    than a measurement can tell is not.
+    """
+    record = verification(outputs)
+    measured = {row["genotype"]: row for row in record.get("whole", ()) if row["status"] == "ok"}
+    chosen, base = measured.get(record["winner"] or ""), measured.get(str(known.base))
+    if chosen is None or base is None or len(record.get("held_back", ())) >= MOST_HELD_BACK:
+        return False
+    held = dict(known.held)
+    over = {}
+    for text in known.config.select.limits:
+        limit = parse_limit(text)
+        budget = limit.resolve(known.costs_of(known.base))
+        if budget.resource != chosen["resource"] or budget.at_most is None or limit.at_most is None:
+            continue
+        scale = base["value"] / known.costs_of(known.base)[budget.resource] if limit.at_most.unit == "%" else 1.0
+        excess = chosen["value"] / (budget.at_most * scale)
+        if excess > 1 + TELLS_APART:
+            over[budget.resource] = held.get(budget.resource, 1.0) / excess
+    if not over:
+        return False
+    told = {"genotype": record["winner"], "value": chosen["value"], "base": base["value"]}
+    history = [*record.get("held_back", ()), told]
+    changed = {"held": {**held, **over}, "held_back": history, "stands": False}
+    *before, last = record["rounds"] or [None]
+    if last is not None:  # within other limits it starts anew to be patient
+        changed["rounds"] = [*before, {**last, "improved": True}]
+    outputs.write(VERIFICATION, {**record, **changed})
+    return True
 
 
 def _sign(known: Snapshot) -> int:

@@ -57,7 +57,9 @@ class Snapshot:
     """A configuration, its space, and the evaluations and costs that its store held at one moment.
 
     ``evaluations`` are those by the study's scorer and seed, ``costs`` those by
-    its profilers, each once and in one order. ``root`` is only for messages.
+    its profilers, each once and in one order. ``held`` are shares of a measured
+    resource's limits that the program goes by, where whole networks were
+    measured to take more than their blocks. ``root`` is only for messages.
     """
 
     config: StudyConfig
@@ -65,6 +67,7 @@ class Snapshot:
     profiler_ids: Mapping[str, str]  # resource -> id of what measures it
     evaluations: tuple[Evaluation, ...] = ()
     costs: tuple[Cost, ...] = ()
+    held: tuple[tuple[str, float], ...] = ()
     root: str = "study"
 
     def with_evaluations(self, rows: Sequence[Evaluation]) -> "Snapshot":
@@ -79,6 +82,13 @@ class Snapshot:
         return (
             self._with(FROM_FLOPS_AND_EVALUATIONS, costs=found) if new.prices("flops") == self.prices("flops") else new
         )
+
+    def holding(self, held: Mapping[str, float]) -> "Snapshot":
+        """The snapshot in which the program holds these shares of measured resources' limits."""
+        if (found := tuple(sorted(held.items()))) == self.held:
+            return self
+        kept = ("_prices", "additivity", "cost_tables", *FROM_FLOPS_AND_EVALUATIONS)
+        return self._with(kept, held=found)
 
     def _with(self, kept: Sequence[str], **changes: Any) -> "Snapshot":
         new = replace(self, **changes)
@@ -262,7 +272,12 @@ class Snapshot:
         Raises:
             ConfigError: for a limit that cannot be read or names an unmeasured resource.
         """
-        return tuple(parse_limit(text).resolve(self.costs_of(self.base)) for text in limits)
+        held = dict(self.held)
+        budgets = (parse_limit(text).resolve(self.costs_of(self.base)) for text in limits)
+        return tuple(
+            budget if budget.at_most is None else replace(budget, at_most=budget.at_most * held.get(budget.resource, 1))
+            for budget in budgets
+        )
 
     @property
     def limits(self) -> tuple[Budget, ...]:
@@ -300,7 +315,12 @@ class Snapshot:
     def cautions(self) -> tuple[str, ...]:
         """What has to be said beside whatever the predictor calls best."""
         held_out = self.held_out_table
-        return cautions_of(self.fitted, 0 if held_out is None else len(held_out))
+        held = tuple(
+            f"The limit on {resource} is held {100 * (1 - share):.1f} % lower: the network chosen before took that "
+            "much more, measured whole, than its blocks add up to."
+            for resource, share in self.held
+        )
+        return (*cautions_of(self.fitted, 0 if held_out is None else len(held_out)), *held)
 
     def check_limits(self) -> None:
         """Whether any network is within the configured limits; needs costs, no evaluation.

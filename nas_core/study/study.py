@@ -153,7 +153,8 @@ class Study:
         costs = [row for row in self.store.costs(self.space.space_id) if row.profiler_id in mine]
         rows = self.store.evaluations(self.space.space_id, self.scorer_id)
         evaluations = [row for row in rows if row.seed == self.config.seed]
-        return known.with_costs(costs).with_evaluations(evaluations)
+        held = (self.current("verify") or {}).get("held", {})
+        return known.with_costs(costs).with_evaluations(evaluations).holding(held)
 
     def evaluations(self) -> list[Evaluation]:
         """Every known evaluation by this study's scorer and seed."""

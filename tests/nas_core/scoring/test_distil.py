@@ -28,7 +28,8 @@ def _config(**scorer: Any) -> StudyConfig:
         {
             "space": {"kind": "model", "model": MODEL, "library": LIBRARY},
             "data": {"kind": "digits", "train_examples": 320, "validation_examples": 100},
-            "scorer": {"kind": "distil", "samples": 64, "calibration_examples": 64, "recipe": recipe, **scorer},
+            "scorer": {"kind": "distil", "samples": 64, "calibration_examples": 64, "recipe": recipe}
+            | {"recovery_steps": 0, **scorer},
         },
         "test",
     )
@@ -140,6 +141,16 @@ def test_an_alternative_that_learns_no_more_is_done(tmp_path: Path) -> None:
     scorer = _scorer(_config(patience=1), tmp_path)
     scorer.prepare(lambda *_: None)
     assert scorer.prepared
+
+
+def test_a_short_recovery_brings_networks_nearer_to_the_model(distilled: DistilScorer) -> None:
+    genotype = Genotype((1,) * distilled.family.space.num_positions)
+    lost = []
+    for steps in (0, 40):
+        scorer = _scorer(_config(rated_by="divergence", recovery_steps=steps), Path(distilled.store.root))
+        lost.append(_rated(scorer, genotype))
+        assert _rated(scorer, genotype) == lost[-1]
+    assert lost[1] < lost[0]
 
 
 def test_a_network_that_fails_is_a_row(distilled: DistilScorer) -> None:

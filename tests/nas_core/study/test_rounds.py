@@ -10,7 +10,7 @@ from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.config import parse_config
-from nas_core.study.rounds import next_round, record_round, verification
+from nas_core.study.rounds import hold_back, next_round, record_round, record_whole, verification
 from nas_core.study.study import Study
 from tests.reference_data import reference_data
 from tests.spaces import GivenChain
@@ -177,3 +177,53 @@ def test_a_lower_limit_on_memory_is_kept(tabular_config, tmp_path):
         score=cheapest, costs={count.resource: count.block}, base_costs={count.resource: count.fixed}, budgets=budgets
     )
     assert table.total(solve(problem).selections[0].genotype) >= low > totals[0]
+
+
+def _whole(study, genotype, over):
+    """Rows of a whole network and the base, measured to take ``over`` times what their blocks add up to."""
+    rows = []
+    for text, factor in ((genotype, over), (str(study.base), 1.0)):
+        value = study.costs_of(Genotype.parse(text))["flops"] * factor
+        known = {"genotype": text, "resource": "flops", "resolution": 32, "status": "ok", "value": value}
+        rows.append(
+            {**known, "spread": 0.0, "num_repeats": 9, "batch_size": 1, "num_threads": 1, "device": "", "message": ""}
+        )
+    return rows
+
+
+@pytest.mark.parametrize("limit", ["flops<=50%", "flops<=60 M"])
+def test_a_choice_that_is_over_its_limit_when_measured_whole_is_made_again(tabular_config, tmp_path, limit):
+    """The limit is held lower by as much as the network was over it; what is chosen then is within it, as measured."""
+    select = tabular_config.select.model_copy(update={"limits": [limit]})
+    study, scorer = scored(tabular_config.model_copy(update={"select": select}), tmp_path / "study")
+    first = verified(study, scorer)["winner"]
+    (budget,) = study.budgets([limit])
+    cost = study.costs_of(Genotype.parse(first))["flops"]
+    over = 1.1 * budget.at_most / cost
+    record_whole(study.outputs, _whole(study, first, over))
+    assert hold_back(study.snapshot, study.outputs)
+    study.refresh()
+    assert study.snapshot.limits[0].at_most == pytest.approx(budget.at_most / 1.1)
+    index = len(verification(study.outputs)["rounds"])
+    while proposed := next_round(study.snapshot, study.outputs, index):
+        study.store.add_evaluations(scorer.evaluate([Genotype.parse(text) for text in proposed]))
+        study.refresh()
+        record_round(study.snapshot, study.outputs, index)
+        index += 1
+    second = str(verification(study.outputs)["winner"])
+    assert study.costs_of(Genotype.parse(second))["flops"] <= budget.at_most / 1.1
+    record_whole(study.outputs, _whole(study, second, 1.0))
+    assert not hold_back(study.snapshot, study.outputs)
+    answer = study.select([limit], top=1)
+    assert any("held 9.1 % lower" in caution for caution in answer.cautions)
+    again = Study.open(study.store.root)
+    assert again.snapshot.limits == study.snapshot.limits
+
+
+def test_a_choice_that_is_within_its_limit_stands(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    winner = verified(study, scorer)["winner"]
+    record_whole(study.outputs, _whole(study, winner, 1.0))
+    before = verification(study.outputs)
+    assert not hold_back(study.snapshot, study.outputs)
+    assert verification(study.outputs) == before
