@@ -211,7 +211,15 @@ def shrink(
 ) -> None:
     """Make a trained model faster: within the limits, as good as can be, with a proof of what was chosen."""
     need("run", "shrink")
-    from flows.shrink_command import Wish, hand_over, positions_in_words, result_in_words, study_of, written
+    from flows.shrink_command import (
+        Wish,
+        hand_over,
+        not_handed_over,
+        positions_in_words,
+        result_in_words,
+        study_of,
+        written,
+    )
     from nas_core.records.store import absolute
 
     wish = Wish(
@@ -230,6 +238,8 @@ def shrink(
     where = absolute(str(wish.root))
     if not as_json:
         print("\n".join(positions_in_words(config)))
+    for warning in not_handed_over(config):
+        print(f"mathnas: {warning}", file=sys.stderr)
     if dry_run:
         _print_plan(config, where, "report", as_json)
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import ConfigError, StoreError
+from nas_core.costs import profiler_of
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
@@ -36,6 +37,7 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
     else:
         _check_writable(study.store)
     _check_local_cluster(config.cluster)
+    _check_profilers(study)
     for text in config.select.limits:
         _check_limit(study, text)
     trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
@@ -130,6 +132,13 @@ def _check_local_cluster(config: ClusterConfig) -> None:
 
         if config.num_gpus > (have := torch.cuda.device_count()):
             raise ConfigError("cluster.num_gpus", config.num_gpus, f"at most {have}, as this machine has", advice)
+
+
+def _check_profilers(study: Study) -> None:
+    """What this machine cannot measure; where a cluster measures, its nodes say so."""
+    if os.environ.get("RAY_ADDRESS") in (None, "", "local"):
+        for resource in study.profiler_ids:
+            profiler_of(resource, study.config.profile).check()
 
 
 def _has_ray() -> bool:

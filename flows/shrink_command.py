@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.base.yaml_text import write_yaml
 from nas_core.families.trained_model import TrainedModel
+from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, workload_of
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import TRAINING
@@ -201,6 +202,26 @@ def result_in_words(study: "Study") -> list[str]:
         amounts = [format_amount(what, costs.get(what)) for what in ("latency_ms", "flops", "params")]
         rows.append([row["genotype"], name, f"{tested:.4f}", *amounts])
     return list(aligned(rows))
+
+
+def not_handed_over(config: StudyConfig) -> list[str]:
+    """Files that cannot be written of such networks, and why: known before anything is trained.
+
+    Raises:
+        ConfigError: if latency is to be measured on such files.
+    """
+    from nas_core.costs.conditions import is_of_files
+    from nas_core.study.brought import family_of
+    from nas_core.training.handover import why_no_onnx
+
+    family = family_of(config)
+    base = Genotype((0,) * family.space.num_positions)
+    why = why_no_onnx(family.module(base), family.sample.shape)
+    runtime = config.profile.profilers["latency"].runtime
+    if why and is_of_files(runtime):
+        expected = "eager or compile for this model"
+        raise ConfigError("profile.profilers.latency.runtime", f"{runtime}, and {why}", expected)
+    return [f"no model.onnx will be written: {why}"] if why else []
 
 
 def hand_over(study: "Study", out: Path) -> list[str]:

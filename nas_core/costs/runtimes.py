@@ -3,6 +3,7 @@
 A network is compiled or exported once per process and kept. B = examples of a batch.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -43,16 +44,22 @@ def run_of(
     if config.runtime == "eager":
         return Run(call=network, inputs=inputs)
     if config.runtime == "compile":
-        # a graph of its own: torch would look through all networks of one class at every call
-        program = torch.export.export(network, tuple(inputs)).module()
-        compiled = torch.compile(program, dynamic=False)
-        with torch.inference_mode():
-            compiled(*inputs)  # it is compiled when it is called first
-        return Run(call=compiled, inputs=inputs)
+        return Run(call=_compiled(network, inputs), inputs=inputs)
     data = _KEPT.get(key) or _exported(network, inputs, any_batch)
     if key is not None:
         _KEPT.keep(key, data)
     return run_of_file(data, inputs, config)
+
+
+def _compiled(network: nn.Module, inputs: Sequence[torch.Tensor]) -> Callable[..., Any]:
+    """The network compiled, as a graph of its own: torch looks through all networks of one class at every call."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own use of what it will drop
+        program = torch.export.export(network, tuple(inputs)).module()
+        compiled: Callable[..., Any] = torch.compile(program, dynamic=False)
+        with torch.inference_mode():
+            compiled(*inputs)  # it is compiled when it is called first
+    return compiled
 
 
 def run_of_file(data: bytes, inputs: Sequence[torch.Tensor], config: Any) -> Run:

@@ -273,11 +273,12 @@ def torch_device(config: Any) -> torch.device:
 
 
 def device_name(config: Any) -> str:
-    """Model name of the device measured; raises ConfigError if it is not there."""
+    """The device's model name, and the runtime where that is not torch itself; raises as ``torch_device``."""
     device = torch_device(config)
-    if on_cuda(config):
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    runtime = "" if config.runtime == "eager" else f", {config.runtime}"
+    if device.type == "cuda" or (on_cuda(config) and torch.cuda.is_available()):
+        return torch.cuda.get_device_name() + runtime
+    return ("cuda" if on_cuda(config) else cpu_name()) + runtime
 
 
 def _clock(device: torch.device, config: Any) -> Clock:

@@ -131,7 +131,9 @@ def _measured_whole(done: Finished) -> list[Mapping[str, Any]]:
 
 def _whole(row: Mapping[str, Any]) -> str:
     amount, spread = (format_quantity(row["resource"], row[name]) for name in ("value", "spread"))
-    conditions = f"batch {row['batch_size']}, {row['num_threads']} threads, {row['num_repeats']} times, {row['device']}"
+    conditions = (
+        f"batch {row['batch_size']}, threads {row['num_threads']}, {row['num_repeats']} repeats, {row['device']}"
+    )
     return f"- `{short_genotype(row['genotype'])}` measured whole: {amount} +- {spread} ({conditions})"
 
 
@@ -142,8 +144,7 @@ def latency_in_words(latency: FileLatency | str) -> list[str]:
     mine, base = latency.medians
     times = len(latency.winner_ms)
     conditions = (
-        f"{latency.runtime}, batch {latency.batch_size}, {latency.num_threads} "
-        f"thread{'s' * (latency.num_threads > 1)}, {latency.device}"
+        f"batch {latency.batch_size}, {latency.num_threads} thread{'s' * (latency.num_threads > 1)}, {latency.device}"
     )
     low, high = min(latency.winner_ms), max(latency.winner_ms)
     lines = [

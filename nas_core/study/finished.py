@@ -106,7 +106,6 @@ class FileLatency:
     latency in how many of the times the winner's file kept it.
     """
 
-    runtime: str
     device: str
     batch_size: int
     num_threads: int
@@ -135,7 +134,6 @@ def file_latency(done: Finished, winner: bytes, way: "Way", times: int = TIMES) 
     rounds = [time_files(files, modules[0].input_shape, config) for _ in range(times)]
     winner_ms, *rest = ([each[index].value for each in rounds] for index in range(len(files)))
     return FileLatency(
-        runtime=config.runtime,
         device=device_name(config),
         batch_size=config.batch_size,
         num_threads=config.num_threads,

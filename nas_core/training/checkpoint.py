@@ -61,7 +61,8 @@ def pack(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
     """The tensors and texts as one safetensors file."""
     # safetensors wants plain contiguous tensors; strides are the reader's affair.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return bytes(st.save(plain, dict(metadata or {})))
+    # an empty mapping of texts without tensors is a file that safetensors does not read back
+    return bytes(st.save(plain, dict(metadata) if metadata else None))
 
 
 def unpack(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

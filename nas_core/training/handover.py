@@ -5,6 +5,7 @@ What is written loads without any code of ours: ``load.py`` is
 """
 
 import inspect
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from nas_core.base.onnx_files import WAYS, Session, Way, onnx_bytes
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model import rebuild
 from nas_core.records.store import Store
-from nas_core.training.export import Deployed
+from nas_core.training.export import Deployed, deployed
 from nas_core.training.loop import value_of
 from nas_core.training.winner import load_deployed
 from nas_core.workloads.examples import batches_of
@@ -94,6 +95,7 @@ def write(
         DESCRIPTION: store.read_bytes(row["architecture_path"]),
         LOADER: inspect.getsource(rebuild).encode(),
     }
+    contents |= _maker(json.loads(contents[DESCRIPTION]))
     check, refused = None, {}
     if "safetensors" in formats:
         contents[WEIGHTS] = store.read_bytes(row["weights_path"])
@@ -108,6 +110,12 @@ def write(
     return Written(
         folder=folder, files={name: len(data) for name, data in contents.items()}, check=check, refused=refused
     )
+
+
+def _maker(description: Mapping[str, Any]) -> dict[str, bytes]:
+    """The file that makes the model, where the study names one: the loader looks for it beside itself."""
+    place = Path(description.get("model", {}).get("name", "").rpartition(":")[0])
+    return {place.name: place.read_bytes()} if place.suffix == ".py" and place.is_file() else {}
 
 
 def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -149,6 +157,20 @@ def checked_onnx(module: Deployed, workload: Workload, metric: str) -> tuple[byt
 def onnx_file(module: Deployed, way: Way) -> bytes:
     """The network's ONNX file, made in this way; raises NasError where it leads to none. It is not checked."""
     return onnx_bytes(prepared(module), [torch.rand(EXAMPLE_BATCH, *module.input_shape)], way)
+
+
+def why_no_onnx(network: nn.Module, shape: Sequence[int]) -> str:
+    """Why no ONNX file can be made of a network that takes B x shape; "" if one can. The quick way is tried first."""
+    module = deployed(network, Normalisation(), tuple(shape))
+    why = ""
+    for way in reversed(WAYS):
+        try:
+            onnx_file(module, way)
+        except NasError as error:
+            why = str(error.found)
+        else:
+            return ""
+    return why
 
 
 def _compared(

@@ -67,6 +67,16 @@ def test_the_answer_is_stored_with_what_is_proved(project):
     assert project.store.paths("figures") == ["figures/entropy.png", "figures/structure.png"]
 
 
+def test_the_designed_network_is_handed_over_as_any_winner_is(finished, project, tmp_path):
+    done = mathnas("export", finished, "--to", tmp_path, "--format", "onnx,pt2")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "architecture.json", "model.onnx", "model.pt2", "load.py", "README.md"
+    }  # fmt: skip
+    assert "agrees with torch on 360 test examples" in done.stdout
+    assert f"{project.training['metrics']['test']['accuracy']:.4f}" in (tmp_path / "README.md").read_text()
+
+
 def test_the_registered_model_has_the_measured_accuracy(project):
     import mlflow
 

@@ -7,8 +7,10 @@ import sys
 import time
 
 import pytest
+import torch
 
 from nas_core.records.store import Store
+from nas_core.training.checkpoint import pack, unpack
 
 SCRIPT = """
 import sys, torch
@@ -39,6 +41,14 @@ def wait_for(path, process, seconds=120) -> None:
         assert process.poll() is None, "the training ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"a": "b"}])
+@pytest.mark.parametrize("tensors", [{}, {"x": torch.ones(2)}])
+def test_what_is_packed_is_unpacked_also_where_nothing_is(tensors, metadata):
+    found, texts = unpack(pack(tensors, metadata))
+    assert found.keys() == tensors.keys()
+    assert texts == (metadata or {})
 
 
 @pytest.mark.faults

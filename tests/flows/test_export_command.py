@@ -1,0 +1,153 @@
+"""`mathnas export`: the winner's files and their card, from a study or a design that is finished."""
+
+import re
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from flows.shrink_command import hand_over, not_handed_over
+from nas_core.base.errors import ConfigError, StoreError
+from nas_core.costs import ProfileConfig
+from nas_core.study.finished import file_latency, finished
+from nas_core.study.study import Study
+from nas_core.training.handover import FORMATS, onnx_file
+from nas_core.training.winner import load_deployed
+from tasks.selection import select
+from tasks.worker import Evaluator, prepare_job, profile_job, study_job, train_job
+from tests.command import mathnas, refused
+from tests.conftest import config_of
+
+LIBRARY = [{"kind": "linear"}, {"kind": "skip"}]
+RECIPE = {"epochs": 1, "batch_size": 64, "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.0, "augment": "none"}
+MODEL = "nas_core.testing.example_model:small_network"
+
+
+def model_config(**sections):
+    return config_of(
+        name="shrunk",
+        space={"kind": "model", "model": MODEL, "library": LIBRARY, "wanted": 3},
+        scorer={"kind": "distil", "train": False, "samples": 64, "calibration_examples": 64, "recipe": RECIPE},
+        design={"kind": "one-swap", "held_out": 0},
+        profile={"resources": ["flops", "params", "latency_ms"], "networks": 0, "repeats": 5, "warmup": 1},
+        select={"limits": ["latency_ms<=500%", "flops<=90%"]},
+        train={"recipe": RECIPE, "train_examples": 256, "compare_random": 0},
+        **sections,
+    )
+
+
+def run_here(config, root):
+    """The study as far as it needs neither Ray nor Prefect: measured, scored, selected, trained."""
+    study, quiet = Study.create(config, str(root)), lambda *_: None
+    job = study_job(study)
+    profile_job(job, list(study.profiler_ids), [], quiet)
+    prepare_job(job, (), quiet)
+    Evaluator(job).run([str(each) for each in study.design.genotypes])
+    study.refresh()
+    select.fn(study)
+    rows = []
+    for role, genotype in (("winner", study.winner), ("base", str(study.base))):
+        costs = study.costs_of(study.space.parse(genotype))
+        rows.append({"role": role, "costs": costs, **train_job(job, role, genotype, quiet)})
+    study.outputs.write("training.json", {"inputs": study.inputs_of("train"), "networks": rows})
+    return study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A model made faster, trained; nothing changes it."""
+    return run_here(model_config(), tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def written(study, tmp_path_factory):
+    """The folder and what was said of it."""
+    folder = tmp_path_factory.mktemp("out")
+    return folder, hand_over(study, folder)
+
+
+def test_all_files_are_there_and_how_to_load_them_is_said(written):
+    folder, lines = written
+    files = {"model.safetensors", "architecture.json", "model.onnx", "model.pt2", "load.py", "README.md"}
+    assert {path.name for path in folder.iterdir()} == files
+    said = "\n".join(lines)
+    for name in ("model.onnx", "model.pt2", "load.py"):
+        assert re.search(rf"^{re.escape(name)}: .*load|^{re.escape(name)}: .*InferenceSession", said, re.MULTILINE), (
+            name
+        )
+    assert "model.onnx agrees with torch on 360 test examples" in said
+
+
+def test_the_limit_is_looked_at_on_the_file(written):
+    said = "\n".join(written[1])
+    assert re.search(r"model\.onnx takes [\d.]+ (µs|ms) \(median of 10 times; .*, onnxruntime\)?\.", said), said
+    assert re.search(r"The base network's file, in turns with it: [\d.]+ (µs|ms); this one takes [\d.]+ % of it", said)
+    assert "The limit latency_ms<=500% holds on the file in 10 of 10 times." in said
+    assert "flops" not in said
+
+
+def test_limits_are_counted_run_by_run(study):
+    done = finished(study.store.root)
+    onnx = onnx_file(load_deployed(study.store, "winner")[0], "trace")
+    found = file_latency(done, onnx, "trace", times=2)
+    assert (len(found.winner_ms), len(found.base_ms)) == (2, 2)
+    assert found.kept == {"latency_ms<=500%": 2}
+
+
+def test_the_card_has_every_number(study, written):
+    text = (written[0] / "README.md").read_text()
+    row = finished(study.store.root).winner
+    for value in row["metrics"]["test"].values():
+        assert f"{value:.4f}" in text
+    for expected in (row["genotype"], "latency_ms<=500%", "fractions from 0 to 1", MODEL, "torch 2.", "Use", "seed 0"):
+        assert expected in text, expected
+
+
+def test_the_onnx_file_takes_what_the_card_says(study, written):
+    images = finished(study.store.root).workload.load().load_test()[0][:7]
+    session = onnxruntime.InferenceSession(written[0] / "model.onnx")
+    outputs = session.run(None, {"inputs": images.numpy() / np.float32(255)})[0]
+    with torch.no_grad():
+        expected = load_deployed(study.store, "winner")[0](images)
+    assert np.abs(outputs - expected.numpy()).max() < 1e-5
+
+
+def test_the_command_writes_the_formats_asked_for(study, tmp_path):
+    done = mathnas("export", study.store.root, "--to", tmp_path / "out", "--format", "safetensors")
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"model.safetensors", "architecture.json", "load.py", "README.md"}
+    assert "model.onnx" not in done.stdout
+    (tmp_path / "file").write_text("")
+    assert "a folder that can be written" in refused("export", study.store.root, "--to", tmp_path / "file")
+    assert "found 'tflite'" in refused("export", study.store.root, "--to", tmp_path, "--format", "tflite")
+
+
+def test_what_is_not_trained_cannot_be_exported(tmp_path):
+    with pytest.raises(StoreError, match="no study"):
+        finished(str(tmp_path))
+    Study.create(model_config(), str(tmp_path / "new"))
+    message = refused("export", tmp_path / "new", "--to", tmp_path / "out")
+    assert "found no trained winner" in message
+    assert not (tmp_path / "out").exists()
+
+
+class _Unknown(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(x[:, 0]).real + x.mean((1, 2, 3))[:, None]
+
+
+def test_a_model_that_onnx_cannot_hold_is_said_before_anything_is_trained(study, monkeypatch):
+    config = model_config()
+    assert not_handed_over(config) == []
+    monkeypatch.setattr(type(study.family), "module", lambda *_: _Unknown())
+    (line,) = not_handed_over(config)
+    assert re.fullmatch(r"no model\.onnx will be written: the operator aten\S+", line)
+    config = config.model_copy(update={"profile": ProfileConfig(runtime="onnxruntime")})
+    with pytest.raises(ConfigError, match=r"latency\.runtime: found onnxruntime, and the operator aten"):
+        not_handed_over(config)
+
+
+def test_formats_are_those_of_the_options_default():
+    assert ",".join(FORMATS) in mathnas("export", "--help").stdout

@@ -1,0 +1,35 @@
+"""How many CPUs may be kept busy: affinity and the quotas of cgroups, a container's among them."""
+
+import os
+
+import pytest
+
+from nas_core.base.machine import usable_cpus
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "quota"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, 1),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),  # half a CPU runs one thread
+        ("0::/", {"cpu.max": "max 100000"}, CORES),
+        ("0::/box/inner", {"box/cpu.max": "100000 100000", "box/inner/cpu.max": "max 100000"}, 1),
+        ("4:cpu,cpuacct:/", {"cpu,cpuacct/cpu.cfs_quota_us": "100000", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 1),
+        ("4:cpu:/a", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, CORES),
+        ("3:memory:/", {"cpu.max": "100000 100000"}, CORES),  # of another controller
+        ("0::/", {"cpu.max": "what 100000"}, CORES),
+        ("0::/", {}, CORES),
+    ],
+)
+def test_quotas_of_cgroups_count(tmp_path, own, files, quota):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(own + "\n")
+    assert usable_cpus(tmp_path, tmp_path / "own") == min(quota, CORES)
+
+
+def test_a_machine_without_cgroups_has_its_cores(tmp_path):
+    assert usable_cpus(tmp_path, tmp_path / "none") == CORES

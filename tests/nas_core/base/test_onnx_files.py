@@ -1,0 +1,32 @@
+"""Networks as ONNX files: the same outputs for any batch, and one line for what ONNX does not have."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nas_core.base.errors import NasError
+from nas_core.base.onnx_files import WAYS, Session, onnx_bytes
+
+
+class Eigenvalues(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(x).real
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_gives_what_the_network_gives_for_any_batch(way, capfd):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    session = Session(onnx_bytes(network, [torch.randn(2, 3, 8, 8)], way), num_threads=1)
+    for count in (1, 2, 7):
+        inputs = torch.randn(count, 3, 8, 8)
+        with torch.no_grad():
+            np.testing.assert_allclose(session(inputs.numpy()), network(inputs).numpy(), atol=1e-5)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_operator_that_onnx_does_not_have_is_named(way):
+    with pytest.raises(NasError, match=r"ONNX: found the operator aten.{1,2}linalg_eig\w*, expected") as caught:
+        onnx_bytes(Eigenvalues().eval(), [torch.randn(2, 4, 4)], way)
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,0 +1,120 @@
+"""Networks timed by what runs them where they are used: ONNX Runtime, torch's compiler."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nas_core.base.errors import ConfigError
+from nas_core.base.machine import usable_cpus
+from nas_core.costs import PROFILERS, ProfileConfig, profile, profiler_id, runtimes
+from nas_core.costs import timing as timing_module
+from nas_core.costs.runtimes import run_of
+from nas_core.costs.timing import time_files
+from nas_core.families import FAMILIES
+from nas_core.space.genotypes import Genotype
+from nas_core.workloads.workload import Sample
+from tests.spaces import build_family
+
+QUICK = ProfileConfig(warmup=1, repeats=3, device="cpu", runtime="onnxruntime")
+TIMED = QUICK.profilers["latency"]
+
+
+def model_family():
+    family = FAMILIES["model"]
+    library = [{"kind": "skip"}]
+    model = "nas_core.testing.example_model:small_network"
+    return family(family.Settings(model=model, library=library, wanted=3), Sample(shape=(1, 8, 8), num_outputs=3))
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """A list that gets an entry for every export."""
+    count, real = [], runtimes.onnx_bytes
+    monkeypatch.setattr(runtimes, "onnx_bytes", lambda *given, **named: count.append(1) or real(*given, **named))
+    return count
+
+
+@pytest.mark.parametrize("runtime", ["eager", pytest.param("compile", marks=pytest.mark.slow), "onnxruntime"])
+def test_every_runtime_runs_the_network_itself(runtime):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.GELU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    inputs = torch.randn(3, 1, 8, 8)
+    run = run_of(network, [inputs], TIMED.model_copy(update={"runtime": runtime}))
+    with torch.inference_mode():
+        np.testing.assert_allclose(run.call(*run.inputs), network(inputs), atol=1e-5)
+
+
+def test_blocks_and_networks_of_a_chain_are_measured_in_the_runtime():
+    family = build_family("tiny")
+    rows = profile(family, [family.space.parse("0-1-2")], QUICK, ["latency_ms"])
+    assert {row.status for row in rows} == {"ok"}
+    assert all(row.device.endswith(", onnxruntime") for row in rows)
+    assert {row.profiler_id for row in rows} != {profiler_id(ProfileConfig(warmup=1, repeats=3), "latency_ms")}
+
+
+def test_networks_of_a_model_are_files_of_their_own_each_made_once(monkeypatch, exported):
+    monkeypatch.setattr(timing_module, "FILES_AT_ONCE", 2)
+    family = model_family()
+    space = family.space
+    rows = profile(family, [Genotype((1,) * space.num_positions)], QUICK, ["latency_ms"])
+    assert [row.message for row in rows if row.status != "ok"] == []
+    assert len(rows) == 1 + sum(space.num_choices) + 1
+    made = len(exported)
+    assert 2 <= made <= space.num_networks
+    (row,) = profile(family, [Genotype((0,) * space.num_positions)], QUICK, ["latency_ms"], blocks=False)
+    assert row.value > 0
+    assert len(exported) == made  # the base's file is kept
+
+
+def test_a_machine_that_slows_down_does_not_make_later_files_slower(monkeypatch):
+    """Some files at a time: what each adds to the first is taken from the rounds that both were in."""
+    family, drift = model_family(), iter((1.0, 3.0, 5.0))
+    base = Genotype((0,) * family.space.num_positions)
+    added = {base: 0.0, base.swap(0, 1): -0.25, base.swap(1, 1): -0.5, base.swap(2, 1): -0.75}
+    monkeypatch.setattr(timing_module, "FILES_AT_ONCE", 1)
+    monkeypatch.setattr(timing_module, "_switched_run", lambda family, placed, genotype, *_: genotype)
+
+    def in_turns(runs, *_):
+        now = next(drift)
+        return [np.full(3, now + added[run]) for run in runs]
+
+    monkeypatch.setattr(timing_module, "in_turns", in_turns)
+    found = timing_module._time_switched(family, family.switched(), list(added), TIMED)
+    assert [timing.tolist() for timing in found] == [[1.0 + each] * 3 for each in added.values()]
+
+
+def test_files_are_timed_beside_each_other():
+    files = [runtimes.onnx_bytes(nn.Linear(4, width), [torch.randn(2, 4)], "trace") for width in (2, 3)]
+    measured = time_files(files, (4,), TIMED)
+    assert [each.num_repeats for each in measured] == [3, 3]
+    assert all(each.value > 0 for each in measured)
+
+
+def test_kept_files_stay_within_a_number_of_bytes(monkeypatch):
+    monkeypatch.setattr(runtimes, "MAX_KEPT_BYTES", 10)
+    kept = runtimes._Kept()
+    for key in "abc":
+        kept.keep(key, b"1234")
+        kept.get("a")
+    assert [kept.get(key) is not None for key in "abc"] == [True, False, True]
+
+
+def test_more_threads_than_this_process_may_use_are_refused():
+    config = ProfileConfig(num_threads=usable_cpus() + 1)
+    profiler = PROFILERS["latency"](config.profilers["latency"])
+    for call in (profiler.check, lambda: profile(build_family("tiny"), [], config, ["latency_ms"])):
+        with pytest.raises(
+            ConfigError, match=r"latency\.num_threads: found \d+, expected at most \d+, as this process"
+        ):
+            call()
+
+
+@pytest.mark.skipif(find_spec("openvino") is not None, reason="OpenVINO is installed")
+def test_a_runtime_that_is_not_installed_is_named():
+    profiler = PROFILERS["latency"](ProfileConfig(runtime="openvino").profilers["latency"])
+    with pytest.raises(
+        ConfigError, match=r"latency\.runtime: found openvino, without openvino, .* pip install openvino"
+    ):
+        profiler.check()

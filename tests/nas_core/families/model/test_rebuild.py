@@ -1,0 +1,36 @@
+"""The loader that travels with a network: images as the study makes them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from nas_core.families.model.rebuild import image_of
+from nas_core.workloads.images.decoding import Fitting, square
+
+pytestmark = pytest.mark.situations
+
+PHOTO = load_sample_images().images[0]
+FITTINGS = [
+    Fitting(),
+    Fitting(crop_pct=0.875, interpolation="bicubic"),
+    Fitting(fit="squash"),
+    Fitting(fit="pad", background="#ff8000"),
+    Fitting(fit="pad", crop_pct=0.9, background="white"),
+]
+
+
+@pytest.mark.parametrize("fitting", FITTINGS, ids=lambda fitting: f"{fitting.fit}{fitting.crop_pct}")
+@pytest.mark.parametrize("size", [(427, 640), (200, 33), (20, 20)])
+def test_an_image_becomes_the_square_that_the_study_makes_of_it(tmp_path, fitting, size):
+    image = Image.fromarray(PHOTO[: size[0], : size[1]])
+    image.save(tmp_path / "photo.png")
+    kinds = {name: getattr(fitting, name) for name in ("fit", "interpolation", "crop_pct", "background")}
+    found = image_of(tmp_path / "photo.png", {"shape": [3, 32, 32], "fitting": kinds})
+    expected = np.asarray(square(image, 32, fitting)).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_a_gray_image_has_one_channel(tmp_path):
+    Image.fromarray(PHOTO[..., 0]).save(tmp_path / "gray.png")
+    assert image_of(tmp_path / "gray.png", {"shape": [1, 8, 8]}).shape == (1, 8, 8)

@@ -1,0 +1,157 @@
+"""What is handed over: files that load where only torch and timm are, with the outputs that were measured."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import nas_core
+from nas_core.base.errors import ConfigError, NasError
+from nas_core.families import FAMILIES
+from nas_core.families.member import Member
+from nas_core.records.store import Store
+from nas_core.space.genotypes import Genotype
+from nas_core.training.export import deployed
+from nas_core.training.handover import FORMATS, checked_onnx, formats_of, write
+from nas_core.training.settings import Recipe, TrainConfig
+from nas_core.training.winner import load_deployed, train_network
+from nas_core.workloads.images.digits import Digits
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.settings import ImageSettings
+from tests.fresh import fresh_python
+from tests.spaces import tiny
+
+DATA = Digits(ImageSettings(validation_examples=300))
+TRAIN = TrainConfig(recipe=Recipe(epochs=1, batch_size=64), train_examples=256)
+SHAPE, NORMALISED = (1, 8, 8), Normalisation(mean=(0.3,), std=(0.4,))
+LOADING = """
+import importlib.util, sys
+for name in ("nas_core", "flows", "tasks", "mathnas", "onnx", "ray", "mlflow"):
+    assert importlib.util.find_spec(name) is None, name
+import numpy as np, torch
+for folder in sys.argv[1:]:
+    spec = importlib.util.spec_from_file_location("load", folder + "/load.py")
+    loader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loader)
+    images = torch.from_numpy(np.load(folder + "/images.npy"))
+    with torch.no_grad():
+        np.save(folder + "/outputs.npy", loader.load(folder)(images).numpy())
+    loader.main(folder, folder + "/image.png")
+"""
+
+
+def of_a_model(name):
+    family = FAMILIES["model"]
+    library = [{"kind": "narrower", "ratio": 0.5}, {"kind": "depthwise-separable"}, {"kind": "skip"}]
+    settings = family.Settings(model=name, library=library)
+    made = family(settings, DATA.sample)
+    choices = tuple(index % count for index, count in enumerate(made.space.num_choices, start=1))
+    return Member(family=made, genotype=Genotype(choices))
+
+
+def of_a_chain():
+    space = tiny()
+    return space.architecture(space.parse("1-0-1"))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Folder, files and the trained network by the kind of network."""
+    found = {}
+    kinds = {"model": of_a_model("timm:test_resnet"), "chain": of_a_chain()}
+    for kind, described in kinds.items():
+        store = Store(tmp_path_factory.mktemp(kind))
+        trained = train_network(described, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner")
+        folder = tmp_path_factory.mktemp("files") / kind
+        found[kind] = write(store, trained.as_dict(), DATA, folder), load_deployed(store, "winner")[0], trained
+    return found
+
+
+@pytest.fixture(scope="module")
+def images():
+    return DATA.load().load_test()[0][:40]
+
+
+@torch.no_grad()
+def test_files_load_where_only_torch_timm_and_safetensors_are(written, images, tmp_path):
+    folders = [str(files.folder) for files, _, _ in written.values()]
+    for folder in folders:
+        np.save(f"{folder}/images.npy", images.numpy() / np.float32(255))
+        Image.fromarray(images[0, 0].numpy()).save(f"{folder}/image.png")
+    python = fresh_python(tmp_path / "venv", ["torch", "timm", "safetensors"])
+    done = subprocess.run([python, "-c", LOADING, *folders], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    for (files, module, _), line in zip(written.values(), done.stdout.splitlines(), strict=True):
+        expected = module(images)
+        assert np.abs(np.load(files.folder / "outputs.npy") - expected.numpy()).max() < 1e-5
+        assert line.startswith(f"{files.folder}/image.png  {int(expected[0].argmax())}: ")
+
+
+@pytest.mark.parametrize("kind", ["model", "chain"])
+@torch.no_grad()
+def test_the_front_loads_a_folder_in_one_line(written, images, kind):
+    files, module, _ = written[kind]
+    assert torch.allclose(nas_core.load(files.folder)(images.float() / 255), module(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["model", "chain"])
+def test_the_onnx_file_is_compared_on_real_images_in_other_batches(written, kind):
+    files, _, trained = written[kind]
+    assert (files.check.num_examples, files.check.batch_size) == (360, 25)
+    assert files.check.worst < 1e-5
+    assert files.check.way == "program"
+    assert files.check.metrics["accuracy"] == pytest.approx((trained.test_metric, trained.test_metric))
+    assert set(files.files) == {"model.safetensors", "architecture.json", "model.onnx", "model.pt2", "load.py"}
+    assert all((files.folder / name).stat().st_size == size for name, size in files.files.items())
+
+
+def test_what_a_network_is_made_of_is_said(written):
+    description = json.loads((written["model"][0].folder / "architecture.json").read_text())
+    assert description["model"] == {"name": "timm:test_resnet", "arguments": {"num_classes": 10, "in_chans": 1}}
+    assert description["changes"]
+
+
+class Branching(nn.Module):
+    """A network that no program follows, as its path depends on numbers; ``tied`` to the batch that it first saw."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.layer, self.tied = nn.Linear(64, 10), tied
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        size = int(x.shape[0]) if self.tied else -1
+        return self.layer(x.reshape(size, 64)) if float(x.detach().abs().sum()) >= 0 else x.flatten(1)
+
+
+class Unknown(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(x[:, 0]).real
+
+
+def test_where_one_way_fails_another_is_taken_and_that_is_said():
+    _, check = checked_onnx(deployed(Branching(tied=False), NORMALISED, SHAPE), DATA, "accuracy")
+    assert check.way == "trace"
+    assert "program" in check.passed_over
+    assert check.worst < 1e-5
+
+
+def test_a_file_that_serves_its_own_batch_only_is_not_handed_over():
+    with pytest.raises(NasError, match=r"model\.onnx: found"):
+        checked_onnx(deployed(Branching(tied=True), NORMALISED, SHAPE), DATA, "accuracy")
+
+
+def test_an_operator_that_onnx_does_not_have_is_one_line():
+    with pytest.raises(NasError, match=r"found the operator aten.*linalg_eig") as caught:
+        checked_onnx(deployed(Unknown(), NORMALISED, SHAPE), DATA, "accuracy")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_formats():
+    assert formats_of("onnx, safetensors") == ("safetensors", "onnx")
+    assert formats_of("") == FORMATS
+    with pytest.raises(ConfigError, match="--format: found 'tflite', expected one or more of: safetensors, onnx, pt2"):
+        formats_of("onnx,tflite")
