@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
+from flows.command_group import CommandGroup
 from flows.design_command import design
 from flows.extras import need, not_installed
 from flows.plugins_command import check, plugins
@@ -35,22 +35,9 @@ if TYPE_CHECKING:
     from nas_core.study.study import Study
 
 
-class _OneLine(TyperGroup):
-    """A wrong option is one line, like every other mistake."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except typer.BadParameter as error:  # raised while a command's options are read
-            command = f"mathnas {error.ctx.info_name}" if error.ctx is not None else "mathnas"
-            message = error.format_message().removeprefix("Invalid value for ").rstrip(".")
-            print(f"mathnas: {message}; `{command} --help` says what is allowed", file=sys.stderr)
-            raise typer.Exit(2) from None
-
-
 app = typer.Typer(
     name="mathnas",
-    cls=_OneLine,
+    cls=CommandGroup,
     help="Finds the best network of a block-wise family within your limits, and proves what it says.",
     no_args_is_help=True,
     add_completion=False,
@@ -197,12 +184,13 @@ def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, unti
     _quiet_prefect()
     from flows.driving import drive
     from flows.prefect_server import prefect_api
+    from flows.preflight import notes
     from tasks.addresses import check_addresses
 
     check_addresses()
     # prefect reads the address of its server when it is imported
     with drive(config, root, until=until, wait_s=wait_s) as study, prefect_api():
-        for note in study.scorer.notes():
+        for note in notes(study, until):
             print(f"mathnas: {note}", file=sys.stderr)
         from flows.study import run_study
 

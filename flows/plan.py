@@ -9,10 +9,11 @@ from typing import Any
 from nas_core.base.errors import StoreError
 from nas_core.costs import is_measured, profile_blocks
 from nas_core.program import parse_limit
-from nas_core.program.limits import format_amount
 from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
 from nas_core.records.store import Store
+from nas_core.report.summary import Limit
+from nas_core.report.text import format_amount, format_limit
 from nas_core.space.extremes import extreme_genotypes
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
@@ -143,9 +144,12 @@ def _range(known: Snapshot, table: CostTable) -> list[float]:
 
 
 def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
-    """Each limit in the resource's own unit, or that it depends on what the run measures."""
+    """What each limit amounts to, or that it depends on what the run measures."""
     return {
-        text: " and ".join(map(str, known.budgets((text,))))
+        text: " and ".join(
+            format_limit(Limit(resource=each.resource, at_most=each.at_most, at_least=each.at_least))
+            for each in known.budgets((text,))
+        )
         if text in known.config.select.limits
         else "known once the run has measured it"
         for text in config.select.limits
@@ -195,7 +199,8 @@ def plan_in_words(found: dict[str, Any]) -> str:
         f"Evaluations: {found['evaluations']} in the design, {found['stored']} stored already, "
         f"{found['missing']} to make; verification adds {found['verification_at_most']} at most.",
         *found["notes"],
-        f"Rough estimate: {estimate} on this machine's processors (from {found['estimate_from']}).",
+        f"Rough estimate: {estimate} of computing on this machine's processors (from {found['estimate_from']}), "
+        "and a minute or two around it for servers, workers and the report.",
         *_section("Data", found["data"]),
         *_section("Attainable", attainable),
         *_section("Limits", found["limits"]),

@@ -620,8 +620,10 @@ def figure_training(summary: StudySummary, theme: Theme) -> "Figure":
         shown.add(row.role)
     left.set_ylabel(metric_axis(training.metric, "validation"))
     right.set_ylabel("training loss")
+    whole = all(float(point.epoch).is_integer() for row in curves for point in row.curve)
     for ax in (left, right):
         ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=whole)
     _legend_below(figure, ncols=3)
     return figure
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from nas_core.report.text import format_quantity
 from tests.command import mathnas, mathnas_process, refused
 
 pytestmark = pytest.mark.situations
@@ -55,12 +56,12 @@ def test_a_plan_says_what_there_is_what_is_attainable_and_where_it_runs(dry_run)
     assert plan["data"]["training split"] == "60 images, 20 per class"
     assert plan["data"]["test split"] == "12 images, 4 per class"
     assert plan["data"]["scoring"] == "48 training and 12 validation examples"
-    assert "1 .csv files" in plan["data"]["left out"]
-    assert "1 .txt files" in plan["data"]["left out"]
+    assert "1 .csv file;" in plan["data"]["left out"]
+    assert "1 .txt file" in plan["data"]["left out"]
     flops = plan["resources"]["flops"]
     assert flops["least"] < 0.7 * flops["base"] < flops["most"] == flops["base"]
     assert plan["limits"] == {
-        "flops<=70%": f"flops <= {0.7 * flops['base']:.1f}".removesuffix(".0"),
+        "flops<=70%": f"at most {format_quantity('flops', 0.7 * flops['base'])}",
         "latency_ms<=12 ms": "known once the run has measured it",
     }
     assert plan["cluster"]["RAY_ADDRESS"] == "a local Ray on this machine"

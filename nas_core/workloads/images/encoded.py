@@ -7,6 +7,7 @@ was read.
 import hashlib
 import logging
 import os
+import re
 import statistics
 from abc import abstractmethod
 from collections import Counter
@@ -70,7 +71,7 @@ class Contents:
             found.append(
                 f"{len(self.broken):,} of {self.num_images + len(self.broken):,} images cannot be read: {names}"
             )
-        return found + [f"{count:,} {what}" for what, count in self.ignored.items()]
+        return found + [f"{count:,} {what if count > 1 else _one(what)}" for what, count in self.ignored.items()]
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for the report and a dry run."""
@@ -143,7 +144,7 @@ class EncodedImages(ImageClassification):
             raise _unreadable(self.place, broken, sum(len(each.facts) for each in found))
         contents = _contents(listing, found, broken, self.place)
         for sentence in (*contents.left_out(), *contents.notes):
-            log.log(logging.WARNING if broken else logging.INFO, "%s: %s", self.place, sentence)
+            log.info("%s: %s", self.place, sentence)
         return contents
 
     # what a set of images says of itself
@@ -179,7 +180,13 @@ class EncodedImages(ImageClassification):
         fitted = (
             f"{settings.fit}, {settings.interpolation}, crop percentage {settings.crop_pct:g}, on {settings.background}"
         )
-        return [images, *self.contents().rows(), ("made square by", fitted), ("held", self.held())]
+        return [images, *self.contents().rows(), ("made square by", fitted)]
+
+    def notes(self) -> Sequence[str]:
+        contents = self.contents()
+        out = contents.left_out()
+        sentences = [f"left out: {'; '.join(out)}"] if out else []
+        return [f"{self.place}: {sentence}" for sentence in (*sentences, *contents.notes)]
 
     @property
     def fitting(self) -> Fitting:
@@ -302,6 +309,12 @@ def _shown(name: str) -> str:
 def _named(names: Sequence[str]) -> str:
     more = len(names) - SAID_BY_NAME
     return ", ".join(map(_shown, names[:SAID_BY_NAME])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _one(what: str) -> str:
+    """``.txt file`` of ``.txt files``."""
+    kind, bracket, names = what.partition(" (")
+    return re.sub(r"\b(file|folder)s\b", r"\1", kind) + bracket + names
 
 
 def _range(values: "Sequence[int] | np.ndarray") -> str:

@@ -146,7 +146,7 @@ def test_what_systems_leave_behind_is_no_image_and_no_class(tmp_path):
     contents = folder(tmp_path).contents()
     assert contents.class_names == ("cat", "dog")
     assert len(contents.train) == 6
-    assert contents.left_out() == ["1 .txt files", "1 files without a suffix", "21 hidden and system files or folders"]
+    assert contents.left_out() == ["1 .txt file", "1 file without a suffix", "21 hidden and system files or folders"]
     assert folder(tmp_path).fingerprint() == before
 
 
@@ -274,9 +274,11 @@ def test_what_cannot_be_read_is_named_and_counted_before_anything_is_computed(br
 def test_it_can_be_left_out_and_that_is_said(broken, caplog):
     found = folder(broken, on_error="skip")
     sentence = "3 of 16 images cannot be read: train/cat/0.png, test/dog/1.png, test/dog/3.png"
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         data = found.load()
     assert sentence in caplog.text
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]  # a run says it, once
+    assert found.notes() == [f"{broken}: left out: {sentence}"]
     assert dict(found.describe())["left out"] == sentence
     assert found.num_examples() == (5, 2)
     assert len(data.load_test()[1]) == 6
