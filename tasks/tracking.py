@@ -131,7 +131,7 @@ def log_study(study: Study) -> dict[str, Any]:
     runs.log_tables(parent)
     training = study.current("train") or {"networks": []}
     for row in training["networks"]:
-        runs.log_network(parent, row, study.inputs_of("train"), study.config.train.recipe.model_dump())
+        runs.log_network(parent, row, study.inputs_of("train"), study.config.train.recipe.values)
     runs.describe(parent, describe_study(study, runs.link(parent, REPORT)))
     runs.finish(parent)
     return runs.ids
@@ -155,7 +155,7 @@ def log_design(project: DesignProject) -> dict[str, Any]:
     parent = runs.parent()
     runs.log_settings(parent)
     runs.log_data(parent, build_workload(project.config.data).label, project.data.identity)
-    runs.log_network(parent, row, project.training_inputs, project.config.train.recipe.model_dump())
+    runs.log_network(parent, row, project.training_inputs, project.config.train.recipe.values)
     runs.log_files(parent, DESIGN_FILES)
     runs.describe(parent, describe_design(project))
     runs.finish(parent)

@@ -86,6 +86,20 @@ def test_the_estimate_is_of_the_real_number_of_images(dry_run, images, tmp_path)
     assert shorter["estimate_s"] < many["estimate_s"]
 
 
+def test_what_is_no_network_costs_nothing_and_what_a_function_takes_is_not_guessed(dry_run, tmp_path):
+    plugin = tmp_path / "flags_of_a_compiler.py"
+    plugin.write_text(
+        "from nas_core import scorer\n@scorer('speed-of-flags')\ndef rated(values):\n    'Speed.'\n    return 1.0\n"
+    )
+    space = {"kind": "choices", "positions": {"optimise": ["O0", "O2"], "inline": [True, False]}}
+    sections = {"plugins": [str(plugin)], "scorer": {"kind": "speed-of-flags"}, "space": space, "select": {}}
+    plan = json.loads(dry_run("--json", **sections).stdout)
+    assert (plan["resources"], plan["estimate_s"]) == ({}, None)
+    words = dry_run(**sections).stdout
+    assert "No estimate: what this scorer takes is known once it has rated a network." in words
+    assert "Attainable" not in words
+
+
 @pytest.mark.parametrize(
     ("sections", "arguments", "expected"),
     [
