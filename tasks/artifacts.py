@@ -123,7 +123,9 @@ def _publish_figures(study: Study, stage: Stage) -> None:
 
     images = _stored_figures(study) if stage == "report" else _drawn_figures(study, FIGURES_OF[stage])
     if images:
-        blocks = [f"## {name.replace('_', ' ')}\n\n![{name}]({_data_uri(png)})" for name, png in images.items()]
+        from nas_core.report.page import WORDS
+
+        blocks = [f"## {WORDS[name][0]}\n\n![{name}]({_data_uri(png)})" for name, png in images.items()]
         key, words = _key(study, stage, "figures"), f"Study {study.config.name}, stage {stage}: figures"
         create_markdown_artifact("\n\n".join(blocks), key=key, description=words)
 

@@ -78,6 +78,17 @@ def test_nothing_covers_what_is_drawn(size, name):
 
 
 @pytest.mark.situations
+@pytest.mark.parametrize("size", STUDIES)
+def test_a_legend_names_no_more_than_is_drawn(size):
+    def legend(study):
+        return [text.get_text() for each in drawn(study, "block_effects").legends for text in each.get_texts()]
+
+    study = STUDIES[size]
+    assert "chosen block" in legend(study)
+    assert "chosen block" not in legend(replace(study, selection=None, verification=None))
+
+
+@pytest.mark.situations
 def test_epochs_are_counted_whole():
     training = STUDIES["small"].training
     short = replace(training, networks=tuple(replace(row, curve=row.curve[:3]) for row in training.networks))
