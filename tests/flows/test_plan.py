@@ -8,7 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from nas_core.base.plugins import imported
 from nas_core.report.text import format_quantity
+from nas_core.scoring.scorer import SCORERS
 from tests.command import mathnas, mathnas_process, refused
 
 pytestmark = pytest.mark.situations
@@ -93,9 +95,11 @@ def test_what_is_no_network_costs_nothing_and_what_a_function_takes_is_not_guess
     )
     space = {"kind": "choices", "positions": {"optimise": ["O0", "O2"], "inline": [True, False]}}
     sections = {"plugins": [str(plugin)], "scorer": {"kind": "speed-of-flags"}, "space": space, "select": {}}
-    plan = json.loads(dry_run("--json", **sections).stdout)
+    try:
+        plan, words = json.loads(dry_run("--json", **sections).stdout), dry_run(**sections).stdout
+    finally:
+        SCORERS.forget(imported.pop(str(plugin)).origin)
     assert (plan["resources"], plan["estimate_s"]) == ({}, None)
-    words = dry_run(**sections).stdout
     assert "No estimate: what this scorer takes is known once it has rated a network." in words
     assert "Attainable" not in words
 

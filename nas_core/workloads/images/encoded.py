@@ -7,7 +7,6 @@ was read.
 import hashlib
 import logging
 import os
-import re
 import statistics
 from abc import abstractmethod
 from collections import Counter
@@ -31,6 +30,13 @@ log = logging.getLogger(__name__)
 
 LARGEST_DEFAULT_SIDE = 224
 SAID_BY_NAME = 5
+ONE_OF = {
+    "links to a folder above them": "link to a folder above it",
+    "folders beside": "folder beside",
+    "files or folders": "file or folder",
+    "images": "image",
+    "files": "file",
+}
 HELD_CONTENTS = 8  # sets that a process remembers
 
 
@@ -312,9 +318,9 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _one(what: str) -> str:
-    """``.txt file`` of ``.txt files``."""
-    kind, bracket, names = what.partition(" (")
-    return re.sub(r"\b(file|folder)s\b", r"\1", kind) + bracket + names
+    """What is counted, where there is one of it: ``.txt file`` of ``.txt files``."""
+    many = next((many for many in ONE_OF if many in what), "")
+    return what.replace(many, ONE_OF.get(many, ""), 1)
 
 
 def _range(values: "Sequence[int] | np.ndarray") -> str:

@@ -61,7 +61,7 @@ def test_what_lies_beside_the_splits_is_said(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         contents = folder(tmp_path).contents()
     assert contents.notes == ("val/ is not used: validation images are drawn from train/",)
-    assert contents.left_out() == ["1 folders beside train/ and test/ (annotations)"]
+    assert contents.left_out() == ["1 folder beside train/ and test/ (annotations)"]
     assert "val/ is not used" in caplog.text
     rows = dict(folder(tmp_path).describe())
     assert rows["splits"] == contents.notes[0]
@@ -174,7 +174,7 @@ def test_links_are_followed_and_a_circle_of_them_ends(tmp_path):
     (tmp_path / "set" / "train" / "dog" / "self").symlink_to("self")
     contents = folder(tmp_path / "set").contents()
     assert len(contents.train) == 3 + 4 + 3
-    assert contents.left_out() == ["1 files without a suffix", "1 links to a folder above them"]
+    assert contents.left_out() == ["1 file without a suffix", "1 link to a folder above it"]
 
 
 @pytest.mark.parametrize(
