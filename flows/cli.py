@@ -23,7 +23,7 @@ from flows.plugins_command import check, plugins
 from flows.printing import drop_output, print_what_can_be_printed
 from nas_core.base.errors import ConfigError, NasError, SpaceError, StoreError
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY, TRACKING, Stage
-from tasks.saying import never_silent
+from tasks.saying import doing, never_silent
 
 if TYPE_CHECKING:
     from nas_core.records.store import Store
@@ -169,13 +169,15 @@ def run(
     from nas_core.study.sources import Sources
     from nas_core.study.study import Study
 
-    study = Study(study_config, Store(where), Sources.of(study_config, where))
-    if rerun_from is None and study.is_finished(last):
-        from flows.preflight import check_scores_hold
+    with never_silent():
+        with doing("checking the study and its data"):  # every image is read, the first time
+            study = Study(study_config, Store(where), Sources.of(study_config, where))
+            is_finished = rerun_from is None and study.is_finished(last)
+        if is_finished:
+            from flows.preflight import check_scores_hold
 
-        check_scores_hold(study)
-    else:
-        with never_silent():
+            check_scores_hold(study)
+        else:
             study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
     _print_outcome(study, as_json)
 
@@ -303,7 +305,8 @@ def _print_json(data: object) -> None:
 def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool) -> None:
     from flows.plan import plan, plan_in_words
 
-    found = plan(config, root, until)
+    with never_silent(), doing("checking the study and its data"):
+        found = plan(config, root, until)
     if as_json:
         _print_json(found)
     else:
