@@ -149,7 +149,8 @@ def _incomplete(thing: Any) -> str:
     if "kind" in thing.Settings.model_fields:
         return "a setting called `kind`, which is what a study calls the class itself"
     silent = [name for name, field in thing.Settings.model_fields.items() if not field.description]
-    return f"settings without a description: {', '.join(silent)}" if silent else ""
+    how = 'say what it is by Annotated[..., "words"] or Field(description="words")'
+    return f"settings without a description: {', '.join(silent)} ({how})" if silent else ""
 
 
 def summary_of(thing: type) -> str:
