@@ -8,6 +8,8 @@ import pytest
 # before prefect and ray are imported: nothing of the user's own set-up is touched
 for name in ("RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
+# before torch is: where the tests run in several processes, a thread that waits for another must not hold a core
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with Ctrl-C ignored
 
@@ -46,11 +48,6 @@ def config_of(**changes) -> StudyConfig:
         "train": {"recipe": recipe, "train_examples": 256, "compare_random": 0},
     }
     return parse_config({**sections, **changes}, "test")
-
-
-@pytest.fixture
-def tiny_config() -> StudyConfig:
-    return config_of()
 
 
 @pytest.fixture
