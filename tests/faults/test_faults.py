@@ -1,4 +1,4 @@
-"""The fault suite: two kinds here, all with `make test-faults`; `tests/flows/test_study_killed.py` kills at any moment."""
+"""The fault suite: two kinds here, all with `make test-faults`; `tests/flows/test_study_killed.py` kills whenever."""
 
 import random
 
