@@ -8,8 +8,8 @@ import pytest
 # before prefect and ray are imported: nothing of the user's own set-up is touched
 for name in ("RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
-# before torch is: where the tests run in several processes, a thread that waits for another must not hold a core
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+if "PYTEST_XDIST_WORKER" in os.environ:  # of several processes each has one core; torch's threads would wait in turns
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with Ctrl-C ignored
 
