@@ -14,7 +14,7 @@ from nas_core.families.trained_model import TrainedModel
 from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
 from nas_core.space.genotypes import Genotype
-from nas_core.training.settings import Recipe, training_work
+from nas_core.training.settings import TRAINING_PASSES, Recipe, training_work
 from nas_core.workloads.metrics import Measure
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class DistilScorer(Scorer):
             4, gt=0, le=1e6, description="GB that activations and alternatives in training may take at a time."
         )
         batch: int = Field(
-            32, ge=1, le=10_000, description="Networks per Ray task; those that share prefixes go together."
+            4, ge=1, le=10_000, description="Networks per Ray task; without recovery those that share prefixes gain."
         )
 
     @property
@@ -152,7 +152,8 @@ class DistilScorer(Scorer):
         choices = max(self.family.space.num_choices)
         # the model's pass, then every alternative's forward and backward pass, about half a block each
         trained = training_work(settings.recipe, num_train, flops) * (1 / 3 + choices / 2) if settings.train else 0.0
-        rated: float = flops * (num_validation + settings.calibration_examples)
+        recovered = settings.recovery_steps * settings.recipe.batch_size * (TRAINING_PASSES + 1)  # and the model's pass
+        rated: float = flops * (num_validation + settings.calibration_examples + recovered)
         return trained + num_evaluations * rated
 
     @property
