@@ -9,7 +9,7 @@ from nas_core.base.errors import ConfigError, DataError
 from nas_core.base.yaml_text import write_yaml
 from nas_core.families.trained_model import TrainedModel
 from nas_core.space.genotypes import Genotype
-from nas_core.study.brought import family_of, workload_of
+from nas_core.study.brought import family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import TRAINING
 from nas_core.workloads import WORKLOADS
@@ -191,16 +191,17 @@ def _side_of(wish: Wish) -> int | None:
 def result_in_words(study: "Study") -> list[str]:
     """The table at the end: the model, the result, what it is compared with; each trained alike."""
     from nas_core.base.words import aligned
-    from nas_core.report.text import format_amount
+    from nas_core.report.text import format_amount, format_metric
 
     trained = study.output(TRAINING) or {}
     rows = [["network", "role", "test", "latency", "FLOPs", "params"]]
+    metric = trained_metric(study.config)
     for row in trained.get("networks", ()):
         costs = row["costs"]
         name = {"winner": "shrunk", "base": "the model, trained as long"}.get(row["role"], row["role"])
         tested = row["metrics"]["test"][row["metric_name"]]
         amounts = [format_amount(what, costs.get(what)) for what in ("latency_ms", "flops", "params")]
-        rows.append([row["genotype"], name, f"{tested:.4f}", *amounts])
+        rows.append([row["genotype"], name, format_metric(metric, tested), *amounts])
     return list(aligned(rows))
 
 

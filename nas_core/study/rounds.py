@@ -15,6 +15,7 @@ from nas_core.program.limits import parse_limit
 from nas_core.records.evaluations import EvaluationTable
 from nas_core.searchers import Knowledge
 from nas_core.searchers.refinement import Refinement, Round
+from nas_core.searchers.settings import VerifyConfig
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
@@ -44,7 +45,7 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
     record = verification(outputs)
     if index < len(record["rounds"]):
         return list(record["rounds"][index]["proposed"])
-    refinement, config = _refinement(record), known.config.verify
+    refinement, config = _refinement(record), _budget_of(known.config.verify, record)
     count = refinement.num_next(config)
     proposed = _proposals(known, index, count) if count else []
     if not proposed:
@@ -62,6 +63,12 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
     }
     outputs.write(VERIFICATION, {**record, "rounds": [*record["rounds"], new_round]})
     return list(new_round["proposed"])
+
+
+def _budget_of(config: VerifyConfig, record: Record) -> VerifyConfig:
+    """The settings, with another two rounds' evaluations for each time that limits were held lower."""
+    more = 2 * config.per_round * len(record.get("held_back", ()))
+    return config.model_copy(update={"evaluations": config.evaluations + more})
 
 
 def last_answer(known: Snapshot) -> dict[str, Any]:
