@@ -22,7 +22,7 @@ demo: $(READY)
 	@$(BIN)/mathnas run flows/configs/$(DEMO).yaml --root studies/$(DEMO)
 
 test: $(READY)
-	$(BIN)/pytest -m "not slow and not browser and not services"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not services"
 
 test-all: $(READY)
 	$(BIN)/pytest

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
+from flows.command_group import CommandGroup
 from flows.design_command import design
 from flows.extras import need, not_installed
 from flows.plugins_command import check, plugins
 from flows.printing import drop_output, print_what_can_be_printed
 from nas_core.base.errors import ConfigError, NasError, SpaceError, StoreError
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY, TRACKING, Stage
-from tasks.saying import never_silent
+from tasks.saying import doing, never_silent
 
 if TYPE_CHECKING:
     from nas_core.records.store import Store
@@ -35,22 +35,9 @@ if TYPE_CHECKING:
     from nas_core.study.study import Study
 
 
-class _OneLine(TyperGroup):
-    """A wrong option is one line, like every other mistake."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except typer.BadParameter as error:  # raised while a command's options are read
-            command = f"mathnas {error.ctx.info_name}" if error.ctx is not None else "mathnas"
-            message = error.format_message().removeprefix("Invalid value for ").rstrip(".")
-            print(f"mathnas: {message}; `{command} --help` says what is allowed", file=sys.stderr)
-            raise typer.Exit(2) from None
-
-
 app = typer.Typer(
     name="mathnas",
-    cls=_OneLine,
+    cls=CommandGroup,
     help="Finds the best network of a block-wise family within your limits, and proves what it says.",
     no_args_is_help=True,
     add_completion=False,
@@ -182,13 +169,15 @@ def run(
     from nas_core.study.sources import Sources
     from nas_core.study.study import Study
 
-    study = Study(study_config, Store(where), Sources.of(study_config, where))
-    if rerun_from is None and study.is_finished(last):
-        from flows.preflight import check_scores_hold
+    with never_silent():
+        with doing("checking the study and its data"):  # every image is read, the first time
+            study = Study(study_config, Store(where), Sources.of(study_config, where))
+            is_finished = rerun_from is None and study.is_finished(last)
+        if is_finished:
+            from flows.preflight import check_scores_hold
 
-        check_scores_hold(study)
-    else:
-        with never_silent():
+            check_scores_hold(study)
+        else:
             study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
     _print_outcome(study, as_json)
 
@@ -275,12 +264,13 @@ def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, unti
     _quiet_prefect()
     from flows.driving import drive
     from flows.prefect_server import prefect_api
+    from flows.preflight import notes
     from tasks.addresses import check_addresses
 
     check_addresses()
     # prefect reads the address of its server when it is imported
     with drive(config, root, until=until, wait_s=wait_s) as study, prefect_api():
-        for note in study.scorer.notes():
+        for note in notes(study, until):
             print(f"mathnas: {note}", file=sys.stderr)
         from flows.study import run_study
 
@@ -393,7 +383,8 @@ def _print_json(data: object) -> None:
 def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool) -> None:
     from flows.plan import plan, plan_in_words
 
-    found = plan(config, root, until)
+    with never_silent(), doing("checking the study and its data"):
+        found = plan(config, root, until)
     if as_json:
         _print_json(found)
     else:

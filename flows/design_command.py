@@ -1,5 +1,7 @@
 """``mathnas design``: solve DeepMAD's program for a structure, or rate a given one."""
 
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,10 +9,13 @@ import typer
 
 from flows.extras import need
 from nas_core.base.errors import ConfigError
+from tasks.saying import doing, heard, never_silent, tell
 
 if TYPE_CHECKING:
     from nas_core.deepmad.domain import Domain, Limits
     from nas_core.deepmad.solver import Design
+
+LINE_EVERY_S = 10.0
 
 
 def design(
@@ -24,13 +29,15 @@ def design(
     resolution: Annotated[int, typer.Option(help="input side, pixels")] = 224,
     strides: Annotated[str | None, typer.Option(help="of the super-blocks, such as 2,2,2,1,2")] = None,
     head: Annotated[int | None, typer.Option(help="channels of the 1x1 head (mobilenet; 1792)")] = None,
-    domain: Annotated[Path | None, typer.Option(help="YAML of ranges: see the documentation of design domains")] = None,
+    domain: Annotated[
+        Path | None, typer.Option(help="YAML of ranges: stem, step, blocks, ... (nas_core/deepmad/domain.py)")
+    ] = None,
     latency: Annotated[str | None, typer.Option(help="at most, microseconds; needs --latency-table")] = None,
     latency_table: Annotated[Path | None, typer.Option(help="JSON of measured inner blocks")] = None,
     gap: Annotated[
         float, typer.Option(help="stop at this relative gap; 0 goes on to a proof of optimality", min=0.0)
     ] = 0.0,
-    time: Annotated[float, typer.Option(help="CPU seconds", min=0.1)] = 60.0,
+    time_limit_s: Annotated[float, typer.Option("--time", help="CPU seconds", min=0.1)] = 60.0,
     seed: Annotated[int, typer.Option()] = 0,
     score: Annotated[Path | None, typer.Option(help="rate the structure in this JSON file instead")] = None,
     frontier: Annotated[str | None, typer.Option(help="sweep this limit: flops, params or rho")] = None,
@@ -38,7 +45,7 @@ def design(
     out: Annotated[Path | None, typer.Option(help="folder for architecture.json and figures")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object as the last line")] = False,
 ) -> None:
-    """Design a network by solving its program: no data, no training, seconds."""
+    """Design a network by solving its program: no data, no training, a minute at most."""
     from nas_core.base.units import parse_count
     from nas_core.deepmad.domain import Limits
     from nas_core.deepmad.latency_table import LatencyTable
@@ -54,7 +61,7 @@ def design(
         latency_table=None if latency_table is None else LatencyTable.read(latency_table),
     )
     free = _domain(family, resolution, strides, head, domain)
-    settings = {"gap": gap, "cpu_s": time, "seed": seed}
+    settings = {"gap": gap, "cpu_s": time_limit_s, "seed": seed}
     if out is not None:
         need("report", "design --out")
         _make_folder(out)
@@ -121,7 +128,9 @@ def _answer(
     from nas_core.deepmad.formulas import objective_named
     from nas_core.deepmad.solver import design as solve
 
-    answer = solve(free, limits, objective_named(objective), **settings, report=None if as_json else _show_progress)
+    show = None if as_json else _Progress()
+    with never_silent(), doing("solving the program"):
+        answer = solve(free, limits, objective_named(objective), **settings, report=show)
     if out is not None:
         _write(answer, out, objective)
     if as_json:
@@ -131,12 +140,20 @@ def _answer(
     print_answer(answer.as_dict())
 
 
-def _show_progress(progress: Any) -> None:
-    import sys
+class _Progress:
+    """How far the solver is: drawn over itself on a terminal, else a line now and then."""
 
-    text = f"\r{progress.cpu_s:6.1f} CPU s  best {progress.score:,.2f}  bound {progress.bound:,.2f}"
-    if sys.stderr.isatty():
-        print(f"{text}  open {progress.open_nodes}   ", end="", file=sys.stderr, flush=True)
+    def __init__(self) -> None:
+        self._next_line = time.monotonic() + LINE_EVERY_S
+
+    def __call__(self, progress: Any) -> None:
+        text = f"{progress.cpu_s:6.1f} CPU s  best {progress.score:,.2f}  bound {progress.bound:,.2f}"
+        if sys.stderr.isatty():
+            heard()
+            print(f"\r{text}  open {progress.open_nodes}   ", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_EVERY_S
+            tell(f"design: {text.strip()}")
 
 
 def _print_structure(rows: list[dict[str, Any]]) -> None:
@@ -155,7 +172,7 @@ def print_answer(answer: dict[str, Any]) -> None:
     print(f"\n{'limit':>12}{'at most':>16}{'used':>16}{'slack':>14}")
     for name, limit in answer["limits"].items():
         slack = answer["slack"][name]
-        print(f"{name:>12}{limit:>16,.6g}{limit - slack:>16,.8g}{slack:>14,.6g}")
+        print(f"{name:>12}{_number(limit):>16}{_number(limit - slack):>16}{_number(slack):>14}")
     print(
         f"\nscore {answer['score']:,.2f} ({answer['objective']}), bound {answer['bound']:,.2f}",
         f"({answer['bound_kind']}), gap {100 * answer['gap']:.3f} %, {answer['status']}, {answer['cpu_s']:.1f} CPU s",
@@ -165,6 +182,11 @@ def print_answer(answer: dict[str, Any]) -> None:
         if tuple(answer["limits"].get(key) for key in ("flops", "params", "rho")) == limits:
             score = rate(known.structure, objective_named(answer["objective"])).score
             print(f"published {name}: {score:,.2f}, so {100 * (answer['score'] / score - 1):+.1f} %")
+
+
+def _number(value: float) -> str:
+    """Large ones whole, with commas: what people compare digit by digit."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.6g}"
 
 
 def _write(answer: "Design", out: Path, objective: str) -> None:
@@ -201,7 +223,8 @@ def _sweep(
     from nas_core.deepmad.formulas import objective_named
     from nas_core.deepmad.solver import sweep
 
-    answers = sweep(free, limits, objective_named(objective), name, points, **settings)
+    with never_silent(), doing(f"solving {points} programs"):
+        answers = sweep(free, limits, objective_named(objective), name, points, **settings)
     if out is not None:
         draw_frontier(answers, name, out / "frontier.png")
     rows = [answer.as_dict() for answer in answers]
@@ -210,7 +233,5 @@ def _sweep(
         return
     print(f"{name:>16}{'score':>14}{'bound':>14}{'gap %':>8}{'CPU s':>8}")
     for row in rows:
-        limit = row["limits"][name]
-        print(
-            f"{limit:>16,.6g}{row['score']:>14,.2f}{row['bound']:>14,.2f}{100 * row['gap']:>8.3f}{row['cpu_s']:>8.1f}"
-        )
+        figures = f"{row['score']:>14,.2f}{row['bound']:>14,.2f}{100 * row['gap']:>8.3f}{row['cpu_s']:>8.1f}"
+        print(f"{_number(row['limits'][name]):>16}{figures}")

@@ -30,11 +30,12 @@ def drive(config: StudyConfig, root: str, *, until: Stage | None = None, wait_s:
         yield outer
         return
     store = outer.store if outer else Store(root)
-    # what is there now counts where work is to be done; what is only reported is taken as it was
-    sources = Sources.stored_for(config, store) if until is None else Sources.of(config, store.root)
-    study = Study(config, store, sources)
-    if until is not None:
-        preflight(study, until)
+    with doing("checking the study and its data"):  # every image is read once
+        # what is there now counts where work is to be done; what is only reported is taken as it was
+        sources = Sources.stored_for(config, store) if until is None else Sources.of(config, store.root)
+        study = Study(config, store, sources)
+        if until is not None:
+            preflight(study, until)
     with _patiently(study.store, wait_s):
         study.write_config()
         study.refresh()  # the preflight's look may be old: another driver may have ended just now

@@ -1,5 +1,6 @@
 """What a run would do: its whole preflight, what there is to choose from, evaluations to make, a rough time."""
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -9,10 +10,11 @@ from typing import Any
 from nas_core.base.errors import StoreError
 from nas_core.costs import is_measured, profile_blocks
 from nas_core.program import parse_limit
-from nas_core.program.limits import format_amount
 from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
 from nas_core.records.store import Store
+from nas_core.report.summary import Limit
+from nas_core.report.text import format_amount, format_limit
 from nas_core.space.extremes import extreme_genotypes
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
@@ -52,6 +54,7 @@ def plan(config: StudyConfig, root: str, until: Stage = "report") -> dict[str, A
         others = study.space.num_networks - len(design.genotypes)
         verification = min(config.verify.evaluations, others) if verifies else 0
         mean = sum(known.flops.total(genotype) for genotype in design.genotypes) / len(design.genotypes)
+        estimate_s = _estimate_s(study, len(missing) + verification, mean, trains)
         return {
             "study": config.name,
             "root": root,
@@ -63,10 +66,10 @@ def plan(config: StudyConfig, root: str, until: Stage = "report") -> dict[str, A
             "verification_at_most": verification,
             "data": _data(study) if trains or study.scorer.needs_data else {},
             "notes": list(study.scorer.notes()),
-            "resources": _attainable(known),
+            "resources": _attainable(known) if study.family.are_networks else {},
             "limits": _limits(config, known),
             "cluster": _cluster(),
-            "estimate_s": round(_estimate_s(study, len(missing) + verification, mean, trains), 1),
+            "estimate_s": None if math.isnan(estimate_s) else round(estimate_s, 1),
             "estimate_from": "stored evaluations" if study.evaluations() else "multiply-adds and an assumed speed",
         }
 
@@ -143,9 +146,12 @@ def _range(known: Snapshot, table: CostTable) -> list[float]:
 
 
 def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
-    """Each limit in the resource's own unit, or that it depends on what the run measures."""
+    """What each limit amounts to, or that it depends on what the run measures."""
     return {
-        text: " and ".join(map(str, known.budgets((text,))))
+        text: " and ".join(
+            format_limit(Limit(resource=each.resource, at_most=each.at_most, at_least=each.at_least))
+            for each in known.budgets((text,))
+        )
         if text in known.config.select.limits
         else "known once the run has measured it"
         for text in config.select.limits
@@ -182,9 +188,6 @@ def _training_work(config: StudyConfig, flops: float) -> float:
 
 def plan_in_words(found: dict[str, Any]) -> str:
     """The plan for a person."""
-    minutes = found["estimate_s"] / 60
-    estimate = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.0f} h"
-    estimate = "under a minute" if minutes < 1 else estimate
     attainable = {
         name: f"{format_amount(name, row['least'])} to {format_amount(name, row['most'])}, "
         f"base {format_amount(name, row['base'])}"
@@ -195,13 +198,22 @@ def plan_in_words(found: dict[str, Any]) -> str:
         f"Evaluations: {found['evaluations']} in the design, {found['stored']} stored already, "
         f"{found['missing']} to make; verification adds {found['verification_at_most']} at most.",
         *found["notes"],
-        f"Rough estimate: {estimate} on this machine's processors (from {found['estimate_from']}).",
+        _estimate_in_words(found["estimate_s"], found["estimate_from"]),
         *_section("Data", found["data"]),
         *_section("Attainable", attainable),
         *_section("Limits", found["limits"]),
         *_section("Where", found["cluster"]),
     ]
     return "\n".join(lines)
+
+
+def _estimate_in_words(estimate_s: float | None, source: str) -> str:
+    if estimate_s is None:
+        return "No estimate: what this scorer takes is known once it has rated a network."
+    minutes = estimate_s / 60
+    estimate = "under a minute" if minutes < 1 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.0f} h"
+    around = "and a minute or two around it for servers, workers and the report"
+    return f"Rough estimate: {estimate} of computing on this machine's processors (from {source}), {around}."
 
 
 def _section(title: str, rows: Mapping[str, str]) -> list[str]:

@@ -79,8 +79,8 @@ def check(
         print(json.dumps({"checked": things, "failures": list(map(str, failures))}, indent=2))
     else:
         for (kind, name), mine in found.items():
-            print(f"{kind} {name}: {'all promises kept' if not mine else f'{len(mine)} not kept'}")
-            for failure in mine:
-                print(f"  {failure.promise}: {failure.found}")
+            lines = dict.fromkeys(f"  {failure.promise}: {failure.found}" for failure in mine)  # each once
+            print(f"{kind} {name}: {'all promises kept' if not mine else f'{len(lines)} not kept'}")
+            print("\n".join(lines), end="\n" if lines else "")
     if failures:
         raise typer.Exit(2)

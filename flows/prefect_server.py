@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 import weakref
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 
 from nas_core.base.errors import ClusterError, without_passwords
 from tasks.environment import NO_PAGE
-from tasks.saying import doing, say
+from tasks.saying import doing, repeatedly, say
 
 START_S = 120.0
 LOOK_S = 2.0  # between two looks at whether the server is there
@@ -98,24 +97,19 @@ def _kept_running(url: str, port: int, page: bool) -> Iterator[list["Server"]]:
 
     What it knew is in its database.
     """
-    servers, ends = [_start(port, page)], threading.Event()
+    servers = [_start(port, page)]
 
-    def watch() -> None:
-        while not ends.wait(LOOK_S):
-            if servers[-1].poll() is not None and len(servers) <= MOST_RESTARTS:
-                say(f"Prefect's server ended ({servers[-1].words or servers[-1].returncode}): starting it again")
-                servers.append(_start(port, page))  # it ends with this thread, which ends with the context
+    def look() -> None:
+        if servers[-1].poll() is not None and len(servers) <= MOST_RESTARTS:
+            say(f"Prefect's server ended ({servers[-1].words or servers[-1].returncode}): starting it again")
+            servers.append(_start(port, page))  # it ends with this thread, which ends with the context
 
-    watcher = threading.Thread(target=watch, name="prefect-server", daemon=True)
     try:
         with doing("starting Prefect's server"):
             _wait_for(url, servers[0])
-        watcher.start()
-        yield servers
+        with repeatedly(look, LOOK_S, "prefect-server"):
+            yield servers
     finally:
-        ends.set()
-        if watcher.ident is not None:
-            watcher.join()
         _end(servers[-1])
 
 
@@ -130,26 +124,21 @@ def _end(server: "Server") -> None:
 @contextmanager
 def _said_while_away(url: str) -> Iterator[None]:
     """Say that the server is not there, which its client asks for minutes without a word."""
-    ends = threading.Event()
+    away_since = 0.0
 
-    def watch() -> None:
-        away_since = 0.0
-        while not ends.wait(LOOK_S):
-            if _answers(url):
-                away_since = 0.0
-                continue
-            now = time.monotonic()
-            away_since = away_since or now
-            if now - away_since >= AWAY_S:
-                away_since = now
-                say(f"Prefect's server does not answer ({without_passwords(url)}): it is asked again")
+    def look() -> None:
+        nonlocal away_since
+        if _answers(url):
+            away_since = 0.0
+            return
+        now = time.monotonic()
+        away_since = away_since or now
+        if now - away_since >= AWAY_S:
+            away_since = now
+            say(f"Prefect's server does not answer ({without_passwords(url)}): it is asked again")
 
-    watcher = threading.Thread(target=watch, name="prefect-away", daemon=True)
-    watcher.start()
-    try:
+    with repeatedly(look, LOOK_S, "prefect-away"):
         yield
-    finally:
-        ends.set()
 
 
 def _answers(url: str) -> bool:

@@ -40,7 +40,7 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
     _check_profilers(study)
     for text in config.select.limits:
         _check_limit(study, text)
-    trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
+    trains = _trains(study, until)
     if trains or study.scorer.needs_data:
         workload_of(config).check(config.train.train_examples if trains else None)
     if trains:
@@ -52,6 +52,16 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
         _check_tracking(study.store, dry_run)
     check_scores_hold(study, keep=not dry_run)
     check_base(study.space, config.design.base)
+
+
+def notes(study: Study, until: Stage = "report") -> list[str]:
+    """What a person should know before a run: how networks are rated, which of the data are not used."""
+    reads_data = study.scorer.needs_data or _trains(study, until)
+    return [*study.scorer.notes(), *(workload_of(study.config).notes() if reads_data else ())]
+
+
+def _trains(study: Study, until: Stage) -> bool:
+    return STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
 
 
 def check_scores_hold(study: Study, keep: bool = True) -> None:

@@ -8,8 +8,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from nas_core.costs.profiler import ANY_DEVICE
 from nas_core.records.evaluations import Evaluation
-from nas_core.report.text import format_metric, format_quantity, metric_label, outcome_lines
+from nas_core.report.text import (
+    format_amount,
+    format_metric,
+    format_quantity,
+    metric_label,
+    outcome_lines,
+    resource_name,
+)
 from nas_core.study.brought import trained_metric
 from nas_core.study.stages import REPORT, TRACKING, Stage
 from nas_core.study.study import Study
@@ -54,16 +62,18 @@ def _profiled(study: Study) -> Iterator[str]:
         rows = [row for row in study.costs(resource) if row.position >= 0]
         values = [float(row.value) for row in rows if row.status == "ok" and row.value is not None]
         if values:
-            least, most = (format_quantity(resource, value) for value in (min(values), max(values)))
-            yield f"{len(values)} blocks, {least} to {most}, on {rows[0].device}"
+            least, most = (format_amount(resource, value) for value in (min(values), max(values)))
+            where = "" if rows[0].device == ANY_DEVICE else f", on {rows[0].device}"
+            yield f"{resource_name(resource)} of {len(values)} blocks: {least} to {most}{where}"
 
 
 def _scored(study: Study) -> Iterator[str]:
     rows = [row for row in study.evaluations() if row.metric is not None]
     if rows:
         best = max(rows, key=lambda row: (row.metric or 0.0) * (1 if row.higher_is_better else -1))
-        name = best.metric_name.replace("_", " ")
-        yield f"{len(rows)} networks are rated; the best of them is {best.genotype}, {name} {best.metric:.4f}"
+        measure = study.scorer.measure
+        value = f"{metric_label(measure)} {format_metric(measure, best.metric)}"
+        yield f"{len(rows)} networks are rated; the best of them is {best.genotype}, {value}"
 
 
 def _selected(study: Study) -> Iterator[str]:
@@ -82,9 +92,9 @@ def _verified(study: Study) -> Iterator[str]:
         words = (f"{network} predicted {guess:.4f}, evaluated {_four(value)}" for network, guess, value in networks)
         yield f"round {number}: {'; '.join(words)}"
     if record.get("winner"):
-        stands = "the choice stands" if record["stands"] else "the choice may change yet"
-        value = record.get("winner_metric")
-        yield f"winner {record['winner']}, evaluated {_four(value)}; {stands}: {record.get('reason', '')}"
+        open_yet = "" if record["stands"] else "; the choice may change yet"
+        value = _four(record.get("winner_metric"))
+        yield f"winner {record['winner']}, evaluated {value}; {record.get('reason', '')}{open_yet}"
     if (outcome := study.outcome()) is not None:
         yield from outcome_lines(outcome, study.scorer.measure)
 

@@ -3,8 +3,9 @@
 import os
 import tempfile
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flows.prefect_server import prefect_api
 from flows.preflight import preflight_serving
@@ -14,6 +15,11 @@ from nas_core.base.settings import read_as
 from nas_core.records.store import absolute
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.config import StudyConfig
+from tasks.saying import never_silent
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.deployments.runner import RunnerDeployment
 
 DESIGN_EXAMPLE = Path(__file__).parent / "configs" / "deepmad.yaml"
 
@@ -26,29 +32,35 @@ def serve_flows(root: str, port: int, limit: int) -> None:
     # `flows` and `tasks` would be taken for ours; a relative root on the form is then below the root of all studies
     os.chdir(base if "://" not in base else tempfile.gettempdir())
     _own_home(base)
-    with prefect_api(port, page=True) as url:
-        from prefect import Flow, serve
-        from prefect.deployments.runner import RunnerDeployment
-        from prefect.types.entrypoint import EntrypointType
+    with ExitStack() as server:
+        with never_silent():  # until it serves: then it waits to be asked
+            url = server.enter_context(prefect_api(port, page=True))
+            from prefect import serve
 
-        from flows.designing import design
-        from flows.study import FLOWS, run_study
-
-        # the forms are filled with the defaults; a design has none for its limits
-        study = {"config": StudyConfig().model_dump(mode="json"), "root": f"{base}/study"}
-        analytic = {"config": read_as(AnalyticConfig, DESIGN_EXAMPLE).model_dump(mode="json"), "root": f"{base}/design"}
-        named: dict[str, tuple[Flow[..., Any], dict[str, Any]]]
-        named = {"study": (run_study, study), "design": (design, analytic)}
-        named |= {name: (flow, study) for name, flow in FLOWS.items()}
-        as_modules: dict[str, Any] = {"tags": ["mathnas"], "entrypoint_type": EntrypointType.MODULE_PATH}
-        deployments = [
-            cast(RunnerDeployment, flow.to_deployment(name=name, parameters=parameters, **as_modules))
-            for name, (flow, parameters) in named.items()
-        ]
+            deployments = _deployments(base)
         # Prefect's own, where it is told to stop
         warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
         print(f"Prefect's page: {without_passwords(url).removesuffix('/api')}/deployments  (Ctrl-C stops)", flush=True)
         serve(*deployments, limit=limit, print_starting_message=False)
+
+
+def _deployments(base: str) -> list["RunnerDeployment"]:
+    """The study, the design and every stage, their forms filled with the defaults; a design has none for its limits."""
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.designing import design
+    from flows.study import FLOWS, run_study
+
+    study = {"config": StudyConfig().model_dump(mode="json"), "root": f"{base}/study"}
+    analytic = {"config": read_as(AnalyticConfig, DESIGN_EXAMPLE).model_dump(mode="json"), "root": f"{base}/design"}
+    named: dict[str, tuple[Flow[..., Any], dict[str, Any]]]
+    named = {"study": (run_study, study), "design": (design, analytic)}
+    named |= {name: (flow, study) for name, flow in FLOWS.items()}
+    as_modules: dict[str, Any] = {"tags": ["mathnas"], "entrypoint_type": EntrypointType.MODULE_PATH}
+    return [
+        cast("RunnerDeployment", flow.to_deployment(name=name, parameters=parameters, **as_modules))
+        for name, (flow, parameters) in named.items()
+    ]
 
 
 def _own_home(base: str) -> None:

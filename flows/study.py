@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.driving import drive
+from flows.preflight import notes
 from flows.profiling import profile
 from flows.reporting import report
 from flows.run_log import log_of_run, log_stage
@@ -36,6 +37,8 @@ def run_study(
     if rerun_from is not None and rerun_from not in wanted:
         raise ConfigError("rerun_from", rerun_from, f"a stage of those to run, up to {until}: {', '.join(wanted)}")
     with Session(), drive(config, root, until=until, wait_s=wait_s) as study:
+        for note in notes(study, until):
+            log_of_run().info("%s", note)
         if rerun_from is not None:
             study.outputs.forget(rerun_from)
         for stage in study.stages(until):

@@ -9,13 +9,14 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nas_core.costs.profiler import ANY_DEVICE
 from nas_core.records.evaluations import Evaluation
-from nas_core.report.text import format_metric, metric_label, outcome_lines
+from nas_core.report.text import format_amount, format_metric, metric_label, outcome_lines, resource_name
 from nas_core.study.analytic_project import DesignProject
 from nas_core.study.brought import trained_metric
 from nas_core.study.stages import FIGURES, REPORT, TRACKING, Stage
@@ -122,7 +123,9 @@ def _publish_figures(study: Study, stage: Stage) -> None:
 
     images = _stored_figures(study) if stage == "report" else _drawn_figures(study, FIGURES_OF[stage])
     if images:
-        blocks = [f"## {name.replace('_', ' ')}\n\n![{name}]({_data_uri(png)})" for name, png in images.items()]
+        from nas_core.report.page import WORDS
+
+        blocks = [f"## {WORDS[name][0]}\n\n![{name}]({_data_uri(png)})" for name, png in images.items()]
         key, words = _key(study, stage, "figures"), f"Study {study.config.name}, stage {stage}: figures"
         create_markdown_artifact("\n\n".join(blocks), key=key, description=words)
 
@@ -182,7 +185,13 @@ def _profile_rows(study: Study) -> list[dict[str, Any]]:
             least, most = min(map(float, values)), max(map(float, values))  # type: ignore[arg-type]
             device = study.costs(resource)[0].device
             rows.append(
-                {"resource": resource, "blocks": len(values), "least": least, "most": most, "measured on": device}
+                {
+                    "resource": resource_name(resource),
+                    "blocks": len(values),
+                    "least": format_amount(resource, least),
+                    "most": format_amount(resource, most),
+                    "measured on": "" if device == ANY_DEVICE else device,
+                }
             )
     return rows
 
@@ -195,7 +204,7 @@ def _score_rows(study: Study) -> list[dict[str, Any]]:
     return [
         {
             "network": row.genotype,
-            row.metric_name: row.metric,
+            row.metric_name: _rounded(row.metric),
             "split": row.split,
             "seconds": round(row.wall_s, 3),
             "failed": row.message,
@@ -207,7 +216,7 @@ def _score_rows(study: Study) -> list[dict[str, Any]]:
 def _select_rows(study: Study) -> list[dict[str, Any]]:
     chosen = (study.current("select") or {"selections": []})["selections"]
     return [
-        {"rank": rank, "network": row["genotype"], "predicted": row["predicted"], **row["costs"]}
+        {"rank": rank, "network": row["genotype"], "predicted": _rounded(row["predicted"]), **_costs(row["costs"])}
         for rank, row in enumerate(chosen, start=1)
     ]
 
@@ -215,7 +224,7 @@ def _select_rows(study: Study) -> list[dict[str, Any]]:
 def _verify_rows(study: Study) -> list[dict[str, Any]]:
     rounds = (study.current("verify") or {"rounds": []})["rounds"]
     return [
-        {"round": index, "network": network, "predicted": predicted, "evaluated": measured}
+        {"round": index, "network": network, "predicted": _rounded(predicted), "evaluated": _rounded(measured)}
         for index, row in enumerate(rounds, start=1)
         for network, predicted, measured in zip(
             row["proposed"], row["predicted"], row.get("measured") or [None] * len(row["proposed"]), strict=True
@@ -231,10 +240,19 @@ def _train_rows(study: Study) -> list[dict[str, Any]]:
             "name": row["name"],
             "network": row["genotype"],
             metric_label(metric, "test"): format_metric(metric, row["metrics"]["test"][metric.name]),
-            **row["costs"],
+            **_costs(row["costs"]),
         }
         for row in networks
     ]
+
+
+def _rounded(metric: float | None) -> float | None:
+    """A number that a person compares with others, and not one of 16 digits."""
+    return None if metric is None else float(f"{metric:.5g}")
+
+
+def _costs(costs: Mapping[str, float]) -> dict[str, str]:
+    return {resource_name(name): format_amount(name, value) for name, value in costs.items()}
 
 
 def _report_rows(study: Study) -> list[dict[str, Any]]:

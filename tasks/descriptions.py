@@ -1,14 +1,22 @@
 """What MLflow's pages say of a run and of a model, in Markdown: the figures people look for, and where the rest is."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas_core.base.errors import without_passwords
-from nas_core.report.text import format_metric, format_quantity, metric_label, outcome_lines
+from nas_core.report.text import (
+    format_amount,
+    format_metric,
+    format_quantity,
+    metric_label,
+    outcome_lines,
+    resource_name,
+)
 from nas_core.study.analytic_project import DesignProject
 from nas_core.study.brought import trained_metric
-from nas_core.study.stages import REPORT
+from nas_core.study.stages import CONFIG, REPORT
 from nas_core.study.study import Study
 
 MOST_NAMES = 100  # of classes in a text; all of them are in the tag, as far as it takes them
@@ -31,9 +39,15 @@ def describe_study(study: Study, report_link: str) -> str:
         f"- evaluated: {len(rows)} of {study.space.num_networks:,} networks, {failed} failed",
         f"- scorer `{study.config.scorer.kind}`, data `{study.config.data.kind}`, space `{study.space.name}`",
         f"- report: {without_passwords(study.store.uri(REPORT))}",
-        f"- the same study again: `mathnas run study.yaml --root {without_passwords(study.store.root)}`",
+        f"- the same study again: `{_command(without_passwords(study.store.root))}`",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _command(root: str) -> str:
+    """What runs the study again: its own configuration lies in its root."""
+    file = CONFIG if "://" in root else shlex.quote(f"{root}/{CONFIG}")
+    return f"mathnas run {file} --root {shlex.quote(root)}"
 
 
 def describe_design(project: DesignProject) -> str:
@@ -92,11 +106,11 @@ def _table(study: Study, training: Sequence[Mapping[str, Any]]) -> str:
         return f"evaluated: {rated.metric_name.replace('_', ' ')} {rated.metric:.4f}" if rated and known else ""
     own = trained_metric(study.config)
     resources = list(training[0]["costs"])
-    head = ["network", metric_label(own, "test"), *(name.replace("_", " ") for name in resources)]
+    head = ["network", metric_label(own, "test"), *map(resource_name, resources)]
     lines = [_table_row(head), _table_row(["---"] * len(head))]
     for row in training:
         value = format_metric(own, row["metrics"]["test"][own.name])
-        costs = [format_quantity(name, row["costs"].get(name)) for name in resources]
+        costs = [format_amount(name, row["costs"].get(name)) for name in resources]
         lines.append(_table_row([f"{row['name']} `{row['genotype']}`", value, *costs]))
     return "\n" + "\n".join(lines) + "\n"
 

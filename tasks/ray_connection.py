@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 POLL_S = 0.5
 ANSWER_S = 25.0  # a call that takes no part in the work has an answer by then, or never
+JOIN_S = 90.0  # a head that is busy, or starting, takes its time; who is no Ray was told apart before
 SILENT_S = 15.0  # a cluster's head may be away for so long: it is perhaps started again
 CLOSE_S = 20.0
 SETTLE_S = 2.0
@@ -130,7 +131,7 @@ def connect() -> None:
     """Start a local Ray, or join the cluster that RAY_ADDRESS names.
 
     Raises:
-        ClusterError: if that cannot be had, after half a minute where somebody else's does not answer.
+        ClusterError: if that cannot be had, after ``JOIN_S`` where somebody else's does not answer.
     """
     global _connection
     logging.getLogger("ray").setLevel(LOGGED)
@@ -342,7 +343,11 @@ def _join(address: str) -> Connection:
     advice = "With token authentication, set RAY_AUTH_MODE=token and share the token on both sides."
     try:
         with _elsewhere(), doing(f"waiting for Ray at {address}"):
-            _wait(lambda: ray.init(address=address, **COMMON), ANSWER_S)
+            _wait(lambda: ray.init(address=address, **COMMON), JOIN_S)
+    except TimeoutError as error:
+        raise ClusterError(
+            "RAY_ADDRESS", f"{address}, {error}", "a Ray cluster that answers", f"{advice} {GO_ON}"
+        ) from None
     except Exception as error:  # ray raises bare ConnectionError, RuntimeError and its own kinds here
         words = _in_words(error)
         if "Version mismatch" in words:

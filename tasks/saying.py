@@ -8,24 +8,37 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
 
 SILENT_S = 20.0  # the longest time in which nothing is said
+NAMED_S = 4.0  # a step that takes longer is named, so that a wait has a reason
 LOOK_S = 1.0
+
+
+@dataclass(eq=False)
+class _Doing:
+    """What is being done, since when, and whether anything was said meanwhile."""
+
+    what: str
+    since: float = field(default_factory=time.monotonic)
+    said: bool = False
 
 
 class _Heard:
     """When something was said last, and what is being done."""
 
     at = time.monotonic()
-    doing: "list[tuple[str, float]]" = []  # noqa: RUF012 (one process, one terminal)
+    doing: "list[_Doing]" = []  # noqa: RUF012 (one process, one terminal)
 
 
 def heard() -> None:
-    """Something was said or drawn just now."""
+    """Something was said or drawn just now, which shows that the present step goes on."""
     _Heard.at = time.monotonic()
+    for step in _Heard.doing:
+        step.said = True
 
 
 def tell(line: str) -> None:
@@ -44,7 +57,7 @@ def say(text: str) -> None:
 @contextlib.contextmanager
 def doing(what: str) -> Iterator[None]:
     """What is being done meanwhile, for the line that is said where nothing else is."""
-    entry = what, time.monotonic()
+    entry = _Doing(what)
     _Heard.doing.append(entry)
     try:
         yield
@@ -54,21 +67,33 @@ def doing(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def never_silent() -> Iterator[None]:
-    """As long as this lasts, a line is said every ``SILENT_S`` where nothing else was."""
-    ends = threading.Event()
+    """As long as this lasts, a line is said every ``SILENT_S`` where nothing else was; of a step with a name sooner."""
+    at_work = _Doing("at work", said=True)
     heard()
-    began = "at work", time.monotonic()
+
+    def look() -> None:
+        now, present = time.monotonic(), (_Heard.doing or [at_work])[-1]
+        is_new = not present.said and now - max(_Heard.at, present.since) >= NAMED_S
+        if is_new or now - _Heard.at >= SILENT_S:
+            tell(f"mathnas: {present.what} ({now - present.since:.0f} s)")
+
+    with repeatedly(look, LOOK_S, "never-silent"):
+        yield
+
+
+@contextlib.contextmanager
+def repeatedly(look: Callable[[], None], every_s: float, name: str) -> Iterator[None]:
+    """As long as this lasts, ``look`` is called every so often by a thread of that name."""
+    ends = threading.Event()
 
     def watch() -> None:
-        while not ends.wait(LOOK_S):
-            now = time.monotonic()
-            if now - _Heard.at >= SILENT_S:
-                what, since = (_Heard.doing or [began])[-1]
-                tell(f"mathnas: {what} ({now - since:.0f} s)")
+        while not ends.wait(every_s):
+            look()
 
-    watcher = threading.Thread(target=watch, name="never-silent", daemon=True)
+    watcher = threading.Thread(target=watch, name=name, daemon=True)
     watcher.start()
     try:
         yield
     finally:
         ends.set()
+        watcher.join()

@@ -131,7 +131,7 @@ def log_study(study: Study) -> dict[str, Any]:
     runs.log_tables(parent)
     training = study.current("train") or {"networks": []}
     for row in training["networks"]:
-        runs.log_network(parent, row, study.inputs_of("train"), study.config.train.recipe.model_dump())
+        runs.log_network(parent, row, study.inputs_of("train"), study.config.train.recipe.values)
     runs.describe(parent, describe_study(study, runs.link(parent, REPORT)))
     runs.finish(parent)
     return runs.ids
@@ -155,7 +155,7 @@ def log_design(project: DesignProject) -> dict[str, Any]:
     parent = runs.parent()
     runs.log_settings(parent)
     runs.log_data(parent, build_workload(project.config.data).label, project.data.identity)
-    runs.log_network(parent, row, project.training_inputs, project.config.train.recipe.model_dump())
+    runs.log_network(parent, row, project.training_inputs, project.config.train.recipe.values)
     runs.log_files(parent, DESIGN_FILES)
     runs.describe(parent, describe_design(project))
     runs.finish(parent)
@@ -182,10 +182,20 @@ class _Runs:
         self.ids: dict[str, Any] = {**known, "uri": uri} if same else {"uri": uri, "runs": {}}
 
     def finish(self, run_id: str) -> None:
-        self.client.set_terminated(run_id)
+        self._end(run_id, self.wall_s)
         self.ids["page"] = f"#/experiments/{self._experiment()}/runs?{AS_TRAINING}"
         self.ids["run_page"] = f"#/experiments/{self._experiment()}/runs/{run_id}?{AS_TRAINING}"
         self.save()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of the work that the run is of."""
+        raise NotImplementedError
+
+    def _end(self, run_id: str, wall_s: float) -> None:
+        """The run took what its work took, and not the time in which it was logged."""
+        began_ms = self.client.get_run(run_id).info.start_time
+        self.client.set_terminated(run_id, end_time=int(began_ms + 1000 * wall_s))
 
     def save(self) -> None:
         self.store.write_json(TRACKING, self.ids)
@@ -212,8 +222,8 @@ class _Runs:
             )
         )
 
-    def _run(self, key: str, name: str, tags: Mapping[str, str]) -> str:
-        """The run known by ``key``, made where there is none."""
+    def _run(self, key: str, name: str, tags: Mapping[str, str], wall_s: float) -> str:
+        """The run known by ``key``, made where there is none; its work ended just now, after so many seconds."""
         import mlflow
 
         known = self.ids["runs"].get(key)
@@ -222,7 +232,8 @@ class _Runs:
                 return str(self.client.get_run(known).info.run_id)
             except mlflow.exceptions.MlflowException:
                 log.warning("run %s is gone from %s: logging to a new one", known, self.ids["uri"])
-        run = self.client.create_run(self._experiment(), run_name=name, tags=dict(tags))
+        began_ms = int(1000 * (time.time() - wall_s))
+        run = self.client.create_run(self._experiment(), began_ms, run_name=name, tags=dict(tags))
         self.ids["runs"][key] = run.info.run_id
         self.save()
         return str(run.info.run_id)
@@ -263,7 +274,7 @@ class _Runs:
             "mathnas.genotype": row["genotype"],
         }
         trained_as = content_id({"study": inputs, "name": row["name"]})
-        run_id = self._run(trained_as, f"{row['name']} {row['genotype']}", tags)
+        run_id = self._run(trained_as, f"{row['name']} {row['genotype']}", tags, row["wall_s"])
         if self.client.get_run(run_id).info.status == "FINISHED":
             self._crown(run_id)
             return
@@ -274,7 +285,7 @@ class _Runs:
             self.ids.setdefault("models", {})[run_id] = self._register(run_id, row)
             self._crown(run_id)
             self.save()  # before the run is finished: it is not registered again
-        self.client.set_terminated(run_id)
+        self._end(run_id, row["wall_s"])
 
     def _log_network_files(self, run_id: str, row: Mapping[str, Any]) -> None:
         paths = self.store.paths(f"winner/{row['name']}")
@@ -351,7 +362,11 @@ class _StudyRuns(_Runs):
         super().__init__(study.store, study.config.tracking, study.config.name, study.output(TRACKING), tags)
 
     def parent(self) -> str:
-        return self._run("study", self.name, {**self.tags, "mathnas.kind": "study"})
+        return self._run("study", self.name, {**self.tags, "mathnas.kind": "study"}, self.wall_s)
+
+    @property
+    def wall_s(self) -> float:
+        return float(sum(record["wall_s"] for stage, record in self.study.records().items() if stage != "report"))
 
     def log_settings(self, run_id: str) -> None:
         """Settings as parameters (the first time; they cannot change), selection and counts as metrics."""
@@ -389,7 +404,12 @@ class _DesignRuns(_Runs):
 
     def parent(self) -> str:
         key = content_id({"program": self.answer["program_id"], "search": self.answer["search"]})
-        return self._run(key, self.name, {**self.tags, "mathnas.kind": "design"})
+        return self._run(key, self.name, {**self.tags, "mathnas.kind": "design"}, self.wall_s)
+
+    @property
+    def wall_s(self) -> float:
+        row = self.project.training
+        return float(self.answer["cpu_s"]) + (float(row["wall_s"]) if row else 0.0)
 
     def log_settings(self, run_id: str) -> None:
         """Settings as parameters, the answer's figures as metrics (``solver_cpu_s`` in CPU seconds)."""

@@ -8,6 +8,8 @@ import pytest
 # before prefect and ray are imported: nothing of the user's own set-up is touched
 for name in ("RAY_ADDRESS", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
+if "PYTEST_XDIST_WORKER" in os.environ:  # of several processes each has one core; torch's threads would wait in turns
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with Ctrl-C ignored
 
@@ -46,11 +48,6 @@ def config_of(**changes) -> StudyConfig:
         "train": {"recipe": recipe, "train_examples": 256, "compare_random": 0},
     }
     return parse_config({**sections, **changes}, "test")
-
-
-@pytest.fixture
-def tiny_config() -> StudyConfig:
-    return config_of()
 
 
 @pytest.fixture

@@ -21,7 +21,9 @@ def wanted_of(function: Callable[..., Any], offered: Iterable[str]) -> tuple[str
     for name in names:
         if name not in offered:
             advice = "A setting of your own is keyword-only: put it behind a `*`."
-            raise PluginError(f"{function.__name__}()", f"parameter {name}", f"some of: {', '.join(offered)}", advice)
+            raise PluginError(
+                f"{function.__qualname__}()", f"parameter {name}", f"some of: {', '.join(offered)}", advice
+            )
     return tuple(names)
 
 

@@ -1,10 +1,10 @@
 """Registries: what can be brought, by name. A duplicate is an error that says where both come from.
 
-Six kinds of things are registered alike: a family of networks, a block kind, a
-workload, a scorer, a profiler, a searcher. Each is one class that carries
-``name``, ``version`` (raised when its results change), ``Settings`` (its part
-of the YAML, every field described) and a first docstring line that people read
-in ``mathnas plugins`` and in forms. Nothing else in the code knows its name.
+Seven kinds of things are registered alike: a family of networks, a block kind,
+an alternative to a trained model's block, a workload, a scorer, a profiler, a
+searcher. Each is one class that carries ``name``, ``version`` (raised when its
+results change), ``Settings`` (its part of the YAML, every field described) and
+a first docstring line that people read in ``mathnas plugins`` and in forms. Nothing else in the code knows its name.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -149,7 +149,8 @@ def _incomplete(thing: Any) -> str:
     if "kind" in thing.Settings.model_fields:
         return "a setting called `kind`, which is what a study calls the class itself"
     silent = [name for name, field in thing.Settings.model_fields.items() if not field.description]
-    return f"settings without a description: {', '.join(silent)}" if silent else ""
+    how = 'say what it is by Annotated[..., "words"] or Field(description="words")'
+    return f"settings without a description: {', '.join(silent)} ({how})" if silent else ""
 
 
 def summary_of(thing: type) -> str:

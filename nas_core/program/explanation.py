@@ -9,7 +9,7 @@ from fractions import Fraction
 from nas_core.program.answers import Effort
 from nas_core.program.exact import evaluate, exact, is_within, row_total
 from nas_core.program.limits import format_amount
-from nas_core.program.problem import Budget, Objective, SelectionProblem, Table, format_number
+from nas_core.program.problem import Budget, Objective, SelectionProblem, Table
 from nas_core.program.result import Explanation, Relaxation, Status
 from nas_core.program.session import Session
 
@@ -59,7 +59,8 @@ def idle_limits(problem: SelectionProblem) -> list[str]:
         assert bound is not None, "one side is given"
         if sign * (reach - exact(float(bound))) <= 0:
             word = "most" if sign > 0 else "least"
-            notes.append(f"{side} binds nothing: the {word} that any network has is {format_number(float(reach))}.")
+            amount = format_amount(side.resource, float(reach))
+            notes.append(f"{side} binds nothing: the {word} that any network has is {amount}.")
     return notes
 
 

@@ -273,7 +273,12 @@ def _effects(predictor: Predictor | None) -> BlockEffects | None:
         f"(R² {chosen.score:.2f} on networks left out of the fit)."
     )
     return BlockEffects(
-        base=str(predictor.base), effects=effects, link=chosen.link, interval_level=COVERAGE, sentence=sentence
+        base=str(predictor.base),
+        effects=effects,
+        link=chosen.link,
+        interval_level=COVERAGE,
+        sentence=sentence,
+        adds_up=chosen.link == "identity" and chosen.exponent == 0 and not chosen.pairs,
     )
 
 

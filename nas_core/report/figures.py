@@ -191,6 +191,8 @@ def figure_block_effects(summary: StudySummary, theme: Theme) -> "Figure":
     bar.outline.set_visible(False)
     bar.ax.yaxis.set_major_formatter(lambda value, _: _effect_text(metric, value))
     handles = _effect_handles(effects.effects, base, theme, numbered)
+    if summary.winner is None:
+        handles = [handle for handle in handles if handle.get_label() != CHOSEN_BLOCK]
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.01), ncols=3)
     return figure
 
@@ -306,20 +308,23 @@ def _label_effect_axes(ax: "Axes", summary: StudySummary) -> None:
         ax.spines[side].set_visible(False)
 
 
+CHOSEN_BLOCK = "chosen block"
+
+
 def _effect_handles(effects: Iterable[BlockEffect], base: Genotype, theme: Theme, numbered: bool) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    chosen, unchanged, unsure = "chosen block", "base block (effect 0)", "not told apart from the base block"
+    unchanged, unsure = "base block (effect 0)", "not told apart from the base block"
     uncertain = any(_is_uncertain(row, base) for row in effects)
     if not numbered:
         handles = [
-            Line2D([], [], color=theme.winner, marker="s", mec=theme.paper, lw=0.8, label=chosen),
+            Line2D([], [], color=theme.winner, marker="s", mec=theme.paper, lw=0.8, label=CHOSEN_BLOCK),
             Line2D([], [], color=theme.base, marker=".", ls="", label=unchanged),
         ]
         return [*handles, Patch(facecolor=theme.better, alpha=0.3, label=f"pale: {unsure}")] if uncertain else handles
     patches = [
-        Patch(facecolor="none", edgecolor=theme.winner, lw=2.2, label=chosen),
+        Patch(facecolor="none", edgecolor=theme.winner, lw=2.2, label=CHOSEN_BLOCK),
         Patch(facecolor="none", edgecolor=theme.base, ls=(0, (2, 2)), label=unchanged),
     ]
     unsure_patch = Patch(facecolor=theme.neutral, edgecolor=theme.fit, hatch="///", lw=0, label=unsure)
@@ -620,8 +625,10 @@ def figure_training(summary: StudySummary, theme: Theme) -> "Figure":
         shown.add(row.role)
     left.set_ylabel(metric_axis(training.metric, "validation"))
     right.set_ylabel("training loss")
+    whole = all(float(point.epoch).is_integer() for row in curves for point in row.curve)
     for ax in (left, right):
         ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=whole)
     _legend_below(figure, ncols=3)
     return figure
 

@@ -569,6 +569,10 @@ def _reading(summary: StudySummary, name: str, words: str) -> str:
         words = words.format(metric=label[:1].upper() + label[1:])
     if name == "block_effects" and not summary.scorer.metric.higher_is_better:
         words += " Lower values of the metric are better; effects are turned, so that a positive one is an improvement."
+    if name == "block_effects" and summary.block_effects is not None and not summary.block_effects.adds_up:
+        words += (
+            " By this fit effects of single blocks do not add up: what the chosen blocks do together is not their sum."
+        )
     if name == "frontier" and not summary.scorer.metric.higher_is_better:
         words += " Lower is better here: the steps go down as the limit is raised."
     return words

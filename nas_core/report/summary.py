@@ -104,6 +104,7 @@ class BlockEffects:
     link: str = "identity"
     interval_level: float | None = None  # such as 0.9
     sentence: str = ""
+    adds_up: bool = True  # whether several blocks do what each of them does, summed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

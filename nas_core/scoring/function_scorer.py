@@ -2,8 +2,8 @@
 
 The function is called once per network, in a Ray worker. What it is given is
 read off the names of its parameters: ``genotype``, ``blocks`` (one mapping per
-position: kind and parameters), ``values`` (one value per position, of a space
-of plain choices), ``module`` (the network, fresh weights), ``workload``,
+position: kind and parameters), ``values`` (a list with one value per position,
+in their order, of a space of plain choices), ``module`` (the network, fresh weights), ``workload``,
 ``seed``; its keyword-only parameters are its settings in the study.
 """
 
@@ -44,6 +44,9 @@ class FunctionScorer(Scorer):
 
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         self.measure  # an unknown one is said before compute  # noqa: B018
+
+    def work(self, num_evaluations: int, flops: float) -> float:
+        return math.nan  # a function may do anything
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         made = [self._evaluate(genotype) for genotype in genotypes]

@@ -49,7 +49,7 @@ class Scorer(Registered, ABC):
     duration: ClassVar[Literal["seconds", "minutes"]] = "seconds"  # of one network: in actors that stay, or in tasks
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
     space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too
-    when_failed: ClassVar[str] = "Mend the cause, then run `mathnas score DIR --retry-failed`."  # advice on failed rows
+    when_failed: ClassVar[str] = "Mend the cause, then run `mathnas score DIR --retry-failed`."  # DIR: the study's root
     split: ClassVar[str] = "validation"  # the data that the metric is measured on
 
     def __init__(self, settings: Section, setting: Setting) -> None:
@@ -141,7 +141,10 @@ class Scorer(Registered, ABC):
         return None
 
     def work(self, num_evaluations: int, flops: float) -> float:
-        """Multiply-adds of so many evaluations and of what they need once, for networks of ``flops``: an estimate."""
+        """Multiply-adds of so many evaluations and of what they need once, for networks of ``flops``: an estimate.
+
+        NaN where that cannot be known.
+        """
         return 0.0
 
     @property

@@ -14,7 +14,7 @@ from nas_core.families.family import Family
 from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
 from nas_core.space.genotypes import Genotype
-from nas_core.training.settings import Recipe, training_work
+from nas_core.training.settings import SHORT_RECIPE, ShortRecipe, training_work
 
 if TYPE_CHECKING:
     from nas_core.scoring.supernet_weights import SupernetWeights
@@ -35,7 +35,7 @@ class SupernetScorer(Scorer):
     placement = frozenset({"batch", "side_by_side", "eval_batch_size"})
 
     class Settings(Section):
-        recipe: Recipe = Field(Recipe(), description="Training of the shared weights.")
+        recipe: ShortRecipe = Field(SHORT_RECIPE, description="Training of the shared weights.")
         random_paths: int = Field(
             2, ge=0, le=64, description="Random networks per step, beside the smallest and the largest."
         )

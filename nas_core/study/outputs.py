@@ -95,7 +95,7 @@ class Outputs:
             case "verify":
                 return {"verify": config.verify.model_dump(mode="json")}
             case "train":
-                how = {"train": config.train.model_dump(mode="json"), "version": TRAINING_VERSION}
+                how = {"train": config.train.inputs, "version": TRAINING_VERSION}
                 data = self.sources.data
                 identity = data.identity if data else workload_of(config).identity
                 what = {"data": identity, "metric": trained_metric(config).name}

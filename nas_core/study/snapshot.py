@@ -6,6 +6,7 @@ a snapshot's predictor is fitted once, whoever asks. Other rows make another
 snapshot, which keeps what they do not change.
 """
 
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
@@ -214,8 +215,13 @@ class Snapshot:
         try:
             return EvaluationTable.from_rows(rows)
         except IncompleteTableError as error:
-            advice = SCORERS[self.config.scorer.kind].when_failed if rows else ""
+            advice = self._when_failed if rows else ""
             raise IncompleteTableError(error.where, error.found, error.expected, advice) from None
+
+    @property
+    def _when_failed(self) -> str:
+        """The scorer's advice, the command in it as it can be pasted."""
+        return SCORERS[self.config.scorer.kind].when_failed.replace("DIR", shlex.quote(self.root))
 
     def _check_every_position(self, table: EvaluationTable, failed: Sequence[Evaluation]) -> None:
         """A position whose alternatives all failed has no score to choose by."""
@@ -230,7 +236,7 @@ class Snapshot:
                     f"position {position} ({name})",
                     f"{len(lost)} failed evaluations, {lost[0].genotype}: {lost[0].message}",
                     "a score for one of its alternatives at least",
-                    SCORERS[self.config.scorer.kind].when_failed,
+                    self._when_failed,
                 )
 
     @cached_property

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from nas_core.base.errors import SpaceError
 from nas_core.base.registry import Origin, Registered, Registry
 from nas_core.costs.profiler import PROFILERS
 from nas_core.families.blocks import BLOCKS, HEADS, STEMS
 from nas_core.families.family import FAMILIES, Family
+from nas_core.families.model.alternatives import ALTERNATIVES
 from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget
 from nas_core.records.evaluations import FIXED_PART, WHOLE_NETWORK, CostTable, EvaluationTable
@@ -51,7 +53,7 @@ Contract = Callable[[Any], Iterator[Finding]]
 
 def registries() -> dict[str, Registry[Any]]:
     """What can be brought, by the word for it."""
-    known = (FAMILIES, BLOCKS, STEMS, HEADS, WORKLOADS, SCORERS, PROFILERS, SEARCHERS)
+    known = (FAMILIES, BLOCKS, STEMS, HEADS, ALTERNATIVES, WORKLOADS, SCORERS, PROFILERS, SEARCHERS)
     return {registry.kind: registry for registry in known}
 
 
@@ -189,6 +191,34 @@ def _head(thing: Any) -> Iterator[Finding]:
         yield "a head gives one number per output", f"{tuple(outputs.shape)}, not {(BATCH, 5)}"
 
 
+def _alternative(thing: Any) -> Iterator[Finding]:
+    """Held against a convolutional block and a transformer's, by the settings of its example."""
+    import copy
+
+    import torch
+
+    from nas_core.families.model.assembling import drafted
+    from nas_core.families.model.rebuild import changed, fill
+    from nas_core.testing.example_model import example_blocks
+
+    stands = 0
+    for name, block, call in example_blocks():
+        before = copy.deepcopy(block.state_dict())
+        try:
+            draft = drafted(block, call, thing(example_settings(thing)), call)
+        except SpaceError:
+            continue
+        stands += 1
+        if any(not torch.equal(value, before[key]) for key, value in block.state_dict().items()):
+            yield "the model's own block is left alone", f"changed ({name})"
+        again = fill(changed(copy.deepcopy(block), json.loads(json.dumps(draft.changes))), draft.block.state_dict())
+        with torch.no_grad():
+            if not torch.equal(call.run(again), call.run(draft.block)):
+                yield "its changes, as JSON, and its weights build the block again", f"other outputs ({name})"
+    if not stands:
+        yield "an alternative stands somewhere", "refused for a convolutional block and for a transformer's"
+
+
 def _workload(thing: type[Workload]) -> Iterator[Finding]:
     import torch
 
@@ -310,6 +340,7 @@ CONTRACTS: dict[str, Contract] = {
     "block kind": _block,
     "stem kind": _stem,
     "head kind": _head,
+    "alternative": _alternative,
     "workload": _workload,
     "scorer": _scorer,
     "profiler": _profiler,

@@ -1,7 +1,14 @@
 """A small model to test with, as a user's own factory makes one: the same weights each time."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
+
+from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
+from nas_core.families.model.draft import Call
+
+from timm.models.vision_transformer import Block  # isort: skip
 
 
 class _Residual(nn.Module):
@@ -27,3 +34,12 @@ def small_network(in_channels: int, num_outputs: int, depth: int = 3, width: int
         stem = nn.Conv2d(in_channels, width, 3, padding=1)
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_outputs))
         return nn.Sequential(stem, *blocks, head)
+
+
+def example_blocks() -> Iterator[tuple[str, nn.Module, Call]]:
+    """A convolutional block and a transformer's, with inputs to call them with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pairs = [("convolutional", _Residual(16), (16, 8, 8)), ("transformer", Block(24, num_heads=3), (9, 24))]
+        for name, block, shape in pairs:
+            yield name, block.eval().requires_grad_(False), Call(inputs=torch.randn(8, *shape))

@@ -3,10 +3,20 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText, Section, resolved_path, wrong_field
@@ -189,13 +199,27 @@ class Recipe(Section):
             if not Path(path).is_file():
                 raise DataError(f"{where}.teacher.{field}", path, "a file that is there")
 
+    @model_serializer(mode="wrap")
+    def _as_written(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A named recipe is its name and what was changed of it: all fields beside a name are what a form fills in."""
+        known: dict[str, Any] = plain(self)
+        if self.name is None or "name" not in known:
+            return known
+        named = plain(Recipe.model_validate(self.name))
+        return {key: value for key, value in known.items() if key == "name" or value != named[key]}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every field but the name, JSON-able."""
+        return self.model_copy(update={"name": None}).model_dump(mode="json", exclude={"name"})
+
     @property
     def identity(self) -> dict[str, Any]:
         """What a training depends on: the values, whatever they are called; files by what they hold.
 
         A file that is not there is known by its path.
         """
-        known = self.model_dump(mode="json", exclude={"name"})
+        known = self.values
         for field, path in self.teacher.files.items() if self.teacher is not None else ():
             if Path(path).is_file():
                 known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -244,14 +268,41 @@ def warmup_steps(text: str, num_steps: int, steps_per_epoch: int) -> int:
     return min(round(number * per_unit), num_steps - 1)
 
 
+@dataclass(frozen=True)
+class ChosenOnAForm:
+    """Of a recipe that a form sends: a form fills in every field, so what is as it was filled in gives way to a name.
+
+    What a person writes beside a name is not all fields, and counts.
+    """
+
+    filled_in: Recipe
+
+    def __call__(self, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("name") is None:
+            return data
+        filled = self.filled_in.values
+        if not {key for key, value in filled.items() if value is not None} <= data.keys():
+            return data
+        return {key: value for key, value in data.items() if key == "name" or value != filled.get(key, data)}
+
+
+SHORT_RECIPE = Recipe()
+FULL_RECIPE = Recipe(epochs=30, label_smoothing=0.1, augment="crop-flip", ema_decay=0.998)
+ShortRecipe = Annotated[Recipe, BeforeValidator(ChosenOnAForm(SHORT_RECIPE))]
+FullRecipe = Annotated[Recipe, BeforeValidator(ChosenOnAForm(FULL_RECIPE))]
+
+
 class FullTrainingConfig(Section):
     """The full training of one network."""
 
-    recipe: Recipe = Field(
-        Recipe(epochs=30, label_smoothing=0.1, augment="crop-flip", ema_decay=0.998), description="The full recipe."
-    )
+    recipe: FullRecipe = Field(FULL_RECIPE, description="The full recipe.")
     train_examples: int | None = Field(None, ge=1, description="Images to train on; empty: all but validation.")
     checkpoint_every_s: float = Field(30, ge=0, description="Time between checkpoints of a training.")
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All settings, a named recipe with its values: what is trained is known by these."""
+        return {**self.model_dump(mode="json"), "recipe": {"name": self.recipe.name, **self.recipe.values}}
 
 
 class TrainConfig(FullTrainingConfig):

@@ -144,6 +144,10 @@ class Workload(Registered, ABC):
         """What the report says of the data: (what, value) rows."""
         return ()
 
+    def notes(self) -> Sequence[str]:
+        """What people should know of the data before they are used: sentences that a run begins with."""
+        return ()
+
     def held(self, shape: tuple[int, ...] | None = None) -> str:
         """Where inputs of this shape are while networks are trained, in words; "" where there is nothing to say."""
         return ""

@@ -20,7 +20,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,12 +30,11 @@ import torch
 from torch import nn
 
 from nas_core.families import timm_compat  # noqa: F401  # torchvision is mended before timm imports it
-from nas_core.families.model.splitting import ENOUGH, LARGEST, self_swap, split
+from nas_core.families.model.splitting import ENOUGH, FEWEST, LARGEST, self_swap, split
 from tests.benchmarks.conditions import conditions
 
 MEMBERS = Path(__file__).parent / "tables" / "timm_members.json"
 SIDES = (32, 64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
-LEAST_POSITIONS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     parser.add_argument("--models", default="", help="names of timm's models, with commas, instead of the families")
+    parser.add_argument("--side", type=int, help="of the images, instead of the smallest")
     parser.add_argument("--half", choices=("all", "developed", "held_back"), default="all")
     parser.add_argument("--choose", action="store_true", help="find the members anew and write their file")
     return parser.parse_args()
@@ -111,7 +111,7 @@ def judged(member: Member) -> Result:
         )
     largest = max(place.share for place in found.places)
     complaints = [
-        f"{len(found.places)} positions" if len(found.places) < LEAST_POSITIONS else "",
+        f"{len(found.places)} positions" if len(found.places) < FEWEST else "",
         f"{found.covered:.0%} of the multiply-adds in positions" if found.covered < ENOUGH else "",
         f"{largest:.0%} of them in one" if largest > LARGEST else "",
         f"copies are noticed in {', '.join(noticed)}" if noticed else "",
@@ -156,10 +156,10 @@ def _parameters(name: str) -> float:
         return float("inf")
 
 
-def accepted(name: str) -> Member | str:
+def accepted(name: str, sides: Sequence[int] = SIDES) -> Member | str:
     """The model with the smallest image it takes, or what it says to the largest."""
     reason = ""
-    for side, sized in ((side, sized) for side in SIDES for sized in (True, False)):
+    for side, sized in ((side, sized) for side in sides for sized in (True, False)):
         member = Member(model=name, side=side, sized=sized)
         try:
             model = build(member).eval()
@@ -174,13 +174,17 @@ def accepted(name: str) -> Member | str:
 
 def _members(arguments: argparse.Namespace) -> Iterator[tuple[str, Member | str]]:
     """Families with what is split of them, or why nothing is."""
+    sides = (arguments.side,) if arguments.side else SIDES
     if arguments.models:
         for name in arguments.models.split(","):
-            yield _family_of(name), accepted(name)
+            yield _family_of(name), accepted(name, sides)
         return
     for family, row in json.loads(MEMBERS.read_text()).items():
         if arguments.half == "all" or is_held_back(family) == (arguments.half == "held_back"):
-            yield family, row["does_not_build"] if "does_not_build" in row else Member(**row)
+            if "does_not_build" in row:
+                yield family, row["does_not_build"]
+            else:
+                yield family, accepted(row["model"], sides) if arguments.side else Member(**row)
 
 
 def _family_of(name: str) -> str:

@@ -34,10 +34,15 @@ def kind(fault: Fault) -> Fault:
 
 @kind
 def driver_killed(lab: Lab) -> Path:
-    """SIGKILL of the driver."""
+    """SIGKILL of the driver while it evaluates the design, and of the next one while it verifies."""
     root = lab.new_root()
     process = lab.start(root)
     lab.wait_for_evaluations(root, process)
+    process.kill()
+    process.wait()
+    process = lab.start(root)
+    lab.wait_for(lambda: (root / "selection.json").exists(), process)
+    time.sleep(lab.rng.uniform(0, 8 * EVALUATION_S))
     process.kill()
     process.wait()
     lab.finish(root)

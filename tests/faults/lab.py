@@ -79,9 +79,10 @@ class Driver(subprocess.Popen):
         self._reader.start()
 
     def _read(self) -> None:
-        for line in self.stdout:
-            self.lines.append(line)
-            self._hear()
+        with self.stdout:
+            for line in self.stdout:
+                self.lines.append(line)
+                self._hear()
         self._hear()  # its end
 
     def _hear(self) -> None:

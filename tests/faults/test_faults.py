@@ -1,4 +1,4 @@
-"""The fault suite: one kind here, all with `make test-faults`; `tests/flows/test_study_killed.py` kills drivers."""
+"""The fault suite: two kinds here, all with `make test-faults`; `tests/flows/test_study_killed.py` kills whenever."""
 
 import random
 
@@ -7,11 +7,12 @@ import pytest
 from tests.faults.kinds import KINDS
 from tests.faults.lab import SILENCE_S, Lab, compare, outcome
 
-QUICK = ("worker_killed",)  # kinds with no clock in them, which a busy machine cannot break
+QUICK = ("worker_killed", "driver_killed")  # kinds with no clock in them, which a busy machine cannot break
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(api, tmp_path_factory):
+    """Its drivers are processes, each with a Ray of its own; Prefect's server is the session's."""
     lab = Lab(tmp_path_factory.mktemp("faults"), random.Random(0))
     lab.reference()
     yield lab

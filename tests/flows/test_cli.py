@@ -231,12 +231,3 @@ def test_networks_of_a_yaml_space_are_counted_and_a_wrong_line_is_named(tmp_path
     assert [row["genotype"] for row in json.loads(mathnas(*arguments, "--json").stdout)] == ["0-0-0-0-0", "1-1-1-0-1"]
     genotypes.write_text("0-0-0-0-0\n\n1-2-9-0-1\n")
     assert f"{genotypes}: line 3: " in refused(*arguments)
-
-
-@pytest.mark.parametrize("option", [("--top", "0"), ("--time", "-1"), ("--min-distance", "none")])
-def test_an_options_wrong_value_is_one_line(option):
-    done = mathnas("select", "x", *option)
-    assert done.returncode == 2
-    [line] = done.stderr.splitlines()
-    assert line.startswith(f"mathnas: '{option[0]}': ")
-    assert line.endswith("; `mathnas select --help` says what is allowed")

@@ -143,7 +143,7 @@ def test_limits_that_nothing_keeps_stop_before_training(api, tmp_path):
     from flows.designing import design
 
     with pytest.raises(InfeasibleError, match="least attainable"):
-        design(config_with(flops=1000, params=None, rho=None), str(tmp_path / "impossible"))
+        design(config_with(flops=1000, params=None, rho=None, cpu_s=1), str(tmp_path / "impossible"))
 
 
 def test_a_study_and_a_design_do_not_share_a_root(tmp_path):

@@ -8,6 +8,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from nas_core.base.plugins import imported
+from nas_core.report.text import format_quantity
+from nas_core.scoring.scorer import SCORERS
 from tests.command import mathnas, mathnas_process, refused
 
 pytestmark = pytest.mark.situations
@@ -55,12 +58,12 @@ def test_a_plan_says_what_there_is_what_is_attainable_and_where_it_runs(dry_run)
     assert plan["data"]["training split"] == "60 images, 20 per class"
     assert plan["data"]["test split"] == "12 images, 4 per class"
     assert plan["data"]["scoring"] == "48 training and 12 validation examples"
-    assert "1 .csv files" in plan["data"]["left out"]
-    assert "1 .txt files" in plan["data"]["left out"]
+    assert "1 .csv file;" in plan["data"]["left out"]
+    assert "1 .txt file" in plan["data"]["left out"]
     flops = plan["resources"]["flops"]
     assert flops["least"] < 0.7 * flops["base"] < flops["most"] == flops["base"]
     assert plan["limits"] == {
-        "flops<=70%": f"flops <= {0.7 * flops['base']:.1f}".removesuffix(".0"),
+        "flops<=70%": f"at most {format_quantity('flops', 0.7 * flops['base'])}",
         "latency_ms<=12 ms": "known once the run has measured it",
     }
     assert plan["cluster"]["RAY_ADDRESS"] == "a local Ray on this machine"
@@ -83,6 +86,22 @@ def test_the_estimate_is_of_the_real_number_of_images(dry_run, images, tmp_path)
     shorter = json.loads(dry_run("--json", "--until", "score", data=data).stdout)
     assert shorter["verification_at_most"] == 0
     assert shorter["estimate_s"] < many["estimate_s"]
+
+
+def test_what_is_no_network_costs_nothing_and_what_a_function_takes_is_not_guessed(dry_run, tmp_path):
+    plugin = tmp_path / "flags_of_a_compiler.py"
+    plugin.write_text(
+        "from nas_core import scorer\n@scorer('speed-of-flags')\ndef rated(values):\n    'Speed.'\n    return 1.0\n"
+    )
+    space = {"kind": "choices", "positions": {"optimise": ["O0", "O2"], "inline": [True, False]}}
+    sections = {"plugins": [str(plugin)], "scorer": {"kind": "speed-of-flags"}, "space": space, "select": {}}
+    try:
+        plan, words = json.loads(dry_run("--json", **sections).stdout), dry_run(**sections).stdout
+    finally:
+        SCORERS.forget(imported.pop(str(plugin)).origin)
+    assert (plan["resources"], plan["estimate_s"]) == ({}, None)
+    assert "No estimate: what this scorer takes is known once it has rated a network." in words
+    assert "Attainable" not in words
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ def test_the_studys_log_tells_what_was_done_and_chosen(api, cluster, tabular_con
     rows = study.evaluations()
     record = study.records()["score"]
     assert f"stage score: {record['num_new']} new, 0 reused, 0 failed" in text
+    assert "profile: parameters of " in text
+    assert "on any" not in text
     assert f"select: limits: {config.select.limits[0]}" in text
     assert "select: 1. " in text
     assert "select: 2. " in text

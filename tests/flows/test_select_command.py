@@ -46,7 +46,7 @@ def test_limits_are_read_in_the_unit_that_a_name_states(problem, limit, genotype
 
 def test_a_limit_that_binds_nothing_is_said(problem):
     assert (
-        "params_M <= 9 binds nothing: the most that any network has is 6.7."
+        "params_M <= 9 binds nothing: the most that any network has is 6.7 M params."
         in select(problem, "--limit", "params_M<=9").stdout
     )
 

@@ -95,6 +95,15 @@ def test_mlflows_pages_say_what_was_found(finished):
     link = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/report.html"
     assert link in said
     assert all(f"{100 * row['metrics']['test']['accuracy']:.2f} %" in said for row in (winner, base))
+    assert "| network | test accuracy | multiply-adds | parameters |" in said
+    took = {
+        run.info.run_name: run.info.end_time - run.info.start_time
+        for run in client.search_runs([parent.info.experiment_id])
+    }
+    assert took[f"winner {winner['genotype']}"] == pytest.approx(1000 * winner["wall_s"], abs=1)  # not the logging
+    stages = study.records()
+    worked_s = sum(stages[stage]["wall_s"] for stage in stages if stage != "report")
+    assert took["tiny"] == pytest.approx(1000 * worked_s, abs=1)
     experiment = client.get_experiment(parent.info.experiment_id)
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert runs["page"] == f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"

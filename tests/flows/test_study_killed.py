@@ -1,4 +1,7 @@
-"""A driver killed at any moment and run again: the same evaluations, none twice, the same selection."""
+"""A driver killed at any moment and run again: the same evaluations, none twice, the same selection.
+
+`tests/faults/test_faults.py` holds the same quickly, at two moments that it waits for.
+"""
 
 import json
 import os
@@ -9,6 +12,7 @@ import sys
 import time
 from functools import partial
 
+import pytest
 import yaml
 
 from nas_core.study.study import Study
@@ -38,6 +42,7 @@ def num_rows(root):
     return sum(pq.read_metadata(path).num_rows for path in root.glob("evaluations/*/*/[!.]*.parquet"))
 
 
+@pytest.mark.slow
 def test_a_killed_study_ends_as_an_unbroken_one(api, tabular_config, tmp_path):
     """Every run starts a Ray of its own, which dies with it; Prefect's server is the session's."""
     environment = process_environment(PREFECT_API_URL=os.environ["PREFECT_API_URL"])

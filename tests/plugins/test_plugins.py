@@ -94,8 +94,7 @@ def head_and_worker_node():
     try:
         yield next(line.split()[1] for line in process.stdout if line.startswith("ready"))
     finally:
-        process.stdin.close()
-        process.wait(timeout=60)
+        process.communicate(timeout=60)
 
 
 def test_what_it_registers_keeps_the_contracts(place):

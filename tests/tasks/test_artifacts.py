@@ -4,8 +4,9 @@ import pytest
 
 from nas_core.report.collect import summarise
 from nas_core.report.figures import render
+from nas_core.report.text import format_amount
 from nas_core.study.study import Study
-from tasks.artifacts import FIGURES_OF, SECTIONS_OF
+from tasks.artifacts import FIGURES_OF, SECTIONS_OF, TABLES
 from tasks.selection import select
 from tests.nas_core.study.test_rounds import scored, verified
 
@@ -32,3 +33,14 @@ def test_what_is_not_asked_for_is_not_made(study):
     summary = summarise(study, ("selection",))
     assert summary.selection is not None
     assert (summary.networks, summary.frontiers, summary.calibration) == ((), (), None)
+
+
+@pytest.mark.situations
+def test_tables_are_read_by_people(study):
+    [first, *_] = TABLES["select"](study)
+    answer = study.output("selection.json")["selections"][0]
+    assert first["network"] == answer["genotype"]
+    assert first["predicted"] == pytest.approx(answer["predicted"], rel=1e-4)
+    assert first["parameters"] == format_amount("params", answer["costs"]["params"])
+    numbers = [value for stage in TABLES for row in TABLES[stage](study) for value in row.values()]
+    assert [value for value in numbers if isinstance(value, float) and len(repr(value)) > 8] == []

@@ -46,11 +46,12 @@ def test_a_thousand_classes_fit_into_the_page():
 
 
 def test_a_study_that_trains_nothing_is_described_by_its_evaluations(tabular_config, tmp_path):
-    study, scorer = scored(tabular_config, tmp_path / "study")
+    study, scorer = scored(tabular_config, tmp_path / "my study")
     verified(study, scorer)
     text = describe_study(study, "#/report")
     (winner,) = [row for row in study.evaluations() if row.genotype == study.winner]
     assert text.startswith(f"**Winner** `{study.winner}`, [report.html](#/report)")
     assert f"mean acc {winner.metric:.4f}" in text
     assert f"{len(study.evaluations())} of 6,561 networks, 0 failed" in text
+    assert f"`mathnas run '{tmp_path}/my study/study.yaml' --root '{tmp_path}/my study'`" in text
     assert "`params<=2 M`" in text

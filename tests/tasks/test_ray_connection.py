@@ -1,5 +1,6 @@
 """The connection to Ray: what is said, and what is tried again, when it dies; where its sockets may lie."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ import os, signal, sys, time
 from tasks import ray_connection
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 print("connecting", flush=True)
+ray_connection.JOIN_S = {join_s}
 began = time.monotonic()
 try:
     ray_connection.connect()
@@ -104,9 +106,9 @@ def test_no_short_folder_is_one_message(monkeypatch, tmp_path):
         ray_connection._short_folder()
 
 
-def connecting(address):
+def connecting(address, join_s=ray_connection.JOIN_S):
     return subprocess.Popen(
-        [sys.executable, "-c", CONNECT],
+        [sys.executable, "-c", CONNECT.replace("{join_s}", str(join_s))],
         env=process_environment(RAY_ADDRESS=address),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -130,6 +132,33 @@ def test_an_address_that_is_no_rays_is_said_in_time(silent_port, scheme):
     seconds = int(text.rpartition("after ")[2].split()[0])
     assert seconds <= SILENCE_S
     assert "rpc_client" not in text
+
+
+@pytest.fixture
+def busy_port():
+    """Somebody speaks as gRPC does (HTTP/2), and then takes its time: a head that is busy."""
+    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        taken = []
+
+        def greet():
+            with contextlib.suppress(OSError):  # closed at the end
+                while True:
+                    taken.append(listening.accept()[0])
+                    taken[-1].sendall(settings)
+
+        threading.Thread(target=greet, daemon=True).start()
+        yield listening.getsockname()[1]
+        for connection in taken:
+            connection.close()
+
+
+@pytest.mark.slow
+def test_a_busy_head_is_waited_for_and_then_said(busy_port):
+    text, _ = connecting(f"ray://127.0.0.1:{busy_port}", join_s=4.0).communicate(timeout=300)
+    assert f"found ray://127.0.0.1:{busy_port}, no answer in 4 s, expected a Ray cluster that answers" in text
+    assert "the same command goes on" in text
+    assert ray_connection.JOIN_S > ray_connection.ANSWER_S  # a head that starts a process for us takes longer
 
 
 @pytest.mark.slow

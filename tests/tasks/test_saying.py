@@ -23,6 +23,22 @@ def test_a_long_silence_is_broken_with_what_is_being_done(monkeypatch, capsys):
             said += capsys.readouterr().err
 
 
+def test_a_step_that_takes_its_time_is_named_soon_and_once(monkeypatch, capsys):
+    monkeypatch.setattr(saying, "NAMED_S", 0.05)
+    monkeypatch.setattr(saying, "LOOK_S", 0.01)
+    with saying.never_silent():
+        deadline, said = time.monotonic() + 30, ""
+        with saying.doing("counting"):
+            while "counting" not in said:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+                said += capsys.readouterr().err
+            time.sleep(0.2)
+        with saying.doing("blinking"):
+            pass
+    assert said + capsys.readouterr().err == "mathnas: counting (0 s)\n"
+
+
 def test_a_terminal_that_is_gone_ends_no_work(monkeypatch):
     closed = io.StringIO()
     closed.close()

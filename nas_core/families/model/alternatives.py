@@ -82,6 +82,7 @@ class SmallerKernel(Alternative):
     """Convolutions with the middle of their kernels only."""
 
     name = "smaller-kernel"
+    example = {"kernel": 1}  # noqa: RUF012
 
     class Settings(Section):
         kernel: int = Field(3, ge=1, le=31, description="Largest side of a kernel, pixels.")

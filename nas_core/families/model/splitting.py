@@ -7,6 +7,7 @@ last is proved: opaque copies in all positions at once change no bit of the
 output, and a module where one does is left out by name.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -22,6 +23,8 @@ from nas_core.families.model.tracing import Call, trace
 
 LARGEST = 0.5  # share of the model's cost that one position may hold
 LARGE = 0.25  # share from which a module is split where it can be
+SMALL = 1 / 12  # share up to which a row of layers, such as convolutions, is one block
+FEWEST = 4  # positions that are worth a search
 ENOUGH = 0.8  # share of a module's cost that the positions in it have to hold, to stand for it
 
 
@@ -107,12 +110,12 @@ class _Selection:
     def __init__(self, paths: Sequence[str], only: Sequence[str], keep: Sequence[str]) -> None:
         self._paths = paths
         self._asked, self._kept = self._matching("only", only), self._matching("keep", keep)
-        self._all = not only
+        self.is_whole = not only
 
     def allows(self, path: str) -> bool:
         """Whether it is asked for, and is not kept, inside what is kept or around it."""
-        asked = self._all or any(_holds(other, path) for other in self._asked)
-        return asked and not any(_holds(other, path) or _holds(path, other) for other in self._kept)
+        asked = self.is_whole or any(_is_around(other, path) for other in self._asked)
+        return asked and not any(_is_around(other, path) or _is_around(path, other) for other in self._kept)
 
     def _matching(self, field: str, patterns: Sequence[str]) -> list[str]:
         for pattern in patterns:
@@ -131,12 +134,19 @@ class _Walk:
 
     def places(self, wanted: int | None) -> list[Call]:
         """The calls of the modules that become positions, in order."""
-        first = self._found(self.root, set())
-        # a block of the same class is treated alike where it is larger, or has no residual: a second walk stops there
-        whole = {call.module_type for call in first if call.inner} - {nn.Sequential}
-        found = self._found(self.root, whole)
+        found = self._found(self.root, None)
+        whole: set[type[nn.Module]] = set()
+        # a block of the same class is treated alike where it is larger or has no residual: the next walk stops there
+        while True:
+            known = len(whole)
+            whole |= {call.module_type for call in found if call.inner} - {nn.Sequential}
+            found = self._found(self.root, whole)
+            if len(whole) == known:
+                break
         if wanted is not None:
             found = self._merged(self._refined(found, wanted), wanted)
+        elif self._selection.is_whole:
+            found = self._enough(found)
         return sorted(found, key=lambda call: call.index)
 
     def flaw_of(self, path: str) -> str:
@@ -169,17 +179,42 @@ class _Walk:
     def _usable(self, call: Call) -> bool:
         return call.flops > 0 and not self._flaws[call] and self._selection.allows(call.path)
 
-    def _found(self, call: Call, whole: set[type[nn.Module]]) -> list[Call]:
+    def _found(self, call: Call, whole: set[type[nn.Module]] | None) -> list[Call]:
         """The positions in a call: itself, or those in the calls inside it."""
         if self._usable(call):
-            if call.module_type in whole and not _holds_its_own_kind(call):
+            if whole and call.module_type in whole and not _holds_its_own_kind(call):
                 return [call]
-            if call.flops <= LARGE * self.root.flops and not _is_row(call):
+            if call.flops <= LARGE * self.root.flops and not self._is_series(call, whole):
                 return [call]
         inside = [place for inner in call.inner for place in self._found(inner, whole)]
         if self._usable(call) and _cost(inside) < ENOUGH * call.flops:
             return [call]
         return inside
+
+    def _is_series(self, call: Call, whole: set[type[nn.Module]] | None) -> bool:
+        """Whether a call is made of blocks, rather than being one."""
+        costly = [inner for inner in call.inner if inner.flops > 0]
+        if call.is_chain and len(costly) == 1:  # with a norm around it, say
+            return _num_layers(costly[0]) > 1
+        if call.is_chain and costly:  # once blocks are known, a short row of layers is one as well
+            if whole is None or call.flops > SMALL * self.root.flops:
+                return True
+            known = (inner for inner in call.everything() if inner is not call and inner.module_type in whole)
+            return _cost(inner for inner in known if _num_layers(inner) > 1) > call.flops / 2
+        blocks = [inner for inner in costly if self._usable(inner) and _looks_like_a_block(inner)]
+        kinds = Counter(inner.module_type for inner in blocks)
+        repeated = [inner for inner in blocks if kinds[inner.module_type] > 1]
+        return _cost(repeated) > call.flops / 2
+
+    def _enough(self, found: list[Call]) -> list[Call]:
+        """The outermost modules where smaller ones leave too much out; the largest split where these are too few."""
+        outermost = self._outermost(self.root)
+        if _cost(found) < ENOUGH * self.root.flops <= _cost(outermost):
+            found = outermost
+        return self._refined(found, FEWEST) if len(found) < FEWEST else found
+
+    def _outermost(self, call: Call) -> list[Call]:
+        return [call] if self._usable(call) else [place for inner in call.inner for place in self._outermost(inner)]
 
     def _refined(self, found: list[Call], wanted: int) -> list[Call]:
         """The largest positions split into what they call, while that comes closer to the wanted number."""
@@ -212,9 +247,16 @@ class _Walk:
         return found
 
 
-def _is_row(call: Call) -> bool:
-    """Whether a call is made of others one after another, at least two of which cost something."""
-    return call.is_chain and sum(inner.flops > 0 for inner in call.inner) > 1
+def _num_layers(call: Call) -> int:
+    """How many of the innermost calls cost something."""
+    return sum(inner.flops > 0 and not any(deeper.flops for deeper in inner.inner) for inner in call.everything())
+
+
+def _looks_like_a_block(call: Call) -> bool:
+    """Whether it keeps its input's shape, and does more with it than a row of layers would."""
+    assert call.taken is not None
+    assert call.given is not None
+    return call.taken.shape == call.given.shape and not call.is_chain and _num_layers(call) > 1
 
 
 def _holds_its_own_kind(call: Call) -> bool:
@@ -232,7 +274,7 @@ def _named(model: nn.Module, inputs: torch.Tensor, walk: _Walk, names: Sequence[
             raise _unknown("names", name, paths)
         if flaw := walk.flaw_of(name):
             raise _not_exchangeable(name, flaw)
-        if around := [other for other in names if other != name and _holds(other, name)]:
+        if around := [other for other in names if other != name and _is_around(other, name)]:
             raise _not_exchangeable(name, f"it is inside {around[0]}, which is named too")
     found = [call for call in walk.root.everything() if call.path in names]
     for path, reason in reasons_against(model, inputs, [call.path for call in found]).items():
@@ -258,7 +300,7 @@ def _place_of(call: Call, flops: float) -> Place:
     )
 
 
-def _holds(path: str, other: str) -> bool:
+def _is_around(path: str, other: str) -> bool:
     """Whether the module at the first path is the one at the second, or around it."""
     return f"{other}.".startswith(f"{path}.")
 

@@ -30,6 +30,13 @@ log = logging.getLogger(__name__)
 
 LARGEST_DEFAULT_SIDE = 224
 SAID_BY_NAME = 5
+ONE_OF = {
+    "links to a folder above them": "link to a folder above it",
+    "folders beside": "folder beside",
+    "files or folders": "file or folder",
+    "images": "image",
+    "files": "file",
+}
 HELD_CONTENTS = 8  # sets that a process remembers
 
 
@@ -70,7 +77,7 @@ class Contents:
             found.append(
                 f"{len(self.broken):,} of {self.num_images + len(self.broken):,} images cannot be read: {names}"
             )
-        return found + [f"{count:,} {what}" for what, count in self.ignored.items()]
+        return found + [f"{count:,} {what if count > 1 else _one(what)}" for what, count in self.ignored.items()]
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for the report and a dry run."""
@@ -143,7 +150,7 @@ class EncodedImages(ImageClassification):
             raise _unreadable(self.place, broken, sum(len(each.facts) for each in found))
         contents = _contents(listing, found, broken, self.place)
         for sentence in (*contents.left_out(), *contents.notes):
-            log.log(logging.WARNING if broken else logging.INFO, "%s: %s", self.place, sentence)
+            log.info("%s: %s", self.place, sentence)
         return contents
 
     # what a set of images says of itself
@@ -179,7 +186,13 @@ class EncodedImages(ImageClassification):
         fitted = (
             f"{settings.fit}, {settings.interpolation}, crop percentage {settings.crop_pct:g}, on {settings.background}"
         )
-        return [images, *self.contents().rows(), ("made square by", fitted), ("held", self.held())]
+        return [images, *self.contents().rows(), ("made square by", fitted)]
+
+    def notes(self) -> Sequence[str]:
+        contents = self.contents()
+        out = contents.left_out()
+        sentences = [f"left out: {'; '.join(out)}"] if out else []
+        return [f"{self.place}: {sentence}" for sentence in (*sentences, *contents.notes)]
 
     @property
     def fitting(self) -> Fitting:
@@ -302,6 +315,12 @@ def _shown(name: str) -> str:
 def _named(names: Sequence[str]) -> str:
     more = len(names) - SAID_BY_NAME
     return ", ".join(map(_shown, names[:SAID_BY_NAME])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _one(what: str) -> str:
+    """What is counted, where there is one of it: ``.txt file`` of ``.txt files``."""
+    many = next((many for many in ONE_OF if many in what), "")
+    return what.replace(many, ONE_OF.get(many, ""), 1)
 
 
 def _range(values: "Sequence[int] | np.ndarray") -> str:

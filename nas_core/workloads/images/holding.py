@@ -71,7 +71,7 @@ class Holding:
 
     def said(self, nbytes: int) -> str:
         """What is done with so many bytes, in words."""
-        size = f"{nbytes / 1e9:,.2g} GB decoded"
+        size = f"{nbytes / 1e9:,.3g} GB decoded" if nbytes >= 1e9 else f"{nbytes / 1e6:.3g} MB decoded"
         way = self.chosen(nbytes)
         words = {
             "memory": f"{size}, in each worker's memory",

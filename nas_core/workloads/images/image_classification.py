@@ -158,7 +158,6 @@ class ImageClassification(Workload):
         return [
             ("images", f"{colours} {height} x {width}, {len(self.class_names)} classes"),
             ("training split", f"{self.num_images():,} images"),
-            ("held", self.held()),
         ]
 
 

@@ -6,7 +6,8 @@ installed: what gives any image by its number. Streams (``wds/``, ``tfds/``, ``h
 """
 
 import threading
-from collections.abc import Hashable
+import weakref
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -125,7 +126,18 @@ def _dataset(source: Source) -> Any:
         raise DataError(
             where, found, "a set that timm.data.create_dataset finds, which gives an image by its number"
         ) from None
+    reader = getattr(data, "reader", data)
+    if hasattr(reader, "tar_state"):  # timm opens a tar when the first image of it is read, and never closes it
+        weakref.finalize(reader, _close, [reader.tar_state])
     return data
+
+
+def _close(tars: Iterable[Any]) -> None:
+    """Closes timm's tar files, those within tar files first."""
+    for tar in tars:
+        _close(tar.children.values())
+        if tar.tf is not None:
+            tar.tf.close()
 
 
 def _items(source: Source) -> tuple[ReaderItems, tuple[str, ...]]:

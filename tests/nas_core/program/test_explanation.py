@@ -101,7 +101,7 @@ def test_the_digits_tell_the_limit_from_what_is_attainable() -> None:
 
 def test_a_limit_that_binds_nothing_is_said() -> None:
     problem = TWO.with_budgets([Budget(resource="latency_ms", at_most=11.0), Budget(resource="params", at_most=4e6)])
-    assert solve(problem).notes == ("latency_ms <= 11 binds nothing: the most that any network has is 11.",)
+    assert solve(problem).notes == ("latency_ms <= 11 binds nothing: the most that any network has is 11 ms.",)
 
 
 def many_limits(share: float) -> SelectionProblem:

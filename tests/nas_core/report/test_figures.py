@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from nas_core.report.figures import FIGURES, NotYetRunError, drawn, render, save_figures
+from nas_core.report.figures import FIGURES, NotYetRunError, drawn, figure_training, render, save_figures
 from nas_core.report.strip import strips
+from nas_core.report.style import LIGHT
 from nas_core.report.summary import BlockEffect, BlockEffects
 from nas_core.space.genotypes import BlockSpec
 from nas_core.workloads.classification import CLASSIFICATION
@@ -74,6 +75,26 @@ def test_nothing_covers_what_is_drawn(size, name):
     assert [ax for ax in figure.axes if ax.get_legend() is not None and name != "study_cost"] == []
     assert not [legend for legend in figure.legends for ax in axes if legend.get_window_extent().overlaps(ax)]
     assert not [text for ax in figure.axes for text in ax.texts if text.get_bbox_patch() is not None]
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("size", STUDIES)
+def test_a_legend_names_no_more_than_is_drawn(size):
+    def legend(study):
+        return [text.get_text() for each in drawn(study, "block_effects").legends for text in each.get_texts()]
+
+    study = STUDIES[size]
+    assert "chosen block" in legend(study)
+    assert "chosen block" not in legend(replace(study, selection=None, verification=None))
+
+
+@pytest.mark.situations
+def test_epochs_are_counted_whole():
+    training = STUDIES["small"].training
+    short = replace(training, networks=tuple(replace(row, curve=row.curve[:3]) for row in training.networks))
+    left, right = figure_training(replace(STUDIES["small"], training=short), LIGHT).axes
+    for axes in (left, right):
+        assert [tick for tick in axes.get_xticks() if not float(tick).is_integer()] == []
 
 
 def test_a_dollar_in_a_name_is_no_formula():

@@ -34,6 +34,14 @@ def page(study, drawn):
     return render_page(study, drawn)
 
 
+@pytest.mark.situations
+def test_a_path_of_blocks_that_do_worse_one_by_one_is_explained(study, drawn):
+    words = "effects of single blocks do not add up"
+    assert words not in render_page(study, drawn)
+    together = replace(study, block_effects=replace(study.block_effects, adds_up=False))
+    assert words in render_page(together, drawn)
+
+
 class _Structure(HTMLParser):
     """Open elements and outside addresses of a page."""
 

@@ -102,5 +102,7 @@ def test_a_table_that_lacks_networks_is_not_asked_again(known):
         _ = known.with_evaluations(failed).table
     assert "--retry-failed" not in str(refused.value)
     config = known.config.model_copy(update={"scorer": SCORERS.section("train")()})
-    with pytest.raises(IncompleteTableError, match=r"Mend the cause, then run `mathnas score DIR --retry-failed`"):
-        _ = replace(known.with_evaluations(failed), config=config).table
+    with pytest.raises(
+        IncompleteTableError, match=r"Mend the cause, then run `mathnas score 'my study' --retry-failed`"
+    ):
+        _ = replace(known.with_evaluations(failed), config=config, root="my study").table

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from nas_core.base.errors import ConfigError
-from nas_core.study.config import parse_config, read_config
+from nas_core.study.config import StudyConfig, parse_config, read_config
 from nas_core.training.recipes import RECIPES
 from nas_core.training.settings import Recipe
 
@@ -69,3 +69,26 @@ def test_recipes_of_earlier_versions_are_understood():
     old = {"epochs": 3, "amp": False, "warmup_fraction": 0.05}
     assert Recipe.model_validate(old) == Recipe(epochs=3, precision="float32", warmup="5 %")
     assert Recipe.model_validate({"amp": True}) == Recipe()
+
+
+@pytest.mark.situations
+def test_a_name_chosen_on_a_form_counts_beside_what_the_form_fills_in():
+    form = StudyConfig().model_dump(mode="json")  # a form sends every field
+    form["scorer"]["recipe"]["name"] = "rsb-a3"
+    form["train"]["recipe"] |= {"name": "deit", "epochs": 10}
+    chosen = StudyConfig.model_validate(form)
+    assert chosen.scorer.recipe == Recipe.model_validate("rsb-a3")
+    assert chosen.train.recipe == Recipe.model_validate({"name": "deit", "epochs": 10})
+    assert chosen.train.recipe.epochs == 10  # another field's default, but not what this form filled in
+    for given in ({"name": "rsb-a3", "epochs": 30}, {"name": "rsb-a3", "epochs": 10, "label_smoothing": 0.1}):
+        written = StudyConfig.model_validate({"train": {"recipe": given}})
+        assert written.train.recipe.epochs == given["epochs"]
+        assert StudyConfig.model_validate_json(written.model_dump_json()) == written
+
+
+@pytest.mark.situations
+def test_a_named_recipe_is_written_by_its_name_and_known_by_its_values():
+    written = StudyConfig.model_validate({"train": {"recipe": {"name": "rsb-a3", "epochs": 20}}}).train
+    assert written.model_dump()["recipe"] == {"name": "rsb-a3", "epochs": 20}
+    assert written.inputs["recipe"]["optimizer"] == "lamb"
+    assert written.recipe.identity == Recipe.model_validate({**written.recipe.values}).identity

@@ -81,9 +81,9 @@ def test_costs_are_those_of_the_counter(name):
 class Residual(nn.Module):
     """A block: two linear layers, added to the input."""
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, width: int = 8, hidden: int = 8) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(width, width), nn.Linear(width, width)
+        self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.scale = 1.0
 
     def forward(self, x, shift=0.0, *, factor=1.0):
@@ -122,6 +122,53 @@ def test_a_model_of_an_own_class():
     assert found.places[0].in_shape == (3, 8)
     assert found.flops == 3 * (5 * 2 * 64 + 16)
     assert (found.covered, found.left_out) == (1.0, {})
+
+
+class Row(nn.Module):
+    """Two layers one after the other, without a residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.act, self.second = nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.second(self.act(self.first(x)))
+
+
+class Stage(nn.Module):
+    """Blocks between which tensors are copied, so that they form no chain."""
+
+    def __init__(self, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x * 1)
+        return x
+
+
+def test_rows_of_few_layers_stay_whole_and_stages_do_not():
+    torch.manual_seed(0)
+    rows = nn.Sequential(*(Row() for _ in range(12)))
+    assert [place.path for place in split(rows, TOKENS).places] == [str(index) for index in range(12)]
+    large = nn.Sequential(*(Row() for _ in range(3)))
+    assert [place.path for place in split(large, TOKENS).places][:2] == ["0.first", "0.second"]
+    stages = nn.Sequential(*(Stage(Residual(), Residual()) for _ in range(5)))
+    places = split(stages, TOKENS).places
+    assert [place.path for place in places] == [f"{stage}.blocks.{block}" for stage in range(5) for block in (0, 1)]
+
+
+def test_too_few_positions_are_split_further():
+    places = split(nn.Sequential(Residual(8, 10), Residual(8, 16), Residual(8, 16)), TOKENS).places
+    assert [place.path for place in places] == ["0", "1.first", "1.second", "2"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # met inside torch.export
+def test_a_loaded_program_is_split_like_the_model_it_was_exported_from():
+    program = torch.export.export(own(Own.call).eval(), (TOKENS,))  # for two examples and no other number
+    found = split(torch.export.unflatten(program), TOKENS)
+    assert [place.path for place in found.places] == [*BLOCKS, "head"]
 
 
 def test_further_arguments_are_passed_on():

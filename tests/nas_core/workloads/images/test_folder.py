@@ -61,7 +61,7 @@ def test_what_lies_beside_the_splits_is_said(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         contents = folder(tmp_path).contents()
     assert contents.notes == ("val/ is not used: validation images are drawn from train/",)
-    assert contents.left_out() == ["1 folders beside train/ and test/ (annotations)"]
+    assert contents.left_out() == ["1 folder beside train/ and test/ (annotations)"]
     assert "val/ is not used" in caplog.text
     rows = dict(folder(tmp_path).describe())
     assert rows["splits"] == contents.notes[0]
@@ -146,7 +146,7 @@ def test_what_systems_leave_behind_is_no_image_and_no_class(tmp_path):
     contents = folder(tmp_path).contents()
     assert contents.class_names == ("cat", "dog")
     assert len(contents.train) == 6
-    assert contents.left_out() == ["1 .txt files", "1 files without a suffix", "21 hidden and system files or folders"]
+    assert contents.left_out() == ["1 .txt file", "1 file without a suffix", "21 hidden and system files or folders"]
     assert folder(tmp_path).fingerprint() == before
 
 
@@ -174,7 +174,7 @@ def test_links_are_followed_and_a_circle_of_them_ends(tmp_path):
     (tmp_path / "set" / "train" / "dog" / "self").symlink_to("self")
     contents = folder(tmp_path / "set").contents()
     assert len(contents.train) == 3 + 4 + 3
-    assert contents.left_out() == ["1 files without a suffix", "1 links to a folder above them"]
+    assert contents.left_out() == ["1 file without a suffix", "1 link to a folder above it"]
 
 
 @pytest.mark.parametrize(
@@ -274,9 +274,11 @@ def test_what_cannot_be_read_is_named_and_counted_before_anything_is_computed(br
 def test_it_can_be_left_out_and_that_is_said(broken, caplog):
     found = folder(broken, on_error="skip")
     sentence = "3 of 16 images cannot be read: train/cat/0.png, test/dog/1.png, test/dog/3.png"
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         data = found.load()
     assert sentence in caplog.text
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]  # a run says it, once
+    assert found.notes() == [f"{broken}: left out: {sentence}"]
     assert dict(found.describe())["left out"] == sentence
     assert found.num_examples() == (5, 2)
     assert len(data.load_test()[1]) == 6

@@ -98,10 +98,10 @@ def test_how_a_set_is_held_is_no_part_of_what_is_scored(photos):
 
 
 def test_the_first_way_that_fits_is_taken_and_said(photos, cache, monkeypatch, caplog):
-    assert "in each worker's memory" in dict(workload(photos).describe())["held"]
+    assert "in each worker's memory" in workload(photos).held()
     monkeypatch.setattr(holding, "MOST_IN_MEMORY", 1000)
-    assert f"once per node in {cache / 'decoded'}" in dict(workload(photos).describe())["held"]
-    assert "by loader processes" in dict(workload(photos, cache_gb=1e-6).describe())["held"]
+    assert f"once per node in {cache / 'decoded'}" in workload(photos).held()
+    assert "by loader processes" in workload(photos, cache_gb=1e-6).held()
     assert "by loader processes" in workload(photos, cache_gb=2e-5).held((3, 16, 16))
     with caplog.at_level("INFO"):
         assert isinstance(workload(photos, cache_gb=0).load().train[0], Examples)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from nas_core.base.errors import DataError
 from nas_core.workloads.images.folder import ImageFolder
-from nas_core.workloads.images.timm_images import TimmImages
+from nas_core.workloads.images.timm_images import Source, TimmImages, _dataset, _items
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,24 @@ def test_tars_are_read_by_loader_processes(photos, tmp_path):
     index = torch.arange(len(first.train[1]))
     second.train[0].expect(index.split(3))
     assert all(torch.equal(second.train[0][some], first.train[0][some]) for some in index.split(3))
+
+
+@pytest.mark.parametrize("num_tars", [1, 2])
+def test_a_tar_that_is_no_longer_read_is_closed(photos, tmp_path, num_tars):
+    path = tmp_path / "inner.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(photos / "train", arcname="all")
+    if num_tars == 2:
+        path = tmp_path / "outer.tar"
+        with tarfile.open(path, "w") as tar:
+            tar.add(tmp_path / "inner.tar", arcname="inner.tar")
+    source = Source("", str(path), "train", False, "")
+    assert _items(source)[0].content(0)
+    state = _dataset(source).reader.tar_state
+    handles = [each.tf for each in (state, *state.children.values())]
+    assert [handle.closed for handle in handles] == [False] * num_tars
+    _dataset.cache_clear()
+    assert [handle.closed for handle in handles] == [True] * num_tars
 
 
 @pytest.mark.parametrize(
