@@ -144,7 +144,7 @@ def _section(wish: Wish) -> dict[str, Any]:
             "recipe": {**recipe, "epochs": wish.distil_epochs or 1, "clip_norm": None},
         },
         "design": {"kind": "one-swap"},
-        "profile": {"resources": ["flops", "params", "latency_ms"]},
+        "profile": {"resources": ["flops", "params", "latency_ms"], "profilers": {"latency": {"runtime": _runtime()}}},
         "select": {"limits": list(wish.limits)},
         "verify": {"evaluations": 24, "patience": 3},
         "train": {"recipe": {**recipe, "epochs": wish.epochs, "teacher": taught}},
@@ -168,6 +168,13 @@ def _preparation(section: dict[str, Any], overrides: Mapping[str, str]) -> str:
         found[name] = value if metric.higher_is_better else -value
     best = max(found.values())
     return next(name for name in PREPARATIONS if found[name] >= best - CLOSE)
+
+
+def _runtime() -> str:
+    """What runs the networks that are timed: where there is no GPU, what runs the file that is handed over."""
+    import torch
+
+    return "eager" if torch.cuda.is_available() else "onnxruntime"
 
 
 def _from_here(model: str) -> str:

@@ -38,7 +38,7 @@ from nas_core.space.rules import BlockId
 
 NETWORKS_AT_ONCE = 64  # whole networks in memory that take turns
 NETWORKS_PER_EFFECT = 3.0  # whole networks timed for each difference between blocks
-FILES_PER_EFFECT = 1.2  # of those that are files, or programs, of their own: each has to be made first
+FILES_PER_EFFECT = 2.0  # of those that are files, or programs, of their own: each has to be made first
 RIDGE = 1e-3  # of a fit whose columns are shares of a network's time: it only settles what is not told apart
 FILES_AT_ONCE = 16  # sessions and compiled programs, which hold more than their weights
 Clock = Callable[[Callable[..., Any], Sequence[Any]], float]  # milliseconds of one run
