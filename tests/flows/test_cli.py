@@ -71,7 +71,7 @@ def test_a_dry_run_counts_and_changes_nothing(study_file, tmp_path):
     [
         ({"spcae": 1}, "spcae: found 1, expected one of the keys: name, seed, plugins, space"),
         ({"seed": "x"}, "seed: found 'x'"),
-        ({"space": {"name": "nowhere"}}, "'nowhere', expected one of: choices, mobile, nasbench-macro"),
+        ({"space": {"name": "nowhere"}}, "'nowhere', expected one of: choices, mobile, model, nasbench-macro"),
         ({"space": {"name": "tiny", "params": {"width": 3}}}, "space.width: found 3"),
         ({"select": {"limits": ["flops<"]}}, "'flops<'"),
         ({"select": {"limits": ["speed<=3"]}}, "speed, expected a resource of profile.resources"),
