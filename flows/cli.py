@@ -184,7 +184,12 @@ def run(
 
 @app.command()
 def shrink(
-    model: Annotated[str, typer.Argument(help="Trained model: timm:NAME, package.module:factory, mlflow:NAME@alias.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Trained model: timm:NAME, package.module:factory, FILE.py:factory, mlflow:NAME@alias, FILE.pt2."
+        ),
+    ],
     data: Annotated[str, typer.Option(help="Folder of images, Parquet file, or a registered set.")],
     limit: Annotated[list[str], typer.Option(help="Such as 'latency_ms<=60%' or 'latency_ms<=12 ms'; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder for the study and the files to hand over.")],

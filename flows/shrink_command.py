@@ -153,6 +153,7 @@ def _section(wish: Wish) -> dict[str, Any]:
 
 def _preparation(section: dict[str, Any], overrides: Mapping[str, str]) -> str:
     """Which preparation of images the model was trained with, told by its metric on validation images."""
+    import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
     from nas_core.training.loop import outputs_of, value_of
     from nas_core.workloads.workload import metric_of
 
@@ -179,6 +180,8 @@ def _runtime() -> str:
 
 def _from_here(model: str) -> str:
     """A model in a file, by its path from anywhere: workers run elsewhere."""
+    if model.endswith(".pt2"):
+        return str(Path(model).absolute())
     place, colon, factory = model.rpartition(":")
     return f"{Path(place).absolute()}:{factory}" if colon and place.endswith(".py") else model
 

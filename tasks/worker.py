@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import SpaceError
+from nas_core.base.fetching import FETCHERS
 from nas_core.base.plugins import Ticket, import_carried, imported
 from nas_core.records.store import Store, shared_store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
-from nas_core.training.fetching import FETCHERS
 
 if TYPE_CHECKING:
     import torch

@@ -50,7 +50,7 @@ class TrainedModel(Family):
 
     class Settings(Section):
         model: str = Field(
-            description="Trained model: timm:NAME, package.module:factory, FILE.py:factory, or mlflow:NAME@alias."
+            description="Trained model: timm:NAME, package.module:factory, FILE.py:factory, mlflow:NAME@alias, FILE.pt2."
         )
         checkpoint: PathText | None = Field(
             None, description="File of its trained weights (.safetensors, .pth), for a model of timm's."
@@ -71,6 +71,8 @@ class TrainedModel(Family):
         @classmethod
         def _is_beside_the_study(cls, model: str, info: ValidationInfo) -> str:
             place, colon, factory = model.rpartition(":")
+            if model.endswith(".pt2"):
+                return resolved_path(model, info)
             return f"{resolved_path(place, info)}:{factory}" if colon and place.endswith(".py") else model
 
         @field_validator("library")

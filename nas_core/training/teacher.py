@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import DataError, NasError
+from nas_core.base.fetching import FETCHERS
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.training.export import load_exported
-from nas_core.training.fetching import FETCHERS
 from nas_core.training.settings import OWN, TeacherConfig
 from nas_core.workloads.images.tensors import resized
 from nas_core.workloads.normalisation import Normalisation, broadcast

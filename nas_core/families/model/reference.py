@@ -7,7 +7,8 @@ user's own that returns one, ``mlflow:NAME@alias`` a model that MLflow has,
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import DataError, NasError
+from nas_core.base.fetching import FETCHERS
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model import rebuild
 
 from timm.models import is_model, load_checkpoint  # isort: skip
 
 WHERE = "space.model"
-FETCHERS: dict[str, Callable[[str], nn.Module]] = {}  # of schemes that need a tracker: filled by who has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +82,12 @@ class Reference:
         scheme, _, rest = self.model.partition(":")
         if self.is_timm and not is_model(rest):
             raise NasError(WHERE, repr(self.model), "a model of timm's", "timm.list_models() names them.")
-        if scheme in FETCHERS:
-            return FETCHERS[scheme](rest).eval()
+        if scheme == "mlflow" and "models" in FETCHERS:
+            return _as_module(FETCHERS["models"](f"models:/{rest}"))
+        if self.model.endswith(".pt2"):
+            return _program(self.model)
         if not rest:
-            expected = "timm:NAME, package.module:factory, or mlflow:NAME@alias"
+            expected = "timm:NAME, package.module:factory, FILE.py:factory, mlflow:NAME@alias or FILE.pt2"
             raise NasError(WHERE, repr(self.model), expected)
         try:
             network = rebuild.made(self.made_by)
@@ -130,6 +133,29 @@ class Reference:
         if self.checkpoint is not None and Path(self.checkpoint).is_file():
             return hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest()[:16]
         return "" if self.is_timm else weights_hash(self.trained())
+
+
+def _program(path: str) -> nn.Module:
+    """The modules that an exported program was made of."""
+    try:
+        return _as_module(torch.export.load(path))
+    except Exception as error:  # torch raises whatever the file makes it raise
+        found = " ".join(str(error).split())[:300]
+        raise DataError(f"{WHERE} {path}", found, "a program that torch.export.save wrote") from None
+
+
+def _as_module(model: Any) -> nn.Module:
+    """A module with the structure that it had before it was exported, if it was."""
+    if isinstance(model, torch.export.ExportedProgram):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch's own use of what it deprecates
+            unflattened = torch.export.unflatten(model)
+        for part in unflattened.modules():  # examples of every value, which cannot be copied
+            for node in getattr(getattr(part, "graph", None), "nodes", ()):
+                node.meta.clear()
+        return unflattened
+    module: nn.Module = model
+    return module if isinstance(module, torch.fx.GraphModule) else module.eval()
 
 
 def weights_hash(network: nn.Module) -> str:

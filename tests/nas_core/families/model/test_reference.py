@@ -1,0 +1,99 @@
+"""A trained model by its name: made, its weights read; what is wrong is one line before anything is computed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from nas_core.base import fetching
+from nas_core.base.errors import DataError, NasError
+from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
+from nas_core.families.model.reference import Reference, weights_hash
+from nas_core.families.trained_model import TrainedModel
+from nas_core.space.genotypes import Genotype
+from nas_core.testing.example_model import small_network
+from nas_core.workloads.workload import Sample
+
+import timm  # isort: skip
+
+SMALL = "nas_core.testing.example_model:small_network"
+
+
+def _reference(model: str, checkpoint: Path | None = None, num_outputs: int = 5) -> Reference:
+    path = str(checkpoint) if checkpoint else None
+    return Reference(model=model, checkpoint=path, num_outputs=num_outputs, in_channels=3, side=64)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    model = timm.create_model("test_resnet", num_classes=5)
+    save_file(model.state_dict(), tmp_path / "mine.safetensors")
+    return tmp_path / "mine.safetensors"
+
+
+def test_a_checkpoints_weights_are_the_models(weights: Path) -> None:
+    model = _reference("timm:test_resnet", weights).trained()
+    again = _reference("timm:test_resnet", weights).trained()
+    assert weights_hash(model) == weights_hash(again)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert _reference("timm:test_resnet", weights).code
+
+
+@pytest.mark.parametrize(
+    ("model", "outputs", "message"),
+    [
+        ("timm:test_vit", 5, "weights of timm:test_vit for 3 channels and 5 outputs"),  # another model's
+        ("timm:test_resnet", 7, "weights of timm:test_resnet for 3 channels and 7 outputs"),  # another class count
+        ("timm:resnet_none", 5, "expected a model of timm's"),
+        ("resnet18", 5, "expected timm:NAME"),
+        ("nowhere.to:be_found", 5, "ModuleNotFoundError"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(weights: Path, model: str, outputs: int, message: str) -> None:
+    with pytest.raises(NasError) as caught:
+        _reference(model, weights, outputs).trained()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_timms_needs_weights() -> None:
+    with pytest.raises(DataError, match="no checkpoint"):
+        _reference("timm:test_resnet").trained()
+
+
+def test_a_factory_in_a_file_is_given_channels_and_outputs(tmp_path: Path) -> None:
+    source = (
+        "from torch import nn\n\ndef build(in_chans, num_classes):\n    return nn.Conv2d(in_chans, num_classes, 1)\n"
+    )
+    (tmp_path / "mine.py").write_text(source)
+    model = _reference(f"{tmp_path / 'mine.py'}:build").trained()
+    assert isinstance(model, nn.Conv2d)
+    assert (model.in_channels, model.out_channels) == (3, 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own use of what it deprecates
+def test_a_program_is_a_model_with_positions(tmp_path: Path) -> None:
+    batch = {0: torch.export.Dim("batch", min=1)}
+    inputs = torch.randn(2, 1, 8, 8)
+    network = small_network(1, 10).eval()
+    program = torch.export.export(network, (inputs,), dynamic_shapes={"input": batch})
+    torch.export.save(program, tmp_path / "model.pt2")
+    kind = TrainedModel.Settings(model=str(tmp_path / "model.pt2"))
+    family = TrainedModel(kind, Sample(shape=(1, 8, 8), num_outputs=10))
+    own = Genotype((0,) * family.space.num_positions)
+    with torch.no_grad():
+        torch.testing.assert_close(family.module(own).eval()(inputs), network(inputs))
+        assert family.module(Genotype((1,) * len(own.choices))).eval()(inputs).shape == (2, 10)
+
+
+def test_a_broken_program_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model.pt2").write_bytes(b"no program")
+    with pytest.raises(DataError, match=r"a program that torch\.export\.save wrote"):
+        _reference(str(tmp_path / "model.pt2")).fresh()
+
+
+def test_a_model_of_mlflows_is_fetched_by_who_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(fetching.FETCHERS, "models", lambda uri: {"models:/mine@champion": small_network(3, 5)}[uri])
+    assert weights_hash(_reference("mlflow:mine@champion").trained()) == weights_hash(small_network(3, 5))
