@@ -50,7 +50,8 @@ class TrainedModel(Family):
 
     class Settings(Section):
         model: str = Field(
-            description="Trained model: timm:NAME, package.module:factory, FILE.py:factory, mlflow:NAME@alias, FILE.pt2."
+            description="Trained model: timm:NAME, package.module:factory, FILE.py:factory, mlflow:NAME@alias or "
+            "FILE.pt2."
         )
         checkpoint: PathText | None = Field(
             None, description="File of its trained weights (.safetensors, .pth), for a model of timm's."
