@@ -37,7 +37,7 @@ def test_space_ids_are_those_of_earlier_versions():
 
 
 def test_an_unknown_family_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"space.kind: found 'nasbench'.*mobile, nasbench-macro, resnet, tiny"):
+    with pytest.raises(ConfigError, match=r"space.kind: found 'nasbench'.*mobile, model, nasbench-macro, resnet, tiny"):
         parse_config({"space": {"kind": "nasbench"}}, "test")
 
 
