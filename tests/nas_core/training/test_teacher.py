@@ -5,9 +5,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from nas_core.base import fetching
 from nas_core.base.errors import DataError, NasError
 from nas_core.study.config import parse_config
-from nas_core.training import fetching
 from nas_core.training.export import deployed, exported_bytes
 from nas_core.training.loop import train
 from nas_core.training.recipes import RECIPES
