@@ -74,7 +74,8 @@ def command(config, root, *more):
 
 @pytest.mark.parametrize("moment", ["starting", "score "])
 def test_ctrl_c_says_that_the_same_command_goes_on(config, tmp_path, moment):
-    terminal = Terminal(command(config, tmp_path / "study"), process_environment())
+    long = ("--set", "design.networks=300")  # or a quick machine has ended before it is interrupted
+    terminal = Terminal(command(config, tmp_path / "study", *long), process_environment())
     if moment == "starting":
         time.sleep(3)
     else:
