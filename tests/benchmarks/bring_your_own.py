@@ -22,7 +22,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +39,7 @@ from nas_core.families.trained_model import TrainedModel
 from nas_core.scoring.distil import DistilScorer
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig, parse_config
-from nas_core.study.rounds import next_round, record_round, verification
+from nas_core.study.rounds import hold_back, next_round, record_round, record_whole, verification
 from nas_core.study.study import Study
 from nas_core.training.loop import measure_all, train
 from nas_core.training.settings import Recipe, TeacherConfig
@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", help="function of teachers.py that makes the teacher")
     parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
+    parser.add_argument("--only", default=None, help="contestants, separated by commas; default: all")
     parser.add_argument("--judges", type=int, default=50, help="assembled networks that predictions are held against")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     given = parser.parse_args()
@@ -236,7 +237,8 @@ class Run:
             "teacher": lambda: copy.deepcopy(self.teacher),
         }
         rows: dict[str, Any] = {}
-        for name, build in networks.items():
+        wanted = self.given.only.split(",") if self.given.only else list(networks)
+        for name, build in ((name, networks[name]) for name in wanted):
             try:
                 network = build()
             except ImportError as error:
@@ -247,6 +249,7 @@ class Run:
             accuracies = [self.recovered(copy.deepcopy(network), seed, extra) for seed in range(self.seeds)]
             before = self.tested(network)
             rows[name] = {
+                "accuracies": [round(100 * accuracy, 2) for accuracy in accuracies],
                 "accuracy": round(100 * float(np.mean(accuracies)), 2),
                 "spread": round(100 * float(np.std(accuracies)), 2),
                 "before": round(100 * before, 2),
@@ -422,13 +425,19 @@ def evaluated(study: Study, genotypes: Sequence[Genotype]) -> None:
 
 
 def searched(study: Study) -> str:
-    """The winner of the study's verification, in this process."""
+    """The winner of the study's verification, in this process; made again while it is over the limit, measured whole."""
     evaluated(study, study.design.genotypes)
-    index = 0
-    while proposed := next_round(study.snapshot, study.outputs, index):
-        evaluated(study, [Genotype.parse(text) for text in proposed])
-        record_round(study.snapshot, study.outputs, index)
-        index += 1
+    index, is_over = 0, True
+    while is_over:
+        while proposed := next_round(study.snapshot, study.outputs, index):
+            evaluated(study, [Genotype.parse(text) for text in proposed])
+            record_round(study.snapshot, study.outputs, index)
+            index += 1
+        whole = [Genotype.parse(str(verification(study.outputs)["winner"])), study.base]
+        rows = profile(study.family, whole, study.config.profile, ["latency_ms"], blocks=False)
+        record_whole(study.outputs, [asdict(row) for row in rows])
+        is_over = hold_back(study.snapshot, study.outputs)
+        study.refresh()
     return str(verification(study.outputs)["winner"])
 
 
