@@ -425,7 +425,7 @@ def evaluated(study: Study, genotypes: Sequence[Genotype]) -> None:
 
 
 def searched(study: Study) -> str:
-    """The winner of the study's verification, in this process; made again while it is over the limit, measured whole."""
+    """The winner of the verification, in this process; chosen again while it is over the limit, measured whole."""
     evaluated(study, study.design.genotypes)
     index, is_over = 0, True
     while is_over:
