@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", help="function of teachers.py that makes the teacher")
     parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
+    parser.add_argument("--recovery-steps", type=int, default=100, help="of every network before it is rated")
     parser.add_argument("--only", default=None, help="contestants, separated by commas; default: all")
     parser.add_argument("--judges", type=int, default=50, help="assembled networks that predictions are held against")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
@@ -111,7 +112,11 @@ class Run:
             {
                 "space": {"kind": "model", "model": f"{WHERE}:{self.given.teacher}", "checkpoint": str(self.weights)},
                 "data": self.data(effort.examples),
-                "scorer": {"kind": "distil", "recipe": {**RECOVERY, "epochs": effort.distil_epochs, "clip_norm": None}},
+                "scorer": {
+                    "kind": "distil",
+                    "recovery_steps": self.given.recovery_steps,
+                    "recipe": {**RECOVERY, "epochs": effort.distil_epochs, "clip_norm": None},
+                },
                 "design": {"kind": "one-swap"},
                 "profile": {"resources": ["flops", "params", "latency_ms"], "repeats": 20, "batch_size": BATCH},
                 "select": {"limits": [f"latency_ms<={limit}%"]},
