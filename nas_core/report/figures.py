@@ -6,13 +6,14 @@ no global state of it is touched: no pyplot, settings inside a context.
 """
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas_core.records.evaluations import CostTable
 from nas_core.report.strip import NO_OP_KIND, Strip, strips
 from nas_core.report.style import THEMES, Theme, ThemeName, rc_params
 from nas_core.report.summary import (
@@ -22,6 +23,7 @@ from nas_core.report.summary import (
     ResourceAdditivity,
     StageCost,
     StudySummary,
+    SweepSummary,
     TrainedNetwork,
 )
 from nas_core.report.text import (
@@ -35,6 +37,8 @@ from nas_core.report.text import (
 )
 from nas_core.space.genotypes import Genotype
 from nas_core.study.frames import Role
+from nas_core.study.reasons import Swap
+from nas_core.study.sweep import Point
 from nas_core.workloads.metrics import Measure
 
 if TYPE_CHECKING:
@@ -331,6 +335,120 @@ def _effect_handles(effects: Iterable[BlockEffect], base: Genotype, theme: Theme
     return [*patches, unsure_patch] if uncertain else patches
 
 
+# --- the chosen blocks beside the others ---------------------------------------
+
+MOST_RUNGS_NUMBERED = 120
+RUNG = 0.34  # half of its width, in positions
+DOTTED: tuple[float, tuple[float, float]] = (0, (1.2, 0.8))
+LEAST_GAP = 0.035  # between two numbers of a position, as a share of the axis
+
+
+def figure_ladder(summary: StudySummary, theme: Theme) -> "Figure":
+    """Each position as a ladder: a rung per block at its cost, coloured by what it would change; the chosen path."""
+    reasons = _required(summary.reasons, "selection")
+    chosen = Genotype.parse(reasons.genotype)
+    resource = next((name for name in reasons.resources if _has_block_costs(summary, name, chosen)), None)
+    table = next(t for t in summary.cost_tables if _is_table(t, _required(resource, "costs"), chosen))
+    changes = {(swap.position, swap.choice): swap for swap in reasons.swaps}
+    most = _colour_range(np.array([swap.change for swap in reasons.swaps]))
+    numbered = sum(map(len, table.block)) <= MOST_RUNGS_NUMBERED
+    figure = _figure(height=4.6)
+    ax = figure.subplots()
+    image = _draw_rungs(ax, table.block, changes, most, theme)
+    path = [row[choice] for row, choice in zip(table.block, chosen.choices, strict=True)]
+    ax.plot(range(len(path)), path, color=theme.winner, lw=1.6, alpha=0.55, zorder=3)
+    ax.hlines(
+        path, np.arange(len(path)) - RUNG, np.arange(len(path)) + RUNG, color=theme.winner, lw=5, zorder=4,
+    )  # fmt: skip
+    if numbered:
+        _number_rungs(ax, table.block, changes, summary.scorer.metric, theme)
+    divisor, label = axis_unit(resource or "", max(max(row) for row in table.block))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value / divisor:g}")
+    ax.set_ylabel(f"of the block: {label}")
+    ax.set_xlabel("position in the network, input to output")
+    ax.set_xticks(range(len(path)) if len(path) <= 30 else range(0, len(path), 10))
+    ax.set_xlim(-0.6, len(path) - 0.4)
+    ax.grid(axis="x", visible=False)
+    metric = summary.scorer.metric
+    bar = figure.colorbar(image, ax=ax, pad=0.015, fraction=0.04)
+    unit = "percentage points" if metric.is_fraction else metric.unit or metric.label
+    turned = "" if metric.higher_is_better else " (positive is better)"
+    bar.set_label(f"predicted change, {unit}{turned}")
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: _effect_text(metric, value))
+    handles = _ladder_handles(reasons.swaps, theme)
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.01), ncols=3)
+    return figure
+
+
+def _ladder_handles(swaps: Iterable[Swap], theme: Theme) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    looks: dict[str, dict[str, Any]] = {
+        CHOSEN_BLOCK: {"color": theme.winner, "lw": 5},
+        "other block": {"color": theme.fit, "lw": 4},
+        "would break a limit or rule": {"color": theme.fit, "lw": 4, "ls": DOTTED},
+    }
+    if not any(swap.breaks for swap in swaps):
+        looks.popitem()
+    return [Line2D([], [], label=label, **look) for label, look in looks.items()]
+
+
+def _is_table(table: CostTable, resource: str, genotype: Genotype) -> bool:
+    return table.resource == resource and genotype.resolution in (None, table.resolution)
+
+
+def _has_block_costs(summary: StudySummary, resource: str, genotype: Genotype) -> bool:
+    return any(_is_table(table, resource, genotype) for table in summary.cost_tables)
+
+
+def _draw_rungs(
+    ax: "Axes", block: Sequence[Sequence[float]], changes: Mapping[tuple[int, int], Swap], most: float, theme: Theme
+) -> Any:
+    """The rungs of all blocks but the chosen, as what a colour bar is of; dotted are those that would break a limit."""
+    from matplotlib.collections import LineCollection
+
+    keeps, breaks, image = [], [], None
+    for (position, choice), swap in changes.items():
+        height = block[position][choice]
+        rung = ((position - RUNG, height), (position + RUNG, height))
+        (breaks if swap.breaks else keeps).append((rung, swap.change))
+    for rungs, style, edge in ((keeps, "-", 5), (breaks, DOTTED, 1)):
+        if rungs:
+            lines, values = zip(*rungs, strict=True)
+            ax.add_collection(LineCollection(lines, colors=theme.fit, linewidths=edge))  # what is pale needs an edge
+            image = LineCollection(lines, cmap=_diverging(theme), linewidths=4, linestyles=[style])
+            image.set_array(np.array(values))
+            image.set_clim(-most, most)
+            ax.add_collection(image)
+    if image is None:
+        raise NotYetRunError("other blocks")
+    ax.autoscale_view()
+    return image
+
+
+def _number_rungs(
+    ax: "Axes",
+    block: Sequence[Sequence[float]],
+    changes: Mapping[tuple[int, int], Swap],
+    metric: Measure,
+    theme: Theme,
+) -> None:
+    """What each block would change, under its rung; numbers that would lie on one another are moved apart."""
+    low, high = ax.get_ylim()
+    gap = LEAST_GAP * (high - low)
+    for position, row in enumerate(block):
+        before = -np.inf
+        for choice in sorted(range(len(row)), key=lambda choice: row[choice]):
+            if (position, choice) not in changes:
+                continue
+            height = max(row[choice], before + gap)
+            before = height
+            text = _effect_text(metric, changes[position, choice].change)
+            look = {"fontsize": 7, "color": theme.ink, "zorder": 6}
+            ax.text(position + RUNG + 0.02, height, text, ha="left", va="center", **look)
+
+
 # --- predicted against evaluated ---------------------------------------------
 
 
@@ -558,6 +676,78 @@ def _known_metric(summary: StudySummary, genotype: str) -> float | None:
     return None
 
 
+# --- one study, many limits -----------------------------------------------------
+
+
+def figure_sweep(summary: StudySummary, theme: Theme) -> "Figure":
+    """The networks over a range of limits: predicted and as evaluated and measured; after training beside it."""
+    sweep = _required(summary.sweep, "selection")
+    if all(point.genotype is None for point in sweep.points):
+        raise NotYetRunError("networks within the limits")
+    trained = any(point.test is not None for point in sweep.points)
+    figure = _figure(width=WIDTH_IN if trained else 6.6, height=4.1)
+    axes = figure.subplots(1, 2 if trained else 1, squeeze=False)[0]
+    _draw_points(axes[0], sweep, summary.scorer.metric, theme)
+    axes[0].set_ylabel(_metric_axis(summary))
+    if trained:
+        _draw_trained_points(axes[1], sweep, summary.metric, theme)
+        axes[1].set_ylabel(metric_axis(summary.metric, "test"))
+    for ax in axes:
+        divisor, label = axis_unit(sweep.resource, max(ax.get_xlim()))
+        ax.xaxis.set_major_formatter(lambda value, _, divisor=divisor: f"{value / divisor:g}")
+        ax.xaxis.set_major_locator(_few_ticks())
+        ax.set_xlabel(label)
+    _legend_below(figure, ncols=3)
+    return figure
+
+
+def _draw_points(ax: "Axes", sweep: SweepSummary, metric: Measure, theme: Theme) -> None:
+    """Predictions at the sums over blocks, evaluations at what was measured; a line joins the two of a network."""
+    scale = 100 if metric.is_fraction else 1
+    known = [point for point in sweep.points if point.genotype is not None]
+    x, y = [point.summed for point in known], [scale * (point.predicted or 0.0) for point in known]
+    ends = [(scale * (point.low or 0.0), scale * (point.high or 0.0)) for point in known]
+    errors = np.array([(value - low, high - value) for value, (low, high) in zip(y, ends, strict=True)]).T
+    ax.errorbar(
+        x, y, yerr=np.maximum(errors, 0.0), color=theme.frontier, marker="D", ms=5, mfc=theme.paper, elinewidth=0.8,
+        label="predicted, at the sum of blocks",
+    )  # fmt: skip
+    both = [
+        ((point.summed, scale * (point.predicted or 0.0)), (_taken(point), scale * point.evaluated))
+        for point in known
+        if point.evaluated is not None
+    ]
+    for ends_of_line in both:
+        ax.plot(*zip(*ends_of_line, strict=True), color=theme.faint, lw=0.8, zorder=1)
+    if both:
+        seen = [end for _, end in both]
+        where = "as measured whole" if any(point.measured is not None for point in known) else "at the sum of blocks"
+        look = {"ls": "", "marker": "o", "mfc": theme.held_out, "mec": theme.paper, "zorder": 5}
+        ax.plot(*zip(*seen, strict=True), label=f"evaluated, {where}", **look)
+    value = sweep.base.predicted if sweep.base.evaluated is None else sweep.base.evaluated
+    _draw_base(ax, _taken(sweep.base), scale * (value or 0.0), theme)
+
+
+def _draw_trained_points(ax: "Axes", sweep: SweepSummary, metric: Measure, theme: Theme) -> None:
+    scale = 100 if metric.is_fraction else 1
+    pairs = sorted((_taken(point), scale * point.test) for point in sweep.points if point.test is not None)
+    x, y = zip(*pairs, strict=True)
+    ax.plot(x, y, color=theme.winner, marker="o", mec=theme.paper, label="after training, as measured whole")
+    if sweep.base.test is not None:
+        _draw_base(ax, _taken(sweep.base), scale * sweep.base.test, theme)
+
+
+def _taken(point: Point) -> float:
+    """What a point's network takes: as measured whole, else as summed."""
+    value = point.summed if point.measured is None else point.measured
+    assert value is not None, "the point has a network"
+    return value
+
+
+def _draw_base(ax: "Axes", cost: float, value: float, theme: Theme) -> None:
+    ax.plot([cost], [value], ls="", marker="P", ms=10, mfc=theme.base, mec=theme.paper, zorder=6, label="base")
+
+
 # --- measured costs ----------------------------------------------------------
 
 
@@ -638,9 +828,10 @@ def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measur
         "winner": (theme.winner, "-", 2.4),
         "base": (theme.base, "--", 1.6),
         "random": (theme.fit, "-", 1.4),
+        "point": (theme.frontier, "-", 1.2),
     }
     colour, style, width = looks[row.role]
-    names = {"winner": "chosen", "": None}
+    names = {"winner": "chosen", "point": "at another limit", "": None}
     label_shown = names.get(label, label)
     scale = 100 if metric.is_fraction else 1
     values = [(p.epoch, scale * p.validation) for p in row.curve if p.validation is not None]
@@ -754,8 +945,10 @@ def _required(value: Any, stage: str) -> Any:
 FIGURES: dict[str, Callable[[StudySummary, Theme], "Figure"]] = {
     "network": figure_network,
     "block_effects": figure_block_effects,
+    "ladder": figure_ladder,
     "calibration": figure_calibration,
     "frontier": figure_frontier,
+    "sweep": figure_sweep,
     "additivity": figure_additivity,
     "training": figure_training,
     "confusion": figure_confusion,

@@ -334,8 +334,8 @@ def additivity_source(summary: StudySummary) -> str:
 
 
 def whole_source(summary: StudySummary) -> str:
-    """How the chosen network and the base were measured whole."""
-    return "; ".join(dict.fromkeys(f"both in turns, {_measuring(each)}" for each in summary.whole))
+    """How the chosen network, the base and a sweep's points were measured whole."""
+    return "; ".join(dict.fromkeys(f"all in turns, {_measuring(each)}" for each in summary.whole))
 
 
 def _measuring(known: ResourceAdditivity | MeasuredWhole) -> str:

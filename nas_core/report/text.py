@@ -209,6 +209,8 @@ def summary_table(summary: StudySummary) -> str:
     lines += [f"not compared, diverged: {row}" for row in (summary.training.diverged if summary.training else ())]
     if summary.limits:
         lines.append(f"limits: {', '.join(map(format_limit, summary.limits))}")
+    if summary.sweep is not None:
+        lines += [f"over the range {summary.sweep.text}:", *aligned(sweep_rows(summary)), *sweep_notes(summary)]
     if summary.outcome is not None:
         lines += outcome_lines(summary.outcome, summary.scorer.metric)
     elif summary.selection is not None:
@@ -218,6 +220,49 @@ def summary_table(summary: StudySummary) -> str:
     lines.append(f"evaluated: {format_count(summary.num_evaluated)} networks of {size}")
     lines.append(failure_warning(summary))
     return "\n".join(line.rstrip() for line in lines if line)
+
+
+def sweep_rows(summary: StudySummary) -> list[list[str]]:
+    """A sweep as a table: every point, the base network last; columns that nothing is known for are left out."""
+    sweep, metric = summary.sweep, summary.scorer.metric
+    assert sweep is not None, "there is a sweep to show"
+    name, label = resource_name(sweep.resource), metric_label(metric, summary.scorer.split)
+    whole = sweep.base.measured
+    head = ["limit", "network", name, "measured whole", "of the base", f"predicted {label}", "evaluated"]
+    rows = [[*head, metric_label(summary.metric, "test")]]
+    for point in (*sweep.points, sweep.base):
+        share = format_percent(point.measured / whole, 1) if point.measured is not None and whole else ""
+        rows.append(
+            [
+                point.limit or "base",
+                "none" if point.genotype is None else short_genotype(point.genotype),
+                _known(sweep.resource, point.summed),
+                _known(sweep.resource, point.measured),
+                share,
+                "" if point.predicted is None else format_metric(metric, point.predicted),
+                "" if point.evaluated is None else format_metric(metric, point.evaluated),
+                "" if point.test is None else format_metric(summary.metric, point.test),
+            ]
+        )
+    kept = [column for column, cells in enumerate(zip(*rows[1:], strict=True)) if any(cells)]
+    return [[row[column] for column in kept] for row in rows]
+
+
+def sweep_notes(summary: StudySummary) -> list[str]:
+    """Why there is no network at a limit, and at which limits the best predicted one is shown."""
+    assert summary.sweep is not None, "there is a sweep to show"
+    points = summary.sweep.points
+    notes = [f"{point.limit}: {point.note}" for point in points if point.genotype is None]
+    proven = sum(point.proven for point in points)
+    return [
+        *notes,
+        f"At {proven} of {len(points)} limits this is the best predicted network, which is proven; elsewhere it is the "
+        "best of those evaluated.",
+    ]
+
+
+def _known(resource: str, value: float | None) -> str:
+    return "" if value is None else format_amount(resource, value)
 
 
 def outcome_lines(outcome: Outcome, metric: Measure) -> list[str]:
@@ -269,7 +314,7 @@ def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | Non
         rows.append(("winner", summary.winner, _evaluated(summary, summary.winner)))
     if not summary.trained("base"):
         rows.append(("base", summary.base, _evaluated(summary, summary.base)))
-    rows += [(row.role, row.genotype, row.test) for row in trained]
+    rows += [(row.role, row.genotype, row.test) for row in trained if row.role != "point"]
     order = {"winner": 0, "base": 1, "random": 2}
     return sorted(rows, key=lambda row: order[row[0]])
 

@@ -108,7 +108,7 @@ def test_the_page_holds_the_numbers(study, page):
 
 
 def test_every_figure_is_there_in_both_themes(page):
-    assert page.count("data:image/png;base64,") == 2 * 7
+    assert page.count("data:image/png;base64,") == 2 * 9
     assert page.count('<svg class="strip"') == 2
 
 
