@@ -146,7 +146,9 @@ def _range(known: Snapshot, table: CostTable) -> list[float]:
 
 
 def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
-    """What each limit amounts to, or that it depends on what the run measures."""
+    """What each limit amounts to, or that it depends on what the run measures; a sweep's range."""
+    select = config.select
+    swept = {select.sweep: f"{select.points} limits, {min(select.recover, select.points)} of them trained"}
     return {
         text: " and ".join(
             format_limit(Limit(resource=each.resource, at_most=each.at_most, at_least=each.at_least))
@@ -155,7 +157,7 @@ def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
         if text in known.config.select.limits
         else "known once the run has measured it"
         for text in config.select.limits
-    }
+    } | (swept if select.sweep else {})
 
 
 def _cluster() -> dict[str, str]:

@@ -347,8 +347,8 @@ def figure_ladder(summary: StudySummary, theme: Theme) -> "Figure":
     """Each position as a ladder: a rung per block at its cost, coloured by what it would change; the chosen path."""
     reasons = _required(summary.reasons, "selection")
     chosen = Genotype.parse(reasons.genotype)
-    resource = next((name for name in reasons.resources if _has_block_costs(summary, name, chosen)), None)
-    table = next(t for t in summary.cost_tables if _is_table(t, _required(resource, "costs"), chosen))
+    priced = (t for name in reasons.resources for t in summary.cost_tables if _is_table(t, name, chosen))
+    table = _required(next(priced, None), "costs")
     changes = {(swap.position, swap.choice): swap for swap in reasons.swaps}
     most = _colour_range(np.array([swap.change for swap in reasons.swaps]))
     numbered = sum(map(len, table.block)) <= MOST_RUNGS_NUMBERED
@@ -362,7 +362,7 @@ def figure_ladder(summary: StudySummary, theme: Theme) -> "Figure":
     )  # fmt: skip
     if numbered:
         _number_rungs(ax, table.block, changes, summary.scorer.metric, theme)
-    divisor, label = axis_unit(resource or "", max(max(row) for row in table.block))
+    divisor, label = axis_unit(table.resource, max(max(row) for row in table.block))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value / divisor:g}")
     ax.set_ylabel(f"of the block: {label}")
     ax.set_xlabel("position in the network, input to output")
@@ -396,10 +396,6 @@ def _ladder_handles(swaps: Iterable[Swap], theme: Theme) -> list[Any]:
 
 def _is_table(table: CostTable, resource: str, genotype: Genotype) -> bool:
     return table.resource == resource and genotype.resolution in (None, table.resolution)
-
-
-def _has_block_costs(summary: StudySummary, resource: str, genotype: Genotype) -> bool:
-    return any(_is_table(table, resource, genotype) for table in summary.cost_tables)
 
 
 def _draw_rungs(

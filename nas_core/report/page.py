@@ -148,6 +148,7 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "classes": classes_table(summary),
         "alternatives": alternatives_table(summary),
         "instead": instead_table(summary),
+        "better_swaps": story.better_swaps(summary),
         "swaps": swaps_table(summary),
         "prices": prices_table(summary),
         "sweep": sweep_table(summary),
@@ -477,6 +478,7 @@ def instead_table(summary: StudySummary) -> Table | None:
         savers = [swap for swap in mine if swap.costs.get(first, 0.0) < 0]
         blocks = summary.space.positions[index].blocks
         best, saver = (_swap_cell(summary, reasons, found[0]) if found else "–" for found in (mine, savers))
+        saver = "the same" if savers[:1] == mine[:1] and savers else saver
         rows.append((str(index), describe_block(blocks[choice]), best, saver))
     saving = f"saves {resource_name(first)} and loses least" if first else "saves and loses least"
     head = ("position", "chosen block", "best other block", saving)

@@ -4,9 +4,12 @@ import math
 from collections.abc import Sequence
 
 from nas_core.base.words import aligned
-from nas_core.report.summary import Limit, StudySummary
+from nas_core.program import parse_limit
+from nas_core.report.summary import Limit, StudySummary, SweepSummary
 from nas_core.space.genotypes import BlockSpec
 from nas_core.study.outcome import Outcome
+from nas_core.study.rounds import TELLS_APART
+from nas_core.study.sweep import Point
 from nas_core.workloads.metrics import Measure
 
 _COUNT_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
@@ -253,12 +256,27 @@ def sweep_notes(summary: StudySummary) -> list[str]:
     assert summary.sweep is not None, "there is a sweep to show"
     points = summary.sweep.points
     notes = [f"{point.limit}: {point.note}" for point in points if point.genotype is None]
-    proven = sum(point.proven for point in points)
-    return [
-        *notes,
-        f"At {proven} of {len(points)} limits this is the best predicted network, which is proven; elsewhere it is the "
-        "best of those evaluated.",
-    ]
+    notes += [_over(summary.sweep, point) for point in points]
+    notes = [note for note in notes if note]
+    found = [point for point in points if point.genotype is not None]
+    proven = sum(point.proven for point in found)
+    if proven == len(found):
+        return [*notes, "At every limit this is the best predicted network, which is proven."] if found else notes
+    first = f"At {proven} of {len(found)} limits this is the best predicted network, which is proven; elsewhere" if (
+        proven
+    ) else "At every limit"  # fmt: skip
+    return [*notes, f"{first} it is the best of those evaluated, or its proof is open."]
+
+
+def _over(sweep: SweepSummary, point: Point) -> str:
+    """That a point's network, measured whole, is over its limit, if it is by more than a measurement can tell."""
+    if point.measured is None or (sweep.base.measured is None and "%" in point.limit):
+        return ""
+    allowed = parse_limit(point.limit).resolve({sweep.resource: sweep.base.measured or 0.0}).at_most
+    if not allowed or point.measured <= allowed * (1 + TELLS_APART):
+        return ""
+    excess = format_percent(point.measured / allowed - 1, 1)
+    return f"{point.limit}: measured whole the network is {excess} over the limit."
 
 
 def _known(resource: str, value: float | None) -> str:

@@ -62,6 +62,7 @@ def test_figures_of_degenerate_numbers():
     same = replace(one, networks=tuple(replace(row, metric=0.5, predicted=0.5) for row in study.networks))
     for case in (one, same):
         assert set(save_figures(case)) == set(FIGURES)
+    assert "ladder" not in save_figures(replace(study, cost_tables=()))
 
 
 @pytest.mark.situations
