@@ -291,7 +291,8 @@ def _effect_text(metric: Measure, effect: float) -> str:
         return "0"
     if metric.is_fraction and abs(scaled) < 0.005:
         return "≈ 0"
-    text = f"{scaled:+.2f}" if 0.005 <= abs(scaled) < 10 else f"{scaled:+.2g}"
+    two_decimals = (0.005 if metric.is_fraction else 1) <= abs(scaled) < 10
+    text = f"{scaled:+.2f}" if two_decimals else f"{scaled:+.2g}"
     return text.replace("-", "−")
 
 
@@ -337,8 +338,10 @@ def _effect_handles(effects: Iterable[BlockEffect], base: Genotype, theme: Theme
 
 # --- the chosen blocks beside the others ---------------------------------------
 
-MOST_RUNGS_NUMBERED = 120
-RUNG = 0.34  # half of its width, in positions
+MOST_DIGITS = 78  # of the longest numbers of all positions beside one another, for which there is room
+Ends = tuple[float, float]
+RUNG: Ends = (-0.34, 0.34)  # its ends, from the middle of a position
+NUMBERED_RUNG: Ends = (-0.45, -0.05)  # with room for a number behind it
 DOTTED: tuple[float, tuple[float, float]] = (0, (1.2, 0.8))
 LEAST_GAP = 0.035  # between two numbers of a position, as a share of the axis
 
@@ -351,17 +354,19 @@ def figure_ladder(summary: StudySummary, theme: Theme) -> "Figure":
     table = _required(next(priced, None), "costs")
     changes = {(swap.position, swap.choice): swap for swap in reasons.swaps}
     most = _colour_range(np.array([swap.change for swap in reasons.swaps]))
-    numbered = sum(map(len, table.block)) <= MOST_RUNGS_NUMBERED
+    metric = summary.scorer.metric
+    longest = max((len(_effect_text(metric, swap.change)) for swap in reasons.swaps), default=0)
+    numbered = longest * len(table.block) <= MOST_DIGITS
+    left, right = ends = NUMBERED_RUNG if numbered else RUNG
     figure = _figure(height=4.6)
     ax = figure.subplots()
-    image = _draw_rungs(ax, table.block, changes, most, theme)
+    image = _draw_rungs(ax, table.block, changes, ends, most, theme)
+    places = np.arange(len(table.block))
     path = [row[choice] for row, choice in zip(table.block, chosen.choices, strict=True)]
-    ax.plot(range(len(path)), path, color=theme.winner, lw=1.6, alpha=0.55, zorder=3)
-    ax.hlines(
-        path, np.arange(len(path)) - RUNG, np.arange(len(path)) + RUNG, color=theme.winner, lw=5, zorder=4,
-    )  # fmt: skip
+    ax.plot(places + (left + right) / 2, path, color=theme.winner, lw=1.6, alpha=0.55, zorder=3)
+    ax.hlines(path, places + left, places + right, color=theme.winner, lw=5, zorder=4)
     if numbered:
-        _number_rungs(ax, table.block, changes, summary.scorer.metric, theme)
+        _number_rungs(ax, table.block, changes, metric, theme)
     divisor, label = axis_unit(table.resource, max(max(row) for row in table.block))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value / divisor:g}")
     ax.set_ylabel(f"of the block: {label}")
@@ -369,7 +374,6 @@ def figure_ladder(summary: StudySummary, theme: Theme) -> "Figure":
     ax.set_xticks(range(len(path)) if len(path) <= 30 else range(0, len(path), 10))
     ax.set_xlim(-0.6, len(path) - 0.4)
     ax.grid(axis="x", visible=False)
-    metric = summary.scorer.metric
     bar = figure.colorbar(image, ax=ax, pad=0.015, fraction=0.04)
     unit = "percentage points" if metric.is_fraction else metric.unit or metric.label
     turned = "" if metric.higher_is_better else " (positive is better)"
@@ -399,7 +403,12 @@ def _is_table(table: CostTable, resource: str, genotype: Genotype) -> bool:
 
 
 def _draw_rungs(
-    ax: "Axes", block: Sequence[Sequence[float]], changes: Mapping[tuple[int, int], Swap], most: float, theme: Theme
+    ax: "Axes",
+    block: Sequence[Sequence[float]],
+    changes: Mapping[tuple[int, int], Swap],
+    ends: Ends,
+    most: float,
+    theme: Theme,
 ) -> Any:
     """The rungs of all blocks but the chosen, as what a colour bar is of; dotted are those that would break a limit."""
     from matplotlib.collections import LineCollection
@@ -407,7 +416,7 @@ def _draw_rungs(
     keeps, breaks, image = [], [], None
     for (position, choice), swap in changes.items():
         height = block[position][choice]
-        rung = ((position - RUNG, height), (position + RUNG, height))
+        rung = ((position + ends[0], height), (position + ends[1], height))
         (breaks if swap.breaks else keeps).append((rung, swap.change))
     for rungs, style, edge in ((keeps, "-", 5), (breaks, DOTTED, 1)):
         if rungs:
@@ -430,7 +439,7 @@ def _number_rungs(
     metric: Measure,
     theme: Theme,
 ) -> None:
-    """What each block would change, under its rung; numbers that would lie on one another are moved apart."""
+    """What each block would change, behind its rung; numbers that would lie on one another are moved apart."""
     low, high = ax.get_ylim()
     gap = LEAST_GAP * (high - low)
     for position, row in enumerate(block):
@@ -442,7 +451,7 @@ def _number_rungs(
             before = height
             text = _effect_text(metric, changes[position, choice].change)
             look = {"fontsize": 7, "color": theme.ink, "zorder": 6}
-            ax.text(position + RUNG + 0.02, height, text, ha="left", va="center", **look)
+            ax.text(position + NUMBERED_RUNG[1] + 0.03, height, text, ha="left", va="center", **look)
 
 
 # --- predicted against evaluated ---------------------------------------------
