@@ -710,25 +710,19 @@ def _draw_points(ax: "Axes", sweep: SweepSummary, metric: Measure, theme: Theme)
     """Predictions at the sums over blocks, evaluations at what was measured; a line joins the two of a network."""
     scale = 100 if metric.is_fraction else 1
     known = [point for point in sweep.points if point.genotype is not None]
-    x, y = [point.summed for point in known], [scale * (point.predicted or 0.0) for point in known]
-    ends = [(scale * (point.low or 0.0), scale * (point.high or 0.0)) for point in known]
-    errors = np.array([(value - low, high - value) for value, (low, high) in zip(y, ends, strict=True)]).T
-    ax.errorbar(
-        x, y, yerr=np.maximum(errors, 0.0), color=theme.frontier, marker="D", ms=5, mfc=theme.paper, elinewidth=0.8,
-        label="predicted, at the sum of blocks",
-    )  # fmt: skip
-    both = [
-        ((point.summed, scale * (point.predicted or 0.0)), (_taken(point), scale * point.evaluated))
-        for point in known
-        if point.evaluated is not None
-    ]
-    for ends_of_line in both:
-        ax.plot(*zip(*ends_of_line, strict=True), color=theme.faint, lw=0.8, zorder=1)
-    if both:
-        seen = [end for _, end in both]
+    guess_K, low_K, high_K = scale * np.array([(p.predicted, p.low, p.high) for p in known], dtype=float).T
+    summed_K = np.array([point.summed for point in known], dtype=float)
+    ends_2K = np.maximum([guess_K - low_K, high_K - guess_K], 0.0)
+    look: dict[str, Any] = {"color": theme.frontier, "marker": "D", "ms": 5, "mfc": theme.paper, "elinewidth": 0.8}
+    ax.errorbar(summed_K, guess_K, yerr=ends_2K, label="predicted, at the sum of blocks", **look)
+    seen = [index for index, point in enumerate(known) if point.evaluated is not None]
+    if seen:
+        taken_K = np.array([_taken(known[index]) for index in seen])
+        value_K = scale * np.array([known[index].evaluated for index in seen], dtype=float)
+        ax.plot([summed_K[seen], taken_K], [guess_K[seen], value_K], color=theme.faint, lw=0.8, zorder=1)
         where = "as measured whole" if any(point.measured is not None for point in known) else "at the sum of blocks"
         look = {"ls": "", "marker": "o", "mfc": theme.held_out, "mec": theme.paper, "zorder": 5}
-        ax.plot(*zip(*seen, strict=True), label=f"evaluated, {where}", **look)
+        ax.plot(taken_K, value_K, label=f"evaluated, {where}", **look)
     value = sweep.base.predicted if sweep.base.evaluated is None else sweep.base.evaluated
     _draw_base(ax, _taken(sweep.base), scale * (value or 0.0), theme)
 
@@ -737,7 +731,7 @@ def _draw_trained_points(ax: "Axes", sweep: SweepSummary, metric: Measure, theme
     scale = 100 if metric.is_fraction else 1
     pairs = sorted((_taken(point), scale * point.test) for point in sweep.points if point.test is not None)
     x, y = zip(*pairs, strict=True)
-    ax.plot(x, y, color=theme.winner, marker="o", mec=theme.paper, label="after training, as measured whole")
+    ax.plot(x, y, color=theme.winner, marker="o", mec=theme.paper, label="after training")
     if sweep.base.test is not None:
         _draw_base(ax, _taken(sweep.base), scale * sweep.base.test, theme)
 

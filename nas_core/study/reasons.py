@@ -121,7 +121,8 @@ def _prices(known: Snapshot) -> tuple[Price, ...]:
     if not at_limits.selections:
         return ()
     predictor = known.predictor
-    now, found = predictor.to_metric(at_limits.best.value), []
+    now = predictor.to_metric(at_limits.best.value)
+    found = []
     for index, budget in enumerate(known.limits):
         for by in _steps(budget):
             assert budget.at_most is not None, "only upper limits are raised"
