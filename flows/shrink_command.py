@@ -68,7 +68,7 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
     Raises:
         NasError: for data or a model that are not there, or a model without positions.
     """
-    section = _section(wish)
+    section = {**_section(wish), **_sweep(wish)}
     config = _parsed(section, overrides)
     if "side" in type(config.data).model_fields and (side := _side_of(wish)) is not None:
         section["data"]["side"] = side
@@ -130,8 +130,8 @@ def _data_of(wish: Wish) -> dict[str, Any]:
     raise DataError("--data", repr(wish.data), f"a folder of images, a Parquet file, or one of: {known}")
 
 
-def _selection(wish: Wish) -> dict[str, Any]:
-    """The limits; of a sweep its tightest is the study's own, so that its first point is the winner.
+def _sweep(wish: Wish) -> dict[str, Any]:
+    """The sections that a sweep changes: its tightest limit is the study's own, so that its first point is the winner.
 
     Raises:
         ConfigError: for points without one range among the limits, or more to recover than there are.
@@ -139,7 +139,7 @@ def _selection(wish: Wish) -> dict[str, Any]:
     if wish.points is None:
         if wish.recover is not None:
             raise ConfigError("--recover", str(wish.recover), "--points beside it: it says how many of them to recover")
-        return {"limits": list(wish.limits)}
+        return {}
     ranges = [text for text in wish.limits if _is_range(text)]
     if len(ranges) != 1:
         expected = "one range among the limits, such as --limit 'latency_ms=30%..100%'"
@@ -149,7 +149,11 @@ def _selection(wish: Wish) -> dict[str, Any]:
         raise ConfigError("--recover", str(recover), f"at most --points {wish.points}")
     tightest = limits_of(ranges[0], wish.points)[0]
     limits = [tightest if text == ranges[0] else text for text in wish.limits]
-    return {"limits": limits, "sweep": ranges[0], "points": wish.points, "recover": recover}
+    evaluations = max(24, EVALUATIONS_PER_POINT * wish.points)
+    return {
+        "select": {"limits": limits, "sweep": ranges[0], "points": wish.points, "recover": recover},
+        "verify": {"evaluations": evaluations, "per_round": max(4, wish.points), "patience": 3},
+    }
 
 
 def _is_range(text: str) -> bool:
@@ -179,12 +183,8 @@ def _section(wish: Wish) -> dict[str, Any]:
         },
         "design": {"kind": "one-swap"},
         "profile": {"resources": ["flops", "params", "latency_ms"]},
-        "select": _selection(wish),
-        "verify": {
-            "evaluations": max(24, EVALUATIONS_PER_POINT * (wish.points or 0)),
-            "per_round": max(4, wish.points or 0),
-            "patience": 3,
-        },
+        "select": {"limits": list(wish.limits)},
+        "verify": {"evaluations": 24, "patience": 3},
         "train": {"recipe": {**recipe, "epochs": wish.epochs, "teacher": taught}},
     }
 
