@@ -41,6 +41,7 @@ def test_stages_that_have_not_run_have_no_figure():
 
 def test_figures_are_saved_by_name_in_both_themes(tmp_path):
     study = replace(STUDIES["small"], calibration=None, networks=(), additivity=(), training=None, frontiers=())
+    study = replace(study, reasons=None, sweep=None)
     light = save_figures(study, tmp_path / "figures")
     saved = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert saved == set(light) == {"network", "block_effects", "study_cost"}
