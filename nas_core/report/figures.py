@@ -413,7 +413,9 @@ def _draw_rungs(
     """The rungs of all blocks but the chosen, as what a colour bar is of; dotted are those that would break a limit."""
     from matplotlib.collections import LineCollection
 
-    keeps, breaks, image = [], [], None
+    keeps: list[tuple[tuple[Ends, Ends], float]] = []
+    breaks: list[tuple[tuple[Ends, Ends], float]] = []
+    image = None
     for (position, choice), swap in changes.items():
         height = block[position][choice]
         rung = ((position + ends[0], height), (position + ends[1], height))
@@ -450,7 +452,7 @@ def _number_rungs(
             height = max(row[choice], before + gap)
             before = height
             text = _effect_text(metric, changes[position, choice].change)
-            look = {"fontsize": 7, "color": theme.ink, "zorder": 6}
+            look: dict[str, Any] = {"fontsize": 7, "color": theme.ink, "zorder": 6}
             ax.text(position + NUMBERED_RUNG[1] + 0.03, height, text, ha="left", va="center", **look)
 
 
