@@ -197,6 +197,10 @@ def shrink(
     positions: Annotated[int | None, typer.Option(min=2, help="About so many positions; default: as found.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Change only these modules, such as 'layer3.*'.")] = None,
     keep: Annotated[list[str] | None, typer.Option(help="Leave these modules as they are.")] = None,
+    points: Annotated[
+        int | None, typer.Option(min=2, help="So many limits over the range, such as 'latency_ms=30%..100%'.")
+    ] = None,
+    recover: Annotated[int | None, typer.Option(min=0, help="Of those points to recover; default: at most 4.")] = None,
     epochs: Annotated[float, typer.Option(min=0.01, help="Epochs of the recovery at the end.")] = 5.0,
     distil_epochs: Annotated[float, typer.Option(min=0.0, help="Epochs of the alternatives; 0: fitted only.")] = 2.0,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a field of the study.")] = None,
@@ -225,6 +229,8 @@ def shrink(
         positions=positions,
         only=only or (),
         keep=keep or (),
+        points=points,
+        recover=recover,
         epochs=epochs,
         distil_epochs=distil_epochs,
     )

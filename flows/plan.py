@@ -146,7 +146,9 @@ def _range(known: Snapshot, table: CostTable) -> list[float]:
 
 
 def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
-    """What each limit amounts to, or that it depends on what the run measures."""
+    """What each limit amounts to, or that it depends on what the run measures; a sweep's range."""
+    select = config.select
+    swept = {select.sweep: f"{select.points} limits, {min(select.recover, select.points)} of them trained"}
     return {
         text: " and ".join(
             format_limit(Limit(resource=each.resource, at_most=each.at_most, at_least=each.at_least))
@@ -155,7 +157,7 @@ def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
         if text in known.config.select.limits
         else "known once the run has measured it"
         for text in config.select.limits
-    }
+    } | (swept if select.sweep else {})
 
 
 def _cluster() -> dict[str, str]:
@@ -181,7 +183,8 @@ def _speed() -> float:
 
 def _training_work(config: StudyConfig, flops: float) -> float:
     """Multiply-adds of the final trainings, of the winner and what it is compared with."""
-    trained = 1 + config.train.compare_base + config.train.compare_random
+    points = min(config.select.recover, config.select.points) if config.select.sweep else 0
+    trained = 1 + config.train.compare_base + config.train.compare_random + points
     examples = workload_of(config).with_train_examples(config.train.train_examples).num_examples()[0]
     return trained * training_work(config.train.recipe, examples, flops)
 

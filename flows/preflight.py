@@ -15,6 +15,7 @@ from nas_core.study.config import ClusterConfig
 from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
+from nas_core.study.sweep import limits_of
 from nas_core.workloads import build_workload
 from nas_core.workloads.workload import metric_of
 
@@ -40,6 +41,9 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
     _check_profilers(study)
     for text in config.select.limits:
         _check_limit(study, text)
+    if config.select.sweep:
+        limits_of(config.select.sweep, config.select.points)
+        _check_limit(study, config.select.sweep, "sweep")
     trains = _trains(study, until)
     if trains or study.scorer.needs_data:
         workload_of(config).check(config.train.train_examples if trains else None)
@@ -165,10 +169,10 @@ def _check_tracking(store: Store, dry_run: str = "") -> None:
     tracking_uri(store)
 
 
-def _check_limit(study: Study, text: str) -> None:
+def _check_limit(study: Study, text: str, field: str = "limits") -> None:
     resource = parse_limit(text).resource
     known = list(study.profiler_ids)
     if not any(name == resource or name.rpartition("_")[0] == resource for name in known):
         expected = f"a resource of profile.resources: {', '.join(known)}"
-        raise ConfigError(f"select.limits: {text!r}", resource, expected)
+        raise ConfigError(f"select.{field}: {text!r}", resource, expected)
     parse_limit(text).resolve(dict.fromkeys(known, 1.0))  # a unit that does not fit the resource

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import ConfigError, DataError
+from nas_core.base.units import Amount
 from nas_core.base.yaml_text import write_yaml
 from nas_core.families.trained_model import TrainedModel
+from nas_core.program.limits import parse_limit
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import TRAINING
+from nas_core.study.sweep import limits_of
 from nas_core.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ HEADER = """\
 """
 PREPARATIONS = ("data", "imagenet", "half", "none")  # tried in this order: which one the model was trained with
 FEW = 512  # validation images that tell the preparation
+MOST_RECOVERED = 4  # points of a sweep, where it is not said how many
+EVALUATIONS_PER_POINT = 4  # in verification
 MOST_VALIDATION = 2000  # images that networks are rated on
 CLOSE = 0.005  # a preparation that is better by less is no better
 
@@ -41,6 +46,8 @@ class Wish:
     keep: Sequence[str] = ()
     epochs: float = 5.0
     distil_epochs: float = 2.0
+    points: int | None = None  # limits of a sweep, over the range among ``limits``
+    recover: int | None = None  # of them to recover
     seed: int = 0
 
     @property
@@ -61,7 +68,7 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
     Raises:
         NasError: for data or a model that are not there, or a model without positions.
     """
-    section = _section(wish)
+    section = {**_section(wish), **_sweep(wish)}
     config = _parsed(section, overrides)
     if "side" in type(config.data).model_fields and (side := _side_of(wish)) is not None:
         section["data"]["side"] = side
@@ -121,6 +128,37 @@ def _data_of(wish: Wish) -> dict[str, Any]:
         return {"kind": wish.data}
     known = ", ".join(name for name in WORKLOADS if name not in ("folder", "parquet", "timm"))
     raise DataError("--data", repr(wish.data), f"a folder of images, a Parquet file, or one of: {known}")
+
+
+def _sweep(wish: Wish) -> dict[str, Any]:
+    """The sections that a sweep changes: its tightest limit is the study's own, so that its first point is the winner.
+
+    Raises:
+        ConfigError: for points without one range among the limits, or more to recover than there are.
+    """
+    if wish.points is None:
+        if wish.recover is not None:
+            raise ConfigError("--recover", str(wish.recover), "--points beside it: it says how many of them to recover")
+        return {}
+    ranges = [text for text in wish.limits if _is_range(text)]
+    if len(ranges) != 1:
+        expected = "one range among the limits, such as --limit 'latency_ms=30%..100%'"
+        raise ConfigError("--points", f"{len(ranges)} ranges in {', '.join(wish.limits)}", expected)
+    recover = min(MOST_RECOVERED, wish.points) if wish.recover is None else wish.recover
+    if recover > wish.points:
+        raise ConfigError("--recover", str(recover), f"at most --points {wish.points}")
+    tightest = limits_of(ranges[0], wish.points)[0]
+    limits = [tightest if text == ranges[0] else text for text in wish.limits]
+    evaluations = max(24, EVALUATIONS_PER_POINT * wish.points)
+    return {
+        "select": {"limits": limits, "sweep": ranges[0], "points": wish.points, "recover": recover},
+        "verify": {"evaluations": evaluations, "per_round": max(4, wish.points), "patience": 3},
+    }
+
+
+def _is_range(text: str) -> bool:
+    limit = parse_limit(text)
+    return isinstance(limit.at_least, Amount) and limit.at_most not in (None, limit.at_least)
 
 
 def _section(wish: Wish) -> dict[str, Any]:
@@ -208,7 +246,7 @@ def result_in_words(study: "Study") -> list[str]:
     metric = trained_metric(study.config)
     for row in trained.get("networks", ()):
         costs = row["costs"]
-        name = {"winner": "shrunk", "base": "the model, trained as long"}.get(row["role"], row["role"])
+        name = {"winner": "shrunk", "base": "the model, trained as long"}.get(row["role"], row["name"])
         tested = row["metrics"]["test"][row["metric_name"]]
         amounts = [format_amount(what, costs.get(what)) for what in ("latency_ms", "flops", "params")]
         rows.append([row["genotype"], name, format_metric(metric, tested), *amounts])
@@ -236,9 +274,16 @@ def not_handed_over(config: StudyConfig) -> list[str]:
 
 
 def hand_over(study: "Study", out: Path) -> list[str]:
-    """Write the shrunk model's files into the folder; returns what was written and how to load it."""
+    """Write the shrunk model's files into the folder, those of a sweep's points into folders below it.
+
+    Returns what was written and how to load it.
+    """
     from flows.export_command import handed_over
     from nas_core.study.finished import finished
     from nas_core.training.handover import FORMATS
 
-    return handed_over(finished(study.store.root), out, FORMATS)
+    done = finished(study.store.root)
+    lines = handed_over(done, out, FORMATS)
+    for point in done.points():
+        lines += handed_over(point, out / point.name, FORMATS)
+    return lines

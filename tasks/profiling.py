@@ -45,7 +45,7 @@ def profile(study: Study, resources: Sequence[str]) -> int:
 
 @cluster_task("time-whole")
 def time_whole(study: Study) -> int:
-    """Measure the chosen network and the base whole, in turns, once; returns how many networks that were.
+    """Measure the chosen network, the base and a sweep's points whole, in turns, once; returns how many that were.
 
     What the program goes by is a sum over blocks; this says what the whole of them takes.
     """
@@ -69,7 +69,8 @@ def to_time_whole(study: Study) -> tuple[list[str], list[str]]:
     verified = study.current("verify") or {}
     if not study.family.are_networks or not verified.get("winner"):
         return [], []
-    wanted = list(dict.fromkeys((str(verified["winner"]), str(study.base))))
+    swept = [point.genotype for point in study.points() if point.genotype is not None]
+    wanted = list(dict.fromkeys((str(verified["winner"]), str(study.base), *swept)))
     if set(wanted) <= {row["genotype"] for row in verified.get("whole") or ()}:
         return [], []
     return [name for name in study.profiler_ids if _is_timed_whole(study, name)], wanted

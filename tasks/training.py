@@ -24,7 +24,7 @@ def train(study: Study) -> dict[str, Any]:
     Returns the stored output, and in ``num_new`` how many networks were not trained already.
     """
     config = study.config
-    wanted = candidates(study.snapshot, study.winner)
+    wanted = candidates(study.snapshot, study.winner, study.points())
     with Cluster(config.cluster) as cluster, Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
         shares = [0.0] * len(wanted)
 

@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 
 from nas_core.space.genotypes import Genotype
+from nas_core.study.reasons import reasons
 
 SIZES = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "%": 1e-2, "points": 1e-2, "µs": 1e-3, "ms": 1.0,
          "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}  # fmt: skip
@@ -162,7 +163,22 @@ def _computed(study) -> list[float]:
     found += [(1 + calibration.kendall) / 2] if calibration else []
     for row in (study.current("verify") or {}).get("whole") or ():
         found.append(study.costs_of(Genotype.parse(row["genotype"]))[row["resource"]] / row["value"] - 1)
+    found += _of_swaps(study, winner)
     found += [len(trained), len(study.additivity), *range(1, 1 + max(space.num_choices, default=0))]
+    return found
+
+
+def _of_swaps(study, winner) -> list[float]:
+    """What another block in the winner's place would change, how many would help, what raising a limit would buy."""
+    space, costs = study.space, study.costs_of(winner)
+    places = [(p, c) for p, count in enumerate(space.num_choices) for c in range(count) if c != winner.choices[p]]
+    others = [winner.swap(*place) for place in places]
+    mine, *predicted = (row.metric for row in study.predict([winner, *others]))
+    found = [float(number) for number in range(len(places) + 1)]
+    found += [value - mine for value in predicted]
+    found += [study.costs_of(other)[name] - costs[name] for other in others for name in costs]
+    for price in reasons(study.snapshot, winner).prices:
+        found += [price.at_most, price.by, price.by / price.at_most, price.predicted, price.gain]
     return found
 
 

@@ -10,7 +10,8 @@ from nas_core.study.finished import FileLatency, Finished
 from nas_core.training.handover import LOADER, ONNX, PROGRAM, WEIGHTS, Written
 
 PACKAGES = ("mathnas", "torch", "timm", "onnx", "onnxruntime", "onnxscript", "safetensors")
-ROLES = {"winner": "this network", "base": "the base network, trained alike", "random": "drawn within the limits"}
+ROLES = {"winner": "this network", "base": "the base network, trained alike", "random": "drawn within the limits",
+         "point": "the best at another limit, trained alike"}  # fmt: skip
 
 
 def card(done: Finished, written: Written, latency: FileLatency | str) -> str:

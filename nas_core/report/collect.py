@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -35,20 +36,24 @@ from nas_core.report.summary import (
     SelectionSummary,
     StageCost,
     StudySummary,
+    SweepSummary,
     TrainedNetwork,
     TrainingSummary,
     VerificationRound,
     VerificationSummary,
     WholeNetwork,
 )
+from nas_core.space.equivalence import function_id
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import trained_metric
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.frames import role_of
 from nas_core.study.outcome import Outcome, outcome_of
+from nas_core.study.reasons import Reasons, reasons
 from nas_core.study.rounds import last_answer
 from nas_core.study.stages import STAGES, TRACKING
 from nas_core.study.study import Study
+from nas_core.study.sweep import Point
 from nas_core.workloads.metrics import Measure
 
 if TYPE_CHECKING:
@@ -86,6 +91,8 @@ def summarise(study: Study, sections: Collection[str] | None = None) -> StudySum
         "calibration": lambda: _calibration(study, _predictor(study)),
         "verification": lambda: _verification(study),
         "frontiers": lambda: _frontiers(study, _predictor(study)),
+        "reasons": lambda: _reasons(study, _predictor(study)),
+        "sweep": lambda: _sweep(study, _predictor(study)),
         "additivity": lambda: _additivity(study),
         "whole": lambda: _whole(study),
         "training": lambda: _training(study),
@@ -424,6 +431,49 @@ def _points(
         )
         for point in front.points
     )
+
+
+def _reasons(study: Study, predictor: Predictor | None) -> Reasons | None:
+    if predictor is None or study.winner is None or not _profiled(study):
+        return None
+    return reasons(study.snapshot, Genotype.parse(study.winner))
+
+
+def _sweep(study: Study, predictor: Predictor | None) -> SweepSummary | None:
+    """The sweep's points with what was measured of them, and the base network."""
+    text = study.config.select.sweep
+    if not text or predictor is None or not _profiled(study):
+        return None
+    (budget,) = study.budgets((text,))
+    found = study.points()
+    (prediction,) = predictor.predict([study.base])
+    base = Point(
+        limit="",
+        at_most=study.costs_of(study.base)[budget.resource],
+        recovered=True,
+        genotype=str(study.base),
+        predicted=prediction.metric,
+        low=prediction.low,
+        high=prediction.high,
+        evaluated=study.snapshot.measured.get(str(study.base)),
+        summed=study.costs_of(study.base)[budget.resource],
+    )
+    points = [_with_results(study, budget.resource, point) for point in (*found, base)]
+    return SweepSummary(resource=budget.resource, text=text, points=tuple(points[:-1]), base=points[-1])
+
+
+def _with_results(study: Study, resource: str, point: Point) -> Point:
+    """The point with what it takes, measured whole, and its metric on test, where that is known."""
+    if point.genotype is None:
+        return point
+    whole = (study.current("verify") or {}).get("whole") or ()
+    rows = [row for row in whole if row["status"] == "ok" and row["resource"] == resource]
+    trained = (study.current("train") or {"networks": []})["networks"]
+    mine = function_id(study.space, Genotype.parse(point.genotype))
+    alike = (row for row in trained if function_id(study.space, Genotype.parse(row["genotype"])) == mine)
+    tests = (row["metrics"]["test"][_own_metric(study).name] for row in alike)
+    measured = (row["value"] for row in rows if row["genotype"] == point.genotype)
+    return replace(point, measured=next(measured, None), test=next(tests, None))
 
 
 def _additivity(study: Study) -> tuple[ResourceAdditivity, ...]:

@@ -6,13 +6,14 @@ no global state of it is touched: no pyplot, settings inside a context.
 """
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas_core.records.evaluations import CostTable
 from nas_core.report.strip import NO_OP_KIND, Strip, strips
 from nas_core.report.style import THEMES, Theme, ThemeName, rc_params
 from nas_core.report.summary import (
@@ -22,6 +23,7 @@ from nas_core.report.summary import (
     ResourceAdditivity,
     StageCost,
     StudySummary,
+    SweepSummary,
     TrainedNetwork,
 )
 from nas_core.report.text import (
@@ -35,6 +37,8 @@ from nas_core.report.text import (
 )
 from nas_core.space.genotypes import Genotype
 from nas_core.study.frames import Role
+from nas_core.study.reasons import Swap
+from nas_core.study.sweep import Point
 from nas_core.workloads.metrics import Measure
 
 if TYPE_CHECKING:
@@ -287,7 +291,8 @@ def _effect_text(metric: Measure, effect: float) -> str:
         return "0"
     if metric.is_fraction and abs(scaled) < 0.005:
         return "≈ 0"
-    text = f"{scaled:+.2f}" if 0.005 <= abs(scaled) < 10 else f"{scaled:+.2g}"
+    two_decimals = (0.005 if metric.is_fraction else 1) <= abs(scaled) < 10
+    text = f"{scaled:+.2f}" if two_decimals else f"{scaled:+.2g}"
     return text.replace("-", "−")
 
 
@@ -329,6 +334,126 @@ def _effect_handles(effects: Iterable[BlockEffect], base: Genotype, theme: Theme
     ]
     unsure_patch = Patch(facecolor=theme.neutral, edgecolor=theme.fit, hatch="///", lw=0, label=unsure)
     return [*patches, unsure_patch] if uncertain else patches
+
+
+# --- the chosen blocks beside the others ---------------------------------------
+
+MOST_DIGITS = 78  # of the longest numbers of all positions beside one another, for which there is room
+Ends = tuple[float, float]
+RUNG: Ends = (-0.34, 0.34)  # its ends, from the middle of a position
+NUMBERED_RUNG: Ends = (-0.45, -0.05)  # with room for a number behind it
+DOTTED: tuple[float, tuple[float, float]] = (0, (1.2, 0.8))
+LEAST_GAP = 0.035  # between two numbers of a position, as a share of the axis
+
+
+def figure_ladder(summary: StudySummary, theme: Theme) -> "Figure":
+    """Each position as a ladder: a rung per block at its cost, coloured by what it would change; the chosen path."""
+    reasons = _required(summary.reasons, "selection")
+    chosen = Genotype.parse(reasons.genotype)
+    priced = (t for name in reasons.resources for t in summary.cost_tables if _is_table(t, name, chosen))
+    table = _required(next(priced, None), "costs")
+    changes = {(swap.position, swap.choice): swap for swap in reasons.swaps}
+    most = _colour_range(np.array([swap.change for swap in reasons.swaps]))
+    metric = summary.scorer.metric
+    longest = max((len(_effect_text(metric, swap.change)) for swap in reasons.swaps), default=0)
+    numbered = longest * len(table.block) <= MOST_DIGITS
+    left, right = ends = NUMBERED_RUNG if numbered else RUNG
+    figure = _figure(height=4.6)
+    ax = figure.subplots()
+    image = _draw_rungs(ax, table.block, changes, ends, most, theme)
+    places = np.arange(len(table.block))
+    path = [row[choice] for row, choice in zip(table.block, chosen.choices, strict=True)]
+    ax.plot(places + (left + right) / 2, path, color=theme.winner, lw=1.6, alpha=0.55, zorder=3)
+    ax.hlines(path, places + left, places + right, color=theme.winner, lw=5, zorder=4)
+    if numbered:
+        _number_rungs(ax, table.block, changes, metric, theme)
+    divisor, label = axis_unit(table.resource, max(max(row) for row in table.block))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value / divisor:g}")
+    ax.set_ylabel(f"of the block: {label}")
+    ax.set_xlabel("position in the network, input to output")
+    ax.set_xticks(range(len(path)) if len(path) <= 30 else range(0, len(path), 10))
+    ax.set_xlim(-0.6, len(path) - 0.4)
+    ax.grid(axis="x", visible=False)
+    bar = figure.colorbar(image, ax=ax, pad=0.015, fraction=0.04)
+    unit = "percentage points" if metric.is_fraction else metric.unit or metric.label
+    turned = "" if metric.higher_is_better else " (positive is better)"
+    bar.set_label(f"predicted change, {unit}{turned}")
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_major_formatter(lambda value, _: _effect_text(metric, value))
+    handles = _ladder_handles(reasons.swaps, theme)
+    figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.01), ncols=3)
+    return figure
+
+
+def _ladder_handles(swaps: Iterable[Swap], theme: Theme) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    looks: dict[str, dict[str, Any]] = {
+        CHOSEN_BLOCK: {"color": theme.winner, "lw": 5},
+        "other block": {"color": theme.fit, "lw": 4},
+        "would break a limit or rule": {"color": theme.fit, "lw": 4, "ls": DOTTED},
+    }
+    if not any(swap.breaks for swap in swaps):
+        looks.popitem()
+    return [Line2D([], [], label=label, **look) for label, look in looks.items()]
+
+
+def _is_table(table: CostTable, resource: str, genotype: Genotype) -> bool:
+    return table.resource == resource and genotype.resolution in (None, table.resolution)
+
+
+def _draw_rungs(
+    ax: "Axes",
+    block: Sequence[Sequence[float]],
+    changes: Mapping[tuple[int, int], Swap],
+    ends: Ends,
+    most: float,
+    theme: Theme,
+) -> Any:
+    """The rungs of all blocks but the chosen, as what a colour bar is of; dotted are those that would break a limit."""
+    from matplotlib.collections import LineCollection
+
+    keeps: list[tuple[tuple[Ends, Ends], float]] = []
+    breaks: list[tuple[tuple[Ends, Ends], float]] = []
+    image = None
+    for (position, choice), swap in changes.items():
+        height = block[position][choice]
+        rung = ((position + ends[0], height), (position + ends[1], height))
+        (breaks if swap.breaks else keeps).append((rung, swap.change))
+    for rungs, style, edge in ((keeps, "-", 5), (breaks, DOTTED, 1)):
+        if rungs:
+            lines, values = zip(*rungs, strict=True)
+            ax.add_collection(LineCollection(lines, colors=theme.fit, linewidths=edge))  # what is pale needs an edge
+            image = LineCollection(lines, cmap=_diverging(theme), linewidths=4, linestyles=[style])
+            image.set_array(np.array(values))
+            image.set_clim(-most, most)
+            ax.add_collection(image)
+    if image is None:
+        raise NotYetRunError("other blocks")
+    ax.autoscale_view()
+    return image
+
+
+def _number_rungs(
+    ax: "Axes",
+    block: Sequence[Sequence[float]],
+    changes: Mapping[tuple[int, int], Swap],
+    metric: Measure,
+    theme: Theme,
+) -> None:
+    """What each block would change, behind its rung; numbers that would lie on one another are moved apart."""
+    low, high = ax.get_ylim()
+    gap = LEAST_GAP * (high - low)
+    for position, row in enumerate(block):
+        before = -np.inf
+        for choice in sorted(range(len(row)), key=lambda choice: row[choice]):
+            if (position, choice) not in changes:
+                continue
+            height = max(row[choice], before + gap)
+            before = height
+            text = _effect_text(metric, changes[position, choice].change)
+            look: dict[str, Any] = {"fontsize": 7, "color": theme.ink, "zorder": 6}
+            ax.text(position + NUMBERED_RUNG[1] + 0.03, height, text, ha="left", va="center", **look)
 
 
 # --- predicted against evaluated ---------------------------------------------
@@ -558,6 +683,72 @@ def _known_metric(summary: StudySummary, genotype: str) -> float | None:
     return None
 
 
+# --- one study, many limits -----------------------------------------------------
+
+
+def figure_sweep(summary: StudySummary, theme: Theme) -> "Figure":
+    """The networks over a range of limits: predicted and as evaluated and measured; after training beside it."""
+    sweep = _required(summary.sweep, "selection")
+    if all(point.genotype is None for point in sweep.points):
+        raise NotYetRunError("networks within the limits")
+    trained = any(point.test is not None for point in sweep.points)
+    figure = _figure(width=WIDTH_IN if trained else 6.6, height=4.1)
+    axes = figure.subplots(1, 2 if trained else 1, squeeze=False)[0]
+    _draw_points(axes[0], sweep, summary.scorer.metric, theme)
+    axes[0].set_ylabel(_metric_axis(summary))
+    if trained:
+        _draw_trained_points(axes[1], sweep, summary.metric, theme)
+        axes[1].set_ylabel(metric_axis(summary.metric, "test"))
+    for ax in axes:
+        divisor, label = axis_unit(sweep.resource, max(ax.get_xlim()))
+        ax.xaxis.set_major_formatter(lambda value, _, divisor=divisor: f"{value / divisor:g}")
+        ax.xaxis.set_major_locator(_few_ticks())
+        ax.set_xlabel(label)
+    _legend_below(figure, ncols=3)
+    return figure
+
+
+def _draw_points(ax: "Axes", sweep: SweepSummary, metric: Measure, theme: Theme) -> None:
+    """Predictions at the sums over blocks, evaluations at what was measured; a line joins the two of a network."""
+    scale = 100 if metric.is_fraction else 1
+    known = [point for point in sweep.points if point.genotype is not None]
+    guess_K, low_K, high_K = scale * np.array([(p.predicted, p.low, p.high) for p in known], dtype=float).T
+    summed_K = np.array([point.summed for point in known], dtype=float)
+    ends_2K = np.maximum([guess_K - low_K, high_K - guess_K], 0.0)
+    look: dict[str, Any] = {"color": theme.frontier, "marker": "D", "ms": 5, "mfc": theme.paper, "elinewidth": 0.8}
+    ax.errorbar(summed_K, guess_K, yerr=ends_2K, label="predicted, at the sum of blocks", **look)
+    seen = [index for index, point in enumerate(known) if point.evaluated is not None]
+    if seen:
+        taken_K = np.array([_taken(known[index]) for index in seen])
+        value_K = scale * np.array([known[index].evaluated for index in seen], dtype=float)
+        ax.plot([summed_K[seen], taken_K], [guess_K[seen], value_K], color=theme.faint, lw=0.8, zorder=1)
+        where = "as measured whole" if any(point.measured is not None for point in known) else "at the sum of blocks"
+        look = {"ls": "", "marker": "o", "mfc": theme.held_out, "mec": theme.paper, "zorder": 5}
+        ax.plot(taken_K, value_K, label=f"evaluated, {where}", **look)
+    value = sweep.base.predicted if sweep.base.evaluated is None else sweep.base.evaluated
+    _draw_base(ax, _taken(sweep.base), scale * (value or 0.0), theme)
+
+
+def _draw_trained_points(ax: "Axes", sweep: SweepSummary, metric: Measure, theme: Theme) -> None:
+    scale = 100 if metric.is_fraction else 1
+    pairs = sorted((_taken(point), scale * point.test) for point in sweep.points if point.test is not None)
+    x, y = zip(*pairs, strict=True)
+    ax.plot(x, y, color=theme.winner, marker="o", mec=theme.paper, label="after training")
+    if sweep.base.test is not None:
+        _draw_base(ax, _taken(sweep.base), scale * sweep.base.test, theme)
+
+
+def _taken(point: Point) -> float:
+    """What a point's network takes: as measured whole, else as summed."""
+    value = point.summed if point.measured is None else point.measured
+    assert value is not None, "the point has a network"
+    return value
+
+
+def _draw_base(ax: "Axes", cost: float, value: float, theme: Theme) -> None:
+    ax.plot([cost], [value], ls="", marker="P", ms=10, mfc=theme.base, mec=theme.paper, zorder=6, label="base")
+
+
 # --- measured costs ----------------------------------------------------------
 
 
@@ -638,9 +829,10 @@ def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measur
         "winner": (theme.winner, "-", 2.4),
         "base": (theme.base, "--", 1.6),
         "random": (theme.fit, "-", 1.4),
+        "point": (theme.frontier, "-", 1.2),
     }
     colour, style, width = looks[row.role]
-    names = {"winner": "chosen", "": None}
+    names = {"winner": "chosen", "point": "at another limit", "": None}
     label_shown = names.get(label, label)
     scale = 100 if metric.is_fraction else 1
     values = [(p.epoch, scale * p.validation) for p in row.curve if p.validation is not None]
@@ -754,8 +946,10 @@ def _required(value: Any, stage: str) -> Any:
 FIGURES: dict[str, Callable[[StudySummary, Theme], "Figure"]] = {
     "network": figure_network,
     "block_effects": figure_block_effects,
+    "ladder": figure_ladder,
     "calibration": figure_calibration,
     "frontier": figure_frontier,
+    "sweep": figure_sweep,
     "additivity": figure_additivity,
     "training": figure_training,
     "confusion": figure_confusion,

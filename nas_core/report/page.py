@@ -35,13 +35,18 @@ from nas_core.report.text import (
     resource_name,
     short_genotype,
     shown_resources,
+    sweep_notes,
+    sweep_rows,
 )
 from nas_core.space.genotypes import Genotype
+from nas_core.study.reasons import Price, Reasons, Swap
 from nas_core.study.stages import REPORT, SUMMARY
 from nas_core.workloads.metrics import Measure
 
 HERE = Path(__file__).parent
 MAX_NETWORK_ROWS = 100
+MAX_SWAP_ROWS = 400
+MAX_PLACES = 8  # in which two networks differ, listed in a cell
 MAX_PAGE_BYTES = 5_000_000
 
 
@@ -142,6 +147,12 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "proof": story.proof(summary),
         "classes": classes_table(summary),
         "alternatives": alternatives_table(summary),
+        "instead": instead_table(summary),
+        "better_swaps": story.better_swaps(summary),
+        "swaps": swaps_table(summary),
+        "prices": prices_table(summary),
+        "sweep": sweep_table(summary),
+        "sweep_notes": sweep_notes(summary) if summary.sweep is not None else [],
         "rounds": rounds_table(summary),
         "evaluated": evaluated_table(summary),
         "provenance": provenance_table(summary),
@@ -323,7 +334,7 @@ def whole_table(summary: StudySummary) -> Table | None:
     names = {summary.base: "base", summary.winner: "chosen"}
     rows = tuple(
         (
-            names.get(row.genotype, ""),
+            names.get(row.genotype, "at another limit"),
             short_genotype(row.genotype),
             resource_name(each.resource),
             format_amount(each.resource, row.measured),
@@ -425,13 +436,27 @@ def alternatives_table(summary: StudySummary) -> Table | None:
             _interval(metric, row.predicted, row.low, row.high),
             format_metric(metric, row.evaluated),
             *[format_amount(resource, summary.costs_of(row.genotype).get(resource)) for resource in resources],
+            _differs(row.genotype, summary.winner),
         )
         for rank, row in enumerate(summary.selection.networks, 1)
     )
     genotypes = [row.genotype for row in summary.selection.networks]
     marked = genotypes.index(summary.winner) if summary.winner in genotypes else None
-    head = ("rank", "genotype", "predicted (interval)", "evaluated", *map(resource_name, resources))
+    differs = "differs from the chosen at"
+    head = ("rank", "genotype", "predicted (interval)", "evaluated", *map(resource_name, resources), differs)
     return Table(head=head, rows=rows, marked=marked)
+
+
+def _differs(genotype: str, chosen: str | None) -> str:
+    """Where a network has other choices than the chosen one: ``3: 2, 7: 0``."""
+    if chosen is None:
+        return "–"
+    mine, other = Genotype.parse(genotype), Genotype.parse(chosen)
+    pairs = zip(mine.choices, other.choices, strict=True)
+    places = [f"{index}: {one}" for index, (one, two) in enumerate(pairs) if one != two]
+    places += [f"resolution {mine.resolution}"] * (mine.resolution != other.resolution)
+    shown = places if len(places) <= MAX_PLACES else [*places[:MAX_PLACES], f"and {len(places) - MAX_PLACES} more"]
+    return ", ".join(shown) or "nowhere: it is the chosen one"
 
 
 def _interval(metric: Measure, value: float, low: float | None, high: float | None) -> str:
@@ -439,6 +464,98 @@ def _interval(metric: Measure, value: float, low: float | None, high: float | No
     if low is None or high is None:
         return text
     return f"{text} ({format_metric(metric, low)} to {format_metric(metric, high)})"
+
+
+def instead_table(summary: StudySummary) -> Table | None:
+    """Position by position the chosen block, the other that is predicted best, and the one that saves at least loss."""
+    reasons = summary.reasons
+    if reasons is None or not reasons.swaps:
+        return None
+    chosen, first = Genotype.parse(reasons.genotype), next(iter(reasons.resources), "")
+    rows = []
+    for index, choice in enumerate(chosen.choices):
+        mine = sorted((s for s in reasons.swaps if s.position == index), key=lambda swap: -swap.change)
+        savers = [swap for swap in mine if swap.costs.get(first, 0.0) < 0]
+        blocks = summary.space.positions[index].blocks
+        best, saver = (_swap_cell(summary, reasons, found[0]) if found else "–" for found in (mine, savers))
+        saver = "the same" if savers[:1] == mine[:1] and savers else saver
+        rows.append((str(index), describe_block(blocks[choice]), best, saver))
+    saving = f"saves {resource_name(first)} and loses least" if first else "saves and loses least"
+    head = ("position", "chosen block", "best other block", saving)
+    return Table(head=head, rows=tuple(rows))
+
+
+def _swap_cell(summary: StudySummary, reasons: Reasons, swap: Swap) -> str:
+    block = describe_block(summary.space.positions[swap.position].blocks[swap.choice])
+    changes = [
+        format_metric_change(summary.scorer.metric, swap.change),
+        *(_change(name, swap.costs[name]) for name in reasons.resources),
+    ]
+    breaks = f"; breaks {' and '.join(swap.breaks)}" if swap.breaks else ""
+    return f"{block}: {', '.join(changes)}{breaks}"
+
+
+def _change(resource: str, value: float) -> str:
+    """A signed amount with its resource's name: ``+0.31 ms latency``."""
+    sign = "+" if value > 0 else "−" if value < 0 else "±"
+    return f"{sign}{format_amount(resource, abs(value))} {resource_name(resource)}"
+
+
+def swaps_table(summary: StudySummary) -> Table | None:
+    """Every other block at every position, what it would change, which limits it would break."""
+    reasons = summary.reasons
+    if reasons is None or not reasons.swaps:
+        return None
+    rows = [
+        (
+            str(swap.position),
+            describe_block(summary.space.positions[swap.position].blocks[swap.choice]),
+            format_metric_change(summary.scorer.metric, swap.change),
+            *(_change(name, swap.costs[name]).removesuffix(f" {resource_name(name)}") for name in reasons.resources),
+            " and ".join(swap.breaks) or "none",
+        )
+        for swap in reasons.swaps[:MAX_SWAP_ROWS]
+    ]
+    head = ("position", "block instead", _turned(summary), *map(resource_name, reasons.resources), "limits it breaks")
+    count = len(reasons.swaps)
+    note = f"The first {len(rows)} of {format_count(count)}." if len(rows) < count else ""
+    return Table(head=head, rows=tuple(rows), note=note)
+
+
+def _turned(summary: StudySummary) -> str:
+    better = "" if summary.scorer.metric.higher_is_better else " (positive is better)"
+    return f"predicted change{better}"
+
+
+def prices_table(summary: StudySummary) -> Table | None:
+    """What a little more of each limit would buy, all others as they are."""
+    if summary.reasons is None or not summary.reasons.prices:
+        return None
+    rows = tuple(_price_cells(summary, price) for price in summary.reasons.prices)
+    gain = "best predicted gains" + ("" if summary.scorer.metric.higher_is_better else " (positive is better)")
+    return Table(head=("limit", "raised by", gain, "best predicted then", "which is", "proven"), rows=rows)
+
+
+def _price_cells(summary: StudySummary, price: Price) -> tuple[str, ...]:
+    metric = summary.scorer.metric
+    return (
+        f"{format_amount(price.resource, price.at_most)} {resource_name(price.resource)}",
+        f"{format_amount(price.resource, price.by)} ({format_percent(price.by / price.at_most, 1)})",
+        format_metric_change(metric, price.gain),
+        format_metric(metric, price.predicted),
+        short_genotype(price.genotype),
+        "yes" if price.proven else "no",
+    )
+
+
+def sweep_table(summary: StudySummary) -> Table | None:
+    """The networks over a range of limits."""
+    if summary.sweep is None:
+        return None
+    head, *rows = sweep_rows(summary)
+    networks = [point.genotype for point in summary.sweep.points]
+    marked = networks.index(summary.winner) if summary.winner in networks else None
+    return Table(head=tuple(head), rows=tuple(map(tuple, rows)), marked=marked)
 
 
 def rounds_table(summary: StudySummary) -> Table | None:
@@ -634,6 +751,23 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "hurts. Framed cells joined by a line are the chosen network. The chosen path need not pass through the best "
         "cell of every column, because the blocks also have costs.",
         "mathnas score",
+        False,
+    ),
+    "ladder": (
+        "Why these blocks",
+        "Each position has a rung for every block that can stand there, as high as the block costs. Pink rungs joined "
+        "by a line are the chosen network. The colour of another rung, and the number beside it, is what the predicted "
+        "metric would change if that block alone took the chosen one's place: blue would help, orange would hurt. "
+        "Dotted rungs would break a limit or rule.",
+        "mathnas select",
+        False,
+    ),
+    "sweep": (
+        "One study, many limits",
+        "Every point is the best network at its limit, solved from the same evaluations and costs. Diamonds are "
+        "predictions, at the sum of the blocks' costs, with their intervals; dots are the same networks as they were "
+        "evaluated and measured whole. On the right those that were trained, as all are trained: alike.",
+        "mathnas run",
         False,
     ),
     "calibration": (

@@ -26,6 +26,8 @@ from nas_core.report.text import (
 from nas_core.space.genotypes import Genotype
 from nas_core.workloads.metrics import Measure
 
+LEAST_CHANGE = 1e-9  # in the metric's unit: what is smaller is arithmetic
+
 
 def headline(summary: StudySummary) -> str:
     """The answer in one line."""
@@ -260,6 +262,18 @@ def _scale_of_gap(summary: StudySummary) -> str:
     return f" on the scale of the {effects.link} link" if effects is not None and is_open else ""
 
 
+def better_swaps(summary: StudySummary) -> str:
+    """What to make of other blocks that are predicted to do better within the limits; "" where none are."""
+    swaps = summary.reasons.swaps if summary.reasons is not None else ()
+    better = sum(swap.change > LEAST_CHANGE and not swap.breaks for swap in swaps)
+    if not better:
+        return ""
+    return (
+        f"{better} of these blocks {'are' if better > 1 else 'is'} predicted to do better within the limits: the "
+        "network was chosen as the best of those really evaluated, not by its prediction alone."
+    )
+
+
 def effort(summary: StudySummary) -> str:
     """How many networks were really evaluated, and how long all of it took."""
     if summary.num_evaluated == 0:
@@ -334,8 +348,8 @@ def additivity_source(summary: StudySummary) -> str:
 
 
 def whole_source(summary: StudySummary) -> str:
-    """How the chosen network and the base were measured whole."""
-    return "; ".join(dict.fromkeys(f"both in turns, {_measuring(each)}" for each in summary.whole))
+    """How the chosen network, the base and a sweep's points were measured whole."""
+    return "; ".join(dict.fromkeys(f"all in turns, {_measuring(each)}" for each in summary.whole))
 
 
 def _measuring(known: ResourceAdditivity | MeasuredWhole) -> str:

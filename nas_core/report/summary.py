@@ -17,7 +17,9 @@ from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.frames import Role
 from nas_core.study.outcome import Outcome
+from nas_core.study.reasons import Reasons
 from nas_core.study.stages import SUMMARY
+from nas_core.study.sweep import Point
 from nas_core.workloads.metrics import Measure
 
 SUMMARY_VERSION = 4
@@ -211,6 +213,16 @@ class FrontierSummary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SweepSummary:
+    """The best network at each of several limits of one resource, the tightest first, and the base network."""
+
+    resource: str
+    text: str  # the range, as the user wrote it
+    points: tuple[Point, ...]
+    base: Point
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WholeNetwork:
     """A resource of a whole network, as the sum of its blocks' and as measured, in the resource's unit."""
 
@@ -263,7 +275,7 @@ class CurvePoint:
 class TrainedNetwork:
     """A fully trained network: its metric on both splits; test was touched once, at the end."""
 
-    role: Literal["winner", "base", "random"]
+    role: Literal["winner", "base", "random", "point"]
     genotype: str
     test: float | None
     validation: float | None = None
@@ -330,6 +342,8 @@ class StudySummary:
     calibration: CalibrationSummary | None = None
     verification: VerificationSummary | None = None
     frontiers: tuple[FrontierSummary, ...] = ()
+    reasons: Reasons | None = None
+    sweep: SweepSummary | None = None
     additivity: tuple[ResourceAdditivity, ...] = ()
     whole: tuple[MeasuredWhole, ...] = ()
     training: TrainingSummary | None = None

@@ -4,9 +4,12 @@ import math
 from collections.abc import Sequence
 
 from nas_core.base.words import aligned
-from nas_core.report.summary import Limit, StudySummary
+from nas_core.program import parse_limit
+from nas_core.report.summary import Limit, StudySummary, SweepSummary
 from nas_core.space.genotypes import BlockSpec
 from nas_core.study.outcome import Outcome
+from nas_core.study.rounds import TELLS_APART
+from nas_core.study.sweep import Point
 from nas_core.workloads.metrics import Measure
 
 _COUNT_PREFIXES = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
@@ -209,6 +212,8 @@ def summary_table(summary: StudySummary) -> str:
     lines += [f"not compared, diverged: {row}" for row in (summary.training.diverged if summary.training else ())]
     if summary.limits:
         lines.append(f"limits: {', '.join(map(format_limit, summary.limits))}")
+    if summary.sweep is not None:
+        lines += [f"over the range {summary.sweep.text}:", *aligned(sweep_rows(summary)), *sweep_notes(summary)]
     if summary.outcome is not None:
         lines += outcome_lines(summary.outcome, summary.scorer.metric)
     elif summary.selection is not None:
@@ -218,6 +223,64 @@ def summary_table(summary: StudySummary) -> str:
     lines.append(f"evaluated: {format_count(summary.num_evaluated)} networks of {size}")
     lines.append(failure_warning(summary))
     return "\n".join(line.rstrip() for line in lines if line)
+
+
+def sweep_rows(summary: StudySummary) -> list[list[str]]:
+    """A sweep as a table: every point, the base network last; columns that nothing is known for are left out."""
+    sweep, metric = summary.sweep, summary.scorer.metric
+    assert sweep is not None, "there is a sweep to show"
+    name, label = resource_name(sweep.resource), metric_label(metric, summary.scorer.split)
+    whole = sweep.base.measured
+    head = ["limit", "network", name, "measured whole", "of the base", f"predicted {label}", "evaluated"]
+    rows = [[*head, metric_label(summary.metric, "test")]]
+    for point in (*sweep.points, sweep.base):
+        share = format_percent(point.measured / whole, 1) if point.measured is not None and whole else ""
+        rows.append(
+            [
+                point.limit or "base",
+                "none" if point.genotype is None else short_genotype(point.genotype),
+                _known(sweep.resource, point.summed),
+                _known(sweep.resource, point.measured),
+                share,
+                "" if point.predicted is None else format_metric(metric, point.predicted),
+                "" if point.evaluated is None else format_metric(metric, point.evaluated),
+                "" if point.test is None else format_metric(summary.metric, point.test),
+            ]
+        )
+    kept = [column for column, cells in enumerate(zip(*rows[1:], strict=True)) if any(cells)]
+    return [[row[column] for column in kept] for row in rows]
+
+
+def sweep_notes(summary: StudySummary) -> list[str]:
+    """Why there is no network at a limit, and at which limits the best predicted one is shown."""
+    assert summary.sweep is not None, "there is a sweep to show"
+    points = summary.sweep.points
+    notes = [f"{point.limit}: {point.note}" for point in points if point.genotype is None]
+    notes += [_over(summary.sweep, point) for point in points]
+    notes = [note for note in notes if note]
+    found = [point for point in points if point.genotype is not None]
+    proven = sum(point.proven for point in found)
+    if proven == len(found):
+        return [*notes, "At every limit this is the best predicted network, which is proven."] if found else notes
+    first = f"At {proven} of {len(found)} limits this is the best predicted network, which is proven; elsewhere" if (
+        proven
+    ) else "At every limit"  # fmt: skip
+    return [*notes, f"{first} it is the best of those evaluated, or its proof is open."]
+
+
+def _over(sweep: SweepSummary, point: Point) -> str:
+    """That a point's network, measured whole, is over its limit, if it is by more than a measurement can tell."""
+    if point.measured is None or (sweep.base.measured is None and "%" in point.limit):
+        return ""
+    allowed = parse_limit(point.limit).resolve({sweep.resource: sweep.base.measured or 0.0}).at_most
+    if not allowed or point.measured <= allowed * (1 + TELLS_APART):
+        return ""
+    excess = format_percent(point.measured / allowed - 1, 1)
+    return f"{point.limit}: measured whole the network is {excess} over the limit."
+
+
+def _known(resource: str, value: float | None) -> str:
+    return "" if value is None else format_amount(resource, value)
 
 
 def outcome_lines(outcome: Outcome, metric: Measure) -> list[str]:
@@ -269,7 +332,7 @@ def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | Non
         rows.append(("winner", summary.winner, _evaluated(summary, summary.winner)))
     if not summary.trained("base"):
         rows.append(("base", summary.base, _evaluated(summary, summary.base)))
-    rows += [(row.role, row.genotype, row.test) for row in trained]
+    rows += [(row.role, row.genotype, row.test) for row in trained if row.role != "point"]
     order = {"winner": 0, "base": 1, "random": 2}
     return sorted(rows, key=lambda row: order[row[0]])
 

@@ -33,6 +33,18 @@ class SelectConfig(Section):
     top: int = Field(3, ge=1, le=1000, description="Distinct best networks to return.")
     min_distance: int = Field(1, ge=1, description="Positions in which any two of them differ at least.")
     time_limit_s: float = Field(60, gt=0, description="Time limit of the solver.")
+    sweep: str = Field(
+        "",
+        description='A range of one limit, such as "latency_ms=30%..100%": the best network at each of several limits '
+        "is found, too; empty: none.",
+    )
+    points: int = Field(8, ge=2, le=1000, description="Limits of the sweep, evenly apart.")
+    recover: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="Points of the sweep to train as the winner is, evenly apart, both ends among them.",
+    )
 
 
 class ClusterConfig(Section):

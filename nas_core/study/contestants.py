@@ -1,5 +1,6 @@
-"""What the winner is trained beside: the base network and random networks within the same limits."""
+"""What the winner is trained beside: the base network, random networks within the same limits, points of a sweep."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,22 +11,23 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.space.equivalence import function_id
 from nas_core.space.genotypes import Genotype
 from nas_core.study.snapshot import Snapshot
+from nas_core.study.sweep import Point
 
 DRAWS = 20_000  # random networks looked at to find some within the limits
 
-Role = Literal["winner", "base", "random"]
+Role = Literal["winner", "base", "random", "point"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A network to train: ``name`` is its folder in the store, ``winner``, ``base``, ``random-0`` and so on."""
+    """A network to train: ``name`` is its folder in the store, ``winner``, ``random-0``, ``point-30pct`` and so on."""
 
     name: str
     role: Role
     genotype: str
 
 
-def candidates(known: Snapshot, winner: str | None) -> list[Candidate]:
+def candidates(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -> list[Candidate]:
     """The winner first, then what it is compared with; networks that compute the same come once.
 
     Fewer random networks than asked for where the limits leave too few.
@@ -42,6 +44,10 @@ def candidates(known: Snapshot, winner: str | None) -> list[Candidate]:
         seen.add(function_id(known.space, known.base))
     for index, genotype in enumerate(_random_within(known, known.config.train.compare_random, seen)):
         found.append(Candidate(name=f"random-{index}", role="random", genotype=str(genotype)))
+    for point in points:
+        if point.recovered and (function := function_id(known.space, Genotype.parse(str(point.genotype)))) not in seen:
+            seen.add(function)
+            found.append(Candidate(name=point.name, role="point", genotype=str(point.genotype)))
     return found
 
 

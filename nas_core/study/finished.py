@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import StoreError
@@ -12,11 +12,12 @@ from nas_core.costs.settings import ProfileConfig
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
-from nas_core.study.analytic_project import DesignProject
+from nas_core.study.analytic_project import WINNER, DesignProject
 from nas_core.study.brought import described
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import DESIGN_CONFIG
 from nas_core.study.study import Study
+from nas_core.study.sweep import limits_at
 from nas_core.workloads import Workload, build_workload
 
 if TYPE_CHECKING:
@@ -31,13 +32,16 @@ TIMES = 10  # that the files are measured in turns, each time with sessions of t
 class Finished:
     """What has a trained winner: a study, or a design of `mathnas run-design`.
 
-    ``networks`` are the rows of its training, the winner's among them.
+    ``networks`` are the rows of its training, the winner's among them. ``name``
+    is the trained network to hand over: the winner, or another within limits of its own, ``held_to``.
     """
 
     store: Store
     networks: tuple[Mapping[str, Any], ...]
     study: Study | None = None
     design: DesignProject | None = None
+    name: str = WINNER
+    held_to: tuple[str, ...] | None = None
 
     @property
     def config(self) -> StudyConfig | AnalyticConfig:
@@ -47,7 +51,7 @@ class Finished:
 
     @property
     def winner(self) -> Mapping[str, Any]:
-        return next(row for row in self.networks if row["role"] == "winner")
+        return next(row for row in self.networks if row["name"] == self.name)
 
     @property
     def workload(self) -> Workload:
@@ -55,7 +59,20 @@ class Finished:
 
     @property
     def limits(self) -> tuple[str, ...]:
+        if self.held_to is not None:
+            return self.held_to
         return tuple(self.study.config.select.limits) if self.study is not None else ()
+
+    def points(self) -> "list[Finished]":
+        """The trained points of the study's sweep, tightest first, without those that are the winner or the base."""
+        if self.study is None:
+            return []
+        mine = {row["name"] for row in self.networks if row["role"] == "point"}
+        return [
+            replace(self, name=point.name, held_to=limits_at(self.study.snapshot, point.limit))
+            for point in self.study.points()
+            if point.name in mine
+        ]
 
     def modules(self) -> "list[Deployed]":
         """The winner, and the base network that relative limits are of, with fresh weights if it was not trained."""

@@ -93,13 +93,16 @@ class Outputs:
                 program = config.select.model_dump(mode="json", include={"limits", "time_limit_s"})
                 return {"predict": config.predict.model_dump(mode="json"), "program": program}
             case "verify":
-                return {"verify": config.verify.model_dump(mode="json")}
+                points = config.select.model_dump(mode="json", include={"sweep", "points"})
+                swept = {"sweep": points} if config.select.sweep else {}
+                return {"verify": config.verify.model_dump(mode="json"), **swept}
             case "train":
                 how = {"train": config.train.inputs, "version": TRAINING_VERSION}
                 data = self.sources.data
                 identity = data.identity if data else workload_of(config).identity
                 what = {"data": identity, "metric": trained_metric(config).name}
-                return {**how, **what, "winner": self.winner}
+                recovered = {"recover": config.select.recover} if config.select.sweep else {}
+                return {**how, **what, "winner": self.winner, **recovered}
             case "report":
                 return {"tracking": config.tracking.model_dump(mode="json"), "name": config.name}
 

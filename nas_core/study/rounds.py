@@ -12,7 +12,6 @@ from typing import Any
 
 from nas_core.program import solve
 from nas_core.program.limits import parse_limit
-from nas_core.records.evaluations import EvaluationTable
 from nas_core.searchers import Knowledge
 from nas_core.searchers.refinement import Refinement, Round
 from nas_core.searchers.settings import VerifyConfig
@@ -22,6 +21,7 @@ from nas_core.study.choices import with_additive_limits
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import VERIFICATION
+from nas_core.study.sweep import optima
 
 Record = dict[str, Any]
 MOST_HELD_BACK = 4  # times that limits are held lower
@@ -168,20 +168,16 @@ def _refinement(record: Record) -> Refinement:
 
 def _incumbent(known: Snapshot) -> dict[str, Any]:
     """The best network that was really evaluated and is within the limits."""
-    budgets = known.limits
-    rows = [row for row in known.evaluations if row.status == "ok"]
-    rows = [row for row in rows if known.within(Genotype.parse(row.genotype), budgets)]
-    if not rows:
+    found = known.best_evaluated(known.limits)
+    if found is None:
         return {"winner": None, "winner_metric": None}
-    table = EvaluationTable.from_rows(rows)
-    best = int(table.metric_K.argmax())
-    return {"winner": str(table.genotypes[best]), "winner_metric": table.sign * float(table.metric_K[best])}
+    return {"winner": str(found[0]), "winner_metric": found[1]}
 
 
 def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
     tables, additive = with_additive_limits(known.cost_tables, known.limits)
     tried = [Genotype.parse(row.genotype) for row in known.evaluations]
-    first = _solvers_best(known, tried) if known.searcher.checks_the_optimum else []
+    first = _solvers_best(known, tried)[:count] if known.searcher.checks_the_optimum else []
     knowledge = Knowledge(
         space=known.space,
         base=known.base,
@@ -199,7 +195,13 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
 
 
 def _solvers_best(known: Snapshot, tried: Sequence[Genotype]) -> list[Genotype]:
-    """The program's optimum, unless it (or a network that computes the same) was tried."""
+    """The program's optimum and those of a sweep, but for what (or what computes the same as what) was tried."""
     result = solve(known.problem(known.limits), time_limit_s=known.config.select.time_limit_s)
+    best = [*(choice.genotype for choice in result.selections[:1]), *optima(known)]
     done = {alike for genotype in tried for alike in equivalents(known.space, genotype)}
-    return [choice.genotype for choice in result.selections[:1] if choice.genotype not in done]
+    new = []
+    for genotype in best:
+        if genotype not in done:
+            new.append(genotype)
+            done |= set(equivalents(known.space, genotype))
+    return new

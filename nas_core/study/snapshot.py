@@ -296,6 +296,16 @@ class Snapshot:
         upper = all(b.at_most is None or costs[b.resource] <= b.at_most for b in budgets)
         return upper and all(b.at_least is None or costs[b.resource] >= b.at_least for b in budgets)
 
+    def best_evaluated(self, budgets: Sequence[Budget]) -> tuple[Genotype, float] | None:
+        """The best network that was really evaluated within the budgets, with its metric; None where there is none."""
+        rows = [row for row in self.evaluations if row.status == "ok"]
+        rows = [row for row in rows if self.within(Genotype.parse(row.genotype), budgets)]
+        if not rows:
+            return None
+        table = EvaluationTable.from_rows(rows)
+        best = int(table.metric_K.argmax())
+        return table.genotypes[best], table.sign * float(table.metric_K[best])
+
     @once_for_each
     def problem(self, budgets: tuple[Budget, ...]) -> SelectionProblem:
         """The program whose optimum is the best predicted network within the budgets."""

@@ -32,6 +32,7 @@ from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources, notices, place_of
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, STAGES, TRAINING, Stage, StageStatus
 from nas_core.study.status import status_of
+from nas_core.study.sweep import Point, points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,6 +248,10 @@ class Study:
         """The program's last answer: by the fit that verification ended with, else the one that `select` wrote."""
         selected, verified = self.current("select"), self.current("verify") or {}
         return selected and (verified.get("answer") or selected)
+
+    def points(self) -> tuple[Point, ...]:
+        """The best network at each limit of the sweep, the tightest first; none where there is no sweep."""
+        return points(self.snapshot, verified=self.current("verify") is not None)
 
     # for notebooks
 

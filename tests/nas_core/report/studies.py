@@ -26,6 +26,7 @@ from nas_core.report.summary import (
     SelectionSummary,
     StageCost,
     StudySummary,
+    SweepSummary,
     TrainedNetwork,
     TrainingSummary,
     VerificationRound,
@@ -34,6 +35,8 @@ from nas_core.report.summary import (
 )
 from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
 from nas_core.study.outcome import Outcome
+from nas_core.study.reasons import Price, Reasons, Swap
+from nas_core.study.sweep import Point
 from nas_core.workloads.classification import CLASSIFICATION
 
 Metric = Callable[[Genotype], float]
@@ -296,6 +299,8 @@ def make_study(
             sentence="The choice stood: the last round found no better network.",
         ),
         frontiers=tuple(_frontier(x.resource, ordered, predict, costs) for x in limits),
+        reasons=_reasons(space, winner, predict, costs, limits),
+        sweep=_sweep(ordered, base, predict, metric, costs),
         additivity=(_additivity(held_out[:12], costs, rng),),
         whole=(_whole(list(dict.fromkeys((winner, base))), costs),),
         training=TrainingSummary(
@@ -324,6 +329,87 @@ def _frontier(
             cost = costs(genotype)[resource]
             points.append(FrontierPoint(cost=cost, predicted=best, genotype=str(genotype)))
     return FrontierSummary(resource=resource, points=tuple(points))
+
+
+def _reasons(
+    space: SearchSpace,
+    winner: Genotype,
+    predict: Metric,
+    costs: Callable[[Genotype], dict[str, float]],
+    limits: Sequence[Limit],
+) -> Reasons:
+    """What every other block of the winner would change; prices that grow with the step."""
+    mine, resources = costs(winner), tuple(limit.resource for limit in limits)
+    swaps = []
+    for p, count in enumerate(space.num_choices):
+        for c in range(count):
+            if c == winner.choices[p]:
+                continue
+            other = winner.swap(p, c)
+            known = costs(other)
+            swaps.append(
+                Swap(
+                    position=p,
+                    choice=c,
+                    change=predict(other) - predict(winner),
+                    costs={name: known[name] - mine[name] for name in resources},
+                    breaks=tuple(limit.text for limit in limits if not limit.is_kept_by(known[limit.resource])),
+                )
+            )
+    prices = tuple(
+        Price(
+            resource=limit.resource,
+            at_most=limit.at_most or 0.0,
+            by=share * (limit.at_most or 0.0),
+            predicted=predict(winner) + share / 20,
+            gain=share / 20,
+            genotype=str(winner),
+            proven=True,
+        )
+        for limit in limits
+        for share in (0.01, 0.1)
+    )
+    return Reasons(
+        genotype=str(winner), predicted=predict(winner), resources=resources, swaps=tuple(swaps), prices=prices
+    )
+
+
+def _sweep(
+    ordered: Sequence[Genotype],
+    base: Genotype,
+    predict: Metric,
+    metric: Metric,
+    costs: Callable[[Genotype], dict[str, float]],
+) -> SweepSummary:
+    """Eight limits on latency from 30 % of the base's; half of the points are trained."""
+    whole = costs(base)["latency_ms"]
+
+    def point(limit: str, at_most: float, genotype: Genotype | None, trained: bool) -> Point:
+        if genotype is None:
+            return Point(limit=limit, at_most=at_most, recovered=False, note="The least attainable is more.")
+        summed, value = costs(genotype)["latency_ms"], predict(genotype)
+        return Point(
+            limit=limit,
+            at_most=at_most,
+            recovered=trained,
+            genotype=str(genotype),
+            predicted=value,
+            low=value - 0.008,
+            high=value + 0.008,
+            proven=trained,
+            evaluated=metric(genotype),
+            summed=summed,
+            measured=0.95 * summed,
+            test=metric(genotype) + 0.02 if trained else None,
+        )
+
+    points = []
+    for index, share in enumerate((30, 40, 50, 60, 70, 80, 90, 100)):
+        at_most = share / 100 * whole
+        within = [genotype for genotype in ordered if costs(genotype)["latency_ms"] <= at_most]
+        points.append(point(f"latency_ms<={share}%", at_most, within[0] if within else None, index % 2 == 1))
+    text = "latency_ms=30%..100%"
+    return SweepSummary(resource="latency_ms", text=text, points=tuple(points), base=point("", whole, base, True))
 
 
 def _additivity(
@@ -403,6 +489,8 @@ def not_run(study: StudySummary) -> StudySummary:
         calibration=None,
         verification=None,
         frontiers=(),
+        reasons=None,
+        sweep=None,
         additivity=(),
         whole=(),
         training=None,

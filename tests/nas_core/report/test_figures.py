@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from nas_core.report.figures import FIGURES, NotYetRunError, drawn, figure_training, render, save_figures
+from nas_core.report.figures import FIGURES, NotYetRunError, _effect_text, drawn, figure_training, render, save_figures
 from nas_core.report.strip import strips
 from nas_core.report.style import LIGHT
 from nas_core.report.summary import BlockEffect, BlockEffects
@@ -41,6 +41,7 @@ def test_stages_that_have_not_run_have_no_figure():
 
 def test_figures_are_saved_by_name_in_both_themes(tmp_path):
     study = replace(STUDIES["small"], calibration=None, networks=(), additivity=(), training=None, frontiers=())
+    study = replace(study, reasons=None, sweep=None)
     light = save_figures(study, tmp_path / "figures")
     saved = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert saved == set(light) == {"network", "block_effects", "study_cost"}
@@ -62,6 +63,7 @@ def test_figures_of_degenerate_numbers():
     same = replace(one, networks=tuple(replace(row, metric=0.5, predicted=0.5) for row in study.networks))
     for case in (one, same):
         assert set(save_figures(case)) == set(FIGURES)
+    assert "ladder" not in save_figures(replace(study, cost_tables=()))
 
 
 @pytest.mark.situations
@@ -138,3 +140,9 @@ def test_a_strip_without_costs_draws_blocks_alike():
     (strip,) = strips(study, [study.base])
     assert strip.resource is None
     assert len({block.height for block in strip.blocks}) == 1
+
+
+def test_small_effects_of_a_loss_keep_their_digits():
+    accuracy, loss = (CLASSIFICATION[name].measure for name in ("accuracy", "cross_entropy"))
+    assert [_effect_text(loss, value) for value in (0.0131, -0.0064, 1.234, 0.0)] == ["+0.013", "−0.0064", "+1.23", "0"]
+    assert [_effect_text(accuracy, value) for value in (0.0131, -0.00006, 0.123)] == ["+1.31", "−0.01", "+12"]

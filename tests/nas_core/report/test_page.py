@@ -7,10 +7,21 @@ import pytest
 
 from nas_core.report import story
 from nas_core.report.figures import render, save_figures
-from nas_core.report.page import MAX_PAGE_BYTES, classes_table, draw, evaluated_table, render_page, write_report
+from nas_core.report.page import (
+    MAX_PAGE_BYTES,
+    alternatives_table,
+    classes_table,
+    draw,
+    evaluated_table,
+    instead_table,
+    prices_table,
+    render_page,
+    swaps_table,
+    write_report,
+)
 from nas_core.report.summary import StudySummary
-from nas_core.report.text import best_predicted, format_amount, format_metric
-from nas_core.space.genotypes import BlockSpec, Position
+from nas_core.report.text import best_predicted, format_amount, format_metric, format_metric_change
+from nas_core.space.genotypes import BlockSpec, Genotype, Position
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
 from tests.nas_core.report.studies import LARGE, RAGGED, SMALL, make_space, make_study, not_run
@@ -108,7 +119,7 @@ def test_the_page_holds_the_numbers(study, page):
 
 
 def test_every_figure_is_there_in_both_themes(page):
-    assert page.count("data:image/png;base64,") == 2 * 7
+    assert page.count("data:image/png;base64,") == 2 * 9
     assert page.count('<svg class="strip"') == 2
 
 
@@ -129,6 +140,29 @@ def test_classes_are_shown_the_worst_first_where_there_are_some(study):
     without = replace(study.training, networks=(replace(winner, confusion=()), *others))
     page = render_page(replace(study, training=without), NO_FIGURES)
     assert "Class by class" not in page
+
+
+def test_why_these_blocks_is_told_position_by_position(study):
+    swaps = study.reasons.swaps
+    table = instead_table(study)
+    assert [row[0] for row in table.rows] == [str(index) for index in range(8)]
+    best = max((swap for swap in swaps if swap.position == 0), key=lambda swap: swap.change)
+    assert format_metric_change(study.scorer.metric, best.change) in table.rows[0][2]
+    assert all(text in table.rows[0][2] for text in best.breaks)
+    assert len(swaps_table(study).rows) == len(swaps)
+    prices = prices_table(study)
+    assert [row[2] for row in prices.rows] == ["+0.05 points", "+0.50 points"] * 2
+    page = render_page(replace(study, reasons=None, sweep=None), NO_FIGURES)
+    assert "What a limit costs" not in page
+    assert "One study, many limits" not in page
+
+
+def test_the_next_best_networks_say_where_they_differ(study):
+    first, second, *_ = alternatives_table(study).rows
+    assert first[-1] == "nowhere: it is the chosen one"
+    chosen, other = (Genotype.parse(row.genotype).choices for row in study.selection.networks[:2])
+    pairs = enumerate(zip(chosen, other, strict=True))
+    assert second[-1] == ", ".join(f"{index}: {two}" for index, (one, two) in pairs if one != two)
 
 
 def test_missing_stages_name_their_command(study):
@@ -208,7 +242,7 @@ def test_the_report_files_are_the_page_its_data_and_its_figures(study, tmp_path)
     path = write_report(study, tmp_path)
     assert path == tmp_path / "report.html"
     assert StudySummary.from_dict(json.loads((tmp_path / "report.json").read_text())) == study
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 8
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 10
     assert not list(tmp_path.rglob(".*"))
 
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from nas_core.report import story, text
+from nas_core.study.sweep import Point
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
 from tests.nas_core.report.studies import make_study, not_run
@@ -129,3 +130,28 @@ def test_more_than_a_tenth_of_failures_is_said_at_the_end_and_on_the_page():
     assert text.summary_table(failed).splitlines()[-1] == f"warning: {warning}"
     assert f"Warning: {warning}" in story.effort(failed)  # the page's sentence on what was evaluated
     assert "arning" not in story.effort(study)
+
+
+def test_a_sweep_is_a_table_that_says_what_is_over_its_limit():
+    study = make_study()
+    first, second, *others = study.sweep.points
+    whole = study.sweep.base.measured
+    over = replace(second, measured=0.42 * whole, proven=False)
+    none = Point(limit=first.limit, at_most=first.at_most, recovered=False, note="The least attainable is more.")
+    shown = replace(study, sweep=replace(study.sweep, points=(none, over, *others)))
+    head, *rows = text.sweep_rows(shown)
+    assert [row[0] for row in rows] == [*(point.limit for point in study.sweep.points), "base"]
+    assert rows[0][1:] == ["none", *[""] * (len(head) - 2)]
+    assert rows[1][head.index("of the base")] == "42.0 %"
+    notes = text.sweep_notes(shown)
+    assert notes[0] == "latency_ms<=30%: The least attainable is more."
+    assert notes[1] == "latency_ms<=40%: measured whole the network is 5.0 % over the limit."
+    assert len(notes) == 3
+
+
+def test_columns_of_a_sweep_that_nothing_is_known_for_are_left_out():
+    study = make_study()
+    points = tuple(replace(point, measured=None, test=None) for point in study.sweep.points)
+    base = replace(study.sweep.base, measured=None, test=None)
+    head, *_ = text.sweep_rows(replace(study, sweep=replace(study.sweep, points=points, base=base)))
+    assert head == ["limit", "network", "latency", "predicted validation accuracy", "evaluated"]

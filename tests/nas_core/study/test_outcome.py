@@ -243,5 +243,5 @@ def test_what_was_measured_whole_stands_beside_the_sum(study):
     words = story.within_limits(summary, study.winner)
     assert "(2.40 M measured whole, which is outside)" in words
     page = render_page(summary, NO_FIGURES)
-    assert "The chosen network and the base, measured whole" in page
+    assert "Networks measured whole" in page
     assert "2.40 M" in page

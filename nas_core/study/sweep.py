@@ -1,0 +1,145 @@
+"""One study, many limits: the best network at each of several limits of one resource.
+
+All limits are solved from the evaluations and costs that the study has: nothing
+is searched anew for any of them.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from nas_core.base.errors import ConfigError
+from nas_core.base.units import Amount
+from nas_core.program.limits import ParsedLimit, parse_limit
+from nas_core.space.genotypes import Genotype
+from nas_core.study.choices import Answer
+from nas_core.study.snapshot import Snapshot
+
+DIGITS = 4  # of the limits between the ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The network at one limit of a sweep.
+
+    ``at_most`` and costs are in the resource's unit, metrics in the metric's.
+    The ``genotype`` is the best that was really evaluated within the limit,
+    before verification the best predicted one; None where there is none, and
+    ``note`` says why. ``proven``: it is the best predicted one, and that is
+    proven. ``measured`` (the network whole) and ``test`` are known where it was
+    timed and trained; ``recovered``: it is to be trained.
+    """
+
+    limit: str
+    at_most: float
+    recovered: bool
+    genotype: str | None = None
+    predicted: float | None = None
+    low: float | None = None  # 90 % interval of the prediction
+    high: float | None = None
+    proven: bool = False
+    evaluated: float | None = None
+    summed: float | None = None  # the resource as the sum over blocks
+    measured: float | None = None
+    test: float | None = None
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its folder among the trained networks, such as ``point-30pct``: of the limit alone."""
+        amount = parse_limit(self.limit).at_most
+        return "point-" + re.sub(r"[^\w.]+", "-", str(amount).replace("%", "pct")).strip("-")
+
+
+def swept(text: str) -> tuple[ParsedLimit, Amount, Amount]:
+    """The range of a sweep with its two ends, the lower first.
+
+    Raises:
+        ConfigError: if the text is no range, or its ends are not two amounts of one unit in order.
+    """
+    limit = parse_limit(text)
+    low, high = limit.at_least, limit.at_most
+    expected = "a range of one limit, such as latency_ms=30%..100%"
+    if low is None or high is None:
+        raise ConfigError("sweep", repr(text), expected)
+    if low.unit != high.unit or not 0 < low.number < high.number:
+        raise ConfigError("sweep", repr(text), f"{expected}: two amounts of one unit, the lower one first")
+    return limit, low, high
+
+
+def limits_of(text: str, num_points: int) -> tuple[str, ...]:
+    """The limits of a sweep, evenly apart, the tightest first: ``latency_ms<=30%``, ...; raises as ``swept``."""
+    limit, low, high = swept(text)
+    name = limit.resource if re.fullmatch(r"[A-Za-z_][\w.]*", limit.resource) else f'"{limit.resource}"'
+    found = []
+    for index in range(num_points):
+        number = low.number + (high.number - low.number) * index / max(num_points - 1, 1)
+        if 0 < index < num_points - 1:
+            number = Fraction(f"{float(number):.{DIGITS}g}")
+        found.append(f"{name}<={Amount(number, low.unit)}")
+    return tuple(dict.fromkeys(found))
+
+
+def spread(num_points: int, wanted: int) -> tuple[int, ...]:
+    """Indices of the points to recover, evenly apart, both ends among them; of one the tightest."""
+    if wanted >= num_points:
+        return tuple(range(num_points))
+    return tuple(round(index * (num_points - 1) / max(wanted - 1, 1)) for index in range(wanted))
+
+
+def points(known: Snapshot, *, verified: bool) -> tuple[Point, ...]:
+    """The points of the study's sweep, the tightest limit first; none where it has no sweep.
+
+    ``verified``: networks were evaluated to be chosen from, so an evaluated one is.
+    """
+    select = known.config.select
+    limits = sweep_limits(known)
+    recovered = spread(len(limits), select.recover)
+    return tuple(_point(known, limit, index in recovered, verified) for index, limit in enumerate(limits))
+
+
+def sweep_limits(known: Snapshot) -> tuple[str, ...]:
+    """The limits of the study's sweep, the tightest first; none where it has no sweep."""
+    select = known.config.select
+    return limits_of(select.sweep, select.points) if select.sweep else ()
+
+
+def optima(known: Snapshot) -> list[Genotype]:
+    """The best predicted network at every limit of the sweep that leaves one, the tightest first, each once."""
+    found = (_answer(known, limit).selections[:1] for limit in sweep_limits(known))
+    return list(dict.fromkeys(Genotype.parse(choice.genotype) for choices in found for choice in choices))
+
+
+def limits_at(known: Snapshot, limit: str) -> tuple[str, ...]:
+    """What holds at a point: its limit, and those of the study on other resources."""
+    (mine,) = known.budgets((limit,))
+    others = zip(known.config.select.limits, known.limits, strict=True)
+    return (*(text for text, budget in others if budget.resource != mine.resource), limit)
+
+
+def _answer(known: Snapshot, limit: str) -> Answer:
+    return known.answer(limits_at(known, limit), top=1, time_limit_s=known.config.select.time_limit_s)
+
+
+def _point(known: Snapshot, limit: str, recovered: bool, verified: bool) -> Point:
+    answer, (budget,) = _answer(known, limit), known.budgets((limit,))
+    assert budget.at_most is not None, "a point's limit is an upper one"
+    best = answer.selections[0].genotype if answer.selections else None
+    found = known.best_evaluated(known.budgets(limits_at(known, limit))) if verified else None
+    genotype = str(found[0]) if found else best
+    if genotype is None:
+        why = (answer.explanation or {}).get("text", "") or answer.message
+        return Point(limit=limit, at_most=budget.at_most, recovered=False, note=why)
+    (prediction,) = known.predictor.predict([Genotype.parse(genotype)])
+    return Point(
+        limit=limit,
+        at_most=budget.at_most,
+        recovered=recovered,
+        genotype=genotype,
+        predicted=prediction.metric,
+        low=prediction.low,
+        high=prediction.high,
+        proven=genotype == best and answer.status == "optimal",
+        evaluated=known.measured.get(genotype),
+        summed=known.costs_of(prediction.genotype)[budget.resource],
+    )
