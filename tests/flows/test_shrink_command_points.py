@@ -1,0 +1,112 @@
+"""`mathnas shrink --points`: what is asked for becomes a study, and a study's points become tables and files."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.export_command import handed_over
+from flows.shrink_command import Wish, _section, _sweep
+from nas_core.base.errors import ConfigError
+from nas_core.report.collect import summarise
+from nas_core.report.text import summary_table
+from nas_core.study.contestants import candidates
+from nas_core.study.finished import finished
+from nas_core.study.study import Study
+from tasks.profiling import to_time_whole
+from tasks.selection import select
+from tasks.worker import Evaluator, prepare_job, profile_job, study_job, train_job
+from tests.flows.test_export_command import model_config
+
+# the tightest limit leaves one network, 1-2-2-2; the loosest leaves all
+SELECT = {"limits": ["flops<=90%"], "sweep": "flops=1.2 .. 900 K", "points": 2, "recover": 2}
+
+
+def asked(*limits, **more):
+    wish = Wish(model="timm:resnet18", checkpoint=None, data="digits", limits=limits, out=Path("out"), **more)
+    return {**_section(wish), **_sweep(wish)}["select"]
+
+
+def test_a_range_with_points_is_a_sweep_whose_tightest_limit_is_the_studys():
+    assert asked("params<=5 M", "latency_ms=30%..100%", points=8) == {
+        "limits": ["params<=5 M", "latency_ms<=30%"],
+        "sweep": "latency_ms=30%..100%",
+        "points": 8,
+        "recover": 4,
+    }
+    assert asked("latency_ms=30%..100%", points=3)["recover"] == 3
+    assert asked("latency_ms=30%..100%", points=8, recover=0)["recover"] == 0
+
+
+def test_without_points_a_range_stays_a_limit():
+    assert asked("latency_ms=30%..100%") == {"limits": ["latency_ms=30%..100%"]}
+
+
+@pytest.mark.parametrize(
+    ("limits", "more", "words"),
+    [
+        (["latency_ms<=60%"], {"points": 8}, "--points: found 0 ranges"),
+        (["latency_ms==60%"], {"points": 8}, "--points: found 0 ranges"),
+        (["latency_ms=30%..60%", "flops=1 .. 2 M"], {"points": 8}, "--points: found 2 ranges"),
+        (["latency_ms=60%..30%"], {"points": 8}, "the lower one first"),
+        (["latency_ms=30%..60%"], {"points": 2, "recover": 3}, "at most --points 2"),
+        (["latency_ms=30%..60%"], {"recover": 3}, "--points beside it"),
+    ],
+)
+def test_what_does_not_make_a_sweep_is_said(limits, more, words):
+    with pytest.raises(ConfigError, match=words):
+        asked(*limits, **more)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A trained model's study over a range of limits, without Ray and Prefect; nothing changes it."""
+    config = model_config()
+    config = config.model_copy(update={"select": config.select.model_copy(update=SELECT)})
+    study, quiet = Study.create(config, str(tmp_path_factory.mktemp("study"))), lambda *_: None
+    job = study_job(study)
+    profile_job(job, list(study.profiler_ids), [], quiet)
+    prepare_job(job, (), quiet)
+    Evaluator(job).run([str(each) for each in study.design.genotypes])
+    study.refresh()
+    select.fn(study)
+    rows = []
+    for item in candidates(study.snapshot, study.winner, study.points()):
+        costs = study.costs_of(study.space.parse(item.genotype))
+        rows.append({"role": item.role, "costs": costs, **train_job(job, item.name, item.genotype, quiet)})
+    study.outputs.write("training.json", {"inputs": study.inputs_of("train"), "networks": rows})
+    return study
+
+
+def test_trained_points_are_in_the_summary_and_in_its_table(study):
+    sweep = summarise(study).sweep
+    assert [point.limit for point in sweep.points] == ["flops<=1.2 K", "flops<=900 K"]
+    rows = {row["name"]: row for row in study.output("training.json")["networks"]}
+    assert [*rows] == ["winner", "base", "point-1.2-K"]
+    by_network = {row["genotype"]: row["metrics"]["test"]["accuracy"] for row in rows.values()}
+    tests = [by_network[point.genotype] for point in (*sweep.points, sweep.base)]
+    assert [point.test for point in (*sweep.points, sweep.base)] == tests
+    assert sweep.points[0].genotype == "1-2-2-2" == rows["point-1.2-K"]["genotype"]
+    table = summary_table(summarise(study))
+    assert "over the range flops=1.2 .. 900 K:" in table
+    assert all(f"{value:.2%}".replace("%", " %") in table for value in tests)
+
+
+def test_points_are_handed_over_with_their_own_limits(study, tmp_path):
+    (point,) = finished(study.store.root).points()
+    assert (point.name, point.limits) == ("point-1.2-K", ("flops<=1.2 K",))
+    handed_over(point, tmp_path, ("safetensors",))
+    card = (tmp_path / "README.md").read_text()
+    assert point.winner["genotype"] in card
+    assert "flops<=1.2 K" in card
+
+
+def test_points_are_measured_whole_beside_the_winner_and_the_base(study):
+    study.outputs.write("verification.json", {"inputs": study.inputs_of("verify"), "rounds": [], "winner": study.winner,
+                                              "stands": True})  # fmt: skip
+    try:
+        resources, networks = to_time_whole(study)
+        points = {point.genotype for point in study.points()}
+    finally:
+        study.store.delete("verification.json")
+    assert resources == ["latency_ms"]
+    assert set(networks) == points | {study.winner, str(study.base)}
