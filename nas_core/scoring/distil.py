@@ -59,7 +59,7 @@ class DistilScorer(Scorer):
             description="Steps without a lower loss after which an alternative is done; 0: never.",
         )
         recovery_steps: int = Field(
-            100,
+            200,
             ge=0,
             le=1_000_000,
             description="Steps of distillation from the model that every network gets before it is rated, since "

@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", help="function of teachers.py that makes the teacher")
     parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
-    parser.add_argument("--recovery-steps", type=int, default=100, help="of every network before it is rated")
+    parser.add_argument("--recovery-steps", type=int, default=200, help="of every network before it is rated")
     parser.add_argument("--only", default=None, help="contestants, separated by commas; default: all")
     parser.add_argument("--judges", type=int, default=50, help="assembled networks that predictions are held against")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
