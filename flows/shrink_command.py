@@ -73,6 +73,7 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
     if "side" in type(config.data).model_fields and (side := _side_of(wish)) is not None:
         section["data"]["side"] = side
     if "validation_examples" in type(config.data).model_fields:
+        section["data"]["validation_examples"] = 1  # to be asked how many there are, however few
         workload = workload_of(_parsed(section, overrides))
         workload.check()
         section["data"]["validation_examples"] = min(MOST_VALIDATION, max(1, workload.num_examples()[0] // 5))

@@ -105,9 +105,11 @@ class DistilledBlocks:
         original = self.family.teacher.get_submodule(place.path)
         samples = self._samples.get(place.path)
         call, made = structure.calls[place.path], []
-        for candidate in structure.candidates[position]:
-            cpu = copy.deepcopy(original).to("cpu")
-            made.append(drafted(cpu, call, candidate.alternative, samples).block.requires_grad_(True))
+        with torch.random.fork_rng(devices=[]):  # where there is nothing to begin with, weights are the seed's
+            torch.manual_seed(evaluation_seed(self.scorer.setting.seed, f"alternatives {position}"))
+            for candidate in structure.candidates[position]:
+                cpu = copy.deepcopy(original).to("cpu")
+                made.append(drafted(cpu, call, candidate.alternative, samples).block.requires_grad_(True))
         return nn.ModuleList(made)
 
     @cached_property

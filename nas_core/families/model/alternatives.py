@@ -188,14 +188,13 @@ class LinearStandIn(Alternative):
         if found is None:
             return "its output has other pixels or tokens than a stride leaves"
         channels_in, channels_out, stride = found
-        if stride == 0:
-            layer: Any = nn.Linear(channels_in, channels_out)
-        else:
-            layer = nn.Conv2d(channels_in, channels_out, 1, stride)
+        layer: Any = nn.Conv2d(channels_in, channels_out, 1) if stride else nn.Linear(channels_in, channels_out)
         if channels_in == channels_out:
             with torch.no_grad():
                 layer.weight.copy_(torch.eye(channels_in).reshape(layer.weight.shape))
                 layer.bias.zero_()
+        if stride > 1:  # every stride-th pixel; torch's strided 1x1 convolutions of few channels crash in training
+            layer = nn.Sequential(nn.AvgPool2d(1, stride), layer)
         draft.put("", Only(layer))
         return ""
 

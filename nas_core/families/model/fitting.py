@@ -51,7 +51,7 @@ def _is_fitted(draft: Draft, path: str) -> bool:
 
 def _last(module: nn.Module) -> nn.Module:
     if isinstance(module, Only):
-        return module.inner
+        return _last(module.inner)
     return module[-1] if isinstance(module, nn.Sequential) else module
 
 

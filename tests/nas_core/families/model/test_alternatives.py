@@ -105,3 +105,15 @@ def test_a_stand_in_keeps_pixels_and_tokens_in_their_places() -> None:
 
 def test_all_alternatives_are_described() -> None:
     assert set(ALTERNATIVES) >= {row["kind"] for row in ROWS}
+
+
+def test_a_strided_stand_in_of_few_channels_can_be_trained() -> None:
+    """Channels last, as trainings have them: a strided 1x1 convolution of three channels ends the process there."""
+    stem = nn.Conv2d(3, 8, 3, stride=2, padding=1).eval()
+    call = Call(inputs=torch.randn(16, 3, 40, 40))
+    block = drafted(stem, call, alternative_of({"kind": "linear"}), call).block.requires_grad_(True)
+    block = block.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for _ in range(4):
+        outputs = block(call.inputs.to(memory_format=torch.channels_last))
+        torch.autograd.backward(outputs.pow(2).mean())
+    assert all(parameter.grad is not None for parameter in block.parameters())
