@@ -6,7 +6,7 @@ N = examples, B = examples of a batch.
 import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from nas_core.base.identity import content_id, evaluation_seed
 from nas_core.families.model.assembled import Assembled, Fixed
-from nas_core.families.model.assembling import calls_of, drafted, with_fresh_weights
+from nas_core.families.model.assembling import calls_of, drafted, observed, with_fresh_weights
 from nas_core.families.model.draft import Call
 from nas_core.families.model.rebuild import fill
 from nas_core.families.trained_model import TrainedModel
@@ -59,8 +59,8 @@ class DistilledBlocks:
 
     @cached_property
     def teacher(self) -> nn.Module:
-        """The trained model on the device; nothing here changes it."""
-        return self.family.teacher.to(self.device)
+        """The trained model on the device; nothing here changes it. The family's own stays on the CPU."""
+        return copy.deepcopy(self.family.teacher).to(self.device)
 
     # making
 
@@ -69,7 +69,9 @@ class DistilledBlocks:
         groups = self._groups(positions)
         for number, group in enumerate(groups):
             note = f"alternatives at {len(group)} positions" + (f", group {number + 1}" if len(groups) > 1 else "")
-            students = Students({position: self._initial(position) for position in group})
+            samples = self._samples(group)
+            students = Students({position: self._initial(position, samples) for position in group})
+            del samples  # before the training takes its memory
             if self.settings.train and any(True for _ in students.parameters()):
                 self._train(students, group, lambda done, total, note=note: on_progress(done, total, note))
             for position in group:
@@ -88,7 +90,7 @@ class DistilledBlocks:
         return groups
 
     def _bytes(self, position: int) -> float:
-        """What a position's alternatives in training and its activations of a batch take."""
+        """What a position takes at most: its samples, or its alternatives in training and activations of a batch."""
         place, batch = self.places[position], self.settings.recipe.batch_size
         weights = sum(
             parameter.numel()
@@ -97,30 +99,29 @@ class DistilledBlocks:
         )
         values = torch.Size(place.in_shape).numel() + torch.Size(place.out_shape).numel()
         inner = 4  # tensors of the block's size that one alternative keeps for its backward pass
-        return float(BYTES_TRAINED * weights + 4 * batch * values * (1 + inner))
+        trained = BYTES_TRAINED * weights + 4 * batch * values * (1 + inner)
+        return float(max(trained, 4 * self.settings.samples * values))
 
-    def _initial(self, position: int) -> nn.ModuleList:
+    def _initial(self, position: int, samples: Mapping[str, Call]) -> nn.ModuleList:
         """The position's alternatives with what the model's block and the samples give them."""
         place, structure = self.places[position], self.family.structure
         original = self.family.teacher.get_submodule(place.path)
-        samples = self._samples.get(place.path)
         call, made = structure.calls[place.path], []
         with torch.random.fork_rng(devices=[]):  # where there is nothing to begin with, weights are the seed's
             torch.manual_seed(evaluation_seed(self.scorer.setting.seed, f"alternatives {position}"))
             for candidate in structure.candidates[position]:
-                cpu = copy.deepcopy(original).to("cpu")
-                made.append(drafted(cpu, call, candidate.alternative, samples).block.requires_grad_(True))
+                draft = drafted(original, call, candidate.alternative, samples.get(place.path))
+                made.append(draft.block.requires_grad_(True))
         return nn.ModuleList(made)
 
-    @cached_property
-    def _samples(self) -> dict[str, Call]:
-        """How the model calls each position for the samples, on the CPU."""
+    def _samples(self, positions: Sequence[int]) -> dict[str, Call]:
+        """How the model calls these positions for the samples, on the CPU."""
         if not self.settings.samples:
             return {}
         inputs = self.data.train[0][: self.settings.samples]
         (batch,) = batches_of(inputs, len(inputs))
         prepared = self.data.prepare(batch)
-        return calls_of(self.family.teacher.to("cpu"), [place.path for place in self.places], prepared)
+        return calls_of(self.family.teacher, [self.places[position].path for position in positions], prepared)
 
     def _train(self, students: "Students", positions: Sequence[int], on_step: Any) -> None:
         scorer = self.scorer
@@ -136,18 +137,17 @@ class DistilledBlocks:
             every_s=CHECKPOINT_EVERY_S,
         )
         try:
-            with distiller.watching():
-                result = train(
-                    students,
-                    self.settings.recipe,
-                    self.data,
-                    self.workload,
-                    seed=evaluation_seed(scorer.setting.seed, "distil"),
-                    device=self.device,
-                    checkpoint=checkpoint,
-                    on_step=on_step,
-                    backward=distiller,
-                )
+            result = train(
+                students,
+                self.settings.recipe,
+                self.data,
+                self.workload,
+                seed=evaluation_seed(scorer.setting.seed, "distil"),
+                device=self.device,
+                checkpoint=checkpoint,
+                on_step=on_step,
+                backward=distiller,
+            )
         except TrainingDiverged as error:
             advice = "Try a lower `scorer.recipe.lr`."
             raise TrainingDiverged("alternatives " + error.where, error.found, error.expected, advice) from None
@@ -217,7 +217,7 @@ class DistilledBlocks:
     def recovered(self, genotype: Genotype, steps: int) -> nn.Module:
         """The network after so many steps of distillation from the model's outputs, in eval mode."""
         network = self.family.module(genotype)
-        network.load_state_dict(self.start(genotype))
+        network.load_state_dict(self._recalibrated(genotype))
         recipe = self.settings.recipe
         epochs = steps * recipe.batch_size / len(self.data.train[1])
         taught = TeacherConfig(model=OWN, weight=1.0, temperature=RECOVERY_TEMPERATURE)
@@ -247,10 +247,15 @@ class DistilledBlocks:
 
     def start(self, genotype: Genotype) -> dict[str, torch.Tensor]:
         """Weights of the genotype's network by the names that it has in the family's ``module``, on the CPU."""
+        weights = self._recalibrated(genotype)
+        self.assembled.forget()
+        return weights
+
+    def _recalibrated(self, genotype: Genotype) -> dict[str, torch.Tensor]:
+        """As ``start``; what the blocks of its beginning gave is kept for the next network."""
         if not any(genotype.choices):
             return self.family.teacher.state_dict()
         self.assembled.outputs(self.space.check(genotype), Fixed(calibration=self.fixed.calibration, rated=[]))
-        self.assembled.forget()
         return self.assembled.weights(genotype)
 
     def teacher_metric(self) -> float:
@@ -295,39 +300,13 @@ class Distiller:
 
     def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], patience: int) -> None:
         self.teacher, self.students, self.paths, self.patience = teacher, students, paths, patience
-        self.calls: dict[int, Call] = {}
-        self.outputs: dict[int, torch.Tensor] = {}
-
-    def watching(self) -> Any:
-        """While it is entered, the model's calls of its blocks are noted."""
-        from contextlib import ExitStack
-
-        stack = ExitStack()
-        for position, path in self.paths.items():
-
-            def look(
-                module: nn.Module,
-                args: tuple[Any, ...],
-                named: dict[str, Any],
-                output: torch.Tensor,
-                position: int = position,
-            ) -> None:
-                first, *context = args
-                self.calls[position] = Call(inputs=first, context=tuple(context), named=dict(named))
-                self.outputs[position] = output
-
-            handle = self.teacher.get_submodule(path).register_forward_hook(look, with_kwargs=True)
-            stack.callback(handle.remove)
-        return stack
 
     def __call__(self, inputs: torch.Tensor, loss_of: LossOf, step: int, weight: float | torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            self.teacher(inputs)
+        seen = observed(self.teacher, self.paths.values(), inputs)
         losses = []
-        for row, position in enumerate(self.paths):
-            target = self.outputs.pop(position)
+        for row, (position, path) in enumerate(self.paths.items()):
+            call, target = seen.pop(path)
             scale = 1.0 / target.var(unbiased=False).clamp_min(1e-12)
-            call = self.calls.pop(position)
             for column, block in enumerate(self.students.of(position)):
                 if any(True for _ in block.parameters()) and not self._is_done(row, column):
                     loss = scale * F.mse_loss(call.run(block), target)

@@ -51,18 +51,31 @@ def _beside(value: Any, x: torch.Tensor) -> Any:
 
 def calls_of(network: nn.Module, paths: Iterable[str], inputs: torch.Tensor) -> dict[str, Call]:
     """How the network calls the modules at these paths, for these inputs B x ...; no gradients."""
+    return {path: call for path, (call, _) in observed(network, paths, inputs).items()}
+
+
+def observed(network: nn.Module, paths: Iterable[str], inputs: torch.Tensor) -> dict[str, tuple[Call, torch.Tensor]]:
+    """How the network calls the modules at these paths, and what each gives, for these inputs B x ...; no gradients.
+
+    Both are copies: a later layer may work in place.
+    """
     calls: dict[str, Call] = {}
+    outputs: dict[str, torch.Tensor] = {}
     with ExitStack() as stack, torch.no_grad():
         for path in paths:
 
-            def look(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], path: str = path) -> None:
+            def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], path: str = path) -> None:
                 first, *context = args
                 calls[path] = Call(inputs=first.clone(), context=tuple(context), named=dict(named))
 
-            handle = network.get_submodule(path).register_forward_pre_hook(look, with_kwargs=True)
-            stack.callback(handle.remove)
+            def after(module: nn.Module, args: Any, output: torch.Tensor, path: str = path) -> None:
+                outputs[path] = output.clone()
+
+            module = network.get_submodule(path)
+            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(after).remove)
         network(inputs)
-    return calls
+    return {path: (call, outputs[path]) for path, call in calls.items()}
 
 
 def drafted(original: nn.Module, call: Call, alternative: Alternative, samples: Call | None = None) -> Draft:

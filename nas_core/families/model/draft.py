@@ -28,7 +28,8 @@ class Call:
     named: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, block: nn.Module) -> torch.Tensor:
-        output: torch.Tensor = block(self.inputs, *self.context, **self.named)
+        """The block's output; the inputs stay as they are, also where it changes what it is given."""
+        output: torch.Tensor = block(self.inputs.clone(), *self.context, **self.named)
         return output
 
     def on(self, inputs: torch.Tensor) -> "Call":

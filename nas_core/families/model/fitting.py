@@ -102,7 +102,7 @@ def _rows(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.
 
 def _output_of(block: nn.Module, path: str, samples: Call) -> torch.Tensor:
     kept: list[torch.Tensor] = []
-    handle = block.get_submodule(path).register_forward_hook(lambda _, __, output: kept.append(output))
+    handle = block.get_submodule(path).register_forward_hook(lambda _, __, output: kept.append(output.clone()))
     try:
         output = samples.run(block)
     finally:
@@ -116,7 +116,7 @@ def _input_of(block: nn.Module, layer: nn.Module, samples: Call) -> torch.Tensor
     def look(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             if module is layer:
-                kept.append(inputs[0])
+                kept.append(inputs[0].clone())
 
         return hook
 

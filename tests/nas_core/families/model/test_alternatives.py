@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import SpaceError
+from nas_core.base.settings import Section
 from nas_core.families import timm_compat
-from nas_core.families.model.alternatives import ALTERNATIVES
-from nas_core.families.model.assembling import calls_of, drafted
-from nas_core.families.model.draft import Call
+from nas_core.families.model.alternatives import ALTERNATIVES, Alternative
+from nas_core.families.model.assembling import calls_of, drafted, observed
+from nas_core.families.model.draft import Call, Draft
 from nas_core.families.model.rebuild import changed, fill
 from nas_core.families.trained_model import LIBRARY, alternative_of
 
@@ -117,3 +118,36 @@ def test_a_strided_stand_in_of_few_channels_can_be_trained() -> None:
         outputs = block(call.inputs.to(memory_format=torch.channels_last))
         torch.autograd.backward(outputs.pow(2).mean())
     assert all(parameter.grad is not None for parameter in block.parameters())
+
+
+def test_layers_that_work_in_place_change_nothing_that_is_learned_from() -> None:
+    """What a block was given and gave is what it was then, and its samples stay as they are."""
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True)).requires_grad_(False)
+    inputs = torch.randn(4, 3, 5, 5)
+    given = inputs.clone()
+    seen = observed(model, ["0", "1"], inputs)
+    assert torch.equal(seen["0"][0].inputs, given)
+    assert torch.equal(seen["1"][1], model[1](given.relu()))
+    call = Call(inputs=given.clone())
+    call.run(model)
+    assert torch.equal(call.inputs, given)
+    rows = torch.randn(64, 3, 5, 5)
+    exact = drafted(model, Call(inputs=rows[:2]), _Silent(), Call(inputs=rows)).block
+    with torch.no_grad():
+        torch.testing.assert_close(exact[1].weight, model[1].weight, atol=0.02, rtol=0.02)
+
+
+class _Silent(Alternative):
+    """Forgets the weights of the convolution: only the fit can bring them back."""
+
+    name = "silent"
+
+    def __init__(self) -> None:
+        super().__init__(Section())
+
+    def change(self, draft: Draft) -> str:
+        layer = draft.block.get_submodule("1")
+        with torch.no_grad():
+            layer.weight.zero_()  # type: ignore[union-attr, operator]
+        draft.set("1", groups=1)
+        return ""
