@@ -240,8 +240,9 @@ def shrink(
         print("\n".join(positions_in_words(config)))
     for warning in not_handed_over(config):
         print(f"mathnas: {warning}", file=sys.stderr)
-    if dry_run:
+    if dry_run or not as_json:  # the plan is the preflight, too: nothing is written of a wish that is refused
         _print_plan(config, where, "report", as_json)
+    if dry_run:
         return
     path = written(config, wish)
     print(f"Wrote {path}.", file=sys.stderr)

@@ -16,6 +16,7 @@ from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import TRAINING
 from nas_core.study.sweep import limits_of
 from nas_core.workloads import WORKLOADS
+from nas_core.workloads.normalisation import KNOWN, known_normalisation
 
 if TYPE_CHECKING:
     from nas_core.study.study import Study
@@ -24,7 +25,6 @@ HEADER = """\
 # Made by `mathnas shrink`. Run it again with `mathnas run {path} --root {root}`; what is done is kept.
 # `mathnas init` shows every field with what it means.
 """
-PREPARATIONS = ("data", "imagenet", "half", "none")  # tried in this order: which one the model was trained with
 FEW = 512  # validation images that tell the preparation
 MOST_RECOVERED = 4  # points of a sweep, where it is not said how many
 EVALUATIONS_PER_POINT = 4  # in verification
@@ -196,18 +196,19 @@ def _preparation(section: dict[str, Any], overrides: Mapping[str, str]) -> str:
     from nas_core.training.loop import outputs_of, value_of
     from nas_core.workloads.workload import metric_of
 
-    teacher = family_of(_parsed(section, overrides)).teacher
+    config = _parsed(section, overrides)
+    teacher, workload = family_of(config).teacher, workload_of(config)
     assert teacher is not None, "the family of a trained model has one"
+    splits, metric = workload.load(), metric_of(workload)  # read once, by the data's own mean and deviation
+    inputs, targets = splits.validation[0][:FEW], splits.validation[1][:FEW]
+    channels = workload.sample.shape[0]
+    preparations = {"data": splits.prepare, **{name: known_normalisation(name, channels) for name in KNOWN}}
     found: dict[str, float] = {}
-    for name in PREPARATIONS:
-        named = {**section, "data": {**section["data"], "normalise": name}}
-        workload = workload_of(_parsed(named, overrides))
-        splits, metric = workload.load(), metric_of(workload)
-        inputs, targets = splits.validation
-        value = value_of(metric, outputs_of(teacher, inputs[:FEW], splits.prepare), targets[:FEW])
+    for name, prepare in preparations.items():
+        value = value_of(metric, outputs_of(teacher, inputs, prepare), targets)
         found[name] = value if metric.higher_is_better else -value
     best = max(found.values())
-    return next(name for name in PREPARATIONS if found[name] >= best - CLOSE)
+    return next(name for name, value in found.items() if value >= best - CLOSE)
 
 
 def _runtime() -> str:

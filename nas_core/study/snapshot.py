@@ -332,8 +332,8 @@ class Snapshot:
         """What has to be said beside whatever the predictor calls best."""
         held_out = self.held_out_table
         held = tuple(
-            f"The limit on {resource} is held {100 * (1 - share):.1f} % lower: the network chosen before took that "
-            "much more, measured whole, than its blocks add up to."
+            f"The limit on {resource} is held {100 * (1 - share):.1f} % lower, since the network chosen before, "
+            "measured whole, was over it."
             for resource, share in self.held
         )
         return (*cautions_of(self.fitted, 0 if held_out is None else len(held_out)), *held)
