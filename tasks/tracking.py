@@ -5,21 +5,19 @@ calls, so a tracking server that is away costs a later ``mathnas report``, not
 results. Run ids are kept in the study, so logging again updates the same runs.
 """
 
-import contextlib
-import io
 import json
 import logging
 import math
 import os
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nas_core.base.errors import ClusterError, ConfigError, DataError, without_passwords
 from nas_core.base.identity import content_id
+from nas_core.base.silence import silence
 from nas_core.records.store import Store
 from nas_core.study.analytic_project import DesignProject, what_is_proved
 from nas_core.study.config import TrackingConfig
@@ -303,7 +301,7 @@ class _Runs:
         module, _ = load_deployed(self.store, row["name"])
         example = np.zeros((2, *module.input_shape), dtype=np.float32)
         name = self.config.registered_model or self.name
-        with mlflow.start_run(run_id=run_id), _quiet():
+        with mlflow.start_run(run_id=run_id), silence():
             info = mlflow.pytorch.log_model(
                 module,
                 name="model",
@@ -432,24 +430,12 @@ def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     return points
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow and torch.export print advice on the screen while a model is logged."""
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def registered_model(store: Store) -> Any:
     """The winner as its users load it: from the registry, by its alias."""
     import mlflow
 
     client(store)
-    with _quiet():
+    with silence():
         return mlflow.pytorch.load_model(store.read_json(TRACKING)["model"]["uri"])
 
 
@@ -468,7 +454,7 @@ def logged_model(uri: str) -> Any:
     mlflow.set_tracking_uri(server)
     mlflow.set_registry_uri(server)
     try:
-        with _quiet():
+        with silence():
             return mlflow.pytorch.load_model(uri)
     except Exception as error:  # mlflow wraps every kind of network, database and file error in its own
         words = str(error).splitlines()[0][:200]

@@ -3,13 +3,10 @@
 B = examples of a batch, which is any number in a file that is written here.
 """
 
-import contextlib
 import importlib
 import io
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +14,7 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import NasError
+from nas_core.base.silence import silence
 
 Way = Literal["program", "trace"]  # torch.export's graph; what one run did, which takes a tenth of the time
 WAYS: tuple[Way, ...] = ("program", "trace")
@@ -37,7 +35,7 @@ def onnx_bytes(network: nn.Module, inputs: Sequence[torch.Tensor], way: Way, *, 
     named: dict[str, Any] = {"input_names": names, "output_names": [OUTPUT], "verbose": False}
     buffer = io.BytesIO()
     try:
-        with _quiet(), torch.no_grad():
+        with silence(logs=True), torch.no_grad():
             if way == "program":
                 sizes = tuple({0: torch.export.Dim("batch", min=1)} if any_batch else None for _ in inputs)
                 program = torch.onnx.export(network, tuple(inputs), dynamo=True, dynamic_shapes=sizes, **named)
@@ -57,23 +55,6 @@ def _in_words(error: Exception) -> str:
     if named is not None:
         return f"the operator {named[1]}"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torch and onnxscript report on the screen, in warnings and in logs."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 class Session:

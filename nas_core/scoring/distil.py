@@ -38,6 +38,7 @@ class DistilScorer(Scorer):
     """
 
     name = "distil"
+    runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb"})
 
@@ -155,12 +156,6 @@ class DistilScorer(Scorer):
         recovered = settings.recovery_steps * settings.recipe.batch_size * (TRAINING_PASSES + 1)  # and the model's pass
         rated: float = flops * (num_validation + settings.calibration_examples + recovered)
         return trained + num_evaluations * rated
-
-    @property
-    def device_name(self) -> str:
-        from nas_core.training.loop import device_name, resolve_device
-
-        return device_name(resolve_device(self.setting.device))
 
     @cached_property
     def blocks(self) -> "DistilledBlocks":

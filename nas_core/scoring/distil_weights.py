@@ -204,7 +204,7 @@ class DistilledBlocks:
                 outcomes[genotype] = error
         assembled.forget()
         wall_s = (time.perf_counter() - began) / max(1, len(genotypes))
-        return [self._row(genotype, outcomes[genotype], len(targets), wall_s) for genotype in genotypes]
+        return [self.scorer.rows.of(genotype, outcomes[genotype], len(targets), wall_s) for genotype in genotypes]
 
     def _outputs(self, genotype: Genotype) -> torch.Tensor:
         """The network's outputs for the validation examples, after its recovery where it gets one."""
@@ -231,11 +231,6 @@ class DistilledBlocks:
             own_teacher=lambda: self.teacher,
         )
         return network
-
-    def _row(self, genotype: Genotype, outcome: float | Exception, num_examples: int, wall_s: float) -> Evaluation:
-        if isinstance(outcome, Exception):
-            return self.scorer.rows.failed(genotype, outcome, wall_s)
-        return self.scorer.rows.ok(genotype, outcome, num_examples, wall_s)
 
     def _value(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
         if self.settings.rated_by == "loss":

@@ -45,6 +45,7 @@ class Scorer(Registered, ABC):
     """Rates networks of one family for one study."""
 
     needs_data: ClassVar[bool] = True  # whether the workload's data are looked at: they are then part of the id
+    runs_networks: ClassVar[bool] = False  # on the device that it is given, which rows then name
     for_family: ClassVar[str] = ""  # the only family whose networks it rates; "" for any
     duration: ClassVar[Literal["seconds", "minutes"]] = "seconds"  # of one network: in actors that stay, or in tasks
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
@@ -150,7 +151,11 @@ class Scorer(Registered, ABC):
     @property
     def device_name(self) -> str:
         """What rows say of the device."""
-        return ""
+        if not self.runs_networks:
+            return ""
+        from nas_core.training.loop import device_name, resolve_device
+
+        return device_name(resolve_device(self.setting.device))
 
     @cached_property
     def rows(self) -> "Rows":
@@ -180,6 +185,12 @@ class Rows:
     higher_is_better: bool
     split: str
     device: str
+
+    def of(self, genotype: Genotype, outcome: float | Exception, num_examples: int, wall_s: float) -> Evaluation:
+        """The row of a metric, or of what was raised instead."""
+        if isinstance(outcome, Exception):
+            return self.failed(genotype, outcome, wall_s)
+        return self.ok(genotype, outcome, num_examples, wall_s)
 
     def ok(self, genotype: Genotype, metric: float, num_examples: int, wall_s: float, message: str = "") -> Evaluation:
         return self._row(genotype, metric, num_examples, wall_s, message)

@@ -31,6 +31,7 @@ class SupernetScorer(Scorer):
     """
 
     name = "supernet"
+    runs_networks = True
     version = 3
     placement = frozenset({"batch", "side_by_side", "eval_batch_size"})
 
@@ -97,12 +98,6 @@ class SupernetScorer(Scorer):
         rated = flops * (num_validation + settings.calibration_examples)
         total: float = paths * training_work(settings.recipe, num_train, flops) + num_evaluations * rated
         return total
-
-    @property
-    def device_name(self) -> str:
-        from nas_core.training.loop import device_name, resolve_device
-
-        return device_name(resolve_device(self.setting.device))
 
     @cached_property
     def weights(self) -> "SupernetWeights":

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from nas_core.families.batch_norm import average_statistics, forget_statistics, norms_of
 from nas_core.families.shared_weights import SharedWeights
 from nas_core.space.genotypes import Genotype
 
@@ -62,7 +62,7 @@ def recalibrated_logits(network: SharedWeights, genotype: Genotype, images: Acti
     modules = network.path(genotype)
     with torch.inference_mode():
         for module in modules:
-            _reset(module)
+            forget_statistics(norms_of(module))
         for index, batch in enumerate(images.calibration):
             for module in modules:
                 _calibrating(module, index)
@@ -75,7 +75,7 @@ def recalibrated_logits(network: SharedWeights, genotype: Genotype, images: Acti
 def recalibrated_outputs(network: nn.Module, genotype: Genotype, images: Activations) -> torch.Tensor:
     """Outputs of one network of any shared network: statistics from the calibration batches, then eval mode."""
     with torch.inference_mode():
-        _reset(network)
+        forget_statistics(norms_of(network))
         for index, batch in enumerate(images.calibration):
             _calibrating(network, index)
             network(batch, genotype=genotype)
@@ -182,7 +182,7 @@ def run_prefixes(module: nn.Module, inputs: Sequence[Activations]) -> list[Activ
 
 
 def _run_one(module: nn.Module, inputs: Activations) -> Activations:
-    _reset(module)
+    forget_statistics(norms_of(module))
     calibrated = []
     for index, batch in enumerate(inputs.calibration):
         _calibrating(module, index)
@@ -193,7 +193,7 @@ def _run_one(module: nn.Module, inputs: Activations) -> Activations:
 
 def _run_grouped(module: nn.Module, inputs: Sequence[Activations]) -> list[Activations]:
     """As `_run_one` for each, in one call per batch: weights shared, statistics stacked over G."""
-    _reset(module)
+    forget_statistics(norms_of(module))
     statistics = {
         name: buffer.expand(len(inputs), *buffer.shape).clone()
         for name, buffer in module.named_buffers()
@@ -219,22 +219,10 @@ def _run_grouped(module: nn.Module, inputs: Sequence[Activations]) -> list[Activ
     ]
 
 
-def _norms(module: nn.Module) -> list[_BatchNorm]:
-    """The layers with running statistics; other normalisations have none to recalibrate."""
-    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
-
-
-def _reset(module: nn.Module) -> None:
-    for norm in _norms(module):
-        norm.reset_running_stats()
-
-
 def _calibrating(module: nn.Module, index: int) -> None:
     """Eval mode but for normalisation, which averages its statistics over batches 0 to ``index``."""
     module.eval()
-    for norm in _norms(module):
-        norm.train()
-        norm.momentum = 1.0 / (index + 1)
+    average_statistics(norms_of(module), index)
 
 
 def _chunks(jobs: Sequence[_Job], size: int) -> Iterator[Sequence[_Job]]:

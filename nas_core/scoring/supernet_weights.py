@@ -112,12 +112,7 @@ class SupernetWeights:
             mine = [genotype for genotype in valid if self.space.resolution_of(genotype) == resolution]
             outcomes |= self._measured(network, mine, resolution)
         wall_s = (time.perf_counter() - began) / max(1, len(genotypes))
-        return [self._row(genotype, outcomes[genotype], num_examples, wall_s) for genotype in genotypes]
-
-    def _row(self, genotype: Genotype, outcome: float | Exception, num_examples: int, wall_s: float) -> Evaluation:
-        if isinstance(outcome, Exception):
-            return self.scorer.rows.failed(genotype, outcome, wall_s)
-        return self.scorer.rows.ok(genotype, outcome, num_examples, wall_s)
+        return [self.scorer.rows.of(genotype, outcomes[genotype], num_examples, wall_s) for genotype in genotypes]
 
     def _measured(
         self, network: nn.Module, genotypes: Sequence[Genotype], resolution: int

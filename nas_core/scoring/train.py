@@ -32,6 +32,7 @@ class TrainScorer(Scorer):
     """
 
     name = "train"
+    runs_networks = True
     version = 2
     placement = frozenset({"batch", "validate_epochs"})
     duration = "minutes"
@@ -66,12 +67,6 @@ class TrainScorer(Scorer):
 
     def work(self, num_evaluations: int, flops: float) -> float:
         return num_evaluations * training_work(self.settings.recipe, self.workload.num_examples()[0], flops)
-
-    @property
-    def device_name(self) -> str:
-        from nas_core.training.loop import device_name, resolve_device
-
-        return device_name(resolve_device(self.setting.device))
 
     def _examples(self, genotype: Genotype) -> "Splits":
         space = self.family.space

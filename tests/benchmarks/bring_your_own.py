@@ -33,6 +33,7 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from nas_core.costs import profile
+from nas_core.families.batch_norm import average_statistics, forget_statistics, norms_of
 from nas_core.families.model.alternatives import Narrower
 from nas_core.families.model.assembling import calls_of, drafted
 from nas_core.families.trained_model import TrainedModel
@@ -401,15 +402,12 @@ def nearest(build: Callable[[float], nn.Module], whole: Stopwatch, goal: float) 
 
 def recalibrated(network: nn.Module, splits: Splits) -> nn.Module:
     """The network with normalisation statistics of some training images."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = norms_of(network)
     network.eval()
+    forget_statistics(norms)
     with torch.no_grad():
         for index in range(4):
-            for norm in norms:
-                if index == 0:
-                    norm.reset_running_stats()
-                norm.train()
-                norm.momentum = 1 / (index + 1)
+            average_statistics(norms, index)
             network(splits.prepare(splits.train[0][128 * index : 128 * (index + 1)]))
     for norm in norms:
         norm.momentum = 0.1

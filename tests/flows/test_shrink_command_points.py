@@ -9,13 +9,9 @@ from flows.shrink_command import Wish, _section, _sweep
 from nas_core.base.errors import ConfigError
 from nas_core.report.collect import summarise
 from nas_core.report.text import summary_table
-from nas_core.study.contestants import candidates
 from nas_core.study.finished import finished
-from nas_core.study.study import Study
 from tasks.profiling import to_time_whole
-from tasks.selection import select
-from tasks.worker import Evaluator, prepare_job, profile_job, study_job, train_job
-from tests.flows.test_export_command import model_config
+from tests.flows.test_export_command import model_config, run_here
 
 # the tightest limit leaves one network, 1-2-2-2; the loosest leaves all
 SELECT = {"limits": ["flops<=90%"], "sweep": "flops=1.2 .. 900 K", "points": 2, "recover": 2}
@@ -62,19 +58,7 @@ def study(tmp_path_factory):
     """A trained model's study over a range of limits, without Ray and Prefect; nothing changes it."""
     config = model_config()
     config = config.model_copy(update={"select": config.select.model_copy(update=SELECT)})
-    study, quiet = Study.create(config, str(tmp_path_factory.mktemp("study"))), lambda *_: None
-    job = study_job(study)
-    profile_job(job, list(study.profiler_ids), [], quiet)
-    prepare_job(job, (), quiet)
-    Evaluator(job).run([str(each) for each in study.design.genotypes])
-    study.refresh()
-    select.fn(study)
-    rows = []
-    for item in candidates(study.snapshot, study.winner, study.points()):
-        costs = study.costs_of(study.space.parse(item.genotype))
-        rows.append({"role": item.role, "costs": costs, **train_job(job, item.name, item.genotype, quiet)})
-    study.outputs.write("training.json", {"inputs": study.inputs_of("train"), "networks": rows})
-    return study
+    return run_here(config, tmp_path_factory.mktemp("study"))
 
 
 def test_trained_points_are_in_the_summary_and_in_its_table(study):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nas_core.families.batch_norm import average_statistics, forget_statistics, norms_of
 from nas_core.space.genotypes import Genotype
 
 MAX_KEPT_BYTES = 2 * 2**30  # of blocks' outputs
@@ -109,14 +110,13 @@ class Assembled(nn.Module):
             self._switch(position).start(choice, fixed.num_batches, goes_on=position < start)
         norms = self._norms(start)
         with torch.inference_mode():
+            forget_statistics(norms)
+            for index, batch in enumerate(fixed.calibration):
+                average_statistics(norms, index)
+                self._run(index, batch)
             for norm in norms:
-                norm.reset_running_stats()
-            outputs = []
-            for index, batch in enumerate((*fixed.calibration, *fixed.rated)):
-                self._at(index, norms, calibrating=index < len(fixed.calibration))
-                output = self.network(batch)
-                if index >= len(fixed.calibration):
-                    outputs.append(output)
+                norm.eval()
+            outputs = [self._run(index, batch) for index, batch in enumerate(fixed.rated, len(fixed.calibration))]
         self._previous = genotype
         return torch.cat(outputs) if outputs else torch.empty(0)
 
@@ -164,12 +164,10 @@ class Assembled(nn.Module):
             if position < start or choice != self._switch(position).choice
         ]
         resting = {id(module) for block in idle for module in block.modules()}
-        return [norm for norm in self.network.modules() if isinstance(norm, _BatchNorm) and id(norm) not in resting]
+        return [norm for norm in norms_of(self.network) if id(norm) not in resting]
 
-    def _at(self, index: int, norms: Sequence[_BatchNorm], *, calibrating: bool) -> None:
-        """Get ready for a batch: statistics average over calibration batches 0 to ``index``, then stay."""
+    def _run(self, index: int, batch: torch.Tensor) -> torch.Tensor:
         for position in range(len(self.paths)):
             self._switch(position).batch = index
-        for norm in norms:
-            norm.train(calibrating)
-            norm.momentum = 1.0 / (index + 1)
+        output: torch.Tensor = self.network(batch)
+        return output
