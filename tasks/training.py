@@ -1,6 +1,7 @@
 """Train the winner with the full recipe, and what it is compared with, all alike."""
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,13 +35,26 @@ def train(study: Study) -> dict[str, Any]:
 
         job = study_job(study)
         jobs = [(job, item.name, item.genotype) for item in wanted]
-        results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress, progress.show)
+        request = cluster.training_request(len(jobs), config.train.workers)
+        results = run_jobs(cluster, train_job, jobs, request, on_progress, progress.show)
     num_new = sum(result.pop("new") for result in results)
     trained, diverged = parted(wanted, results)
     rows = [_row(study, item, result) for item, result in trained]
     output = {"inputs": study.inputs_of("train"), "networks": rows, "diverged": diverged}
     study.outputs.write(TRAINING, output)
     return {**output, "num_new": num_new}
+
+
+def check_room(study: Study) -> None:
+    """Whether the cluster that the environment names has room for the workers of one training; asked before any work.
+
+    Raises:
+        ClusterError: with what it has.
+    """
+    config = study.config
+    if config.train.workers > 1 and os.environ.get("RAY_ADDRESS") not in (None, "", "local"):
+        with Cluster(config.cluster) as cluster:
+            cluster.check(cluster.training_request(processes=config.train.workers))
 
 
 def parted(

@@ -26,16 +26,20 @@ from torch import nn
 from nas_core.base.errors import NasError
 from nas_core.base.identity import evaluation_seed
 from nas_core.base.machine import cpu_name
+from nas_core.families.batch_norm import norms_of
 from nas_core.training.checkpoint import Checkpoint
+from nas_core.training.group import ALONE, Group
 from nas_core.training.objective import LossOf, Objective
 from nas_core.training.optimizers import Monitor, Rates, Row, Schedule, make_optimizer, rate_factor
 from nas_core.training.settings import Recipe
 from nas_core.training.state import frozen, lay_out, thawed
 from nas_core.training.stochastic import Draws, Mixing, drop_paths, dropout
+from nas_core.training.synchronised import SynchronisedNorm
 from nas_core.training.teacher import load_teacher
 from nas_core.workloads.examples import Examples, batches_of, expect, placed
 from nas_core.workloads.metrics import Metric, Metrics
 from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.parts import PartGenerator
 from nas_core.workloads.workload import Splits, Workload
 
 from timm.utils import ModelEmaV3, dispatch_clip_grad  # isort: skip
@@ -114,6 +118,8 @@ def train(
     backward: Backward | None = None,
     before_update: Callable[[int], None] | None = None,
     own_teacher: Callable[[], nn.Module] | None = None,
+    group: Group = ALONE,
+    sync_norm: bool = False,
 ) -> TrainingResult:
     """Train ``network`` in place on ``splits.train``; it ends on ``device``, in eval mode, with EMA weights if any.
 
@@ -126,13 +132,31 @@ def train(
     ``on_step`` hears (steps done, steps in all) on the host, which may be ahead
     of the device.
 
+    ``group`` are the processes that train together, each of which calls this
+    alike. Batches and rates are the whole group's, and each process runs its
+    share of a batch; with ``sync_norm`` batch normalisation is over whole
+    batches, too. Only the leader saves checkpoints and calls ``on_epoch`` and
+    ``on_step``; all call ``validate``, and the leader's answer counts. Any
+    number of processes goes on from a checkpoint.
+
     Raises:
         TrainingDiverged: at the end of an epoch whose loss is no finite number.
         NasError: for a recipe that does not fit the network or the data.
     """
     place = resolve_device(str(device))
     training = _Training(
-        network, recipe, splits, workload, seed, place, monitor or Monitor(), backward, before_update, own_teacher
+        network,
+        recipe,
+        splits,
+        workload,
+        seed,
+        place,
+        monitor or Monitor(),
+        backward,
+        before_update,
+        own_teacher,
+        group,
+        sync_norm and group.size > 1,
     )
     return training.run(checkpoint, on_epoch, on_step, validate)
 
@@ -152,11 +176,16 @@ class _Training:
         backward: Backward | None,
         before_update: Callable[[int], None] | None,
         own_teacher: Callable[[], nn.Module] | None,
+        group: Group,
+        sync_norm: bool,
     ) -> None:
         self.recipe, self.seed, self.device, self.monitor = recipe, seed, device, monitor
+        self.group, self.sync_norm = group, sync_norm
         self.workload, self.prepare = workload, splits.prepare
         inputs, targets = splits.train
         self.schedule = Schedule.of(recipe, len(targets))
+        group.check(self.schedule.batch_size, alike=sync_norm and recipe.accumulate > 1)
+        self.rows = group.rows(self.schedule.batch_size).to(device)
         self.inputs, self.targets = placed(inputs, device), targets.to(device)
         if recipe.drop_path:
             drop_paths(network, recipe.drop_path)
@@ -168,7 +197,7 @@ class _Training:
         self.optimizer = make_optimizer(self.network, recipe, rate)
         self.rates = Rates(self.optimizer, recipe, self.schedule, monitor)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-        self.draws, self.mixing = Draws(seed, device), Mixing(recipe, workload.sample.num_outputs, device)
+        self.draws, self.mixing = Draws(seed, device, group.rank), Mixing(recipe, workload.sample.num_outputs, device)
         teacher = None
         if recipe.teacher is not None:
             teacher = load_teacher(
@@ -191,9 +220,12 @@ class _Training:
     ) -> TrainingResult:
         if checkpoint is not None and (saved := checkpoint.load()) is not None:
             self._restore(*saved)
+        self._agree()
         with ExitStack() as meanwhile:
             meanwhile.enter_context(self.draws.lent())
             meanwhile.enter_context(dropout(self.network, self.recipe.dropout))
+            if self.sync_norm:
+                meanwhile.enter_context(SynchronisedNorm(self.group))
             return self._run(checkpoint, on_epoch, on_step, validate)
 
     def _run(
@@ -210,14 +242,14 @@ class _Training:
             self._one_step(order)
             self.step += 1
             self.wall_s = time.perf_counter() - began
-            if on_step is not None:
+            if on_step is not None and self.group.leads:
                 on_step(self.step, self.schedule.num_steps)
             if self.schedule.ends_epoch(self.step - 1):
                 loss = float(self.loss_sum)  # waits for the device
                 self.step_s += time.perf_counter() - self.epoch_began
                 self._end_epoch(loss, on_epoch, validate)
                 order, self.epoch_began = self._order(), time.perf_counter()
-            if checkpoint is not None and time.perf_counter() - saved_at >= checkpoint.every_s:
+            if checkpoint is not None and self.group.leads and time.perf_counter() - saved_at >= checkpoint.every_s:
                 checkpoint.save(*self._state())
                 saved_at = time.perf_counter()
         if self.average is not None:
@@ -250,10 +282,15 @@ class _Training:
         return order
 
     def _batches(self, order: torch.Tensor) -> list[torch.Tensor]:
-        """What is still to come of this epoch."""
+        """What is still to come of this epoch: this process's rows of each batch."""
         size, done = self.schedule.batch_size, self.step % self.schedule.steps_per_epoch
         left = min(self.schedule.steps_per_epoch - done, self.schedule.num_steps - self.step)
-        return list(torch.split(order[done * size : (done + left) * size], size))
+        batches = torch.split(order[done * size : (done + left) * size], size) if left else ()
+        return [self._own(batch) for batch in batches]
+
+    def _own(self, batch: torch.Tensor) -> torch.Tensor:
+        """This process's share."""
+        return batch[self.rows] if self.group.size > 1 else batch
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(evaluation_seed(self.seed, purpose))
@@ -262,8 +299,9 @@ class _Training:
         self.rates.set(self.step, self.history)
         self.draws.start(self.step)
         start = self.step % self.schedule.steps_per_epoch * self.schedule.batch_size
-        inputs, targets = self._batch(order[start : start + self.schedule.batch_size])
-        self.loss_sum += self._gradients(inputs, targets)
+        loss = self._gradients(*self._batch(self._own(order[start : start + self.schedule.batch_size])))
+        self._add_up(loss)
+        self.loss_sum += loss
         self.scaler.unscale_(self.optimizer)
         if self.before_update is not None:
             self.before_update(self.step)
@@ -279,9 +317,37 @@ class _Training:
         recipe, stored = self.recipe, self.inputs[index]
         if recipe.policy != "none":
             stored = self.workload.augment_stored(stored, recipe.policy, recipe.magnitude)
-        batch = self.workload.augment(self.prepare(stored), recipe.augment, self._generator(f"step {self.step}"))
+        batch = self.workload.augment(self.prepare(stored), recipe.augment, self._augments())
         batch, targets = self.mixing(batch, self.targets[index])
         return laid_out(batch, self.layout), targets
+
+    def _augments(self) -> torch.Generator:
+        """What this step's augmentation draws from."""
+        purpose, group = f"step {self.step}", self.group
+        if group.size == 1:
+            return self._generator(purpose)
+        seed, own = (evaluation_seed(self.seed, text) for text in (purpose, f"{purpose} of {group.rank}"))
+        return PartGenerator.of(self.device, self.schedule.batch_size, self.rows, seed, own)
+
+    def _add_up(self, loss: torch.Tensor) -> None:
+        """Gradients and loss of the whole batch from the processes' shares of them; the mean of running statistics."""
+        if self.group.size == 1:
+            return
+        statistics = [each for norm in norms_of(self.network) for each in (norm.running_mean, norm.running_var)]
+        known = [each for each in statistics if each is not None]
+        if known:
+            torch._foreach_mul_(known, len(self.rows) / self.schedule.batch_size)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self.group.add_up([loss, *known, *gradients])
+
+    def _agree(self) -> None:
+        """All go on from one step: a store may be slow to show all what the last of many checkpoints is."""
+        if self.group.size == 1:
+            return
+        steps = torch.tensor([self.step, self.step**2], dtype=torch.float64, device=self.device)
+        self.group.add_up([steps])
+        if float(steps[1]) * self.group.size != float(steps[0]) ** 2:
+            raise RuntimeError(f"step {self.step} in process {self.group.rank}, another one in others")
 
     def _clip(self, most: float) -> None:
         if self.recipe.clip_mode == "norm":
@@ -299,8 +365,8 @@ class _Training:
         try:
             return self._accumulate(inputs, targets)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.parts == more or len(targets) < more:
-                raise
+            if not is_out_of_memory(error) or self.parts == more or len(targets) < more or self.sync_norm:
+                raise  # parts of whose statistics others wait for cannot be run once more
         # Outside the handler: the exception holds the frames, and they the memory.
         log.warning("batch of %d does not fit into memory: run as %d parts", len(targets), more)
         self.parts = more
@@ -310,7 +376,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for some_inputs, some_targets in zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True):
-            share = len(some_targets) / len(targets)
+            share = len(some_targets) / self.schedule.batch_size
             loss_of = self.objective.of(some_inputs, some_targets)
             total += share * self.backward(some_inputs, loss_of, self.step, self._scaled(share))
         return total
@@ -340,10 +406,10 @@ class _Training:
             )
         row: Row = {"epoch": epoch, "step": self.step, "lr": self.rates.current, "loss": loss}
         if validate is not None:
-            row |= validate(self._validated())
+            row |= self.group.told(dict(validate(self._validated())))
             self.network.train()
         self.history.append(row)
-        if on_epoch is not None:
+        if on_epoch is not None and self.group.leads:
             on_epoch({**row, "epochs": self.schedule.num_epochs})
 
     def _validated(self) -> nn.Module:
@@ -430,13 +496,20 @@ def outputs_of(
     *,
     batch_size: int = EVAL_BATCH,
     device: str | torch.device = "auto",
+    group: Group = ALONE,
 ) -> torch.Tensor:
-    """What the network makes of stored inputs in eval mode, in full precision, on the device."""
+    """What the network makes of stored inputs in eval mode, in full precision, on the device.
+
+    Each process of a ``group`` runs a part of them; each has all outputs.
+    """
     place = resolve_device(str(device))
     network = network.to(place).eval()
-    batches = batches_of(placed(inputs, place), batch_size)
+    count = len(inputs)
+    group = group if count >= group.size else ALONE
+    batches = batches_of(placed(inputs[group.span(count)], place), batch_size)
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
-        return torch.cat([network(laid_out(prepare(batch.to(place)))).float() for batch in batches])
+        outputs = torch.cat([network(laid_out(prepare(batch.to(place)))).float() for batch in batches])
+        return group.gathered(outputs, count)
 
 
 def measure(
@@ -447,10 +520,16 @@ def measure(
 
 
 def measure_all(
-    network: nn.Module, metrics: Metrics, pair: Pair, prepare: Normalisation, *, device: str | torch.device = "auto"
+    network: nn.Module,
+    metrics: Metrics,
+    pair: Pair,
+    prepare: Normalisation,
+    *,
+    device: str | torch.device = "auto",
+    group: Group = ALONE,
 ) -> dict[str, float]:
     """Every metric by name, from one pass over a split; raises as ``value_of``."""
-    outputs = outputs_of(network, pair[0], prepare, device=device)
+    outputs = outputs_of(network, pair[0], prepare, device=device, group=group)
     return {name: value_of(metric, outputs, pair[1]) for name, metric in metrics.items()}
 
 

@@ -298,11 +298,26 @@ class FullTrainingConfig(Section):
     recipe: FullRecipe = Field(FULL_RECIPE, description="The full recipe.")
     train_examples: int | None = Field(None, ge=1, description="Images to train on; empty: all but validation.")
     checkpoint_every_s: float = Field(30, ge=0, description="Time between checkpoints of a training.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Processes that train a network together, on as many GPUs or shares of CPUs, of any nodes. Batch "
+        "and rate are the whole's, each takes its share of each batch; another number goes on from a checkpoint.",
+    )
+    sync_norm: bool = Field(
+        False,
+        description="Batch normalisation over whole batches, whatever the number of workers; else over each one's "
+        "share.",
+    )
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """All settings, a named recipe with its values: what is trained is known by these."""
-        return {**self.model_dump(mode="json"), "recipe": {"name": self.recipe.name, **self.recipe.values}}
+        """All settings that a result depends on, a named recipe with its values: what is trained is known by these."""
+        known = self.model_dump(mode="json", exclude={"workers"})
+        if not self.sync_norm:  # as it was before there were several workers
+            del known["sync_norm"]
+        return {**known, "recipe": {"name": self.recipe.name, **self.recipe.values}}
 
 
 class TrainConfig(FullTrainingConfig):
