@@ -7,7 +7,7 @@ from typing import Any
 
 from nas_core.base.errors import IncompleteTableError
 from nas_core.space.genotypes import Genotype
-from nas_core.study.contestants import Candidate, candidates
+from nas_core.study.contestants import Candidate, Training, candidates, trainings
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
 from tasks.progress import Progress
@@ -25,7 +25,7 @@ def train(study: Study) -> dict[str, Any]:
     Returns the stored output, and in ``num_new`` how many networks were not trained already.
     """
     config = study.config
-    wanted = candidates(study.snapshot, study.winner, study.points())
+    wanted = trainings(study.snapshot, candidates(study.snapshot, study.winner, study.points()))
     with Cluster(config.cluster) as cluster, Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
         shares = [0.0] * len(wanted)
 
@@ -34,13 +34,12 @@ def train(study: Study) -> dict[str, Any]:
             progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
 
         job = study_job(study)
-        jobs = [(job, item.name, item.genotype) for item in wanted]
+        jobs = [(job, item.name, item.candidate.genotype, item.seed) for item in wanted]
         request = cluster.training_request(len(jobs), config.train.workers)
         results = run_jobs(cluster, train_job, jobs, request, on_progress, progress.show)
     num_new = sum(result.pop("new") for result in results)
     trained, diverged = parted(wanted, results)
-    rows = [_row(study, item, result) for item, result in trained]
-    output = {"inputs": study.inputs_of("train"), "networks": rows, "diverged": diverged}
+    output = {"inputs": study.inputs_of("train"), "networks": _rows(study, trained), "diverged": diverged}
     study.outputs.write(TRAINING, output)
     return {**output, "num_new": num_new}
 
@@ -58,28 +57,37 @@ def check_room(study: Study) -> None:
 
 
 def parted(
-    wanted: Sequence[Candidate], results: Sequence[dict[str, Any]]
-) -> tuple[list[tuple[Candidate, dict[str, Any]]], list[dict[str, str]]]:
+    wanted: Sequence[Training], results: Sequence[dict[str, Any]]
+) -> tuple[list[tuple[Training, dict[str, Any]]], list[dict[str, str]]]:
     """The trained networks with their results, and those whose training diverged: the winner is not compared with them.
 
     Raises:
-        IncompleteTableError: if the winner's own did.
+        IncompleteTableError: if the winner's own did, from the study's seed.
     """
     trained, diverged = [], []
     for item, result in zip(wanted, results, strict=True):
         if "diverged" not in result:
             trained.append((item, result))
             continue
-        log.warning("training of %s %s diverged: %s", item.name, item.genotype, result["diverged"])
-        if item.role == "winner":
+        candidate, message = item.candidate, str(result["diverged"])
+        log.warning("training of %s %s diverged: %s", item.name, candidate.genotype, message)
+        if item.name == "winner":
             advice = "Change `train.recipe` and run again; the scores are kept."
-            raise IncompleteTableError(
-                f"training of the winner {item.genotype}", result["diverged"], "a finite loss", advice
-            )
-        diverged.append({"role": item.role, "genotype": item.genotype, "message": result["diverged"]})
+            raise IncompleteTableError(f"training of the winner {candidate.genotype}", message, "a finite loss", advice)
+        again = f"from seed {item.seed}: " if item.name != candidate.name else ""
+        diverged.append({"role": candidate.role, "genotype": candidate.genotype, "message": again + message})
     return trained, diverged
 
 
-def _row(study: Study, candidate: Candidate, result: dict[str, Any]) -> dict[str, Any]:
-    costs = study.costs_of(Genotype.parse(candidate.genotype))
-    return {"name": candidate.name, "role": candidate.role, "genotype": candidate.genotype, "costs": costs, **result}
+def _rows(study: Study, trained: Sequence[tuple[Training, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row for each network that the study's seed trained; what other seeds made of it is in its ``repeats``."""
+    rows: dict[Candidate, dict[str, Any]] = {}
+    for item, result in trained:
+        candidate = item.candidate
+        if item.name == candidate.name:
+            costs = study.costs_of(Genotype.parse(candidate.genotype))
+            known = {"role": candidate.role, "genotype": candidate.genotype, "costs": costs}
+            rows[candidate] = {"name": candidate.name, **known, **result}
+        elif candidate in rows:
+            rows[candidate].setdefault("repeats", []).append(result)
+    return list(rows.values())

@@ -146,7 +146,7 @@ def time_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], 
     return [asdict(row) for row in rows]
 
 
-def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str, Any]:
+def train_job(job: StudyJob, name: str, genotype: str, seed: int, report: Any) -> dict[str, Any]:
     """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store.
 
     Of a training that ``diverged`` only the message comes back: the others go on.
@@ -160,11 +160,11 @@ def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str,
     config, architecture = study.config, described(study.family, Genotype.parse(genotype))
     workload, metric = build_workload(config.data), trained_metric(config).name
     scorer = study.scorer
-    run_id = training_id(architecture, config.train, workload, config.seed, metric, scorer.starts_from)
+    run_id = training_id(architecture, config.train, workload, seed, metric, scorer.starts_from)
     known = stored_result(study.store, name, run_id)
     try:
         start = started(scorer, Genotype.parse(genotype)) if scorer.starts_from else None
-        return {**train_and_watch(architecture, config, study.store, name, report, start), "new": known is None}
+        return {**train_and_watch(architecture, config, seed, study.store, name, report, start), "new": known is None}
     except TrainingDiverged as error:
         return {"diverged": str(error), "new": True}
 
@@ -187,12 +187,13 @@ def train_design_job(config_json: str, root: str, report: Any) -> dict[str, Any]
     from nas_core.study.analytic_project import WINNER, DesignProject
 
     project = DesignProject(AnalyticConfig.model_validate_json(config_json), shared_store(root))
-    return train_and_watch(project.network, project.config, project.store, WINNER, report)
+    return train_and_watch(project.network, project.config, project.config.seed, project.store, WINNER, report)
 
 
 def train_and_watch(
     architecture: "Description",
     config: "StudyConfig | AnalyticConfig",
+    seed: int,
     store: Store,
     name: str,
     report: Any,
@@ -210,7 +211,7 @@ def train_and_watch(
             config.train,
             build_workload(config.data),
             metric=trained_metric(config).name,
-            seed=config.seed,
+            seed=seed,
             store=store,
             name=name,
             start=start,

@@ -30,6 +30,7 @@ from nas_core.report.text import (
     format_metric,
     format_metric_change,
     format_percent,
+    format_tested,
     metric_axis,
     metric_label,
     resource_name,
@@ -294,7 +295,7 @@ def comparison_table(summary: StudySummary) -> Table:
             (
                 names[label],
                 short_genotype(genotype),
-                format_metric(summary.metric, value),
+                format_tested(summary.metric, row, value),
                 *([format_metric(summary.metric, row.validation if row is not None else None)] if networks else []),
                 *[_amount_beside(name, costs.get(name), base_costs.get(name)) for name in resources],
                 *([_took(row)] if networks else []),
@@ -663,7 +664,7 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
     sources = {
         "additivity": story.additivity_source(summary),
         "training": story.curves_source(summary),
-        "confusion": story.training_source(summary),
+        "confusion": story.training_source(summary, first=True),
         "study_cost": f"wall-clock times of this study's stages; {summary.device}",
         "network": story.metric_source(summary),
     }

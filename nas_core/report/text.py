@@ -1,11 +1,12 @@
 """Quantities in words: units a person reads, shared by the page, the figures and the command line."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 from nas_core.base.words import aligned
 from nas_core.program import parse_limit
-from nas_core.report.summary import Limit, StudySummary, SweepSummary
+from nas_core.report.summary import Limit, StudySummary, SweepSummary, TrainedNetwork
 from nas_core.space.genotypes import BlockSpec
 from nas_core.study.outcome import Outcome
 from nas_core.study.rounds import TELLS_APART
@@ -131,6 +132,15 @@ def format_metric(metric: Measure, value: float | None) -> str:
     return f"{value:.4g} {metric.unit}".rstrip()
 
 
+def format_tested(metric: Measure, row: TrainedNetwork | None, value: float | None) -> str:
+    """A network's metric on the test split; of several trainings their mean and standard deviation."""
+    text = format_metric(metric, value)
+    if row is None or len(row.tests) < 2:
+        return text
+    spread = statistics.stdev(each.value for each in row.tests)
+    return f"{text} ± {format_metric_change(metric, spread).lstrip('+')}"
+
+
 def format_metric_change(metric: Measure, change: float | None) -> str:
     """A signed difference of two values: ``+1.25 points`` for fractions."""
     if change is None or math.isnan(change):
@@ -204,7 +214,7 @@ def summary_table(summary: StudySummary) -> str:
     resources = shown_resources(summary)
     header = ["", "genotype", compared_by(summary), *[resource_name(r) for r in resources]]
     rows = [
-        [label, short_genotype(genotype), format_metric(summary.metric, value)]
+        [label, short_genotype(genotype), format_tested(summary.metric, trained_as(summary, label, genotype), value)]
         + [format_amount(r, summary.costs_of(genotype).get(r)) for r in resources]
         for label, genotype, value in compared_networks(summary)
     ]
@@ -335,6 +345,11 @@ def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | Non
     rows += [(row.role, row.genotype, row.test) for row in trained if row.role != "point"]
     order = {"winner": 0, "base": 1, "random": 2}
     return sorted(rows, key=lambda row: order[row[0]])
+
+
+def trained_as(summary: StudySummary, role: str, genotype: str) -> TrainedNetwork | None:
+    """The trained network of this role and genotype."""
+    return next((row for row in summary.trained(role) if row.genotype == genotype), None)
 
 
 def _evaluated(summary: StudySummary, genotype: str) -> float | None:

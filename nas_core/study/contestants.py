@@ -13,6 +13,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sweep import Point
 
+SEEDS = 2**31  # as many as a study can have
 DRAWS = 20_000  # random networks looked at to find some within the limits
 
 Role = Literal["winner", "base", "random", "point"]
@@ -25,6 +26,30 @@ class Candidate:
     name: str
     role: Role
     genotype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training of a candidate: the first from the study's seed, which says what is handed over, others beside it.
+
+    ``name`` is its folder in the store: the candidate's, then ``winner-s1`` and so on.
+    """
+
+    candidate: Candidate
+    name: str
+    seed: int
+
+
+def trainings(known: Snapshot, wanted: Sequence[Candidate]) -> list[Training]:
+    """All candidates from the first seed, then from the next; points of a sweep are compared with nothing: once."""
+    seed = known.config.seed
+    first = [Training(candidate=each, name=each.name, seed=seed) for each in wanted]
+    return first + [
+        Training(candidate=each, name=f"{each.name}-s{index}", seed=evaluation_seed(seed, f"training {index}") % SEEDS)
+        for index in range(1, known.config.train.seeds)
+        for each in wanted
+        if each.role != "point"
+    ]
 
 
 def candidates(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -> list[Candidate]:

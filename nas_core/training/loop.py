@@ -39,7 +39,7 @@ from nas_core.training.teacher import load_teacher
 from nas_core.workloads.examples import Examples, batches_of, expect, placed
 from nas_core.workloads.metrics import Metric, Metrics
 from nas_core.workloads.normalisation import Normalisation
-from nas_core.workloads.parts import PartGenerator
+from nas_core.workloads.part_draws import PartGenerator
 from nas_core.workloads.workload import Splits, Workload
 
 from timm.utils import ModelEmaV3, dispatch_clip_grad  # isort: skip
@@ -122,6 +122,8 @@ def train(
     sync_norm: bool = False,
 ) -> TrainingResult:
     """Train ``network`` in place on ``splits.train``; it ends on ``device``, in eval mode, with EMA weights if any.
+
+    With ``stop_after_epochs`` it ends with the weights of the epoch that ``monitor`` tells to be the best.
 
     ``backward`` replaces the plain forward and backward pass (a supernet runs
     several paths), and ``before_update`` hears the step when its gradients are
@@ -210,6 +212,7 @@ class _Training:
         self.step, self.parts = 0, recipe.accumulate
         self.wall_s, self.step_s, self.epoch_began = 0.0, 0.0, 0.0  # step_s is of the epochs that ended
         self.history: list[Row] = []
+        self.best: dict[str, torch.Tensor] = {}  # the weights of the best epoch, where they are what is kept
 
     def run(
         self,
@@ -252,7 +255,9 @@ class _Training:
             if checkpoint is not None and self.group.leads and time.perf_counter() - saved_at >= checkpoint.every_s:
                 checkpoint.save(*self._state())
                 saved_at = time.perf_counter()
-        if self.average is not None:
+        if self.best:
+            self.network.load_state_dict(self.best)
+        elif self.average is not None:
             self.network.load_state_dict(self.average.module.state_dict())
         self.network.eval()
         num_examples = self.step * self.schedule.batch_size
@@ -406,16 +411,19 @@ class _Training:
             )
         row: Row = {"epoch": epoch, "step": self.step, "lr": self.rates.current, "loss": loss}
         if validate is not None:
-            row |= self.group.told(dict(validate(self._validated())))
+            row |= self.group.told(dict(validate(self._handed_over().eval())))
             self.network.train()
         self.history.append(row)
+        if self.recipe.stop_after_epochs is not None and self.monitor.is_best(self.history):
+            weights = self._handed_over().state_dict()
+            self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
         if on_epoch is not None and self.group.leads:
             on_epoch({**row, "epochs": self.schedule.num_epochs})
 
-    def _validated(self) -> nn.Module:
+    def _handed_over(self) -> nn.Module:
         """The network as it would be handed over now: that of the averaged weights, if there are any."""
         network: nn.Module = self.network if self.average is None else self.average.module
-        return network.eval()
+        return network
 
     # state
 
@@ -423,6 +431,7 @@ class _Training:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.module.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors["loss_sum"] = self.loss_sum
         return tensors, {
             "step": self.step,
@@ -441,6 +450,7 @@ class _Training:
         self.network.load_state_dict(_part(tensors, "network."))
         if self.average is not None:
             self.average.module.load_state_dict(_part(tensors, "average."))
+        self.best = {name: tensor.to(self.device) for name, tensor in _part(tensors, "best.").items()}
         self.optimizer.load_state_dict(thawed(state["optimizer"], tensors))
         lay_out(self.optimizer)
         self.scaler.load_state_dict(state["scaler"])

@@ -123,7 +123,8 @@ class Recipe(Section):
         ge=1,
         le=10_000,
         description="Stop after so many epochs without improvement of the metric on the validation split, or of the "
-        "training loss where a training is not validated; empty: never.",
+        "training loss where a training is not validated, and keep the best epoch's weights; empty: never, and the last "
+        "weights are kept.",
     )
 
     loss: Literal["workload", "bce"] = Field(
@@ -220,6 +221,8 @@ class Recipe(Section):
         A file that is not there is known by its path.
         """
         known = self.values
+        if self.stop_after_epochs is not None:
+            known["keeps"] = "best"  # earlier versions kept the last weights
         for field, path in self.teacher.files.items() if self.teacher is not None else ():
             if Path(path).is_file():
                 known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -325,6 +328,20 @@ class TrainConfig(FullTrainingConfig):
 
     compare_base: bool = Field(True, description="Train the base network alike.")
     compare_random: int = Field(1, ge=0, le=100, description="Random networks within the limits to train alike.")
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Trainings of the winner and of each network that it is compared with, from as many seeds: the "
+        "report gives their mean, their spread and a paired test. The first one's weights are handed over.",
+    )
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        known = super().inputs
+        if self.seeds == 1:  # as it was before there were several
+            del known["seeds"]
+        return known
 
 
 TRAINING_PASSES = 3  # a training step is a forward pass and a backward pass of twice its work

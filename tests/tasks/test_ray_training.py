@@ -11,6 +11,7 @@ from ray import cloudpickle
 from nas_core.base.errors import ClusterError, NasError
 from nas_core.study.study import Study
 from tasks.ray_pool import Request, run_jobs
+from tasks.ray_training import Mistake, _member
 from tasks.worker import study_job, train_job
 from tests.conftest import config_of
 
@@ -21,13 +22,14 @@ TWO = Request(num_cpus=0.5, processes=2)
 
 
 def train_and_die(job, folder, report):
-    """The training of the study's winner, whose second process is killed the first time; or a mistake."""
+    """The training of the study's winner, whose second process is killed the first time."""
+    import psutil
     import torch.distributed as dist
 
     import nas_core.training.loop as loop
 
-    if folder is None:
-        raise NasError("train.recipe", "a mistake", "none")
+    listening = {each.laddr.ip for each in psutil.Process().net_connections() if each.status == psutil.CONN_LISTEN}
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}, listening
     attempts = Path(folder) / f"attempts-{dist.get_rank()}"
     with attempts.open("a") as file:
         file.write("x")
@@ -39,10 +41,10 @@ def train_and_die(job, folder, report):
             os.kill(os.getpid(), signal.SIGKILL)
 
     loop._Training._one_step = one_step
-    return train_job(job, "winner", "2-1-2", report)
+    return train_job(job, "winner", "2-1-2", 0, report)
 
 
-def test_a_killed_process_is_started_again_and_a_mistake_is_not(cluster, tmp_path):
+def test_a_killed_process_is_started_again(cluster, tmp_path):
     study = Study.create(
         config_of(train={"recipe": RECIPE, "train_examples": 256, "checkpoint_every_s": 0}), str(tmp_path / "study")
     )
@@ -58,8 +60,17 @@ def test_a_killed_process_is_started_again_and_a_mistake_is_not(cluster, tmp_pat
     assert result["device"].startswith("2 workers, each ")
     assert study.store.exists(result["program_path"])
     assert not study.store.exists("winner/winner/checkpoint.safetensors")
-    with pytest.raises(NasError, match=r"train.recipe: found a mistake"):
-        run_jobs(cluster, train_and_die, [(None, None)], TWO, lambda *_: None)
+
+
+def test_a_mistake_is_no_accident():
+    """It is told, not raised: Ray Train would try again."""
+
+    def mistaken(report):
+        raise NasError("train.recipe", "a mistake", "none")
+
+    told = _member({"job": mistaken, "arguments": [], "report": None})
+    assert isinstance(told, Mistake)
+    assert "found a mistake" in str(told.error)
 
 
 def test_more_processes_than_there_is_room_for_are_refused(cluster):

@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from nas_core.workloads.parts import for_batch
+from nas_core.workloads.part_draws import for_batch
 
 SHIFT_SHARE = 8  # crop shifts by up to side / 8 pixels
 LEAST_AREA, MOST_ASPECT = 0.08, 4 / 3  # of a resized crop
