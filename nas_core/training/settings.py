@@ -123,7 +123,7 @@ class Recipe(Section):
         ge=1,
         le=10_000,
         description="Stop after so many epochs without improvement of the metric on the validation split, or of the "
-        "training loss where a training is not validated, and keep the best epoch's weights; empty: never, and the last "
+        "training loss where a training is not validated, and keep the best epoch's weights; empty: never, the last "
         "weights are kept.",
     )
 
