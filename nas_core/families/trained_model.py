@@ -35,6 +35,7 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "depthwise-separable"},
     {"kind": "without", "branch": "attn"},
     {"kind": "without", "branch": "mlp"},
+    {"kind": "convolution"},
     {"kind": "linear"},
     {"kind": "skip"},
 )

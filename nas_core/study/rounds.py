@@ -24,8 +24,9 @@ from nas_core.study.stages import VERIFICATION
 from nas_core.study.sweep import optima
 
 Record = dict[str, Any]
-MOST_HELD_BACK = 4  # times that limits are held lower
+MOST_MOVES = 4  # times that limits are moved
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
+USES_IT = 0.95  # share of a limit from which on a measured network uses it
 
 
 def verification(outputs: Outputs) -> Record:
@@ -66,8 +67,8 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
 
 
 def _budget_of(config: VerifyConfig, record: Record) -> VerifyConfig:
-    """The settings, with another two rounds' evaluations for each time that limits were held lower."""
-    more = 2 * config.per_round * len(record.get("held_back", ()))
+    """The settings, with another two rounds' evaluations for each time that limits were moved."""
+    more = 2 * config.per_round * len(record.get("moved", ()))
     return config.model_copy(update={"evaluations": config.evaluations + more})
 
 
@@ -107,38 +108,53 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
     outputs.write(VERIFICATION, {**verification(outputs), "whole": measured})
 
 
-def hold_back(known: Snapshot, outputs: Outputs) -> bool:
-    """Hold limits lower where the chosen network, measured whole, is over them; returns whether any is.
+def move_limits(known: Snapshot, outputs: Outputs) -> bool:
+    """Move limits to where the chosen network, measured whole, would meet them; returns whether any is moved.
 
-    A percentage is of the base as it was measured with it. What is over by less
-    than a measurement can tell is not.
+    What the program adds up over blocks is not what the whole of them takes:
+    where the network is over a limit, the limit is held lower; where it leaves
+    some of it unused since the sum says too much, higher, once and before any
+    is held lower. A percentage is of the base as it was measured with it. What
+    is over by less than a measurement can tell is not.
     """
     record = verification(outputs)
     measured = {row["genotype"]: row for row in record.get("whole", ()) if row["status"] == "ok"}
     chosen, base = measured.get(record["winner"] or ""), measured.get(str(known.base))
-    if chosen is None or base is None or len(record.get("held_back", ())) >= MOST_HELD_BACK:
+    history = record.get("moved", ())
+    if chosen is None or base is None or len(history) >= MOST_MOVES:
         return False
-    held = dict(known.held)
-    over = {}
-    for text in known.config.select.limits:
-        limit = parse_limit(text)
-        budget = limit.resolve(known.costs_of(known.base))
-        if budget.resource != chosen["resource"] or budget.at_most is None or limit.at_most is None:
-            continue
-        scale = base["value"] / known.costs_of(known.base)[budget.resource] if limit.at_most.unit == "%" else 1.0
-        excess = chosen["value"] / (budget.at_most * scale)
-        if excess > 1 + TELLS_APART:
-            over[budget.resource] = held.get(budget.resource, 1.0) / excess
-    if not over:
+    moved = _moved(known, chosen, base, may_rise=not history)
+    if not moved:
         return False
-    told = {"genotype": record["winner"], "value": chosen["value"], "base": base["value"]}
-    history = [*record.get("held_back", ()), told]
-    changed = {"held": {**held, **over}, "held_back": history, "stands": False}
+    told = {"genotype": record["winner"], "value": chosen["value"], "base": base["value"], "held": moved}
+    changed = {"held": {**dict(known.held), **moved}, "moved": [*history, told], "stands": False}
     *before, last = record["rounds"] or [None]
     if last is not None:  # within other limits it starts anew to be patient
         changed["rounds"] = [*before, {**last, "improved": True}]
     outputs.write(VERIFICATION, {**record, **changed})
     return True
+
+
+def _moved(known: Snapshot, chosen: Record, base: Record, *, may_rise: bool) -> dict[str, float]:
+    """What the chosen network's resource is to be held at, as a share of its limit; empty where it stays."""
+    resource, costs, own = (
+        chosen["resource"],
+        known.costs_of(known.base),
+        known.costs_of(Genotype.parse(chosen["genotype"])),
+    )
+    held, moved = dict(known.held).get(resource, 1.0), dict[str, float]()
+    for text in known.config.select.limits:
+        limit = parse_limit(text)
+        budget = limit.resolve(costs)
+        if budget.resource != resource or budget.at_most is None or limit.at_most is None:
+            continue
+        scale = base["value"] / costs[resource] if limit.at_most.unit == "%" else 1.0
+        used, says = chosen["value"] / (budget.at_most * scale), own[resource] * scale / chosen["value"]
+        if used > 1 + TELLS_APART:
+            moved[resource] = held / used
+        elif may_rise and used < USES_IT and says > held * (1 + TELLS_APART):
+            moved[resource] = says
+    return moved
 
 
 def _sign(known: Snapshot) -> int:

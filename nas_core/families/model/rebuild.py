@@ -66,7 +66,8 @@ class Prepared(nn.Module):
 
 
 LAYERS: dict[str, type[nn.Module]] = {
-    layer.__name__: layer for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.Identity, Only, Nothing)
+    layer.__name__: layer
+    for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.ReLU, nn.Identity, Only, Nothing)
 }
 
 
