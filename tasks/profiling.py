@@ -8,7 +8,7 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.costs import is_measured, profiler_of
 from nas_core.records.evaluations import WHOLE_NETWORK
 from nas_core.space.genotypes import Genotype
-from nas_core.study.rounds import record_whole
+from nas_core.study.rounds import finalists, record_whole
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
@@ -45,7 +45,7 @@ def profile(study: Study, resources: Sequence[str]) -> int:
 
 @cluster_task("time-whole")
 def time_whole(study: Study) -> int:
-    """Measure the chosen network, the base and a sweep's points whole, in turns, once; returns how many that were.
+    """Measure the finalists, the base and a sweep's points whole, in turns, once; returns how many that were.
 
     What the program goes by is a sum over blocks; this says what the whole of them takes.
     """
@@ -70,7 +70,8 @@ def to_time_whole(study: Study) -> tuple[list[str], list[str]]:
     if not study.family.are_networks or not verified.get("winner"):
         return [], []
     swept = [point.genotype for point in study.points() if point.genotype is not None]
-    wanted = list(dict.fromkeys((str(verified["winner"]), str(study.base), *swept)))
+    best = [str(verified["winner"]), *map(str, finalists(study.snapshot))]
+    wanted = list(dict.fromkeys((*best, str(study.base), *swept)))
     if set(wanted) <= {row["genotype"] for row in verified.get("whole") or ()}:
         return [], []
     return [name for name in study.profiler_ids if _is_timed_whole(study, name)], wanted

@@ -8,6 +8,8 @@ round is planned from: one fit a round.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from nas_core.program import solve
@@ -25,6 +27,7 @@ from nas_core.study.sweep import optima
 
 Record = dict[str, Any]
 MOST_MOVES = 4  # times that limits are moved
+FINALISTS = 4  # best evaluated networks that are measured whole
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
 USES_IT = 0.95  # share of a limit from which on a measured network uses it
 
@@ -108,26 +111,38 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
     outputs.write(VERIFICATION, {**verification(outputs), "whole": measured})
 
 
-def move_limits(known: Snapshot, outputs: Outputs) -> bool:
-    """Move limits to where the chosen network, measured whole, would meet them; returns whether any is moved.
+def finalists(known: Snapshot) -> list[Genotype]:
+    """The best few evaluated networks within the limits: those that are measured whole, the best first."""
+    metrics = {Genotype.parse(text): metric for text, metric in known.measured.items() if metric is not None}
+    within = (genotype for genotype in metrics if known.within(genotype, known.limits))
+    return sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])[:FINALISTS]
 
-    What the program adds up over blocks is not what the whole of them takes:
-    where the network is over a limit, the limit is held lower; where it leaves
-    some of it unused since the sum says too much, higher, once and before any
-    is held lower. A percentage is of the base as it was measured with it. What
-    is over by less than a measurement can tell is not.
+
+def move_limits(known: Snapshot, outputs: Outputs) -> bool:
+    """Move limits to where networks, measured whole, would meet them; returns whether any is moved.
+
+    What the program adds up over blocks is not what the whole of them takes.
+    Where the best network is over a limit, the limit is held lower; where it
+    leaves some of it unused, higher, once and before any is held lower: by as
+    much as the sums of all finalists say too little or too much, at the
+    median. Where the sums are right but for one network, the best of the
+    finalists that meet the limits is the winner instead.
     """
     record = verification(outputs)
-    measured = {row["genotype"]: row for row in record.get("whole", ()) if row["status"] == "ok"}
-    chosen, base = measured.get(record["winner"] or ""), measured.get(str(known.base))
     history = record.get("moved", ())
-    if chosen is None or base is None or len(history) >= MOST_MOVES:
+    wholes = _wholes(known, record)
+    best = wholes.get(record["winner"] or "")
+    if best is None or (best.meets and (best.used >= USES_IT or history)):
         return False
-    moved = _moved(known, chosen, base, may_rise=not history)
+    held = dict(known.held)
+    moved = {} if len(history) >= MOST_MOVES else _moved(held, list(wholes.values()), lower=not best.meets)
     if not moved:
+        winner = next((genotype for genotype, whole in wholes.items() if whole.meets), record["winner"])
+        metric = known.measured.get(winner)
+        outputs.write(VERIFICATION, {**record, "winner": winner, "winner_metric": metric})
         return False
-    told = {"genotype": record["winner"], "value": chosen["value"], "base": base["value"], "held": moved}
-    changed = {"held": {**dict(known.held), **moved}, "moved": [*history, told], "stands": False}
+    told = {"winner": record["winner"], "held": moved}
+    changed = {"held": {**held, **moved}, "moved": [*history, told], "stands": False}
     *before, last = record["rounds"] or [None]
     if last is not None:  # within other limits it starts anew to be patient
         changed["rounds"] = [*before, {**last, "improved": True}]
@@ -135,25 +150,55 @@ def move_limits(known: Snapshot, outputs: Outputs) -> bool:
     return True
 
 
-def _moved(known: Snapshot, chosen: Record, base: Record, *, may_rise: bool) -> dict[str, float]:
-    """What the chosen network's resource is to be held at, as a share of its limit; empty where it stays."""
-    resource, costs, own = (
-        chosen["resource"],
-        known.costs_of(known.base),
-        known.costs_of(Genotype.parse(chosen["genotype"])),
-    )
-    held, moved = dict(known.held).get(resource, 1.0), dict[str, float]()
-    for text in known.config.select.limits:
-        limit = parse_limit(text)
-        budget = limit.resolve(costs)
-        if budget.resource != resource or budget.at_most is None or limit.at_most is None:
-            continue
-        scale = base["value"] / costs[resource] if limit.at_most.unit == "%" else 1.0
-        used, says = chosen["value"] / (budget.at_most * scale), own[resource] * scale / chosen["value"]
-        if used > 1 + TELLS_APART:
-            moved[resource] = held / used
-        elif may_rise and used < USES_IT and says > held * (1 + TELLS_APART):
-            moved[resource] = says
+@dataclass(frozen=True, kw_only=True)
+class _Whole:
+    """A network measured whole, by resource: the share of the limit that it uses, and what it takes over its sum."""
+
+    shares: Mapping[str, float]
+    ratios: Mapping[str, float]
+
+    @property
+    def used(self) -> float:
+        return max(self.shares.values())
+
+    @property
+    def meets(self) -> bool:
+        """What is over by less than a measurement can tell is not."""
+        return self.used <= 1 + TELLS_APART
+
+
+def _wholes(known: Snapshot, record: Record) -> dict[str, _Whole]:
+    """The finalists that were measured whole, the best first. Percentages are of the base as measured with them."""
+    rows: dict[str, dict[str, float]] = {}  # genotype -> resource -> value
+    for row in record.get("whole", ()):
+        if row["status"] == "ok":
+            rows.setdefault(row["genotype"], {})[row["resource"]] = row["value"]
+    base, costs = rows.get(str(known.base), {}), known.costs_of(known.base)
+    found = {}
+    for genotype in map(str, finalists(known)):
+        own, shares, ratios = known.costs_of(Genotype.parse(genotype)), dict[str, float](), dict[str, float]()
+        for limit in map(parse_limit, known.config.select.limits):
+            budget = limit.resolve(costs)
+            name, value = budget.resource, rows.get(genotype, {}).get(budget.resource)
+            if value is None or name not in base or budget.at_most is None or limit.at_most is None:
+                continue
+            scale = base[name] / costs[name] if limit.at_most.unit == "%" else 1.0
+            shares[name] = max(shares.get(name, 0.0), value / (budget.at_most * scale))
+            ratios[name] = value / (own[name] * scale)
+        if shares:
+            found[genotype] = _Whole(shares=shares, ratios=ratios)
+    return found
+
+
+def _moved(held: Mapping[str, float], wholes: Sequence[_Whole], *, lower: bool) -> dict[str, float]:
+    """What resources are to be held at, as shares of their limits; empty where the sums are right as they are."""
+    moved = {}
+    for name in wholes[0].shares:
+        before, fits = held.get(name, 1.0), 1 / median(whole.ratios[name] for whole in wholes if name in whole.ratios)
+        if lower and not any(whole.meets for whole in wholes):
+            fits = min(fits, before / min(whole.used for whole in wholes))
+        if (fits < before * (1 - TELLS_APART)) if lower else (fits > before * (1 + TELLS_APART)):
+            moved[name] = fits
     return moved
 
 
