@@ -96,33 +96,32 @@ def time_in_place(
     count once per position where swaps are added up. Of a position the cheapest
     block costs 0, the fixed part is what is left.
     """
-    drawn = (
-        _drawn(family, base, NETWORKS_PER_EFFECT if config.runtime == "eager" else FILES_PER_EFFECT) if blocks else []
-    )
+    drawn = drawn_networks(family, base, config) if blocks else []
     distinct = list(dict.fromkeys((base, *drawn, *genotypes)))
     timings = dict(zip(distinct, _time_switched(family, network, distinct, config), strict=True))
     networks = {genotype: _measured(timings[genotype]) for genotype in genotypes}
     if not blocks:
         return FamilyTimings(fixed_part=None, blocks={}, networks=networks)
-    fixed, costs = _fitted_blocks(family, {each: timings[each] for each in (base, *drawn)})
+    fixed, costs = fitted_blocks(family, {each: _measured(timings[each]) for each in (base, *drawn)})
     return FamilyTimings(fixed_part=fixed, blocks=costs, networks=networks)
 
 
-def _drawn(family: Family, base: Genotype, per_effect: float) -> list[Genotype]:
+def drawn_networks(family: Family, base: Genotype, config: Any) -> list[Genotype]:
     """Random networks, every block of a position about as often as the others; rules are not asked."""
+    per_effect = NETWORKS_PER_EFFECT if config.runtime == "eager" else FILES_PER_EFFECT
     counts, rng = family.space.num_choices, np.random.default_rng(0)
     size = round(per_effect * (1 + sum(count - 1 for count in counts)))
     columns = [rng.permutation(np.resize(np.arange(count), size)) for count in counts]
     return list(dict.fromkeys(Genotype(tuple(map(int, row)), base.resolution) for row in zip(*columns, strict=True)))
 
 
-def _fitted_blocks(family: Family, timings: Mapping[Genotype, Timing]) -> tuple[Measured, dict[BlockId, Measured]]:
-    """What every network has, and what each block costs beyond the cheapest of its position."""
+def fitted_blocks(family: Family, networks: Mapping[Genotype, Measured]) -> tuple[Measured, dict[BlockId, Measured]]:
+    """What every network has, and what each block costs beyond the cheapest of its position, by whole networks."""
     ids = [(position, choice) for position, count in enumerate(family.space.num_choices) for choice in range(count)]
-    good = {genotype: timing for genotype, timing in timings.items() if not isinstance(timing, Exception)}
-    failed = next((timing for timing in timings.values() if isinstance(timing, Exception)), None)
+    good = {genotype: each.value for genotype, each in networks.items() if not isinstance(each, Exception)}
+    failed = next((each for each in networks.values() if isinstance(each, Exception)), None)
     timed = {(position, choice) for genotype in good for position, choice in enumerate(genotype.choices)}
-    ms_N = np.array([float(np.median(timing)) for timing in good.values()])
+    ms_N = np.array(list(good.values()))
     index = {block: column for column, block in enumerate(ids)}
     used_NB = np.zeros((len(good), len(ids)))
     for row, genotype in enumerate(good):

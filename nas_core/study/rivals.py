@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas_core.base.errors import NasError
 from nas_core.base.identity import content_id
 from nas_core.costs import profiler_of
+from nas_core.costs.profiler import Profiler
 from nas_core.families.family import Part
 from nas_core.families.trained_model import TrainedModel
 from nas_core.program.limits import parse_limit
@@ -175,6 +176,10 @@ class Rivals:
 
     # what it takes
 
+    @property
+    def _profiler(self) -> Profiler:
+        return profiler_of(LATENCY, self.config.profile)
+
     def used(self, network: "nn.Module") -> float:
         """The largest share of an upper limit that the network takes, whole; 0 without a limit that can be looked at.
 
@@ -189,6 +194,8 @@ class Rivals:
                 continue
             if most.resource in COUNTED:
                 shares.append(counts[most.resource] / most.at_most)
+            elif most.resource == LATENCY and not self._profiler.measures_here:
+                raise NasError("latency", "latency is measured elsewhere", "a measurement")
             elif most.resource == LATENCY:
                 ms, own = self._timed(network)
                 relative = limit.at_most.unit == "%"
@@ -215,7 +222,7 @@ class Rivals:
     def _measured(self, parts: Sequence[Part]) -> list[float]:
         from nas_core.costs.timing import time_networks
 
-        found = time_networks(parts, profiler_of(LATENCY, self.config.profile).settings)
+        found = time_networks(parts, self._profiler.settings)
         for each in found:
             if isinstance(each, Exception):
                 raise each
@@ -232,7 +239,7 @@ class Rivals:
 
     def whole(self, candidates: Sequence[Candidate]) -> dict[str, dict[str, float]]:
         """Name -> milliseconds of every candidate, whole, all in turns; nothing where the study measures no latency."""
-        if LATENCY not in self.study.profiler_ids:
+        if LATENCY not in self.study.profiler_ids or not self._profiler.measures_here:
             return {}
         from nas_core.costs.timing import network_part
 

@@ -42,19 +42,30 @@ def narrowed(
     """The inside of every block at these paths with the same share of its channels.
 
     Channels are chosen by their contribution and weights fitted to the samples
-    B x ..., unless only the shapes matter. A block without an inside stays.
+    B x ..., unless only the shapes matter. A single layer has no inside: what it
+    stands in is narrowed in its place.
+
+    Raises:
+        SpaceError: if nothing has an inside.
     """
-    network, changes = copy.deepcopy(teacher), dict[str, Change]()
-    calls = calls_of(teacher, paths, samples) if fitted else {}
-    few = calls_of(teacher, paths, samples[:2])
+    network, changes, done = copy.deepcopy(teacher), dict[str, Change](), list[str]()
+    around = dict.fromkeys(path.rpartition(".")[0] for path in paths)
+    wanted = [*paths, *(path for path in around if path and path not in paths)]
+    calls = calls_of(teacher, wanted, samples) if fitted else {}
+    few = calls_of(teacher, wanted, samples[:2])
     alternative = Narrower(Narrower.Settings(ratio=share, multiple=1))
-    for path in paths:
+    for path in wanted:
+        if path not in few or any(inner.startswith(f"{path}.") for inner in done):
+            continue
         try:
             draft = drafted(teacher.get_submodule(path), few[path], alternative, calls.get(path))
         except SpaceError:
             continue
         network.set_submodule(path, draft.block)
         changes |= on_paths(path, draft.changes)
+        done.append(path)
+    if not done:
+        raise SpaceError("uniform", "no block with an inside that could be narrower", "one at least")
     return Made(network=network.requires_grad_(True), changes=changes)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from nas_core.base.errors import SpaceError
 from nas_core.families.model.pruning import NARROWEST, differences, narrowed, nearest, pruned, shapes_beside, siblings
 from nas_core.families.model.rebuild import changed, reshape
 from nas_core.testing.example_model import small_network
@@ -38,6 +39,13 @@ def test_every_block_is_as_much_narrower_and_described_by_its_changes(model, ima
     assert {n: t.shape for n, t in other.network.state_dict().items()} == {
         n: t.shape for n, t in made.network.state_dict().items()
     }
+
+
+def test_a_layer_without_an_inside_is_narrowed_with_what_it_stands_in(model, images):
+    made = narrowed(model, ["1.body.0", "1.body.3", "2"], 0.5, images)
+    assert [made.network.get_submodule(f"{path}.body.0").out_channels for path in "123"] == [8, 8, 16]
+    with pytest.raises(SpaceError, match="no block with an inside"):
+        narrowed(model, ["0"], 0.5, images)
 
 
 def test_what_torch_pruning_cuts_is_described_by_plain_changes(model, images):
