@@ -334,26 +334,32 @@ class Snapshot:
         held = (_held_in_words(resource, share) for resource, share in self.held)
         return (*cautions_of(self.fitted, 0 if held_out is None else len(held_out)), *held)
 
-    def check_limits(self) -> None:
-        """Whether any network is within the configured limits; needs costs, no evaluation.
-
-        Raises:
-            InfeasibleError: if none is, with what is attainable and which limits collide.
-        """
+    def problem_of_most(self, resource: str | None) -> SelectionProblem:
+        """The program whose optimum takes most of a resource within the limits, or any network; needs costs only."""
         tables, budgets = with_additive_limits(self.cost_tables, self.limits)
         zeros = tuple((0.0,) * count for count in self.space.num_choices)
         rows = [
             Table(
-                score=zeros,
+                score=zeros if resource is None else mine[resource].block,
+                base_score=0.0 if resource is None else mine[resource].fixed,
                 costs={name: table.block for name, table in mine.items()},
                 base_costs={name: table.fixed for name, table in mine.items()},
                 resolution=label,
             )
             for label, mine in tables.items()
         ]
-        first = {"score": rows[0].score, "costs": rows[0].costs, "base_costs": rows[0].base_costs}
+        only = rows[0]
+        first = {"score": only.score, "base_score": only.base_score, "costs": only.costs, "base_costs": only.base_costs}
         tables_of_problem: dict[str, Any] = first if len(rows) == 1 else {"resolutions": tuple(rows)}
-        result = solve(SelectionProblem(**tables_of_problem, budgets=budgets, rules=self.space.rules))
+        return SelectionProblem(**tables_of_problem, budgets=budgets, rules=self.space.rules)
+
+    def check_limits(self) -> None:
+        """Whether any network is within the configured limits; needs costs, no evaluation.
+
+        Raises:
+            InfeasibleError: if none is, with what is attainable and which limits collide.
+        """
+        result = solve(self.problem_of_most(None))
         if result.status is Status.INFEASIBLE:
             raise infeasible(self.config.select.limits, str(result.explanation))
 
