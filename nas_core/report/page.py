@@ -146,6 +146,7 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "figures": {block.name: block for block in figure_blocks(summary, drawn)},
         "proof": story.proof(summary),
         "classes": classes_table(summary),
+        "outputs": outputs_table(summary),
         "alternatives": alternatives_table(summary),
         "instead": instead_table(summary),
         "better_swaps": story.better_swaps(summary),
@@ -420,6 +421,14 @@ def classes_table(summary: StudySummary) -> Table | None:
     return Table(head=head[:shown], rows=tuple(row[:shown] for row in rows))
 
 
+def outputs_table(summary: StudySummary) -> Table | None:
+    """The chosen network on the test examples output by output, in the workload's words; None where it has none."""
+    winner = next(iter(summary.trained("winner")), None)
+    if winner is None or winner.outputs is None:
+        return None
+    return Table(head=winner.outputs.head, rows=winner.outputs.rows)
+
+
 def _share(part: int, whole: int) -> str:
     return format_percent(float(part / whole), 1) if whole else "–"
 
@@ -664,6 +673,8 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
         "additivity": story.additivity_source(summary),
         "training": story.curves_source(summary),
         "confusion": story.training_source(summary),
+        "scatter": story.training_source(summary),
+        "shown": story.training_source(summary),
         "study_cost": f"wall-clock times of this study's stages; {summary.device}",
         "network": story.metric_source(summary),
     }
@@ -805,6 +816,20 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "was right.",
         "mathnas train",
         True,
+    ),
+    "scatter": (
+        "Predicted and true",
+        "Each dot is a test example: the number as it is, and as the chosen network predicted it. On the dashed line "
+        "it was right.",
+        "mathnas train",
+        True,
+    ),
+    "shown": (
+        "Test examples",
+        "Examples of the test split, evenly spread over it and not picked by how well they went, with what the chosen "
+        "network made of them.",
+        "mathnas train",
+        False,
     ),
     "study_cost": (
         "What the study cost",
