@@ -57,3 +57,15 @@ def write_image_table(folder: Path, count: int) -> Path:
 
 def garment_name(label: int) -> str:
     return garments()[2][int(label)]
+
+
+def write_pairs(folder: Path, count: int, noise: float = 0.0) -> Path:
+    """``images/`` with what a network sees, ``masks/`` (0 background, 1 item) and ``targets/`` (without noise)."""
+    rng = np.random.default_rng(0)
+    for name in ("images", "masks", "targets"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(garments()[0][:count]):
+        seen = np.clip(image + rng.normal(0, 255 * noise, image.shape), 0, 255).astype(np.uint8)
+        for name, picture in (("images", seen), ("targets", image), ("masks", (image > 30).astype(np.uint8))):
+            Image.fromarray(picture).save(folder / name / f"{index:05}.png")
+    return folder

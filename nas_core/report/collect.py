@@ -541,7 +541,11 @@ def _details(details: Mapping[str, Any], is_shown: bool) -> dict[str, Any]:
             for each in (details.get("scatter", ()) if is_shown else ())
         ),
         "shown": tuple(
-            Shown(words=each.get("words", ""), pictures=each.get("pictures", {}))
+            Shown(
+                words=each.get("words", ""),
+                pictures=tuple((name, picture) for name, picture in each.get("pictures", ())),
+                cells=tuple((name, text) for name, text in each.get("cells", ())),
+            )
             for each in (details.get("shown", ()) if is_shown else ())
         ),
     }

@@ -904,7 +904,7 @@ def figure_shown(summary: StudySummary, theme: Theme) -> "Figure":
     examples = [each for each in _winners(summary, "shown") if each.pictures]
     if not examples:
         raise NotYetRunError("shown")
-    names = list(examples[0].pictures)
+    names = [name for name, _ in examples[0].pictures]
     in_a_row = max(1, PICTURES_IN_A_ROW // len(names))
     rows = -(-len(examples) // in_a_row)
     lines = max(each.words.count("\n") + 1 for each in examples)
@@ -915,8 +915,8 @@ def figure_shown(summary: StudySummary, theme: Theme) -> "Figure":
         ax.set_axis_off()
     for index, each in enumerate(examples):
         row, start = index // in_a_row, index % in_a_row * len(names)
-        for column, name in enumerate(names, start=start):
-            image = matplotlib.image.imread(io.BytesIO(base64.b64decode(each.pictures[name])))
+        for column, (name, picture) in enumerate(each.pictures, start=start):
+            image = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture)))
             axes[row, column].imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             if len(names) > 1 and row == 0:
                 axes[row, column].set_title(name, fontsize=9, loc="center", pad=4)

@@ -147,6 +147,7 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "proof": story.proof(summary),
         "classes": classes_table(summary),
         "outputs": outputs_table(summary),
+        "shown": shown_table(summary),
         "alternatives": alternatives_table(summary),
         "instead": instead_table(summary),
         "better_swaps": story.better_swaps(summary),
@@ -427,6 +428,16 @@ def outputs_table(summary: StudySummary) -> Table | None:
     if winner is None or winner.outputs is None:
         return None
     return Table(head=winner.outputs.head, rows=winner.outputs.rows)
+
+
+def shown_table(summary: StudySummary) -> Table | None:
+    """Test examples that are rows of a table, with what the chosen network made of them; None where they are not."""
+    winner = next(iter(summary.trained("winner")), None)
+    cells = [each.cells for each in winner.shown if each.cells] if winner is not None else []
+    if not cells:
+        return None
+    head = tuple(name for name, _ in cells[0][:MOST_COLUMNS])
+    return Table(head=head, rows=tuple(tuple(text for _, text in row[:MOST_COLUMNS]) for row in cells))
 
 
 def _share(part: int, whole: int) -> str:
@@ -838,6 +849,8 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         False,
     ),
 }
+
+MOST_COLUMNS = 9  # of examples that are rows
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
     ("block", "a piece of the network, such as a convolution with its normalisation; one stands at each position"),

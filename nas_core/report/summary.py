@@ -310,10 +310,11 @@ class Scatter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shown:
-    """A test example: what is said of it, and its pictures by name, PNG files in base64."""
+    """A test example: what is said of it, its pictures (name, PNG file in base64), or its cells (column, text)."""
 
     words: str
-    pictures: Mapping[str, str] = field(default_factory=dict)
+    pictures: tuple[tuple[str, str], ...] = ()
+    cells: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -153,7 +153,7 @@ def train_network(
         validate=lambda trained: {
             f"validation_{key}": value
             for key, value in measure_all(
-                trained, workload.metrics, splits.validation, splits.prepare, device=place
+                trained, workload.metrics, splits.validation, splits.prepare, device=place, workload=workload
             ).items()
         },
         monitor=Monitor(name=f"validation_{own.name}", higher_is_better=own.higher_is_better),
@@ -231,7 +231,8 @@ def _record(
     """The results; the test examples are looked at here, once."""
     pairs = {"validation": splits.validation, "test": splits.load_test()}
     outputs = {
-        split: outputs_of(network, inputs, splits.prepare, device=device) for split, (inputs, _) in pairs.items()
+        split: outputs_of(network, inputs, splits.prepare, device=device, reduce=workload.reduced, targets=targets)
+        for split, (inputs, targets) in pairs.items()
     }
     folder = f"winner/{name}"
     return TrainedNetwork(

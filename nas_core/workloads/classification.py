@@ -43,6 +43,9 @@ class ClassTargets(Targets):
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
         return {"confusion": confusion(outputs, targets)} if outputs.shape[1] <= MOST_CONFUSED else {}
 
+    def said(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, str]:
+        return {"class": self.names[int(target)], "taken for": self.names[int(output.argmax())]}
+
     def described(self, targets_N: np.ndarray) -> str:
         return f"{from_to(np.bincount(targets_N, minlength=len(self.names)))} per class"
 

@@ -42,6 +42,13 @@ class LabelTargets(Targets):
         smooth = targets.to(outputs.dtype) * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(outputs, smooth)
 
+    def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+        """Mean binary cross-entropy with the teacher's probabilities."""
+        import torch.nn.functional as F
+
+        wanted = (taught / temperature).sigmoid()
+        return temperature**2 * F.binary_cross_entropy_with_logits(outputs / temperature, wanted)
+
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
         right_L, examples_L, found_L = _counts(outputs, targets)
         average_L = _average_precisions(outputs, targets)
@@ -60,8 +67,10 @@ class LabelTargets(Targets):
         return {"table": table(head, rows)}
 
     def shown(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, Any]:
-        true, found = (self._named(each > threshold) for each, threshold in ((target, 0.5), (output, 0.0)))
-        return {"words": f"has {true}\nfound {found}"}
+        return {"words": "\n".join(f"{what} {names}" for what, names in self.said(output, target).items())}
+
+    def said(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, str]:
+        return {"has": self._named(target > 0.5), "found": self._named(output > 0)}
 
     def _named(self, has_L: "torch.Tensor") -> str:
         return ", ".join(name for name, has in zip(self.names, has_L.tolist(), strict=True) if has) or "none"

@@ -100,6 +100,10 @@ class NumberTargets(Targets):
         """Mean squared error in units of the training targets' deviation."""
         return regression_loss(outputs, self.scale(targets.to(outputs.dtype)))
 
+    def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+        """Mean squared difference; numbers have no temperature."""
+        return regression_loss(outputs, taught)
+
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
         found_NO, true_NO = self.scale.undone(outputs.double()).cpu(), targets.double().cpu()
         chosen = spread(len(true_NO), MOST_POINTS)
@@ -114,9 +118,20 @@ class NumberTargets(Targets):
         return {"table": table(head, rows), "scatter": scatter}
 
     def shown(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, Any]:
-        found = self.scale.undone(output.double()[None])[0].tolist()
-        pairs = zip(self.names, target.tolist(), found, strict=True)
+        pairs = zip(self.names, target.tolist(), self._found(output), strict=True)
         return {"words": "\n".join(f"{name} {true:.4g}, found {value:.4g}" for name, true, value in pairs)}
+
+    def said(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, str]:
+        pairs = zip(self.names, target.tolist(), self._found(output), strict=True)
+        return {
+            key: f"{each:.4g}"
+            for name, true, value in pairs
+            for key, each in ((name, true), (f"{name}, predicted", value))
+        }
+
+    def _found(self, output: "torch.Tensor") -> list[float]:
+        found: list[float] = self.scale.undone(output.double()[None])[0].tolist()
+        return found
 
     def described(self, targets_N: np.ndarray) -> str:
         pairs = zip(self.names, targets_N.min(0), targets_N.max(0), strict=True)

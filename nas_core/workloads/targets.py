@@ -38,6 +38,10 @@ class Targets(ABC):
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
         """The mean loss of a batch, a scalar with gradients."""
 
+    def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+        """As `Workload.agreement`."""
+        return divergence(outputs, taught, temperature)
+
     @property
     def scale(self) -> Normalisation:
         """Mean and deviation in which a network's outputs are; nothing where they are as people read them."""
@@ -47,18 +51,30 @@ class Targets(ABC):
         """As `Workload.reduced`."""
         return outputs
 
+    def as_maps(self, targets: "torch.Tensor") -> "torch.Tensor":
+        """Dense targets as B C H W of floats, in which a pixel that is 0 in all channels does not count."""
+        raise NotImplementedError
+
+    def of_maps(self, maps: "torch.Tensor") -> "torch.Tensor":
+        """The dense targets that these are the maps of."""
+        raise NotImplementedError
+
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
         """As `Workload.details`."""
         return {}
 
     def shown(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, Any]:
-        """One example in a report: ``words``, ``pictures`` by name; nothing where a table says more."""
+        """One example in a report: ``words`` and ``pictures``, as `Workload.shown`; nothing where a table says more."""
         return {}
 
     @property
     @abstractmethod
     def called(self) -> str:
         """How many of what there are, for a line on the data."""
+
+    def said(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, str]:
+        """One example's target and what a network made of it, by what these are called."""
+        return {}
 
     def described(self, targets_N: np.ndarray) -> str:
         """The targets of a split in words, after its number of examples."""
@@ -67,6 +83,15 @@ class Targets(ABC):
     def check(self, by_split: Mapping[str, np.ndarray], place: str, thing: str = "example") -> None:
         """Raises DataError if a split lacks what both need; ``thing`` is what messages call an example."""
         return
+
+
+def divergence(outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+    """Mean KL divergence of classes (axis 1) from a teacher's, nats, times the temperature's square."""
+    import torch.nn.functional as F
+
+    mine, theirs = (F.log_softmax(each / temperature, 1) for each in (outputs, taught))
+    total = F.kl_div(mine, theirs, reduction="sum", log_target=True)
+    return temperature**2 * total / (outputs.numel() // outputs.shape[1])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
 from nas_core.workloads.metrics import Metric, Metrics
 from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.targets import divergence
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +134,13 @@ class Workload(Registered, ABC):
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
         """The mean loss of a batch, a scalar with gradients."""
 
+    def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+        """How far outputs are from a teacher's, with gradients: the divergence of classes, axis 1 (Hinton et al. 2015).
+
+        Both are divided by the temperature; the divergence is multiplied by its square.
+        """
+        return divergence(outputs, taught, temperature)
+
     @property
     def output_scale(self) -> Normalisation:
         """Mean and deviation of which a network's outputs are multiples; what is handed over gives them undone.
@@ -157,6 +165,12 @@ class Workload(Registered, ABC):
         """A changed copy of prepared inputs, by ``Recipe.augment``; as they are where a workload has none."""
         return inputs
 
+    def augment_both(
+        self, inputs: "torch.Tensor", targets: "torch.Tensor", kind: str, generator: "torch.Generator"
+    ) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Prepared inputs changed as ``augment`` does, and their targets, which maps change with them."""
+        return self.augment(inputs, kind, generator), targets
+
     def augment_stored(self, inputs: "torch.Tensor", policy: str, magnitude: int) -> "torch.Tensor":
         """A changed copy of stored inputs, by ``Recipe.policy``, from torch's global generator, which is seeded.
 
@@ -178,7 +192,8 @@ class Workload(Registered, ABC):
     ) -> Sequence[Mapping[str, Any]]:
         """Some examples of the test split as a report shows them, from stored inputs; JSON-able.
 
-        Each has ``words``, and ``pictures`` by name: PNG files in base64.
+        Each has ``words``, and ``pictures``, pairs of a name and a PNG file in base64; or ``cells``, pairs of a
+        column's name and a text.
         """
         return ()
 

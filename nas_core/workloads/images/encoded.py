@@ -87,8 +87,10 @@ class Contents:
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for the report and a dry run."""
+        said = [self.targets.described(items.labels_N) for items in (self.train, self.test)]
         counts = [
-            f"{len(items):,} images, {self.targets.described(items.labels_N)}" for items in (self.train, self.test)
+            f"{len(items):,} images{', ' * bool(words)}{words}"
+            for items, words in zip((self.train, self.test), said, strict=True)
         ]
         rows = [("training split", counts[0]), ("test split", counts[1])]
         rows.append(("as stored", f"sides of {from_to([self.shortest_side, self.longest_side])} pixels"))
@@ -152,10 +154,14 @@ class EncodedImages(ImageWorkload):
         broken = _broken(listing, found)
         if broken and self.settings.on_error == "stop":
             raise _unreadable(self.place, broken, sum(len(each.facts) for each in found))
-        contents = _contents(listing, found, broken, self.place)
+        contents = _contents(self.understood(listing, found), found, broken, self.place)
         for sentence in (*contents.left_out(), *contents.notes):
             log.info("%s: %s", self.place, sentence)
         return contents
+
+    def understood(self, listing: Listing, found: Sequence[Census]) -> Listing:
+        """The listing, once each image was read: of some sets only that tells what the targets are."""
+        return listing
 
     # what a set of images says of itself
 

@@ -165,6 +165,9 @@ class ImageWorkload(Workload):
 
         return operated(inputs, policy, magnitude)
 
+    def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+        return self.targets.agreement(outputs, taught, temperature)
+
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
         return self.targets.details(outputs, targets)
 
@@ -174,7 +177,7 @@ class ImageWorkload(Workload):
         """Each image with what it is and what it was taken for; none of classes, whose table says more."""
         said = [self.targets.shown(*each) for each in zip(outputs, targets, strict=True)]
         return [
-            {**each, "pictures": {"input": encoded_picture(image.cpu().numpy()), **each.get("pictures", {})}}
+            {**each, "pictures": [("input", encoded_picture(image.cpu().numpy())), *each.get("pictures", ())]}
             for image, each in zip(inputs, said, strict=True)
             if each
         ]

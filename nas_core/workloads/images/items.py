@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from nas_core.workloads.images.decoding import Encoded
+from nas_core.workloads.images.decoding import Encoded, Facts, digest_of, facts_of
 from nas_core.workloads.targets import Targets
 
 Self = TypeVar("Self", bound="Items")
@@ -47,6 +47,11 @@ class Items(ABC):
             mine = np.flatnonzero(self.labels_N == label)
             is_test_N[mine] = are_test(self.names_N[mine].tolist())
         return self.only(~is_test_N), self.only(is_test_N)
+
+    def facts(self, index: int) -> Facts:
+        """What an image is, and the hash of its bytes; raises whatever is wrong with it."""
+        content = self.content(index)
+        return replace(facts_of(content), digest=digest_of(content))
 
     @abstractmethod
     def content(self, index: int) -> Encoded:
