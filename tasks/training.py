@@ -2,18 +2,19 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from nas_core.base.errors import IncompleteTableError
 from nas_core.space.genotypes import Genotype
-from nas_core.study.contestants import Candidate, Training, candidates, trainings
+from nas_core.study.contestants import Training, contest, trainings
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.retries import cluster_task
-from tasks.worker import study_job, train_job
+from tasks.worker import StudyJob, rivals_job, study_job, train_job
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +26,25 @@ def train(study: Study) -> dict[str, Any]:
     Returns the stored output, and in ``num_new`` how many networks were not trained already.
     """
     config = study.config
-    wanted = trainings(study.snapshot, candidates(study.snapshot, study.winner, study.points()))
-    with Cluster(config.cluster) as cluster, Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
-        shares = [0.0] * len(wanted)
+    job = study_job(study)
+    with Cluster(config.cluster) as cluster:
+        compared = _compared(study, job, cluster)
+        wanted = trainings(study.snapshot, compared["candidates"])
+        with Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
+            shares = [0.0] * len(wanted)
 
-        def on_progress(index: int, done: int, total: int, note: str) -> None:
-            shares[index] = 100.0 * done / max(total, 1)
-            progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
+            def on_progress(index: int, done: int, total: int, note: str) -> None:
+                shares[index] = 100.0 * done / max(total, 1)
+                progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
 
-        job = study_job(study)
-        jobs = [(job, item.name, item.candidate.genotype, item.seed) for item in wanted]
-        request = cluster.training_request(len(jobs), config.train.workers)
-        results = run_jobs(cluster, train_job, jobs, request, on_progress, progress.show)
+            jobs = [(job, item) for item in wanted]
+            request = cluster.training_request(len(jobs), config.train.workers)
+            results = run_jobs(cluster, train_job, jobs, request, on_progress, progress.show)
     num_new = sum(result.pop("new") for result in results)
     trained, diverged = parted(wanted, results)
-    output = {"inputs": study.inputs_of("train"), "networks": _rows(study, trained), "diverged": diverged}
+    output = {"inputs": study.inputs_of("train"), "networks": _rows(compared, trained), "diverged": diverged}
+    if compared["remarks"]:
+        output["remarks"] = [asdict(remark) for remark in compared["remarks"]]
     study.outputs.write(TRAINING, output)
     return {**output, "num_new": num_new}
 
@@ -54,6 +59,28 @@ def check_room(study: Study) -> None:
     if config.train.workers > 1 and os.environ.get("RAY_ADDRESS") not in (None, "", "local"):
         with Cluster(config.cluster) as cluster:
             cluster.check(cluster.training_request(processes=config.train.workers))
+
+
+def _compared(study: Study, job: StudyJob, cluster: Cluster) -> dict[str, Any]:
+    """The networks to train with their costs, and what has to be said of others; as ``rivals_job`` has it.
+
+    Where more than the base and random networks is asked for, rivals are made and
+    everything is measured whole, where latency is measured.
+    """
+    found = contest(study.snapshot, study.winner, study.points())
+    costs = {each.name: study.costs_of(Genotype.parse(each.genotype)) for each in found.candidates}
+    if not study.config.train.compare:
+        return {"candidates": list(found.candidates), "remarks": [], "costs": costs, "measured": {}}
+    with Progress(stage="compare", total=len(study.config.train.compare), noun="networks") as progress:
+        (made,) = run_jobs(
+            cluster,
+            rivals_job,
+            [(job, list(found.candidates))],
+            cluster.profile_request,
+            lambda _, done, total, note: progress.note(done, total, note),
+            progress.show,
+        )
+    return {**made, "remarks": [*found.remarks, *made["remarks"]]}
 
 
 def parted(
@@ -79,15 +106,15 @@ def parted(
     return trained, diverged
 
 
-def _rows(study: Study, trained: Sequence[tuple[Training, dict[str, Any]]]) -> list[dict[str, Any]]:
+def _rows(compared: Mapping[str, Any], trained: Sequence[tuple[Training, dict[str, Any]]]) -> list[dict[str, Any]]:
     """A row for each network that the study's seed trained; what other seeds made of it is in its ``repeats``."""
-    rows: dict[Candidate, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for item, result in trained:
-        candidate = item.candidate
-        if item.name == candidate.name:
-            costs = study.costs_of(Genotype.parse(candidate.genotype))
-            known = {"role": candidate.role, "genotype": candidate.genotype, "costs": costs}
-            rows[candidate] = {"name": candidate.name, **known, **result}
-        elif candidate in rows:
-            rows[candidate].setdefault("repeats", []).append(result)
+        candidate, name = item.candidate, item.candidate.name
+        if item.name == name:
+            known = {"name": name, "role": candidate.role, "genotype": candidate.genotype}
+            measured = {"measured": compared["measured"][name]} if name in compared["measured"] else {}
+            rows[name] = {**known, "costs": compared["costs"][name], **measured, **result}
+        elif name in rows:
+            rows[name].setdefault("repeats", []).append(result)
     return list(rows.values())

@@ -322,8 +322,10 @@ class _Training:
         recipe, stored = self.recipe, self.inputs[index]
         if recipe.policy != "none":
             stored = self.workload.augment_stored(stored, recipe.policy, recipe.magnitude)
-        batch = self.workload.augment(self.prepare(stored), recipe.augment, self._augments())
-        batch, targets = self.mixing(batch, self.targets[index])
+        batch, targets = self.workload.augment_both(
+            self.prepare(stored), self.targets[index], recipe.augment, self._augments()
+        )
+        batch, targets = self.mixing(batch, targets)
         return laid_out(batch, self.layout), targets
 
     def _augments(self) -> torch.Generator:
@@ -506,27 +508,43 @@ def outputs_of(
     *,
     batch_size: int = EVAL_BATCH,
     device: str | torch.device = "auto",
+    reduce: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    targets: torch.Tensor | None = None,
     group: Group = ALONE,
 ) -> torch.Tensor:
     """What the network makes of stored inputs in eval mode, in full precision, on the device.
 
+    ``reduce`` makes less of a batch's outputs and ``targets`` (``Workload.reduced``).
     Each process of a ``group`` runs a part of them; each has all outputs.
     """
     place = resolve_device(str(device))
     network = network.to(place).eval()
     count = len(inputs)
     group = group if count >= group.size else ALONE
-    batches = batches_of(placed(inputs[group.span(count)], place), batch_size)
+    own = group.span(count)
+    batches = batches_of(placed(inputs[own], place), batch_size)
+    found, done = list[torch.Tensor](), own.start
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
-        outputs = torch.cat([network(laid_out(prepare(batch.to(place)))).float() for batch in batches])
-        return group.gathered(outputs, count)
+        for batch in batches:
+            outputs = network(laid_out(prepare(batch.to(place)))).float()
+            if reduce is not None and targets is not None:
+                outputs = reduce(outputs, targets[done : done + len(outputs)].to(place))
+            found.append(outputs)
+            done += len(batch)
+        return group.gathered(torch.cat(found), count)
 
 
 def measure(
-    network: nn.Module, metric: Metric, pair: Pair, prepare: Normalisation, *, device: str | torch.device = "auto"
+    network: nn.Module,
+    metric: Metric,
+    pair: Pair,
+    prepare: Normalisation,
+    *,
+    device: str | torch.device = "auto",
+    workload: Workload | None = None,
 ) -> float:
     """The network's metric on a split; raises as ``value_of``."""
-    return measure_all(network, {metric.name: metric}, pair, prepare, device=device)[metric.name]
+    return measure_all(network, {metric.name: metric}, pair, prepare, device=device, workload=workload)[metric.name]
 
 
 def measure_all(
@@ -536,10 +554,15 @@ def measure_all(
     prepare: Normalisation,
     *,
     device: str | torch.device = "auto",
+    workload: Workload | None = None,
     group: Group = ALONE,
 ) -> dict[str, float]:
-    """Every metric by name, from one pass over a split; raises as ``value_of``."""
-    outputs = outputs_of(network, pair[0], prepare, device=device, group=group)
+    """Every metric by name, from one pass over a split; raises as ``value_of``.
+
+    A ``workload`` reduces outputs batch by batch, where whole ones would fill the memory.
+    """
+    reduce = None if workload is None else workload.reduced
+    outputs = outputs_of(network, pair[0], prepare, device=device, reduce=reduce, targets=pair[1], group=group)
     return {name: value_of(metric, outputs, pair[1]) for name, metric in metrics.items()}
 
 

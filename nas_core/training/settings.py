@@ -323,6 +323,9 @@ class FullTrainingConfig(Section):
         return {**known, "recipe": {"name": self.recipe.name, **self.recipe.values}}
 
 
+Baseline = Literal["depth", "greedy", "largest", "uniform", "torch_pruning", "sibling"]
+
+
 class TrainConfig(FullTrainingConfig):
     """The winner's full training, and what it is compared with."""
 
@@ -335,11 +338,21 @@ class TrainConfig(FullTrainingConfig):
         description="Trainings of the winner and of each network that it is compared with, from as many seeds: the "
         "report gives their mean, their spread and a paired test. The first one's weights are handed over.",
     )
+    compare: list[Baseline] = Field(
+        default_factory=list,
+        description="What else to find within the limits and to train alike. depth: blocks left out, the others as in "
+        "the base; greedy: swap by swap, each the one that loses least for what it saves; largest: most FLOPs; of a "
+        "trained model also uniform: every block as much narrower; torch_pruning: Torch-Pruning's magnitude pruner; "
+        "sibling: the next smaller model of its family in timm, with fresh weights.",
+    )
 
     @property
     def inputs(self) -> dict[str, Any]:
+        """As of any full training; what is not compared with, and a single seed, are not named."""
         known = super().inputs
-        if self.seeds == 1:  # as it was before there were several
+        if not self.compare:
+            del known["compare"]
+        if self.seeds == 1:
             del known["seeds"]
         return known
 

@@ -16,6 +16,14 @@ class PartGenerator(torch.Generator):
     size: int
     rows: torch.Tensor
 
+    def get_state(self) -> torch.Tensor:
+        return torch.cat([super().get_state(), self.whole.get_state()])
+
+    def set_state(self, state: torch.Tensor) -> torch.Generator:
+        own, whole = (half.clone() for half in state.chunk(2))  # torch crashes on one that is a view
+        self.whole.set_state(whole)
+        return super().set_state(own)
+
     @classmethod
     def of(cls, device: torch.device, size: int, rows: torch.Tensor, seed: int, own_seed: int) -> "PartGenerator":
         made = cls(device)

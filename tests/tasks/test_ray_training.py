@@ -9,6 +9,7 @@ import pytest
 from ray import cloudpickle
 
 from nas_core.base.errors import ClusterError, NasError
+from nas_core.study.contestants import Candidate, Training
 from nas_core.study.study import Study
 from tasks.ray_pool import Request, run_jobs
 from tasks.ray_training import Mistake, _member
@@ -41,7 +42,8 @@ def train_and_die(job, folder, report):
             os.kill(os.getpid(), signal.SIGKILL)
 
     loop._Training._one_step = one_step
-    return train_job(job, "winner", "2-1-2", 0, report)
+    candidate = Candidate(name="winner", role="winner", genotype="2-1-2")
+    return train_job(job, Training(candidate=candidate, name="winner", seed=0), report)
 
 
 def test_a_killed_process_is_started_again(cluster, tmp_path):
