@@ -35,7 +35,6 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "depthwise-separable"},
     {"kind": "without", "branch": "attn"},
     {"kind": "without", "branch": "mlp"},
-    {"kind": "convolution"},
     {"kind": "linear"},
     {"kind": "skip"},
 )
