@@ -89,15 +89,15 @@ def check_takes(space: SearchSpace, sample: Sample, family: str) -> None:
             others = ", ".join(each for each in kinds if wanted in kinds[each].takes)
             expected = f"{' or '.join(sorted(kinds[name].takes))}, which {kinds.kind} {name} of family {family} takes"
             raise DataError("data", found, expected, f"A YAML space may have {kinds.kind}s for {wanted}: {others}.")
-    if sample.dense and len(space.resolutions) > 1:
-        found = f"{len(space.resolutions)} resolutions and data that want outputs per pixel"
-        raise DataError(f"space {space.name}: resolutions", found, "one resolution, at which the maps are, too")
     if head.kind in HEADS and HEADS[head.kind].dense != sample.dense:
         outputs = ("outputs per image", "outputs per pixel")
         dense = ", ".join(each for each in HEADS if HEADS[each].dense == sample.dense)
         advice = f"A YAML space may have such a head ({dense}); `space: {{kind: model}}` takes a model of your own."
         expected = f"{outputs[not sample.dense]}, which head {head.kind} of family {family} gives"
         raise DataError("data", f"data that want {outputs[sample.dense]}", expected, advice)
+    if sample.dense and len(space.resolutions) > 1:
+        found = f"{len(space.resolutions)} resolutions and data that want outputs per pixel"
+        raise DataError(f"space {space.name}: resolutions", found, "one resolution, at which the maps are, too")
 
 
 def check_space(space: SearchSpace, source: str = "") -> SearchSpace:

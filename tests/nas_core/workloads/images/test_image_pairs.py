@@ -180,7 +180,7 @@ def test_a_mask_that_does_not_fit_is_named_and_can_be_left_out(few, change, word
 
 
 def test_what_is_no_set_of_pairs_is_said(few):
-    with pytest.raises(DataError, match="data.path: found nothing, expected a folder with images/ and masks/"):
+    with pytest.raises(DataError, match=r"data.path: found nothing, expected a folder with images/ and masks/"):
         Segmentation(Segmentation.Settings()).check()
     with pytest.raises(DataError, match="no labels/ in"):
         masks(few, masks="labels").check()

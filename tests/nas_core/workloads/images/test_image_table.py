@@ -51,7 +51,7 @@ def test_labels_in_columns_and_with_a_separator_are_the_same(csv_file):
     _, targets = several.load().load_test()
     assert targets.shape == (COUNT // 5, 4)
     assert torch.equal(one.load().load_test()[1][:, columns], targets)
-    assert list(several.metrics)[0] == "macro_f1"
+    assert next(iter(several.metrics)) == "macro_f1"
     assert "labels each" in dict(several.describe())["training split"]
 
 
