@@ -54,12 +54,12 @@ def study(folder, **sections):
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        ({"space": {"kind": "tiny"}, "data": SEGMENTATION}, "which head conv-pool-linear of family tiny gives"),
+        ({"space": {"kind": "tiny"}, "data": SEGMENTATION}, "which head conv-pool-linear of space tiny gives"),
         ({"space": {"kind": "yaml", "file": "wrong.yaml"}, "data": SEGMENTATION}, "outputs: found N x 2 x 56 x 56, "
          "expected N x 2 x 28 x 28, as data of kind segmentation want"),
         ({"space": CLASSIFIER, "data": SEGMENTATION}, "outputs: found N x 2, expected N x 2 x 28 x 28"),
         ({"space": {"kind": "yaml", "file": "dense.yaml"}, "data": SEGMENTATION, "train": {"recipe": {"mixup": 0.2}}},
-         "train.recipe.mixup: found 0.2, expected 0.0 for data of kind segmentation"),
+         "train.recipe.mixup: found 0.2, expected none for data of kind segmentation"),
         ({"space": {"kind": "tiny"}, "data": NUMBERS, "scorer": {"kind": "train", "recipe": {"loss": "bce"}}},
          "scorer.recipe.loss: found bce, expected workload for data of kind image-table: targets are numbers"),
         ({"space": {"kind": "tiny"}, "data": {**NUMBERS, "kind": "rows", "features": ["wide", "tall"]}},
@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_one_line(folder, sections, words):
     sections = {**sections, "data": dict(sections["data"].items())}
     if sections["data"]["kind"] == "rows":
         del sections["data"]["images"]
-    assert words in refused("run", study(folder, **sections), "--root", folder / "root").replace("0 for", "0.0 for")
+    assert words in refused("run", study(folder, **sections), "--root", folder / "root")
 
 
 @pytest.mark.parametrize("space", [{"kind": "model", "model": "own.py:build"}, {"kind": "yaml", "file": "dense.yaml"}])

@@ -136,7 +136,7 @@ def test_the_file_is_beside_the_study_wherever_that_is_read_from(tmp_path, monke
 
 def test_a_chain_takes_images_only():
     vectors = Sample(shape=(10,), num_outputs=1)
-    with pytest.raises(DataError, match="expected images, which stem kind conv of family tiny takes"):
+    with pytest.raises(DataError, match="expected images, which stem kind conv of space tiny takes"):
         FAMILIES["tiny"](FAMILIES.section("tiny")(), vectors).space  # noqa: B018
 
 

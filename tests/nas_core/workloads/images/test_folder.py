@@ -304,7 +304,7 @@ def test_an_image_is_read_once_and_then_known_by_its_size_and_time(tmp_path, mon
         read.append(content)
         return Facts(channels=3, shorter=8, longer=12)
 
-    monkeypatch.setattr(census, "facts_of", look)
+    monkeypatch.setattr(items, "facts_of", look)
     folder(tmp_path).check()
     assert len(read) == 12
     (tmp_path / "new.txt").write_text("x")  # the process looks again

@@ -167,7 +167,7 @@ def colourful(path):
         (small, r"1 of 24 images that .*: images/00003.png \(28 x 28 pixels, and masks/00003.png 20 x 28\)"),
         (broken, r"images/00003.png \(no image, as far as Pillow knows\)"),
         (colourful, "a mask in colour; masks of one channel are read"),
-        (lambda path: path.unlink(), "1 files without a partner of the same name: images/00003.png"),
+        (lambda path: path.unlink(), "1 file without a partner of the same name: images/00003.png"),
     ],
 )  # fmt: skip
 def test_a_mask_that_does_not_fit_is_named_and_can_be_left_out(few, change, words):
