@@ -425,6 +425,7 @@ def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     for step, sample in enumerate(row["system"]):
         points += [(f"system/{name}", float(value), step) for name, value in sample.items()]
     points += [(name, float(value), 0) for name, value in {**row["costs"], **row.get("design", {})}.items()]
+    points += [(f"whole_{name}", float(value), 0) for name, value in row.get("measured", {}).items()]
     points += [(f"test_{name}", float(value), 0) for name, value in row["metrics"]["test"].items()]
     points += [("training_seconds", row["wall_s"], 0), ("training_examples_per_s", row["examples_per_s"], 0)]
     return points

@@ -46,10 +46,12 @@ from nas_core.report.summary import (
     VerificationSummary,
     WholeNetwork,
 )
+from nas_core.report.text import trained_name
 from nas_core.space.equivalence import function_id
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import trained_metric
 from nas_core.study.choices import with_additive_limits
+from nas_core.study.contestants import REMADE
 from nas_core.study.frames import role_of
 from nas_core.study.outcome import Outcome, outcome_of
 from nas_core.study.reasons import Reasons, reasons
@@ -473,7 +475,8 @@ def _with_results(study: Study, resource: str, point: Point) -> Point:
     rows = [row for row in whole if row["status"] == "ok" and row["resource"] == resource]
     trained = (study.current("train") or {"networks": []})["networks"]
     mine = function_id(study.space, Genotype.parse(point.genotype))
-    alike = (row for row in trained if function_id(study.space, Genotype.parse(row["genotype"])) == mine)
+    known = (row for row in trained if row["role"] not in REMADE)
+    alike = (row for row in known if function_id(study.space, Genotype.parse(row["genotype"])) == mine)
     tests = (row["metrics"]["test"][_own_metric(study).name] for row in alike)
     measured = (row["value"] for row in rows if row["genotype"] == point.genotype)
     return replace(point, measured=next(measured, None), test=next(tests, None))
@@ -563,6 +566,7 @@ def _training(study: Study) -> TrainingSummary | None:
             test=row["metrics"]["test"][metric.name],
             validation=row["metrics"]["validation"][metric.name],
             costs=row["costs"],
+            measured=row.get("measured", {}),
             curve=tuple(
                 CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), validation=at.get(f"validation_{metric.name}"))
                 for at in row["history"]
@@ -584,4 +588,5 @@ def _training(study: Study) -> TrainingSummary | None:
         recipe=study.config.train.recipe.in_words,
         device=winner["device"],
         diverged=tuple(f"{row['role']} {row['genotype']}: {row['message']}" for row in output.get("diverged", ())),
+        remarks=tuple(f"{trained_name(row['role'])}: {row['text']}" for row in output.get("remarks", ())),
     )

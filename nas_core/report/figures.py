@@ -22,6 +22,7 @@ from nas_core.report.summary import (
     BlockEffect,
     EvaluatedNetwork,
     FrontierSummary,
+    Limit,
     ResourceAdditivity,
     StageCost,
     StudySummary,
@@ -34,8 +35,10 @@ from nas_core.report.text import (
     format_amount,
     format_duration,
     format_percent,
+    measured_of,
     metric_axis,
     resource_name,
+    trained_name,
 )
 from nas_core.space.genotypes import Genotype
 from nas_core.study.frames import Role
@@ -804,6 +807,45 @@ def _draw_additivity(ax: "Axes", result: ResourceAdditivity, theme: Theme) -> No
     ax.set_title(", ".join(line for line in lines if line), loc="left")
 
 
+# --- beside others ---------------------------------------------------------------
+
+
+def figure_comparison(summary: StudySummary, theme: Theme) -> "Figure":
+    """The chosen network and what it is compared with, trained alike: metric, and what each takes."""
+    training = _required(summary.training, "training")
+    rows = [row for row in training.networks if row.test is not None and row.role != "point"]
+    metric, most = training.metric, next((limit for limit in summary.limits if limit.at_most is not None), None)
+    rows.sort(key=lambda row: (row.test or 0.0) * (1 if metric.higher_is_better else -1))
+    figure = _figure(height=0.34 * len(rows) + 1.5)
+    left, right = figure.subplots(1, 2, sharey=True)
+    scale = 100 if metric.is_fraction else 1
+    colours = {"winner": theme.winner, "base": theme.base, "random": theme.fit}
+    resource = most.resource if most is not None else "flops"
+    for height, row in enumerate(rows):
+        look: dict[str, Any] = {"ls": "", "marker": "o", "ms": 9, "color": colours.get(row.role, theme.held_out)}
+        left.plot([scale * (row.test or 0.0)], [height], **look)
+        if (cost := {**row.costs, **row.measured}.get(resource)) is not None:
+            right.plot([cost], [height], **look)
+    names = {"winner": "chosen", "base": "base"}
+    left.set_yticks(range(len(rows)), [names.get(row.role) or trained_name(row.role) for row in rows])
+    left.set_xlabel(metric_axis(metric, "test"))
+    right.set_xlim(left=0)
+    divisor, label = axis_unit(resource, right.get_xlim()[1])
+    right.xaxis.set_major_formatter(lambda value, _: f"{value / divisor:g}")
+    right.set_xlabel(label)
+    if most is not None:
+        right.axvline(_limit_measured(summary, most), color=theme.faint, lw=1, ls=(0, (4, 3)))
+    return figure
+
+
+def _limit_measured(summary: StudySummary, limit: Limit) -> float:
+    """The limit on a network that is measured whole: a percentage is of what the base takes so."""
+    assert limit.at_most is not None, "an upper limit"
+    whole = measured_of(summary, "base", summary.base).get(limit.resource)
+    summed = summary.costs_of(summary.base).get(limit.resource)
+    return limit.at_most * whole / summed if "%" in limit.text and whole and summed else limit.at_most
+
+
 # --- training ----------------------------------------------------------------
 
 
@@ -836,9 +878,9 @@ def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measur
         "random": (theme.fit, "-", 1.4),
         "point": (theme.frontier, "-", 1.2),
     }
-    colour, style, width = looks[row.role]
+    colour, style, width = looks.get(row.role, (theme.verify, ":", 1.2))
     names = {"winner": "chosen", "point": "at another limit", "": None}
-    label_shown = names.get(label, label)
+    label_shown = names[label] if label in names else trained_name(label)
     scale = 100 if metric.is_fraction else 1
     values = [(p.epoch, scale * p.validation) for p in row.curve if p.validation is not None]
     loss = [(p.epoch, p.train_loss) for p in row.curve if p.train_loss is not None]
@@ -1014,6 +1056,7 @@ FIGURES: dict[str, Callable[[StudySummary, Theme], "Figure"]] = {
     "frontier": figure_frontier,
     "sweep": figure_sweep,
     "additivity": figure_additivity,
+    "comparison": figure_comparison,
     "training": figure_training,
     "confusion": figure_confusion,
     "scatter": figure_scatter,

@@ -30,6 +30,8 @@ from nas_core.report.text import (
     format_metric,
     format_metric_change,
     format_percent,
+    measured_of,
+    measured_resources,
     metric_axis,
     metric_label,
     resource_name,
@@ -37,6 +39,7 @@ from nas_core.report.text import (
     shown_resources,
     sweep_notes,
     sweep_rows,
+    trained_name,
 )
 from nas_core.space.genotypes import Genotype
 from nas_core.study.reasons import Price, Reasons, Swap
@@ -281,12 +284,12 @@ def _effort_tile(summary: StudySummary) -> list[Tile]:
 
 
 def comparison_table(summary: StudySummary) -> Table:
-    """Chosen, base and random networks: what was measured, and costs, the limits below."""
-    resources = shown_resources(summary)
+    """The chosen network and what it is compared with: what was measured, and costs, the limits below."""
+    resources, whole = shown_resources(summary), measured_resources(summary)
     base_costs = summary.costs_of(summary.base)
     networks = summary.training.networks if summary.training is not None else ()
     trained: dict[tuple[str, str], TrainedNetwork] = {(row.role, row.genotype): row for row in networks}
-    names = {"winner": "chosen", "base": "base", "random": "random"}
+    own = measured_of(summary, "base", summary.base)
     rows = []
     compared = compared_networks(summary)
     for label, genotype, value in compared:
@@ -294,11 +297,15 @@ def comparison_table(summary: StudySummary) -> Table:
         costs = summary.costs_of(genotype)
         rows.append(
             (
-                names[label],
+                "chosen" if label == "winner" else trained_name(label),
                 short_genotype(genotype),
                 format_metric(summary.metric, value),
                 *([format_metric(summary.metric, row.validation if row is not None else None)] if networks else []),
                 *[_amount_beside(name, costs.get(name), base_costs.get(name)) for name in resources],
+                *[
+                    _amount_beside(name, measured_of(summary, label, genotype).get(name), own.get(name))
+                    for name in whole
+                ],
                 *([_took(row)] if networks else []),
             )
         )
@@ -313,10 +320,13 @@ def comparison_table(summary: StudySummary) -> Table:
         compared_by(summary),
         *([metric_label(summary.metric, "validation")] if networks else []),
         *map(resource_name, resources),
+        *(f"{resource_name(name)}, measured whole" for name in whole),
         *(["training took"] if networks else []),
     )
     blank = [""] if networks else []
-    foot = ("limits", "", "", *blank, *[limits.get(name, "–") for name in resources], *blank) if limits else ()
+    foot = (
+        ("limits", "", "", *blank, *[limits.get(name, "–") for name in (*resources, *whole)], *blank) if limits else ()
+    )
     marked = next((index for index, (label, _, _) in enumerate(compared) if label == "winner"), None)
     return Table(head=head, rows=tuple(rows), foot=foot, marked=marked)
 
@@ -683,6 +693,7 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
     sources = {
         "additivity": story.additivity_source(summary),
         "training": story.curves_source(summary),
+        "comparison": story.training_source(summary),
         "confusion": story.training_source(summary),
         "scatter": story.training_source(summary),
         "shown": story.training_source(summary),
@@ -814,6 +825,13 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "the sum is exact; points below it take less than the sum says.",
         "mathnas profile",
         True,
+    ),
+    "comparison": (
+        "Beside others, trained alike",
+        "The base is as it is, the others were found within the limits. Left what each attains on the test split, "
+        "right what it takes, measured whole in turns with the others where that was done; dashed is the limit.",
+        "mathnas train",
+        False,
     ),
     "training": (
         "Training",

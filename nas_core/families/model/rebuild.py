@@ -80,7 +80,8 @@ class Prepared(nn.Module):
 
 
 LAYERS: dict[str, type[nn.Module]] = {
-    layer.__name__: layer for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.Identity, Only, Nothing)
+    layer.__name__: layer
+    for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.ReLU, nn.Identity, Only, Nothing)
 }
 
 
@@ -139,15 +140,21 @@ def fill(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> nn.Module:
     Raises:
         RuntimeError: for weights that are missing or that nothing in the module is called.
     """
+    reshape(module, {name: tuple(weight.shape) for name, weight in weights.items()})
+    module.load_state_dict(weights)
+    return module
+
+
+def reshape(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """The module itself, its tensors of other shapes than these, by name, replaced by zeros."""
     for path, layer in module.named_modules():
         for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
-            given = weights.get(f"{path}.{name}" if path else name)
-            if given is None or given.shape == tensor.shape:
+            shape = shapes.get(f"{path}.{name}" if path else name, tensor.shape)
+            if tuple(shape) == tuple(tensor.shape):
                 continue
-            fresh = torch.empty_like(given, dtype=tensor.dtype, device=tensor.device)
+            fresh = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
             is_weight = isinstance(tensor, nn.Parameter)
             setattr(layer, name, nn.Parameter(fresh, requires_grad=tensor.requires_grad) if is_weight else fresh)
-    module.load_state_dict(weights)
     return module
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from nas_core.base.errors import DataError
 from nas_core.study.study import Study
 from nas_core.workloads import WORKLOADS
-from nas_core.workloads.images import census
+from nas_core.workloads.images import items
 from nas_core.workloads.images.decoding import Facts
 from nas_core.workloads.images.folder import ImageFolder
 from tests.conftest import config_of
