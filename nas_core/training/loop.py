@@ -157,7 +157,7 @@ class _Training:
         self.workload, self.prepare = workload, splits.prepare
         inputs, targets = splits.train
         self.schedule = Schedule.of(recipe, len(targets))
-        self.inputs, self.targets = placed(inputs, device), targets.to(device)
+        self.inputs, self.targets = placed(inputs, device), placed(targets, device)
         if recipe.drop_path:
             drop_paths(network, recipe.drop_path)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
