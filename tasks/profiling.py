@@ -9,7 +9,7 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.costs import is_measured, profiler_of
 from nas_core.records.evaluations import WHOLE_NETWORK
 from nas_core.space.genotypes import Genotype
-from nas_core.study.rounds import record_whole
+from nas_core.study.rounds import finalists, record_whole
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
@@ -62,7 +62,7 @@ def _must_be_brought(study: Study, resources: Sequence[str]) -> None:
 
 @cluster_task("time-whole")
 def time_whole(study: Study) -> int:
-    """Measure the chosen network, the base and a sweep's points whole, in turns, once; returns how many that were.
+    """Measure the finalists, the base and a sweep's points whole, in turns, once; returns how many that were.
 
     What the program goes by is a sum over blocks; this says what the whole of them takes.
     """
@@ -88,12 +88,13 @@ def to_time_whole(study: Study) -> tuple[list[str], list[str]]:
 
 
 def to_measure_whole(study: Study) -> list[str]:
-    """The chosen network, the base and a sweep's points; none where they were measured, or nothing is chosen."""
+    """The finalists, the base and a sweep's points; none where they were measured, or nothing is chosen."""
     verified = study.current("verify") or {}
     if not study.family.are_networks or not verified.get("winner"):
         return []
     swept = [point.genotype for point in study.points() if point.genotype is not None]
-    wanted = list(dict.fromkeys((str(verified["winner"]), str(study.base), *swept)))
+    best = [str(verified["winner"]), *map(str, finalists(study.snapshot))]
+    wanted = list(dict.fromkeys((*best, str(study.base), *swept)))
     return [] if set(wanted) <= {row["genotype"] for row in verified.get("whole") or ()} else wanted
 
 

@@ -474,7 +474,7 @@ def registered_metric(store: Store, workload: Workload, metric: Metric, shape: t
     inputs, targets = workload.load(shape).load_test()
     with torch.inference_mode():
         outputs = torch.cat([model(as_floats(part)) for part in batches_of(inputs, TEST_BATCH)])
-    return value_of(metric, outputs, targets)
+    return value_of(metric, workload.output_scale(outputs), targets)  # back to what the network gives
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

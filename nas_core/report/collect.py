@@ -29,11 +29,14 @@ from nas_core.report.summary import (
     FrontierSummary,
     Limit,
     MeasuredWhole,
+    OutputsTable,
     Provenance,
     ResourceAdditivity,
+    Scatter,
     ScorerSummary,
     SelectedNetwork,
     SelectionSummary,
+    Shown,
     StageCost,
     StudySummary,
     SweepSummary,
@@ -530,6 +533,27 @@ def _whole_network(study: Study, row: Mapping[str, Any]) -> WholeNetwork:
     return WholeNetwork(genotype=row["genotype"], summed=summed, measured=row["value"], spread=row["spread"])
 
 
+def _details(details: Mapping[str, Any], is_shown: bool) -> dict[str, Any]:
+    """What a workload kept of a network's outputs on the test split; single examples of the one that is shown."""
+    table = details.get("table")
+    return {
+        "confusion": tuple(map(tuple, details.get("confusion", ()))),
+        "outputs": OutputsTable(head=tuple(table["head"]), rows=tuple(map(tuple, table["rows"]))) if table else None,
+        "scatter": tuple(
+            Scatter(name=each["name"], true=tuple(each["true"]), predicted=tuple(each["predicted"]))
+            for each in (details.get("scatter", ()) if is_shown else ())
+        ),
+        "shown": tuple(
+            Shown(
+                words=each.get("words", ""),
+                pictures=tuple((name, picture) for name, picture in each.get("pictures", ())),
+                cells=tuple((name, text) for name, text in each.get("cells", ())),
+            )
+            for each in (details.get("shown", ()) if is_shown else ())
+        ),
+    }
+
+
 def _training(study: Study) -> TrainingSummary | None:
     output = study.current("train")
     if output is None:
@@ -551,7 +575,7 @@ def _training(study: Study) -> TrainingSummary | None:
             seed=study.config.seed,
             num_epochs=len(row["history"]),
             examples_per_s=row.get("examples_per_s"),
-            confusion=tuple(map(tuple, row.get("details", {}).get("confusion", ()))),
+            **_details(row.get("details", {}), is_shown=row["role"] == "winner"),
         )
         for row in output["networks"]
     )

@@ -5,6 +5,7 @@ stage has not run. Matplotlib is imported when the first figure is drawn, and
 no global state of it is touched: no pyplot, settings inside a context.
 """
 
+import base64
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas_core.base.errors import shortened
 from nas_core.records.evaluations import CostTable
 from nas_core.report.strip import NO_OP_KIND, Strip, strips
 from nas_core.report.style import THEMES, Theme, ThemeName, rc_params
@@ -52,6 +54,9 @@ WIDTH_IN = 9.0
 DPI = 160
 MAX_CELLS_WITH_NUMBERS = 400
 MOST_CLASSES_NAMED, MOST_CLASSES_NUMBERED = 40, 20
+MOST_SCATTERS, SCATTERS_IN_A_ROW = 12, 3
+PICTURES_IN_A_ROW = 6
+MOST_LETTERS = 34  # of a line under a picture
 LEAST_SHARE_WRITTEN = 0.005  # of a class: less is written as 0 %
 LEAST_EFFECT = 1e-9  # in the metric's unit: what is smaller is arithmetic, and gets no colour
 
@@ -915,6 +920,64 @@ def figure_confusion(summary: StudySummary, theme: Theme) -> "Figure":
     return figure
 
 
+def figure_scatter(summary: StudySummary, theme: Theme) -> "Figure":
+    """The numbers of test examples as they are and as the chosen network predicted them."""
+    scatters = _winners(summary, "scatter")[:MOST_SCATTERS]
+    columns = min(len(scatters), SCATTERS_IN_A_ROW)
+    rows = -(-len(scatters) // columns)
+    figure = _figure(height=3.4 * rows if columns > 1 else 4.6, width=WIDTH_IN if columns > 1 else 5.2)
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for ax, each in zip(axes, scatters, strict=False):
+        ends = [min(*each.true, *each.predicted), max(*each.true, *each.predicted)]
+        ax.plot(ends, ends, color=theme.base, ls="--", lw=1, zorder=1)
+        ax.scatter(each.true, each.predicted, s=12, color=theme.held_out, alpha=0.5, lw=0, zorder=2)
+        ax.set_xlabel(f"{each.name}, as it is")
+        ax.set_ylabel("predicted")
+        ax.set_aspect("equal", adjustable="datalim")
+    for ax in list(axes)[len(scatters) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def figure_shown(summary: StudySummary, theme: Theme) -> "Figure":
+    """Test examples with what they are and what the chosen network made of them, pictures side by side."""
+    import matplotlib.image
+
+    examples = [each for each in _winners(summary, "shown") if each.pictures]
+    if not examples:
+        raise NotYetRunError("shown")
+    names = [name for name, _ in examples[0].pictures]
+    in_a_row = max(1, PICTURES_IN_A_ROW // len(names))
+    rows = -(-len(examples) // in_a_row)
+    lines = max(each.words.count("\n") + 1 for each in examples)
+    side = WIDTH_IN / (in_a_row * len(names))
+    figure = _figure(height=rows * (side + 0.17 * lines + 0.25))
+    axes = figure.subplots(rows, in_a_row * len(names), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for index, each in enumerate(examples):
+        row, start = index // in_a_row, index % in_a_row * len(names)
+        for column, (name, picture) in enumerate(each.pictures, start=start):
+            image = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture)))
+            axes[row, column].imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            if len(names) > 1 and row == 0:
+                axes[row, column].set_title(name, fontsize=9, loc="center", pad=4)
+        if each.words:
+            words = "\n".join(shortened(line, MOST_LETTERS) for line in each.words.split("\n"))
+            axes[row, start].text(
+                0, -0.04, words, transform=axes[row, start].transAxes, va="top", fontsize=7, color=theme.ink
+            )
+    return figure
+
+
+def _winners(summary: StudySummary, field: str) -> Any:
+    """What was kept of the chosen network; raises NotYetRunError where nothing was."""
+    found = next((getattr(row, field) for row in summary.trained("winner")), None)
+    if not found:
+        raise NotYetRunError(field)
+    return found
+
+
 def _rising(theme: Theme) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -996,5 +1059,7 @@ FIGURES: dict[str, Callable[[StudySummary, Theme], "Figure"]] = {
     "comparison": figure_comparison,
     "training": figure_training,
     "confusion": figure_confusion,
+    "scatter": figure_scatter,
+    "shown": figure_shown,
     "study_cost": figure_study_cost,
 }

@@ -149,6 +149,8 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "figures": {block.name: block for block in figure_blocks(summary, drawn)},
         "proof": story.proof(summary),
         "classes": classes_table(summary),
+        "outputs": outputs_table(summary),
+        "shown": shown_table(summary),
         "alternatives": alternatives_table(summary),
         "instead": instead_table(summary),
         "better_swaps": story.better_swaps(summary),
@@ -430,6 +432,24 @@ def classes_table(summary: StudySummary) -> Table | None:
     return Table(head=head[:shown], rows=tuple(row[:shown] for row in rows))
 
 
+def outputs_table(summary: StudySummary) -> Table | None:
+    """The chosen network on the test examples output by output, in the workload's words; None where it has none."""
+    winner = next(iter(summary.trained("winner")), None)
+    if winner is None or winner.outputs is None:
+        return None
+    return Table(head=winner.outputs.head, rows=winner.outputs.rows)
+
+
+def shown_table(summary: StudySummary) -> Table | None:
+    """Test examples that are rows of a table, with what the chosen network made of them; None where they are not."""
+    winner = next(iter(summary.trained("winner")), None)
+    cells = [each.cells for each in winner.shown if each.cells] if winner is not None else []
+    if not cells:
+        return None
+    head = tuple(name for name, _ in cells[0][:MOST_COLUMNS])
+    return Table(head=head, rows=tuple(tuple(text for _, text in row[:MOST_COLUMNS]) for row in cells))
+
+
 def _share(part: int, whole: int) -> str:
     return format_percent(float(part / whole), 1) if whole else "–"
 
@@ -675,6 +695,8 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
         "training": story.curves_source(summary),
         "comparison": story.training_source(summary),
         "confusion": story.training_source(summary),
+        "scatter": story.training_source(summary),
+        "shown": story.training_source(summary),
         "study_cost": f"wall-clock times of this study's stages; {summary.device}",
         "network": story.metric_source(summary),
     }
@@ -824,6 +846,20 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "mathnas train",
         True,
     ),
+    "scatter": (
+        "Predicted and true",
+        "Each dot is a test example: the number as it is, and as the chosen network predicted it. On the dashed line "
+        "it was right.",
+        "mathnas train",
+        True,
+    ),
+    "shown": (
+        "Test examples",
+        "Examples of the test split, evenly spread over it and not picked by how well they went, with what the chosen "
+        "network made of them.",
+        "mathnas train",
+        False,
+    ),
     "study_cost": (
         "What the study cost",
         "Networks handled and wall time by stage. Results found in the store are not computed again.",
@@ -831,6 +867,8 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         False,
     ),
 }
+
+MOST_COLUMNS = 9  # of examples that are rows
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
     ("block", "a piece of the network, such as a convolution with its normalisation; one stands at each position"),

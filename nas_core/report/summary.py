@@ -288,6 +288,35 @@ class TrainedNetwork:
     num_epochs: float | None = None
     examples_per_s: float | None = None  # of the steps alone
     confusion: tuple[tuple[int, ...], ...] = ()  # test examples of each class (rows) by what they were taken for
+    outputs: "OutputsTable | None" = None  # output by output, in the workload's words
+    scatter: tuple["Scatter", ...] = ()
+    shown: tuple["Shown", ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputsTable:
+    """A row for each output of a network: a label, a number, a class of pixels."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scatter:
+    """A number of test examples as it is and as it was predicted, in its unit."""
+
+    name: str
+    true: tuple[float, ...]
+    predicted: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """A test example: what is said of it, its pictures (name, PNG file in base64), or its cells (column, text)."""
+
+    words: str
+    pictures: tuple[tuple[str, str], ...] = ()
+    cells: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import Measured, Measurement, Profiler, RowWriter
 from nas_core.records.evaluations import Cost
 from nas_core.space.genotypes import Genotype
-from nas_core.study.rounds import hold_back, record_whole
+from nas_core.study.rounds import move_limits, record_whole
 from nas_core.study.stages import record_path
 from nas_core.study.study import Study
 
@@ -139,11 +139,11 @@ class Elsewhere:
         record_whole(study.outputs, rows)
         study.refresh()
         said = f"{len(rows)} networks measured whole on {brought.device}"
-        if not hold_back(study.snapshot, study.outputs):
+        if not move_limits(study.snapshot, study.outputs):
             return f"{said}: the chosen one is within the limits, as far as latency was measured."
         study.store.delete(record_path("verify"))
         study.refresh()
-        return f"{said}: the chosen one is over the limit, which is held lower; `mathnas run` chooses again."
+        return f"{said}: the limit moves to where the chosen one meets it; `mathnas run` chooses again."
 
 
 def _measured(row: dict[str, str]) -> Measured:

@@ -331,11 +331,7 @@ class Snapshot:
     def cautions(self) -> tuple[str, ...]:
         """What has to be said beside whatever the predictor calls best."""
         held_out = self.held_out_table
-        held = tuple(
-            f"The limit on {resource} is held {100 * (1 - share):.1f} % lower, since the network chosen before, "
-            "measured whole, was over it."
-            for resource, share in self.held
-        )
+        held = (_held_in_words(resource, share) for resource, share in self.held)
         return (*cautions_of(self.fitted, 0 if held_out is None else len(held_out)), *held)
 
     def problem_of_most(self, resource: str | None) -> SelectionProblem:
@@ -366,3 +362,11 @@ class Snapshot:
         result = solve(self.problem_of_most(None))
         if result.status is Status.INFEASIBLE:
             raise infeasible(self.config.select.limits, str(result.explanation))
+
+
+def _held_in_words(resource: str, share: float) -> str:
+    if share < 1:
+        way, why = f"{100 * (1 - share):.1f} % lower", "was over it"
+    else:
+        way, why = f"{100 * (share - 1):.1f} % higher", "took less than the sum over its blocks"
+    return f"The limit on {resource} is held {way}, since the network chosen before, measured whole, {why}."

@@ -38,7 +38,7 @@ from nas_core.families.trained_model import TrainedModel
 from nas_core.scoring.distil import DistilScorer
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig, parse_config
-from nas_core.study.rounds import hold_back, next_round, record_round, record_whole, verification
+from nas_core.study.rounds import finalists, move_limits, next_round, record_round, record_whole, verification
 from nas_core.study.study import Study
 from nas_core.training.loop import measure_all, train
 from nas_core.training.settings import Recipe, TeacherConfig
@@ -63,7 +63,7 @@ class Effort:
 
 
 FULL = Effort(teacher_epochs=12, examples=55_000, distil_epochs=1, recovery_epochs=3, evaluations=32)
-QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=2, recovery_epochs=2, evaluations=16)
+QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=2, recovery_epochs=2, evaluations=32)
 
 
 def main() -> None:
@@ -382,18 +382,18 @@ def evaluated(study: Study, genotypes: Sequence[Genotype]) -> None:
 
 
 def searched(study: Study) -> str:
-    """The winner of the verification, in this process; chosen again while it is over the limit, measured whole."""
+    """The winner of the verification, in this process; chosen again where a limit had to move."""
     evaluated(study, study.design.genotypes)
-    index, is_over = 0, True
-    while is_over:
+    index, has_moved = 0, True
+    while has_moved:
         while proposed := next_round(study.snapshot, study.outputs, index):
             evaluated(study, [Genotype.parse(text) for text in proposed])
             record_round(study.snapshot, study.outputs, index)
             index += 1
-        whole = [Genotype.parse(str(verification(study.outputs)["winner"])), study.base]
+        whole = list(dict.fromkeys((*finalists(study.snapshot), study.base)))
         rows = profile(study.family, whole, study.config.profile, ["latency_ms"], blocks=False)
         record_whole(study.outputs, [asdict(row) for row in rows])
-        is_over = hold_back(study.snapshot, study.outputs)
+        has_moved = move_limits(study.snapshot, study.outputs)
         study.refresh()
     return str(verification(study.outputs)["winner"])
 
