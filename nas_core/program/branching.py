@@ -49,7 +49,7 @@ FIRST, FURTHER = 0.25, 1.25  # of the way from bound to value: the first goal, a
 LARGEST, NEVER = 16_000, 32_767  # room in a row, and a loss that fits in none
 WORTH_IT = 0.995  # of the sample's descendants, that one vector more has to get below
 WORK_GROWS_BY = 10  # the power of the way that the work of a goal grows by, about
-MOST_MATRIX = 3_000_000  # columns times rows squared, beyond which Newton's steps are too dear
+MOST_MATRIX = 300_000  # columns times rows squared, beyond which Newton's steps are too dear
 
 
 @dataclass(frozen=True)
