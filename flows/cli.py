@@ -272,6 +272,30 @@ def export(
     print("\n".join(handed_over(finished(root), to, formats)))
 
 
+@app.command()
+def measure(
+    root: Root,
+    to: Annotated[Path | None, typer.Option("--to", help="File to write and carry there, such as measure.pyz.")] = None,
+    from_: Annotated[Path | None, typer.Option("--from", help="What it wrote there: measured.csv.")] = None,
+    host: Annotated[str | None, typer.Option(help="Machine to do all of it on, over ssh: NAME or USER@NAME.")] = None,
+    python: Annotated[str, typer.Option(help="Python on that machine.")] = "python3",
+) -> None:
+    """Measure a study's latency on another machine: what blocks cost, then the networks chosen."""
+    if sum(each is not None for each in (to, from_, host)) != 1:
+        raise ConfigError("measure", "none or several of --to, --from and --host", "one of them")
+    need("export", "measure")
+    from flows.measure_command import bring, over_ssh, write
+
+    study = _open(root)
+    if to is not None:
+        lines = write(study, to)
+    elif from_ is not None:
+        lines = bring(study, from_)
+    else:
+        lines = over_ssh(study, str(host), python)
+    print("\n".join(lines))
+
+
 def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, until: Stage, wait_s: float) -> "Study":
     _quiet_prefect()
     from flows.driving import drive

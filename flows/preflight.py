@@ -10,12 +10,14 @@ from nas_core.costs import profiler_of
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
+from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import workload_of
 from nas_core.study.config import ClusterConfig
 from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
 from nas_core.study.sweep import limits_of
+from nas_core.training.settings import Recipe
 from nas_core.workloads import build_workload
 from nas_core.workloads.workload import metric_of
 
@@ -47,6 +49,9 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
     trains = _trains(study, until)
     if trains or study.scorer.needs_data:
         workload_of(config).check(config.train.train_examples if trains else None)
+    if trains or study.scorer.needs_data:
+        _check_recipes(study, trains)
+        _check_outputs(study)
     if trains:
         config.train.recipe.check("train.recipe")
     study.scorer.measure  # an unknown metric is said here  # noqa: B018
@@ -113,6 +118,46 @@ def _check_classes(study: Study) -> None:
         found = f"{want[1]} classes, {want[0]} channels"
         expected = f"{have[1]} classes and {have[0]} channels at most, as space {study.space.name} has"
         raise ConfigError("data", found, expected, "Run `--until verify`, or take such data.")
+
+
+def _check_recipes(study: Study, trains: bool) -> None:
+    """Settings of recipes that make no sense with the data's targets."""
+    refused = workload_of(study.config).refused
+    recipes = {"train.recipe": study.config.train.recipe} if trains else {}
+    if (recipe := getattr(study.config.scorer, "recipe", None)) is not None:
+        recipes["scorer.recipe"] = recipe
+    for where, recipe in recipes.items():
+        for field, why in refused.items():
+            neutral = Recipe.model_fields[field].default
+            if (found := getattr(recipe, field)) != neutral:
+                kind = study.config.data.kind
+                raise ConfigError(f"{where}.{field}", found, f"{neutral or 'none'} for data of kind {kind}: {why}")
+
+
+def _check_outputs(study: Study) -> None:
+    """Whether networks that come as they are give the outputs that the data want: one is built and run on two inputs.
+
+    Heads of chains say what they give, but not of which size maps are.
+    """
+    family, sample = study.family, workload_of(study.config).sample
+    if not family.are_networks or (family.space.is_chain and not sample.dense):
+        return
+    import torch
+
+    space = family.space
+    genotype = Genotype((0,) * space.num_positions, space.genotype_resolutions[0])
+    shape = sample.shape_at(space.resolution_of(genotype), space.in_channels or sample.shape[0])
+    inputs = torch.zeros(2, *shape, dtype=getattr(torch, sample.dtype))
+    with torch.inference_mode():
+        outputs = family.module(genotype).eval()(inputs)
+    found = getattr(outputs, "shape", None)
+    wanted = (2, sample.num_outputs, *(shape[1:] if sample.dense else ()))
+    if found is None or tuple(found) != wanted:
+        said = "what is no tensor" if found is None else " x ".join(map(str, ("N", *found[1:])))
+        expected = f"{' x '.join(map(str, ('N', *wanted[1:])))}, as data of kind {study.config.data.kind} want"
+        advice = "A head `conv-upsample` enlarges by its `scale`, the product of the strides before it."
+        where = f"space {space.name}: outputs"
+        raise ConfigError(where, said, expected, advice if sample.dense and space.is_chain else "")
 
 
 def _check_writable(store: Store) -> None:

@@ -20,8 +20,8 @@ def select(config: StudyConfig, root: str) -> None:
 def verify(config: StudyConfig, root: str) -> None:
     """Evaluate the best networks for real, refit, solve again, until the choice stands or the budget ends."""
     with stage_run(config, root, "verify") as run:
-        index, is_over = 0, True
-        while is_over:
+        index, has_moved = 0, True
+        while has_moved:
             while proposed := work.plan_round(run.study, index):
                 prepare_scorer(run.study)
                 new = evaluate(run.study, proposed, "verify")
@@ -29,4 +29,4 @@ def verify(config: StudyConfig, root: str) -> None:
                 work.close_round(run.study, index)
                 index += 1
             time_whole(run.study)
-            is_over = work.hold_limits(run.study)
+            has_moved = work.hold_limits(run.study)

@@ -29,6 +29,7 @@ FEW = 512  # validation images that tell the preparation
 MOST_RECOVERED = 4  # points of a sweep, where it is not said how many
 EVALUATIONS_PER_POINT = 4  # in verification
 MOST_VALIDATION = 2000  # images that networks are rated on
+COMPARED = ("depth", "uniform")  # beside the model itself and a random network
 CLOSE = 0.005  # a preparation that is better by less is no better
 
 
@@ -186,7 +187,7 @@ def _section(wish: Wish) -> dict[str, Any]:
         "profile": {"resources": ["flops", "params", "latency_ms"], "profilers": {"latency": {"runtime": _runtime()}}},
         "select": {"limits": list(wish.limits)},
         "verify": {"evaluations": 24, "patience": 3},
-        "train": {"recipe": {**recipe, "epochs": wish.epochs, "teacher": taught}},
+        "train": {"recipe": {**recipe, "epochs": wish.epochs, "teacher": taught}, "compare": list(COMPARED)},
     }
 
 
@@ -241,18 +242,30 @@ def _side_of(wish: Wish) -> int | None:
 def result_in_words(study: "Study") -> list[str]:
     """The table at the end: the model, the result, what it is compared with; each trained alike."""
     from nas_core.base.words import aligned
-    from nas_core.report.text import format_amount, format_metric
+    from nas_core.report.text import format_amount, format_metric, format_percent, short_genotype, trained_name
 
-    trained = study.output(TRAINING) or {}
-    rows = [["network", "role", "test", "latency", "FLOPs", "params"]]
+    trained = study.output(TRAINING) or {"networks": ()}
+    rows = [["network", "role", "test", "latency whole", "of the model", "FLOPs", "params"]]
     metric = trained_metric(study.config)
-    for row in trained.get("networks", ()):
-        costs = row["costs"]
+    base = next((row for row in trained["networks"] if row["role"] == "base"), None)
+    for row in trained["networks"]:
+        mine, own = _whole_ms(row), _whole_ms(base)
         name = {"winner": "shrunk", "base": "the model, trained as long"}.get(row["role"], row["name"])
         tested = row["metrics"]["test"][row["metric_name"]]
-        amounts = [format_amount(what, costs.get(what)) for what in ("latency_ms", "flops", "params")]
-        rows.append([row["genotype"], name, format_metric(metric, tested), *amounts])
-    return list(aligned(rows))
+        latency = [format_amount("latency_ms", mine), format_percent(mine / own, 1) if mine and own else ""]
+        counts = [format_amount(what, row["costs"].get(what)) for what in ("flops", "params")]
+        label = short_genotype(row["genotype"])
+        rows.append([label, trained_name(name), format_metric(metric, tested), *latency, *counts])
+    remarks = [f"{trained_name(row['role'])}: {row['text']}" for row in trained.get("remarks", ())]
+    return [*aligned(rows), *remarks]
+
+
+def _whole_ms(row: Mapping[str, Any] | None) -> float | None:
+    """What a trained network takes, measured whole in turns with the others; the sum of its blocks where it was not."""
+    if row is None:
+        return None
+    known: Mapping[str, float] = {**row["costs"], **row.get("measured", {})}
+    return known.get("latency_ms")
 
 
 def not_handed_over(config: StudyConfig) -> list[str]:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nas_core.base.errors import ConfigError
 from nas_core.base.identity import evaluation_seed
 from nas_core.costs import is_measured, profiler_of
 from nas_core.records.evaluations import WHOLE_NETWORK
 from nas_core.space.genotypes import Genotype
-from nas_core.study.rounds import record_whole
+from nas_core.study.rounds import finalists, record_whole
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
@@ -22,7 +23,10 @@ def profile(study: Study, resources: Sequence[str]) -> int:
     """Measure the resources that were not measured yet, and take note of them; returns how many that were."""
     config = study.config
     missing = [resource for resource in resources if not is_profiled(study, resource)]
+    brought = [resource for resource in missing if not profiler_of(resource, config.profile).measures_here]
+    missing = [resource for resource in missing if resource not in brought]
     if not missing:
+        _must_be_brought(study, brought)
         return 0
     networks = [str(genotype) for genotype in additivity_sample(study)]
     with (
@@ -40,12 +44,25 @@ def profile(study: Study, resources: Sequence[str]) -> int:
             lambda _, done, total, note: progress.note(done, total, note),
             progress.show,
         )
+    _must_be_brought(study, brought)
     return len(missing)
+
+
+def _must_be_brought(study: Study, resources: Sequence[str]) -> None:
+    """Raises ConfigError where values of these resources are measured elsewhere, and have not come yet."""
+    if not resources:
+        return
+    root = study.store.root
+    advice = (
+        f"`mathnas measure {root} --to measure.pyz` writes what measures it there, `--from measured.csv` takes it; "
+    )
+    found = f"no {', '.join(resources)} from the machine that measures it"
+    raise ConfigError(root, found, "its measurements", advice + "`--host NAME` does all of it over ssh.")
 
 
 @cluster_task("time-whole")
 def time_whole(study: Study) -> int:
-    """Measure the chosen network, the base and a sweep's points whole, in turns, once; returns how many that were.
+    """Measure the finalists, the base and a sweep's points whole, in turns, once; returns how many that were.
 
     What the program goes by is a sum over blocks; this says what the whole of them takes.
     """
@@ -66,18 +83,24 @@ def time_whole(study: Study) -> int:
 
 def to_time_whole(study: Study) -> tuple[list[str], list[str]]:
     """Resources that are measured of whole networks, and the networks; none where that is done, or nothing chosen."""
+    wanted = to_measure_whole(study)
+    return [name for name in study.profiler_ids if _is_timed_whole(study, name)] if wanted else [], wanted
+
+
+def to_measure_whole(study: Study) -> list[str]:
+    """The finalists, the base and a sweep's points; none where they were measured, or nothing is chosen."""
     verified = study.current("verify") or {}
     if not study.family.are_networks or not verified.get("winner"):
-        return [], []
+        return []
     swept = [point.genotype for point in study.points() if point.genotype is not None]
-    wanted = list(dict.fromkeys((str(verified["winner"]), str(study.base), *swept)))
-    if set(wanted) <= {row["genotype"] for row in verified.get("whole") or ()}:
-        return [], []
-    return [name for name in study.profiler_ids if _is_timed_whole(study, name)], wanted
+    best = [str(verified["winner"]), *map(str, finalists(study.snapshot))]
+    wanted = list(dict.fromkeys((*best, str(study.base), *swept)))
+    return [] if set(wanted) <= {row["genotype"] for row in verified.get("whole") or ()} else wanted
 
 
 def _is_timed_whole(study: Study, resource: str) -> bool:
-    return is_measured(resource) and profiler_of(resource, study.config.profile).whole_networks
+    profiler = profiler_of(resource, study.config.profile)
+    return is_measured(resource) and profiler.whole_networks and profiler.measures_here
 
 
 def is_profiled(study: Study, resource: str) -> bool:

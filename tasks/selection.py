@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nas_core.study.choices import without_network
-from nas_core.study.rounds import hold_back, last_answer, next_round, record_round
+from nas_core.study.rounds import last_answer, move_limits, next_round, record_round
 from nas_core.study.stages import SELECTION
 from nas_core.study.study import Study
 
@@ -34,11 +34,11 @@ def plan_round(study: Study, index: int) -> list[str]:
 
 @task(task_run_name="hold-limits", cache_policy=NO_CACHE)
 def hold_limits(study: Study) -> bool:
-    """Whether the chosen network, measured whole, is over a limit, which is then held lower."""
-    over = hold_back(study.snapshot, study.outputs)
-    if over:
+    """Whether a limit moved, since the chosen network, measured whole, is over it or leaves much of it unused."""
+    moved = move_limits(study.snapshot, study.outputs)
+    if moved:
         study.refresh()
-    return over
+    return moved
 
 
 @task(task_run_name="close-round-{index}", cache_policy=NO_CACHE)

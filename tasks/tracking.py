@@ -425,6 +425,7 @@ def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     for step, sample in enumerate(row["system"]):
         points += [(f"system/{name}", float(value), step) for name, value in sample.items()]
     points += [(name, float(value), 0) for name, value in {**row["costs"], **row.get("design", {})}.items()]
+    points += [(f"whole_{name}", float(value), 0) for name, value in row.get("measured", {}).items()]
     points += [(f"test_{name}", float(value), 0) for name, value in row["metrics"]["test"].items()]
     points += [("training_seconds", row["wall_s"], 0), ("training_examples_per_s", row["examples_per_s"], 0)]
     return points
@@ -473,7 +474,7 @@ def registered_metric(store: Store, workload: Workload, metric: Metric, shape: t
     inputs, targets = workload.load(shape).load_test()
     with torch.inference_mode():
         outputs = torch.cat([model(as_floats(part)) for part in batches_of(inputs, TEST_BATCH)])
-    return value_of(metric, outputs, targets)
+    return value_of(metric, workload.output_scale(outputs), targets)  # back to what the network gives
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

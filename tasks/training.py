@@ -1,18 +1,19 @@
 """Train the winner with the full recipe, and what it is compared with, all alike."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from nas_core.base.errors import IncompleteTableError
 from nas_core.space.genotypes import Genotype
-from nas_core.study.contestants import Candidate, candidates
+from nas_core.study.contestants import Candidate, contest
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.retries import cluster_task
-from tasks.worker import study_job, train_job
+from tasks.worker import StudyJob, rivals_job, study_job, train_job
 
 log = logging.getLogger(__name__)
 
@@ -24,23 +25,50 @@ def train(study: Study) -> dict[str, Any]:
     Returns the stored output, and in ``num_new`` how many networks were not trained already.
     """
     config = study.config
-    wanted = candidates(study.snapshot, study.winner, study.points())
-    with Cluster(config.cluster) as cluster, Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
-        shares = [0.0] * len(wanted)
+    job = study_job(study)
+    with Cluster(config.cluster) as cluster:
+        compared = _compared(study, job, cluster)
+        wanted: list[Candidate] = compared["candidates"]
+        with Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
+            shares = [0.0] * len(wanted)
 
-        def on_progress(index: int, done: int, total: int, note: str) -> None:
-            shares[index] = 100.0 * done / max(total, 1)
-            progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
+            def on_progress(index: int, done: int, total: int, note: str) -> None:
+                shares[index] = 100.0 * done / max(total, 1)
+                progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
 
-        job = study_job(study)
-        jobs = [(job, item.name, item.genotype) for item in wanted]
-        results = run_jobs(cluster, train_job, jobs, cluster.training_request(len(jobs)), on_progress, progress.show)
+            jobs = [(job, item) for item in wanted]
+            request = cluster.training_request(len(jobs))
+            results = run_jobs(cluster, train_job, jobs, request, on_progress, progress.show)
     num_new = sum(result.pop("new") for result in results)
     trained, diverged = parted(wanted, results)
-    rows = [_row(study, item, result) for item, result in trained]
+    rows = [_row(compared, item, result) for item, result in trained]
     output = {"inputs": study.inputs_of("train"), "networks": rows, "diverged": diverged}
+    if compared["remarks"]:
+        output["remarks"] = [asdict(remark) for remark in compared["remarks"]]
     study.outputs.write(TRAINING, output)
     return {**output, "num_new": num_new}
+
+
+def _compared(study: Study, job: StudyJob, cluster: Cluster) -> dict[str, Any]:
+    """The networks to train with their costs, and what has to be said of others; as ``rivals_job`` has it.
+
+    Where more than the base and random networks is asked for, rivals are made and
+    everything is measured whole, where latency is measured.
+    """
+    found = contest(study.snapshot, study.winner, study.points())
+    costs = {each.name: study.costs_of(Genotype.parse(each.genotype)) for each in found.candidates}
+    if not study.config.train.compare:
+        return {"candidates": list(found.candidates), "remarks": [], "costs": costs, "measured": {}}
+    with Progress(stage="compare", total=len(study.config.train.compare), noun="networks") as progress:
+        (made,) = run_jobs(
+            cluster,
+            rivals_job,
+            [(job, list(found.candidates))],
+            cluster.profile_request,
+            lambda _, done, total, note: progress.note(done, total, note),
+            progress.show,
+        )
+    return {**made, "remarks": [*found.remarks, *made["remarks"]]}
 
 
 def parted(
@@ -66,6 +94,8 @@ def parted(
     return trained, diverged
 
 
-def _row(study: Study, candidate: Candidate, result: dict[str, Any]) -> dict[str, Any]:
-    costs = study.costs_of(Genotype.parse(candidate.genotype))
-    return {"name": candidate.name, "role": candidate.role, "genotype": candidate.genotype, "costs": costs, **result}
+def _row(compared: Mapping[str, Any], candidate: Candidate, result: dict[str, Any]) -> dict[str, Any]:
+    name = candidate.name
+    known = {"name": name, "role": candidate.role, "genotype": candidate.genotype, "costs": compared["costs"][name]}
+    measured = {"measured": compared["measured"][name]} if name in compared["measured"] else {}
+    return {**known, **measured, **result}

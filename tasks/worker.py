@@ -16,6 +16,7 @@ from nas_core.base.plugins import Ticket, import_carried, imported
 from nas_core.records.store import Store, shared_store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
+from nas_core.study.contestants import Candidate, Remark
 from nas_core.study.study import Study
 
 if TYPE_CHECKING:
@@ -146,27 +147,65 @@ def time_job(job: StudyJob, resources: Sequence[str], genotypes: Sequence[str], 
     return [asdict(row) for row in rows]
 
 
-def train_job(job: StudyJob, name: str, genotype: str, report: Any) -> dict[str, Any]:
+def rivals_job(job: StudyJob, candidates: Sequence[Candidate], report: Any) -> dict[str, Any]:
+    """Make in a worker what the study is compared with beside networks of its space; measure all contestants whole.
+
+    Returns the candidates, all of them with costs (``costs``, and ``measured`` whole), and remarks.
+    """
+    from nas_core.study.rivals import Rivals
+
+    rivals = Rivals(job.study())
+    found = list(rivals.found(report))
+    everyone = [*candidates, *(each for each in found if isinstance(each, Candidate))]
+    report(len(rivals.wanted), len(rivals.wanted), "measured whole")
+    return {
+        "candidates": everyone,
+        "remarks": [each for each in found if isinstance(each, Remark)],
+        "costs": {each.name: rivals.costs_of(each) for each in everyone},
+        "measured": rivals.whole(everyone),
+    }
+
+
+def train_job(job: StudyJob, candidate: Candidate, report: Any) -> dict[str, Any]:
     """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store.
 
     Of a training that ``diverged`` only the message comes back: the others go on.
     """
-    from nas_core.study.brought import described, trained_metric
+    from nas_core.study.brought import trained_metric
     from nas_core.training.loop import TrainingDiverged
     from nas_core.training.winner import stored_result, training_id
     from nas_core.workloads import build_workload
 
     study = job.study()
-    config, architecture = study.config, described(study.family, Genotype.parse(genotype))
+    config = study.config
+    name, made = candidate.name, candidate.remade
+    architecture, start = _rival(study, made) if made else _of_space(study, Genotype.parse(candidate.genotype))
     workload, metric = build_workload(config.data), trained_metric(config).name
-    scorer = study.scorer
-    run_id = training_id(architecture, config.train, workload, config.seed, metric, scorer.starts_from)
+    starts_from = start.known_as if start else ""
+    run_id = training_id(architecture, config.train, workload, config.seed, metric, starts_from)
     known = stored_result(study.store, name, run_id)
     try:
-        start = started(scorer, Genotype.parse(genotype)) if scorer.starts_from else None
         return {**train_and_watch(architecture, config, study.store, name, report, start), "new": known is None}
     except TrainingDiverged as error:
         return {"diverged": str(error), "new": True}
+
+
+def _of_space(study: Study, genotype: Genotype) -> "tuple[Description, Start | None]":
+    from nas_core.study.brought import described
+
+    start = started(study.scorer, genotype) if study.scorer.starts_from else None
+    return described(study.family, genotype), start
+
+
+def _rival(study: Study, path: str) -> "tuple[Description, Start | None]":
+    """A network that was made of the model, with the weights that it was left with, where it has any."""
+    from nas_core.study.rivals import Rivals
+    from nas_core.training.checkpoint import unpack
+    from nas_core.training.winner import Start
+
+    weights = f"{path}.safetensors"
+    start = Start(known_as=path, weights=lambda: unpack(study.store.read_bytes(weights))[0])
+    return Rivals(study).remade(path), start if study.store.exists(weights) else None
 
 
 def started(scorer: "Scorer", genotype: Genotype) -> "Start":

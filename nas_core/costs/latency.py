@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from nas_core.base.errors import ConfigError
 from nas_core.base.settings import Section
 from nas_core.costs.conditions import check_here, check_installed
 from nas_core.costs.parts import base_genotypes
@@ -16,6 +17,7 @@ from nas_core.records.resources import Resource
 from nas_core.space.genotypes import Genotype
 
 RESOURCE = "latency_ms"
+CARRIED = ("onnxruntime", "eager")  # runtimes of networks that are measured elsewhere
 
 
 @PROFILERS.add
@@ -37,18 +39,33 @@ class LatencyProfiler(Profiler):
         device: Literal["auto", "cpu", "cuda"] = Field(
             "auto", description="Device measured; auto: a GPU where there is one."
         )
+        where: Literal["here", "elsewhere"] = Field(
+            "here", description="Whether it is measured here, or on another machine by `mathnas measure`."
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
         known = {**super().identity, "torch": version("torch")}
         runtime = known.pop("runtime")
+        if not self.measures_here:  # whose versions are the other machine's
+            del known["torch"]
+            return {**known, "runtime": runtime}
+        del known["where"]
         if runtime == "eager":  # as before there was a choice
             return known
         check_installed(runtime)
         return {**known, runtime: version("torch" if runtime == "compile" else runtime)}
 
+    @property
+    def measures_here(self) -> bool:
+        return bool(self.settings.where == "here")
+
     def check(self) -> None:
-        check_here(self.settings)
+        if self.measures_here:
+            check_here(self.settings)
+        elif self.settings.runtime not in CARRIED:
+            expected = f"one of {', '.join(CARRIED)}, where it is measured elsewhere"
+            raise ConfigError("profile.profilers.latency.runtime", self.settings.runtime, expected)
 
     @property
     def device(self) -> str:
@@ -61,6 +78,8 @@ class LatencyProfiler(Profiler):
     ) -> list[Cost]:
         from nas_core.costs.timing import time_family
 
+        if not self.measures_here:
+            raise ConfigError("profile.profilers.latency.where", "elsewhere", "values that `mathnas measure` brings")
         writer, space = RowWriter.of(self, family), family.space
         rows = []
         for base in base_genotypes(space):

@@ -45,6 +45,11 @@ class Profiler(Registered, ABC):
         """Name of the device measured, or ANY_DEVICE; raises ConfigError if it is not there."""
         return ANY_DEVICE
 
+    @property
+    def measures_here(self) -> bool:
+        """Whether values are measured by this process; else they are brought from another machine."""
+        return True
+
     def check(self) -> None:
         """Raise ConfigError for what this machine cannot measure; cheap, no torch."""
 

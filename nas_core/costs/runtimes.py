@@ -45,7 +45,7 @@ def run_of(
         return Run(call=network, inputs=inputs)
     if config.runtime == "compile":
         return Run(call=_compiled(network, inputs), inputs=inputs)
-    data = _KEPT.get(key) or _exported(network, inputs, any_batch)
+    data = _KEPT.get(key) or exported(network, inputs, any_batch)
     if key is not None:
         _KEPT.keep(key, data)
     return run_of_file(data, inputs, config)
@@ -68,7 +68,8 @@ def run_of_file(data: bytes, inputs: Sequence[torch.Tensor], config: Any) -> Run
     return Run(call=session, inputs=[each.cpu().numpy() for each in inputs])
 
 
-def _exported(network: nn.Module, inputs: Sequence[torch.Tensor], any_batch: bool) -> bytes:
+def exported(network: nn.Module, inputs: Sequence[torch.Tensor], any_batch: bool) -> bytes:
+    """The network's ONNX file, made in the first way that leads to one; raises NasError if none does."""
     for way in QUICK_FIRST:
         try:
             return onnx_bytes(network, inputs, way, any_batch=any_batch)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ FILES_PER_EFFECT = 2.0  # of those that are files, or programs, of their own: ea
 RIDGE = 1e-3  # of a fit whose columns are shares of a network's time: it only settles what is not told apart
 FILES_AT_ONCE = 16  # sessions and compiled programs, which hold more than their weights
 Clock = Callable[[Callable[..., Any], Sequence[Any]], float]  # milliseconds of one run
+Item = TypeVar("Item")
 Timing = np.ndarray | Exception  # milliseconds of every repeat, or why there are none
 
 
@@ -73,7 +74,7 @@ def time_family(
     shared = fixed_parts(family, base) if blocks else []
     distinct = _distinct([*shared, *(part for parts in parts_of.values() for part in parts)])
     together, later = genotypes[:NETWORKS_AT_ONCE], genotypes[NETWORKS_AT_ONCE:]
-    timings = time_parts([*distinct, *(_network(family, genotype) for genotype in together)], config)
+    timings = time_parts([*distinct, *(network_part(family, genotype) for genotype in together)], config)
     networks = dict(zip(together, map(_measured, timings[len(distinct) :]), strict=True))
     if later:
         networks |= time_family(family, base, later, config, blocks=False).networks
@@ -95,35 +96,32 @@ def time_in_place(
     count once per position where swaps are added up. Of a position the cheapest
     block costs 0, the fixed part is what is left.
     """
-    drawn = (
-        _drawn(family, base, NETWORKS_PER_EFFECT if config.runtime == "eager" else FILES_PER_EFFECT) if blocks else []
-    )
+    drawn = drawn_networks(family, base, config) if blocks else []
     distinct = list(dict.fromkeys((base, *drawn, *genotypes)))
     timings = dict(zip(distinct, _time_switched(family, network, distinct, config), strict=True))
     networks = {genotype: _measured(timings[genotype]) for genotype in genotypes}
     if not blocks:
         return FamilyTimings(fixed_part=None, blocks={}, networks=networks)
-    fixed, costs = _fitted_blocks(family, base, {each: timings[each] for each in (base, *drawn)})
+    fixed, costs = fitted_blocks(family, {each: _measured(timings[each]) for each in (base, *drawn)})
     return FamilyTimings(fixed_part=fixed, blocks=costs, networks=networks)
 
 
-def _drawn(family: Family, base: Genotype, per_effect: float) -> list[Genotype]:
+def drawn_networks(family: Family, base: Genotype, config: Any) -> list[Genotype]:
     """Random networks, every block of a position about as often as the others; rules are not asked."""
+    per_effect = NETWORKS_PER_EFFECT if config.runtime == "eager" else FILES_PER_EFFECT
     counts, rng = family.space.num_choices, np.random.default_rng(0)
     size = round(per_effect * (1 + sum(count - 1 for count in counts)))
     columns = [rng.permutation(np.resize(np.arange(count), size)) for count in counts]
     return list(dict.fromkeys(Genotype(tuple(map(int, row)), base.resolution) for row in zip(*columns, strict=True)))
 
 
-def _fitted_blocks(
-    family: Family, base: Genotype, timings: Mapping[Genotype, Timing]
-) -> tuple[Measured, dict[BlockId, Measured]]:
-    """What every network has, and what each block costs beyond the cheapest of its position."""
+def fitted_blocks(family: Family, networks: Mapping[Genotype, Measured]) -> tuple[Measured, dict[BlockId, Measured]]:
+    """What every network has, and what each block costs beyond the cheapest of its position, by whole networks."""
     ids = [(position, choice) for position, count in enumerate(family.space.num_choices) for choice in range(count)]
-    good = {genotype: timing for genotype, timing in timings.items() if not isinstance(timing, Exception)}
-    failed = next((timing for timing in timings.values() if isinstance(timing, Exception)), None)
+    good = {genotype: each.value for genotype, each in networks.items() if not isinstance(each, Exception)}
+    failed = next((each for each in networks.values() if isinstance(each, Exception)), None)
     timed = {(position, choice) for genotype in good for position, choice in enumerate(genotype.choices)}
-    ms_N = np.array([float(np.median(timing)) for timing in good.values()])
+    ms_N = np.array(list(good.values()))
     index = {block: column for column, block in enumerate(ids)}
     used_NB = np.zeros((len(good), len(ids)))
     for row, genotype in enumerate(good):
@@ -143,7 +141,7 @@ def _fitted_blocks(
 
 def _time_switched(family: Family, network: Switched, genotypes: Sequence[Genotype], config: Any) -> list[Timing]:
     """The genotypes' networks in turns; where each is a file of its own, some at a time, the first always with them."""
-    device, part = torch_device(config), _network(family, genotypes[0])
+    device, part = torch_device(config), network_part(family, genotypes[0])
     placed = _placed_on(device, network, config.channels_last)
     with _quiet(config.num_threads), torch.no_grad():
         inputs = [_placed_on(device, _example(config.batch_size, part.shapes[0], part.dtype), config.channels_last)]
@@ -152,11 +150,36 @@ def _time_switched(family: Family, network: Switched, genotypes: Sequence[Genoty
                 Run(call=placed, inputs=inputs, before=partial(placed.choose, genotype)) for genotype in genotypes
             ]
             return in_turns(runs, config, device)
-    first, *others = genotypes
+    return _some_at_a_time(
+        lambda genotype: _switched_run(family, placed, genotype, inputs, config), genotypes, config, device
+    )
+
+
+def time_networks(networks: Sequence[Part], config: Any) -> list[Measured]:
+    """Milliseconds per batch of whole networks, in turns, the first always with them (``network_part`` makes parts).
+
+    Raises:
+        ConfigError: if the device is not there.
+    """
+    device = torch_device(config)
+    examples = _examples(networks, config)
+
+    def run_of_one(part: Part) -> Run | Exception:
+        return _built_run(part, [examples[shape, part.dtype] for shape in part.shapes], config, any_batch=True)
+
+    return list(map(_measured, _some_at_a_time(run_of_one, networks, config, device)))
+
+
+def _some_at_a_time(
+    run_of_one: Callable[[Item], Run | Exception], items: Sequence[Item], config: Any, device: torch.device
+) -> list[Timing]:
+    """What each item runs, timed in turns; the first is among all that are timed together."""
+    first, *others = items
     whole: list[Timing] = []
     for start in range(0, max(1, len(others)), FILES_AT_ONCE):
-        together = [first, *others[start : start + FILES_AT_ONCE]]
-        mine = in_turns([_switched_run(family, placed, each, inputs, config) for each in together], config, device)
+        with _quiet(config.num_threads), torch.no_grad():
+            together = [run_of_one(item) for item in (first, *others[start : start + FILES_AT_ONCE])]
+        mine = in_turns(together, config, device)
         whole = whole or mine[:1]
         # as if the first had taken what it took among the first ones: a machine that drifts shifts all alike
         whole += [_added(_less(timing, mine[0]), whole[0]) for timing in mine[1:]]
@@ -170,8 +193,7 @@ def _switched_run(
     key = (family.space.space_id, genotype)
     try:
         placed.choose(genotype)
-        with _quiet(config.num_threads), torch.no_grad():
-            return run_of(placed, inputs, config, key, any_batch=True)
+        return run_of(placed, inputs, config, key, any_batch=True)
     except Exception as error:  # this network has no latency, the others have
         return error
 
@@ -194,22 +216,37 @@ def time_parts(parts: Sequence[Part], config: Any) -> list[Timing]:
         ConfigError: if the device is not there.
     """
     device = torch_device(config)
+    examples = _examples(parts, config)
     with _quiet(config.num_threads), torch.no_grad():
-        examples = {
+        runs = [
+            _built_run(
+                part,
+                [examples[shape, part.dtype] for shape in part.shapes],
+                config,
+                any_batch=isinstance(part.key, Genotype),
+            )
+            for part in parts
+        ]
+    return in_turns(runs, config, device)
+
+
+def _examples(parts: Sequence[Part], config: Any) -> dict[tuple[tuple[int, ...], str], torch.Tensor]:
+    """What the parts are called with, on the device, by shape and type."""
+    device = torch_device(config)
+    with _quiet(config.num_threads), torch.no_grad():
+        return {
             (shape, part.dtype): _placed_on(
                 device, _example(config.batch_size, shape, part.dtype), config.channels_last
             )
             for part in parts
             for shape in part.shapes
         }
-        runs = [_part_run(part, [examples[shape, part.dtype] for shape in part.shapes], config) for part in parts]
-    return in_turns(runs, config, device)
 
 
-def _part_run(part: Part, inputs: list[torch.Tensor], config: Any) -> Run | Exception:
+def _built_run(part: Part, inputs: list[torch.Tensor], config: Any, *, any_batch: bool) -> Run | Exception:
     try:
         module = _placed_on(torch_device(config), part.build().eval(), config.channels_last)
-        return run_of(module, inputs, config, any_batch=isinstance(part.key, Genotype))
+        return run_of(module, inputs, config, any_batch=any_batch)
     except Exception as error:  # out of memory, say: this part has no latency, the others have
         return error
 
@@ -353,7 +390,8 @@ def _quiet(num_threads: int) -> Iterator[None]:
             gc.enable()
 
 
-def _network(family: Family, genotype: Genotype) -> Part:
+def network_part(family: Family, genotype: Genotype) -> Part:
+    """The genotype's whole network as one part."""
     shape = list(family.sample.shape)
     if len(shape) == 3:  # an image, whose size the genotype or the space decides
         shape[1:] = [family.space.resolution_of(genotype)] * 2

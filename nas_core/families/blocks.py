@@ -7,7 +7,7 @@ modules where timm has them. To add a kind, write a class below, or in a plug-in
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
@@ -20,6 +20,7 @@ from nas_core.space.genotypes import ABSENT, BlockSpec, PlacedBlock, Scalar
 if TYPE_CHECKING:
     from torch import nn
 
+IMAGES, ROWS = "images", "rows"
 STRIDES = (1, 2)  # of a position; every kind then maps a side of H pixels to ceil(H / stride)
 
 
@@ -33,13 +34,17 @@ class _Kind(Registered, ABC):
     """What block, stem and head kinds share: settings that stand in the space's plain data."""
 
     Settings = BlockSettings
+    takes: ClassVar[frozenset[str]] = frozenset({IMAGES})  # of what a network may be: B C H W, or B F
 
     def __init__(self, settings: Section) -> None:
         self.settings: Any = settings
 
 
 class BlockKind(_Kind):
-    """A block that can stand at a position: from ``in_channels`` to ``out_channels`` with ``stride``."""
+    """A block that can stand at a position: from ``in_channels`` to ``out_channels`` with ``stride``.
+
+    One that takes rows maps B x in_channels to B x out_channels, where the stride is 1.
+    """
 
     def misfit(self, place: PlacedBlock) -> str:
         """What the place would have to be for the block to fit there; "" if it fits."""
@@ -64,7 +69,12 @@ class StemKind(_Kind):
 
 
 class HeadKind(_Kind):
-    """What turns the last position's output into the network's outputs."""
+    """What turns the last position's output into the network's outputs.
+
+    ``dense`` says that it gives outputs for every pixel: B x num_outputs x H x W.
+    """
+
+    dense: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, in_channels: int, num_outputs: int) -> "nn.Module":
@@ -221,6 +231,7 @@ class Absent(BlockKind):
     """No block at all: optional depth."""
 
     name = ABSENT
+    takes = frozenset({IMAGES, ROWS})
 
     def misfit(self, place: PlacedBlock) -> str:
         keeps = place.stride == 1 and place.in_channels == place.out_channels
@@ -407,7 +418,78 @@ class ConvNeXt(BlockKind):
         return block
 
 
+class _LinearSettings(BlockSettings):
+    norm: bool = Field(True, description="Batch normalisation after the linear layer.")
+    act: Activation = "relu"
+    dropout: Dropout = 0.0
+
+
+def _linear(in_channels: int, out_channels: int, given: Any) -> "list[nn.Module]":
+    from torch import nn
+
+    norm = [nn.BatchNorm1d(out_channels)] if given.norm else []
+    layer = nn.Linear(in_channels, out_channels, bias=not given.norm)
+    return [layer, *norm, _act(given.act), *_dropout(given.dropout)]
+
+
+@BLOCKS.add
+class Linear(BlockKind):
+    """For rows: linear layer, BN, activation."""
+
+    name = "linear"
+    takes = frozenset({ROWS})
+    Settings = _LinearSettings
+
+    def misfit(self, place: PlacedBlock) -> str:
+        return "" if place.stride == 1 else "stride 1, as rows have"
+
+    def build(self, in_channels: int, out_channels: int, stride: int) -> "nn.Module":
+        from torch import nn
+
+        return nn.Sequential(*_linear(in_channels, out_channels, self.settings))
+
+
+@BLOCKS.add
+class ResidualMlp(BlockKind):
+    """For rows: two linear layers around a shortcut (Gorishniy et al. 2021)."""
+
+    name = "residual-mlp"
+    takes = frozenset({ROWS})
+
+    class Settings(BlockSettings):
+        expand: Expansion = 2.0
+        act: Activation = "relu"
+        dropout: Dropout = 0.0
+
+    def misfit(self, place: PlacedBlock) -> str:
+        keeps = place.stride == 1 and place.in_channels == place.out_channels
+        return "" if keeps else "a position of stride 1 that keeps the width"
+
+    def build(self, in_channels: int, out_channels: int, stride: int) -> "nn.Module":
+        from nas_core.families.shortcut import Shortcut
+
+        given, inner = self.settings, max(1, round(self.settings.expand * in_channels))
+        return Shortcut(in_channels, inner, _act(given.act), given.dropout)
+
+
 # stems
+
+
+@STEMS.add
+class LinearStem(StemKind):
+    """For rows: linear layer, BN, activation."""
+
+    name = "linear"
+    takes = frozenset({ROWS})
+    example = {"out_channels": 8}  # noqa: RUF012
+
+    class Settings(_LinearSettings):
+        out_channels: Channels
+
+    def build(self, in_channels: int) -> "nn.Module":
+        from torch import nn
+
+        return nn.Sequential(*_linear(in_channels, self.settings.out_channels, self.settings))
 
 
 @STEMS.add
@@ -510,6 +592,49 @@ class ConvPoolLinear(HeadKind):
             layers += [nn.Linear(given.channels, given.hidden), _act(given.act)]
         last = nn.Linear(given.hidden or given.channels, num_outputs)
         return nn.Sequential(*layers, *_dropout(given.dropout), last)
+
+
+@HEADS.add
+class LinearHead(HeadKind):
+    """For rows: linear layer."""
+
+    name = "linear"
+    takes = frozenset({ROWS})
+
+    class Settings(BlockSettings):
+        dropout: Dropout = 0.0
+
+    def build(self, in_channels: int, num_outputs: int) -> "nn.Module":
+        from torch import nn
+
+        return nn.Sequential(*_dropout(self.settings.dropout), nn.Linear(in_channels, num_outputs))
+
+
+@HEADS.add
+class ConvUpsample(HeadKind):
+    """For outputs at every pixel: 3x3 convolution, BN, activation, 1x1 convolution, enlarged bilinearly."""
+
+    name = "conv-upsample"
+    dense = True
+    example = {"channels": 8}  # noqa: RUF012
+
+    class Settings(BlockSettings):
+        channels: Channels
+        scale: int = Field(
+            1, ge=1, le=64, description="By how much it enlarges: the product of the strides of stem and positions."
+        )
+        act: Activation = "relu"
+        dropout: Dropout = 0.0
+
+    def build(self, in_channels: int, num_outputs: int) -> "nn.Module":
+        from torch import nn
+
+        given = self.settings
+        layers = [*_conv_bn(in_channels, given.channels, 3, 1), _act(given.act), *_dropout(given.dropout)]
+        layers.append(nn.Conv2d(given.channels, num_outputs, 1))
+        if given.scale > 1:
+            layers.append(nn.Upsample(scale_factor=given.scale, mode="bilinear"))
+        return nn.Sequential(*layers)
 
 
 @HEADS.add

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 
 from nas_core.base.errors import DataError, SpaceError
 from nas_core.base.registry import Registry
-from nas_core.families.blocks import BLOCKS, HEADS, STEMS, check_placed, kind_of
+from nas_core.families.blocks import BLOCKS, HEADS, IMAGES, ROWS, STEMS, check_placed, kind_of
 from nas_core.families.family import Family, Part
 from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
 from nas_core.space.rules import Rule
+from nas_core.workloads.workload import Sample
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+SHAPES = {1: ROWS, 3: IMAGES}  # axes of an input
 
 
 class Chain(Family):
@@ -27,9 +31,13 @@ class Chain(Family):
     @cached_property
     def space(self) -> SearchSpace:
         """The space, checked block by block; it knows the code of blocks that plug-ins brought."""
-        if not self.sample.is_image:
-            raise DataError("data", f"inputs of shape {self.sample.shape}", f"images, which family {self.name} takes")
-        return check_space(self.chain())
+        if len(self.sample.shape) not in SHAPES:
+            found, expected = f"inputs of shape {self.sample.shape}", f"images or rows, which family {self.name} takes"
+            raise DataError("data", found, expected)
+        space = self.chain()
+        if self.given:
+            check_takes(space, self.sample, self.name)
+        return check_space(space)
 
     @property
     def in_channels(self) -> int:
@@ -67,6 +75,29 @@ class Chain(Family):
         from nas_core.families.shared_weights import SharedWeights
 
         return SharedWeights(self.space, seed)
+
+
+def check_takes(space: SearchSpace, sample: Sample, family: str) -> None:
+    """Raises DataError if the family takes other inputs, or its head gives other outputs, than the data have."""
+    stem, head = space.ends
+    wanted = SHAPES[len(sample.shape)]
+    used: list[tuple[Registry, str]] = [(STEMS, stem.kind), (HEADS, head.kind)]  # type: ignore[type-arg]
+    used += [(BLOCKS, block.kind) for position in space.positions for block in position.blocks]
+    for kinds, name in used:
+        if name in kinds and wanted not in kinds[name].takes:
+            found = f"{wanted} of shape {' x '.join(map(str, sample.shape))}"
+            others = ", ".join(each for each in kinds if wanted in kinds[each].takes)
+            expected = f"{' or '.join(sorted(kinds[name].takes))}, which {kinds.kind} {name} of family {family} takes"
+            raise DataError("data", found, expected, f"A YAML space may have {kinds.kind}s for {wanted}: {others}.")
+    if sample.dense and len(space.resolutions) > 1:
+        found = f"{len(space.resolutions)} resolutions and data that want outputs per pixel"
+        raise DataError(f"space {space.name}: resolutions", found, "one resolution, at which the maps are, too")
+    if head.kind in HEADS and HEADS[head.kind].dense != sample.dense:
+        outputs = ("outputs per image", "outputs per pixel")
+        dense = ", ".join(each for each in HEADS if HEADS[each].dense == sample.dense)
+        advice = f"A YAML space may have such a head ({dense}); `space: {{kind: model}}` takes a model of your own."
+        expected = f"{outputs[not sample.dense]}, which head {head.kind} of family {family} gives"
+        raise DataError("data", f"data that want {outputs[sample.dense]}", expected, advice)
 
 
 def check_space(space: SearchSpace, source: str = "") -> SearchSpace:
@@ -108,17 +139,18 @@ def _walk(space: SearchSpace, genotype: Genotype) -> Iterator[Part]:
 
     stem, head = space.ends
     side = space.resolution_of(genotype)
-    shape = (space.in_channels, side, side)
-    yield _part(None, ("stem", stem), shape, lambda: build_stem(stem, space.in_channels))
-    sides = space.sides(stem_side(stem, space.in_channels, side))
+    are_rows = ROWS in STEMS[stem.kind].takes
+    first = () if are_rows else (side, side)
+    yield _part(None, ("stem", stem), (space.in_channels, *first), lambda: build_stem(stem, space.in_channels))
+    sides = () if are_rows else space.sides(stem_side(stem, space.in_channels, side))
     for position, choice in enumerate(space.check_choices(genotype).choices):
-        side = sides[position]
         placed = space.placed[position][choice]
-        part = _part(position, placed, (placed.in_channels, side, side), lambda placed=placed: build_block(placed))  # type: ignore[misc]
+        pixels = () if are_rows else (sides[position],) * 2
+        part = _part(position, placed, (placed.in_channels, *pixels), lambda placed=placed: build_block(placed))  # type: ignore[misc]
         yield replace(part, is_no_op=placed.is_no_op)
-    width = space.positions[-1].out_channels
+    width, last = space.positions[-1].out_channels, () if are_rows else (sides[-1],) * 2
     key = ("head", head, space.num_classes)
-    yield _part(None, key, (width, sides[-1], sides[-1]), lambda: build_head(head, width, space.num_classes))
+    yield _part(None, key, (width, *last), lambda: build_head(head, width, space.num_classes))
 
 
 def _part(position: int | None, key: Hashable, shape: tuple[int, ...], build: "Callable[[], nn.Module]") -> Part:

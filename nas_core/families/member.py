@@ -31,11 +31,10 @@ class Member:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able description, the ``architecture.json`` that travels with a trained winner."""
-        sample = self.family.sample
         return {
             "family": FAMILIES.identity(self.family.name),
             "settings": self.family.settings.model_dump(mode="json", exclude={"kind"}),
-            "sample": {"shape": list(sample.shape), "num_outputs": sample.num_outputs, "dtype": sample.dtype},
+            "sample": self.family.sample.as_dict(),
             "space_id": self.family.space.space_id,
             "genotype": str(self.genotype),
             **self.family.origin(self.genotype),
@@ -45,7 +44,6 @@ class Member:
     def from_dict(cls, data: Mapping[str, Any]) -> "Member":
         """The network described; its family has to be registered (a plug-in's: imported)."""
         family = FAMILIES[data["family"]["name"]]
-        given = data["sample"]
-        sample = Sample(shape=tuple(given["shape"]), num_outputs=given["num_outputs"], dtype=given["dtype"])
+        sample = Sample.from_dict(data["sample"])
         made = family(family.Settings.model_validate(data["settings"]), sample)
         return cls(family=made, genotype=Genotype.parse(data["genotype"]))

@@ -35,6 +35,7 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "depthwise-separable"},
     {"kind": "without", "branch": "attn"},
     {"kind": "without", "branch": "mlp"},
+    {"kind": "convolution"},
     {"kind": "linear"},
     {"kind": "skip"},
 )
@@ -259,6 +260,9 @@ def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dty
         if stand:
             places.append(place)
             candidates.append(stand)
+    if not places:
+        why = "; ".join(f"{path}: {'; '.join(reasons.values())}" for path, reasons in list(refused.items())[:3])
+        raise SpaceError("space.library", f"no alternative that stands anywhere ({why})", "one at least")
     found = replace(found, places=tuple(places))
     return Structure(
         key=settings_json,

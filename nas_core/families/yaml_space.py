@@ -14,13 +14,14 @@ from pydantic import Field, ValidationInfo, field_validator
 from nas_core.base.errors import ConfigError, SpaceError
 from nas_core.base.settings import PathText, Section, as_number
 from nas_core.base.yaml_text import read_yaml_file
+from nas_core.families.blocks import ROWS, STEMS
 from nas_core.families.chain_family import Chain, check_space
 from nas_core.families.family import FAMILIES
 from nas_core.space.genotypes import ABSENT, BlockSpec, Position, SearchSpace
 from nas_core.space.rules import BlockId, Rule, RuleKind, absent_to_end
 
 SPACE_KEYS = ("name", "in_channels", "num_classes", "resolutions", "stem", "positions", "head", "rules")
-REQUIRED_KEYS = ("name", "resolutions", "stem", "positions", "head")
+REQUIRED_KEYS = ("name", "stem", "positions", "head")
 POSITION_KEYS = ("name", "out_channels", "stride", "repeat", "ordered", "blocks")
 RULE_KEYS = ("kind", "blocks", "count", "positions")
 USED_BY = {
@@ -87,7 +88,9 @@ def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None 
     shape |= {key: _integer(section[key], f"{source}: {key}") for key in shape if key in section}
     shape |= overrides or {}
     positions = tuple(_positions(section["positions"], source))
-    sizes = _sequence(section["resolutions"], f"{source}: resolutions")
+    stem = _spec(section["stem"], f"{source}: stem")
+    are_rows = stem.kind in STEMS and ROWS in STEMS[stem.kind].takes
+    sizes = _sequence(section.get("resolutions", [1] if are_rows else None), f"{source}: resolutions")
     name = section["name"]
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{source}: name", repr(name), "a text")
@@ -97,7 +100,7 @@ def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None 
         in_channels=shape["in_channels"],
         resolutions=tuple(_integer(size, f"{source}: resolutions") for size in sizes),
         num_classes=shape["num_classes"],
-        stem=_spec(section["stem"], f"{source}: stem"),
+        stem=stem,
         head=_spec(section["head"], f"{source}: head"),
         positions=positions,
         rules=tuple(_rules(section.get("rules") or [], positions, source)),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas_core.base.words import aligned
-from nas_core.report.text import format_milliseconds, format_quantity, outcome_lines, short_genotype
+from nas_core.report.text import format_milliseconds, format_quantity, outcome_lines, short_genotype, trained_name
 from nas_core.study.finished import FileLatency, Finished
 from nas_core.training.handover import LOADER, ONNX, PROGRAM, WEIGHTS, Written
 
@@ -104,7 +104,9 @@ def _rated(done: Finished) -> list[str]:
     rows = [head, ["---"] * len(head)]
     for row in done.networks:
         tested = (f"{row['metrics']['test'][name]:.4f}" for name in names)
-        rows.append([f"`{short_genotype(row['genotype'])}`", ROLES.get(row["role"], row["role"]), *tested])
+        rows.append(
+            [f"`{short_genotype(row['genotype'])}`", ROLES.get(row["role"]) or trained_name(row["role"]), *tested]
+        )
     table = [f"| {' | '.join(row)} |" for row in rows]
     return [
         *table,

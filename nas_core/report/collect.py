@@ -29,11 +29,14 @@ from nas_core.report.summary import (
     FrontierSummary,
     Limit,
     MeasuredWhole,
+    OutputsTable,
     Provenance,
     ResourceAdditivity,
+    Scatter,
     ScorerSummary,
     SelectedNetwork,
     SelectionSummary,
+    Shown,
     StageCost,
     StudySummary,
     SweepSummary,
@@ -43,10 +46,12 @@ from nas_core.report.summary import (
     VerificationSummary,
     WholeNetwork,
 )
+from nas_core.report.text import trained_name
 from nas_core.space.equivalence import function_id
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import trained_metric
 from nas_core.study.choices import with_additive_limits
+from nas_core.study.contestants import REMADE
 from nas_core.study.frames import role_of
 from nas_core.study.outcome import Outcome, outcome_of
 from nas_core.study.reasons import Reasons, reasons
@@ -470,7 +475,8 @@ def _with_results(study: Study, resource: str, point: Point) -> Point:
     rows = [row for row in whole if row["status"] == "ok" and row["resource"] == resource]
     trained = (study.current("train") or {"networks": []})["networks"]
     mine = function_id(study.space, Genotype.parse(point.genotype))
-    alike = (row for row in trained if function_id(study.space, Genotype.parse(row["genotype"])) == mine)
+    known = (row for row in trained if row["role"] not in REMADE)
+    alike = (row for row in known if function_id(study.space, Genotype.parse(row["genotype"])) == mine)
     tests = (row["metrics"]["test"][_own_metric(study).name] for row in alike)
     measured = (row["value"] for row in rows if row["genotype"] == point.genotype)
     return replace(point, measured=next(measured, None), test=next(tests, None))
@@ -527,6 +533,27 @@ def _whole_network(study: Study, row: Mapping[str, Any]) -> WholeNetwork:
     return WholeNetwork(genotype=row["genotype"], summed=summed, measured=row["value"], spread=row["spread"])
 
 
+def _details(details: Mapping[str, Any], is_shown: bool) -> dict[str, Any]:
+    """What a workload kept of a network's outputs on the test split; single examples of the one that is shown."""
+    table = details.get("table")
+    return {
+        "confusion": tuple(map(tuple, details.get("confusion", ()))),
+        "outputs": OutputsTable(head=tuple(table["head"]), rows=tuple(map(tuple, table["rows"]))) if table else None,
+        "scatter": tuple(
+            Scatter(name=each["name"], true=tuple(each["true"]), predicted=tuple(each["predicted"]))
+            for each in (details.get("scatter", ()) if is_shown else ())
+        ),
+        "shown": tuple(
+            Shown(
+                words=each.get("words", ""),
+                pictures=tuple((name, picture) for name, picture in each.get("pictures", ())),
+                cells=tuple((name, text) for name, text in each.get("cells", ())),
+            )
+            for each in (details.get("shown", ()) if is_shown else ())
+        ),
+    }
+
+
 def _training(study: Study) -> TrainingSummary | None:
     output = study.current("train")
     if output is None:
@@ -539,6 +566,7 @@ def _training(study: Study) -> TrainingSummary | None:
             test=row["metrics"]["test"][metric.name],
             validation=row["metrics"]["validation"][metric.name],
             costs=row["costs"],
+            measured=row.get("measured", {}),
             curve=tuple(
                 CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), validation=at.get(f"validation_{metric.name}"))
                 for at in row["history"]
@@ -547,7 +575,7 @@ def _training(study: Study) -> TrainingSummary | None:
             seed=study.config.seed,
             num_epochs=len(row["history"]),
             examples_per_s=row.get("examples_per_s"),
-            confusion=tuple(map(tuple, row.get("details", {}).get("confusion", ()))),
+            **_details(row.get("details", {}), is_shown=row["role"] == "winner"),
         )
         for row in output["networks"]
     )
@@ -560,4 +588,5 @@ def _training(study: Study) -> TrainingSummary | None:
         recipe=study.config.train.recipe.in_words,
         device=winner["device"],
         diverged=tuple(f"{row['role']} {row['genotype']}: {row['message']}" for row in output.get("diverged", ())),
+        remarks=tuple(f"{trained_name(row['role'])}: {row['text']}" for row in output.get("remarks", ())),
     )

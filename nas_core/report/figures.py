@@ -5,6 +5,7 @@ stage has not run. Matplotlib is imported when the first figure is drawn, and
 no global state of it is touched: no pyplot, settings inside a context.
 """
 
+import base64
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas_core.base.errors import shortened
 from nas_core.records.evaluations import CostTable
 from nas_core.report.strip import NO_OP_KIND, Strip, strips
 from nas_core.report.style import THEMES, Theme, ThemeName, rc_params
@@ -20,6 +22,7 @@ from nas_core.report.summary import (
     BlockEffect,
     EvaluatedNetwork,
     FrontierSummary,
+    Limit,
     ResourceAdditivity,
     StageCost,
     StudySummary,
@@ -32,8 +35,10 @@ from nas_core.report.text import (
     format_amount,
     format_duration,
     format_percent,
+    measured_of,
     metric_axis,
     resource_name,
+    trained_name,
 )
 from nas_core.space.genotypes import Genotype
 from nas_core.study.frames import Role
@@ -49,6 +54,9 @@ WIDTH_IN = 9.0
 DPI = 160
 MAX_CELLS_WITH_NUMBERS = 400
 MOST_CLASSES_NAMED, MOST_CLASSES_NUMBERED = 40, 20
+MOST_SCATTERS, SCATTERS_IN_A_ROW = 12, 3
+PICTURES_IN_A_ROW = 6
+MOST_LETTERS = 34  # of a line under a picture
 LEAST_SHARE_WRITTEN = 0.005  # of a class: less is written as 0 %
 LEAST_EFFECT = 1e-9  # in the metric's unit: what is smaller is arithmetic, and gets no colour
 
@@ -799,6 +807,45 @@ def _draw_additivity(ax: "Axes", result: ResourceAdditivity, theme: Theme) -> No
     ax.set_title(", ".join(line for line in lines if line), loc="left")
 
 
+# --- beside others ---------------------------------------------------------------
+
+
+def figure_comparison(summary: StudySummary, theme: Theme) -> "Figure":
+    """The chosen network and what it is compared with, trained alike: metric, and what each takes."""
+    training = _required(summary.training, "training")
+    rows = [row for row in training.networks if row.test is not None and row.role != "point"]
+    metric, most = training.metric, next((limit for limit in summary.limits if limit.at_most is not None), None)
+    rows.sort(key=lambda row: (row.test or 0.0) * (1 if metric.higher_is_better else -1))
+    figure = _figure(height=0.34 * len(rows) + 1.5)
+    left, right = figure.subplots(1, 2, sharey=True)
+    scale = 100 if metric.is_fraction else 1
+    colours = {"winner": theme.winner, "base": theme.base, "random": theme.fit}
+    resource = most.resource if most is not None else "flops"
+    for height, row in enumerate(rows):
+        look: dict[str, Any] = {"ls": "", "marker": "o", "ms": 9, "color": colours.get(row.role, theme.held_out)}
+        left.plot([scale * (row.test or 0.0)], [height], **look)
+        if (cost := {**row.costs, **row.measured}.get(resource)) is not None:
+            right.plot([cost], [height], **look)
+    names = {"winner": "chosen", "base": "base"}
+    left.set_yticks(range(len(rows)), [names.get(row.role) or trained_name(row.role) for row in rows])
+    left.set_xlabel(metric_axis(metric, "test"))
+    right.set_xlim(left=0)
+    divisor, label = axis_unit(resource, right.get_xlim()[1])
+    right.xaxis.set_major_formatter(lambda value, _: f"{value / divisor:g}")
+    right.set_xlabel(label)
+    if most is not None:
+        right.axvline(_limit_measured(summary, most), color=theme.faint, lw=1, ls=(0, (4, 3)))
+    return figure
+
+
+def _limit_measured(summary: StudySummary, limit: Limit) -> float:
+    """The limit on a network that is measured whole: a percentage is of what the base takes so."""
+    assert limit.at_most is not None, "an upper limit"
+    whole = measured_of(summary, "base", summary.base).get(limit.resource)
+    summed = summary.costs_of(summary.base).get(limit.resource)
+    return limit.at_most * whole / summed if "%" in limit.text and whole and summed else limit.at_most
+
+
 # --- training ----------------------------------------------------------------
 
 
@@ -831,9 +878,9 @@ def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measur
         "random": (theme.fit, "-", 1.4),
         "point": (theme.frontier, "-", 1.2),
     }
-    colour, style, width = looks[row.role]
+    colour, style, width = looks.get(row.role, (theme.verify, ":", 1.2))
     names = {"winner": "chosen", "point": "at another limit", "": None}
-    label_shown = names.get(label, label)
+    label_shown = names[label] if label in names else trained_name(label)
     scale = 100 if metric.is_fraction else 1
     values = [(p.epoch, scale * p.validation) for p in row.curve if p.validation is not None]
     loss = [(p.epoch, p.train_loss) for p in row.curve if p.train_loss is not None]
@@ -871,6 +918,64 @@ def figure_confusion(summary: StudySummary, theme: Theme) -> "Figure":
     bar.set_label("% of the class")
     bar.outline.set_visible(False)
     return figure
+
+
+def figure_scatter(summary: StudySummary, theme: Theme) -> "Figure":
+    """The numbers of test examples as they are and as the chosen network predicted them."""
+    scatters = _winners(summary, "scatter")[:MOST_SCATTERS]
+    columns = min(len(scatters), SCATTERS_IN_A_ROW)
+    rows = -(-len(scatters) // columns)
+    figure = _figure(height=3.4 * rows if columns > 1 else 4.6, width=WIDTH_IN if columns > 1 else 5.2)
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for ax, each in zip(axes, scatters, strict=False):
+        ends = [min(*each.true, *each.predicted), max(*each.true, *each.predicted)]
+        ax.plot(ends, ends, color=theme.base, ls="--", lw=1, zorder=1)
+        ax.scatter(each.true, each.predicted, s=12, color=theme.held_out, alpha=0.5, lw=0, zorder=2)
+        ax.set_xlabel(f"{each.name}, as it is")
+        ax.set_ylabel("predicted")
+        ax.set_aspect("equal", adjustable="datalim")
+    for ax in list(axes)[len(scatters) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def figure_shown(summary: StudySummary, theme: Theme) -> "Figure":
+    """Test examples with what they are and what the chosen network made of them, pictures side by side."""
+    import matplotlib.image
+
+    examples = [each for each in _winners(summary, "shown") if each.pictures]
+    if not examples:
+        raise NotYetRunError("shown")
+    names = [name for name, _ in examples[0].pictures]
+    in_a_row = max(1, PICTURES_IN_A_ROW // len(names))
+    rows = -(-len(examples) // in_a_row)
+    lines = max(each.words.count("\n") + 1 for each in examples)
+    side = WIDTH_IN / (in_a_row * len(names))
+    figure = _figure(height=rows * (side + 0.17 * lines + 0.25))
+    axes = figure.subplots(rows, in_a_row * len(names), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for index, each in enumerate(examples):
+        row, start = index // in_a_row, index % in_a_row * len(names)
+        for column, (name, picture) in enumerate(each.pictures, start=start):
+            image = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture)))
+            axes[row, column].imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            if len(names) > 1 and row == 0:
+                axes[row, column].set_title(name, fontsize=9, loc="center", pad=4)
+        if each.words:
+            words = "\n".join(shortened(line, MOST_LETTERS) for line in each.words.split("\n"))
+            axes[row, start].text(
+                0, -0.04, words, transform=axes[row, start].transAxes, va="top", fontsize=7, color=theme.ink
+            )
+    return figure
+
+
+def _winners(summary: StudySummary, field: str) -> Any:
+    """What was kept of the chosen network; raises NotYetRunError where nothing was."""
+    found = next((getattr(row, field) for row in summary.trained("winner")), None)
+    if not found:
+        raise NotYetRunError(field)
+    return found
 
 
 def _rising(theme: Theme) -> Any:
@@ -951,7 +1056,10 @@ FIGURES: dict[str, Callable[[StudySummary, Theme], "Figure"]] = {
     "frontier": figure_frontier,
     "sweep": figure_sweep,
     "additivity": figure_additivity,
+    "comparison": figure_comparison,
     "training": figure_training,
     "confusion": figure_confusion,
+    "scatter": figure_scatter,
+    "shown": figure_shown,
     "study_cost": figure_study_cost,
 }

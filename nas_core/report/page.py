@@ -30,6 +30,8 @@ from nas_core.report.text import (
     format_metric,
     format_metric_change,
     format_percent,
+    measured_of,
+    measured_resources,
     metric_axis,
     metric_label,
     resource_name,
@@ -37,6 +39,7 @@ from nas_core.report.text import (
     shown_resources,
     sweep_notes,
     sweep_rows,
+    trained_name,
 )
 from nas_core.space.genotypes import Genotype
 from nas_core.study.reasons import Price, Reasons, Swap
@@ -146,6 +149,8 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "figures": {block.name: block for block in figure_blocks(summary, drawn)},
         "proof": story.proof(summary),
         "classes": classes_table(summary),
+        "outputs": outputs_table(summary),
+        "shown": shown_table(summary),
         "alternatives": alternatives_table(summary),
         "instead": instead_table(summary),
         "better_swaps": story.better_swaps(summary),
@@ -279,12 +284,12 @@ def _effort_tile(summary: StudySummary) -> list[Tile]:
 
 
 def comparison_table(summary: StudySummary) -> Table:
-    """Chosen, base and random networks: what was measured, and costs, the limits below."""
-    resources = shown_resources(summary)
+    """The chosen network and what it is compared with: what was measured, and costs, the limits below."""
+    resources, whole = shown_resources(summary), measured_resources(summary)
     base_costs = summary.costs_of(summary.base)
     networks = summary.training.networks if summary.training is not None else ()
     trained: dict[tuple[str, str], TrainedNetwork] = {(row.role, row.genotype): row for row in networks}
-    names = {"winner": "chosen", "base": "base", "random": "random"}
+    own = measured_of(summary, "base", summary.base)
     rows = []
     compared = compared_networks(summary)
     for label, genotype, value in compared:
@@ -292,11 +297,15 @@ def comparison_table(summary: StudySummary) -> Table:
         costs = summary.costs_of(genotype)
         rows.append(
             (
-                names[label],
+                "chosen" if label == "winner" else trained_name(label),
                 short_genotype(genotype),
                 format_metric(summary.metric, value),
                 *([format_metric(summary.metric, row.validation if row is not None else None)] if networks else []),
                 *[_amount_beside(name, costs.get(name), base_costs.get(name)) for name in resources],
+                *[
+                    _amount_beside(name, measured_of(summary, label, genotype).get(name), own.get(name))
+                    for name in whole
+                ],
                 *([_took(row)] if networks else []),
             )
         )
@@ -311,10 +320,13 @@ def comparison_table(summary: StudySummary) -> Table:
         compared_by(summary),
         *([metric_label(summary.metric, "validation")] if networks else []),
         *map(resource_name, resources),
+        *(f"{resource_name(name)}, measured whole" for name in whole),
         *(["training took"] if networks else []),
     )
     blank = [""] if networks else []
-    foot = ("limits", "", "", *blank, *[limits.get(name, "–") for name in resources], *blank) if limits else ()
+    foot = (
+        ("limits", "", "", *blank, *[limits.get(name, "–") for name in (*resources, *whole)], *blank) if limits else ()
+    )
     marked = next((index for index, (label, _, _) in enumerate(compared) if label == "winner"), None)
     return Table(head=head, rows=tuple(rows), foot=foot, marked=marked)
 
@@ -418,6 +430,24 @@ def classes_table(summary: StudySummary) -> Table | None:
     head = ("class", "test examples", "recognised (recall)", "right when guessed (precision)", "F1", "most taken for")
     shown = len(head) if right_K.sum() < counts_KK.sum() else len(head) - 1  # where nothing is mistaken, for nothing
     return Table(head=head[:shown], rows=tuple(row[:shown] for row in rows))
+
+
+def outputs_table(summary: StudySummary) -> Table | None:
+    """The chosen network on the test examples output by output, in the workload's words; None where it has none."""
+    winner = next(iter(summary.trained("winner")), None)
+    if winner is None or winner.outputs is None:
+        return None
+    return Table(head=winner.outputs.head, rows=winner.outputs.rows)
+
+
+def shown_table(summary: StudySummary) -> Table | None:
+    """Test examples that are rows of a table, with what the chosen network made of them; None where they are not."""
+    winner = next(iter(summary.trained("winner")), None)
+    cells = [each.cells for each in winner.shown if each.cells] if winner is not None else []
+    if not cells:
+        return None
+    head = tuple(name for name, _ in cells[0][:MOST_COLUMNS])
+    return Table(head=head, rows=tuple(tuple(text for _, text in row[:MOST_COLUMNS]) for row in cells))
 
 
 def _share(part: int, whole: int) -> str:
@@ -663,7 +693,10 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
     sources = {
         "additivity": story.additivity_source(summary),
         "training": story.curves_source(summary),
+        "comparison": story.training_source(summary),
         "confusion": story.training_source(summary),
+        "scatter": story.training_source(summary),
+        "shown": story.training_source(summary),
         "study_cost": f"wall-clock times of this study's stages; {summary.device}",
         "network": story.metric_source(summary),
     }
@@ -793,6 +826,13 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "mathnas profile",
         True,
     ),
+    "comparison": (
+        "Beside others, trained alike",
+        "The base is as it is, the others were found within the limits. Left what each attains on the test split, "
+        "right what it takes, measured whole in turns with the others where that was done; dashed is the limit.",
+        "mathnas train",
+        False,
+    ),
     "training": (
         "Training",
         "{metric} and training loss after each epoch. All networks were trained by the same recipe.",
@@ -806,6 +846,20 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "mathnas train",
         True,
     ),
+    "scatter": (
+        "Predicted and true",
+        "Each dot is a test example: the number as it is, and as the chosen network predicted it. On the dashed line "
+        "it was right.",
+        "mathnas train",
+        True,
+    ),
+    "shown": (
+        "Test examples",
+        "Examples of the test split, evenly spread over it and not picked by how well they went, with what the chosen "
+        "network made of them.",
+        "mathnas train",
+        False,
+    ),
     "study_cost": (
         "What the study cost",
         "Networks handled and wall time by stage. Results found in the store are not computed again.",
@@ -813,6 +867,8 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         False,
     ),
 }
+
+MOST_COLUMNS = 9  # of examples that are rows
 
 GLOSSARY: tuple[tuple[str, str], ...] = (
     ("block", "a piece of the network, such as a convolution with its normalisation; one stands at each position"),

@@ -22,8 +22,10 @@ from nas_core.report.text import (
     metric_label,
     resource_name,
     short_genotype,
+    trained_name,
 )
 from nas_core.space.genotypes import Genotype
+from nas_core.study.contestants import RIVALS
 from nas_core.workloads.metrics import Measure
 
 LEAST_CHANGE = 1e-9  # in the metric's unit: what is smaller is arithmetic
@@ -110,16 +112,31 @@ def comparison(summary: StudySummary) -> list[str]:
     random = [row.test for row in summary.trained("random") if row.test is not None]
     if random:
         sentences.append(_random_sentence(metric, random, winner))
+    sentences += _rivals(summary, winner)
     for row in summary.training.diverged if summary.training is not None else ():
         sentences.append(f"Not compared, as its training diverged: {row}.")
     noise = test_noise(summary)
-    others = [value for value in (base, *random) if value is not None]
+    rivals = [row.test for role in RIVALS for row in summary.trained(role)]
+    others = [value for value in (base, *random, *rivals) if value is not None]
     if noise is not None and any(abs(winner - value) < noise for value in others):
         sentences.append(
             f"Differences under {noise * 100:.1f} points may be chance: that is the 95 % margin of a difference "
             "on so many test examples, and training once more moves the numbers too."
         )
     return sentences
+
+
+def _rivals(summary: StudySummary, winner: float) -> list[str]:
+    """How the winner stands beside what else was found within the limits, and what has to be said of that."""
+    rows = [row for role in RIVALS for row in summary.trained(role) if row.test is not None]
+    remarks = [f"{text[:1].upper()}{text[1:]}" for text in (summary.training.remarks if summary.training else ())]
+    if not rows:
+        return remarks
+    sign = 1 if summary.metric.higher_is_better else -1
+    beaten = sum(sign * (row.test or 0.0) < sign * winner for row in rows)
+    named = [f"{trained_name(row.role)} {_beside(summary.metric, row.test or 0.0, winner)}" for row in rows]
+    text = f"Others at the same limits, trained alike: {'; '.join(named)}. The chosen network beats {beaten} of them."
+    return [text, *remarks]
 
 
 def _beside(metric: Measure, value: float, winner: float) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from nas_core.base.errors import StoreError
 from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.study.contestants import REMADE, TrainedAs
 from nas_core.study.frames import Role
 from nas_core.study.outcome import Outcome
 from nas_core.study.reasons import Reasons
@@ -275,17 +276,47 @@ class CurvePoint:
 class TrainedNetwork:
     """A fully trained network: its metric on both splits; test was touched once, at the end."""
 
-    role: Literal["winner", "base", "random", "point"]
+    role: TrainedAs
     genotype: str
     test: float | None
     validation: float | None = None
     costs: Costs = field(default_factory=dict)
+    measured: Costs = field(default_factory=dict)  # whole, in turns with the others
     curve: tuple[CurvePoint, ...] = ()
     wall_s: float | None = None
     seed: int | None = None
     num_epochs: float | None = None
     examples_per_s: float | None = None  # of the steps alone
     confusion: tuple[tuple[int, ...], ...] = ()  # test examples of each class (rows) by what they were taken for
+    outputs: "OutputsTable | None" = None  # output by output, in the workload's words
+    scatter: tuple["Scatter", ...] = ()
+    shown: tuple["Shown", ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputsTable:
+    """A row for each output of a network: a label, a number, a class of pixels."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scatter:
+    """A number of test examples as it is and as it was predicted, in its unit."""
+
+    name: str
+    true: tuple[float, ...]
+    predicted: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """A test example: what is said of it, its pictures (name, PNG file in base64), or its cells (column, text)."""
+
+    words: str
+    pictures: tuple[tuple[str, str], ...] = ()
+    cells: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -299,6 +330,7 @@ class TrainingSummary:
     recipe: str = ""  # one sentence
     device: str = ""
     diverged: tuple[str, ...] = ()  # networks that could not be compared, and why
+    remarks: tuple[str, ...] = ()  # what has to be said of those that were to be compared with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -389,6 +421,9 @@ class StudySummary:
 
     def costs_of(self, genotype: str) -> dict[str, float]:
         """All known costs of a network: what was recorded for it, else sums of the cost tables."""
+        remade = [row for role in REMADE for row in self.trained(role) if row.genotype == genotype]
+        if remade:  # no network of the space
+            return dict(remade[0].costs)
         costs = self.summed_costs(genotype)
         if genotype == self.base:
             costs |= self.base_costs

@@ -1,12 +1,14 @@
 """Quantities in words: units a person reads, shared by the page, the figures and the command line."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 from nas_core.base.words import aligned
 from nas_core.program import parse_limit
 from nas_core.report.summary import Limit, StudySummary, SweepSummary
 from nas_core.space.genotypes import BlockSpec
+from nas_core.study.contestants import TrainedAs
 from nas_core.study.outcome import Outcome
 from nas_core.study.rounds import TELLS_APART
 from nas_core.study.sweep import Point
@@ -19,6 +21,15 @@ _RESOURCE_NAMES = {
     "activation_bytes": "activation memory",
     "latency_ms": "latency",
     "energy_mj": "energy",
+}
+TRAINED_NAMES = {  # what was found within the same limits by simpler means
+    "depth": "fewer blocks",
+    "greedy": "greedy swaps",
+    "largest": "most FLOPs",
+    "uniform": "uniform width",
+    "torch_pruning": "Torch-Pruning",
+    "sibling": "smaller sibling",
+    "point": "at another limit",
 }
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
@@ -201,15 +212,18 @@ def describe_block(spec: BlockSpec) -> str:
 
 def summary_table(summary: StudySummary) -> str:
     """The end of ``mathnas run``: winner, base and random networks side by side, as plain text."""
-    resources = shown_resources(summary)
-    header = ["", "genotype", compared_by(summary), *[resource_name(r) for r in resources]]
+    resources, whole = shown_resources(summary), measured_resources(summary)
+    names = [*map(resource_name, resources), *(f"{resource_name(name)}, whole" for name in whole)]
+    header = ["", "genotype", compared_by(summary), *names]
     rows = [
-        [label, short_genotype(genotype), format_metric(summary.metric, value)]
+        [trained_name(label), short_genotype(genotype), format_metric(summary.metric, value)]
         + [format_amount(r, summary.costs_of(genotype).get(r)) for r in resources]
+        + [format_amount(r, measured_of(summary, label, genotype).get(r)) for r in whole]
         for label, genotype, value in compared_networks(summary)
     ]
     lines = [*aligned([header, *rows])]
     lines += [f"not compared, diverged: {row}" for row in (summary.training.diverged if summary.training else ())]
+    lines += [f"not all as asked for, {row}" for row in (summary.training.remarks if summary.training else ())]
     if summary.limits:
         lines.append(f"limits: {', '.join(map(format_limit, summary.limits))}")
     if summary.sweep is not None:
@@ -325,7 +339,7 @@ def compared_by(summary: StudySummary) -> str:
 
 
 def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | None]]:
-    """(label, genotype, metric or None) of winner, base and the random networks."""
+    """(role, genotype, metric or None) of winner, base, and what else it is compared with within the limits."""
     rows: list[tuple[str, str, float | None]] = []
     trained = summary.training.networks if summary.training is not None else ()
     if summary.winner is not None and not summary.trained("winner"):
@@ -333,8 +347,24 @@ def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | Non
     if not summary.trained("base"):
         rows.append(("base", summary.base, _evaluated(summary, summary.base)))
     rows += [(row.role, row.genotype, row.test) for row in trained if row.role != "point"]
-    order = {"winner": 0, "base": 1, "random": 2}
-    return sorted(rows, key=lambda row: order[row[0]])
+    order = get_args(TrainedAs)
+    return sorted(rows, key=lambda row: order.index(row[0]))
+
+
+def trained_name(role: str) -> str:
+    """What a network is called that the chosen one is compared with."""
+    return TRAINED_NAMES.get(role, role)
+
+
+def measured_of(summary: StudySummary, role: str, genotype: str) -> Mapping[str, float]:
+    """What a trained network takes, measured whole in turns with the others; empty where it was not."""
+    return next((row.measured for row in summary.trained(role) if row.genotype == genotype), {})
+
+
+def measured_resources(summary: StudySummary) -> list[str]:
+    """Resources that trained networks were measured by, whole."""
+    networks = summary.training.networks if summary.training is not None else ()
+    return list(dict.fromkeys(name for row in networks for name in row.measured))
 
 
 def _evaluated(summary: StudySummary, genotype: str) -> float | None:

@@ -236,8 +236,7 @@ class DistilledBlocks:
         if self.settings.rated_by == "loss":
             return float(self.workload.loss(outputs, targets))
         if self.settings.rated_by == "divergence":
-            taught = F.log_softmax(self._taught, 1)
-            return float(F.kl_div(F.log_softmax(outputs, 1), taught, reduction="batchmean", log_target=True))
+            return float(self.workload.agreement(outputs, self._taught, 1.0))
         return value_of(metric_of(self.workload, self.scorer.setting.metric), outputs, targets)
 
     def start(self, genotype: Genotype) -> dict[str, torch.Tensor]:

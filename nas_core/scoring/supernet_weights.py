@@ -120,13 +120,15 @@ class SupernetWeights:
         """The metric of each network on the validation split, or what it raised."""
         outputs: dict[Genotype, list[torch.Tensor]] = {genotype: [] for genotype in genotypes}
         failures: dict[Genotype, float | Exception] = {}
-        for inputs in self._input_parts(network, resolution):
+        targets, done = self.data.validation[1].to(self.device), 0
+        for inputs in self._input_parts(network, resolution, len(genotypes)):
+            mine = targets[done : done + sum(map(len, inputs.rated))]
+            done += len(mine)
             for genotype, outcome in self._outputs(network, genotypes, inputs).items():
                 if isinstance(outcome, Exception):
                     failures[genotype] = outcome
                 else:
-                    outputs[genotype].append(outcome)
-        targets = self.data.validation[1].to(self.device)
+                    outputs[genotype].append(self.workload.reduced(outcome, mine))
         return {
             genotype: failures.get(genotype) or _value(self.metric, parts, targets)
             for genotype, parts in outputs.items()
@@ -146,7 +148,7 @@ class SupernetWeights:
                 outcomes[genotype] = error
         return outcomes
 
-    def _input_parts(self, network: nn.Module, resolution: int) -> Iterator[Activations]:
+    def _input_parts(self, network: nn.Module, resolution: int, num_genotypes: int) -> Iterator[Activations]:
         """Calibration and validation inputs, prepared; validation in parts if its activations are too large."""
         settings = self.settings
         inputs = self.data.train[0][: settings.calibration_examples]
@@ -158,6 +160,9 @@ class SupernetWeights:
             )
             stem_bytes = first.nbytes
         held = stem_bytes * self.side_by_side * 2 * len(self.data.validation[1])
+        if self.workload.sample.dense:  # whole maps of every network
+            map_bytes = 4 * self.workload.sample.num_outputs * resolution**2
+            held = max(held, map_bytes * num_genotypes * len(self.data.validation[1]))
         num_parts = max(1, -(-held // MAX_ACTIVATION_BYTES))
         validation = self.data.validation[0]
         bounds = [len(validation) * part // num_parts for part in range(num_parts + 1)]

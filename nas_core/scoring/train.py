@@ -98,7 +98,9 @@ class TrainScorer(Scorer):
         metric = metric_of(self.workload, self.setting.metric)
 
         def value_of(trained: "nn.Module") -> float:
-            return measure(trained, metric, examples.validation, examples.prepare, device=device)
+            return measure(
+                trained, metric, examples.validation, examples.prepare, device=device, workload=self.workload
+            )
 
         result = train(
             network,

@@ -1,33 +1,63 @@
-"""What the winner is trained beside: the base network, random networks within the same limits, points of a sweep."""
+"""What the winner is trained beside: the base network, others within the same limits, points of a sweep."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 
 from nas_core.base.errors import IncompleteTableError
 from nas_core.base.identity import evaluation_seed
+from nas_core.program import SelectionProblem, solve
 from nas_core.space.equivalence import function_id
-from nas_core.space.genotypes import Genotype
+from nas_core.space.genotypes import NO_OPS, Genotype, Rule
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sweep import Point
+from nas_core.training.settings import Baseline
 
 DRAWS = 20_000  # random networks looked at to find some within the limits
+DRAWN_FOR_EACH = 20  # of which the one that takes most of the limits is compared with
+LEFT_OUT = (*NO_OPS, "skip")  # kinds of blocks that are nothing at all
 
-Role = Literal["winner", "base", "random", "point"]
+TrainedAs = Literal[
+    "winner", "base", "random", "point", "depth", "greedy", "largest", "uniform", "torch_pruning", "sibling"
+]
+RIVALS: tuple[Baseline, ...] = get_args(Baseline)  # that a study names in `train.compare`
+REMADE: tuple[Baseline, ...] = ("uniform", "torch_pruning", "sibling")  # of a trained model, no networks of the space
+DONE = "Its network is trained already, as {}."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A network to train: ``name`` is its folder in the store, ``winner``, ``random-0``, ``point-30pct`` and so on."""
+    """A network to train: ``name`` is its folder in the store, ``winner``, ``random-0``, ``point-30pct`` and so on.
+
+    ``genotype`` is the label of one that is no network of the space; ``remade``
+    is where in the store such a one is described.
+    """
 
     name: str
-    role: Role
+    role: TrainedAs
     genotype: str
+    remade: str = ""
 
 
-def candidates(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -> list[Candidate]:
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """What has to be said of something to be compared with: why there is none, say."""
+
+    role: TrainedAs
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """The networks of the space to train, the winner first, and what has to be said of those asked for."""
+
+    candidates: tuple[Candidate, ...]
+    remarks: tuple[Remark, ...] = ()
+
+
+def contest(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -> Contest:
     """The winner first, then what it is compared with; networks that compute the same come once.
 
     Fewer random networks than asked for where the limits leave too few.
@@ -37,30 +67,119 @@ def candidates(known: Snapshot, winner: str | None, points: Sequence[Point] = ()
     """
     if winner is None:
         raise IncompleteTableError("winner", "no selection", "a selected network", "Run `mathnas select` first.")
-    found = [Candidate(name="winner", role="winner", genotype=winner)]
-    seen = {function_id(known.space, Genotype.parse(winner))}
-    if known.config.train.compare_base and function_id(known.space, known.base) not in seen:
-        found.append(Candidate(name="base", role="base", genotype=str(known.base)))
-        seen.add(function_id(known.space, known.base))
+    found: list[Candidate] = []
+    remarks: list[Remark] = []
+    seen: dict[str, str] = {}  # what a network computes -> the first that does
+
+    def add(name: str, role: TrainedAs, genotype: Genotype) -> str:
+        """The name of the network that is there already, if one is."""
+        before = seen.setdefault(function_id(known.space, genotype), name)
+        if before == name:
+            found.append(Candidate(name=name, role=role, genotype=str(genotype)))
+        return "" if before == name else before
+
+    add("winner", "winner", Genotype.parse(winner))
+    if known.config.train.compare_base:
+        add("base", "base", known.base)
     for index, genotype in enumerate(_random_within(known, known.config.train.compare_random, seen)):
-        found.append(Candidate(name=f"random-{index}", role="random", genotype=str(genotype)))
+        add(f"random-{index}", "random", genotype)
+    for kind in (kind for kind in RIVALS if kind in known.config.train.compare and kind in OF_THE_SPACE):
+        rival = OF_THE_SPACE[kind](known)
+        if isinstance(rival, str):
+            remarks.append(Remark(role=kind, text=rival))
+        elif before := add(kind, kind, rival):
+            remarks.append(Remark(role=kind, text=DONE.format(before)))
     for point in points:
-        if point.recovered and (function := function_id(known.space, Genotype.parse(str(point.genotype)))) not in seen:
-            seen.add(function)
-            found.append(Candidate(name=point.name, role="point", genotype=str(point.genotype)))
-    return found
+        if point.recovered:
+            add(point.name, "point", Genotype.parse(str(point.genotype)))
+    return Contest(candidates=tuple(found), remarks=tuple(remarks))
 
 
-def _random_within(known: Snapshot, count: int, seen: set[str]) -> list[Genotype]:
+def candidates(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -> list[Candidate]:
+    """The networks of ``contest``; raises as it does."""
+    return list(contest(known, winner, points).candidates)
+
+
+def _random_within(known: Snapshot, count: int, seen: dict[str, str]) -> list[Genotype]:
+    """Networks that were drawn, of many those that take most of the limits: so far the winner may go, too."""
     rng = np.random.default_rng(evaluation_seed(known.config.seed, "comparison"))
     budgets = known.limits
-    found: list[Genotype] = []
+    found: dict[str, Genotype] = {}
     for _ in range(DRAWS if count else 0):
         genotype = known.space.sample(rng)
         function = function_id(known.space, genotype)
-        if function not in seen and known.within(genotype, budgets):
-            seen.add(function)
-            found.append(genotype)
-            if len(found) == count:
+        if function not in seen and function not in found and known.within(genotype, budgets):
+            found[function] = genotype
+            if len(found) == count * (DRAWN_FOR_EACH if budgets else 1):
                 break
-    return found
+    return sorted(found.values(), key=lambda genotype: -_most_used(known, genotype))[:count]
+
+
+def _most_used(known: Snapshot, genotype: Genotype) -> float:
+    """The largest share of an upper limit that the network takes; 0 without one."""
+    return max(_shares(known, genotype), default=0.0)
+
+
+def _shares(known: Snapshot, genotype: Genotype) -> list[float]:
+    costs = known.costs_of(genotype)
+    return [costs[budget.resource] / budget.at_most for budget in known.limits if budget.at_most]
+
+
+# rivals that are networks of the space: a genotype, or why there is none
+
+
+def depth(known: Snapshot) -> Genotype | str:
+    """The best predicted network whose blocks are the base's or nothing."""
+    base, rules = known.base.choices, []
+    for position, place in enumerate(known.space.positions):
+        kept = {base[position], *(c for c, block in enumerate(place.blocks) if block.kind in LEFT_OUT)}
+        rules += [Rule(kind="forbid", blocks=((position, c),)) for c in range(len(place.blocks)) if c not in kept]
+    problem = known.problem(known.limits)
+    problem = replace(problem, rules=(*problem.rules, *rules))
+    return _solved(known, problem) or "Leaving out blocks alone does not reach the limits."
+
+
+def largest(known: Snapshot) -> Genotype | str:
+    """The network of most FLOPs within the limits."""
+    return _solved(known, known.problem_of_most("flops")) or "No network is within the limits."
+
+
+def _solved(known: Snapshot, problem: SelectionProblem) -> Genotype | None:
+    result = solve(problem, time_limit_s=known.config.select.time_limit_s)
+    return result.best.genotype if result.selections else None
+
+
+def greedy(known: Snapshot) -> Genotype | str:
+    """From the base, swap by swap, each the one that loses least for what it saves, until the limits are kept."""
+    network, sign = known.base, known.predictor.table.sign
+    while (over := _excess(known, network)) > 0:
+        swaps = [swap for swap in _swaps(known, network) if _excess(known, swap) < over]
+        if not swaps:
+            return "No single swap brings it nearer to the limits."
+        now, *then = known.predictor.predict([network, *swaps])
+        saved = [over - _excess(known, swap) for swap in swaps]
+        loss = [sign * (now.metric - each.metric) for each in then]
+        network = swaps[min(range(len(swaps)), key=lambda index: loss[index] / saved[index])]
+    return network if known.within(network, known.limits) else "It ends outside the limits."
+
+
+def _swaps(known: Snapshot, network: Genotype) -> list[Genotype]:
+    swaps = (
+        network.swap(position, choice)
+        for position, count in enumerate(known.space.num_choices)
+        for choice in range(count)
+        if choice != network.choices[position]
+    )
+    return [swap for swap in swaps if known.space.allows(swap)]
+
+
+def _excess(known: Snapshot, network: Genotype) -> float:
+    """By how much upper limits are broken, as shares of them, together."""
+    return sum(max(0.0, share - 1) for share in _shares(known, network))
+
+
+OF_THE_SPACE: dict[Baseline, Callable[[Snapshot], Genotype | str]] = {
+    "depth": depth,
+    "greedy": greedy,
+    "largest": largest,
+}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nas_core.base.errors import StoreError
+from nas_core.base.errors import NasError, StoreError
 from nas_core.costs import profiler_of
 from nas_core.costs.conditions import check_here, is_of_files
 from nas_core.costs.settings import ProfileConfig
@@ -144,7 +144,10 @@ def file_latency(done: Finished, winner: bytes, way: "Way", times: int = TIMES) 
     from nas_core.costs.timing import device_name, time_files
     from nas_core.training.handover import onnx_file
 
-    config = _of_files(profiler_of(LATENCY, done.profile).settings)
+    profiler = profiler_of(LATENCY, done.profile)
+    if not profiler.measures_here:
+        raise NasError("profile.profilers.latency.where", "latency is measured elsewhere", "another machine")
+    config = _of_files(profiler.settings)
     check_here(config)
     modules = done.modules()
     files = [winner, *(onnx_file(module, way) for module in modules[1:])]

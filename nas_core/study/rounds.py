@@ -8,6 +8,8 @@ round is planned from: one fit a round.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from nas_core.program import solve
@@ -18,14 +20,18 @@ from nas_core.searchers.settings import VerifyConfig
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
+from nas_core.study.contestants import depth, greedy
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import VERIFICATION
 from nas_core.study.sweep import optima
 
 Record = dict[str, Any]
-MOST_HELD_BACK = 4  # times that limits are held lower
+MOST_MOVES = 4  # times that limits are moved
+SIMPLER_MEANS = (depth, greedy)  # whose networks are evaluated, too: what is chosen is no worse than they
+FINALISTS = 4  # best evaluated networks that are measured whole
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
+USES_IT = 0.95  # share of a limit from which on a measured network uses it
 
 
 def verification(outputs: Outputs) -> Record:
@@ -66,8 +72,8 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
 
 
 def _budget_of(config: VerifyConfig, record: Record) -> VerifyConfig:
-    """The settings, with another two rounds' evaluations for each time that limits were held lower."""
-    more = 2 * config.per_round * len(record.get("held_back", ()))
+    """The settings, with another two rounds' evaluations for each time that limits were moved."""
+    more = 2 * config.per_round * len(record.get("moved", ()))
     return config.model_copy(update={"evaluations": config.evaluations + more})
 
 
@@ -107,38 +113,95 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
     outputs.write(VERIFICATION, {**verification(outputs), "whole": measured})
 
 
-def hold_back(known: Snapshot, outputs: Outputs) -> bool:
-    """Hold limits lower where the chosen network, measured whole, is over them; returns whether any is.
+def finalists(known: Snapshot) -> list[Genotype]:
+    """The best few evaluated networks within the limits: those that are measured whole, the best first."""
+    metrics = {Genotype.parse(text): metric for text, metric in known.measured.items() if metric is not None}
+    within = (genotype for genotype in metrics if known.within(genotype, known.limits))
+    return sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])[:FINALISTS]
 
-    A percentage is of the base as it was measured with it. What is over by less
-    than a measurement can tell is not.
+
+def move_limits(known: Snapshot, outputs: Outputs) -> bool:
+    """Move limits to where networks, measured whole, would meet them; returns whether any is moved.
+
+    What the program adds up over blocks is not what the whole of them takes.
+    Where the best network is over a limit, the limit is held lower; where it
+    leaves some of it unused, higher, once and before any is held lower: by as
+    much as the sums of all finalists say too little or too much, at the
+    median. Where the sums are right but for one network, the best of the
+    finalists that meet the limits is the winner instead.
     """
     record = verification(outputs)
-    measured = {row["genotype"]: row for row in record.get("whole", ()) if row["status"] == "ok"}
-    chosen, base = measured.get(record["winner"] or ""), measured.get(str(known.base))
-    if chosen is None or base is None or len(record.get("held_back", ())) >= MOST_HELD_BACK:
+    history = record.get("moved", ())
+    wholes = _wholes(known, record)
+    best = wholes.get(record["winner"] or "")
+    if best is None or (best.meets and (best.used >= USES_IT or history)):
         return False
     held = dict(known.held)
-    over = {}
-    for text in known.config.select.limits:
-        limit = parse_limit(text)
-        budget = limit.resolve(known.costs_of(known.base))
-        if budget.resource != chosen["resource"] or budget.at_most is None or limit.at_most is None:
-            continue
-        scale = base["value"] / known.costs_of(known.base)[budget.resource] if limit.at_most.unit == "%" else 1.0
-        excess = chosen["value"] / (budget.at_most * scale)
-        if excess > 1 + TELLS_APART:
-            over[budget.resource] = held.get(budget.resource, 1.0) / excess
-    if not over:
+    moved = {} if len(history) >= MOST_MOVES else _moved(held, list(wholes.values()), lower=not best.meets)
+    if not moved:
+        winner = next((genotype for genotype, whole in wholes.items() if whole.meets), record["winner"])
+        metric = known.measured.get(winner)
+        outputs.write(VERIFICATION, {**record, "winner": winner, "winner_metric": metric})
         return False
-    told = {"genotype": record["winner"], "value": chosen["value"], "base": base["value"]}
-    history = [*record.get("held_back", ()), told]
-    changed = {"held": {**held, **over}, "held_back": history, "stands": False}
+    told = {"winner": record["winner"], "held": moved}
+    changed = {"held": {**held, **moved}, "moved": [*history, told], "stands": False}
     *before, last = record["rounds"] or [None]
     if last is not None:  # within other limits it starts anew to be patient
         changed["rounds"] = [*before, {**last, "improved": True}]
     outputs.write(VERIFICATION, {**record, **changed})
     return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Whole:
+    """A network measured whole, by resource: the share of the limit that it uses, and what it takes over its sum."""
+
+    shares: Mapping[str, float]
+    ratios: Mapping[str, float]
+
+    @property
+    def used(self) -> float:
+        return max(self.shares.values())
+
+    @property
+    def meets(self) -> bool:
+        """What is over by less than a measurement can tell is not."""
+        return self.used <= 1 + TELLS_APART
+
+
+def _wholes(known: Snapshot, record: Record) -> dict[str, _Whole]:
+    """The finalists that were measured whole, the best first. Percentages are of the base as measured with them."""
+    rows: dict[str, dict[str, float]] = {}  # genotype -> resource -> value
+    for row in record.get("whole", ()):
+        if row["status"] == "ok":
+            rows.setdefault(row["genotype"], {})[row["resource"]] = row["value"]
+    base, costs = rows.get(str(known.base), {}), known.costs_of(known.base)
+    found = {}
+    for genotype in map(str, finalists(known)):
+        own, shares, ratios = known.costs_of(Genotype.parse(genotype)), dict[str, float](), dict[str, float]()
+        for limit in map(parse_limit, known.config.select.limits):
+            budget = limit.resolve(costs)
+            name, value = budget.resource, rows.get(genotype, {}).get(budget.resource)
+            if value is None or name not in base or budget.at_most is None or limit.at_most is None:
+                continue
+            scale = base[name] / costs[name] if limit.at_most.unit == "%" else 1.0
+            shares[name] = max(shares.get(name, 0.0), value / (budget.at_most * scale))
+            ratios[name] = value / (own[name] * scale)
+        if shares:
+            found[genotype] = _Whole(shares=shares, ratios=ratios)
+    return found
+
+
+def _moved(held: Mapping[str, float], wholes: Sequence[_Whole], *, lower: bool) -> dict[str, float]:
+    """What resources are to be held at, as shares of their limits; empty where the sums are right as they are."""
+    moved = {}
+    for name in wholes[0].shares:
+        before, fits = held.get(name, 1.0), 1 / median(whole.ratios[name] for whole in wholes if name in whole.ratios)
+        if lower and not any(whole.meets for whole in wholes):
+            fits = min(fits, before / min(whole.used for whole in wholes))
+        if (fits < before * (1 - TELLS_APART)) if lower else (fits > before * (1 + TELLS_APART)):
+            moved[name] = fits
+    return moved
 
 
 def _sign(known: Snapshot) -> int:
@@ -195,9 +258,10 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
 
 
 def _solvers_best(known: Snapshot, tried: Sequence[Genotype]) -> list[Genotype]:
-    """The program's optimum and those of a sweep, but for what (or what computes the same as what) was tried."""
+    """The program's optimum, those of a sweep and what simpler means find, but for what (or whose like) was tried."""
     result = solve(known.problem(known.limits), time_limit_s=known.config.select.time_limit_s)
-    best = [*(choice.genotype for choice in result.selections[:1]), *optima(known)]
+    simple = [found for mean in SIMPLER_MEANS if isinstance(found := mean(known), Genotype)]
+    best = [*(choice.genotype for choice in result.selections[:1]), *optima(known), *simple]
     done = {alike for genotype in tried for alike in equivalents(known.space, genotype)}
     new = []
     for genotype in best:

@@ -331,12 +331,27 @@ class Snapshot:
     def cautions(self) -> tuple[str, ...]:
         """What has to be said beside whatever the predictor calls best."""
         held_out = self.held_out_table
-        held = tuple(
-            f"The limit on {resource} is held {100 * (1 - share):.1f} % lower, since the network chosen before, "
-            "measured whole, was over it."
-            for resource, share in self.held
-        )
+        held = (_held_in_words(resource, share) for resource, share in self.held)
         return (*cautions_of(self.fitted, 0 if held_out is None else len(held_out)), *held)
+
+    def problem_of_most(self, resource: str | None) -> SelectionProblem:
+        """The program whose optimum takes most of a resource within the limits, or any network; needs costs only."""
+        tables, budgets = with_additive_limits(self.cost_tables, self.limits)
+        zeros = tuple((0.0,) * count for count in self.space.num_choices)
+        rows = [
+            Table(
+                score=zeros if resource is None else mine[resource].block,
+                base_score=0.0 if resource is None else mine[resource].fixed,
+                costs={name: table.block for name, table in mine.items()},
+                base_costs={name: table.fixed for name, table in mine.items()},
+                resolution=label,
+            )
+            for label, mine in tables.items()
+        ]
+        only = rows[0]
+        first = {"score": only.score, "base_score": only.base_score, "costs": only.costs, "base_costs": only.base_costs}
+        tables_of_problem: dict[str, Any] = first if len(rows) == 1 else {"resolutions": tuple(rows)}
+        return SelectionProblem(**tables_of_problem, budgets=budgets, rules=self.space.rules)
 
     def check_limits(self) -> None:
         """Whether any network is within the configured limits; needs costs, no evaluation.
@@ -344,19 +359,14 @@ class Snapshot:
         Raises:
             InfeasibleError: if none is, with what is attainable and which limits collide.
         """
-        tables, budgets = with_additive_limits(self.cost_tables, self.limits)
-        zeros = tuple((0.0,) * count for count in self.space.num_choices)
-        rows = [
-            Table(
-                score=zeros,
-                costs={name: table.block for name, table in mine.items()},
-                base_costs={name: table.fixed for name, table in mine.items()},
-                resolution=label,
-            )
-            for label, mine in tables.items()
-        ]
-        first = {"score": rows[0].score, "costs": rows[0].costs, "base_costs": rows[0].base_costs}
-        tables_of_problem: dict[str, Any] = first if len(rows) == 1 else {"resolutions": tuple(rows)}
-        result = solve(SelectionProblem(**tables_of_problem, budgets=budgets, rules=self.space.rules))
+        result = solve(self.problem_of_most(None))
         if result.status is Status.INFEASIBLE:
             raise infeasible(self.config.select.limits, str(result.explanation))
+
+
+def _held_in_words(resource: str, share: float) -> str:
+    if share < 1:
+        way, why = f"{100 * (1 - share):.1f} % lower", "was over it"
+    else:
+        way, why = f"{100 * (share - 1):.1f} % higher", "took less than the sum over its blocks"
+    return f"The limit on {resource} is held {way}, since the network chosen before, measured whole, {why}."

@@ -59,9 +59,9 @@ class DataNotes:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "DataNotes":
-        given, counts = data["sample"], data["num_examples"]
+        counts = data["num_examples"]
         return cls(
-            sample=Sample(shape=tuple(given["shape"]), num_outputs=given["num_outputs"], dtype=given["dtype"]),
+            sample=Sample.from_dict(data["sample"]),
             identity=data["identity"],
             fingerprint=data["fingerprint"],
             num_examples=None if counts is None else (counts[0], counts[1]),

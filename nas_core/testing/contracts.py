@@ -16,7 +16,7 @@ import numpy as np
 from nas_core.base.errors import SpaceError
 from nas_core.base.registry import Origin, Registered, Registry
 from nas_core.costs.profiler import PROFILERS
-from nas_core.families.blocks import BLOCKS, HEADS, STEMS
+from nas_core.families.blocks import BLOCKS, HEADS, IMAGES, ROWS, STEMS
 from nas_core.families.family import FAMILIES, Family
 from nas_core.families.model.alternatives import ALTERNATIVES
 from nas_core.prediction.settings import PredictConfig
@@ -154,18 +154,23 @@ def _block(thing: Any) -> Iterator[Finding]:
         if kind.misfit(place):
             continue
         stands += 1
-        for side in SIDES:
-            inputs = torch.randn(BATCH, in_channels, side, side)
+        for sides in _sides(kind):
+            inputs = torch.randn(BATCH, in_channels, *sides)
             before = inputs.clone()
             outputs = kind.build(in_channels, out_channels, stride).eval()(inputs)
-            wanted = (BATCH, out_channels, -(-side // stride), -(-side // stride))
-            where = f"{in_channels} to {out_channels} channels, stride {stride}, side {side}"
+            wanted = (BATCH, out_channels, *(-(-side // stride) for side in sides))
+            where = f"{in_channels} to {out_channels} channels, stride {stride}, sides {sides}"
             if tuple(outputs.shape) != wanted:
                 yield f"a side of H becomes ceil(H / stride) ({where})", f"{tuple(outputs.shape)}, not {wanted}"
             if not torch.equal(inputs, before):
                 yield "a block leaves its input alone", f"changed ({where})"
     if not stands:
         yield "a block fits somewhere", f"`misfit` refuses all of {SHAPES}"
+
+
+def _sides(kind: Any) -> list[tuple[int, ...]]:
+    """Sides of what the kind is given: of images, or none of rows."""
+    return [(side, side) for side in SIDES] * (IMAGES in kind.takes) + [()] * (ROWS in kind.takes)
 
 
 def _spec(thing: Any) -> Any:
@@ -178,7 +183,7 @@ def _stem(thing: Any) -> Iterator[Finding]:
     import torch
 
     stem = thing(example_settings(thing))
-    outputs = stem.build(3).eval()(torch.randn(BATCH, 3, 32, 32))
+    outputs = stem.build(3).eval()(torch.randn(BATCH, 3, *((32, 32) if IMAGES in stem.takes else ())))
     if outputs.shape[1] != stem.settings.out_channels:
         yield "a stem gives `out_channels`", str(tuple(outputs.shape))
 
@@ -186,9 +191,10 @@ def _stem(thing: Any) -> Iterator[Finding]:
 def _head(thing: Any) -> Iterator[Finding]:
     import torch
 
-    outputs = thing(example_settings(thing)).build(8, 5).eval()(torch.randn(BATCH, 8, 4, 4))
-    if tuple(outputs.shape) != (BATCH, 5):
-        yield "a head gives one number per output", f"{tuple(outputs.shape)}, not {(BATCH, 5)}"
+    sides = (4, 4) if IMAGES in thing.takes else ()
+    outputs = thing(example_settings(thing)).build(8, 5).eval()(torch.randn(BATCH, 8, *sides))
+    if outputs.shape[:2] != (BATCH, 5) or outputs.ndim != (4 if thing.dense else 2):
+        yield "a head gives one number per output, or a map where it is dense", f"{tuple(outputs.shape)}"
 
 
 def _alternative(thing: Any) -> Iterator[Finding]:
@@ -235,7 +241,8 @@ def _workload(thing: type[Workload]) -> Iterator[Finding]:
     prepared = splits.prepare(next(batches_of(inputs, BATCH)))
     if tuple(prepared.shape[1:]) != workload.sample.shape:
         yield "prepared inputs have the sample's shape", f"{tuple(prepared.shape[1:])}, not {workload.sample.shape}"
-    outputs = torch.randn(BATCH, workload.sample.num_outputs, requires_grad=True)
+    pixels = workload.sample.shape[1:] if workload.sample.dense else ()
+    outputs = torch.randn(BATCH, workload.sample.num_outputs, *pixels, requires_grad=True)
     loss = workload.loss(outputs, targets[:BATCH])
     if loss.ndim or not math.isfinite(float(loss.detach())):
         yield "the loss is one finite number", str(loss)
@@ -243,6 +250,9 @@ def _workload(thing: type[Workload]) -> Iterator[Finding]:
         value = metric.of(outputs.detach(), targets[:BATCH])
         if not math.isfinite(float(value)):
             yield f"the metric {name} is a finite number", str(value)
+        again = metric.of(workload.reduced(outputs.detach(), targets[:BATCH]), targets[:BATCH])
+        if not math.isclose(value, again, rel_tol=1e-5, abs_tol=1e-6):
+            yield f"{name} of reduced outputs is that of outputs", f"{again}, not {value}"
     for split in ("validation", "test"):
         pair = splits.validation if split == "validation" else splits.load_test()
         if len(pair[0]) != len(pair[1]) or not len(pair[0]):

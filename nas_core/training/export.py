@@ -30,6 +30,7 @@ class Deployed(nn.Module):
 
     Images are B C H W of any size, made square as ``fitting`` says, which is
     how the study made them. ``input_shape`` is that of one input of the network.
+    ``scale`` is what the network's outputs are multiples of: here it is undone.
     """
 
     mean: torch.Tensor
@@ -37,9 +38,15 @@ class Deployed(nn.Module):
     beside: torch.Tensor  # colour of what padding adds, as fractions
 
     def __init__(
-        self, network: nn.Module, prepare: Normalisation, input_shape: tuple[int, ...], fitting: Fitting | None = None
+        self,
+        network: nn.Module,
+        prepare: Normalisation,
+        input_shape: tuple[int, ...],
+        fitting: Fitting | None = None,
+        scale: Normalisation | None = None,
     ) -> None:
         super().__init__()
+        self.scale = scale or Normalisation()
         self.network, self.input_shape, self.fitting = network, input_shape, fitting or AS_TENSORS
         num_axes = 1 + len(input_shape)
         self.register_buffer("mean", broadcast(torch.tensor(prepare.mean or (0.0,)), num_axes))
@@ -59,8 +66,7 @@ class Deployed(nn.Module):
             values = _squared(values, self.input_shape[-1], self.fitting, self.beside * full)
             values = torch.where(are_bytes, values.round().clamp(0, FULL_BYTE), values)
             torch._assert_async(are_bytes.logical_or(values.amax() <= LARGEST_FRACTION).all(), NO_FRACTIONS)
-        outputs: torch.Tensor = self.network((values / full - self.mean) / self.std)
-        return outputs
+        return self.scale.undone(self.network((values / full - self.mean) / self.std))
 
 
 def _background(fitting: Fitting, channels: int) -> torch.Tensor:
@@ -125,11 +131,15 @@ def _rounded(above: Any, below: Any) -> Any:
 
 
 def deployed(
-    network: nn.Module, prepare: Normalisation, input_shape: tuple[int, ...], fitting: Fitting | None = None
+    network: nn.Module,
+    prepare: Normalisation,
+    input_shape: tuple[int, ...],
+    fitting: Fitting | None = None,
+    scale: Normalisation | None = None,
 ) -> Deployed:
     """A copy of the network for use anywhere: on the CPU, in eval mode, with its preparation."""
     plain = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    module = Deployed(plain, prepare, input_shape, fitting)
+    module = Deployed(plain, prepare, input_shape, fitting, scale)
     module.eval()
     return module
 

@@ -130,7 +130,8 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
 def prepared(module: Deployed) -> nn.Module:
     """The network as a device calls it: floats of the network's own size in (images: fractions), outputs out."""
     mean, std = module.mean.flatten().tolist(), module.std.flatten().tolist()
-    return rebuild.Prepared(module.network, mean, std, 1 + len(module.input_shape)).eval()
+    scale = module.scale.mean, module.scale.std
+    return rebuild.Prepared(module.network, mean, std, 1 + len(module.input_shape), scale).eval()
 
 
 def checked_onnx(module: Deployed, workload: Workload, metric: str) -> tuple[bytes, OnnxCheck]:
@@ -188,7 +189,10 @@ def _compared(
         num_examples=count,
         batch_size=CHECKED_BATCH,
         worst=_worst(expected, found),
-        metrics={name: _pair(each, expected, found, targets[:count]) for name, each in both.items()},
+        metrics={
+            name: _pair(each, module.scale(expected), module.scale(found), targets[:count])
+            for name, each in both.items()
+        },
         passed_over=dict(passed_over),
     )
 

@@ -279,8 +279,11 @@ class _Training:
         recipe, stored = self.recipe, self.inputs[index]
         if recipe.policy != "none":
             stored = self.workload.augment_stored(stored, recipe.policy, recipe.magnitude)
-        batch = self.workload.augment(self.prepare(stored), recipe.augment, self._generator(f"step {self.step}"))
-        batch, targets = self.mixing(batch, self.targets[index])
+        generator = self._generator(f"step {self.step}")
+        batch, targets = self.workload.augment_both(
+            self.prepare(stored), self.targets[index], recipe.augment, generator
+        )
+        batch, targets = self.mixing(batch, targets)
         return laid_out(batch, self.layout), targets
 
     def _clip(self, most: float) -> None:
@@ -430,27 +433,55 @@ def outputs_of(
     *,
     batch_size: int = EVAL_BATCH,
     device: str | torch.device = "auto",
+    reduce: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    targets: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """What the network makes of stored inputs in eval mode, in full precision, on the device."""
+    """What the network makes of stored inputs in eval mode, in full precision, on the device.
+
+    ``reduce`` makes less of a batch's outputs and ``targets`` (``Workload.reduced``).
+    """
     place = resolve_device(str(device))
     network = network.to(place).eval()
     batches = batches_of(placed(inputs, place), batch_size)
+    found, done = list[torch.Tensor](), 0
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
-        return torch.cat([network(laid_out(prepare(batch.to(place)))).float() for batch in batches])
+        for batch in batches:
+            outputs = network(laid_out(prepare(batch.to(place)))).float()
+            if reduce is not None and targets is not None:
+                outputs = reduce(outputs, targets[done : done + len(outputs)].to(place))
+            found.append(outputs)
+            done += len(batch)
+        return torch.cat(found)
 
 
 def measure(
-    network: nn.Module, metric: Metric, pair: Pair, prepare: Normalisation, *, device: str | torch.device = "auto"
+    network: nn.Module,
+    metric: Metric,
+    pair: Pair,
+    prepare: Normalisation,
+    *,
+    device: str | torch.device = "auto",
+    workload: Workload | None = None,
 ) -> float:
     """The network's metric on a split; raises as ``value_of``."""
-    return measure_all(network, {metric.name: metric}, pair, prepare, device=device)[metric.name]
+    return measure_all(network, {metric.name: metric}, pair, prepare, device=device, workload=workload)[metric.name]
 
 
 def measure_all(
-    network: nn.Module, metrics: Metrics, pair: Pair, prepare: Normalisation, *, device: str | torch.device = "auto"
+    network: nn.Module,
+    metrics: Metrics,
+    pair: Pair,
+    prepare: Normalisation,
+    *,
+    device: str | torch.device = "auto",
+    workload: Workload | None = None,
 ) -> dict[str, float]:
-    """Every metric by name, from one pass over a split; raises as ``value_of``."""
-    outputs = outputs_of(network, pair[0], prepare, device=device)
+    """Every metric by name, from one pass over a split; raises as ``value_of``.
+
+    A ``workload`` reduces outputs batch by batch, where whole ones would fill the memory.
+    """
+    reduce = None if workload is None else workload.reduced
+    outputs = outputs_of(network, pair[0], prepare, device=device, reduce=reduce, targets=pair[1])
     return {name: value_of(metric, outputs, pair[1]) for name, metric in metrics.items()}
 
 

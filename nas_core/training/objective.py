@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from nas_core.base.errors import NasError
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
@@ -51,8 +50,5 @@ class Objective:
         if taught.shape != outputs.shape:
             found = f"outputs of {' x '.join(map(str, taught.shape[1:]))}"
             raise NasError("recipe.teacher", found, f"{' x '.join(map(str, outputs.shape[1:]))}, as the student has")
-        heat = settings.temperature
-        agreement = F.kl_div(
-            F.log_softmax(outputs / heat, 1), F.log_softmax(taught / heat, 1), reduction="batchmean", log_target=True
-        )
-        return (1 - settings.weight) * loss + settings.weight * heat**2 * agreement
+        agreement = self.workload.agreement(outputs, taught, settings.temperature)
+        return (1 - settings.weight) * loss + settings.weight * agreement

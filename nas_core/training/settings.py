@@ -305,11 +305,29 @@ class FullTrainingConfig(Section):
         return {**self.model_dump(mode="json"), "recipe": {"name": self.recipe.name, **self.recipe.values}}
 
 
+Baseline = Literal["depth", "greedy", "largest", "uniform", "torch_pruning", "sibling"]
+
+
 class TrainConfig(FullTrainingConfig):
     """The winner's full training, and what it is compared with."""
 
     compare_base: bool = Field(True, description="Train the base network alike.")
     compare_random: int = Field(1, ge=0, le=100, description="Random networks within the limits to train alike.")
+    compare: list[Baseline] = Field(
+        default_factory=list,
+        description="What else to find within the limits and to train alike. depth: blocks left out, the others as in "
+        "the base; greedy: swap by swap, each the one that loses least for what it saves; largest: most FLOPs; of a "
+        "trained model also uniform: every block as much narrower; torch_pruning: Torch-Pruning's magnitude pruner; "
+        "sibling: the next smaller model of its family in timm, with fresh weights.",
+    )
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """As of any full training; what is not compared with is not named."""
+        known = super().inputs
+        if not self.compare:
+            del known["compare"]
+        return known
 
 
 TRAINING_PASSES = 3  # a training step is a forward pass and a backward pass of twice its work

@@ -17,18 +17,29 @@ from nas_core.base.identity import content_id
 from nas_core.records.store import Store
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
-from nas_core.training.loop import TrainingResult, device_name, measure_all, outputs_of, resolve_device, train, value_of
+from nas_core.training.loop import (
+    Pair,
+    TrainingResult,
+    device_name,
+    measure_all,
+    outputs_of,
+    resolve_device,
+    train,
+    value_of,
+)
 from nas_core.training.network import Description, build_network, description_from_dict, teacher_of
 from nas_core.training.optimizers import Monitor
 from nas_core.training.settings import TRAINING_VERSION, FullTrainingConfig
 from nas_core.workloads.images.decoding import Fitting
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.targets import spread
 from nas_core.workloads.workload import Splits, Workload, metric_of
 
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int, str], None]
+MOST_SHOWN = 12  # test examples that a report shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +153,7 @@ def train_network(
         validate=lambda trained: {
             f"validation_{key}": value
             for key, value in measure_all(
-                trained, workload.metrics, splits.validation, splits.prepare, device=place
+                trained, workload.metrics, splits.validation, splits.prepare, device=place, workload=workload
             ).items()
         },
         monitor=Monitor(name=f"validation_{own.name}", higher_is_better=own.higher_is_better),
@@ -150,7 +161,7 @@ def train_network(
     )
     trained = _record(architecture, network, splits, workload, own, result, name=name, seed=seed, device=str(place))
     store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
-    module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None))
+    module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None), workload.output_scale)
     _write(store, trained, architecture, module, splits.prepare)
     store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
     checkpoint.remove()
@@ -201,7 +212,8 @@ def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
     network.load_state_dict(unpack(store.read_bytes(f"winner/{name}/weights.safetensors"))[0])
     given = description["input"]
     fitting = Fitting(**given["fitting"]) if "fitting" in given else None  # not in what earlier versions wrote
-    return deployed(network, Normalisation.from_dict(given), tuple(given["shape"]), fitting), architecture
+    scale = Normalisation.from_dict(description["output"]) if "output" in description else None
+    return deployed(network, Normalisation.from_dict(given), tuple(given["shape"]), fitting, scale), architecture
 
 
 def _record(
@@ -219,7 +231,8 @@ def _record(
     """The results; the test examples are looked at here, once."""
     pairs = {"validation": splits.validation, "test": splits.load_test()}
     outputs = {
-        split: outputs_of(network, inputs, splits.prepare, device=device) for split, (inputs, _) in pairs.items()
+        split: outputs_of(network, inputs, splits.prepare, device=device, reduce=workload.reduced, targets=targets)
+        for split, (inputs, targets) in pairs.items()
     }
     folder = f"winner/{name}"
     return TrainedNetwork(
@@ -230,7 +243,7 @@ def _record(
             split: {each: value_of(metric, outputs[split], targets) for each, metric in workload.metrics.items()}
             for split, (_, targets) in pairs.items()
         },
-        details=workload.details(outputs["test"], pairs["test"][1].to(outputs["test"].device)),
+        details=_details(network, splits, workload, outputs["test"], pairs["test"], device),
         metric_name=own.name,
         higher_is_better=own.higher_is_better,
         num_train_examples=len(splits.train[1]),
@@ -249,6 +262,18 @@ def _record(
     )
 
 
+def _details(
+    network: nn.Module, splits: Splits, workload: Workload, outputs: torch.Tensor, pair: Pair, device: str
+) -> dict[str, Any]:
+    """What the workload keeps of the test split, and some of its examples, evenly apart."""
+    inputs, targets = pair
+    known = workload.details(outputs, targets.to(outputs.device))
+    chosen = torch.tensor(spread(len(targets), MOST_SHOWN))
+    some = inputs[chosen]
+    shown = workload.shown(some, outputs_of(network, some, splits.prepare, device=device).cpu(), targets[chosen])
+    return {**known, **({"shown": [dict(each) for each in shown]} if shown else {})}
+
+
 def _write(
     store: Store, trained: TrainedNetwork, architecture: Description, module: Deployed, prepare: Normalisation
 ) -> None:
@@ -259,6 +284,7 @@ def _write(
         **architecture.as_dict(),
         "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict(), **fitting},
         "output_names": list(trained.output_names),
+        **({"output": module.scale.as_dict()} if module.scale.mean else {}),
     }
     store.write_json(trained.architecture_path, description)
     store.write_bytes(trained.program_path, exported_bytes(module))

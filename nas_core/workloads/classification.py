@@ -4,15 +4,62 @@ N = examples, K = classes. Outputs are logits, N K; targets are class numbers, N
 The values are those of scikit-learn's functions of the same names.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
+from nas_core.base.errors import DataError
 from nas_core.workloads.metrics import Metric, Metrics, by_name
+from nas_core.workloads.targets import Targets, from_to
 
 if TYPE_CHECKING:
     import torch
 
 MOST_GUESSES = 5
 CONFIDENCE_BINS = 15
+MOST_CONFUSED = 1000  # classes of which every pair is counted
+SAID_BY_NAME = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTargets(Targets):
+    """One class for every example."""
+
+    dtype: ClassVar[str] = "int64"
+
+    @property
+    def called(self) -> str:
+        return f"{len(self.names)} classes"
+
+    @property
+    def metrics(self) -> Metrics:
+        return CLASSIFICATION
+
+    def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
+        return classification_loss(outputs, targets, label_smoothing)
+
+    def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
+        return {"confusion": confusion(outputs, targets)} if outputs.shape[1] <= MOST_CONFUSED else {}
+
+    def said(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, str]:
+        return {"class": self.names[int(target)], "taken for": self.names[int(output.argmax())]}
+
+    def described(self, targets_N: np.ndarray) -> str:
+        return f"{from_to(np.bincount(targets_N, minlength=len(self.names)))} per class"
+
+    def check(self, by_split: Mapping[str, np.ndarray], place: str, thing: str = "example") -> None:
+        """Two classes at least, and one example of each in every split."""
+        if len(self.names) < 2:
+            raise DataError(place, f"classes {', '.join(self.names) or 'none'}", "two classes at least")
+        for split, targets_N in by_split.items():
+            present = set(targets_N.tolist())
+            empty = [name for label, name in enumerate(self.names) if label not in present]
+            if empty:
+                more = f" and {len(empty) - SAID_BY_NAME:,} more" if len(empty) > SAID_BY_NAME else ""
+                found = f"no {split} {thing} of class {', '.join(empty[:SAID_BY_NAME])}{more} that can be read"
+                raise DataError(place, found, "one of each class and split at least")
 
 
 def classification_loss(

@@ -38,6 +38,13 @@ class Normalisation:
         scale, shift = _scale_and_shift(self, FULL_BYTE if is_bytes else 1, inputs.ndim, inputs.device)
         return torch.addcmul(shift, inputs.float(), scale)
 
+    def undone(self, values: "torch.Tensor") -> "torch.Tensor":
+        """What this was made of, N C ...; values as they are where there is nothing to undo."""
+        if not self.mean:
+            return values
+        mean, std = (broadcast(values.new_tensor(each), values.ndim) for each in (self.mean, self.std))
+        return values * std + mean
+
     def as_dict(self) -> dict[str, Any]:
         return {"mean": list(self.mean), "std": list(self.std)}
 

@@ -4,9 +4,16 @@ Outputs and targets are numbers, N or N O (O = numbers per example); a mean is
 over all of them.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
+from nas_core.base.errors import DataError
 from nas_core.workloads.metrics import Metric, Metrics, by_name
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.targets import MOST_POINTS, Targets, spread, table
 
 if TYPE_CHECKING:
     import torch
@@ -45,3 +52,94 @@ REGRESSION: Metrics = by_name(
     Metric(name="rmse", label="RMSE", higher_is_better=False, of=rmse),
     Metric(name="r2", label="R²", higher_is_better=True, of=r2),
 )
+
+
+NO_CLASSES = "targets are numbers, not classes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberTargets(Targets):
+    """Numbers, each with its own unit; networks learn them in units of the training targets' deviation.
+
+    ``mean`` and ``std`` are those of the training split's targets. Targets and
+    metrics are as people read them; only a network's outputs are scaled.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    refused: ClassVar[Mapping[str, str]] = {"mixup": NO_CLASSES, "cutmix": NO_CLASSES, "loss": NO_CLASSES}
+
+    @classmethod
+    def of(cls, names: Sequence[str], targets_NO: np.ndarray) -> "NumberTargets":
+        """Those of the training split; a number that is always the same is left as it is."""
+        std_O = targets_NO.std(0)
+        return cls(
+            names=tuple(names),
+            mean=tuple(map(float, targets_NO.mean(0))),
+            std=tuple(float(std) or 1.0 for std in std_O),
+        )
+
+    @property
+    def called(self) -> str:
+        return f"numbers: {', '.join(self.names)}"
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of one number the error in its unit first; of several R², which has no unit."""
+        names = list(REGRESSION) if len(self.names) == 1 else ["r2", *(name for name in REGRESSION if name != "r2")]
+        return by_name(*(replace(REGRESSION[name], of=self._in_units(REGRESSION[name].of)) for name in names))
+
+    def _in_units(self, of: "Callable[[torch.Tensor, torch.Tensor], float]") -> "Callable[..., float]":
+        return lambda outputs, targets: of(self.scale.undone(outputs.double()), targets)
+
+    @property
+    def scale(self) -> Normalisation:
+        return Normalisation(mean=self.mean, std=self.std)
+
+    def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
+        """Mean squared error in units of the training targets' deviation."""
+        return regression_loss(outputs, self.scale(targets.to(outputs.dtype)))
+
+    def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+        """Mean squared difference; numbers have no temperature."""
+        return regression_loss(outputs, taught)
+
+    def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
+        found_NO, true_NO = self.scale.undone(outputs.double()).cpu(), targets.double().cpu()
+        chosen = spread(len(true_NO), MOST_POINTS)
+        rows, scatter = [], []
+        for index, name in enumerate(self.names):
+            found_N, true_N = found_NO[:, index], true_NO[:, index]
+            pair = found_N[:, None], true_N[:, None]
+            values = [mean_absolute_error(*pair), rmse(*pair), r2(*pair)]
+            rows.append((name, *(f"{value:.4g}" for value in (true_N.mean(), true_N.std(correction=0), *values))))
+            scatter.append({"name": name, "true": true_N[chosen].tolist(), "predicted": found_N[chosen].tolist()})
+        head = ("number", "mean", "standard deviation", "mean absolute error", "RMSE", "R²")
+        return {"table": table(head, rows), "scatter": scatter}
+
+    def shown(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, Any]:
+        pairs = zip(self.names, target.tolist(), self._found(output), strict=True)
+        return {"words": "\n".join(f"{name} {true:.4g}, found {value:.4g}" for name, true, value in pairs)}
+
+    def said(self, output: "torch.Tensor", target: "torch.Tensor") -> dict[str, str]:
+        pairs = zip(self.names, target.tolist(), self._found(output), strict=True)
+        return {
+            key: f"{each:.4g}"
+            for name, true, value in pairs
+            for key, each in ((name, true), (f"{name}, predicted", value))
+        }
+
+    def _found(self, output: "torch.Tensor") -> list[float]:
+        found: list[float] = self.scale.undone(output.double()[None])[0].tolist()
+        return found
+
+    def described(self, targets_N: np.ndarray) -> str:
+        pairs = zip(self.names, targets_N.min(0), targets_N.max(0), strict=True)
+        return "; ".join(f"{name} from {least:.4g} to {most:.4g}" for name, least, most in pairs)
+
+    def check(self, by_split: Mapping[str, np.ndarray], place: str, thing: str = "example") -> None:
+        for split, targets_NO in by_split.items():
+            for index, name in enumerate(self.names):
+                if len(np.unique(targets_NO[:, index])) < 2:
+                    found = f"{name} {targets_NO[0, index]:g} in every {split} {thing}"
+                    raise DataError(place, found, "two values at least in each split")

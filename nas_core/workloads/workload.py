@@ -1,7 +1,7 @@
 """The protocol of workloads: data with a loss and metrics. No torch at import."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -10,6 +10,7 @@ from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
 from nas_core.workloads.metrics import Metric, Metrics
 from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.targets import divergence
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +25,24 @@ class Sample:
     """What a family has to know of the data: shape of one input (without the batch axis), its type, outputs wanted.
 
     ``num_outputs`` is the number of classes of a classification, of numbers of
-    a regression. ``dtype`` is of the inputs as a network takes them.
+    a regression. ``dtype`` is of the inputs as a network takes them. ``dense``
+    says that there are as many for every pixel: a network's outputs are then
+    N num_outputs H W, of the sides of its inputs.
     """
 
     shape: tuple[int, ...]
     num_outputs: int
     dtype: str = "float32"
+    dense: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; only what is dense says so, as ids are made of it."""
+        known = {"shape": list(self.shape), "num_outputs": self.num_outputs, "dtype": self.dtype}
+        return {**known, **({"dense": True} if self.dense else {})}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Sample":
+        return cls(**{**data, "shape": tuple(data["shape"])})
 
     @property
     def is_image(self) -> bool:
@@ -121,9 +134,42 @@ class Workload(Registered, ABC):
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
         """The mean loss of a batch, a scalar with gradients."""
 
+    def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+        """How far outputs are from a teacher's, with gradients: the divergence of classes, axis 1 (Hinton et al. 2015).
+
+        Both are divided by the temperature; the divergence is multiplied by its square.
+        """
+        return divergence(outputs, taught, temperature)
+
+    @property
+    def output_scale(self) -> Normalisation:
+        """Mean and deviation of which a network's outputs are multiples; what is handed over gives them undone.
+
+        Metrics take outputs as the network gives them.
+        """
+        return Normalisation()
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Settings of recipes that make no sense with these targets, by name, and why."""
+        return {}
+
+    def reduced(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+        """What metrics and details need of a batch's outputs, B ...; they take either.
+
+        Whole maps of a split would fill the memory, counts per example do not.
+        """
+        return outputs
+
     def augment(self, inputs: "torch.Tensor", kind: str, generator: "torch.Generator") -> "torch.Tensor":
         """A changed copy of prepared inputs, by ``Recipe.augment``; as they are where a workload has none."""
         return inputs
+
+    def augment_both(
+        self, inputs: "torch.Tensor", targets: "torch.Tensor", kind: str, generator: "torch.Generator"
+    ) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Prepared inputs changed as ``augment`` does, and their targets, which maps change with them."""
+        return self.augment(inputs, kind, generator), targets
 
     def augment_stored(self, inputs: "torch.Tensor", policy: str, magnitude: int) -> "torch.Tensor":
         """A changed copy of stored inputs, by ``Recipe.policy``, from torch's global generator, which is seeded.
@@ -136,9 +182,20 @@ class Workload(Registered, ABC):
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
         """What is kept of a trained network's outputs on the test split beside the metrics; JSON-able.
 
-        A classification's ``confusion``: examples of each class (rows) by what they were taken for.
+        The report knows of ``confusion`` (examples of each class, in rows, by what they were taken for), ``table``
+        (``head`` and ``rows`` of texts) and ``scatter`` (for each number ``name``, ``true`` and ``predicted``).
         """
         return {}
+
+    def shown(
+        self, inputs: "torch.Tensor", outputs: "torch.Tensor", targets: "torch.Tensor"
+    ) -> Sequence[Mapping[str, Any]]:
+        """Some examples of the test split as a report shows them, from stored inputs; JSON-able.
+
+        Each has ``words``, and ``pictures``, pairs of a name and a PNG file in base64; or ``cells``, pairs of a
+        column's name and a text.
+        """
+        return ()
 
     def describe(self) -> Sequence[tuple[str, str]]:
         """What the report says of the data: (what, value) rows."""

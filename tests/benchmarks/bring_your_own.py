@@ -33,25 +33,21 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from nas_core.costs import profile
-from nas_core.families.batch_norm import average_statistics, forget_statistics, norms_of
-from nas_core.families.model.alternatives import Narrower
-from nas_core.families.model.assembling import calls_of, drafted
+from nas_core.families.model.pruning import narrowed, nearest, pruned, recalibrated
 from nas_core.families.trained_model import TrainedModel
 from nas_core.scoring.distil import DistilScorer
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig, parse_config
-from nas_core.study.rounds import hold_back, next_round, record_round, record_whole, verification
+from nas_core.study.rounds import finalists, move_limits, next_round, record_round, record_whole, verification
 from nas_core.study.study import Study
 from nas_core.training.loop import measure_all, train
 from nas_core.training.settings import Recipe, TeacherConfig
-from nas_core.workloads.workload import Splits, Workload
+from nas_core.workloads.workload import Workload
 from tests.benchmarks.conditions import conditions
 
 WHERE = Path(__file__).parent / "teachers.py"
 REPEATS = 40  # runs of each whole network while it is compared with the teacher
 BATCH = 32  # images at a time while latency is measured
-NEAR = 0.02  # of the limit: how near a contestant's latency is brought to it
-HALVINGS = 9
 RECOVERY = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
 
 
@@ -67,7 +63,7 @@ class Effort:
 
 
 FULL = Effort(teacher_epochs=12, examples=55_000, distil_epochs=1, recovery_epochs=3, evaluations=32)
-QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=2, recovery_epochs=2, evaluations=16)
+QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=2, recovery_epochs=2, evaluations=32)
 
 
 def main() -> None:
@@ -298,37 +294,26 @@ class Run:
         return max(fitting, key=lambda genotype: study.costs_of(genotype)["latency_ms"])
 
     def uniform(self, study: Study, whole: "Stopwatch", goal: float) -> nn.Module:
-        return nearest(lambda ratio: self.narrowed(study, ratio), whole, goal)
-
-    def narrowed(self, study: Study, ratio: float) -> nn.Module:
-        """The inside of every block with the same share of its channels, chosen and fitted as ours are."""
-        network = copy.deepcopy(self.teacher)
         paths = [place.path for place in cast(TrainedModel, study.family).structure.split.places]
         samples = self.splits.prepare(self.splits.train[0][:256])
-        calls, few = calls_of(self.teacher, paths, samples), calls_of(self.teacher, paths, samples[:2])
-        alternative = Narrower(Narrower.Settings(ratio=ratio, multiple=1))
-        for path in paths:
-            try:
-                block = drafted(self.teacher.get_submodule(path), few[path], alternative, calls[path]).block
-            except Exception:
-                continue  # a stem has no inside
-            network.set_submodule(path, block)
-        return recalibrated(network.requires_grad_(True), self.splits)
+
+        def build(share: float, fitted: bool = False) -> nn.Module:
+            return narrowed(self.teacher, paths, share, samples, fitted=fitted).network
+
+        share = nearest(build, lambda network: whole.share(network) / goal)
+        return recalibrated(build(share, fitted=True), self.batches)
 
     def torch_pruning(self, whole: "Stopwatch", goal: float) -> nn.Module:
-        return nearest(self.pruned, whole, goal)
+        def build(share: float) -> nn.Module:
+            return pruned(self.teacher, share, self.example).network
 
-    def pruned(self, ratio: float) -> nn.Module:
-        """Torch-Pruning's magnitude pruner, every layer alike, the classifier left alone."""
-        import torch_pruning as tp
+        share = nearest(build, lambda network: whole.share(network) / goal)
+        return recalibrated(build(share), self.batches)
 
-        network = copy.deepcopy(self.teacher).requires_grad_(True)
-        last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
-        pruner = tp.pruner.MagnitudePruner(
-            network, self.example, tp.importance.MagnitudeImportance(p=2), pruning_ratio=1 - ratio, ignored_layers=last
-        )
-        pruner.step()
-        return recalibrated(network, self.splits)
+    @property
+    def batches(self) -> list[torch.Tensor]:
+        """Training images that normalisation statistics are of."""
+        return [self.splits.prepare(self.splits.train[0][128 * index : 128 * (index + 1)]) for index in range(4)]
 
     @property
     def example(self) -> torch.Tensor:
@@ -383,37 +368,6 @@ class Stopwatch:
         return (time.thread_time_ns() - began) / 1e6
 
 
-def nearest(build: Callable[[float], nn.Module], whole: Stopwatch, goal: float) -> nn.Module:
-    """The widest network that takes at most the goal's share of the teacher's time; the narrowest where none does."""
-    low, high = 0.02, 1.0
-    best = build(low)
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        network = build(middle)
-        share = whole.share(network)
-        if share <= goal:
-            low, best = middle, network
-            if share >= goal * (1 - NEAR):
-                break
-        else:
-            high = middle
-    return best
-
-
-def recalibrated(network: nn.Module, splits: Splits) -> nn.Module:
-    """The network with normalisation statistics of some training images."""
-    norms = norms_of(network)
-    network.eval()
-    forget_statistics(norms)
-    with torch.no_grad():
-        for index in range(4):
-            average_statistics(norms, index)
-            network(splits.prepare(splits.train[0][128 * index : 128 * (index + 1)]))
-    for norm in norms:
-        norm.momentum = 0.1
-    return network.eval()
-
-
 def measure_latency(study: Study) -> None:
     rows = profile(study.family, [], study.config.profile, list(study.profiler_ids))
     study.store.add_costs(rows)
@@ -428,18 +382,18 @@ def evaluated(study: Study, genotypes: Sequence[Genotype]) -> None:
 
 
 def searched(study: Study) -> str:
-    """The winner of the verification, in this process; chosen again while it is over the limit, measured whole."""
+    """The winner of the verification, in this process; chosen again where a limit had to move."""
     evaluated(study, study.design.genotypes)
-    index, is_over = 0, True
-    while is_over:
+    index, has_moved = 0, True
+    while has_moved:
         while proposed := next_round(study.snapshot, study.outputs, index):
             evaluated(study, [Genotype.parse(text) for text in proposed])
             record_round(study.snapshot, study.outputs, index)
             index += 1
-        whole = [Genotype.parse(str(verification(study.outputs)["winner"])), study.base]
+        whole = list(dict.fromkeys((*finalists(study.snapshot), study.base)))
         rows = profile(study.family, whole, study.config.profile, ["latency_ms"], blocks=False)
         record_whole(study.outputs, [asdict(row) for row in rows])
-        is_over = hold_back(study.snapshot, study.outputs)
+        has_moved = move_limits(study.snapshot, study.outputs)
         study.refresh()
     return str(verification(study.outputs)["winner"])
 

@@ -24,7 +24,10 @@ def test_an_options_wrong_value(option):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("runn",), "no such command 'runn', expected one of: init, spaces, run, shrink, export, run-design, "),
+        (
+            ("runn",),
+            "no such command 'runn', expected one of: init, spaces, run, shrink, export, measure, run-design, ",
+        ),
         (("run", "--form", "score"), "run: no such option --form, expected one of: --root, --set, --from, --until, "),
         (("run-design", "--top", "3"), "run-design: no such option --top, expected one of: --root, --set, --wait, "),
         (("--version",), "no such option --version, expected one of: --help"),

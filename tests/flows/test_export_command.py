@@ -50,7 +50,7 @@ def run_here(config, root):
     rows = []
     for item in candidates(study.snapshot, study.winner, study.points()):
         costs = study.costs_of(study.space.parse(item.genotype))
-        rows.append({"role": item.role, "costs": costs, **train_job(job, item.name, item.genotype, quiet)})
+        rows.append({"role": item.role, "costs": costs, **train_job(job, item, quiet)})
     study.outputs.write("training.json", {"inputs": study.inputs_of("train"), "networks": rows})
     return study
 

@@ -13,6 +13,7 @@ from nas_core import Study, read_config
 from nas_core.records.lease import hold
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
+from nas_core.study.rounds import finalists
 from nas_core.study.stages import STAGES
 from tests.command import mathnas
 from tests.own_study import ALL_IMAGES, EDITED, SPACE, written
@@ -140,9 +141,10 @@ def test_the_rounds(study, page):
         assert int(row["evaluations so far"]) == known["num_evaluations"]
 
 
-def test_the_chosen_network_and_the_base_were_measured_whole_in_turns(study, page):
+def test_the_finalists_and_the_base_were_measured_whole_in_turns(study, page):
     whole = {row["genotype"]: row for row in study.current("verify")["whole"]}
-    assert set(whole) == {study.winner, str(study.base)}
+    assert set(whole) == {*map(str, finalists(study.snapshot)), str(study.base)}
+    assert study.winner in whole
     rows = page.table("additivity", "network")
     assert {row["genotype"] for row in rows} == set(whole)
     for row in rows:

@@ -10,6 +10,7 @@ from nas_core.base.errors import ConfigError
 from nas_core.report.collect import summarise
 from nas_core.report.text import summary_table
 from nas_core.study.finished import finished
+from nas_core.study.rounds import finalists
 from tasks.profiling import to_time_whole
 from tests.flows.test_export_command import model_config, run_here
 
@@ -93,4 +94,4 @@ def test_points_are_measured_whole_beside_the_winner_and_the_base(study):
     finally:
         study.store.delete("verification.json")
     assert resources == ["latency_ms"]
-    assert set(networks) == points | {study.winner, str(study.base)}
+    assert set(networks) == points | {study.winner, str(study.base), *map(str, finalists(study.snapshot))}

@@ -38,5 +38,5 @@ def test_a_winner_that_diverges_stops_the_stage_by_name():
 def test_a_worker_says_that_a_training_diverged(tmp_path):
     train = {"recipe": DIVERGES, "train_examples": 64, "compare_random": 0}
     study = Study.create(config_of(train=train), str(tmp_path))
-    result = train_job(study_job(study), "base", "2-2-2", lambda *_: None)
+    result = train_job(study_job(study), BASE, lambda *_: None)
     assert "no finite numbers" in result["diverged"] or "expected a finite" in result["diverged"]

@@ -9,7 +9,7 @@ class below, or in a plug-in.
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
@@ -35,6 +35,7 @@ class Alternative(Registered, ABC):
 ALTERNATIVES = Registry[Alternative]("alternative", Alternative)
 IMAGE_AXES = 3  # channels, height, width
 NOTHING_TO_CHANGE = "nothing of it to change"
+OTHER_PLACES = "its output has other pixels or tokens than a stride leaves"
 
 
 class _Share(Section):
@@ -179,24 +180,67 @@ class LinearStandIn(Alternative):
     name = "linear"
 
     def change(self, draft: "Draft") -> str:
-        import torch
         from torch import nn
 
         from nas_core.families.model.rebuild import Only
 
         found = _as_map(draft)
         if found is None:
-            return "its output has other pixels or tokens than a stride leaves"
+            return OTHER_PLACES
         channels_in, channels_out, stride = found
         layer: Any = nn.Conv2d(channels_in, channels_out, 1) if stride else nn.Linear(channels_in, channels_out)
-        if channels_in == channels_out:
-            with torch.no_grad():
-                layer.weight.copy_(torch.eye(channels_in).reshape(layer.weight.shape))
-                layer.bias.zero_()
+        _begin_as_identity(layer)
         if stride > 1:  # every stride-th pixel; torch's strided 1x1 convolutions of few channels crash in training
             layer = nn.Sequential(nn.AvgPool2d(1, stride), layer)
         draft.put("", Only(layer))
         return ""
+
+
+@ALTERNATIVES.add
+class OneConvolution(Alternative):
+    """One convolution in the block's place, in closed form; with a ReLU where the block gives nothing negative."""
+
+    name = "convolution"
+
+    class Settings(Section):
+        kernel: int = Field(3, ge=3, le=31, description="Side of its kernel, pixels; odd.")
+
+        @field_validator("kernel")
+        @classmethod
+        def _is_odd(cls, kernel: int) -> int:
+            if kernel % 2 == 0:
+                raise ValueError("an odd side, which has a middle")
+            return kernel
+
+    def change(self, draft: "Draft") -> str:
+        import torch
+        from torch import nn
+
+        from nas_core.families.model.rebuild import Only
+
+        channels_in, channels_out, stride = _as_map(draft) or (0, 0, 0)
+        if not stride:
+            return "it gives no image of C x H x W, or other pixels than a stride leaves"
+        kernel = self.settings.kernel
+        layer = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2)
+        _begin_as_identity(layer)
+        with torch.no_grad():
+            is_rectified = bool((draft.call.run(draft.original) >= 0).all())
+        draft.put("", Only(nn.Sequential(layer, nn.ReLU()) if is_rectified else layer))
+        return ""
+
+
+def _begin_as_identity(layer: Any) -> None:
+    """Weights that give what is taken, where there are as many channels; ``fitting`` goes on from there."""
+    import torch
+
+    if layer.weight.shape[0] != layer.weight.shape[1]:
+        return
+    with torch.no_grad():
+        layer.weight.zero_()
+        middle = tuple(side // 2 for side in layer.weight.shape[2:])
+        layer.weight[(slice(None), slice(None), *middle)] = torch.eye(len(layer.weight))
+        layer.bias.zero_()
 
 
 @ALTERNATIVES.add

@@ -20,6 +20,7 @@ from nas_core.families.model.rebuild import Only
 
 MOST_FEATURES = 4_608  # of a layer that is fitted: the equations have their square
 MOST_ROWS = 16_384
+RECTIFIED_STEPS = 8  # of the fit of a layer before a ReLU
 RIDGE = 1e-3  # relative to the features' mean square
 
 
@@ -50,9 +51,12 @@ def _is_fitted(draft: Draft, path: str) -> bool:
 
 
 def _last(module: nn.Module) -> nn.Module:
+    """The last layer with weights."""
     if isinstance(module, Only):
         return _last(module.inner)
-    return module[-1] if isinstance(module, nn.Sequential) else module
+    if not isinstance(module, nn.Sequential):
+        return module
+    return _last(module[:-1]) if isinstance(module[-1], nn.ReLU) else module[-1]
 
 
 def _fit_layer(draft: Draft, samples: Call, path: str) -> None:
@@ -60,6 +64,21 @@ def _fit_layer(draft: Draft, samples: Call, path: str) -> None:
     wanted = _output_of(draft.original, path, samples)
     given = _input_of(draft.block, layer, samples)
     features_RI, targets_RO = _rows(layer, given, wanted)
+    if not _is_rectified(draft.block.get_submodule(path)):
+        _step(layer, features_RI, targets_RO)
+        return
+    for _ in range(RECTIFIED_STEPS):  # where a zero is wanted, anything below is as good
+        now_RO = features_RI @ layer.weight.flatten(1).T + layer.bias
+        _step(layer, features_RI, torch.where(targets_RO > 0, targets_RO, now_RO.clamp(max=0)))
+
+
+def _is_rectified(module: nn.Module) -> bool:
+    inner = module.inner if isinstance(module, Only) else module
+    return isinstance(inner, nn.Sequential) and isinstance(inner[-1], nn.ReLU)
+
+
+def _step(layer: Any, features_RI: torch.Tensor, targets_RO: torch.Tensor) -> None:
+    """Move the layer to the least-squares map from features to targets."""
     weight_OI = layer.weight.flatten(1)
     bias_O = layer.bias if layer.bias is not None else None
     left = targets_RO - features_RI @ weight_OI.T

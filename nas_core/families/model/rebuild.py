@@ -17,7 +17,7 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +49,39 @@ class Nothing(nn.Module):
 
 
 class Prepared(nn.Module):
-    """The network behind its preparation: takes fractions from 0 to 1, or what the network takes if there is none."""
+    """The network behind its preparation: takes fractions from 0 to 1, or what the network takes if there is none.
+
+    ``scale`` are mean and deviation that its outputs are multiples of, where there are some.
+    """
 
     mean: torch.Tensor
     std: torch.Tensor
+    scale_mean: torch.Tensor
+    scale_std: torch.Tensor
 
-    def __init__(self, network: nn.Module, mean: list[float], std: list[float], num_axes: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: list[float],
+        std: list[float],
+        num_axes: int,
+        scale: tuple[Sequence[float], Sequence[float]] = ((), ()),
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.is_scaled = network, bool(scale[0])
+        for name, values in (("scale_mean", scale[0]), ("scale_std", scale[1])):
+            self.register_buffer(name, torch.tensor(values))
         self.register_buffer("mean", torch.tensor(mean or [0.0]).reshape(1, -1, *[1] * (num_axes - 2)))
         self.register_buffer("std", torch.tensor(std or [1.0]).reshape(1, -1, *[1] * (num_axes - 2)))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = self.network((inputs - self.mean) / self.std)
-        return outputs
+        return outputs * self.scale_std + self.scale_mean if self.is_scaled else outputs
 
 
 LAYERS: dict[str, type[nn.Module]] = {
-    layer.__name__: layer for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.Identity, Only, Nothing)
+    layer.__name__: layer
+    for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.ReLU, nn.Identity, Only, Nothing)
 }
 
 
@@ -125,15 +140,21 @@ def fill(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> nn.Module:
     Raises:
         RuntimeError: for weights that are missing or that nothing in the module is called.
     """
+    reshape(module, {name: tuple(weight.shape) for name, weight in weights.items()})
+    module.load_state_dict(weights)
+    return module
+
+
+def reshape(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """The module itself, its tensors of other shapes than these, by name, replaced by zeros."""
     for path, layer in module.named_modules():
         for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
-            given = weights.get(f"{path}.{name}" if path else name)
-            if given is None or given.shape == tensor.shape:
+            shape = shapes.get(f"{path}.{name}" if path else name, tensor.shape)
+            if tuple(shape) == tuple(tensor.shape):
                 continue
-            fresh = torch.empty_like(given, dtype=tensor.dtype, device=tensor.device)
+            fresh = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
             is_weight = isinstance(tensor, nn.Parameter)
             setattr(layer, name, nn.Parameter(fresh, requires_grad=tensor.requires_grad) if is_weight else fresh)
-    module.load_state_dict(weights)
     return module
 
 
@@ -188,7 +209,7 @@ def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
     """The network in the folder, on the CPU, in eval mode.
 
     ``prepared``: it takes images as fractions from 0 to 1 (B x C x H x W) and
-    normalises them itself; otherwise it takes what the model takes. A program
+    normalises them itself, and gives numbers in their unit; otherwise it takes and gives what the model does. A program
     (``model.pt2``) always prepares, and takes images of any size and bytes, too.
     """
     from safetensors.torch import load_file
@@ -201,7 +222,8 @@ def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
     fill(network, load_file(Path(folder, WEIGHTS)))
     given = description["input"]
     if prepared:
-        network = Prepared(network, given["mean"], given["std"], 1 + len(given["shape"]))
+        scale = description.get("output", {"mean": (), "std": ()})
+        network = Prepared(network, given["mean"], given["std"], 1 + len(given["shape"]), (scale["mean"], scale["std"]))
     return network.eval()
 
 

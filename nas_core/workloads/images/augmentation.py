@@ -14,11 +14,15 @@ LEAST_AREA, MOST_ASPECT = 0.08, 4 / 3  # of a resized crop
 CUTOUT_SHARE = 4  # cutout blanks a square of side / 4 pixels
 
 
-def augmented(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
-    """A changed copy of the B C H W images; ``kind`` as in ``Recipe.augment``. No host synchronisation."""
+def augmented(images: torch.Tensor, kind: str, generator: torch.Generator, nearest: bool = False) -> torch.Tensor:
+    """A changed copy of the B C H W images; ``kind`` as in ``Recipe.augment``. No host synchronisation.
+
+    ``nearest``: values are numbers of something, and are not mixed.
+    """
     if kind == "none":
         return images
-    images = (resized_crop if kind.startswith("resized-crop") else shifted)(images, generator)
+    crops = kind.startswith("resized-crop")
+    images = resized_crop(images, generator, nearest) if crops else shifted(images, generator)
     if "flip" in kind:
         images = flipped(images, generator)
     if "cutout" in kind:
@@ -39,7 +43,7 @@ def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return padded[index_B, :, rows_BH[:, :, None], columns_BW[:, None, :]].permute(0, 3, 1, 2)
 
 
-def resized_crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def resized_crop(images: torch.Tensor, generator: torch.Generator, nearest: bool = False) -> torch.Tensor:
     """A random part of each image at the image's size (Szegedy et al. 2015): 8 to 100 % of its area, 3:4 to 4:3.
 
     Bilinear. A part that would not fit is cut to the image, where torchvision draws once more.
@@ -53,7 +57,8 @@ def resized_crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tens
     theta_B23[:, 0, 0], theta_B23[:, 1, 1] = size_2B
     theta_B23[:, :, 2] = middle_2B.T
     grid = F.affine_grid(theta_B23, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    mode = "nearest" if nearest else "bilinear"
+    return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
 def flipped(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

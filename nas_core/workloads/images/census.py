@@ -9,14 +9,14 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
 from nas_core.base.identity import content_id
 from nas_core.workloads.images.cache import alone, cache_folder, keep
-from nas_core.workloads.images.decoding import Facts, digest_of, facts_of, quiet
+from nas_core.workloads.images.decoding import Facts, quiet
 from nas_core.workloads.images.items import Items
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,7 @@ def _read_gaps(path: Path, splits: Sequence[Items], found: Sequence[Census], pla
 
 def _look(items: Items, into: Census, index: int) -> None:
     try:
-        content = items.content(index)
-        into.facts[index] = replace(facts_of(content), digest=digest_of(content))
+        into.facts[index] = items.facts(index)
     except Exception as error:  # Pillow raises nearly anything
         into.errors[index] = what_is_wrong(error)
 

@@ -30,6 +30,8 @@ ARRAY_SUFFIX, ARRAY_MAGIC = ".npy", b"\x93NUMPY"
 # EPS starts a program; the others are names without a reader of their own
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 MOST_CHANNELS = 1024
+ORIENTATION, LYING = 0x0112, 5  # of EXIF; from this value on an image lies on its side
+MOST_MASK_VALUE = 65_535
 MOST_ENLARGED = 64  # images are scaled whole to so many times what is kept of them
 GRAY_MODES = {"1", "L", "LA", "La"}
 
@@ -38,7 +40,8 @@ GRAY_MODES = {"1", "L", "LA", "La"}
 class Facts:
     """What an image is: channels (1 gray, 3 colour, else those of an array), pixels of its sides, transparency.
 
-    ``digest`` is the hash of its bytes.
+    ``digest`` is the hash of its bytes. ``values`` says of an image with a map of
+    targets what that holds, as numbers with spaces between them.
     """
 
     channels: int
@@ -46,6 +49,7 @@ class Facts:
     longer: int
     transparent: bool = False
     digest: str = ""
+    values: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +108,44 @@ def facts_of(encoded: Encoded) -> Facts:
         shown, transparent = _shown(image, "white")
         bands = len(shown.getbands())
         return Facts(channels=bands, shorter=min(sides), longer=max(sides), transparent=transparent)
+
+
+def upright_size(encoded: Encoded) -> tuple[int, int]:
+    """Width and height as the image is seen; raises as ``facts_of``."""
+    if _is_array(encoded):
+        height, width, _ = _array(encoded).shape
+        return width, height
+    with _opened(encoded) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(ORIENTATION, 1) >= LYING else (width, height)
+
+
+def mask_of(encoded: Encoded) -> np.ndarray:
+    """The values of a mask, H W: its numbers as stored, also of a palette, whatever colours they are shown in.
+
+    Raises:
+        Exception: whatever is wrong with the file, or a mask whose channels differ.
+    """
+    if _is_array(encoded):
+        found = _mask_array(encoded)
+    else:
+        with _opened(encoded) as image:
+            found = np.asarray(image)
+    if found.dtype == bool:
+        found = found.astype(np.uint8)
+    if found.ndim == 3:
+        if (found[..., :3] != found[..., :1]).any():
+            raise ValueError("a mask in colour; masks of one channel are read, one value per class")
+        found = found[..., 0]
+    if found.ndim != 2 or found.dtype.kind not in "ui" or found.min() < 0 or found.max() > MOST_MASK_VALUE:
+        raise ValueError(f"a mask of {found.dtype}; whole numbers from 0 to {MOST_MASK_VALUE:,} are read")
+    return found
+
+
+def _mask_array(encoded: Path | bytes) -> np.ndarray:
+    source = _regular(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded)
+    array: np.ndarray = np.load(source, allow_pickle=False)
+    return array
 
 
 def digest_of(encoded: Encoded) -> str:

@@ -17,13 +17,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nas_core.base.errors import DataError
+from nas_core.workloads.classification import ClassTargets
 from nas_core.workloads.images.census import Census, census
 from nas_core.workloads.images.decoding import Fitting
-from nas_core.workloads.images.image_classification import HELD, ImageClassification, Split
+from nas_core.workloads.images.image_classification import HELD, ImageWorkload, Split
 from nas_core.workloads.images.items import Items, Listing
 from nas_core.workloads.images.pixels import EncodedPixels, Pixels
 from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.settings import EncodedSettings
+from nas_core.workloads.targets import Targets, from_to
 from nas_core.workloads.workload import Sample
 
 log = logging.getLogger(__name__)
@@ -47,11 +49,11 @@ class Contents:
     ``broken`` says by name what is wrong with images that cannot be read,
     ``ignored`` counts what is no image by what it is, ``notes`` are sentences
     on how the set was understood. Sides are in pixels. ``content_id`` is of the
-    images that can be read: their splits, their names below the set's place and
-    their bytes.
+    images that can be read: their splits, their names below the set's place,
+    their bytes, and their targets where the names do not tell them.
     """
 
-    class_names: tuple[str, ...]
+    targets: Targets
     train: Items
     test: Items
     channels: int
@@ -64,6 +66,10 @@ class Contents:
     ignored: Mapping[str, int]
     notes: Sequence[str]
     content_id: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.targets.names
 
     @property
     def num_images(self) -> int:
@@ -81,13 +87,13 @@ class Contents:
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for the report and a dry run."""
-        per_class = [np.bincount(items.labels_N, minlength=len(self.class_names)) for items in (self.train, self.test)]
+        said = [self.targets.described(items.labels_N) for items in (self.train, self.test)]
         counts = [
-            f"{len(items):,} images, {_range(per)} per class"
-            for items, per in zip((self.train, self.test), per_class, strict=True)
+            f"{len(items):,} images{', ' * bool(words)}{words}"
+            for items, words in zip((self.train, self.test), said, strict=True)
         ]
         rows = [("training split", counts[0]), ("test split", counts[1])]
-        rows.append(("as stored", f"sides of {_range([self.shortest_side, self.longest_side])} pixels"))
+        rows.append(("as stored", f"sides of {from_to([self.shortest_side, self.longest_side])} pixels"))
         if self.channels == 3 and self.num_gray:
             rows.append(("gray images, shown in colour", f"{self.num_gray:,}"))
         if self.num_transparent:
@@ -99,7 +105,7 @@ class Contents:
         return rows
 
 
-class EncodedImages(ImageClassification):
+class EncodedImages(ImageWorkload):
     """A set of encoded images. Its class says where they are."""
 
     Settings = EncodedSettings
@@ -135,7 +141,7 @@ class EncodedImages(ImageClassification):
             DataError: if the set is not there or not understood, or naming the
                 images that cannot be read, unless they are to be skipped.
         """
-        key = type(self), self.settings, self.state()
+        key = type(self), self.settings.model_dump_json(), self.state()
         if key not in self._held:
             while len(self._held) >= HELD_CONTENTS:
                 del self._held[next(iter(self._held))]
@@ -148,10 +154,14 @@ class EncodedImages(ImageClassification):
         broken = _broken(listing, found)
         if broken and self.settings.on_error == "stop":
             raise _unreadable(self.place, broken, sum(len(each.facts) for each in found))
-        contents = _contents(listing, found, broken, self.place)
+        contents = _contents(self.understood(listing, found), found, broken, self.place)
         for sentence in (*contents.left_out(), *contents.notes):
             log.info("%s: %s", self.place, sentence)
         return contents
+
+    def understood(self, listing: Listing, found: Sequence[Census]) -> Listing:
+        """The listing, once each image was read: of some sets only that tells what the targets are."""
+        return listing
 
     # what a set of images says of itself
 
@@ -168,11 +178,16 @@ class EncodedImages(ImageClassification):
         """Channels that all images can be shown with; the side that is set, else the middle of their shorter sides."""
         contents = self.contents()
         side = self.settings.side or min(contents.middle_side, LARGEST_DEFAULT_SIDE)
-        return Sample(shape=(contents.channels, side, side), num_outputs=len(contents.class_names))
+        return Sample(shape=(contents.channels, side, side), num_outputs=len(contents.targets.names))
+
+    @property
+    def targets(self) -> Targets:
+        return self.contents().targets
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.contents().class_names
+        """The classes, by number; none where targets are no classes."""
+        return self.targets.names if isinstance(self.targets, ClassTargets) else ()
 
     def num_images(self) -> int:
         return len(self.contents().train)
@@ -249,13 +264,11 @@ def _contents(listing: Listing, found: Sequence[Census], broken: Mapping[str, st
         items.only(each.is_sound) if each.errors else items
         for items, each in zip((listing.train, listing.test), found, strict=True)
     )
-    if len(listing.class_names) < 2:
-        raise DataError(place, f"classes {', '.join(listing.class_names) or 'none'}", "two classes at least")
-    _check_classes(listing.class_names, {"train": train, "test": test}, place)
+    listing.targets.check({"train": train.labels_N, "test": test.labels_N}, place, "image")
     facts = [each for part in found for each in part.facts if each is not None]
     sides = [each.shorter for each in found[0].facts if each is not None]
     return Contents(
-        class_names=listing.class_names,
+        targets=listing.targets,
         train=train,
         test=test,
         channels=_channels(listing, found, place),
@@ -272,23 +285,15 @@ def _contents(listing: Listing, found: Sequence[Census], broken: Mapping[str, st
 
 
 def _content_id(listing: Listing, found: Sequence[Census]) -> str:
-    """Hash of split, name and bytes of every image that can be read, in order."""
+    """Hash of split, name, bytes and target of every image that can be read, in order."""
     digest = hashlib.sha256()
     for split, items, each in zip(("train", "test"), (listing.train, listing.test), found, strict=True):
-        for name, facts in zip(items.names_N, each.facts, strict=True):
+        targets = () if items.named else [np.asarray(label).tobytes() for label in items.labels_N]
+        for index, (name, facts) in enumerate(zip(items.names_N, each.facts, strict=True)):
             if facts is not None:
-                digest.update(b"\0".join([split.encode(), os.fsencode(str(name)), facts.digest.encode()]) + b"\n")
+                parts = [split.encode(), os.fsencode(str(name)), facts.digest.encode(), *targets[index : index + 1]]
+                digest.update(b"\0".join(parts) + b"\n")
     return digest.hexdigest()[:12]
-
-
-def _check_classes(names: Sequence[str], splits: Mapping[str, Items], place: str) -> None:
-    """Every class has an image in both splits, once those that cannot be read are left out."""
-    for split, items in splits.items():
-        present = set(items.labels_N.tolist())
-        empty = [name for label, name in enumerate(names) if label not in present]
-        if empty:
-            found = f"no {split} image of class {_named(empty)} that can be read"
-            raise DataError(place, found, "one of each class and split at least")
 
 
 def _channels(listing: Listing, found: Sequence[Census], place: str) -> int:
@@ -321,8 +326,3 @@ def _one(what: str) -> str:
     """What is counted, where there is one of it: ``.txt file`` of ``.txt files``."""
     many = next((many for many in ONE_OF if many in what), "")
     return what.replace(many, ONE_OF.get(many, ""), 1)
-
-
-def _range(values: "Sequence[int] | np.ndarray") -> str:
-    least, most = int(min(values)), int(max(values))
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -95,10 +95,10 @@ def hold(pixels: Pixels, holding: Holding, way: Way) -> "torch.Tensor | Examples
         except OSError as error:  # a full disk
             log.warning("decoded images cannot be kept (%s): decoded as they are needed", error.strerror or error)
             return Streamed(pixels, holding.loaders)
-    return _in_memory(pixels)
+    return hold_in_memory(pixels)
 
 
-def _in_memory(pixels: Pixels) -> "torch.Tensor":
+def hold_in_memory(pixels: Pixels) -> "torch.Tensor":
     import torch
 
     images = torch.empty((len(pixels), *pixels.shape), dtype=torch.uint8)

@@ -1,21 +1,23 @@
-"""What all sets of images with one class each share: splits, tensors, loss, metrics. torch is imported in methods."""
+"""What all sets of images share, whatever their targets: splits, tensors, augmentation. torch is loaded in methods."""
 
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from nas_core.base.errors import DataError
-from nas_core.workloads.classification import CLASSIFICATION, classification_loss, confusion
+from nas_core.workloads.classification import ClassTargets
 from nas_core.workloads.images.holding import Holding, Way, hold, normalisation_of
+from nas_core.workloads.images.pictures import encoded_picture
 from nas_core.workloads.images.pixels import Pixels, StoredPixels
 from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.normalisation import Normalisation, known_normalisation
 from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.targets import Targets
 from nas_core.workloads.workload import Splits, Workload
 
 if TYPE_CHECKING:
@@ -26,13 +28,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "test"]
-MOST_CONFUSED = 1000  # classes of which every pair is counted
-
 HELD = frozenset({"hold", "cache_gb", "loaders"})  # settings of how images are held, which change none of them
 
 
-class ImageClassification(Workload):
-    """Images of one class each. A set's class says where they are and how they are read."""
+class ImageWorkload(Workload):
+    """Images with targets of any kind. A set's class says where they are and how they are read."""
 
     Settings = ImageSettings
     version = 2
@@ -43,8 +43,8 @@ class ImageClassification(Workload):
 
     @property
     @abstractmethod
-    def class_names(self) -> tuple[str, ...]:
-        """The classes, by number."""
+    def targets(self) -> Targets:
+        """What the images' targets are."""
 
     @abstractmethod
     def num_images(self) -> int:
@@ -61,7 +61,15 @@ class ImageClassification(Workload):
 
     @property
     def metrics(self) -> Metrics:
-        return CLASSIFICATION
+        return self.targets.metrics
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        return self.targets.refused
+
+    @property
+    def output_scale(self) -> Normalisation:
+        return self.targets.scale
 
     def check(self, train_examples: int | None = None) -> None:
         self.check_files()
@@ -71,7 +79,7 @@ class ImageClassification(Workload):
         return self.settings.num_examples(self.num_images())
 
     def load(self, shape: tuple[int, ...] | None = None) -> Splits:
-        """Square images as uint8 N C H W with int64 labels; normalised by the training images' statistics.
+        """Square images as uint8 N C H W with their targets; normalised by the training images' statistics.
 
         They are held as ``data.hold`` says, by their size where it says nothing.
         """
@@ -83,17 +91,17 @@ class ImageClassification(Workload):
         self.settings.check_sizes(len(pixels))
         order = self.settings.order(len(pixels))
         pixels = pixels.only(order)
-        images, labels = hold(pixels, self.holding, way), _labels(pixels)
+        images, targets = hold(pixels, self.holding, way), self._targets(pixels)
         start, stop = self.settings.validation_examples, len(pixels)
         if self.settings.train_examples is not None:
             stop = start + self.settings.train_examples
         train_images = images[start:stop]
         return Splits(
-            train=(train_images, labels[start:stop]),
-            validation=(images[:start], labels[:start]),
+            train=(train_images, targets[start:stop]),
+            validation=(images[:start], targets[:start]),
             prepare=self._preparation(wanted[0])
             or normalisation_of(train_images, lambda: pixels.only(np.arange(start, stop)).identity),
-            output_names=self.class_names,
+            output_names=self.targets.names,
             load_test=lambda: self._test(wanted, way),
         )
 
@@ -112,7 +120,12 @@ class ImageClassification(Workload):
 
     def _test(self, shape: tuple[int, int, int], way: Way) -> "Pair":
         pixels = self.pixels("test", shape)
-        return hold(pixels, self.holding, way), _labels(pixels)
+        return hold(pixels, self.holding, way), self._targets(pixels)
+
+    def _targets(self, pixels: Pixels) -> "torch.Tensor":
+        import torch
+
+        return torch.from_numpy(pixels.labels_N.astype(self.targets.dtype))
 
     def pixels(self, split: Split, shape: tuple[int, int, int]) -> Pixels:
         """The images of a split, of C H W."""
@@ -137,7 +150,10 @@ class ImageClassification(Workload):
         return 0
 
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
-        return classification_loss(outputs, targets, label_smoothing)
+        return self.targets.loss(outputs, targets, label_smoothing)
+
+    def reduced(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+        return self.targets.reduced(outputs, targets)
 
     def augment(self, inputs: "torch.Tensor", kind: str, generator: "torch.Generator") -> "torch.Tensor":
         from nas_core.workloads.images.augmentation import augmented
@@ -149,22 +165,30 @@ class ImageClassification(Workload):
 
         return operated(inputs, policy, magnitude)
 
+    def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+        return self.targets.agreement(outputs, taught, temperature)
+
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
-        return {"confusion": confusion(outputs, targets)} if outputs.shape[1] <= MOST_CONFUSED else {}
+        return self.targets.details(outputs, targets)
+
+    def shown(
+        self, inputs: "torch.Tensor", outputs: "torch.Tensor", targets: "torch.Tensor"
+    ) -> Sequence[Mapping[str, Any]]:
+        """Each image with what it is and what it was taken for; none of classes, whose table says more."""
+        said = [self.targets.shown(*each) for each in zip(outputs, targets, strict=True)]
+        return [
+            {**each, "pictures": [("input", encoded_picture(image.cpu().numpy())), *each.get("pictures", ())]}
+            for image, each in zip(inputs, said, strict=True)
+            if each
+        ]
 
     def describe(self) -> Sequence[tuple[str, str]]:
         channels, height, width = self.sample.shape
         colours = {1: "gray", 3: "colour"}.get(channels, f"{channels} channels,")
         return [
-            ("images", f"{colours} {height} x {width}, {len(self.class_names)} classes"),
+            ("images", f"{colours} {height} x {width}, {self.targets.called}"),
             ("training split", f"{self.num_images():,} images"),
         ]
-
-
-def _labels(pixels: Pixels) -> "torch.Tensor":
-    import torch
-
-    return torch.from_numpy(pixels.labels_N.astype(np.int64))
 
 
 def _square(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -172,3 +196,16 @@ def _square(shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) != 3 or shape[1] != shape[2]:
         raise DataError("input of the network", " x ".join(map(str, shape)), "channels x side x side, as images have")
     return shape[0], shape[1], shape[2]
+
+
+class ImageClassification(ImageWorkload):
+    """Images of one class each."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, by number."""
+
+    @property
+    def targets(self) -> ClassTargets:
+        return ClassTargets(names=self.class_names)

@@ -1,21 +1,25 @@
-"""The encoded images of a split, in order: their names, classes and contents. N = images."""
+"""The encoded images of a split, in order: their names, targets and contents. N = images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from nas_core.workloads.images.decoding import Encoded
+from nas_core.workloads.images.decoding import Encoded, Facts, digest_of, facts_of
+from nas_core.workloads.targets import Targets
 
 Self = TypeVar("Self", bound="Items")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Items(ABC):
-    """Encoded images with one class each; goes to other processes as it is.
+    """Encoded images with a target each; goes to other processes as it is.
+
+    ``labels_N`` are class numbers, or a row of what else the targets are.
+    ``named`` says that names tell the targets, as of files in folders of classes.
 
     ``stamps_N2`` are size in bytes and time of the last change in nanoseconds
     of the file that an image lies in: as long as they stay, so does the image.
@@ -24,6 +28,7 @@ class Items(ABC):
     names_N: np.ndarray  # as messages name them
     labels_N: np.ndarray
     stamps_N2: np.ndarray
+    named: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -43,6 +48,11 @@ class Items(ABC):
             is_test_N[mine] = are_test(self.names_N[mine].tolist())
         return self.only(~is_test_N), self.only(is_test_N)
 
+    def facts(self, index: int) -> Facts:
+        """What an image is, and the hash of its bytes; raises whatever is wrong with it."""
+        content = self.content(index)
+        return replace(facts_of(content), digest=digest_of(content))
+
     @abstractmethod
     def content(self, index: int) -> Encoded:
         """The file or the bytes of an image.
@@ -57,6 +67,7 @@ class FileItems(Items):
     """Images that are files below a folder; their names are the paths from there."""
 
     root: Path
+    named: ClassVar[bool] = True
 
     def content(self, index: int) -> Encoded:
         return self.root / str(self.names_N[index])
@@ -70,7 +81,7 @@ class Listing:
     on how the set was understood.
     """
 
-    class_names: tuple[str, ...]
+    targets: Targets
     train: Items
     test: Items
     ignored: Mapping[str, int] = field(default_factory=dict)

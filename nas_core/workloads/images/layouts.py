@@ -17,12 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from nas_core.base.errors import DataError
+from nas_core.workloads.classification import ClassTargets
+from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 from nas_core.workloads.images.decoding import suffixes
 from nas_core.workloads.images.items import FileItems, Listing
 
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing")
-VALIDATION_NAMES = ("val", "valid", "validation")
 LAYOUT = "train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
 
 SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "@eadir", "lost+found"}
@@ -135,7 +134,7 @@ def _listing(
 ) -> Listing:
     ignored = dict(sorted(found.ignored.items()))
     return Listing(
-        class_names=names,
+        targets=ClassTargets(names=names),
         train=_items(root, [train[name] for name in names]),
         test=_items(root, [test[name] for name in names]),
         ignored=ignored,

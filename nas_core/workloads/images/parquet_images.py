@@ -9,7 +9,7 @@ folder that is read at random, as Parquet cannot be.
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,11 +20,13 @@ from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
+from nas_core.workloads.classification import ClassTargets
+from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES, told_splits
 from nas_core.workloads.images.cache import alone, cache_folder
 from nas_core.workloads.images.decoding import Encoded
 from nas_core.workloads.images.encoded import EncodedImages
 from nas_core.workloads.images.items import Items, Listing
-from nas_core.workloads.images.layouts import TEST_NAMES, TEST_SHARE, TRAIN_NAMES, VALIDATION_NAMES, are_test
+from nas_core.workloads.images.layouts import TEST_SHARE, are_test
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.workload import WORKLOADS
 
@@ -61,7 +63,7 @@ class ParquetImages(EncodedImages):
     def listing(self) -> Listing:
         spool = self._spool()
         table = _opened(str(spool))
-        is_train_N, is_test_N, notes = _splits(table["split"].to_pylist(), self.place)
+        told = told_splits(table["split"].to_pylist(), self.place)
         labels_N, names = _labels(table["label"], self._class_names(), self.place)
         rows = np.arange(len(table))
         stamp = hashlib.sha256(str(self.state()).encode()).digest()
@@ -75,8 +77,12 @@ class ParquetImages(EncodedImages):
             labels_N=labels_N,
             stamps_N2=np.tile(np.frombuffer(stamp[:16], np.int64) >> 1, (len(rows), 1)),
         )
-        train, test = items.divided(are_test) if not notes else (items.only(is_train_N), items.only(is_test_N))
-        return Listing(class_names=names, train=train, test=test, notes=notes or (NO_SPLIT,))
+        if told is None:
+            train, test = items.divided(are_test)
+            return Listing(targets=ClassTargets(names=names), train=train, test=test, notes=(NO_SPLIT,))
+        is_train_N, is_test_N, notes = told
+        train, test = items.only(is_train_N), items.only(is_test_N)
+        return Listing(targets=ClassTargets(names=names), train=train, test=test, notes=notes)
 
     def _path(self) -> Path:
         path = self.settings.path
@@ -198,23 +204,6 @@ def _split_of_name(name: str) -> str | None:
     """``train`` of ``train-00000-of-00004``."""
     word = name.lower().replace("_", "-").split("-")[0]
     return word if word in (*TRAIN_NAMES, *TEST_NAMES, *VALIDATION_NAMES) else None
-
-
-def _splits(words: Sequence[str | None], place: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Which rows are trained on and which tested on, and what is to be said; nothing is, where no split is told.
-
-    Validation rows serve as test rows where there are none.
-    """
-    told = np.array([(word or "").lower() for word in words], dtype=object)
-    is_train, is_test, is_validation = (np.isin(told, names) for names in (TRAIN_NAMES, TEST_NAMES, VALIDATION_NAMES))
-    if not any(told):
-        return is_train, is_test, []
-    held = is_test if is_test.any() else is_validation
-    if not is_train.any() or not held.any():
-        found = ", ".join(sorted({word or "none" for word in told}))
-        raise DataError(place, f"the splits {found}", "train, and one of test, validation")
-    counts = {word or "none": int((told == word).sum()) for word in sorted(set(told))}
-    return is_train, held, [f"rows by split: {', '.join(f'{word} {count:,}' for word, count in counts.items())}"]
 
 
 def _labels(column: Any, names: tuple[str, ...], place: str) -> tuple[np.ndarray, tuple[str, ...]]:

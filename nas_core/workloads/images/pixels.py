@@ -105,9 +105,13 @@ class EncodedPixels(Pixels):
         pixels: np.ndarray = to_tensors(some, self.shape[1], self.shape[0])[0].numpy()
         return pixels
 
+    def decoded(self, index: int) -> np.ndarray:
+        """One image as H W C, or a map as H W; raises whatever is wrong with it."""
+        return decoded(self.items.content(index), self.shape[1], self.channels, self.fitting)
+
     def _decoded(self, index: int) -> np.ndarray:
         try:
-            return decoded(self.items.content(index), self.shape[1], self.channels, self.fitting)
+            return self.decoded(index)
         except Exception as error:
             where = f"{self.place}, {self.items.names_N[index]}"
             raise DataError(where, what_is_wrong(error), "an image, as it was when the set was checked") from None

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
+from nas_core.workloads.classification import ClassTargets
 from nas_core.workloads.images.decoding import Encoded
 from nas_core.workloads.images.encoded import EncodedImages
 from nas_core.workloads.images.items import Items, Listing
@@ -74,8 +75,8 @@ class TimmImages(EncodedImages):
         if np.array_equal(train.names_N, test.names_N):  # timm found no splits, and gave the same images twice
             train, test = train.divided(are_test)
             note = f"no split in {self.place}: one image in {TEST_SHARE} of each class, by its name, is a test image"
-            return Listing(class_names=names, train=train, test=test, notes=(note,))
-        return Listing(class_names=names, train=train, test=test)
+            return Listing(targets=ClassTargets(names=names), train=train, test=test, notes=(note,))
+        return Listing(targets=ClassTargets(names=names), train=train, test=test)
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,14 @@ from nas_core.report.summary import (
     FrontierSummary,
     Limit,
     MeasuredWhole,
+    OutputsTable,
     Provenance,
     ResourceAdditivity,
+    Scatter,
     ScorerSummary,
     SelectedNetwork,
     SelectionSummary,
+    Shown,
     StageCost,
     StudySummary,
     SweepSummary,
@@ -38,6 +41,8 @@ from nas_core.study.outcome import Outcome
 from nas_core.study.reasons import Price, Reasons, Swap
 from nas_core.study.sweep import Point
 from nas_core.workloads.classification import CLASSIFICATION
+from nas_core.workloads.images.pictures import encoded_picture
+from nas_core.workloads.segmentation import palette
 
 Metric = Callable[[Genotype], float]
 SMALL = (3,) * 8
@@ -464,7 +469,21 @@ def _trained(
         num_epochs=30,
         examples_per_s=2000.0,
         confusion=_confusion(accuracy, rng),
+        outputs=OutputsTable(head=("class", "share"), rows=(("sky", "60 %"), ("sea", "40 %"))),
+        scatter=tuple(_scatter(name, rng) for name in ("price", "width")),
+        shown=tuple(Shown(words=f"{n} % are right\nor so", pictures=_pictures(n)) for n in range(5)),
     )
+
+
+def _scatter(name: str, rng: np.random.Generator) -> Scatter:
+    true = rng.normal(size=50)
+    return Scatter(name=name, true=tuple(true), predicted=tuple(true + rng.normal(0, 0.2, 50)))
+
+
+def _pictures(seed: int) -> tuple[tuple[str, str], ...]:
+    values = np.random.default_rng(seed).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    mask = encoded_picture(values[:1] % 3, palette())
+    return (("input", encoded_picture(values)), ("mask", mask), ("output", mask))
 
 
 def _confusion(accuracy: float, rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:

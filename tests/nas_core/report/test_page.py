@@ -11,6 +11,7 @@ from nas_core.report.page import (
     MAX_PAGE_BYTES,
     alternatives_table,
     classes_table,
+    comparison_table,
     draw,
     evaluated_table,
     instead_table,
@@ -20,7 +21,7 @@ from nas_core.report.page import (
     write_report,
 )
 from nas_core.report.summary import StudySummary
-from nas_core.report.text import best_predicted, format_amount, format_metric, format_metric_change
+from nas_core.report.text import best_predicted, format_amount, format_metric, format_metric_change, summary_table
 from nas_core.space.genotypes import BlockSpec, Genotype, Position
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
@@ -119,7 +120,7 @@ def test_the_page_holds_the_numbers(study, page):
 
 
 def test_every_figure_is_there_in_both_themes(page):
-    assert page.count("data:image/png;base64,") == 2 * 9
+    assert page.count("data:image/png;base64,") == 2 * 10
     assert page.count('<svg class="strip"') == 2
 
 
@@ -242,7 +243,7 @@ def test_the_report_files_are_the_page_its_data_and_its_figures(study, tmp_path)
     path = write_report(study, tmp_path)
     assert path == tmp_path / "report.html"
     assert StudySummary.from_dict(json.loads((tmp_path / "report.json").read_text())) == study
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 10
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 11
     assert not list(tmp_path.rglob(".*"))
 
 
@@ -256,6 +257,36 @@ def test_a_winner_that_does_not_win_is_said_not_to(study):
     sentences = " ".join(story.comparison(replace(study, training=replace(study.training, networks=rows))))
     assert "5.00 points more" in sentences
     assert "does not beat" in sentences
+
+
+def with_rivals(study):
+    """The study, its winner compared with others at the same limits and all measured whole; one is no network of it."""
+    first = study.trained("winner")[0]
+    rows = [replace(row, measured={"latency_ms": 4.0}) for row in study.training.networks]
+    costs = {"flops": 1e6, "params": 1e5}
+    for role, name, test in (("depth", study.winner, 0.7), ("uniform", "uniform 0.41", 0.9)):
+        mine = first.costs if role == "depth" else costs
+        rows.append(replace(first, role=role, genotype=name, test=test, costs=mine, measured={"latency_ms": 3.5}))
+    remarks = ("Torch-Pruning: It is not installed.",)
+    return replace(study, training=replace(study.training, networks=tuple(rows), remarks=remarks))
+
+
+def test_others_at_the_same_limits_are_in_the_tables_the_text_and_a_figure(study):
+    shown = with_rivals(study)
+    table = comparison_table(shown)
+    rows = {row[0]: row for row in table.rows}
+    assert [*rows] == ["chosen", "base", "random", "fewer blocks", "uniform width"]
+    assert table.head[-2] == "latency, measured whole"
+    assert rows["uniform width"][1:3] == ("uniform 0.41", "90.00 %")
+    assert rows["uniform width"][-2] == "3.50 ms (88 %)"
+    sentences = " ".join(story.comparison(shown))
+    assert "Others at the same limits, trained alike: fewer blocks 70.00 %" in sentences
+    assert "The chosen network beats 2 of them." in sentences
+    assert "Torch-Pruning: It is not installed." in sentences
+    text = summary_table(shown)
+    assert re.search(r"uniform width +uniform 0\.41 +90\.00 %.* 3\.50 ms", text)
+    assert render(shown, "comparison").startswith(b"\x89PNG")
+    assert StudySummary.from_dict(shown.to_dict()) == shown
 
 
 def test_small_differences_are_called_chance(study):

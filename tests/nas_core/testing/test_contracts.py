@@ -14,6 +14,8 @@ from nas_core.testing.contracts import CONTRACTS
 EXAMPLE_SPACE = Path(__file__).parents[3] / "flows/configs/space-example.yaml"
 NEEDS_FILES = {
     ("workload", "folder"),
+    ("workload", "image-table"),
+    ("workload", "rows"),
     ("workload", "parquet"),
     ("workload", "timm"),
     ("workload", "cifar10"),

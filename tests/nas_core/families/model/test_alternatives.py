@@ -70,7 +70,7 @@ def test_attention_is_changed_where_there_is_some(kind: str) -> None:
     assert sum(p.numel() for p in draft.block.parameters()) < sum(p.numel() for p in block.parameters())
 
 
-@pytest.mark.parametrize("kind", ["narrower", "depthwise-separable", "low-rank", "linear"])
+@pytest.mark.parametrize("kind", ["narrower", "depthwise-separable", "low-rank", "convolution", "linear"])
 def test_fitted_to_samples_the_error_is_smaller_on_others(kind: str, residual: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     seen, others = (torch.randn(count, 8, 10, 10, generator=generator) for count in (96, 32))
@@ -102,6 +102,28 @@ def test_a_stand_in_keeps_pixels_and_tokens_in_their_places() -> None:
     block = drafted(tokens, call, alternative_of({"kind": "linear"}), call).block
     with torch.no_grad():
         assert _error(block, tokens, call) < 0.5 * float(call.run(tokens).var())
+
+
+@pytest.mark.parametrize(("rectified", "strides"), [(True, 1), (False, 2)])
+def test_one_convolution_gives_nothing_negative_where_the_block_does_not(rectified: bool, strides: int) -> None:
+    layers = [
+        nn.Conv2d(4, 6, 3, stride=strides, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Conv2d(6, 6, 3, padding=1),
+    ]
+    block = nn.Sequential(*layers, *[nn.ReLU()] * rectified).eval()
+    call = Call(inputs=torch.randn(64, 4, 9, 7))
+    draft = drafted(block, call, alternative_of({"kind": "convolution"}), call)
+    with torch.no_grad():
+        given = call.run(draft.block)
+        again = fill(changed(copy.deepcopy(block), draft.changes), draft.block.state_dict())
+        assert torch.equal(call.run(again), given)
+    assert given.shape == call.run(block).shape
+    assert bool((given >= 0).all()) == rectified
+    tokens = nn.Linear(5, 5)
+    with pytest.raises(SpaceError, match="no image of C x H x W"):
+        drafted(tokens, Call(inputs=torch.randn(2, 7, 5)), alternative_of({"kind": "convolution"}))
 
 
 def test_all_alternatives_are_described() -> None:

@@ -1,0 +1,167 @@
+"""Time networks on this machine, in turns. Needs numpy, and what runs them: onnxruntime, or torch for programs.
+
+    python3 measure.pyz                     # writes measured.csv beside it
+    python3 measure.pyz --out - > some.csv  # or to standard output
+    python3 measure.pyz --provider CUDAExecutionProvider
+
+This is the ``__main__.py`` of a file that `mathnas measure STUDY --to measure.pyz`
+wrote: the networks are in it, and ``networks.json`` says how they are to be run.
+"""
+
+import argparse
+import csv
+import io
+import json
+import platform
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+AT_ONCE = 16  # networks in memory that take turns, the first always among them
+CPU = "CPUExecutionProvider"
+MANIFEST = "networks.json"
+COLUMNS = ("asked", "purpose", "genotype", "status", "ms", "spread_ms", "repeats", "batch_size", "num_threads",
+           "device", "message")  # fmt: skip
+Call = Callable[[], object]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Time the networks in this file and write a row of each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="measured.csv", help="file to write; -: standard output")
+    parser.add_argument("--provider", default=CPU, help="of ONNX Runtime")
+    parser.add_argument("--device", default="", help="what this machine is called; default: its processor's name")
+    given = parser.parse_args(arguments)
+    with zipfile.ZipFile(sys.argv[0]) as archive:
+        asked = json.loads(archive.read(MANIFEST))
+        device = f"{given.device or processor()}, {asked['runtime']}"
+        if given.provider != CPU:
+            device += f", {given.provider}"
+        rows = list(measured(archive, {**asked, "provider": given.provider}))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    fixed = {name: asked[name] for name in ("asked", "purpose", "batch_size", "num_threads")}
+    writer.writerows({**fixed, "device": device, **row} for row in rows)
+    if given.out == "-":
+        sys.stdout.write(text.getvalue())
+    else:
+        Path(given.out).write_text(text.getvalue(), encoding="utf-8")
+        print(f"Wrote {given.out}: mathnas measure STUDY --from {given.out}", file=sys.stderr)
+
+
+def measured(archive: zipfile.ZipFile, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row of every network: the median of its runs and half the distance from their 10th to their 90th percentile."""
+    first, *others = asked["networks"]
+    inputs = example(asked)
+    reference: np.ndarray | None = None
+    for start in range(0, max(1, len(others)), AT_ONCE):
+        together = [first, *others[start : start + AT_ONCE]]
+        print(f"{min(start + AT_ONCE, len(others))} of {len(others)} networks", file=sys.stderr)
+        timings = in_turns([_call(archive, each, inputs, asked) for each in together], asked)
+        own = timings[0]
+        if reference is None:
+            reference = own if isinstance(own, np.ndarray) else None
+            yield _row(first, own)
+        for network, timing in zip(together[1:], timings[1:], strict=True):
+            if isinstance(timing, np.ndarray) and isinstance(own, np.ndarray) and reference is not None:
+                timing = timing - own + reference  # a machine that drifts shifts all alike
+            yield _row(network, timing)
+
+
+def _row(network: dict[str, str], timing: "np.ndarray | Exception") -> dict[str, Any]:
+    if isinstance(timing, Exception):
+        return {"genotype": network["genotype"], "status": "failed", "repeats": 0,
+                "message": " ".join(f"{type(timing).__name__}: {timing}".split())[:300]}  # fmt: skip
+    low, median, high = np.percentile(timing, [10, 50, 90])
+    return {
+        "genotype": network["genotype"],
+        "status": "ok",
+        "ms": repr(float(median)),
+        "spread_ms": repr(float(high - low) / 2),
+        "repeats": len(timing),
+        "message": "",
+    }
+
+
+def example(asked: dict[str, Any]) -> np.ndarray:
+    """Random numbers B x ...; whole ones are 0 or 1, which every vocabulary has."""
+    rng, shape = np.random.default_rng(0), (asked["batch_size"], *asked["shape"])
+    if asked["dtype"].startswith("float"):
+        return rng.standard_normal(shape).astype(asked["dtype"])
+    return rng.integers(0, 2, shape).astype(asked["dtype"])
+
+
+def _call(
+    archive: zipfile.ZipFile, network: dict[str, str], inputs: np.ndarray, asked: dict[str, Any]
+) -> "Call | Exception":
+    try:
+        return runner(archive.read(network["file"]), inputs, asked["runtime"], asked["num_threads"], asked["provider"])
+    except Exception as error:  # this network has no latency, the others have
+        return error
+
+
+def runner(data: bytes, inputs: np.ndarray, runtime: str, num_threads: int, provider: str) -> Call:
+    """What runs the network once."""
+    if runtime == "onnxruntime":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(data, options, providers=[provider])
+        feed = {session.get_inputs()[0].name: inputs}
+        return lambda: session.run(None, feed)
+    import torch
+
+    torch.set_num_threads(num_threads)
+    network, tensor = torch.export.load(io.BytesIO(data)).module(), torch.from_numpy(inputs)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return network(tensor)
+
+    return run
+
+
+def in_turns(calls: "list[Call | Exception]", asked: dict[str, Any]) -> "list[np.ndarray | Exception]":
+    """Milliseconds of every repeat, one run of each network per round, after rounds that warm up."""
+    on_cpu = asked.get("provider", CPU) == CPU
+    clock = time.thread_time_ns if asked["num_threads"] == 1 and on_cpu else time.perf_counter_ns
+    timings: list[np.ndarray | Exception] = [
+        call if isinstance(call, Exception) else np.zeros(asked["repeats"]) for call in calls
+    ]
+    for repeat in range(-asked["warmup"], asked["repeats"]):
+        for index, call in enumerate(calls):
+            timing = timings[index]
+            if isinstance(call, Exception) or isinstance(timing, Exception):
+                continue
+            try:
+                began = clock()
+                call()
+                ms = (clock() - began) / 1e6
+            except Exception as error:
+                calls[index] = timings[index] = error
+                continue
+            if repeat >= 0:
+                timing[repeat] = ms
+    return timings
+
+
+def processor() -> str:
+    """The processor's model name as the kernel gives it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

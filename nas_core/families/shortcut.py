@@ -1,0 +1,18 @@
+"""A residual block of linear layers; its own module, since ``blocks`` imports no torch."""
+
+import torch
+from torch import nn
+
+
+class Shortcut(nn.Module):
+    """BN, linear, activation, dropout, linear, added to the input: B x width to B x width."""
+
+    def __init__(self, width: int, inner: int, act: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(width), nn.Linear(width, inner), act, nn.Dropout(dropout), nn.Linear(inner, width)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = x + self.layers(x)
+        return outputs

@@ -1,0 +1,157 @@
+"""Latency that another machine measures: what it is to measure, and what it brought. No torch at import."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from nas_core.base.errors import ConfigError, NasError, SpaceError
+from nas_core.base.identity import content_id
+from nas_core.costs import profiler_of
+from nas_core.costs.parts import base_genotypes
+from nas_core.costs.profiler import Measured, Measurement, Profiler, RowWriter
+from nas_core.records.evaluations import Cost
+from nas_core.space.genotypes import Genotype
+from nas_core.study.rounds import move_limits, record_whole
+from nas_core.study.stages import record_path
+from nas_core.study.study import Study
+
+LATENCY = "latency_ms"
+Purpose = Literal["blocks", "whole"]  # what blocks cost; what the chosen network, the base and a sweep's points take
+NEEDED = ("asked", "purpose", "genotype", "status", "ms", "spread_ms", "repeats", "device", "message")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brought:
+    """What another machine measured: its name, and every network's latency or why there is none."""
+
+    purpose: Purpose
+    device: str
+    networks: dict[Genotype, Measured]
+
+
+class Elsewhere:
+    """A study whose latency another machine measures.
+
+    ``sample`` are the networks that tell how additive it is, ``chosen`` those
+    that are measured whole once there is a choice.
+    """
+
+    def __init__(self, study: Study, sample: Sequence[Genotype], chosen: Sequence[Genotype]) -> None:
+        self.study, self.sample, self.chosen = study, list(sample), list(chosen)
+        self.profiler: Profiler = profiler_of(LATENCY, study.config.profile)
+        if self.profiler.measures_here or LATENCY not in study.profiler_ids:
+            expected = "elsewhere, with latency_ms among profile.resources"
+            advice = "Set it with --set profile.profilers.latency.where=elsewhere when the study is run."
+            raise ConfigError("profile.profilers.latency.where", "here", expected, advice)
+        if len(study.space.resolutions) > 1:
+            raise SpaceError(f"space {study.space.name}", "several resolutions", "one, to be measured elsewhere")
+
+    @cached_property
+    def asked(self) -> str:
+        """Id of what is measured how, by which rows that come back are known."""
+        return content_id({"space": self.study.space.space_id, "profiler": self.study.profiler_ids[LATENCY]})
+
+    @property
+    def base(self) -> Genotype:
+        return base_genotypes(self.study.space)[0]
+
+    @property
+    def purpose(self) -> Purpose:
+        """Blocks first; once they are known, the networks chosen."""
+        return "whole" if self.study.costs(LATENCY) else "blocks"
+
+    def networks(self) -> list[Genotype]:
+        """The networks to measure next, the base first; raises NasError where nothing is chosen yet."""
+        if self.purpose == "blocks":
+            from nas_core.costs.timing import drawn_networks
+
+            drawn = drawn_networks(self.study.family, self.base, self.profiler.settings)
+            return list(dict.fromkeys((self.base, *drawn, *self.sample)))
+        if not self.chosen:
+            advice = "`mathnas run` goes on; once a network is chosen it can be measured whole."
+            raise NasError(
+                self.study.store.root, "every block is measured, nothing is to be", "a chosen network", advice
+            )
+        return list(dict.fromkeys((self.study.base, *self.chosen)))
+
+    def packed(self, tell: Callable[[int, int], object]) -> bytes:
+        """The file that measures them: a Python zip application."""
+        from nas_core.costs.carried import packed
+
+        about = {"asked": self.asked, "purpose": self.purpose}
+        return packed(self.study.family, self.networks(), self.profiler.settings, about, tell)
+
+    # back again
+
+    def read(self, text: str, source: str) -> Brought:
+        """What the file wrote.
+
+        Raises:
+            ConfigError: for something else, or the measurements of another study.
+        """
+        rows = list(csv.DictReader(io.StringIO(text)))
+        if not rows or not set(NEEDED) <= set(rows[0]):
+            raise ConfigError(source, f"{len(rows)} rows", f"the columns {', '.join(NEEDED)}, as the file writes them")
+        if others := {row["asked"] for row in rows} - {self.asked}:
+            expected = f"measurements for this study ({self.asked})"
+            raise ConfigError(source, f"measurements for another ({', '.join(sorted(others))})", expected)
+        try:
+            networks = {self.study.space.parse(row["genotype"]): _measured(row) for row in rows}
+        except ValueError as error:
+            raise ConfigError(source, error, "numbers in the columns ms, spread_ms and repeats") from None
+        purpose: Purpose = "whole" if rows[0]["purpose"] == "whole" else "blocks"
+        return Brought(purpose=purpose, device=rows[0]["device"], networks=networks)
+
+    def take(self, brought: Brought) -> str:
+        """Store what was brought; returns what that means, a sentence."""
+        return self._take_blocks(brought) if brought.purpose == "blocks" else self._take_whole(brought)
+
+    def _writer(self, brought: Brought) -> RowWriter:
+        return RowWriter(profiler=self.profiler, family=self.study.family, device=brought.device)
+
+    def _take_blocks(self, brought: Brought) -> str:
+        from nas_core.costs.timing import fitted_blocks
+
+        of_sample = {genotype: brought.networks[genotype] for genotype in self.sample if genotype in brought.networks}
+        others = {each: measured for each, measured in brought.networks.items() if each not in of_sample}
+        if not any(isinstance(each, Measurement) for each in others.values()):
+            first = next(iter(brought.networks.values()), "no rows")
+            raise NasError("measurements", f"none that succeeded ({first})", "networks that run there")
+        fixed, blocks = fitted_blocks(self.study.family, others)
+        writer, (size,) = self._writer(brought), self.study.space.resolutions
+        rows: list[Cost] = [writer.fixed_part(size, LATENCY, fixed)]
+        rows += [writer.block(block, size, LATENCY, measured) for block, measured in blocks.items()]
+        rows += [writer.network(genotype, LATENCY, measured) for genotype, measured in of_sample.items()]
+        self.study.store.replace_costs(rows)
+        self.study.refresh()
+        failed = sum(isinstance(each, Exception) for each in brought.networks.values())
+        said = f"{len(brought.networks)} networks measured on {brought.device}"
+        return f"{said}{f', {failed} failed' if failed else ''}: {len(blocks)} blocks have their price."
+
+    def _take_whole(self, brought: Brought) -> str:
+        writer, study = self._writer(brought), self.study
+        rows: list[dict[str, Any]] = [
+            asdict(writer.network(genotype, LATENCY, measured)) for genotype, measured in brought.networks.items()
+        ]
+        record_whole(study.outputs, rows)
+        study.refresh()
+        said = f"{len(rows)} networks measured whole on {brought.device}"
+        if not move_limits(study.snapshot, study.outputs):
+            return f"{said}: the chosen one is within the limits, as far as latency was measured."
+        study.store.delete(record_path("verify"))
+        study.refresh()
+        way = (
+            "over the limit, which is held lower"
+            if study.snapshot.held[0][1] < 1
+            else "far below the limit, which is held higher"
+        )
+        return f"{said}: the chosen one is {way}; `mathnas run` chooses again."
+
+
+def _measured(row: dict[str, str]) -> Measured:
+    if row["status"] != "ok":
+        return RuntimeError(row["message"])
+    return Measurement(value=float(row["ms"]), spread=float(row["spread_ms"]), num_repeats=int(row["repeats"]))

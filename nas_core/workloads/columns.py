@@ -1,0 +1,259 @@
+"""Columns of a CSV or a Parquet file: numbers, texts, splits, targets. N = rows, O = targets of a row."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from nas_core.base.errors import DataError
+from nas_core.workloads.classification import ClassTargets
+from nas_core.workloads.multi_label import LabelTargets
+from nas_core.workloads.regression import NumberTargets
+from nas_core.workloads.targets import Targets
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Task = Literal["classification", "multi-label", "regression"]
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing")
+VALIDATION_NAMES = ("val", "valid", "validation")
+FORMATS = "a CSV or Parquet file"
+PARQUET = b"PAR1"
+DELIMITERS = ",;\t"
+LONGEST_SAID = 60  # letters of a value that a message shows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """A table's columns by name; messages speak of rows as an editor shows them."""
+
+    place: str
+    table: "pa.Table"
+    first_row: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.table.column_names)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def row(self, index: int) -> str:
+        return f"row {index + self.first_row}"
+
+    def check(self, names: Sequence[str], field: str) -> None:
+        """Raises DataError, calling the setting ``field``, where there is no such column."""
+        for name in names:
+            if name not in self.names:
+                raise DataError(f"data.{field}", f"{name!r}, no column of {self.place}", f"of: {', '.join(self.names)}")
+
+    def texts(self, name: str) -> list[str]:
+        """The column as texts; raises DataError for an empty cell."""
+        import pyarrow as pa
+
+        try:
+            values = self.table[name].cast(pa.string()).to_pylist()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise self._wrong(name, f"values of type {self.table[name].type}", "texts or numbers") from None
+        for index, value in enumerate(values):
+            if value is None or not value.strip():
+                raise self._wrong(name, f"nothing in {self.row(index)}{_of(values)}", "a value in every row")
+        return [value.strip() for value in values]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """The column as float64; raises DataError for an empty cell, a text, or what is no finite number."""
+        import pyarrow as pa
+
+        column = self.table[name]
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            values = column.to_pylist()
+            index = next((index for index, value in enumerate(values) if not _is_number(value)), 0)
+            raise self._wrong(name, f"{str(values[index])[:LONGEST_SAID]!r} in {self.row(index)}", "numbers")
+        try:
+            values_N = np.array(column.cast(pa.float64(), safe=False).to_pylist(), dtype=np.float64)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise self._wrong(name, f"values of type {column.type}", "numbers") from None
+        bad = np.flatnonzero(~np.isfinite(values_N))
+        if len(bad):
+            found = "nothing" if np.isnan(values_N[bad[0]]) else f"{values_N[bad[0]]}"
+            many = f" ({len(bad):,} such rows)" if len(bad) > 1 else ""
+            raise self._wrong(name, f"{found} in {self.row(int(bad[0]))}{many}", "a finite number in every row")
+        return values_N
+
+    def is_numeric(self, name: str) -> bool:
+        import pyarrow as pa
+
+        kind = self.table[name].type
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+    def splits(self, name: str) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+        """Which rows are trained on and which tested on, as ``told_splits``; None without such a column."""
+        if name not in self.names:
+            return None
+        import pyarrow as pa
+
+        return told_splits(self.table[name].cast(pa.string()).to_pylist(), self.place)
+
+    def _wrong(self, name: str, found: str, expected: str) -> DataError:
+        return DataError(f"{self.place}, column {name}", found, expected)
+
+
+def read_columns(path: Path, *, texts: Sequence[str] = ()) -> Columns:
+    """The table in the file; the columns ``texts`` of a CSV stay texts, so that no zeros are lost.
+
+    Raises:
+        DataError: if it cannot be read, or has no rows.
+    """
+    import pyarrow as pa
+
+    try:
+        with path.open("rb") as file:
+            is_parquet = file.read(len(PARQUET)) == PARQUET
+        table = _parquet(path) if is_parquet else _csv(path, texts)
+    except OSError as error:
+        raise DataError(f"data.path {path}", error.strerror or str(error), FORMATS) from None
+    except (pa.ArrowException, UnicodeDecodeError, ValueError) as error:
+        raise DataError(f"data.path {path}", " ".join(str(error).split())[:200], FORMATS) from None
+    doubled = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if doubled:
+        raise DataError(f"data.path {path}", f"two columns {doubled[0]!r}", "a name of its own for every column")
+    if not table.num_rows:
+        raise DataError(f"data.path {path}", "no rows", "one row per example")
+    return Columns(place=str(path), table=table, first_row=1 if is_parquet else 2)
+
+
+def _parquet(path: Path) -> "pa.Table":
+    import pyarrow.parquet as pq
+
+    table: pa.Table = pq.read_table(path)
+    return table
+
+
+def _csv(path: Path, texts: Sequence[str]) -> "pa.Table":
+    import pyarrow as pa
+    from pyarrow import csv
+
+    with path.open(encoding="utf-8-sig") as file:
+        head = file.readline()
+    delimiter = max(DELIMITERS, key=head.count)
+    parsing = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    kept = csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()), strings_can_be_null=True)
+    table: pa.Table = csv.read_csv(path, parse_options=parsing, convert_options=kept)
+    return table.rename_columns([name.strip() for name in table.column_names])
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text or "")
+    except ValueError:
+        return False
+    return True
+
+
+def _of(values: Sequence[str | None]) -> str:
+    many = sum(not (value or "").strip() for value in values)
+    return f" ({many:,} such rows)" if many > 1 else ""
+
+
+def told_splits(words: Sequence[str | None], place: str) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+    """Which rows are trained on and which tested on, and what is to be said; None where no split is told.
+
+    Validation rows serve as test rows where there are none.
+
+    Raises:
+        DataError: where training or test rows are missing.
+    """
+    told = np.array([(word or "").strip().lower() for word in words], dtype=object)
+    is_train, is_test, is_validation = (np.isin(told, names) for names in (TRAIN_NAMES, TEST_NAMES, VALIDATION_NAMES))
+    if not any(told):
+        return None
+    held = is_test if is_test.any() else is_validation
+    if not is_train.any() or not held.any():
+        found = ", ".join(sorted({word or "none" for word in told}))
+        raise DataError(place, f"the splits {found}", "train, and one of test, validation")
+    counts = {word or "none": int((told == word).sum()) for word in sorted(set(told))}
+    return is_train, held, [f"rows by split: {', '.join(f'{word} {count:,}' for word, count in counts.items())}"]
+
+
+# targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Targets as settings name them."""
+
+    task: Task
+    columns: tuple[str, ...]
+    separator: str = "|"
+
+    def of(self, columns: Columns, is_train_N: np.ndarray) -> tuple[Targets, np.ndarray]:
+        """What the targets are, and one row of them per row of the table.
+
+        Raises:
+            DataError: for a missing column or a value that is no such target.
+        """
+        columns.check(self.columns, "targets")
+        if not self.columns:
+            raise DataError("data.targets", "no column", f"of: {', '.join(columns.names)}")
+        if self.task == "regression":
+            numbers_NO = np.stack([columns.numbers(name) for name in self.columns], axis=1)
+            return NumberTargets.of(self.columns, numbers_NO[is_train_N]), numbers_NO.astype(np.float32)
+        if self.task == "multi-label":
+            return _labels(columns, self.columns, self.separator)
+        if len(self.columns) > 1:
+            raise DataError("data.targets", ", ".join(self.columns), "one column of classes")
+        return _classes(columns.texts(self.columns[0]))
+
+
+def _classes(words: Sequence[str]) -> tuple[ClassTargets, np.ndarray]:
+    names = sorted(set(words), key=_in_order)
+    numbers = {name: number for number, name in enumerate(names)}
+    return ClassTargets(names=tuple(names)), np.array([numbers[word] for word in words], dtype=np.int64)
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    """Whole numbers by their value, before names."""
+    return (int(name), "") if re.fullmatch(r"\d{1,15}", name) else (2**63, name)
+
+
+def _labels(columns: Columns, chosen: Sequence[str], separator: str) -> tuple[LabelTargets, np.ndarray]:
+    if len(chosen) == 1:
+        names, has_NL = _separated(columns, chosen[0], separator)
+    else:
+        names, has_NL = tuple(chosen), np.stack([_zeros_and_ones(columns, name) for name in chosen], axis=1)
+    if len(names) < 2:
+        found = f"one label, {names[0]}" if names else "no label"
+        advice = f"Several columns of 0 and 1, or one of names with {separator!r} between them (data.separator)."
+        raise DataError(f"{columns.place}, column {', '.join(chosen)}", found, "two labels at least", advice)
+    return LabelTargets(names=names), has_NL.astype(np.uint8)
+
+
+def _separated(columns: Columns, name: str, separator: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Labels that occur in a column of separated names; an empty cell has none."""
+    import pyarrow as pa
+
+    cells = columns.table[name]
+    if pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type):
+        rows = [[str(label) for label in cell or ()] for cell in cells.to_pylist()]
+    else:
+        texts = [cell or "" for cell in cells.cast(pa.string()).to_pylist()]
+        rows = [[label.strip() for label in text.split(separator) if label.strip()] for text in texts]
+    names = sorted({label for row in rows for label in row}, key=_in_order)
+    numbers = {label: number for number, label in enumerate(names)}
+    has_NL = np.zeros((len(rows), len(names)), dtype=bool)
+    for index, row in enumerate(rows):
+        has_NL[index, [numbers[label] for label in row]] = True
+    return tuple(names), has_NL
+
+
+def _zeros_and_ones(columns: Columns, name: str) -> np.ndarray:
+    values_N = columns.numbers(name)
+    wrong = np.flatnonzero((values_N != 0) & (values_N != 1))
+    if len(wrong):
+        found = f"{values_N[wrong[0]]:g} in {columns.row(int(wrong[0]))}"
+        raise DataError(f"{columns.place}, column {name}", found, "0 or 1 in every row")
+    return values_N

@@ -1,0 +1,132 @@
+"""Images that a table names, with their targets: a CSV or Parquet file with a row per image.
+
+Targets are one class, several labels (columns of 0 and 1, or one of names with
+a separator), or numbers. Splits are told by a column; without one, one image
+in five, by its name, is a test image.
+"""
+
+import os
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from nas_core.base.errors import DataError
+from nas_core.base.settings import PathText
+from nas_core.workloads.columns import FORMATS, Columns, Task, Wanted, read_columns
+from nas_core.workloads.images.encoded import EncodedImages
+from nas_core.workloads.images.items import FileItems, Listing
+from nas_core.workloads.images.layouts import TEST_SHARE, are_test
+from nas_core.workloads.settings import EncodedSettings
+from nas_core.workloads.workload import WORKLOADS
+
+NO_FILE = (-1, -1)  # size and time of change of what is not there
+NO_SPLIT = f"no column tells splits: one image in {TEST_SHARE}, by its name, is a test image"
+
+
+class TableSettings(EncodedSettings):
+    """Which columns hold what."""
+
+    task: Task = Field(
+        "classification", description="What is predicted: one class, several labels, or numbers of an image."
+    )
+    images: PathText | None = Field(
+        None, description="Folder that the images' names are relative to; empty: the table's own."
+    )
+    image: str = Field("image", description="Column of the images' names.")
+    targets: list[str] = Field(
+        ["target"],
+        description="Columns of what is predicted: numbers, labels as 0 and 1, or one column of classes or of labels "
+        "with a separator.",
+    )
+    separator: str = Field("|", min_length=1, description="What stands between labels in one column.")
+    split: str = Field("split", description="Column that says train or test; without one, images are drawn.")
+
+
+@WORKLOADS.add
+class ImageTable(EncodedImages):
+    """Images that a CSV or Parquet file names, with a class, several labels, or numbers to predict."""
+
+    name = "image-table"
+    Settings = TableSettings
+    places = EncodedImages.places | {"images"}
+    settings: TableSettings
+
+    @property
+    def label(self) -> str:
+        return f"table {Path(self.settings.path or '').name}"
+
+    @property
+    def place(self) -> str:
+        return str(self._path())
+
+    def state(self) -> Hashable:
+        table, folder = self._path().stat(), self._folder().stat()
+        return str(self._path()), table.st_size, table.st_mtime_ns, str(self._folder()), folder.st_mtime_ns
+
+    def listing(self) -> Listing:
+        settings = self.settings
+        columns = read_columns(self._path(), texts=self._texts())
+        columns.check([settings.image], "image")
+        names = columns.texts(settings.image)
+        _check_different(names, columns)
+        told = columns.splits(settings.split)
+        if told is None:
+            is_test_N = np.array(are_test(names), dtype=bool)
+            told = ~is_test_N, is_test_N, [NO_SPLIT]
+        is_train_N, is_test_N, notes = told
+        wanted = Wanted(task=settings.task, columns=tuple(settings.targets), separator=settings.separator)
+        targets, targets_N = wanted.of(columns, is_train_N)
+        root = self._folder()
+        items = RowItems(
+            root=root,
+            names_N=np.array(names, dtype=object),
+            labels_N=targets_N,
+            stamps_N2=np.array([_stamp(root / name) for name in names], dtype=np.int64).reshape(-1, 2),
+        )
+        return Listing(targets=targets, train=items.only(is_train_N), test=items.only(is_test_N), notes=tuple(notes))
+
+    def _texts(self) -> list[str]:
+        """Columns of names, which are no numbers even where they look like them."""
+        settings = self.settings
+        are_names = settings.task == "classification" or (settings.task == "multi-label" and len(settings.targets) == 1)
+        return [settings.image, settings.split, *(settings.targets if are_names else ())]
+
+    def _path(self) -> Path:
+        path = self.settings.path
+        if not path or not Path(path).is_file():
+            raise DataError("data.path", path or "nothing", f"{FORMATS} with a row per image")
+        return Path(path).absolute()
+
+    def _folder(self) -> Path:
+        folder = Path(self.settings.images).absolute() if self.settings.images else self._path().parent
+        if not folder.is_dir():
+            raise DataError("data.images", str(folder), "the folder that the images' names are relative to")
+        return folder
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowItems(FileItems):
+    """Images by the names in a table, which do not tell their targets."""
+
+    named: ClassVar[bool] = False
+
+
+def _check_different(names: list[str], columns: Columns) -> None:
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in first:
+            found = f"{name} in {columns.row(first[name])} and {columns.row(index)}"
+            raise DataError(columns.place, found, "one row per image")
+        first[name] = index
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return NO_FILE
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,170 @@
+"""Latency measured on another machine, by one file that needs nothing of ours."""
+
+import csv
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.measure_command import bring, elsewhere, over_ssh, write
+from nas_core.base.errors import ClusterError, ConfigError, NasError
+from nas_core.costs.carried import packed
+from nas_core.space.genotypes import Genotype
+from nas_core.study.stages import VERIFICATION
+from nas_core.study.study import Study
+from tasks.profiling import is_profiled, profile, to_time_whole
+from tasks.worker import profile_job, study_job
+from tests.conftest import config_of
+
+NEEDS = ("numpy", "numpy.libs", "onnxruntime", "flatbuffers", "google", "packaging")
+
+
+def study_at(root, runtime="onnxruntime"):
+    config = config_of(
+        profile={
+            "resources": ["flops", "params", "latency_ms"],
+            "networks": 3,
+            "repeats": 5,
+            "warmup": 1,
+            "profilers": {"latency": {"where": "elsewhere", "runtime": runtime}},
+        },
+        select={"limits": ["latency_ms<=90%"]},
+    )
+    study = Study.create(config, str(root))
+    profile_job(study_job(study), ["flops", "params"], [], lambda *_: None)
+    study.refresh()
+    return study
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A folder with numpy and ONNX Runtime only, as the one place that Python imports packages from."""
+    folder = tmp_path_factory.mktemp("bare")
+    site = Path(importlib.util.find_spec("numpy").submodule_search_locations[0]).parent
+    for name in NEEDS:
+        if (site / name).exists():
+            (folder / name).symlink_to(site / name)
+    return folder
+
+
+def run_there(bare, file, folder):
+    """The file in an isolated Python; returns what it wrote."""
+    code = (
+        f"import sys, runpy; sys.path.insert(0, {str(bare)!r}); sys.argv = [{str(file)!r}]; "
+        f"runpy.run_path({str(file)!r}, run_name='__main__'); assert not {{'torch', 'nas_core'}} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, cwd=folder, capture_output=True, text=True)
+    return folder / "measured.csv"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, bare):
+    """A study whose blocks were measured elsewhere, and what came back; nothing changes them."""
+    folder = tmp_path_factory.mktemp("measured")
+    study = study_at(folder / "study")
+    lines = write(study, folder / "measure.pyz")
+    assert "mathnas measure" in lines[-1]
+    return study, run_there(bare, folder / "measure.pyz", folder), bring(study, folder / "measured.csv")
+
+
+def test_the_file_measures_whole_networks_and_blocks_get_their_price(measured):
+    study, file, said = measured
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert {row["status"] for row in rows} == {"ok"}
+    assert rows[0]["genotype"] == "0-0-0"
+    assert f"{len(rows)} networks measured on {rows[0]['device']}: 9 blocks have their price." == said[0]
+    assert rows[0]["device"].endswith(", onnxruntime")
+    assert {cost.device for cost in study.costs("latency_ms")} == {rows[0]["device"]}
+    assert is_profiled(study, "latency_ms")
+    (at_most,) = study.budgets(["latency_ms<=90%"])
+    assert at_most.at_most == pytest.approx(0.9 * study.costs_of(study.base)["latency_ms"])
+    total = study.cost_tables[None]["latency_ms"].total(Genotype.parse(rows[0]["genotype"]))
+    assert total > 0
+
+
+def test_nothing_of_it_is_measured_here(measured):
+    study, _, _ = measured
+    assert profile.fn(study, ["latency_ms"]) == 0
+    assert to_time_whole(study)[0] == []
+
+
+def test_measurements_of_another_study_and_other_files_are_refused(measured, tmp_path):
+    study, file, _ = measured
+    other = study_at(tmp_path / "other", runtime="eager")
+    with pytest.raises(ConfigError, match="measurements for another"):
+        bring(other, file)
+    (tmp_path / "some.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match="the columns asked, purpose"):
+        bring(study, tmp_path / "some.csv")
+    with pytest.raises(ConfigError, match="the file that was written there"):
+        bring(study, tmp_path / "none.csv")
+
+
+def test_a_study_that_waits_for_measurements_says_what_to_do(tmp_path):
+    study = study_at(tmp_path)
+    with pytest.raises(ConfigError, match=r"no latency_ms from the machine that measures it.*mathnas measure .* --to"):
+        profile.fn(study, ["flops", "latency_ms"])
+
+
+def test_a_study_that_is_measured_here_has_nothing_to_carry(tmp_path):
+    study = Study.create(config_of(), str(tmp_path))
+    with pytest.raises(ConfigError, match=r"profilers\.latency\.where: found here"):
+        write(study, tmp_path / "measure.pyz")
+
+
+def test_the_chosen_network_over_its_limit_is_chosen_again(measured, tmp_path):
+    study = study_at(tmp_path)
+    bring(study, measured[1])
+    with pytest.raises(NasError, match="nothing is to be"):
+        write(study, tmp_path / "measure.pyz")
+    winner = "0-0-0" if str(study.base) != "0-0-0" else "1-1-1"
+    record = {"inputs": study.inputs_of("verify"), "rounds": [], "winner": winner, "winner_metric": 0.5, "stands": True}
+    study.outputs.write(VERIFICATION, record)
+    asked = elsewhere(study)
+    assert (asked.purpose, asked.networks()) == ("whole", [study.base, Genotype.parse(winner)])
+    head = "asked,purpose,batch_size,num_threads,genotype,status,ms,spread_ms,repeats,device,message\n"
+    rows = (
+        f"{asked.asked},whole,1,1,{network},ok,{ms},0.1,5,a phone,\n"
+        for network, ms in ((study.base, 10), (winner, 12))
+    )
+    (tmp_path / "whole.csv").write_text(head + "".join(rows))
+    assert "over the limit, which is held lower" in bring(study, tmp_path / "whole.csv")[0]
+    assert dict(study.snapshot.held)["latency_ms"] == pytest.approx(0.9 / 1.2)
+    assert {row["device"] for row in study.output(VERIFICATION)["whole"]} == {"a phone"}
+
+
+def test_over_ssh_the_file_goes_there_and_the_numbers_come_back(measured, bare, tmp_path, monkeypatch):
+    """scp and ssh are the user's own; here they lead to a folder of this machine."""
+    there, programs = tmp_path / "there", tmp_path / "programs"
+    there.mkdir()
+    programs.mkdir()
+    scripts = {
+        "scp": f'#!/bin/sh\ncp "$2" "{there}/${{3#phone:}}"\n',
+        "ssh": f'#!/bin/sh\n[ "$1" = phone ] || exit 255\ncd "{there}" && PYTHONPATH="{bare}" sh -c "$2"\n',
+    }
+    for name, text in scripts.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    study = study_at(tmp_path / "study")
+    (said,) = over_ssh(study, "phone", f"{sys.executable} -S")
+    assert "9 blocks have their price" in said
+    assert list(there.iterdir()) == []
+    with pytest.raises(ClusterError, match="--host other: found"):
+        over_ssh(study_at(tmp_path / "again"), "other", "python3")
+
+
+def test_programs_are_run_by_torch(tmp_path):
+    study = study_at(tmp_path / "study", runtime="eager")
+    settings = study.config.profile.profilers["latency"]
+    about = {"asked": elsewhere(study).asked, "purpose": "whole"}
+    data = packed(study.family, [Genotype((0, 0, 0)), Genotype((1, 1, 1))], settings, about, lambda *_: None)
+    (tmp_path / "measure.pyz").write_bytes(data)
+    subprocess.run([sys.executable, "measure.pyz", "--device", "a box"], check=True, cwd=tmp_path, capture_output=True)
+    found = elsewhere(study).read((tmp_path / "measured.csv").read_text(), "measured.csv")
+    assert found.device == "a box, eager"
+    assert [each.value > 0 for each in found.networks.values()] == [True, True]

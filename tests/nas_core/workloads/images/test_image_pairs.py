@@ -1,0 +1,199 @@
+"""Images with masks or with images: real pairs, maps that move with their images, what is wrong in one line."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nas_core.base.errors import DataError
+from nas_core.families.family import FAMILIES
+from nas_core.space.genotypes import Genotype
+from nas_core.training.loop import measure_all, train
+from nas_core.training.settings import Recipe
+from nas_core.workloads.images.image_pairs import ImageToImage, Segmentation
+from nas_core.workloads.segmentation import IGNORED
+from tests.real_images import write_pairs
+from tests.test_readme import ROOT
+
+COUNT = 120
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("pairs"), COUNT, noise=0.1)
+
+
+@pytest.fixture
+def few(tmp_path):
+    return write_pairs(tmp_path / "few", 24)
+
+
+def masks(path, **settings) -> Segmentation:
+    return Segmentation(Segmentation.Settings(**{"path": str(path), "validation_examples": 4, **settings}))
+
+
+def pictures(path, **settings) -> ImageToImage:
+    return ImageToImage(ImageToImage.Settings(**{"path": str(path), "validation_examples": 4, **settings}))
+
+
+def family(workload):
+    kind = FAMILIES["yaml"]
+    return kind(kind.Settings(file=str(ROOT / "flows/configs/dense-example.yaml")), workload.sample)
+
+
+def test_masks_are_class_numbers_of_the_images_side(pairs):
+    workload = masks(pairs, classes={0: "background", 1: "item"})
+    assert workload.sample.shape == (1, 28, 28)
+    assert (workload.sample.num_outputs, workload.sample.dense) == (2, True)
+    inputs, targets = workload.load().load_test()
+    assert targets.shape == (len(inputs), 28, 28)
+    clean = pictures(pairs).load().load_test()[1]
+    assert torch.equal(targets.bool(), clean[:, 0] > 30)
+    assert workload.load((1, 14, 14)).train[1].shape[1:] == (14, 14)
+
+
+@pytest.mark.parametrize("make", [masks, pictures])
+def test_a_space_without_python_learns_them(pairs, make):
+    workload = make(pairs)
+    splits = workload.load()
+    network = family(workload).module(Genotype((0, 3, 3)), torch.Generator().manual_seed(0))
+    measured = [
+        measure_all(network, workload.metrics, splits.load_test(), splits.prepare, device="cpu", workload=workload)
+        for _ in (train(network, recipe, splits, workload, seed=0, device="cpu") for recipe in RECIPES)
+    ]
+    name = next(iter(workload.metrics))
+    assert measured[1][name] > measured[0][name]
+    if make is masks:
+        assert measured[1][name] > 0.75
+        return
+    _, targets = splits.load_test()
+    gray = torch.full(targets.shape, float(splits.train[1].float().mean()) / 255)
+    assert measured[1][name] > workload.metrics[name].of(gray, targets) + 3
+
+
+RECIPES = [Recipe(epochs=1, batch_size=16, lr=1e-6), Recipe(epochs=5, batch_size=16, lr=0.05, augment="crop-flip")]
+
+
+@pytest.mark.parametrize("kind", ["crop-flip-cutout", "resized-crop-flip"])
+@pytest.mark.parametrize("make", [masks, pictures])
+def test_maps_move_with_their_images(few, make, kind):
+    workload = make(few)
+    inputs, targets = workload.load().train
+    images = inputs.float() / 255  # so that zeros that come in are black
+    moved, maps = workload.augment_both(images, targets, kind, torch.Generator().manual_seed(0))
+    if make is pictures:  # without noise, the two are one image
+        kept = ~maps.isnan()
+        assert torch.allclose(moved[kept], maps[kept], atol=1e-5)
+        assert 0.5 < kept.float().mean() <= 1
+        return
+    kept = maps != IGNORED
+    agree = (maps[kept] == (moved[:, 0][kept] * 255 > 30)).float().mean()
+    assert agree == 1 if "resized" not in kind else agree > 0.9
+    assert set(maps.unique().tolist()) <= {0, 1, IGNORED}
+
+
+def test_padded_pixels_do_not_count(tmp_path):
+    for name, value in (("images", 90), ("masks", 1)):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            array = np.full((12, 24), value, dtype=np.uint8)
+            array[:, :8] = 0
+            Image.fromarray(array).save(tmp_path / name / f"{index}.png")
+    workload = masks(tmp_path, fit="pad", side=24, validation_examples=2)
+    _, targets = workload.load().train
+    assert (targets[:, :6] == IGNORED).all()
+    assert (targets[:, 6:18, :8] == 0).all()
+    assert (targets[:, 6:18, 8:] == 1).all()
+    assert masks(tmp_path, side=6, validation_examples=2).load().train[1].unique().tolist() == [0, 1]
+
+
+def test_values_of_a_palette_or_of_an_array_are_the_classes(few):
+    for index, path in enumerate(sorted((few / "masks").iterdir())):
+        values = np.array(Image.open(path)) * 7
+        if index % 2:
+            path.unlink()
+            np.save(path.with_suffix(".npy"), values)
+            continue
+        image = Image.fromarray(values).convert("P")
+        image.putdata(values.ravel().tolist())
+        image.putpalette([200, 10, 10] * 256)  # every value looks alike
+        image.save(path)
+    assert masks(few).targets.names == ("0", "7")
+
+
+def test_splits_in_folders(few):
+    for split, count in (("train", 18), ("Test", 6)):
+        for name in ("images", "masks"):
+            (few / split / name).mkdir(parents=True)
+            for path in sorted((few / name).glob("*.png"))[:count]:
+                path.rename(few / split / name / path.name)
+    shutil.rmtree(few / "images")
+    shutil.rmtree(few / "masks")
+    workload = masks(few)
+    assert (workload.num_images(), workload.num_test_images()) == (18, 6)
+
+
+def test_a_value_that_does_not_count(few):
+    path = few / "masks" / "00003.png"
+    values = np.array(Image.open(path))
+    values[:5] = 255
+    Image.fromarray(values).save(path)
+    with pytest.raises(DataError, match=r"the mask value 255 of images/00003.png, expected one of: 0, 1"):
+        masks(few, classes={0: "background", 1: "item"}).check()
+    workload = masks(few, ignore=255)
+    assert workload.targets.names == ("0", "1")
+    splits = workload.load()
+    both = torch.cat([splits.train[1], splits.validation[1], splits.load_test()[1]])
+    assert int((both == IGNORED).sum()) == 5 * 28
+
+
+def small(path):
+    Image.open(path).resize((20, 28)).save(path)
+
+
+def broken(path):
+    path.write_bytes(b"no image")
+
+
+def colourful(path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (28, 28, 3), dtype=np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (small, r"1 of 24 images that .*: images/00003.png \(28 x 28 pixels, and masks/00003.png 20 x 28\)"),
+        (broken, r"images/00003.png \(no image, as far as Pillow knows\)"),
+        (colourful, "a mask in colour; masks of one channel are read"),
+        (lambda path: path.unlink(), "1 files without a partner of the same name: images/00003.png"),
+    ],
+)  # fmt: skip
+def test_a_mask_that_does_not_fit_is_named_and_can_be_left_out(few, change, words):
+    change(few / "masks" / "00003.png")
+    with pytest.raises(DataError, match=words):
+        masks(few).check()
+    workload = masks(few, on_error="skip")
+    assert workload.num_images() + workload.num_test_images() == 23
+    assert "left out" in workload.notes()[0]
+
+
+def test_what_is_no_set_of_pairs_is_said(few):
+    with pytest.raises(DataError, match="data.path: found nothing, expected a folder with images/ and masks/"):
+        Segmentation(Segmentation.Settings()).check()
+    with pytest.raises(DataError, match="no labels/ in"):
+        masks(few, masks="labels").check()
+    for path in (few / "masks").iterdir():
+        Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(path)
+    with pytest.raises(DataError, match="found masks of one class, 0, expected two classes"):
+        masks(few).check()
+
+
+def test_examples_are_shown_side_by_side(few):
+    for make, names in ((masks, ["input", "mask", "output"]), (pictures, ["input", "target", "output"])):
+        workload = make(few)
+        inputs, targets = workload.load().load_test()
+        outputs = torch.rand(2, workload.sample.num_outputs, 28, 28)
+        shown = workload.shown(inputs[:2], outputs, targets[:2])
+        assert [name for name, _ in shown[0]["pictures"]] == names

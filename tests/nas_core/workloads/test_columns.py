@@ -1,0 +1,82 @@
+"""Tables as people have them, and what is wrong with them in one line."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nas_core.base.errors import DataError
+from nas_core.workloads.columns import Wanted, read_columns
+
+
+def table(tmp_path, text: str, **options):
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    return read_columns(path, **options)
+
+
+def targets(columns, task: str, *names: str, **options):
+    return Wanted(task=task, columns=names, **options).of(columns, np.ones(len(columns), dtype=bool))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_whatever_its_delimiter(tmp_path, delimiter):
+    text = "\ufeffid,x,split\n007,1.5,train\n008,2,test\n".replace(",", delimiter)
+    columns = table(tmp_path, text, texts=["id"])
+    assert columns.names == ("id", "x", "split")
+    assert columns.texts("id") == ["007", "008"]
+    assert columns.numbers("x").tolist() == [1.5, 2]
+    is_train, is_test, notes = columns.splits("split")
+    assert (is_train.tolist(), is_test.tolist()) == ([True, False], [False, True])
+    assert notes == ["rows by split: test 1, train 1"]
+
+
+def test_parquet_is_told_by_its_content(tmp_path):
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "x.csv")
+    assert read_columns(tmp_path / "x.csv").numbers("x").tolist() == [1, 2]
+
+
+def test_labels_in_one_column_or_in_several(tmp_path):
+    columns = table(tmp_path, "tags,a,b\na|b,1,1\n,0,0\nb,0,1\n", texts=["tags"])
+    one, has = targets(columns, "multi-label", "tags")
+    several, also = targets(columns, "multi-label", "a", "b")
+    assert one.names == several.names == ("a", "b")
+    assert has.tolist() == also.tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_classes_are_in_order_of_their_numbers(tmp_path):
+    found, numbers = targets(table(tmp_path, "kind\n10\n9\n10\n", texts=["kind"]), "classification", "kind")
+    assert (found.names, numbers.tolist()) == (("9", "10"), [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "names", "words"),
+    [
+        ("x,y\n1,2\n", "regression", ["z"], "data.targets: found 'z', no column of .*expected of: x, y"),
+        ("x,y\n1,a\n", "regression", ["y"], "column y: found 'a' in row 2, expected numbers"),
+        ("x,y\n1,\n2,3\n3,\n", "regression", ["y"], r"column y: found nothing in row 2 \(2 such rows\)"),
+        ("x,y\n1,inf\n", "regression", ["y"], "column y: found inf in row 2"),
+        ("x,y\n1,0\n2,2\n", "multi-label", ["x", "y"], "column x: found 2 in row 3, expected 0 or 1"),
+        ("x,y\n1,a\n2,a\n", "multi-label", ["y"], "column y: found one label, a, expected two labels at least"),
+        ("x,y\n1,a\n", "classification", ["x", "y"], "data.targets: found x, y, expected one column of classes"),
+        ("x,y\n1,\n2,b\n", "classification", ["y"], "column y: found nothing in row 2"),
+    ],
+)  # fmt: skip
+def test_what_is_no_target_is_said_with_its_place(tmp_path, text, task, names, words):
+    with pytest.raises(DataError, match=words):
+        targets(table(tmp_path, text, texts=names if task == "classification" else ()), task, *names)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x,y\n", "found no rows"),
+        ("", "expected a CSV or Parquet file"),
+        ("x,x\n1,2\n", "two columns 'x'"),
+        ("x,y\n1,2,3\n", "Expected 2 columns, got 3"),
+        ("x,split\n1,train\n2,train\n", "the splits train, expected train, and one of test"),
+    ],
+)
+def test_a_table_that_is_none(tmp_path, text, words):
+    with pytest.raises(DataError, match=words):
+        table(tmp_path, text).splits("split")

@@ -1,0 +1,50 @@
+"""Numbers: networks learn them in units of their deviation, metrics and what is handed over are in their own."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as theirs
+
+from nas_core.base.errors import DataError
+from nas_core.workloads.regression import NumberTargets
+
+RNG = np.random.default_rng(0)
+TRUE = np.stack([RNG.normal(1e5, 2e4, 50), RNG.normal(0.5, 0.01, 50)], axis=1).astype(np.float32)
+TARGETS = NumberTargets.of(("price", "share"), TRUE)
+
+
+def test_metrics_are_in_the_targets_own_units():
+    one = NumberTargets.of(("price",), TRUE[:, :1])
+    found = TRUE[:, :1] + RNG.normal(0, 5000, (50, 1)).astype(np.float32)
+    outputs, targets = one.scale(torch.from_numpy(found)), torch.from_numpy(TRUE[:, :1])
+    expected = {
+        "mean_absolute_error": theirs.mean_absolute_error(TRUE[:, 0], found),
+        "rmse": theirs.root_mean_squared_error(TRUE[:, 0], found),
+        "r2": theirs.r2_score(TRUE[:, 0], found),
+    }
+    assert {name: each.of(outputs, targets) for name, each in one.metrics.items()} == pytest.approx(expected, rel=1e-4)
+    assert list(one.metrics)[0] == "mean_absolute_error"
+
+
+def test_of_several_numbers_the_one_without_a_unit_is_first():
+    assert list(TARGETS.metrics)[0] == "r2"
+    assert TARGETS.metrics["r2"].of(torch.zeros(50, 2), torch.from_numpy(TRUE)) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_loss_is_of_numbers_alike_in_size():
+    loss = TARGETS.loss(torch.zeros(50, 2), torch.from_numpy(TRUE))
+    assert float(loss) == pytest.approx(1, rel=1e-2)
+
+
+def test_what_is_kept_of_the_test_split_is_in_units():
+    details = TARGETS.details(TARGETS.scale(torch.from_numpy(TRUE)), torch.from_numpy(TRUE))
+    price, share = details["scatter"]
+    assert price["predicted"] == pytest.approx(TRUE[:, 0].tolist(), rel=1e-4)
+    assert share["true"] == pytest.approx(TRUE[:, 1].tolist())
+    assert [row[0] for row in details["table"]["rows"]] == ["price", "share"]
+
+
+def test_a_number_that_never_changes_is_said():
+    flat = np.stack([TRUE[:, 0], np.ones(50)], axis=1)
+    with pytest.raises(DataError, match="share 1 in every train row"):
+        NumberTargets.of(("price", "share"), flat).check({"train": flat}, "x.csv", "row")
