@@ -22,11 +22,11 @@ WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that 
 MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
 FIRST_SHARE, FIRST_MOST_S = 0.25, 3.0  # of the time left, for a first network
 SEARCH_SHARE, SEARCH_MOST_S = 0.5, 20.0  # kept back from a proof, for a better network if it does not come about
-MANY_LIMITS = 4  # beyond which CP-SAT was not seen to prove anything in a minute
+MANY_LIMITS = 4  # beyond which CP-SAT was not seen to prove anything in a minute, rules left out
 MANY_GROUPS = 60  # beyond which branching shows nothing either, with so many limits
 CORE_SHARE = 0.5  # of the time left that the core search may take
 BRANCHING_SHARE = 0.7  # of the time left, with many limits
-BRIEFLY, BRIEFLY_MOST_S = 0.15, 2.0  # with few, before CP-SAT
+BRIEFLY, BRIEFLY_MOST_S = 0.15, 2.0  # with few or with rules, before CP-SAT
 MANY_GROUPS_TO_LIST, LEVELS_SHARE = 30, 0.3  # from which the core search lists sooner, where it can; and its time
 
 
@@ -132,9 +132,9 @@ def _proof(
     """What branching and CP-SAT show from a first network, some of the time being kept for a better one."""
     status = Status.STOPPED if incumbent is None else Status.FEASIBLE
     answer = Answer(status=status, choices=incumbent, bound=relaxation.bound + relaxation.error, route="relaxation")
-    has_many_limits = _num_wide_rows(lp) > MANY_LIMITS
+    has_many_limits = len(lp.limits_K) > MANY_LIMITS and _has_only_limits(lp)
     if incumbent is not None:
-        if has_many_limits and lp.num_groups > MANY_GROUPS:
+        if len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS:
             return answer
         share_s = BRANCHING_SHARE * effort.left_s if has_many_limits else min(BRIEFLY * effort.left_s, BRIEFLY_MOST_S)
         until = replace(effort, deadline=time.monotonic() + share_s)
@@ -172,10 +172,10 @@ def _branched(
     return Answer(status=Status.FEASIBLE, choices=choices, bound=attains.value, route="branching")
 
 
-def _num_wide_rows(lp: LinearProgram) -> int:
-    """Rows that concern most groups, as limits do and rules do not."""
+def _has_only_limits(lp: LinearProgram) -> bool:
+    """Whether every row concerns most groups, as limits do and rules do not."""
     is_met_KG = np.maximum.reduceat(lp.rows_KC, lp.starts_G1[:-1], axis=1) > 0
-    return int(np.count_nonzero(is_met_KG.mean(axis=1) > 0.5))
+    return bool((is_met_KG.mean(axis=1) > 0.5).all())
 
 
 def _by_one_limit(
