@@ -155,7 +155,7 @@ class SupernetWeights:
                 outcomes[genotype] = error
         return outcomes
 
-    def _input_parts(self, network: nn.Module, resolution: int, num_genotypes: int) -> Iterator[Activations]:
+    def _input_parts(self, network: nn.Module, resolution: int, num_genotypes: int = 1) -> Iterator[Activations]:
         """Calibration and validation inputs, prepared; validation in parts if its activations are too large."""
         settings = self.settings
         inputs = self.data.train[0][: settings.calibration_examples]

@@ -188,7 +188,7 @@ class _Training:
         self.schedule = Schedule.of(recipe, len(targets))
         group.check(self.schedule.batch_size, alike=sync_norm and recipe.accumulate > 1)
         self.rows = group.rows(self.schedule.batch_size).to(device)
-        self.inputs, self.targets = placed(inputs, device), targets.to(device)
+        self.inputs, self.targets = placed(inputs, device), placed(targets, device)
         if recipe.drop_path:
             drop_paths(network, recipe.drop_path)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
