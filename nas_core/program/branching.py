@@ -301,5 +301,6 @@ class _Search:
             length_N = np.abs(step_NK).max(axis=1)
             step_NK *= np.minimum(1.0, LONGEST_STEP * gap / np.maximum(length_N, 1e-9))[:, None]
             prices_NK = np.maximum(prices_NK - step_NK, 0.0)
-        is_sound_N = np.isfinite(prices_NK).all(axis=1)  # any multipliers are right, if they are numbers
-        return np.where(is_sound_N[:, None], prices_NK, first_NK) / self.scale_K
+        # any multipliers are right, if they are numbers
+        is_sound_N1 = np.isfinite(prices_NK).all(axis=1, keepdims=True)
+        return np.where(is_sound_N1, prices_NK, first_NK) / self.scale_K
