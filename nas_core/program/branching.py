@@ -198,7 +198,8 @@ class _Search:
         column_LS = np.array(columns)
         value_S = parts.value_S[part_S] + self.value_C[column_LS].sum(axis=0)
         cost_KS = parts.cost_KS[:, part_S] + self.lp.rows_KC[:, column_LS].sum(axis=1)
-        left = tuple(g for i, g in enumerate(parts.left) if i not in set(order))
+        chosen = set(order)
+        left = tuple(g for i, g in enumerate(parts.left) if i not in chosen)
         return _Parts(left, value_S, cost_KS, prices_UK, _Origin(parts, part_S, column_LS))
 
     def best_of(self, parts: _Parts) -> Ints | None:
@@ -301,5 +302,6 @@ class _Search:
             length_N = np.abs(step_NK).max(axis=1)
             step_NK *= np.minimum(1.0, LONGEST_STEP * gap / np.maximum(length_N, 1e-9))[:, None]
             prices_NK = np.maximum(prices_NK - step_NK, 0.0)
-        is_sound_N = np.isfinite(prices_NK).all(axis=1)  # any multipliers are right, if they are numbers
+        # Any multipliers are right, if they are numbers.
+        is_sound_N: npt.NDArray[np.bool_] = np.isfinite(prices_NK).all(axis=1)
         return np.where(is_sound_N[:, None], prices_NK, first_NK) / self.scale_K
