@@ -302,6 +302,6 @@ class _Search:
             length_N = np.abs(step_NK).max(axis=1)
             step_NK *= np.minimum(1.0, LONGEST_STEP * gap / np.maximum(length_N, 1e-9))[:, None]
             prices_NK = np.maximum(prices_NK - step_NK, 0.0)
-        # Any multipliers are right, if they are numbers.
-        is_sound_N: npt.NDArray[np.bool_] = np.isfinite(prices_NK).all(axis=1)
-        return np.where(is_sound_N[:, None], prices_NK, first_NK) / self.scale_K
+        unsound = np.flatnonzero(~np.isfinite(prices_NK).all(axis=1))  # any multipliers are right, if they are numbers
+        prices_NK[unsound] = first_NK[unsound]
+        return prices_NK / self.scale_K
