@@ -84,7 +84,11 @@ def _run(host: str, command: list[str]) -> str:
 
 
 def _packed(asked: "Elsewhere") -> bytes:
-    return asked.packed(lambda done, total: print(f"\r{done + 1} of {total} networks", end="", file=sys.stderr))
+    def tell(done: int, total: int) -> None:
+        end = "\n" if done + 1 == total else ""
+        print(f"\rmathnas: {done + 1} of {total} networks written", end=end, file=sys.stderr, flush=True)
+
+    return asked.packed(tell)
 
 
 def _taken(asked: "Elsewhere", text: str, source: str) -> list[str]:

@@ -245,17 +245,18 @@ def result_in_words(study: "Study") -> list[str]:
     from nas_core.report.text import format_amount, format_metric, format_percent, short_genotype, trained_name
 
     trained = study.output(TRAINING) or {"networks": ()}
-    rows = [["network", "role", "test", "latency whole", "of the model", "FLOPs", "params"]]
+    latency = "latency whole" if any("measured" in row for row in trained["networks"]) else "latency"
+    rows = [["network", "role", "test", latency, "of the model", "FLOPs", "params"]]
     metric = trained_metric(study.config)
     base = next((row for row in trained["networks"] if row["role"] == "base"), None)
     for row in trained["networks"]:
         mine, own = _whole_ms(row), _whole_ms(base)
         name = {"winner": "shrunk", "base": "the model, trained as long"}.get(row["role"], row["name"])
         tested = row["metrics"]["test"][row["metric_name"]]
-        latency = [format_amount("latency_ms", mine), format_percent(mine / own, 1) if mine and own else ""]
+        timed = [format_amount("latency_ms", mine), format_percent(mine / own, 1) if mine and own else ""]
         counts = [format_amount(what, row["costs"].get(what)) for what in ("flops", "params")]
         label = short_genotype(row["genotype"])
-        rows.append([label, trained_name(name), format_metric(metric, tested), *latency, *counts])
+        rows.append([label, trained_name(name), format_metric(metric, tested), *timed, *counts])
     remarks = [f"{trained_name(row['role'])}: {row['text']}" for row in trained.get("remarks", ())]
     return [*aligned(rows), *remarks]
 

@@ -35,7 +35,6 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "depthwise-separable"},
     {"kind": "without", "branch": "attn"},
     {"kind": "without", "branch": "mlp"},
-    {"kind": "convolution"},
     {"kind": "linear"},
     {"kind": "skip"},
 )
@@ -61,7 +60,10 @@ class TrainedModel(Family):
         positions: list[str] = Field(
             default_factory=list, description="Modules that may change, by path; empty: they are found."
         )
-        only: list[str] = Field(default_factory=list, description="Where positions may be found: paths as layer3.*.")
+        only: list[str] = Field(
+            default_factory=list,
+            description="Where positions may be found: paths as layer3.*; empty: a backbone, or all.",
+        )
         keep: list[str] = Field(default_factory=list, description="Modules that stay as they are: paths as layer1.*.")
         wanted: int | None = Field(None, ge=2, le=1000, description="About so many positions; empty: as found.")
         library: list[dict[str, Any]] = Field(

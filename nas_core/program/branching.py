@@ -198,8 +198,7 @@ class _Search:
         column_LS = np.array(columns)
         value_S = parts.value_S[part_S] + self.value_C[column_LS].sum(axis=0)
         cost_KS = parts.cost_KS[:, part_S] + self.lp.rows_KC[:, column_LS].sum(axis=1)
-        chosen = set(order)
-        left = tuple(g for i, g in enumerate(parts.left) if i not in chosen)
+        left = tuple(g for i, g in enumerate(parts.left) if i not in set(order))
         return _Parts(left, value_S, cost_KS, prices_UK, _Origin(parts, part_S, column_LS))
 
     def best_of(self, parts: _Parts) -> Ints | None:
@@ -302,6 +301,6 @@ class _Search:
             length_N = np.abs(step_NK).max(axis=1)
             step_NK *= np.minimum(1.0, LONGEST_STEP * gap / np.maximum(length_N, 1e-9))[:, None]
             prices_NK = np.maximum(prices_NK - step_NK, 0.0)
-        unsound = np.flatnonzero(~np.isfinite(prices_NK).all(axis=1))  # any multipliers are right, if they are numbers
-        prices_NK[unsound] = first_NK[unsound]
-        return prices_NK / self.scale_K
+        # any multipliers are right, if they are numbers
+        is_sound_N1 = np.isfinite(prices_NK).all(axis=1, keepdims=True)
+        return np.where(is_sound_N1, prices_NK, first_NK) / self.scale_K

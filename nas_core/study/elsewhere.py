@@ -143,12 +143,7 @@ class Elsewhere:
             return f"{said}: the chosen one is within the limits, as far as latency was measured."
         study.store.delete(record_path("verify"))
         study.refresh()
-        way = (
-            "over the limit, which is held lower"
-            if study.snapshot.held[0][1] < 1
-            else "far below the limit, which is held higher"
-        )
-        return f"{said}: the chosen one is {way}; `mathnas run` chooses again."
+        return f"{said}: the limit moves to where the chosen one meets it; `mathnas run` chooses again."
 
 
 def _measured(row: dict[str, str]) -> Measured:

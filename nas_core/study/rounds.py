@@ -131,9 +131,10 @@ def move_limits(known: Snapshot, outputs: Outputs) -> bool:
     finalists that meet the limits is the winner instead.
     """
     record = verification(outputs)
-    history = record.get("moved", ())
-    wholes = _wholes(known, record)
-    best = wholes.get(record["winner"] or "")
+    if record["winner"] is None:
+        return False
+    history, wholes = record.get("moved", ()), _wholes(known, record)
+    best = wholes.get(str(record["winner"]))
     if best is None or (best.meets and (best.used >= USES_IT or history)):
         return False
     held = dict(known.held)
@@ -177,7 +178,7 @@ def _wholes(known: Snapshot, record: Record) -> dict[str, _Whole]:
             rows.setdefault(row["genotype"], {})[row["resource"]] = row["value"]
     base, costs = rows.get(str(known.base), {}), known.costs_of(known.base)
     found = {}
-    for genotype in map(str, finalists(known)):
+    for genotype in dict.fromkeys((str(record["winner"]), *map(str, finalists(known)))):
         own, shares, ratios = known.costs_of(Genotype.parse(genotype)), dict[str, float](), dict[str, float]()
         for limit in map(parse_limit, known.config.select.limits):
             budget = limit.resolve(costs)

@@ -26,6 +26,8 @@ LARGE = 0.25  # share from which a module is split where it can be
 SMALL = 1 / 12  # share up to which a row of layers, such as convolutions, is one block
 FEWEST = 4  # positions that are worth a search
 ENOUGH = 0.8  # share of a module's cost that the positions in it have to hold, to stand for it
+BACKBONES = ("backbone", "encoder")  # what torchvision's detectors and segmenters call it, and those built on timm
+LEAST_BACKBONE = 0.25  # share of the model's cost from which such a module is what the model is about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,8 @@ def split(
     Args:
         inputs: a few examples, on the model's device; axis 0 counts them.
         wanted: about how many positions; what the model's structure suggests where it is None.
-        only: patterns (``layer3.*``) of which a position's path, or that of a module around it, matches one.
+        only: patterns (``layer3.*``) of which a position's path, or that of a module around it, matches one; without
+            any it is the backbone of a model that says which of its modules that is, else all of it (``*``).
         keep: patterns of modules that stay as they are.
         names: the positions, named by hand, instead of those that would be found.
 
@@ -77,10 +80,10 @@ def split(
             matches nothing, or a module named by hand cannot be exchanged.
     """
     paths = [path for path, _ in model.named_modules() if path]
-    selection = _Selection(paths, only, keep)
     root = trace(model, inputs)
     if not root.flops:
         raise SpaceError(f"model {type(model).__name__}", "nothing that costs multiply-adds", "a network")
+    selection = _Selection(paths, only or _backbone(root), keep)
     walk = _Walk(root, selection, {})
     if names:
         return _named(model, inputs, walk, names, paths)
@@ -104,12 +107,18 @@ def self_swap(model: nn.Module, inputs: torch.Tensor, split: Split) -> dict[str,
     return reasons_against(model, inputs, [place.path for place in split.places])
 
 
+def _backbone(root: Call) -> tuple[str, ...]:
+    """Where positions are of a model that is a backbone with something on it, such as a detector or a segmenter."""
+    whole = [call for call in root.everything() if call.path in BACKBONES and call.flops >= LEAST_BACKBONE * root.flops]
+    return tuple(f"{call.path}.*" for call in whole[:1])
+
+
 class _Selection:
     """Which modules the user allows to be exchanged."""
 
     def __init__(self, paths: Sequence[str], only: Sequence[str], keep: Sequence[str]) -> None:
         self._paths = paths
-        self._asked, self._kept = self._matching("only", only), self._matching("keep", keep)
+        self._asked, self._kept = self._matching("space.only", only), self._matching("space.keep", keep)
         self.is_whole = not only
 
     def allows(self, path: str) -> bool:
@@ -271,7 +280,7 @@ def _named(model: nn.Module, inputs: torch.Tensor, walk: _Walk, names: Sequence[
     """The positions named by hand, each of them checked."""
     for name in names:
         if name not in paths:
-            raise _unknown("names", name, paths)
+            raise _unknown("space.positions", name, paths)
         if flaw := walk.flaw_of(name):
             raise _not_exchangeable(name, flaw)
         if around := [other for other in names if other != name and _is_around(other, name)]:
@@ -311,7 +320,7 @@ def _unknown(field: str, found: str, paths: Sequence[str]) -> SpaceError:
 
 
 def _not_exchangeable(path: str, reason: str) -> SpaceError:
-    return SpaceError(f"names: {path}", reason, "a module called once, with one tensor in and one out")
+    return SpaceError(f"space.positions: {path}", reason, "a module called once, with one tensor in and one out")
 
 
 def _listed(left_out: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ import timm  # isort: skip
 
 ROWS: list[dict[str, Any]] = [
     *LIBRARY,
+    {"kind": "convolution"},
     {"kind": "smaller-kernel", "kernel": 1},
     {"kind": "grouped", "groups": 2},
     {"kind": "low-rank", "ratio": 0.25},

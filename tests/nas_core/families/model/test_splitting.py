@@ -244,9 +244,37 @@ def test_only_and_keep():
     model = made("resnet18")
     found = split(model, IMAGES, only=["layer3.*", "layer4"], keep=["layer4.1.conv2"])
     assert [place.path for place in found.places] == ["layer3.0", "layer3.1", "layer4.0", "layer4.1.conv1"]
-    for wrong in ({"only": ["layer9.*"]}, {"keep": ["layr1"]}):
-        with pytest.raises(SpaceError, match="expected a module of the model"):
-            split(model, IMAGES, **wrong)
+    for field, pattern in (("only", "layer9.*"), ("keep", "layr1")):
+        with pytest.raises(SpaceError, match=rf"^space\.{field}: found {pattern}, expected a module of the model"):
+            split(model, IMAGES, **{field: [pattern]})
+
+
+class Segmenter(nn.Module):
+    """A classifier's layers as the backbone, and a head on what they give, as torchvision builds its segmenters."""
+
+    def __init__(self, width):
+        super().__init__()
+        model = made("resnet18")
+        stem = nn.Sequential(model.conv1, model.bn1, model.act1, model.maxpool)
+        self.backbone = nn.Sequential(stem, model.layer1, model.layer2, model.layer3, model.layer4)
+        self.classifier = nn.Sequential(nn.Conv2d(512, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 5, 1))
+
+    def forward(self, x):
+        return {"out": self.classifier(nn.functional.interpolate(self.backbone(x), size=x.shape[-2:]))}
+
+
+def test_of_a_model_with_a_backbone_only_that_is_changed():
+    model = Segmenter(4).eval().requires_grad_(False)
+    paths = [place.path for place in split(model, IMAGES).places]
+    assert len(paths) >= 8
+    assert all(path.startswith("backbone.") for path in paths)
+    asked = [place.path for place in split(model, IMAGES, only=["*"]).places]
+    assert any(path.startswith("classifier") for path in asked)
+
+
+def test_a_small_backbone_is_not_what_the_model_is_about():
+    paths = [place.path for place in split(Segmenter(64).eval().requires_grad_(False), IMAGES).places]
+    assert any(path.startswith("classifier") for path in paths)
 
 
 def test_positions_named_by_hand():
