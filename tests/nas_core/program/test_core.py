@@ -56,6 +56,7 @@ def test_core_search_and_cpsat_agree(seed: int, monkeypatch: pytest.MonkeyPatch)
     by_core = solve(problem)
     monkeypatch.setattr("nas_core.program.halves.MAX_STATES", 0)
     monkeypatch.setattr("nas_core.program.core.FEW_COLUMNS", 0)
+    monkeypatch.setattr("nas_core.program.branching.MOST_MATRIX", 0)
     by_cpsat = solve(problem)
     assert "core" in by_core.route
     assert "CP-SAT" in by_cpsat.route
