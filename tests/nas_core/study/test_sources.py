@@ -221,7 +221,7 @@ FILE = Path("rows.npy")
 SAMPLE, LOSS = Sample(shape=(4,), num_outputs=1), torch.nn.MSELoss()
 
 
-@dataset_workload("rows", sample=SAMPLE, loss=LOSS, metrics=list(REGRESSION.values()))
+@dataset_workload("own-rows", sample=SAMPLE, loss=LOSS, metrics=list(REGRESSION.values()))
 def rows(settings):
     """Rows of a file beside this one."""
     table = torch.from_numpy(np.load(FILE))
@@ -245,7 +245,7 @@ def test_a_plugins_data_may_be_away(tmp_path):
     sections = {
         "plugins": ["./mine.py"],
         "space": {"kind": "choices", "positions": {"a": [1, 2, 3], "b": [1, 5], "c": [0, 4]}},
-        "data": {"kind": "rows", "validation_examples": 8},
+        "data": {"kind": "own-rows", "validation_examples": 8},
         "scorer": {"kind": "weight"},
         "design": {"held_out": 2},
         "profile": {"resources": []},
@@ -257,7 +257,7 @@ def test_a_plugins_data_may_be_away(tmp_path):
     again = Study.open(str(tmp_path / "study"))
     assert again.sources == study.sources
     assert summarise(again).data.num_train == 32
-    with pytest.raises(DataError, match=r"data: rows: found .*rows.npy"):
+    with pytest.raises(DataError, match=r"data: own-rows: found .*rows.npy"):
         Sources.of(again.config, str(tmp_path))
     (tmp_path / "mine.py").write_text(source + "\n# edited\n")
     edited = Study.open(str(tmp_path / "study"))
