@@ -120,7 +120,7 @@ def test_the_page_holds_the_numbers(study, page):
 
 
 def test_every_figure_is_there_in_both_themes(page):
-    assert page.count("data:image/png;base64,") == 2 * 10
+    assert page.count("data:image/png;base64,") == 2 * 12
     assert page.count('<svg class="strip"') == 2
 
 
@@ -243,7 +243,7 @@ def test_the_report_files_are_the_page_its_data_and_its_figures(study, tmp_path)
     path = write_report(study, tmp_path)
     assert path == tmp_path / "report.html"
     assert StudySummary.from_dict(json.loads((tmp_path / "report.json").read_text())) == study
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 11
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 13
     assert not list(tmp_path.rglob(".*"))
 
 
