@@ -184,7 +184,8 @@ def _speed() -> float:
 def _training_work(config: StudyConfig, flops: float) -> float:
     """Multiply-adds of the final trainings, of the winner and what it is compared with."""
     points = min(config.select.recover, config.select.points) if config.select.sweep else 0
-    trained = 1 + config.train.compare_base + config.train.compare_random + len(config.train.compare) + points
+    beside = config.train.compare_base + config.train.compare_random + len(config.train.compare)
+    trained = config.train.seeds * (1 + beside) + points
     examples = workload_of(config).with_train_examples(config.train.train_examples).num_examples()[0]
     return trained * training_work(config.train.recipe, examples, flops)
 

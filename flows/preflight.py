@@ -17,7 +17,7 @@ from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
 from nas_core.study.sweep import limits_of
-from nas_core.training.settings import Recipe
+from nas_core.training.settings import FullTrainingConfig, Recipe
 from nas_core.workloads import build_workload
 from nas_core.workloads.workload import metric_of
 
@@ -40,13 +40,14 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
     else:
         _check_writable(study.store)
     _check_local_cluster(config.cluster)
+    if trains := _trains(study, until):
+        check_workers(config.train, config.cluster)
     _check_profilers(study)
     for text in config.select.limits:
         _check_limit(study, text)
     if config.select.sweep:
         limits_of(config.select.sweep, config.select.points)
         _check_limit(study, config.select.sweep, "sweep")
-    trains = _trains(study, until)
     if trains or study.scorer.needs_data:
         workload_of(config).check(config.train.train_examples if trains else None)
     if trains or study.scorer.needs_data:
@@ -95,6 +96,7 @@ def preflight_design(config: "AnalyticConfig", root: str) -> None:
     metric_of(workload, config.metric)
     workload.check(config.train.train_examples)
     config.train.recipe.check("train.recipe")
+    check_workers(config.train, config.cluster)
     _check_writable(store)
     _check_tracking(store)
     check_addresses()
@@ -191,6 +193,34 @@ def _check_local_cluster(config: ClusterConfig) -> None:
 
         if config.num_gpus > (have := torch.cuda.device_count()):
             raise ConfigError("cluster.num_gpus", config.num_gpus, f"at most {have}, as this machine has", advice)
+
+
+def check_workers(train: FullTrainingConfig, config: ClusterConfig) -> None:
+    """Whether the workers that train a network together each get examples, and a local Ray has room for them.
+
+    Raises:
+        ConfigError: with the most there may be.
+    """
+    if train.workers == 1:
+        return
+    where = f"train.workers: {train.workers}"
+    if train.recipe.batch_size < 2 * train.workers:
+        expected = f"{2 * train.workers} at least, two images for each worker"
+        raise ConfigError(f"{where}, train.recipe.batch_size", train.recipe.batch_size, expected)
+    if os.environ.get("RAY_ADDRESS") not in (None, "", "local") or config.max_workers > 0 or _has_ray():
+        return
+    advice = "Name a cluster in RAY_ADDRESS, or take fewer workers."
+    each, have = max(config.training_cpus, config.num_cpus, 0.01), os.cpu_count() or 1
+    if train.workers * each > have:
+        expected = f"at most {int(have / each)}, as this machine has {have} CPUs and each takes {each:g}"
+        raise ConfigError("train.workers", train.workers, expected, advice)
+    if config.num_gpus > 0:
+        import torch
+
+        gpus = torch.cuda.device_count()
+        if train.workers * config.num_gpus > gpus:
+            expected = f"at most {int(gpus / config.num_gpus)}, as this machine has {gpus} GPUs"
+            raise ConfigError("train.workers", train.workers, expected, advice)
 
 
 def _check_profilers(study: Study) -> None:

@@ -15,6 +15,7 @@ from nas_core.records.store import absolute
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import STAGES, Stage
 from tasks.ray_pool import Session
+from tasks.training import check_room
 
 FLOWS = {"profile": profile, "score": score, "select": select, "verify": verify, "train": train, "report": report}
 
@@ -39,6 +40,8 @@ def run_study(
     with Session(), drive(config, root, until=until, wait_s=wait_s) as study:
         for note in notes(study, until):
             log_of_run().info("%s", note)
+        if "train" in wanted and study.family.are_networks and not study.status_of("train").is_over:
+            check_room(study)
         if rerun_from is not None:
             study.outputs.forget(rerun_from)
         for stage in study.stages(until):

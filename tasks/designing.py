@@ -36,7 +36,7 @@ def train(config: AnalyticConfig, root: str) -> dict[str, Any]:
     """Train the designed network; a training that was cut off resumes from its checkpoint."""
     with Cluster(config.cluster) as cluster, Progress(stage="train", total=1, noun="steps") as progress:
         job = (config.model_dump_json(), root)
-        request = cluster.training_request()
+        request = cluster.training_request(processes=config.train.workers)
         (result,) = run_jobs(
             cluster, train_design_job, [job], request, lambda _, done, total, note: progress.note(done, total, note)
         )

@@ -41,11 +41,15 @@ RESULT_S = 60.0  # for a result to come from another node
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one worker asks of a node: CPUs, GPUs (fractions share one), custom resources."""
+    """What one worker asks of a node: CPUs, GPUs (fractions share one), custom resources.
+
+    ``processes`` are so many workers that do one job together, on any nodes.
+    """
 
     num_cpus: float = 1
     num_gpus: float = 0
     resources: Mapping[str, float] = field(default_factory=dict)
+    processes: int = 1
 
     def as_options(self) -> dict[str, Any]:
         return {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "resources": dict(self.resources)}
@@ -118,15 +122,21 @@ class Cluster:
         config = self.config
         return Request(num_cpus=max(config.num_cpus, 1), num_gpus=config.num_gpus, resources=config.profile_resources)
 
-    def training_request(self, num_jobs: int = 1) -> Request:
-        """What one of ``num_jobs`` long trainings asks for: its share of a node's CPUs, or of those beside a GPU."""
+    def training_request(self, num_jobs: int = 1, processes: int = 1) -> Request:
+        """What one of ``num_jobs`` long trainings asks for: its share of a node's CPUs, or of those beside a GPU.
+
+        Several ``processes`` of one training divide all nodes' CPUs, and trainings come one after another.
+        """
         config = self.config
-        node = max(_alive_nodes(), key=lambda resources: resources.get("CPU", 0.0), default={})
+        nodes = _alive_nodes()
+        node = max(nodes, key=lambda resources: resources.get("CPU", 0.0), default={})
         side_by_side = float(num_jobs)
         if config.num_gpus > 0:
             side_by_side = max(node.get("GPU", 1.0) / config.num_gpus, 1.0)
+        elif processes > 1:
+            side_by_side = max(1.0, node.get("CPU", 1.0) // _largest_share(nodes, processes))
         cpus = config.training_cpus or max(config.num_cpus, node.get("CPU", 1.0) // side_by_side)
-        return Request(num_cpus=cpus, num_gpus=config.num_gpus, resources=config.resources)
+        return Request(num_cpus=cpus, num_gpus=config.num_gpus, resources=config.resources, processes=processes)
 
     def check(self, request: Request) -> None:
         """Fail at once where no node could ever satisfy the request.
@@ -142,11 +152,19 @@ class Cluster:
         nodes = _alive_nodes()
         if not nodes:
             ray_connection.give_up("its node gone")
-        if any(all(node.get(name, 0.0) >= amount for name, amount in demand.items()) for node in nodes):
+        room = sum(_room(node, demand) for node in nodes)
+        if room >= request.processes:
             return
         have = "; ".join(_in_words(node) for node in nodes) or "no node"
         advice = "Change `cluster:` in the study, or add such a node; `cluster.max_workers` lets a cluster grow."
+        if request.processes > 1:
+            expected = f"room for `train.workers: {request.processes}`, each with {_in_words(demand)}"
+            raise ClusterError("Ray cluster", f"{have}: room for {room}", expected, advice)
         raise ClusterError("Ray cluster", have, f"a node with {_in_words(demand)}", advice)
+
+    def at_a_time(self, request: Request) -> int:
+        """How many jobs of such a request the cluster can hold at a time; one at least."""
+        return max(1, self.num_workers(request) // request.processes)
 
     def num_workers(self, request: Request) -> int:
         """How many such requests the cluster can hold at a time, fully grown; one at least."""
@@ -159,6 +177,18 @@ def _alive_nodes() -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ask(ray.nodes) if node["Alive"]]
 
 
+def _room(node: Mapping[str, float], demand: Mapping[str, float]) -> int:
+    """How many workers of this demand a node can hold; one that asks for nothing fits once."""
+    return min((int(node.get(name, 0.0) / amount + 1e-9) for name, amount in demand.items()), default=1)
+
+
+def _largest_share(nodes: Sequence[Mapping[str, float]], processes: int) -> float:
+    """Most CPUs, a whole number, that each of the processes can have; one at least."""
+    cpus = [int(node.get("CPU", 0.0)) for node in nodes]
+    shares = range(max(cpus, default=1), 1, -1)
+    return float(next((share for share in shares if sum(have // share for have in cpus) >= processes), 1))
+
+
 def _in_words(resources: Mapping[str, float]) -> str:
     shown = {
         name: amount for name, amount in resources.items() if not name.startswith("node:") and "memory" not in name
@@ -169,12 +199,20 @@ def _in_words(resources: Mapping[str, float]) -> str:
 # one long job
 
 
-def _call(job: Callable[..., Any], arguments: Sequence[Any], queue: Queue | None) -> Any:
+def _call(job: Callable[..., Any], arguments: Sequence[Any], queue: Queue | None, request: Request, tries: int) -> Any:
     def on_progress(done: int, total: int, note: str) -> None:
         if queue is not None:
             queue.put((done, total, note))
 
-    return _timed(lambda: job(*arguments, on_progress))
+    if request.processes == 1:
+        return _timed(lambda: job(*arguments, on_progress))
+    from tasks.ray_training import run_together
+
+    processes, demand = request.processes, request.as_demand()
+    result, wall_s = _timed(
+        lambda: run_together(job, arguments, on_progress, processes=processes, resources=demand, max_attempts=tries)
+    )
+    return result, wall_s * request.processes
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -194,6 +232,7 @@ def run_jobs(
     """Results of ``job(*arguments[i], report)`` for every i, each a Ray task, in order.
 
     ``job`` is a module-level function; it may call ``report(done, total, note)``.
+    Where the request is of several processes, each calls it, and the first one's result counts.
     ``on_progress(i, done, total, note)`` is called on the driver, ``on_wait()``
     now and then. A job whose
     worker dies is tried ``max_attempts`` times; jobs resume from checkpoints of
@@ -201,13 +240,22 @@ def run_jobs(
     """
     release_workers()
     cluster.check(request)
-    queues = [Queue(actor_options={"num_cpus": 0}) for _ in arguments]
-    remote = ray.remote(max_calls=0, max_retries=cluster.config.max_attempts - 1, **request.as_options())(_call)
-    refs = ask(lambda: [remote.remote(job, list(args), queue) for args, queue in zip(arguments, queues, strict=True)])
+    tries, together = cluster.config.max_attempts, request.processes > 1
+    # of several processes, the task itself only waits for them
+    options = {"num_cpus": 0} if together else request.as_options()
+    remote = ray.remote(max_calls=0, max_retries=tries - 1, **options)(_call)
+    most = cluster.at_a_time(request) if together else len(arguments)
+    queues: list[Queue] = []
+    refs: list[Any] = []
+    waiting: list[Any] = []
     watch = _Watch(cluster, request)
     try:
-        waiting = list(refs)
-        while waiting:
+        while waiting or len(refs) < len(arguments):
+            while len(waiting) < most and len(refs) < len(arguments):
+                queues.append(Queue(actor_options={"num_cpus": 0}))
+                given = list(arguments[len(refs)]), queues[-1], request, tries
+                refs.append(ask(lambda given=given: remote.remote(job, *given)))  # type: ignore[misc]
+                waiting.append(refs[-1])
             ended, waiting = _wait_for(waiting, num_returns=len(waiting))
             reports = [ask(lambda queue=queue: _drain(queue)) for queue in queues]  # type: ignore[misc]
             for index, rows in enumerate(reports):

@@ -24,7 +24,8 @@ def prepare_scorer(study: Study) -> None:
         job, pieces = study_job(study), list(study.scorer.pieces)
         shares = min(len(pieces), cluster.num_workers(cluster.evaluation_request)) or 1
         jobs = [(job, pieces[share::shares]) for share in range(shares)]
-        request = cluster.training_request(shares)
+        together = config.train.workers if study.scorer.prepares_together else 1
+        request = cluster.training_request(shares, together)
         run_jobs(
             cluster,
             prepare_job,

@@ -129,7 +129,10 @@ def log_study(study: Study) -> dict[str, Any]:
     runs.log_tables(parent)
     training = study.current("train") or {"networks": []}
     for row in training["networks"]:
-        runs.log_network(parent, row, study.inputs_of("train"), study.config.train.recipe.values)
+        known = {key: row[key] for key in ("genotype", "costs")}
+        repeats = [{**each, **known, "role": f"{row['role']}, another seed"} for each in row.get("repeats", ())]
+        for each in (row, *repeats):
+            runs.log_network(parent, each, study.inputs_of("train"), study.config.train.recipe.values)
     runs.describe(parent, describe_study(study, runs.link(parent, REPORT)))
     runs.finish(parent)
     return runs.ids

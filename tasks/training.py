@@ -1,13 +1,14 @@
 """Train the winner with the full recipe, and what it is compared with, all alike."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from nas_core.base.errors import IncompleteTableError
 from nas_core.space.genotypes import Genotype
-from nas_core.study.contestants import Candidate, contest
+from nas_core.study.contestants import Training, contest, trainings
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
 from tasks.progress import Progress
@@ -28,7 +29,7 @@ def train(study: Study) -> dict[str, Any]:
     job = study_job(study)
     with Cluster(config.cluster) as cluster:
         compared = _compared(study, job, cluster)
-        wanted: list[Candidate] = compared["candidates"]
+        wanted = trainings(study.snapshot, compared["candidates"])
         with Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
             shares = [0.0] * len(wanted)
 
@@ -37,16 +38,27 @@ def train(study: Study) -> dict[str, Any]:
                 progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
 
             jobs = [(job, item) for item in wanted]
-            request = cluster.training_request(len(jobs))
+            request = cluster.training_request(len(jobs), config.train.workers)
             results = run_jobs(cluster, train_job, jobs, request, on_progress, progress.show)
     num_new = sum(result.pop("new") for result in results)
     trained, diverged = parted(wanted, results)
-    rows = [_row(compared, item, result) for item, result in trained]
-    output = {"inputs": study.inputs_of("train"), "networks": rows, "diverged": diverged}
+    output = {"inputs": study.inputs_of("train"), "networks": _rows(compared, trained), "diverged": diverged}
     if compared["remarks"]:
         output["remarks"] = [asdict(remark) for remark in compared["remarks"]]
     study.outputs.write(TRAINING, output)
     return {**output, "num_new": num_new}
+
+
+def check_room(study: Study) -> None:
+    """Whether the cluster that the environment names has room for the workers of one training; asked before any work.
+
+    Raises:
+        ClusterError: with what it has.
+    """
+    config = study.config
+    if config.train.workers > 1 and os.environ.get("RAY_ADDRESS") not in (None, "", "local"):
+        with Cluster(config.cluster) as cluster:
+            cluster.check(cluster.training_request(processes=config.train.workers))
 
 
 def _compared(study: Study, job: StudyJob, cluster: Cluster) -> dict[str, Any]:
@@ -72,30 +84,37 @@ def _compared(study: Study, job: StudyJob, cluster: Cluster) -> dict[str, Any]:
 
 
 def parted(
-    wanted: Sequence[Candidate], results: Sequence[dict[str, Any]]
-) -> tuple[list[tuple[Candidate, dict[str, Any]]], list[dict[str, str]]]:
+    wanted: Sequence[Training], results: Sequence[dict[str, Any]]
+) -> tuple[list[tuple[Training, dict[str, Any]]], list[dict[str, str]]]:
     """The trained networks with their results, and those whose training diverged: the winner is not compared with them.
 
     Raises:
-        IncompleteTableError: if the winner's own did.
+        IncompleteTableError: if the winner's own did, from the study's seed.
     """
     trained, diverged = [], []
     for item, result in zip(wanted, results, strict=True):
         if "diverged" not in result:
             trained.append((item, result))
             continue
-        log.warning("training of %s %s diverged: %s", item.name, item.genotype, result["diverged"])
-        if item.role == "winner":
+        candidate, message = item.candidate, str(result["diverged"])
+        log.warning("training of %s %s diverged: %s", item.name, candidate.genotype, message)
+        if item.name == "winner":
             advice = "Change `train.recipe` and run again; the scores are kept."
-            raise IncompleteTableError(
-                f"training of the winner {item.genotype}", result["diverged"], "a finite loss", advice
-            )
-        diverged.append({"role": item.role, "genotype": item.genotype, "message": result["diverged"]})
+            raise IncompleteTableError(f"training of the winner {candidate.genotype}", message, "a finite loss", advice)
+        again = f"from seed {item.seed}: " if item.name != candidate.name else ""
+        diverged.append({"role": candidate.role, "genotype": candidate.genotype, "message": again + message})
     return trained, diverged
 
 
-def _row(compared: Mapping[str, Any], candidate: Candidate, result: dict[str, Any]) -> dict[str, Any]:
-    name = candidate.name
-    known = {"name": name, "role": candidate.role, "genotype": candidate.genotype, "costs": compared["costs"][name]}
-    measured = {"measured": compared["measured"][name]} if name in compared["measured"] else {}
-    return {**known, **measured, **result}
+def _rows(compared: Mapping[str, Any], trained: Sequence[tuple[Training, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row for each network that the study's seed trained; what other seeds made of it is in its ``repeats``."""
+    rows: dict[str, dict[str, Any]] = {}
+    for item, result in trained:
+        candidate, name = item.candidate, item.candidate.name
+        if item.name == name:
+            known = {"name": name, "role": candidate.role, "genotype": candidate.genotype}
+            measured = {"measured": compared["measured"][name]} if name in compared["measured"] else {}
+            rows[name] = {**known, "costs": compared["costs"][name], **measured, **result}
+        elif name in rows:
+            rows[name].setdefault("repeats", []).append(result)
+    return list(rows.values())

@@ -16,7 +16,7 @@ from nas_core.base.plugins import Ticket, import_carried, imported
 from nas_core.records.store import Store, shared_store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
-from nas_core.study.contestants import Candidate, Remark
+from nas_core.study.contestants import Candidate, Remark, Training
 from nas_core.study.study import Study
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def rivals_job(job: StudyJob, candidates: Sequence[Candidate], report: Any) -> d
     }
 
 
-def train_job(job: StudyJob, candidate: Candidate, report: Any) -> dict[str, Any]:
+def train_job(job: StudyJob, training: Training, report: Any) -> dict[str, Any]:
     """Train one network in a worker, where it is ``new``; its files are under ``winner/<name>/`` in the store.
 
     Of a training that ``diverged`` only the message comes back: the others go on.
@@ -178,14 +178,17 @@ def train_job(job: StudyJob, candidate: Candidate, report: Any) -> dict[str, Any
 
     study = job.study()
     config = study.config
-    name, made = candidate.name, candidate.remade
+    candidate, name, made = training.candidate, training.name, training.candidate.remade
     architecture, start = _rival(study, made) if made else _of_space(study, Genotype.parse(candidate.genotype))
     workload, metric = build_workload(config.data), trained_metric(config).name
     starts_from = start.known_as if start else ""
-    run_id = training_id(architecture, config.train, workload, config.seed, metric, starts_from)
+    run_id = training_id(architecture, config.train, workload, training.seed, metric, starts_from)
     known = stored_result(study.store, name, run_id)
     try:
-        return {**train_and_watch(architecture, config, study.store, name, report, start), "new": known is None}
+        return {
+            **train_and_watch(architecture, config, training.seed, study.store, name, report, start),
+            "new": known is None,
+        }
     except TrainingDiverged as error:
         return {"diverged": str(error), "new": True}
 
@@ -226,12 +229,13 @@ def train_design_job(config_json: str, root: str, report: Any) -> dict[str, Any]
     from nas_core.study.analytic_project import WINNER, DesignProject
 
     project = DesignProject(AnalyticConfig.model_validate_json(config_json), shared_store(root))
-    return train_and_watch(project.network, project.config, project.store, WINNER, report)
+    return train_and_watch(project.network, project.config, project.config.seed, project.store, WINNER, report)
 
 
 def train_and_watch(
     architecture: "Description",
     config: "StudyConfig | AnalyticConfig",
+    seed: int,
     store: Store,
     name: str,
     report: Any,
@@ -249,7 +253,7 @@ def train_and_watch(
             config.train,
             build_workload(config.data),
             metric=trained_metric(config).name,
-            seed=config.seed,
+            seed=seed,
             store=store,
             name=name,
             start=start,

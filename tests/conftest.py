@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # of several processes each has one cor
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with Ctrl-C ignored
 
+import tasks.environment  # noqa: E402, F401 (before a test imports ray)
 from nas_core.study.config import StudyConfig, parse_config  # noqa: E402
 
 

@@ -36,7 +36,7 @@ class Chain(Family):
             raise DataError("data", found, expected)
         space = self.chain()
         if self.given:
-            check_takes(space, self.sample, self.name)
+            check_takes(space, self.sample)
         return check_space(space)
 
     @property
@@ -77,7 +77,7 @@ class Chain(Family):
         return SharedWeights(self.space, seed)
 
 
-def check_takes(space: SearchSpace, sample: Sample, family: str) -> None:
+def check_takes(space: SearchSpace, sample: Sample) -> None:
     """Raises DataError if the family takes other inputs, or its head gives other outputs, than the data have."""
     stem, head = space.ends
     wanted = SHAPES[len(sample.shape)]
@@ -87,17 +87,19 @@ def check_takes(space: SearchSpace, sample: Sample, family: str) -> None:
         if name in kinds and wanted not in kinds[name].takes:
             found = f"{wanted} of shape {' x '.join(map(str, sample.shape))}"
             others = ", ".join(each for each in kinds if wanted in kinds[each].takes)
-            expected = f"{' or '.join(sorted(kinds[name].takes))}, which {kinds.kind} {name} of family {family} takes"
+            expected = (
+                f"{' or '.join(sorted(kinds[name].takes))}, which {kinds.kind} {name} of space {space.name} takes"
+            )
             raise DataError("data", found, expected, f"A YAML space may have {kinds.kind}s for {wanted}: {others}.")
-    if sample.dense and len(space.resolutions) > 1:
-        found = f"{len(space.resolutions)} resolutions and data that want outputs per pixel"
-        raise DataError(f"space {space.name}: resolutions", found, "one resolution, at which the maps are, too")
     if head.kind in HEADS and HEADS[head.kind].dense != sample.dense:
         outputs = ("outputs per image", "outputs per pixel")
         dense = ", ".join(each for each in HEADS if HEADS[each].dense == sample.dense)
         advice = f"A YAML space may have such a head ({dense}); `space: {{kind: model}}` takes a model of your own."
-        expected = f"{outputs[not sample.dense]}, which head {head.kind} of family {family} gives"
+        expected = f"{outputs[not sample.dense]}, which head {head.kind} of space {space.name} gives"
         raise DataError("data", f"data that want {outputs[sample.dense]}", expected, advice)
+    if sample.dense and len(space.resolutions) > 1:
+        found = f"{len(space.resolutions)} resolutions and data that want outputs per pixel"
+        raise DataError(f"space {space.name}: resolutions", found, "one resolution, at which the maps are, too")
 
 
 def check_space(space: SearchSpace, source: str = "") -> SearchSpace:

@@ -22,6 +22,7 @@ from nas_core.space.rules import BlockId, Rule, RuleKind, absent_to_end
 
 SPACE_KEYS = ("name", "in_channels", "num_classes", "resolutions", "stem", "positions", "head", "rules")
 REQUIRED_KEYS = ("name", "stem", "positions", "head")
+REQUIRED = "a value (it is required)"
 POSITION_KEYS = ("name", "out_channels", "stride", "repeat", "ordered", "blocks")
 RULE_KEYS = ("kind", "blocks", "count", "positions")
 USED_BY = {
@@ -90,7 +91,9 @@ def space_from_data(data: Any, source: str, overrides: Mapping[str, int] | None 
     positions = tuple(_positions(section["positions"], source))
     stem = _spec(section["stem"], f"{source}: stem")
     are_rows = stem.kind in STEMS and ROWS in STEMS[stem.kind].takes
-    sizes = _sequence(section.get("resolutions", [1] if are_rows else None), f"{source}: resolutions")
+    if not are_rows and "resolutions" not in section:
+        raise ConfigError(f"{source}: resolutions", "nothing", REQUIRED)
+    sizes = _sequence(section.get("resolutions", [1]), f"{source}: resolutions")
     name = section["name"]
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{source}: name", repr(name), "a text")
@@ -223,7 +226,7 @@ def _mapping(data: Any, where: str, allowed: Sequence[str], required: Sequence[s
             raise ConfigError(f"{where}: {key}", repr(data[key])[:200], f"one of the keys: {', '.join(allowed)}")
     for key in required:
         if key not in data:
-            raise ConfigError(f"{where}: {key}", "nothing", "a value (it is required)")
+            raise ConfigError(f"{where}: {key}", "nothing", REQUIRED)
     return data
 
 

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nas_core.program import closing, core, cpsat, incumbents, knapsack
+from nas_core.program import core, cpsat, incumbents, knapsack
 from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Judge, Ranking
+from nas_core.program.branching import Branching
 from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.ranking import LOWEST, Ranker
@@ -21,10 +22,12 @@ WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that 
 MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
 FIRST_SHARE, FIRST_MOST_S = 0.25, 3.0  # of the time left, for a first network
 SEARCH_SHARE, SEARCH_MOST_S = 0.5, 20.0  # kept back from a proof, for a better network if it does not come about
-MANY_LIMITS, MANY_GROUPS = 4, 60  # beyond which CP-SAT was not seen to prove anything in a minute
-CORE_SHARE = 0.5  # of the time left that the core search may take, kept or in chunks
+MANY_LIMITS = 4  # beyond which CP-SAT was not seen to prove anything in a minute, rules left out
+MANY_GROUPS = 60  # beyond which branching shows nothing either, with so many limits
+CORE_SHARE = 0.5  # of the time left that the core search may take
+BRANCHING_SHARE = 0.7  # of the time left, with many limits
+BRIEFLY, BRIEFLY_MOST_S = 0.15, 2.0  # with few or with rules, before CP-SAT
 MANY_GROUPS_TO_LIST, LEVELS_SHARE = 30, 0.3  # from which the core search lists sooner, where it can; and its time
-HALVES_A_S = 400_000  # that pass by in chunks: an estimate, for what is not to be begun
 
 
 def best(
@@ -102,18 +105,7 @@ def _by_structure(
     incumbent = incumbents.good_network(lp, relaxation, judge, apart, first)
     if incumbent is not None and attains(incumbent):
         return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
-    if incumbent is not None:
-        closed = _closed(lp, relaxation, judge, apart, effort, incumbent)
-        if closed is not None:
-            return closed
-    is_hopeless = len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS and incumbent is not None
-    if is_hopeless or effort.left_s == 0:
-        status = Status.STOPPED if incumbent is None else Status.FEASIBLE
-        answer = Answer(status=status, choices=incumbent, bound=relaxation.bound + relaxation.error, route="relaxation")
-    else:
-        kept_s = min(SEARCH_SHARE * effort.left_s, SEARCH_MOST_S)
-        proof = replace(effort, deadline=effort.deadline - kept_s)
-        answer = cpsat.best(lp, relaxation, judge, apart, proof, incumbent)
+    answer = _proof(lp, relaxation, judge, apart, effort, incumbent, attains)
     if answer.status.is_proven:
         return answer
     better = None
@@ -122,33 +114,68 @@ def _by_structure(
     choices = better or answer.choices
     if choices is None:
         return answer
-    if attains(choices):
-        return Answer(status=Status.OPTIMAL, choices=choices, bound=relaxation.bound, route="bound attained")
     bound = min(answer.bound, attains.value)
+    if attains(choices):
+        return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="bound attained")
     return Answer(status=Status.FEASIBLE, choices=choices, bound=bound, route=f"{answer.route}, search")
 
 
-def _closed(
+def _proof(
+    lp: LinearProgram,
+    relaxation: Relaxation,
+    judge: Judge,
+    apart: Sequence[Apart],
+    effort: Effort,
+    incumbent: Choices | None,
+    attains: "Attains",
+) -> Answer:
+    """What branching and CP-SAT show from a first network, some of the time being kept for a better one."""
+    status = Status.STOPPED if incumbent is None else Status.FEASIBLE
+    answer = Answer(status=status, choices=incumbent, bound=relaxation.bound + relaxation.error, route="relaxation")
+    has_many_limits = len(lp.limits_K) > MANY_LIMITS and _has_only_limits(lp)
+    if incumbent is not None:
+        if len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS:
+            return answer
+        share_s = BRANCHING_SHARE * effort.left_s if has_many_limits else min(BRIEFLY * effort.left_s, BRIEFLY_MOST_S)
+        until = replace(effort, deadline=time.monotonic() + share_s)
+        branched = _branched(lp, relaxation, judge, apart, until, incumbent, attains)
+        if branched is not None and (has_many_limits or branched.status.is_proven):
+            return branched
+        answer = branched or answer
+    if effort.left_s == 0:
+        return answer
+    kept_s = min(SEARCH_SHARE * effort.left_s, SEARCH_MOST_S)
+    return cpsat.best(lp, relaxation, judge, apart, replace(effort, deadline=effort.deadline - kept_s), answer.choices)
+
+
+def _branched(
     lp: LinearProgram,
     relaxation: Relaxation,
     judge: Judge,
     apart: Sequence[Apart],
     effort: Effort,
     incumbent: Choices,
+    attains: "Attains",
 ) -> Answer | None:
-    """The best network, where there is time to look at all that could be better than a good one."""
-    search = closing.Closing(lp, relaxation, lp.value_of(lp.columns.columns(incumbent)))
-    if not search.is_sure or search.num_halves()[0] > HALVES_A_S * CORE_SHARE * effort.left_s:
+    """The best network that branching finds from a good one, and its bound; None where it can show none."""
+    search = Branching(lp.with_apart(apart), relaxation, lp.columns.columns(incumbent), effort.deadline)
+    if not search.fits:
         return None
-    try:
-        better_G = search.better(time.monotonic() + CORE_SHARE * effort.left_s)
-    except CoreTooLargeError:
+    search.run()
+    choices = lp.columns.choices(search.best_G)
+    if judge(choices) is None:
         return None
-    choices = incumbent if better_G is None else lp.columns.choices(better_G)
-    if judge(choices) is None or not all(other.allows(choices) for other in apart):
-        return None
-    bound = lp.value_of(lp.columns.columns(choices)) + lp.rounding
-    return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="core in chunks")
+    attains.lower(search.bound)
+    if search.is_proven:
+        bound = lp.value_of(search.best_G) + lp.rounding
+        return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="branching")
+    return Answer(status=Status.FEASIBLE, choices=choices, bound=attains.value, route="branching")
+
+
+def _has_only_limits(lp: LinearProgram) -> bool:
+    """Whether every row concerns most groups, as limits do and rules do not."""
+    is_met_KG = np.maximum.reduceat(lp.rows_KC, lp.starts_G1[:-1], axis=1) > 0
+    return bool((is_met_KG.mean(axis=1) > 0.5).all())
 
 
 def _by_one_limit(
@@ -192,6 +219,10 @@ class Attains:
             self.bound, self.is_known = exact_bound(self.lp, self.duals_K), True
         value = sum(self.lp.exact_C[self.lp.columns.columns(choices)].tolist())
         return self.bound is not None and value >= self.bound
+
+    def lower(self, bound: int) -> None:
+        """Note a bound that was shown in another way."""
+        self.bound, self.is_known = bound if self.bound is None else min(bound, self.bound), True
 
     @property
     def value(self) -> float:

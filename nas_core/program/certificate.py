@@ -33,6 +33,8 @@ from nas_core.program.stored import write_problem
 
 ProofTree = dict[str, Any]
 RANKS_SHARE = 0.6  # of the time left, for the proof of all ranks; then of a tenth of them, and so on
+CLAIM_SHARE, WIDER_SHARE = 0.7, 0.3  # of the time left, for what is claimed, and then for every wider bound
+WIDENINGS = [Fraction(1 << i, 1000) for i in range(8)]  # of a bound
 QUICK_STATES = 30_000  # parts of networks that a leaf may list before it is branched instead
 PRICE_BITS = 24
 MAX_MULTIPLE = 4  # of a row, that a leaf is rounded with
@@ -84,9 +86,11 @@ def certify(
         _state_ranks(data, result)
         check_certificate(data)
         return data
+    claims = _claims(problem, stored, result, values, min_distance)
     try:
-        for beside, bound in _claims(problem, stored, result, values, min_distance):
-            data["proofs"].append(proof(beside, bound, deadline))
+        until = time.monotonic() + CLAIM_SHARE * (deadline - time.monotonic())
+        for beside, bound in claims:
+            data["proofs"].append(proof(beside, bound, until))
         data["certified"] = result.status.is_proven
         if not result.status.is_proven:
             shown = "its bound is shown" if data["proofs"] else "there is no bound to show"
@@ -95,8 +99,22 @@ def certify(
         shown = f"the solver's own proof ({result.route})"
         data["message"] = f"{time_limit_s:g} s were too short for a proof; the status rests on {shown}."
         data["claimed"], data["status"] = data["status"], "feasible" if names else "stopped"
+        for beside, wider in _wider(claims[-1]) if names else ():
+            until = time.monotonic() + WIDER_SHARE * (deadline - time.monotonic())
+            with contextlib.suppress(OutOfTimeError):
+                data["proofs"].append(proof(beside, wider, until))
+                data["message"] += f" That no other network is worth more than {float(wider):.10g} is shown."
+                break
     check_certificate(data)
     return data
+
+
+def _wider(claim: tuple[int, Fraction | None]) -> Iterator[tuple[int, Fraction]]:
+    """The same claim with ever wider bounds, which take less to be shown."""
+    beside, bound = claim
+    if bound is not None:
+        for share in WIDENINGS:
+            yield beside, bound + share * (abs(bound) + 1)
 
 
 def _fewer_and_fewer(count: int) -> Iterator[int]:

@@ -309,13 +309,6 @@ class Buckets:
                 yield by_loss[inside[some[left_N]]], right_N
 
 
-def pairs_between(first: Half, second: Half, low: float, high: float) -> Iterator[tuple[Ints, Ints]]:
-    """Chunks of the pairs that lose from ``low`` to less than ``high``; both lists are by loss."""
-    starts = np.searchsorted(second.loss_S, low - first.loss_S)
-    ends = np.searchsorted(second.loss_S, high - first.loss_S)
-    return _chunks(starts, ends, None, most=int(np.maximum(ends - starts, 0).sum()))
-
-
 def both(first: Half, second: Half, first_N: Ints, second_N: Ints) -> Half:
     """Pairs of parts as a list of their own; the parts spell them."""
     none = np.zeros(0, dtype=np.int64)

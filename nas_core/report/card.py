@@ -1,6 +1,7 @@
 """The model card that travels with a network's files: what it is, what it rates at, costs, and how to load it."""
 
 import importlib.metadata
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,6 +113,18 @@ def _rated(done: Finished) -> list[str]:
         *table,
         "",
         f"{done.winner['num_test_examples']:,} test examples, looked at once, seed {done.winner['seed']}.",
+        *_repeated(done),
+    ]
+
+
+def _repeated(done: Finished) -> list[str]:
+    """What other seeds made of the same networks: their weights are not these."""
+    name = done.winner["metric_name"]
+    return [
+        f"`{short_genotype(row['genotype'])}` from {len(values)} seeds: test {name.replace('_', ' ')} "
+        f"{statistics.fmean(values):.4f} +- {statistics.stdev(values):.4f}."
+        for row in done.networks
+        if len(values := [each["metrics"]["test"][name] for each in (row, *row.get("repeats", ()))]) > 1
     ]
 
 

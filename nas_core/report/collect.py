@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ from nas_core.report.summary import (
     ResourceAdditivity,
     Scatter,
     ScorerSummary,
+    SeedValue,
     SelectedNetwork,
     SelectionSummary,
     Shown,
@@ -559,26 +561,7 @@ def _training(study: Study) -> TrainingSummary | None:
     if output is None:
         return None
     metric = _own_metric(study)
-    networks = tuple(
-        TrainedNetwork(
-            role=row["role"],
-            genotype=row["genotype"],
-            test=row["metrics"]["test"][metric.name],
-            validation=row["metrics"]["validation"][metric.name],
-            costs=row["costs"],
-            measured=row.get("measured", {}),
-            curve=tuple(
-                CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), validation=at.get(f"validation_{metric.name}"))
-                for at in row["history"]
-            ),
-            wall_s=row["wall_s"],
-            seed=study.config.seed,
-            num_epochs=len(row["history"]),
-            examples_per_s=row.get("examples_per_s"),
-            **_details(row.get("details", {}), is_shown=row["role"] == "winner"),
-        )
-        for row in output["networks"]
-    )
+    networks = tuple(_trained(row, metric.name) for row in output["networks"])
     winner = output["networks"][0]
     return TrainingSummary(
         networks=networks,
@@ -589,4 +572,35 @@ def _training(study: Study) -> TrainingSummary | None:
         device=winner["device"],
         diverged=tuple(f"{row['role']} {row['genotype']}: {row['message']}" for row in output.get("diverged", ())),
         remarks=tuple(f"{trained_name(row['role'])}: {row['text']}" for row in output.get("remarks", ())),
+    )
+
+
+def _trained(row: Mapping[str, Any], metric: str) -> TrainedNetwork:
+    repeats = row.get("repeats", [])
+    every = [row, *repeats]
+    test, validation = ([each["metrics"][split][metric] for each in every] for split in ("test", "validation"))
+    return TrainedNetwork(
+        role=row["role"],
+        genotype=row["genotype"],
+        test=statistics.fmean(test),
+        validation=statistics.fmean(validation),
+        costs=row["costs"],
+        measured=row.get("measured", {}),
+        curve=_curve(row, metric),
+        wall_s=sum(each["wall_s"] for each in every),
+        seed=row["seed"],
+        tests=tuple(SeedValue(seed=each["seed"], value=value) for each, value in zip(every, test, strict=True))
+        if repeats
+        else (),
+        curves=tuple(_curve(each, metric) for each in repeats),
+        num_epochs=len(row["history"]),
+        examples_per_s=row.get("examples_per_s"),
+        **_details(row.get("details", {}), is_shown=row["role"] == "winner"),
+    )
+
+
+def _curve(row: Mapping[str, Any], metric: str) -> tuple[CurvePoint, ...]:
+    return tuple(
+        CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), validation=at.get(f"validation_{metric}"))
+        for at in row["history"]
     )

@@ -7,6 +7,7 @@ no global state of it is touched: no pyplot, settings inside a context.
 
 import base64
 import io
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -882,12 +883,27 @@ def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measur
     names = {"winner": "chosen", "point": "at another limit", "": None}
     label_shown = names[label] if label in names else trained_name(label)
     scale = 100 if metric.is_fraction else 1
-    values = [(p.epoch, scale * p.validation) for p in row.curve if p.validation is not None]
-    loss = [(p.epoch, p.train_loss) for p in row.curve if p.train_loss is not None]
-    for ax, pairs in ((left, values), (right, loss)):
-        if pairs:
-            x, y = zip(*pairs, strict=True)
-            ax.plot(x, y, color=colour, ls=style, lw=width, label=label_shown)
+    curves = (row.curve, *row.curves)
+    values = [[(p.epoch, scale * p.validation) for p in each if p.validation is not None] for each in curves]
+    loss = [[(p.epoch, p.train_loss) for p in each if p.train_loss is not None] for each in curves]
+    for ax, of_seeds in ((left, values), (right, loss)):
+        at = _by_epoch(of_seeds)
+        if not at:
+            continue
+        ax.plot(
+            list(at), [statistics.fmean(y) for y in at.values()], color=colour, ls=style, lw=width, label=label_shown
+        )
+        if len(curves) > 1:
+            band = [min(y) for y in at.values()], [max(y) for y in at.values()]
+            ax.fill_between(list(at), *band, color=colour, alpha=0.2, lw=0)
+
+
+def _by_epoch(curves: Sequence[Sequence[tuple[float, float]]]) -> dict[float, list[float]]:
+    """The values of all curves at each epoch that some have; one that stopped early is not in those after it."""
+    at: dict[float, list[float]] = {}
+    for x, y in sorted(pair for curve in curves for pair in curve):
+        at.setdefault(x, []).append(y)
+    return at
 
 
 def figure_confusion(summary: StudySummary, theme: Theme) -> "Figure":

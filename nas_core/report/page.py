@@ -30,6 +30,7 @@ from nas_core.report.text import (
     format_metric,
     format_metric_change,
     format_percent,
+    format_tested,
     measured_of,
     measured_resources,
     metric_axis,
@@ -299,7 +300,7 @@ def comparison_table(summary: StudySummary) -> Table:
             (
                 "chosen" if label == "winner" else trained_name(label),
                 short_genotype(genotype),
-                format_metric(summary.metric, value),
+                format_tested(summary.metric, row, value),
                 *([format_metric(summary.metric, row.validation if row is not None else None)] if networks else []),
                 *[_amount_beside(name, costs.get(name), base_costs.get(name)) for name in resources],
                 *[
@@ -694,9 +695,9 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
         "additivity": story.additivity_source(summary),
         "training": story.curves_source(summary),
         "comparison": story.training_source(summary),
-        "confusion": story.training_source(summary),
-        "scatter": story.training_source(summary),
-        "shown": story.training_source(summary),
+        "confusion": story.training_source(summary, first=True),
+        "scatter": story.training_source(summary, first=True),
+        "shown": story.training_source(summary, first=True),
         "study_cost": f"wall-clock times of this study's stages; {summary.device}",
         "network": story.metric_source(summary),
     }

@@ -6,7 +6,7 @@ Plain text; the page escapes it.
 import math
 import statistics
 
-from nas_core.report.summary import CalibrationSummary, MeasuredWhole, ResourceAdditivity, StudySummary
+from nas_core.report.summary import CalibrationSummary, MeasuredWhole, ResourceAdditivity, StudySummary, TrainedNetwork
 from nas_core.report.text import (
     best_predicted,
     chosen_network,
@@ -19,6 +19,7 @@ from nas_core.report.text import (
     format_metric_change,
     format_percent,
     format_space_size,
+    format_tested,
     metric_label,
     resource_name,
     short_genotype,
@@ -28,6 +29,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.contestants import RIVALS
 from nas_core.workloads.metrics import Measure
 
+SIGNIFICANT = 0.05
 LEAST_CHANGE = 1e-9  # in the metric's unit: what is smaller is arithmetic
 
 
@@ -73,13 +75,15 @@ def _attains(summary: StudySummary, winner: str) -> str:
         return _expected(summary, winner)
     examples = summary.training.num_test_examples
     on = f"{format_count(examples)} test examples" if examples else "the test examples"
-    value = format_metric(summary.training.metric, trained[0].test)
     seen = (
         "the table that it was chosen by may rest on them"
         if summary.scorer.kind == "tabular"
         else "no earlier step had seen them"
     )
-    text = f"Fully trained, its {metric_label(summary.training.metric)} is {value} on {on}; {seen}."
+    many = len(trained[0].tests)
+    value = format_tested(summary.training.metric, trained[0], trained[0].test)
+    over = f", mean ± standard deviation of {many} trainings" if many > 1 else ""
+    text = f"Fully trained, its {metric_label(summary.training.metric)} is {value} on {on}{over}; {seen}."
     return " ".join([text, *comparison(summary)])
 
 
@@ -115,6 +119,8 @@ def comparison(summary: StudySummary) -> list[str]:
     sentences += _rivals(summary, winner)
     for row in summary.training.diverged if summary.training is not None else ():
         sentences.append(f"Not compared, as its training diverged: {row}.")
+    if len(tests := paired_tests(summary)):
+        return [*sentences, *tests]
     noise = test_noise(summary)
     rivals = [row.test for role in RIVALS for row in summary.trained(role)]
     others = [value for value in (base, *random, *rivals) if value is not None]
@@ -164,6 +170,45 @@ def _random_sentence(metric: Measure, random: list[float], winner: float) -> str
     if sign * winner <= sign * median:
         return f"{text}: the chosen network does not beat {'that median' if many else 'it'} here."
     return f"{text}; the chosen one beats {beaten} of {len(random)}." if many else f"{text}."
+
+
+def paired_tests(summary: StudySummary) -> list[str]:
+    """Whether the winner's differences are more than chance, where networks were trained from several seeds.
+
+    Paired by seed: what a seed does to all of them (order of the examples, augmentation) is not noise. Student's
+    t-test of the differences, two-sided; random networks count by their mean.
+    """
+    winner = next((_by_seed(row) for row in summary.trained("winner")), {})
+    sentences = []
+    for role, who in (("base", "the base network"), ("random", "the random networks")):
+        others = [found for row in summary.trained(role) if (found := _by_seed(row))]
+        seeds = [seed for seed in winner if all(seed in other for other in others)] if others else []
+        if len(seeds) > 1:
+            differences = [winner[seed] - statistics.fmean(other[seed] for other in others) for seed in seeds]
+            name = who.replace("networks", "network") if len(others) == 1 else who
+            sentences.append(_paired(summary.metric, name, differences))
+    if sentences:
+        sentences.append("The test is about other seeds of the same trainings, on these test examples.")
+    return sentences
+
+
+def _by_seed(row: TrainedNetwork) -> dict[int, float]:
+    return {each.seed: each.value for each in row.tests}
+
+
+def _paired(metric: Measure, who: str, differences: list[float]) -> str:
+    mean, spread = statistics.fmean(differences), statistics.stdev(differences)
+    change = format_metric_change(metric, mean)
+    text = f"The chosen network's {metric_label(metric)} less that of {who} is {change} over {len(differences)} seeds"
+    if spread <= LEAST_CHANGE:
+        return f"{text}, the same from each."
+    from scipy.stats import ttest_1samp  # half a second, which only several seeds are worth
+
+    p = float(ttest_1samp(differences, 0.0).pvalue)
+    verdict = "more than chance" if p < SIGNIFICANT else "which may be chance"
+    shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    spread_shown = format_metric_change(metric, spread).lstrip("+")
+    return f"{text}, standard deviation {spread_shown} (paired t-test, {shown}): {verdict}."
 
 
 def test_noise(summary: StudySummary) -> float | None:
@@ -326,14 +371,14 @@ def _stage_source(summary: StudySummary, stage: str) -> list[str]:
     return [f"{format_duration(row.wall_s)} on {row.device or summary.device}" for row in rows]
 
 
-def training_source(summary: StudySummary) -> str:
-    """Where the metrics on the test split come from."""
+def training_source(summary: StudySummary, first: bool = False) -> str:
+    """Where the metrics on the test split come from; ``first``: of the first seed's trainings alone."""
     if summary.training is None:
         return ""
     examples = summary.training.num_test_examples
     counted = [f"{format_count(examples)} examples"] if examples else []
     split = f"test split of {summary.data.name}, touched once per network"
-    return "; ".join([split, *counted, *_training_conditions(summary)])
+    return "; ".join([split, *counted, *_training_conditions(summary, first)])
 
 
 def curves_source(summary: StudySummary) -> str:
@@ -343,15 +388,20 @@ def curves_source(summary: StudySummary) -> str:
     examples = summary.data.num_validation
     counted = [f"{format_count(examples)} validation examples"] if examples else []
     split = f"training and validation splits of {summary.data.name}"
-    return "; ".join([split, *counted, *_training_conditions(summary)])
+    several = any(row.curves for row in summary.training.networks)
+    bands = ["bands from the least to the most of all seeds"] if several else []
+    return "; ".join([split, *counted, *bands, *_training_conditions(summary)])
 
 
-def _training_conditions(summary: StudySummary) -> list[str]:
+def _training_conditions(summary: StudySummary, first: bool = False) -> list[str]:
     training = summary.training
     assert training is not None
     epochs = {row.num_epochs for row in training.networks if row.num_epochs}
-    seeds = sorted({row.seed for row in training.networks if row.seed is not None})
-    parts = [f"one training each, seed {', '.join(map(str, seeds))}"] if seeds else []
+    repeats = [each.seed for row in training.networks for each in row.tests if not first]
+    every = [*(row.seed for row in training.networks), *repeats]
+    seeds = list(dict.fromkeys(seed for seed in every if seed is not None))
+    many = f"mean ± standard deviation of {len(seeds)} trainings each, seeds"
+    parts = [f"{many if len(seeds) > 1 else 'one training each, seed'} {', '.join(map(str, seeds))}"] if seeds else []
     if len(epochs) == 1:
         parts.append(f"{epochs.pop():g} epochs")
     device = training.device or summary.device

@@ -23,7 +23,7 @@ from nas_core.study.stages import SUMMARY
 from nas_core.study.sweep import Point
 from nas_core.workloads.metrics import Measure
 
-SUMMARY_VERSION = 4
+SUMMARY_VERSION = 5
 Costs = Mapping[str, float]  # resource -> value of a whole network
 
 
@@ -273,8 +273,20 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SeedValue:
+    """The metric of one of several trainings."""
+
+    seed: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainedNetwork:
-    """A fully trained network: its metric on both splits; test was touched once, at the end."""
+    """A fully trained network: its metric on both splits; test was touched once, at the end.
+
+    Trained from several seeds, ``test`` and ``validation`` are means; ``tests``
+    holds each one's, ``curves`` those of the others than the first.
+    """
 
     role: TrainedAs
     genotype: str
@@ -285,6 +297,8 @@ class TrainedNetwork:
     curve: tuple[CurvePoint, ...] = ()
     wall_s: float | None = None
     seed: int | None = None
+    tests: tuple[SeedValue, ...] = ()
+    curves: tuple[tuple[CurvePoint, ...], ...] = ()
     num_epochs: float | None = None
     examples_per_s: float | None = None  # of the steps alone
     confusion: tuple[tuple[int, ...], ...] = ()  # test examples of each class (rows) by what they were taken for

@@ -1,12 +1,13 @@
 """Quantities in words: units a person reads, shared by the page, the figures and the command line."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from nas_core.base.words import aligned
 from nas_core.program import parse_limit
-from nas_core.report.summary import Limit, StudySummary, SweepSummary
+from nas_core.report.summary import Limit, StudySummary, SweepSummary, TrainedNetwork
 from nas_core.space.genotypes import BlockSpec
 from nas_core.study.contestants import TrainedAs
 from nas_core.study.outcome import Outcome
@@ -142,6 +143,15 @@ def format_metric(metric: Measure, value: float | None) -> str:
     return f"{value:.4g} {metric.unit}".rstrip()
 
 
+def format_tested(metric: Measure, row: TrainedNetwork | None, value: float | None) -> str:
+    """A network's metric on the test split; of several trainings their mean and standard deviation."""
+    text = format_metric(metric, value)
+    if row is None or len(row.tests) < 2:
+        return text
+    spread = statistics.stdev(each.value for each in row.tests)
+    return f"{text} ± {format_metric_change(metric, spread).lstrip('+')}"
+
+
 def format_metric_change(metric: Measure, change: float | None) -> str:
     """A signed difference of two values: ``+1.25 points`` for fractions."""
     if change is None or math.isnan(change):
@@ -216,7 +226,11 @@ def summary_table(summary: StudySummary) -> str:
     names = [*map(resource_name, resources), *(f"{resource_name(name)}, whole" for name in whole)]
     header = ["", "genotype", compared_by(summary), *names]
     rows = [
-        [trained_name(label), short_genotype(genotype), format_metric(summary.metric, value)]
+        [
+            trained_name(label),
+            short_genotype(genotype),
+            format_tested(summary.metric, trained_as(summary, label, genotype), value),
+        ]
         + [format_amount(r, summary.costs_of(genotype).get(r)) for r in resources]
         + [format_amount(r, measured_of(summary, label, genotype).get(r)) for r in whole]
         for label, genotype, value in compared_networks(summary)
@@ -365,6 +379,11 @@ def measured_resources(summary: StudySummary) -> list[str]:
     """Resources that trained networks were measured by, whole."""
     networks = summary.training.networks if summary.training is not None else ()
     return list(dict.fromkeys(name for row in networks for name in row.measured))
+
+
+def trained_as(summary: StudySummary, role: str, genotype: str) -> TrainedNetwork | None:
+    """The trained network of this role and genotype."""
+    return next((row for row in summary.trained(role) if row.genotype == genotype), None)
 
 
 def _evaluated(summary: StudySummary, genotype: str) -> float | None:

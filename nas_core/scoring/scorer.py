@@ -48,6 +48,7 @@ class Scorer(Registered, ABC):
     runs_networks: ClassVar[bool] = False  # on the device that it is given, which rows then name
     for_family: ClassVar[str] = ""  # the only family whose networks it rates; "" for any
     duration: ClassVar[Literal["seconds", "minutes"]] = "seconds"  # of one network: in actors that stay, or in tasks
+    prepares_together: ClassVar[bool] = False  # whether processes of one torch process group may call ``prepare``
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
     space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too
     when_failed: ClassVar[str] = "Mend the cause, then run `mathnas score DIR --retry-failed`."  # DIR: the study's root

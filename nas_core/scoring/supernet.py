@@ -34,6 +34,7 @@ class SupernetScorer(Scorer):
     runs_networks = True
     version = 3
     placement = frozenset({"batch", "side_by_side", "eval_batch_size"})
+    prepares_together = True
 
     class Settings(Section):
         recipe: ShortRecipe = Field(SHORT_RECIPE, description="Training of the shared weights.")

@@ -27,6 +27,7 @@ from nas_core.scoring.scorer import OnProgress
 from nas_core.scoring.supernet_pass import Activations, recalibrated_outputs, shared_prefix_logits
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
+from nas_core.training.group import current
 from nas_core.training.loop import TrainingDiverged, laid_out, loss_and_backward, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
 from nas_core.workloads.examples import Examples, batches_of
@@ -62,11 +63,13 @@ class SupernetWeights:
     def train(self, on_progress: OnProgress) -> None:
         """Train, or go on where an interrupted training stopped, and store the weights.
 
+        Processes that train together all call this alike; the first of them stores the weights.
+
         Raises:
             DataError: if data are missing.
             TrainingDiverged: if the loss is no finite number.
         """
-        scorer, network = self.scorer, self._fresh()
+        scorer, network, group = self.scorer, self._fresh(), current()
         sampler = PathSampler(network, self.family, self.settings, scorer.seed)
         checkpoint = Checkpoint(
             store=self.store,
@@ -86,10 +89,14 @@ class SupernetWeights:
                 on_step=lambda done, total: on_progress(done, total, "training shared weights"),
                 backward=sampler,
                 before_update=sampler.even_out,
+                group=group,
+                sync_norm=True,  # the scores are then the same, whatever the number of processes
             )
         except TrainingDiverged as error:
             where, advice = f"shared weights of {self.space.name}, {error.where}", "Try a lower `scorer.recipe.lr`."
             raise TrainingDiverged(where, error.found, error.expected, advice) from None
+        if not group.leads:
+            return
         log.info("supernet %s: %d steps in %.1f s", scorer.scorer_id, result.steps, result.wall_s)
         self.store.write_json(scorer.weights_path.replace(".safetensors", ".history.json"), list(result.history))
         self.store.write_bytes(scorer.weights_path, pack(network.state_dict()))
@@ -148,7 +155,7 @@ class SupernetWeights:
                 outcomes[genotype] = error
         return outcomes
 
-    def _input_parts(self, network: nn.Module, resolution: int, num_genotypes: int) -> Iterator[Activations]:
+    def _input_parts(self, network: nn.Module, resolution: int, num_genotypes: int = 1) -> Iterator[Activations]:
         """Calibration and validation inputs, prepared; validation in parts if its activations are too large."""
         settings = self.settings
         inputs = self.data.train[0][: settings.calibration_examples]

@@ -15,6 +15,7 @@ from nas_core.study.snapshot import Snapshot
 from nas_core.study.sweep import Point
 from nas_core.training.settings import Baseline
 
+SEEDS = 2**31  # as many as a study can have
 DRAWS = 20_000  # random networks looked at to find some within the limits
 DRAWN_FOR_EACH = 20  # of which the one that takes most of the limits is compared with
 LEFT_OUT = (*NO_OPS, "skip")  # kinds of blocks that are nothing at all
@@ -55,6 +56,30 @@ class Contest:
 
     candidates: tuple[Candidate, ...]
     remarks: tuple[Remark, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training of a candidate: the first from the study's seed, which says what is handed over, others beside it.
+
+    ``name`` is its folder in the store: the candidate's, then ``winner-s1`` and so on.
+    """
+
+    candidate: Candidate
+    name: str
+    seed: int
+
+
+def trainings(known: Snapshot, wanted: Sequence[Candidate]) -> list[Training]:
+    """All candidates from the first seed, then from the next; points of a sweep are compared with nothing: once."""
+    seed = known.config.seed
+    first = [Training(candidate=each, name=each.name, seed=seed) for each in wanted]
+    return first + [
+        Training(candidate=each, name=f"{each.name}-s{index}", seed=evaluation_seed(seed, f"training {index}") % SEEDS)
+        for index in range(1, known.config.train.seeds)
+        for each in wanted
+        if each.role != "point"
+    ]
 
 
 def contest(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -> Contest:

@@ -69,4 +69,5 @@ def _lost_of_verification(known: Snapshot, outputs: Outputs) -> list[str]:
 def _lost_of_training(outputs: Outputs) -> list[str]:
     """Files of trained networks that are gone."""
     networks = (read_output(outputs.store, TRAINING) or {"networks": []})["networks"]
-    return [path for row in networks for path in trained_files(row) if not outputs.store.exists(path)]
+    rows = [each for row in networks for each in (row, *row.get("repeats", ()))]
+    return [path for row in rows for path in trained_files(row) if not outputs.store.exists(path)]

@@ -29,7 +29,7 @@ class Deployed(nn.Module):
     """Preparation and network: takes inputs as floats (images in [0, 1]) or as uint8, gives outputs.
 
     Images are B C H W of any size, made square as ``fitting`` says, which is
-    how the study made them. ``input_shape`` is that of one input of the network.
+    how the study made them; maps come out at the network's side. ``input_shape`` is that of one input of the network.
     ``scale`` is what the network's outputs are multiples of: here it is undone.
     """
 

@@ -26,16 +26,20 @@ from torch import nn
 from nas_core.base.errors import NasError
 from nas_core.base.identity import evaluation_seed
 from nas_core.base.machine import cpu_name
+from nas_core.families.batch_norm import norms_of
 from nas_core.training.checkpoint import Checkpoint
+from nas_core.training.group import ALONE, Group
 from nas_core.training.objective import LossOf, Objective
 from nas_core.training.optimizers import Monitor, Rates, Row, Schedule, make_optimizer, rate_factor
 from nas_core.training.settings import Recipe
 from nas_core.training.state import frozen, lay_out, thawed
 from nas_core.training.stochastic import Draws, Mixing, drop_paths, dropout
+from nas_core.training.synchronised import SynchronisedNorm
 from nas_core.training.teacher import load_teacher
 from nas_core.workloads.examples import Examples, batches_of, expect, placed
 from nas_core.workloads.metrics import Metric, Metrics
 from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.part_draws import PartGenerator
 from nas_core.workloads.workload import Splits, Workload
 
 from timm.utils import ModelEmaV3, dispatch_clip_grad  # isort: skip
@@ -114,8 +118,12 @@ def train(
     backward: Backward | None = None,
     before_update: Callable[[int], None] | None = None,
     own_teacher: Callable[[], nn.Module] | None = None,
+    group: Group = ALONE,
+    sync_norm: bool = False,
 ) -> TrainingResult:
     """Train ``network`` in place on ``splits.train``; it ends on ``device``, in eval mode, with EMA weights if any.
+
+    With ``stop_after_epochs`` it ends with the weights of the epoch that ``monitor`` tells to be the best.
 
     ``backward`` replaces the plain forward and backward pass (a supernet runs
     several paths), and ``before_update`` hears the step when its gradients are
@@ -126,13 +134,31 @@ def train(
     ``on_step`` hears (steps done, steps in all) on the host, which may be ahead
     of the device.
 
+    ``group`` are the processes that train together, each of which calls this
+    alike. Batches and rates are the whole group's, and each process runs its
+    share of a batch; with ``sync_norm`` batch normalisation is over whole
+    batches, too. Only the leader saves checkpoints and calls ``on_epoch`` and
+    ``on_step``; all call ``validate``, and the leader's answer counts. Any
+    number of processes goes on from a checkpoint.
+
     Raises:
         TrainingDiverged: at the end of an epoch whose loss is no finite number.
         NasError: for a recipe that does not fit the network or the data.
     """
     place = resolve_device(str(device))
     training = _Training(
-        network, recipe, splits, workload, seed, place, monitor or Monitor(), backward, before_update, own_teacher
+        network,
+        recipe,
+        splits,
+        workload,
+        seed,
+        place,
+        monitor or Monitor(),
+        backward,
+        before_update,
+        own_teacher,
+        group,
+        sync_norm and group.size > 1,
     )
     return training.run(checkpoint, on_epoch, on_step, validate)
 
@@ -152,12 +178,17 @@ class _Training:
         backward: Backward | None,
         before_update: Callable[[int], None] | None,
         own_teacher: Callable[[], nn.Module] | None,
+        group: Group,
+        sync_norm: bool,
     ) -> None:
         self.recipe, self.seed, self.device, self.monitor = recipe, seed, device, monitor
+        self.group, self.sync_norm = group, sync_norm
         self.workload, self.prepare = workload, splits.prepare
         inputs, targets = splits.train
         self.schedule = Schedule.of(recipe, len(targets))
-        self.inputs, self.targets = placed(inputs, device), targets.to(device)
+        group.check(self.schedule.batch_size, alike=sync_norm and recipe.accumulate > 1)
+        self.rows = group.rows(self.schedule.batch_size).to(device)
+        self.inputs, self.targets = placed(inputs, device), placed(targets, device)
         if recipe.drop_path:
             drop_paths(network, recipe.drop_path)
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -168,7 +199,7 @@ class _Training:
         self.optimizer = make_optimizer(self.network, recipe, rate)
         self.rates = Rates(self.optimizer, recipe, self.schedule, monitor)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
-        self.draws, self.mixing = Draws(seed, device), Mixing(recipe, workload.sample.num_outputs, device)
+        self.draws, self.mixing = Draws(seed, device, group.rank), Mixing(recipe, workload.sample.num_outputs, device)
         teacher = None
         if recipe.teacher is not None:
             teacher = load_teacher(
@@ -181,6 +212,7 @@ class _Training:
         self.step, self.parts = 0, recipe.accumulate
         self.wall_s, self.step_s, self.epoch_began = 0.0, 0.0, 0.0  # step_s is of the epochs that ended
         self.history: list[Row] = []
+        self.best: dict[str, torch.Tensor] = {}  # the weights of the best epoch, where they are what is kept
 
     def run(
         self,
@@ -191,9 +223,12 @@ class _Training:
     ) -> TrainingResult:
         if checkpoint is not None and (saved := checkpoint.load()) is not None:
             self._restore(*saved)
+        self._agree()
         with ExitStack() as meanwhile:
             meanwhile.enter_context(self.draws.lent())
             meanwhile.enter_context(dropout(self.network, self.recipe.dropout))
+            if self.sync_norm:
+                meanwhile.enter_context(SynchronisedNorm(self.group))
             return self._run(checkpoint, on_epoch, on_step, validate)
 
     def _run(
@@ -210,17 +245,19 @@ class _Training:
             self._one_step(order)
             self.step += 1
             self.wall_s = time.perf_counter() - began
-            if on_step is not None:
+            if on_step is not None and self.group.leads:
                 on_step(self.step, self.schedule.num_steps)
             if self.schedule.ends_epoch(self.step - 1):
                 loss = float(self.loss_sum)  # waits for the device
                 self.step_s += time.perf_counter() - self.epoch_began
                 self._end_epoch(loss, on_epoch, validate)
                 order, self.epoch_began = self._order(), time.perf_counter()
-            if checkpoint is not None and time.perf_counter() - saved_at >= checkpoint.every_s:
+            if checkpoint is not None and self.group.leads and time.perf_counter() - saved_at >= checkpoint.every_s:
                 checkpoint.save(*self._state())
                 saved_at = time.perf_counter()
-        if self.average is not None:
+        if self.best:
+            self.network.load_state_dict(self.best)
+        elif self.average is not None:
             self.network.load_state_dict(self.average.module.state_dict())
         self.network.eval()
         num_examples = self.step * self.schedule.batch_size
@@ -250,10 +287,15 @@ class _Training:
         return order
 
     def _batches(self, order: torch.Tensor) -> list[torch.Tensor]:
-        """What is still to come of this epoch."""
+        """What is still to come of this epoch: this process's rows of each batch."""
         size, done = self.schedule.batch_size, self.step % self.schedule.steps_per_epoch
         left = min(self.schedule.steps_per_epoch - done, self.schedule.num_steps - self.step)
-        return list(torch.split(order[done * size : (done + left) * size], size))
+        batches = torch.split(order[done * size : (done + left) * size], size) if left else ()
+        return [self._own(batch) for batch in batches]
+
+    def _own(self, batch: torch.Tensor) -> torch.Tensor:
+        """This process's share."""
+        return batch[self.rows] if self.group.size > 1 else batch
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(evaluation_seed(self.seed, purpose))
@@ -262,8 +304,9 @@ class _Training:
         self.rates.set(self.step, self.history)
         self.draws.start(self.step)
         start = self.step % self.schedule.steps_per_epoch * self.schedule.batch_size
-        inputs, targets = self._batch(order[start : start + self.schedule.batch_size])
-        self.loss_sum += self._gradients(inputs, targets)
+        loss = self._gradients(*self._batch(self._own(order[start : start + self.schedule.batch_size])))
+        self._add_up(loss)
+        self.loss_sum += loss
         self.scaler.unscale_(self.optimizer)
         if self.before_update is not None:
             self.before_update(self.step)
@@ -279,12 +322,39 @@ class _Training:
         recipe, stored = self.recipe, self.inputs[index]
         if recipe.policy != "none":
             stored = self.workload.augment_stored(stored, recipe.policy, recipe.magnitude)
-        generator = self._generator(f"step {self.step}")
         batch, targets = self.workload.augment_both(
-            self.prepare(stored), self.targets[index], recipe.augment, generator
+            self.prepare(stored), self.targets[index], recipe.augment, self._augments()
         )
         batch, targets = self.mixing(batch, targets)
         return laid_out(batch, self.layout), targets
+
+    def _augments(self) -> torch.Generator:
+        """What this step's augmentation draws from."""
+        purpose, group = f"step {self.step}", self.group
+        if group.size == 1:
+            return self._generator(purpose)
+        seed, own = (evaluation_seed(self.seed, text) for text in (purpose, f"{purpose} of {group.rank}"))
+        return PartGenerator.of(self.device, self.schedule.batch_size, self.rows, seed, own)
+
+    def _add_up(self, loss: torch.Tensor) -> None:
+        """Gradients and loss of the whole batch from the processes' shares of them; the mean of running statistics."""
+        if self.group.size == 1:
+            return
+        statistics = [each for norm in norms_of(self.network) for each in (norm.running_mean, norm.running_var)]
+        known = [each for each in statistics if each is not None]
+        if known:
+            torch._foreach_mul_(known, len(self.rows) / self.schedule.batch_size)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self.group.add_up([loss, *known, *gradients])
+
+    def _agree(self) -> None:
+        """All go on from one step: a store may be slow to show all what the last of many checkpoints is."""
+        if self.group.size == 1:
+            return
+        steps = torch.tensor([self.step, self.step**2], dtype=torch.float64, device=self.device)
+        self.group.add_up([steps])
+        if float(steps[1]) * self.group.size != float(steps[0]) ** 2:
+            raise RuntimeError(f"step {self.step} in process {self.group.rank}, another one in others")
 
     def _clip(self, most: float) -> None:
         if self.recipe.clip_mode == "norm":
@@ -302,8 +372,8 @@ class _Training:
         try:
             return self._accumulate(inputs, targets)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or self.parts == more or len(targets) < more:
-                raise
+            if not is_out_of_memory(error) or self.parts == more or len(targets) < more or self.sync_norm:
+                raise  # parts of whose statistics others wait for cannot be run once more
         # Outside the handler: the exception holds the frames, and they the memory.
         log.warning("batch of %d does not fit into memory: run as %d parts", len(targets), more)
         self.parts = more
@@ -313,7 +383,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for some_inputs, some_targets in zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True):
-            share = len(some_targets) / len(targets)
+            share = len(some_targets) / self.schedule.batch_size
             loss_of = self.objective.of(some_inputs, some_targets)
             total += share * self.backward(some_inputs, loss_of, self.step, self._scaled(share))
         return total
@@ -343,16 +413,19 @@ class _Training:
             )
         row: Row = {"epoch": epoch, "step": self.step, "lr": self.rates.current, "loss": loss}
         if validate is not None:
-            row |= validate(self._validated())
+            row |= self.group.told(dict(validate(self._handed_over().eval())))
             self.network.train()
         self.history.append(row)
-        if on_epoch is not None:
+        if self.recipe.stop_after_epochs is not None and self.monitor.is_best(self.history):
+            weights = self._handed_over().state_dict()
+            self.best = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        if on_epoch is not None and self.group.leads:
             on_epoch({**row, "epochs": self.schedule.num_epochs})
 
-    def _validated(self) -> nn.Module:
+    def _handed_over(self) -> nn.Module:
         """The network as it would be handed over now: that of the averaged weights, if there are any."""
         network: nn.Module = self.network if self.average is None else self.average.module
-        return network.eval()
+        return network
 
     # state
 
@@ -360,6 +433,7 @@ class _Training:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         if self.average is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.module.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors["loss_sum"] = self.loss_sum
         return tensors, {
             "step": self.step,
@@ -378,6 +452,7 @@ class _Training:
         self.network.load_state_dict(_part(tensors, "network."))
         if self.average is not None:
             self.average.module.load_state_dict(_part(tensors, "average."))
+        self.best = {name: tensor.to(self.device) for name, tensor in _part(tensors, "best.").items()}
         self.optimizer.load_state_dict(thawed(state["optimizer"], tensors))
         lay_out(self.optimizer)
         self.scaler.load_state_dict(state["scaler"])
@@ -435,15 +510,20 @@ def outputs_of(
     device: str | torch.device = "auto",
     reduce: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     targets: torch.Tensor | None = None,
+    group: Group = ALONE,
 ) -> torch.Tensor:
     """What the network makes of stored inputs in eval mode, in full precision, on the device.
 
     ``reduce`` makes less of a batch's outputs and ``targets`` (``Workload.reduced``).
+    Each process of a ``group`` runs a part of them; each has all outputs.
     """
     place = resolve_device(str(device))
     network = network.to(place).eval()
-    batches = batches_of(placed(inputs, place), batch_size)
-    found, done = list[torch.Tensor](), 0
+    count = len(inputs)
+    group = group if count >= group.size else ALONE
+    own = group.span(count)
+    batches = batches_of(placed(inputs[own], place), batch_size)
+    found, done = list[torch.Tensor](), own.start
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
         for batch in batches:
             outputs = network(laid_out(prepare(batch.to(place)))).float()
@@ -451,7 +531,7 @@ def outputs_of(
                 outputs = reduce(outputs, targets[done : done + len(outputs)].to(place))
             found.append(outputs)
             done += len(batch)
-        return torch.cat(found)
+        return group.gathered(torch.cat(found), count)
 
 
 def measure(
@@ -475,13 +555,14 @@ def measure_all(
     *,
     device: str | torch.device = "auto",
     workload: Workload | None = None,
+    group: Group = ALONE,
 ) -> dict[str, float]:
     """Every metric by name, from one pass over a split; raises as ``value_of``.
 
     A ``workload`` reduces outputs batch by batch, where whole ones would fill the memory.
     """
     reduce = None if workload is None else workload.reduced
-    outputs = outputs_of(network, pair[0], prepare, device=device, reduce=reduce, targets=pair[1])
+    outputs = outputs_of(network, pair[0], prepare, device=device, reduce=reduce, targets=pair[1], group=group)
     return {name: value_of(metric, outputs, pair[1]) for name, metric in metrics.items()}
 
 

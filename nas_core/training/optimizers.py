@@ -65,6 +65,10 @@ class Monitor:
     name: str = "loss"
     higher_is_better: bool = False
 
+    def is_best(self, history: Sequence[Row]) -> bool:
+        """Whether the last epoch is better than all before it."""
+        return bool(history) and self.epochs_since_best(history) == 0
+
     def epochs_since_best(self, history: Sequence[Row]) -> int:
         """How many of the last epochs brought no improvement."""
         values = [row[self.name] if self.higher_is_better else -row[self.name] for row in history]

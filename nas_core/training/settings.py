@@ -123,7 +123,8 @@ class Recipe(Section):
         ge=1,
         le=10_000,
         description="Stop after so many epochs without improvement of the metric on the validation split, or of the "
-        "training loss where a training is not validated; empty: never.",
+        "training loss where a training is not validated, and keep the best epoch's weights; empty: never, the last "
+        "weights are kept.",
     )
 
     loss: Literal["workload", "bce"] = Field(
@@ -220,6 +221,8 @@ class Recipe(Section):
         A file that is not there is known by its path.
         """
         known = self.values
+        if self.stop_after_epochs is not None:
+            known["keeps"] = "best"  # earlier versions kept the last weights
         for field, path in self.teacher.files.items() if self.teacher is not None else ():
             if Path(path).is_file():
                 known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -298,11 +301,26 @@ class FullTrainingConfig(Section):
     recipe: FullRecipe = Field(FULL_RECIPE, description="The full recipe.")
     train_examples: int | None = Field(None, ge=1, description="Images to train on; empty: all but validation.")
     checkpoint_every_s: float = Field(30, ge=0, description="Time between checkpoints of a training.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Processes that train a network together, on as many GPUs or shares of CPUs, of any nodes. Batch "
+        "and rate are the whole's, each takes its share of each batch; another number goes on from a checkpoint.",
+    )
+    sync_norm: bool = Field(
+        False,
+        description="Batch normalisation over whole batches, whatever the number of workers; else over each one's "
+        "share.",
+    )
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """All settings, a named recipe with its values: what is trained is known by these."""
-        return {**self.model_dump(mode="json"), "recipe": {"name": self.recipe.name, **self.recipe.values}}
+        """All settings that a result depends on, a named recipe with its values: what is trained is known by these."""
+        known = self.model_dump(mode="json", exclude={"workers"})
+        if not self.sync_norm:  # as it was before there were several workers
+            del known["sync_norm"]
+        return {**known, "recipe": {"name": self.recipe.name, **self.recipe.values}}
 
 
 Baseline = Literal["depth", "greedy", "largest", "uniform", "torch_pruning", "sibling"]
@@ -313,6 +331,13 @@ class TrainConfig(FullTrainingConfig):
 
     compare_base: bool = Field(True, description="Train the base network alike.")
     compare_random: int = Field(1, ge=0, le=100, description="Random networks within the limits to train alike.")
+    seeds: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Trainings of the winner and of each network that it is compared with, from as many seeds: the "
+        "report gives their mean, their spread and a paired test. The first one's weights are handed over.",
+    )
     compare: list[Baseline] = Field(
         default_factory=list,
         description="What else to find within the limits and to train alike. depth: blocks left out, the others as in "
@@ -323,10 +348,12 @@ class TrainConfig(FullTrainingConfig):
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """As of any full training; what is not compared with is not named."""
+        """As of any full training; what is not compared with, and a single seed, are not named."""
         known = super().inputs
         if not self.compare:
             del known["compare"]
+        if self.seeds == 1:
+            del known["seeds"]
         return known
 
 

@@ -27,10 +27,14 @@ PATHS = ("drop_path", "drop_path1", "drop_path2")  # what timm's blocks call the
 
 
 class Draws:
-    """The global generators of torch (the CPU's and the device's), numpy and Python, lent to one training."""
+    """The global generators of torch (the CPU's and the device's), numpy and Python, lent to one training.
 
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self.seed, self.device = seed, device
+    Of several processes that train together each draws for its own examples, all but from numpy's generator: what
+    that one is asked for, how much is mixed and where, is of a whole batch.
+    """
+
+    def __init__(self, seed: int, device: torch.device, rank: int = 0) -> None:
+        self.seed, self.device, self.rank = seed, device, rank
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -46,12 +50,14 @@ class Draws:
 
     def start(self, step: int) -> None:
         """Seed them for a step."""
-        seed = evaluation_seed(self.seed, f"dropout {step}")
+        purpose = f"dropout {step}"
+        of_batch = evaluation_seed(self.seed, purpose)
+        seed = evaluation_seed(self.seed, f"{purpose} of {self.rank}") if self.rank else of_batch
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):
                 torch.cuda.manual_seed(seed)
-        np.random.seed(seed)
+        np.random.seed(of_batch)
         random.seed(seed)
 
 

@@ -17,6 +17,7 @@ from nas_core.base.identity import content_id
 from nas_core.records.store import Store
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
+from nas_core.training.group import Group, current
 from nas_core.training.loop import (
     Pair,
     TrainingResult,
@@ -118,14 +119,15 @@ def train_network(
     Returns at once if that very training is stored; goes on from a checkpoint
     if it was interrupted. ``metric`` names the one the network is compared by
     (empty: the workload's first); all of them are measured. ``start`` gives the
-    weights to begin with (None: fresh ones).
+    weights to begin with (None: fresh ones). Processes that train together all
+    call this alike; the first of them stores the network.
 
     Raises:
         DataError: if data are missing.
         TrainingDiverged: if the loss or the outputs are no finite numbers.
     """
     folder, place = f"winner/{name}", resolve_device(device)
-    own = metric_of(workload, metric)
+    own, group = metric_of(workload, metric), current()
     run_id = training_id(architecture, train_config, workload, seed, own.name, start.known_as if start else "")
     if (stored := stored_result(store, name, run_id)) is not None:
         return replace(stored, metric_name=own.name, higher_is_better=own.higher_is_better)
@@ -153,13 +155,25 @@ def train_network(
         validate=lambda trained: {
             f"validation_{key}": value
             for key, value in measure_all(
-                trained, workload.metrics, splits.validation, splits.prepare, device=place, workload=workload
+                trained,
+                workload.metrics,
+                splits.validation,
+                splits.prepare,
+                device=place,
+                workload=workload,
+                group=group,
             ).items()
         },
         monitor=Monitor(name=f"validation_{own.name}", higher_is_better=own.higher_is_better),
         own_teacher=teacher_of(architecture),
+        group=group,
+        sync_norm=train_config.sync_norm,
     )
-    trained = _record(architecture, network, splits, workload, own, result, name=name, seed=seed, device=str(place))
+    trained = _record(
+        architecture, network, splits, workload, own, result, name=name, seed=seed, device=str(place), group=group
+    )
+    if not group.leads:
+        return trained
     store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
     module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None), workload.output_scale)
     _write(store, trained, architecture, module, splits.prepare)
@@ -186,6 +200,7 @@ def training_id(
         {
             **({"metric": metric} if watches else {}),
             **({"start": starts_from} if starts_from else {}),
+            **({"sync_norm": True} if train_config.sync_norm else {}),
             "architecture": architecture.as_dict(),
             "recipe": train_config.recipe.identity,
             "data": workload.with_train_examples(train_config.train_examples).identity,
@@ -227,13 +242,17 @@ def _record(
     name: str,
     seed: int,
     device: str,
+    group: Group,
 ) -> TrainedNetwork:
     """The results; the test examples are looked at here, once."""
     pairs = {"validation": splits.validation, "test": splits.load_test()}
     outputs = {
-        split: outputs_of(network, inputs, splits.prepare, device=device, reduce=workload.reduced, targets=targets)
+        split: outputs_of(
+            network, inputs, splits.prepare, device=device, reduce=workload.reduced, targets=targets, group=group
+        )
         for split, (inputs, targets) in pairs.items()
     }
+    each = device_name(resolve_device(device))
     folder = f"winner/{name}"
     return TrainedNetwork(
         name=name,
@@ -254,7 +273,7 @@ def _record(
         steps=result.steps,
         parts=result.parts,
         examples_per_s=result.examples_per_s,
-        device=device_name(resolve_device(device)),
+        device=each if group.size == 1 else f"{group.size} workers, each {each}",
         output_names=splits.output_names,
         weights_path=f"{folder}/weights.safetensors",
         architecture_path=f"{folder}/architecture.json",

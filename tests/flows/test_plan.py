@@ -8,9 +8,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from flows.preflight import check_workers
+from nas_core.base.errors import ConfigError
 from nas_core.base.plugins import imported
 from nas_core.report.text import format_quantity
 from nas_core.scoring.scorer import SCORERS
+from nas_core.study.config import ClusterConfig
+from nas_core.training.settings import TrainConfig
 from tests.command import mathnas, mathnas_process, refused
 
 pytestmark = pytest.mark.situations
@@ -134,6 +138,20 @@ def test_what_would_stop_the_run_stops_the_plan(dry_run, sections, arguments, ex
 def test_what_this_machine_does_not_have_stops_the_plan(dry_run, cluster, expected):
     """In a process of its own: this one may be connected to a Ray that has it."""
     assert expected in dry_run(call=lambda *words: refused(*words, call=mathnas_process), cluster=cluster)
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({"workers": 9000, "recipe": {"batch_size": 18_000}}, r"train.workers: found 9000, expected at most \d+, as"),
+        ({"workers": 4, "recipe": {"batch_size": 7}}, "train.recipe.batch_size: found 7, expected 8 at least"),
+    ],
+)
+def test_more_workers_than_there_is_room_for_stop_the_plan(monkeypatch, train, expected):
+    monkeypatch.setattr("flows.preflight._has_ray", lambda: False)  # that of other tests
+    with pytest.raises(ConfigError, match=expected):
+        check_workers(TrainConfig.model_validate(train), ClusterConfig())
+    check_workers(TrainConfig(), ClusterConfig())
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ CONFIGS = Path(__file__).parents[2] / "flows/configs"
 STUDIES = [
     yaml.safe_load(path.read_text())
     for path in sorted(CONFIGS.glob("*.yaml"))
-    if path.stem not in ("space-example", "deepmad")
+    if not path.stem.endswith("-example") and path.stem != "deepmad"
 ]
 STUDIES.append(StudyConfig().model_dump(mode="json"))
 SPACE = yaml.safe_load((CONFIGS / "space-example.yaml").read_text())

@@ -3,7 +3,7 @@
 import pytest
 
 from nas_core.base.errors import IncompleteTableError
-from nas_core.study.contestants import Candidate
+from nas_core.study.contestants import Candidate, Training
 from nas_core.study.study import Study
 from tasks.training import parted
 from tasks.worker import study_job, train_job
@@ -12,8 +12,10 @@ from tests.conftest import config_of
 pytestmark = pytest.mark.situations
 
 WINNER, BASE = (
-    Candidate(name=role, role=role, genotype=text) for role, text in (("winner", "1-2-1"), ("base", "2-2-2"))
+    Training(candidate=Candidate(name=role, role=role, genotype=text), name=role, seed=0)
+    for role, text in (("winner", "1-2-1"), ("base", "2-2-2"))
 )
+AGAIN = Training(candidate=WINNER.candidate, name="winner-s1", seed=7)
 DIVERGES = {
     "epochs": 20,
     "batch_size": 64,
@@ -33,6 +35,12 @@ def test_a_comparison_that_diverges_is_named_and_left_out():
 def test_a_winner_that_diverges_stops_the_stage_by_name():
     with pytest.raises(IncompleteTableError, match=r"training of the winner 1-2-1: found epoch 1: .*train\.recipe"):
         parted([WINNER, BASE], [{"diverged": "epoch 1: found loss nan"}, {"metrics": {}}])
+
+
+def test_a_winner_that_diverges_from_another_seed_is_named():
+    trained, diverged = parted([WINNER, AGAIN], [{"metrics": {}}, {"diverged": "epoch 2: found loss nan"}])
+    assert [item for item, _ in trained] == [WINNER]
+    assert diverged[0]["message"] == "from seed 7: epoch 2: found loss nan"
 
 
 def test_a_worker_says_that_a_training_diverged(tmp_path):

@@ -278,9 +278,20 @@ def main(folder: str, *paths: str) -> None:
     for path in paths:
         with torch.no_grad():
             outputs = network(image_of(path, description["input"])[None])[0]
+        if outputs.ndim == 3:  # of every pixel
+            print(path, "outputs of", " x ".join(map(str, outputs.shape)), *_shares(outputs, names), sep="  ")
+            continue
         values, places = outputs.flatten().topk(min(SHOWN, outputs.numel()))
         pairs = zip(places.tolist(), values.tolist(), strict=True)
         print(path, *(f"{names[place] if names else place}: {value:.4g}" for place, value in pairs), sep="  ")
+
+
+def _shares(outputs: torch.Tensor, names: Sequence[str]) -> list[str]:
+    """Of maps of several classes: the share of the pixels whose largest output each has."""
+    if len(names) != len(outputs) or len(names) < 2:
+        return []
+    shares = outputs.argmax(0).flatten().bincount(minlength=len(names)) / outputs[0].numel()
+    return [f"{name}: {share:.1%}" for name, share in zip(names, shares.tolist(), strict=True)]
 
 
 if __name__ == "__main__":

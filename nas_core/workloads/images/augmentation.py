@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from nas_core.workloads.part_draws import for_batch
+
 SHIFT_SHARE = 8  # crop shifts by up to side / 8 pixels
 LEAST_AREA, MOST_ASPECT = 0.08, 4 / 3  # of a resized crop
 CUTOUT_SHARE = 4  # cutout blanks a square of side / 4 pixels
@@ -34,9 +36,9 @@ def shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Each image moved by a random number of pixels in both directions, zeros coming in."""
     batch, _, side, _ = images.shape
     most = max(1, side // SHIFT_SHARE)
-    offset_B2 = torch.randint(0, 2 * most + 1, (2, batch, 1), generator=generator, device=images.device)
+    offset_2B = _integers(0, 2 * most + 1, images, generator)
     line_1H = torch.arange(side, device=images.device)[None]
-    rows_BH, columns_BW = line_1H + offset_B2[0], line_1H + offset_B2[1]
+    rows_BH, columns_BW = line_1H + offset_2B[0], line_1H + offset_2B[1]
     padded = F.pad(images, (most,) * 4)
     index_B = torch.arange(batch, device=images.device)[:, None, None]
     # Advanced indices around a slice: the result is B H W C, which is channels-last once permuted.
@@ -48,7 +50,7 @@ def resized_crop(images: torch.Tensor, generator: torch.Generator, nearest: bool
 
     Bilinear. A part that would not fit is cut to the image, where torchvision draws once more.
     """
-    draws_4B = torch.rand(4, len(images), generator=generator, device=images.device)
+    draws_4B = _shares(4, images, generator)
     area_B = LEAST_AREA + (1 - LEAST_AREA) * draws_4B[0]
     root_B = torch.exp(math.log(MOST_ASPECT) * (draws_4B[1] - 0.5))  # of the aspect, from root 3/4 to root 4/3
     size_2B = (area_B.sqrt() * torch.stack([root_B, 1 / root_B])).clamp(max=1)
@@ -63,16 +65,34 @@ def resized_crop(images: torch.Tensor, generator: torch.Generator, nearest: bool
 
 def flipped(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Each image mirrored left to right with probability a half."""
-    flip_B = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    flip_B = _shares(1, images, generator)[0] < 0.5
     return torch.where(flip_B[:, None, None, None], images.flip(-1), images)
 
 
 def cut_out(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A random square of each image blanked (DeVries and Taylor, 2017)."""
-    batch, _, side, _ = images.shape
+    side = images.shape[-1]
     size = max(1, side // CUTOUT_SHARE)
-    start_2B = torch.randint(1 - size, side, (2, batch, 1), generator=generator, device=images.device)
+    start_2B = _integers(1 - size, side, images, generator)
     line_1H = torch.arange(side, device=images.device)[None]
     inside_2BH = (line_1H >= start_2B) & (line_1H < start_2B + size)
     blank = inside_2BH[0][:, None, :, None] & inside_2BH[1][:, None, None, :]
     return images.masked_fill(blank, 0.0)
+
+
+def _shares(count: int, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Uniform numbers from 0 to 1, count B."""
+
+    def draw(batch: int, source: torch.Generator) -> torch.Tensor:
+        return torch.rand(count, batch, generator=source, device=images.device)
+
+    return for_batch(draw, len(images), generator)
+
+
+def _integers(low: int, high: int, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Two uniform integers from low to below high for each image, 2 B 1."""
+
+    def draw(batch: int, source: torch.Generator) -> torch.Tensor:
+        return torch.randint(low, high, (2, batch), generator=source, device=images.device)
+
+    return for_batch(draw, len(images), generator)[:, :, None]

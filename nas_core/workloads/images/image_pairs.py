@@ -9,7 +9,7 @@ import hashlib
 import os
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
-from nas_core.workloads.image_to_image import PictureTargets
+from nas_core.workloads.image_to_image import PictureTargets, counted, fractions, psnr
 from nas_core.workloads.images.census import Census
 from nas_core.workloads.images.decoding import (
     Facts,
@@ -184,7 +184,8 @@ class ImagePairs(EncodedImages):
         alone = [str((one | other)[stem].relative_to(root)) for stem in sorted(one.keys() ^ other.keys())]
         if alone and self.settings.on_error == "stop":
             more = f" and {len(alone) - SAID_BY_NAME} more" if len(alone) > SAID_BY_NAME else ""
-            found = f"{len(alone):,} {UNPAIRED}: {', '.join(alone[:SAID_BY_NAME])}{more}"
+            what = UNPAIRED if len(alone) > 1 else UNPAIRED.replace("files", "file", 1)
+            found = f"{len(alone):,} {what}: {', '.join(alone[:SAID_BY_NAME])}{more}"
             advice = "Mend them, or set data.on_error: skip to leave them out."
             raise DataError(self.place, found, f"a file in {maps.name}/ for each in {images.name}/", advice)
         if alone:
@@ -309,6 +310,19 @@ class ImageToImage(ImagePairs):
         number = max(channels, default=1)
         names = {1: ("gray",), 3: ("red", "green", "blue")}.get(number, tuple(map(str, range(number))))
         return replace(listing, targets=PictureTargets(names=names))
+
+    def shown(
+        self, inputs: "torch.Tensor", outputs: "torch.Tensor", targets: "torch.Tensor"
+    ) -> Sequence[Mapping[str, Any]]:
+        """With how near the image itself is, which is what doing nothing would give."""
+        shown = super().shown(inputs, outputs, targets)
+        if inputs.shape != targets.shape:
+            return shown
+        both = zip(shown, fractions(inputs), targets, strict=True)
+        return [
+            {**each, "words": f"{each['words']}\nthe input itself {psnr(counted(image[None], target[None])):.1f} dB"}
+            for each, image, target in both
+        ]
 
     def map_pixels(self, images: EncodedPixels, items: FileItems) -> EncodedPixels:
         number = len(self.targets.names)

@@ -63,8 +63,8 @@ MISTAKES = [
     ("positions", {}, r"positions: found {}, expected a list"),
     ("positions.0", "conv", r"positions\[0\]: found 'conv', expected a mapping"),
     ("stem.out_channels", None, r"stem.out_channels: found None"),
-    ("stem.kind", "convolution", r"stem.kind.*conv, conv-pool, patchify"),
-    ("head.kind", "linear", r"head.kind.*conv-pool-linear, pool-linear"),
+    ("stem.kind", "convolution", r"stem.kind.*conv, conv-pool, linear, patchify"),
+    ("head.kind", "logits", r"head.kind.*conv-pool-linear, conv-upsample, linear, pool-linear"),
     ("resolutions", 28, r"resolutions: found 28, expected a list"),
     ("resolutions", [28, 28], r"resolutions"),
     ("resolutions", [-1], r"resolutions: found -1"),
@@ -136,7 +136,7 @@ def test_the_file_is_beside_the_study_wherever_that_is_read_from(tmp_path, monke
 
 def test_a_chain_takes_images_only():
     vectors = Sample(shape=(10,), num_outputs=1)
-    with pytest.raises(DataError, match="images, which family tiny takes"):
+    with pytest.raises(DataError, match="expected images, which stem kind conv of space tiny takes"):
         FAMILIES["tiny"](FAMILIES.section("tiny")(), vectors).space  # noqa: B018
 
 

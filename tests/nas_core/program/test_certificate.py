@@ -8,14 +8,15 @@ import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nas_core.program import Budget, SelectionProblem, Status, certify, solve, top_k
+from nas_core.program import Budget, SelectionProblem, Status, certificate, certify, solve, top_k
 from nas_core.program.checker import FORMAT, Checker, Claim, UnprovenError, check_certificate
-from tests.benchmarks.knapsacks import mckp, problem_of
+from tests.benchmarks.knapsacks import mckp, mmkp, problem_of
 from tests.nas_core.program.oracle import brute_force
 from tests.nas_core.program.random_problems import KINDS, random_problem
 
@@ -155,6 +156,19 @@ def test_too_little_time_is_said_and_claims_nothing(monkeypatch: pytest.MonkeyPa
     assert "too short" in data["message"]
     assert (data["status"], data["claimed"]) == ("feasible", "optimal")
     assert check_certificate(data)
+
+
+def test_where_a_bound_takes_too_long_a_wider_one_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problem_of(mmkp("I03"))
+    result = solve(problem, time_limit_s=0.0)
+    assert result.status is Status.FEASIBLE
+    clock = itertools.count()
+    monkeypatch.setattr(certificate, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    data = certify(problem, replace(result, bound=3670.0), time_limit_s=200.0)  # clock's ticks
+    (proof,) = data["proofs"]
+    assert 3701 < Fraction(proof["bound"]) < 3750  # the multipliers alone show 3701
+    assert f"more than {float(Fraction(proof['bound'])):.10g} is shown" in data["message"]
+    assert len(check_certificate(data)) == 2
 
 
 def test_the_checker_finds_the_values_that_the_oracle_finds() -> None:

@@ -1,12 +1,14 @@
 import json
 import re
+import statistics
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+import scipy.stats
 
 from nas_core.report import story
-from nas_core.report.figures import render, save_figures
+from nas_core.report.figures import figure_training, render, save_figures
 from nas_core.report.page import (
     MAX_PAGE_BYTES,
     alternatives_table,
@@ -20,8 +22,15 @@ from nas_core.report.page import (
     swaps_table,
     write_report,
 )
-from nas_core.report.summary import StudySummary
-from nas_core.report.text import best_predicted, format_amount, format_metric, format_metric_change, summary_table
+from nas_core.report.style import THEMES
+from nas_core.report.summary import SeedValue, StudySummary
+from nas_core.report.text import (
+    best_predicted,
+    format_amount,
+    format_metric,
+    format_metric_change,
+    summary_table,
+)
 from nas_core.space.genotypes import BlockSpec, Genotype, Position
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
@@ -300,3 +309,41 @@ def test_a_broken_limit_is_said_to_be(study):
     assert story.within_limits(tight, study.winner).startswith(
         "It does not keep the limit on multiply-adds and latency"
     )
+
+
+def from_seeds(study, **values):
+    """The study, whose networks of these roles were trained from as many seeds."""
+
+    def row(known):
+        given = values.get(known.role)
+        tests = tuple(SeedValue(seed=seed, value=value) for seed, value in enumerate(given or ()))
+        if not given:
+            return known
+        return replace(known, tests=tests, test=statistics.fmean(given), curves=(known.curve,) * (len(given) - 1))
+
+    return replace(study, training=replace(study.training, networks=tuple(map(row, study.training.networks))))
+
+
+def test_several_seeds_give_mean_spread_and_a_paired_test(study):
+    winner, base = [0.91, 0.93, 0.95], [0.90, 0.91, 0.935]
+    several = from_seeds(study, winner=winner, base=base)
+    sentences = " ".join(story.comparison(several))
+    p = scipy.stats.ttest_rel(winner, base).pvalue
+    assert "less that of the base network is +1.50 points over 3 seeds" in sentences
+    assert f"standard deviation 0.50 points (paired t-test, p = {p:.3f}): more than chance." in sentences
+    assert "Differences under" not in sentences
+    assert "random" in sentences  # of one training each: compared, not tested
+    assert "93.00 % ± 2.00 points" in summary_table(several)
+    assert "mean ± standard deviation of 3 trainings each, seeds 0, 1, 2" in story.training_source(several)
+    assert StudySummary.from_dict(several.to_dict()) == several
+    less = " ".join(story.comparison(from_seeds(study, winner=[0.91, 0.93, 0.95], base=[0.92, 0.91, 0.94])))
+    assert "which may be chance" in less
+    same = " ".join(story.comparison(from_seeds(study, winner=[0.9, 0.8], base=[0.8, 0.7])))
+    assert "is +10.00 points over 2 seeds, the same from each." in same
+
+
+def test_curves_of_several_seeds_have_a_band(study):
+    figure = figure_training(from_seeds(study, winner=[0.9, 0.91]), THEMES["light"])
+    left, right = figure.axes
+    assert len(left.collections) == len(right.collections) == 1
+    assert not any(ax.collections for ax in figure_training(study, THEMES["light"]).axes)

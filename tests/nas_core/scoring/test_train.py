@@ -36,10 +36,11 @@ def test_a_recipe_may_go_by_the_metric(tmp_path):
     config = study({**TRAIN, "recipe": recipe, "validate_epochs": 0})
     space, store = space_of(config), Store(tmp_path)
     scorer = build_scorer(config, store)
-    scorer.evaluate([space.parse("0-0-0")])
+    (row,) = scorer.evaluate([space.parse("0-0-0")])
     metrics = [point.metric for point in store.epochs(space.space_id, scorer.scorer_id)]
     assert len(metrics) < 30
     assert metrics[-1] <= max(metrics[:-1])
+    assert row.metric == max(metrics), "the best epoch's weights are kept, not the last one's"
 
 
 def test_out_of_memory_is_a_failed_row(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from nas_core.base.errors import ConfigError
 from nas_core.space.genotypes import Genotype
-from nas_core.study.contestants import candidates
+from nas_core.study.contestants import candidates, trainings
 from nas_core.study.rounds import next_round
 from nas_core.study.study import Study
 from nas_core.study.sweep import limits_of, optima, spread
@@ -109,3 +109,22 @@ def test_without_a_sweep_nothing_depends_on_its_fields(tabular_config, tmp_path)
     assert study.inputs_of("train") == other.inputs_of("train")
     swept = Study(with_select(study.config, sweep="params=40%..100%"), study.store)
     assert study.inputs_of("verify") != swept.inputs_of("verify")
+
+
+def test_points_are_trained_once_and_the_others_from_every_seed(swept):
+    study, scorer = swept
+    verified(study, scorer)
+    train = study.config.train.model_copy(update={"seeds": 3})
+    config = study.config.model_copy(update={"train": train})
+    other = Study(config, study.store)
+    wanted = candidates(other.snapshot, study.winner, study.points())
+    assert wanted[-1].role == "point"
+    found = trainings(other.snapshot, wanted)
+    assert [each.name for each in found[: len(wanted)]] == [each.name for each in wanted]
+    assert {each.seed for each in found[: len(wanted)]} == {config.seed}
+    names = [each.name for each in found[len(wanted) :]]
+    assert names == ["winner-s1", "base-s1", "random-0-s1", "winner-s2", "base-s2", "random-0-s2"]
+    assert len({each.seed for each in found}) == 3
+    assert all(0 <= each.seed < 2**31 for each in found)
+    assert found == trainings(other.snapshot, wanted)
+    assert trainings(study.snapshot, wanted) == found[: len(wanted)]

@@ -10,12 +10,13 @@ from nas_core.base.settings import Section
 from nas_core.scoring import SCORERS, Scorer
 from nas_core.testing import check, registries
 from nas_core.testing.contracts import CONTRACTS
+from tests.real_images import write_image_table, write_pairs
 
 EXAMPLE_SPACE = Path(__file__).parents[3] / "flows/configs/space-example.yaml"
+OF_FILES = ("image-table", "rows", "segmentation", "image-to-image")
 NEEDS_FILES = {
     ("workload", "folder"),
-    ("workload", "image-table"),
-    ("workload", "rows"),
+    *(("workload", name) for name in OF_FILES),
     ("workload", "parquet"),
     ("workload", "timm"),
     ("workload", "cifar10"),
@@ -30,6 +31,25 @@ def test_our_own_keep_their_promises(kind, name, monkeypatch):
     if (kind, name) == ("family", "yaml"):
         monkeypatch.setattr(registries()[kind][name], "example", {"file": str(EXAMPLE_SPACE)})
     assert check(kind, name) == []
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_sets_of_files_keep_their_promises(name, monkeypatch, tmp_path):
+    table, folder = write_image_table(tmp_path, 60), write_pairs(tmp_path / "pairs", 60)
+    example = {
+        "path": str(table),
+        "validation_examples": 8,
+        "targets": ["bright_pct", "middle_px"],
+        "task": "regression",
+    }
+    if name == "image-table":
+        example |= {"images": str(tmp_path / "images")}
+    elif name == "rows":
+        example |= {"ignore": ["image", "tags"]}
+    else:
+        example = {"path": str(folder), "validation_examples": 8}
+    monkeypatch.setattr(registries()["workload"][name], "example", example)
+    assert check("workload", name) == []
 
 
 def test_there_is_a_contract_for_everything_that_can_be_brought():

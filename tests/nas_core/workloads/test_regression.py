@@ -23,11 +23,11 @@ def test_metrics_are_in_the_targets_own_units():
         "r2": theirs.r2_score(TRUE[:, 0], found),
     }
     assert {name: each.of(outputs, targets) for name, each in one.metrics.items()} == pytest.approx(expected, rel=1e-4)
-    assert list(one.metrics)[0] == "mean_absolute_error"
+    assert next(iter(one.metrics)) == "mean_absolute_error"
 
 
 def test_of_several_numbers_the_one_without_a_unit_is_first():
-    assert list(TARGETS.metrics)[0] == "r2"
+    assert next(iter(TARGETS.metrics)) == "r2"
     assert TARGETS.metrics["r2"].of(torch.zeros(50, 2), torch.from_numpy(TRUE)) == pytest.approx(0, abs=1e-4)
 
 

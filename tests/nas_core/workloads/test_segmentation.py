@@ -1,4 +1,4 @@
-"""A class for every pixel: metrics against a slow obvious computation, pixels that do not count, maps moved with images."""
+"""A class for every pixel: metrics against a slow obvious computation, and pixels that do not count."""
 
 import numpy as np
 import pytest

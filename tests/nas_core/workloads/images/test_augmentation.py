@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from nas_core.base.errors import DataError
 from nas_core.workloads.images.augmentation import augmented, cut_out, flipped, resized_crop, shifted
 from nas_core.workloads.images.policies import POLICIES, operated
+from nas_core.workloads.part_draws import PartGenerator
 
 
 def generator(seed=0):
@@ -84,3 +85,16 @@ def test_every_kind_keeps_shape_and_input(images, kind):
     before = images.clone()
     assert augmented(images, kind, generator()).shape == images.shape
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("kind", ["crop-flip-cutout", "resized-crop-flip"])
+def test_a_part_of_a_batch_is_changed_as_in_the_whole(kind):
+    images, rows = torch.rand(9, 3, 16, 16), torch.tensor([0, 1, 7, 8])
+    whole = augmented(images, kind, torch.Generator().manual_seed(5))
+    generator = PartGenerator.of(torch.device("cpu"), 9, rows, seed=5, own_seed=6)
+    state = generator.get_state()
+    assert torch.equal(augmented(images[rows], kind, generator), whole[rows])
+    generator.set_state(state)  # as for maps that change with their images
+    assert torch.equal(augmented(images[rows], kind, generator), whole[rows])
+    own = torch.rand(2, generator=generator)  # of an augmentation that knows only what it is given
+    assert torch.equal(own, torch.rand(2, generator=torch.Generator().manual_seed(6)))

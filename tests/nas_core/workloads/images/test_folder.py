@@ -13,7 +13,7 @@ from PIL import Image
 from nas_core.base.errors import DataError
 from nas_core.study.study import Study
 from nas_core.workloads import WORKLOADS
-from nas_core.workloads.images import census
+from nas_core.workloads.images import items
 from nas_core.workloads.images.decoding import Facts
 from nas_core.workloads.images.folder import ImageFolder
 from tests.conftest import config_of
@@ -304,7 +304,7 @@ def test_an_image_is_read_once_and_then_known_by_its_size_and_time(tmp_path, mon
         read.append(content)
         return Facts(channels=3, shorter=8, longer=12)
 
-    monkeypatch.setattr(census, "facts_of", look)
+    monkeypatch.setattr(items, "facts_of", look)
     folder(tmp_path).check()
     assert len(read) == 12
     (tmp_path / "new.txt").write_text("x")  # the process looks again

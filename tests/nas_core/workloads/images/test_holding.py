@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from nas_core.base.errors import DataError
+from nas_core.records.store import Store
+from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.loop import outputs_of, train
 from nas_core.training.network import build_network
 from nas_core.training.settings import Recipe
@@ -80,6 +82,36 @@ def test_the_three_ways_train_the_same_network(photos, cache):
         states.append(network.state_dict())
     for other in states[1:]:
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(states[0].values(), other.values(), strict=True))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("way", ["map", "stream"])
+def test_a_killed_training_goes_on_in_the_middle_of_an_epoch(photos, cache, tmp_path, way):
+    """Bit for bit, though the batches that were announced and not taken are lost with the process."""
+    space, mine = tiny(in_channels=3, num_classes=2), workload(photos, hold=way, loaders=2)
+    recipe = Recipe(epochs=2.5, batch_size=8, augment="crop-flip", policy="trivial-augment", mixup=0.4)
+    checkpoint = Checkpoint(store=Store(tmp_path / "store"), path="c.safetensors", run_id="a", every_s=0)
+
+    def trained(killed_at=None, checkpoint=None):
+        network = build_network(space.architecture(space.parse("1-0-1")), seed=3)
+        data = mine.load(mine.sample.shape_at(8, 3))
+
+        def on_step(done, total):
+            if done == killed_at:
+                raise Killed
+
+        result = train(network, recipe, data, mine, seed=5, device="cpu", checkpoint=checkpoint, on_step=on_step)
+        return result.history, network.state_dict()
+
+    for killed_at in (3, 9):
+        with pytest.raises(Killed):
+            trained(killed_at, checkpoint)
+    (history, state), (of_whole, whole) = trained(checkpoint=checkpoint), trained()
+    assert history == of_whole
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in state.items())
 
 
 def test_sets_that_are_no_files_are_held_alike(cache):

@@ -167,7 +167,7 @@ def colourful(path):
         (small, r"1 of 24 images that .*: images/00003.png \(28 x 28 pixels, and masks/00003.png 20 x 28\)"),
         (broken, r"images/00003.png \(no image, as far as Pillow knows\)"),
         (colourful, "a mask in colour; masks of one channel are read"),
-        (lambda path: path.unlink(), "1 files without a partner of the same name: images/00003.png"),
+        (lambda path: path.unlink(), "1 file without a partner of the same name: images/00003.png"),
     ],
 )  # fmt: skip
 def test_a_mask_that_does_not_fit_is_named_and_can_be_left_out(few, change, words):
@@ -180,7 +180,7 @@ def test_a_mask_that_does_not_fit_is_named_and_can_be_left_out(few, change, word
 
 
 def test_what_is_no_set_of_pairs_is_said(few):
-    with pytest.raises(DataError, match="data.path: found nothing, expected a folder with images/ and masks/"):
+    with pytest.raises(DataError, match=r"data.path: found nothing, expected a folder with images/ and masks/"):
         Segmentation(Segmentation.Settings()).check()
     with pytest.raises(DataError, match="no labels/ in"):
         masks(few, masks="labels").check()

@@ -13,7 +13,7 @@ from nas_core.families.family import FAMILIES
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.training.export import load_exported
-from nas_core.training.handover import prepared
+from nas_core.training.handover import checked_onnx, prepared
 from nas_core.training.loop import value_of
 from nas_core.training.settings import FullTrainingConfig, Recipe
 from nas_core.training.winner import load_deployed, train_network
@@ -51,7 +51,7 @@ def test_labels_in_columns_and_with_a_separator_are_the_same(csv_file):
     _, targets = several.load().load_test()
     assert targets.shape == (COUNT // 5, 4)
     assert torch.equal(one.load().load_test()[1][:, columns], targets)
-    assert list(several.metrics)[0] == "macro_f1"
+    assert next(iter(several.metrics)) == "macro_f1"
     assert "labels each" in dict(several.describe())["training split"]
 
 
@@ -146,6 +146,9 @@ def test_numbers_are_learnt_and_handed_over_in_their_unit(trained):
     assert value_of(metric, module.scale(given), targets) == pytest.approx(result.metrics["test"]["rmse"], rel=1e-3)
     program = load_exported(store.read_bytes(result.program_path))
     assert torch.allclose(program(inputs), given, atol=1e-2)
+    _, check = checked_onnx(module, workload, "mean_absolute_error")
+    ours, files = check.metrics["mean_absolute_error"]
+    assert [ours, files] == pytest.approx([result.metrics["test"]["mean_absolute_error"]] * 2, rel=1e-3)
 
 
 def test_examples_are_shown_with_their_picture(trained):

@@ -1,0 +1,119 @@
+"""Branch and bound over lists of parts: the best network, and bounds that hold wherever it ends."""
+
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nas_core.program import Budget, SelectionProblem, Status, branching, solve
+from nas_core.program.answers import Apart
+from nas_core.program.branching import Branching
+from nas_core.program.halves import CoreTooLargeError
+from nas_core.program.incumbents import networks
+from nas_core.program.linear import LinearProgram, TableProgram
+from nas_core.program.relaxation import Relaxation, relax
+from tests.benchmarks.knapsacks import mmkp, problem_of
+from tests.nas_core.program.test_meeting import is_within, made
+
+NEVER_ENDS = float("inf")
+
+
+def best_of_all(lp: LinearProgram) -> int:
+    """The value of the best network, in whole units, by looking at each."""
+    assert lp.integers_C is not None
+    groups = [range(low, high) for low, high in itertools.pairwise(lp.starts_G1.tolist())]
+    return max(int(lp.integers_C[list(n)].sum()) for n in itertools.product(*groups) if is_within(lp, np.array(n)))
+
+
+def cheapest(lp: LinearProgram) -> np.ndarray:
+    """[G] columns of some network within the rows."""
+    return next(iter(networks(lp, relax(lp), (), deadline=0.0)))
+
+
+def ragged(seed: int, most: int) -> tuple[LinearProgram, Relaxation]:
+    """Groups of one to five columns, costs of four limits up to ``most``."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 6, 7).tolist()
+    costs = {f"c{k}": [rng.integers(0, most, n).tolist() for n in sizes] for k in range(4)}
+    limits = {name: int(sum(np.mean(row) for row in rows) * rng.uniform(0.7, 1.1)) for name, rows in costs.items()}
+    cheap = [int(np.argmin([sum(costs[name][p][c] for name in costs) for c in range(n)])) for p, n in enumerate(sizes)]
+    problem = SelectionProblem(
+        score=[rng.integers(0, 100, n).tolist() for n in sizes],
+        costs=costs,
+        budgets=tuple(
+            Budget(resource=name, at_most=max(limit, sum(costs[name][p][c] for p, c in enumerate(cheap))))
+            for name, limit in limits.items()
+        ),
+    )
+    lp = TableProgram(problem, problem.tables[0]).linear(problem.budgets)
+    relaxation = relax(lp)
+    assert relaxation is not None
+    return lp, relaxation
+
+
+@pytest.mark.parametrize("most", [10, 10**6, 10**15])
+@pytest.mark.parametrize("seed", range(6))
+def test_it_finds_what_looking_at_all_networks_finds(seed: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branching, "MOST_PARTS", 3)  # lists in pieces
+    monkeypatch.setattr(branching, "FEW_PARTS", 0)
+    lp, relaxation = ragged(seed, most)
+    search = Branching(lp, relaxation, cheapest(lp), NEVER_ENDS)
+    assert search.fits
+    search.run()
+    assert search.is_proven
+    assert is_within(lp, search.best_G)
+    assert search.bound == search.best == search.worth(search.best_G) == best_of_all(lp)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wherever_it_ends_its_bound_holds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branching, "MOST_PARTS", 50)
+    lp, relaxation = made("I02", seed)
+    complete = Branching(lp, relaxation, cheapest(lp), NEVER_ENDS)
+    complete.run()
+    bounds = []
+    for ticks in (1, 5, 20, 100, 1000):
+        clock = itertools.count()
+        monkeypatch.setattr(branching, "time", SimpleNamespace(monotonic=lambda clock=clock: float(next(clock))))
+        search = Branching(lp, relaxation, cheapest(lp), deadline=float(ticks))
+        search.run()
+        bounds.append(search.bound)
+        assert search.best <= complete.best <= search.bound
+    assert bounds[0] > bounds[-1]
+
+
+def test_the_deadline_ends_it_with_what_was_known() -> None:
+    lp, relaxation = made("I03")
+    known_G = cheapest(lp)
+    search = Branching(lp, relaxation, known_G, deadline=0.0)
+    before = search.bound
+    search.run()
+    assert not search.is_proven
+    assert search.bound == before
+    assert (search.best_G == known_G).all()
+
+
+def test_a_network_to_keep_away_from_is_not_found() -> None:
+    lp, relaxation = made("I01")
+    first = Branching(lp, relaxation, cheapest(lp), NEVER_ENDS)
+    first.run()
+    apart = lp.with_apart([Apart(choices=lp.columns.choices(first.best_G), distance=2)])
+    second = Branching(apart, relaxation, cheapest(apart), NEVER_ENDS)
+    second.run()
+    assert second.is_proven
+    assert second.best == best_of_all(apart) < first.best
+
+
+def test_a_core_too_large_to_list_is_branched(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problem_of(mmkp("I02"))
+    by_levels = solve(problem)
+    monkeypatch.setattr("nas_core.program.additive.core.levels", _too_large)
+    branched = solve(problem)
+    assert (by_levels.status, branched.status) == (Status.OPTIMAL, Status.OPTIMAL)
+    assert branched.route == "branching"
+    assert branched.best.value == by_levels.best.value
+
+
+def _too_large(*_: object, **__: object) -> None:
+    raise CoreTooLargeError
