@@ -5,7 +5,7 @@ import torch
 
 import nas_core
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
-from nas_core.study.contestants import Candidate, Remark
+from nas_core.study.contestants import Candidate, Remark, trainings
 from nas_core.study.rivals import Rivals
 from nas_core.study.study import Study
 from nas_core.training.winner import load_deployed
@@ -43,9 +43,10 @@ def test_a_smaller_model_uses_the_limit_is_trained_and_loads_without_us(tmp_path
     assert (rival.role, found["remarks"], found["measured"]) == (kind, [], {})
     base = study.costs_of(study.base)["flops"]
     assert 0.4 * base < found["costs"][kind]["flops"] <= 0.5 * base
-    result = train_job(study_job(study), rival, quiet)
+    (training,) = trainings(study.snapshot, [rival])
+    result = train_job(study_job(study), training, quiet)
     assert result["new"]
-    assert not train_job(study_job(study), rival, quiet)["new"]
+    assert not train_job(study_job(study), training, quiet)["new"]
     folder = tmp_path / "winner" / kind
     (folder / "weights.safetensors").rename(folder / "model.safetensors")
     plain = nas_core.load(folder)
