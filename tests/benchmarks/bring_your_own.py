@@ -117,7 +117,7 @@ class Run:
                 "design": {"kind": "one-swap"},
                 "profile": {"resources": ["flops", "params", "latency_ms"], "repeats": 20, "batch_size": BATCH},
                 "select": {"limits": [f"latency_ms<={limit}%"]},
-                "verify": {"evaluations": effort.evaluations, "patience": 3},
+                "verify": {"evaluations": effort.evaluations, "patience": 5},
             },
             "bring_your_own",
         )

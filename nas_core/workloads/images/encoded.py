@@ -17,13 +17,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nas_core.base.errors import DataError
-from nas_core.workloads.classification import ClassTargets
+from nas_core.workloads.classification import CLASSIFICATION, ClassTargets
 from nas_core.workloads.images.census import Census, census
 from nas_core.workloads.images.decoding import Fitting
 from nas_core.workloads.images.image_classification import HELD, ImageWorkload, Split
 from nas_core.workloads.images.items import Items, Listing
 from nas_core.workloads.images.pixels import EncodedPixels, Pixels
 from nas_core.workloads.images.tensors import RawImages
+from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.targets import Targets, from_to
 from nas_core.workloads.workload import Sample
@@ -183,6 +184,11 @@ class EncodedImages(ImageWorkload):
     @property
     def targets(self) -> Targets:
         return self.contents().targets
+
+    @property
+    def metrics(self) -> Metrics:
+        """Of classes, without a look at the images: a report is written where they are gone."""
+        return CLASSIFICATION
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from nas_core.workloads.images.holding import hold, hold_in_memory
 from nas_core.workloads.images.items import FileItems, Listing
 from nas_core.workloads.images.layouts import TEST_SHARE, are_test, is_system
 from nas_core.workloads.images.pixels import EncodedPixels, Pixels
+from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.segmentation import IGNORED, MOST_CLASSES, MaskTargets
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.targets import Targets
@@ -116,6 +117,10 @@ class ImagePairs(EncodedImages):
 
     are_masks: ClassVar[bool]
     settings: Any
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.targets.metrics
 
     @property
     @abstractmethod

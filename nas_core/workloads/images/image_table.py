@@ -20,6 +20,7 @@ from nas_core.workloads.columns import FORMATS, Columns, Task, Wanted, read_colu
 from nas_core.workloads.images.encoded import EncodedImages
 from nas_core.workloads.images.items import FileItems, Listing
 from nas_core.workloads.images.layouts import TEST_SHARE, are_test
+from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.workload import WORKLOADS
 
@@ -54,6 +55,10 @@ class ImageTable(EncodedImages):
     Settings = TableSettings
     places = EncodedImages.places | {"images"}
     settings: TableSettings
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.targets.metrics
 
     @property
     def label(self) -> str:

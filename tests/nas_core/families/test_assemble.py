@@ -11,14 +11,16 @@ from torch import nn
 
 from nas_core.base.errors import SpaceError
 from nas_core.families.assemble import assemble, build_block, build_head, build_stem
-from nas_core.families.blocks import BLOCKS, STEMS, kind_of
+from nas_core.families.blocks import BLOCKS, IMAGES, ROWS, STEMS, kind_of
 from nas_core.space.genotypes import BlockSpec, PlacedBlock
 from tests.spaces import build_space, tiny
 
+OF_IMAGES = [kind for kind in BLOCKS if IMAGES in BLOCKS[kind].takes]
+OF_ROWS = [kind for kind in BLOCKS if ROWS in BLOCKS[kind].takes]
 SHAPES = [(8, 8, 1), (8, 16, 1), (8, 8, 2), (8, 16, 2)]  # channels in, out, stride
 
 
-@pytest.mark.parametrize(("kind", "shape"), list(product(BLOCKS, SHAPES)))
+@pytest.mark.parametrize(("kind", "shape"), list(product(OF_IMAGES, SHAPES)))
 @pytest.mark.parametrize("side", [8, 7, 1])
 def test_a_block_makes_the_change_of_shape_its_position_says(kind, shape, side):
     in_channels, out_channels, stride = shape
@@ -37,6 +39,23 @@ def test_a_block_makes_the_change_of_shape_its_position_says(kind, shape, side):
     if side == 8:
         block.train()(x).square().mean().backward()
         assert all(p.grad is not None for p in block.parameters())
+
+
+@pytest.mark.parametrize(("kind", "out_channels"), list(product(OF_ROWS, (8, 16))))
+def test_a_block_of_rows_gives_the_width_that_its_position_says(kind, out_channels):
+    """Where it can: what keeps the width is refused elsewhere, as is a stride."""
+    placed = PlacedBlock(block=BlockSpec.of(kind), in_channels=8, out_channels=out_channels, stride=1)
+    if kind != "linear" and out_channels != 8:
+        with pytest.raises(SpaceError):
+            build_block(placed)
+        return
+    block, x = build_block(placed), torch.randn(4, 8)
+    before = x.clone()
+    assert block.eval()(x).shape == (4, out_channels)
+    assert torch.equal(x, before)
+    if kind == "linear":
+        with pytest.raises(SpaceError, match="stride 1, as rows have"):
+            build_block(PlacedBlock(block=BlockSpec.of(kind), in_channels=8, out_channels=8, stride=2))
 
 
 @pytest.mark.parametrize(
