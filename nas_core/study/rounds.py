@@ -139,8 +139,10 @@ def move_limits(known: Snapshot, outputs: Outputs) -> bool:
     moved = {} if len(history) >= MOST_MOVES else _moved(held, list(wholes.values()), lower=not best.meets)
     if not moved:
         winner = next((genotype for genotype, whole in wholes.items() if whole.meets), record["winner"])
-        metric = known.measured.get(winner)
-        outputs.write(VERIFICATION, {**record, "winner": winner, "winner_metric": metric})
+        if winner != record["winner"]:
+            reason = f"{record['reason']}; {record['winner']} was rated better, but measured whole it is over a limit"
+            chosen = {"winner": winner, "winner_metric": known.measured[winner], "reason": reason}
+            outputs.write(VERIFICATION, {**record, **chosen})
         return False
     told = {"winner": record["winner"], "held": moved}
     changed = {"held": {**held, **moved}, "moved": [*history, told], "stands": False}
