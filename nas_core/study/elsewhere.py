@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from nas_core.base.errors import ConfigError, NasError, SpaceError
 from nas_core.base.identity import content_id
 from nas_core.costs import profiler_of
+from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import Measured, Measurement, Profiler, RowWriter
 from nas_core.records.evaluations import Cost
@@ -19,7 +20,6 @@ from nas_core.study.rounds import move_limits, record_whole, verification
 from nas_core.study.stages import record_path
 from nas_core.study.study import Study
 
-LATENCY = "latency_ms"
 Purpose = Literal["blocks", "whole"]  # what blocks cost; what the chosen network, the base and a sweep's points take
 NEEDED = ("asked", "purpose", "genotype", "status", "ms", "spread_ms", "repeats", "device", "message")
 

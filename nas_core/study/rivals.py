@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from nas_core.base.errors import NasError
 from nas_core.base.identity import content_id
 from nas_core.costs import profiler_of
+from nas_core.costs.counts import CountsProfiler
+from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.profiler import Profiler
 from nas_core.families.family import Part
 from nas_core.families.trained_model import TrainedModel
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     from nas_core.families.model.remade import Remade
     from nas_core.workloads.workload import Splits
 
-LATENCY = "latency_ms"
-COUNTED = ("flops", "params", "activation_bytes")
+COUNTED = tuple(each.name for each in CountsProfiler.resources)
 VERSION = 1  # raised when rivals are made differently
 SAMPLES = 256  # training examples that weights are fitted to
 STATISTICS_BATCH, STATISTICS_BATCHES = 128, 4  # that normalisation statistics are of
