@@ -1,8 +1,10 @@
 """`mathnas measure`: a study's networks timed on another machine, by a file that is carried there, or over ssh."""
 
+import re
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from nas_core.study.elsewhere import Elsewhere
 
 LONGEST_S = 24 * 3600  # that another machine may take
+HOST = re.compile(r"[^\s/:-][^\s/:]*")  # scp takes other words for options, or for files of this machine
 
 
 def elsewhere(study: Study) -> "Elsewhere":
@@ -28,9 +31,12 @@ def elsewhere(study: Study) -> "Elsewhere":
 
 def write(study: Study, path: Path) -> list[str]:
     """Write the file to carry; returns how to go on."""
-    data = _packed(elsewhere(study))
+    asked = elsewhere(study)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():  # said before networks are packed, which takes its time
+            raise ConfigError(f"--to {path}", "a folder", "a file that can be written")
+        data = _packed(asked)
         path.write_bytes(data)
     except OSError as error:
         raise ConfigError(f"--to {path}", error.strerror or str(error), "a file that can be written") from None
@@ -47,7 +53,8 @@ def bring(study: Study, path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--from {path}", error, "the file that was written there") from None
+        found = getattr(error, "strerror", None) or "what is no text"
+        raise ConfigError(f"--from {path}", found, "the file that was written there") from None
     return _taken(elsewhere(study), text, f"--from {path}")
 
 
@@ -55,8 +62,11 @@ def over_ssh(study: Study, host: str, python: str) -> list[str]:
     """Carry the file with the user's own scp, run it with their ssh, take what it says, and remove it there.
 
     Raises:
+        ConfigError: for what is no name of a machine.
         ClusterError: if the other machine cannot be reached, or the file fails there.
     """
+    if not HOST.fullmatch(host):
+        raise ConfigError("--host", repr(host), "NAME or USER@NAME, as ssh knows it")
     asked = elsewhere(study)
     name = f"mathnas-measure-{asked.asked}.pyz"
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +76,8 @@ def over_ssh(study: Study, host: str, python: str) -> list[str]:
     try:
         text = _run(host, ["ssh", host, f"{python} {name} --out -"])
     finally:
-        _run(host, ["ssh", host, f"rm -f {name}"])
+        with suppress(ClusterError):  # what was measured is worth more than a file that stays there
+            _run(host, ["ssh", host, f"rm -f {name}"])
     return _taken(asked, text, f"--host {host}")
 
 

@@ -20,6 +20,7 @@ from nas_core.study.sweep import limits_of
 from nas_core.training.settings import FullTrainingConfig, Recipe
 from nas_core.workloads import build_workload
 from nas_core.workloads.workload import metric_of
+from tasks.addresses import check_addresses, names_cluster
 
 if TYPE_CHECKING:
     from nas_core.study.analytic_config import AnalyticConfig
@@ -50,7 +51,6 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
         _check_limit(study, config.select.sweep, "sweep")
     if trains or study.scorer.needs_data:
         workload_of(config).check(config.train.train_examples if trains else None)
-    if trains or study.scorer.needs_data:
         _check_recipes(study, trains)
         _check_outputs(study)
     if trains:
@@ -87,8 +87,6 @@ def check_scores_hold(study: Study, keep: bool = True) -> None:
 
 def preflight_design(config: "AnalyticConfig", root: str) -> None:
     """Raise the first mistake of a design that would otherwise be met later, as ``preflight`` does."""
-    from tasks.addresses import check_addresses
-
     store = Store(root)
     config.program.build_domain()
     config.program.build_limits()
@@ -104,8 +102,6 @@ def preflight_design(config: "AnalyticConfig", root: str) -> None:
 
 def preflight_serving(root: str) -> None:
     """Raise what would otherwise be met by the first run that somebody starts from the page."""
-    from tasks.addresses import check_addresses
-
     store = Store(root)
     _check_writable(store)
     _check_tracking(store)
@@ -181,7 +177,7 @@ def _check_could_be_written(root: str) -> None:
 
 def _check_local_cluster(config: ClusterConfig) -> None:
     """What a local Ray could never give; a cluster that the environment names is asked when it is met."""
-    if os.environ.get("RAY_ADDRESS") not in (None, "", "local") or config.max_workers > 0 or _has_ray():
+    if not _is_this_machine(config):
         return
     advice = "Name a cluster in RAY_ADDRESS, or change `cluster:` in the study."
     for field in ("resources", "profile_resources"):
@@ -207,7 +203,7 @@ def check_workers(train: FullTrainingConfig, config: ClusterConfig) -> None:
     if train.recipe.batch_size < 2 * train.workers:
         expected = f"{2 * train.workers} at least, two images for each worker"
         raise ConfigError(f"{where}, train.recipe.batch_size", train.recipe.batch_size, expected)
-    if os.environ.get("RAY_ADDRESS") not in (None, "", "local") or config.max_workers > 0 or _has_ray():
+    if not _is_this_machine(config):
         return
     advice = "Name a cluster in RAY_ADDRESS, or take fewer workers."
     each, have = max(config.training_cpus, config.num_cpus, 0.01), os.cpu_count() or 1
@@ -225,9 +221,14 @@ def check_workers(train: FullTrainingConfig, config: ClusterConfig) -> None:
 
 def _check_profilers(study: Study) -> None:
     """What this machine cannot measure; where a cluster measures, its nodes say so."""
-    if os.environ.get("RAY_ADDRESS") in (None, "", "local"):
+    if not names_cluster():
         for resource in study.profiler_ids:
             profiler_of(resource, study.config.profile).check()
+
+
+def _is_this_machine(config: ClusterConfig) -> bool:
+    """Whether all there will be is what this machine has."""
+    return not (names_cluster() or config.max_workers > 0 or _has_ray())
 
 
 def _has_ray() -> bool:

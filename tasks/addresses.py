@@ -25,6 +25,11 @@ VERSIONS = {  # variable -> package, the path where its servers say their versio
 }
 
 
+def names_cluster() -> bool:
+    """Whether the environment names a Ray cluster; else a local one is started."""
+    return os.environ.get("RAY_ADDRESS") not in (None, "", "local")
+
+
 def check_addresses() -> None:
     """``check_address`` of every variable that names a server, and ``check_version``."""
     for variable in PORTS:

@@ -1,7 +1,6 @@
 """Train the winner with the full recipe, and what it is compared with, all alike."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +10,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.contestants import Training, contest, trainings
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
+from tasks.addresses import names_cluster
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.retries import cluster_task
@@ -56,7 +56,7 @@ def check_room(study: Study) -> None:
         ClusterError: with what it has.
     """
     config = study.config
-    if config.train.workers > 1 and os.environ.get("RAY_ADDRESS") not in (None, "", "local"):
+    if config.train.workers > 1 and names_cluster():
         with Cluster(config.cluster) as cluster:
             cluster.check(cluster.training_request(processes=config.train.workers))
 

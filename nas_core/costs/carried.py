@@ -16,6 +16,7 @@ from torch import nn
 
 from nas_core.base.errors import NasError
 from nas_core.costs import measure_files
+from nas_core.costs.latency import CARRIED
 from nas_core.costs.runtimes import exported
 from nas_core.costs.timing import network_part
 from nas_core.families.family import Family
@@ -23,7 +24,6 @@ from nas_core.space.genotypes import Genotype
 
 PATTERN = 1024  # numbers that weights repeat
 FIRST_LINE = b"#!/usr/bin/env python3\n"
-SUFFIX = {"onnxruntime": "onnx", "eager": "pt2"}
 
 
 def packed(
@@ -45,7 +45,7 @@ def packed(
         archive.writestr("__main__.py", inspect.getsource(measure_files))
         for index, genotype in enumerate(genotypes):
             tell(index, len(genotypes))
-            listed.append({"genotype": str(genotype), "file": f"{index}.{SUFFIX[settings.runtime]}"})
+            listed.append({"genotype": str(genotype), "file": f"{index}.{CARRIED[settings.runtime]}"})
             archive.writestr(listed[-1]["file"], _file(family, genotype, settings))
         how = {name: getattr(settings, name) for name in ("batch_size", "num_threads", "warmup", "repeats", "runtime")}
         takes = {"shape": list(part.shapes[0]), "dtype": part.dtype}

@@ -17,7 +17,7 @@ from nas_core.records.resources import Resource
 from nas_core.space.genotypes import Genotype
 
 RESOURCE = "latency_ms"
-CARRIED = ("onnxruntime", "eager")  # runtimes of networks that are measured elsewhere
+CARRIED = {"onnxruntime": "onnx", "eager": "pt2"}  # runtimes of what is measured elsewhere, and their files' suffixes
 
 
 @PROFILERS.add

@@ -20,9 +20,7 @@ DRAWS = 20_000  # random networks looked at to find some within the limits
 DRAWN_FOR_EACH = 20  # of which the one that takes most of the limits is compared with
 LEFT_OUT = (*NO_OPS, "skip")  # kinds of blocks that are nothing at all
 
-TrainedAs = Literal[
-    "winner", "base", "random", "point", "depth", "greedy", "largest", "uniform", "torch_pruning", "sibling"
-]
+TrainedAs = Literal["winner", "base", "random", "point", Baseline]
 RIVALS: tuple[Baseline, ...] = get_args(Baseline)  # that a study names in `train.compare`
 REMADE: tuple[Baseline, ...] = ("uniform", "torch_pruning", "sibling")  # of a trained model, no networks of the space
 DONE = "Its network is trained already, as {}."
@@ -118,11 +116,6 @@ def contest(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -
         if point.recovered:
             add(point.name, "point", Genotype.parse(str(point.genotype)))
     return Contest(candidates=tuple(found), remarks=tuple(remarks))
-
-
-def candidates(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -> list[Candidate]:
-    """The networks of ``contest``; raises as it does."""
-    return list(contest(known, winner, points).candidates)
 
 
 def _random_within(known: Snapshot, count: int, seen: dict[str, str]) -> list[Genotype]:

@@ -2,23 +2,24 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from nas_core.base.errors import ConfigError, NasError, SpaceError
 from nas_core.base.identity import content_id
 from nas_core.costs import profiler_of
+from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import Measured, Measurement, Profiler, RowWriter
 from nas_core.records.evaluations import Cost
 from nas_core.space.genotypes import Genotype
-from nas_core.study.rounds import move_limits, record_whole
+from nas_core.study.rounds import move_limits, record_whole, verification
 from nas_core.study.stages import record_path
 from nas_core.study.study import Study
 
-LATENCY = "latency_ms"
 Purpose = Literal["blocks", "whole"]  # what blocks cost; what the chosen network, the base and a sweep's points take
 NEEDED = ("asked", "purpose", "genotype", "status", "ms", "spread_ms", "repeats", "device", "message")
 
@@ -66,16 +67,20 @@ class Elsewhere:
     def networks(self) -> list[Genotype]:
         """The networks to measure next, the base first; raises NasError where nothing is chosen yet."""
         if self.purpose == "blocks":
-            from nas_core.costs.timing import drawn_networks
-
-            drawn = drawn_networks(self.study.family, self.base, self.profiler.settings)
-            return list(dict.fromkeys((self.base, *drawn, *self.sample)))
+            return list(dict.fromkeys((*self._of_blocks(), *self.sample)))
         if not self.chosen:
             advice = "`mathnas run` goes on; once a network is chosen it can be measured whole."
             raise NasError(
                 self.study.store.root, "every block is measured, nothing is to be", "a chosen network", advice
             )
         return list(dict.fromkeys((self.study.base, *self.chosen)))
+
+    def _of_blocks(self) -> list[Genotype]:
+        """The networks that tell what each block costs, the base first."""
+        from nas_core.costs.timing import drawn_networks
+
+        drawn = drawn_networks(self.study.family, self.base, self.profiler.settings)
+        return list(dict.fromkeys((self.base, *drawn)))
 
     def packed(self, tell: Callable[[int, int], object]) -> bytes:
         """The file that measures them: a Python zip application."""
@@ -90,19 +95,32 @@ class Elsewhere:
         """What the file wrote.
 
         Raises:
-            ConfigError: for something else, or the measurements of another study.
+            ConfigError: for something else, a part of it, or the measurements of another study.
         """
-        rows = list(csv.DictReader(io.StringIO(text)))
+        try:
+            rows = list(csv.DictReader(io.StringIO(text)))
+        except csv.Error as error:
+            raise ConfigError(source, error, "the file that was written there") from None
         if not rows or not set(NEEDED) <= set(rows[0]):
             raise ConfigError(source, f"{len(rows)} rows", f"the columns {', '.join(NEEDED)}, as the file writes them")
+        if any(row[name] is None for row in rows for name in NEEDED):
+            raise ConfigError(source, "a row that is cut off", "the whole file that was written there")
         if others := {row["asked"] for row in rows} - {self.asked}:
             expected = f"measurements for this study ({self.asked})"
             raise ConfigError(source, f"measurements for another ({', '.join(sorted(others))})", expected)
+        for name in ("purpose", "device"):
+            if len(several := {row[name] for row in rows}) > 1:
+                raise ConfigError(source, f"{name} {', '.join(sorted(several))}", f"one {name}, as of one measurement")
+        purpose: Purpose | None = next((each for each in get_args(Purpose) if each == rows[0]["purpose"]), None)
+        if purpose is None:
+            raise ConfigError(source, f"purpose {rows[0]['purpose']}", f"one of {', '.join(get_args(Purpose))}")
         try:
             networks = {self.study.space.parse(row["genotype"]): _measured(row) for row in rows}
         except ValueError as error:
-            raise ConfigError(source, error, "numbers in the columns ms, spread_ms and repeats") from None
-        purpose: Purpose = "whole" if rows[0]["purpose"] == "whole" else "blocks"
+            raise ConfigError(source, error, "times above 0 in the columns ms, spread_ms and repeats") from None
+        if purpose == "blocks" and (missing := [each for each in self._of_blocks() if each not in networks]):
+            found = f"no row of {len(missing)} networks, such as {missing[0]}"
+            raise ConfigError(source, found, "the whole file that was written there")
         return Brought(purpose=purpose, device=rows[0]["device"], networks=networks)
 
     def take(self, brought: Brought) -> str:
@@ -128,11 +146,16 @@ class Elsewhere:
         self.study.store.replace_costs(rows)
         self.study.refresh()
         failed = sum(isinstance(each, Exception) for each in brought.networks.values())
+        priced = sum(isinstance(each, Measurement) for each in blocks.values())
         said = f"{len(brought.networks)} networks measured on {brought.device}"
-        return f"{said}{f', {failed} failed' if failed else ''}: {len(blocks)} blocks have their price."
+        return f"{said}{f', {failed} failed' if failed else ''}: {priced} blocks have their price."
 
     def _take_whole(self, brought: Brought) -> str:
         writer, study = self._writer(brought), self.study
+        if verification(study.outputs)["winner"] is None:
+            raise NasError(
+                study.store.root, "no chosen network", "one that was measured whole", "`mathnas run` goes on."
+            )
         rows: list[dict[str, Any]] = [
             asdict(writer.network(genotype, LATENCY, measured)) for genotype, measured in brought.networks.items()
         ]
@@ -149,4 +172,7 @@ class Elsewhere:
 def _measured(row: dict[str, str]) -> Measured:
     if row["status"] != "ok":
         return RuntimeError(row["message"])
-    return Measurement(value=float(row["ms"]), spread=float(row["spread_ms"]), num_repeats=int(row["repeats"]))
+    ms, spread, repeats = float(row["ms"]), float(row["spread_ms"]), int(row["repeats"])
+    if not (0 < ms < math.inf and 0 <= spread < math.inf and repeats > 0):
+        raise ValueError(f"{ms:g} ms, spread {spread:g} ms, {repeats} repeats of {row['genotype']}")
+    return Measurement(value=ms, spread=spread, num_repeats=repeats)

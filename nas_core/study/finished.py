@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nas_core.base.errors import NasError, StoreError
 from nas_core.costs import profiler_of
 from nas_core.costs.conditions import check_here, is_of_files
+from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.settings import ProfileConfig
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from nas_core.base.onnx_files import Way
     from nas_core.training.export import Deployed
 
-LATENCY = "latency_ms"
 TIMES = 10  # that the files are measured in turns, each time with sessions of their own
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from nas_core.base.errors import NasError
 from nas_core.base.identity import content_id
 from nas_core.costs import profiler_of
+from nas_core.costs.counts import CountsProfiler
+from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.profiler import Profiler
 from nas_core.families.family import Part
 from nas_core.families.trained_model import TrainedModel
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 
     from nas_core.families.model.pruning import Made
     from nas_core.families.model.remade import Remade
+    from nas_core.workloads.workload import Splits
 
-LATENCY = "latency_ms"
-COUNTED = ("flops", "params", "activation_bytes")
+COUNTED = tuple(each.name for each in CountsProfiler.resources)
 VERSION = 1  # raised when rivals are made differently
 SAMPLES = 256  # training examples that weights are fitted to
 STATISTICS_BATCH, STATISTICS_BATCHES = 128, 4  # that normalisation statistics are of
@@ -158,21 +160,23 @@ class Rivals:
     @cached_property
     def _batches(self) -> "list[Tensor]":
         """Prepared training examples that normalisation statistics are of."""
-        from nas_core.workloads.examples import batches_of
-
-        splits = self.study.scorer.workload.load(self.family.sample.shape)
-        inputs = splits.train[0][: STATISTICS_BATCH * STATISTICS_BATCHES]
-        return [splits.prepare(batch) for batch in batches_of(inputs, STATISTICS_BATCH)]
+        return self._prepared(STATISTICS_BATCH * STATISTICS_BATCHES, STATISTICS_BATCH)
 
     @cached_property
     def _samples(self) -> "Tensor":
         """Prepared training examples that weights are fitted to."""
+        (batch,) = self._prepared(SAMPLES, SAMPLES)
+        return batch
+
+    def _prepared(self, count: int, batch_size: int) -> "list[Tensor]":
         from nas_core.workloads.examples import batches_of
 
-        splits = self.study.scorer.workload.load(self.family.sample.shape)
-        inputs = splits.train[0][:SAMPLES]
-        (batch,) = batches_of(inputs, len(inputs))
-        return splits.prepare(batch)
+        inputs = self._splits.train[0][:count]
+        return [self._splits.prepare(batch) for batch in batches_of(inputs, batch_size)]
+
+    @cached_property
+    def _splits(self) -> "Splits":
+        return self.study.scorer.workload.load(self.family.sample.shape)
 
     # what it takes
 

@@ -10,7 +10,7 @@ import torch
 from flows.shrink_command import hand_over, not_handed_over
 from nas_core.base.errors import ConfigError, StoreError
 from nas_core.costs import ProfileConfig
-from nas_core.study.contestants import candidates, trainings
+from nas_core.study.contestants import contest, trainings
 from nas_core.study.finished import file_latency, finished
 from nas_core.study.study import Study
 from nas_core.training.handover import FORMATS, onnx_file
@@ -48,7 +48,8 @@ def run_here(config, root):
     study.refresh()
     select.fn(study)
     rows = []
-    for training in trainings(study.snapshot, candidates(study.snapshot, study.winner, study.points())):
+    found = contest(study.snapshot, study.winner, study.points())
+    for training in trainings(study.snapshot, found.candidates):
         item = training.candidate
         costs = study.costs_of(study.space.parse(item.genotype))
         rows.append({"role": item.role, "costs": costs, **train_job(job, training, quiet)})

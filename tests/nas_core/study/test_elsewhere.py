@@ -104,6 +104,54 @@ def test_measurements_of_another_study_and_other_files_are_refused(measured, tmp
         bring(study, tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[: -len(text.splitlines()[-1]) // 2], "a row that is cut off"),
+        (lambda text: "".join(text.splitlines(True)[:-8]), r"no row of \d+ networks, such as"),
+        (lambda text: text.replace(",blocks,", ",whole,", 1), "purpose blocks, whole"),
+        (lambda text: text.replace(",blocks,", ",other,"), "purpose other"),
+        (lambda text: with_ms(text, "nan"), "nan ms, .* times above 0"),
+        (lambda text: with_ms(text, "inf"), "inf ms"),
+        (lambda text: with_ms(text, "-1"), "-1 ms"),
+        (lambda text: text + "x" * 200_000, "field larger than"),
+    ],
+)
+def test_what_was_cut_off_or_changed_is_refused(measured, tmp_path, change, words):
+    study, file, _ = measured
+    (tmp_path / "some.csv").write_text(change(file.read_text()))
+    with pytest.raises(ConfigError, match=f"some.csv: found .*{words}"):
+        bring(study, tmp_path / "some.csv")
+
+
+def with_ms(text, ms):
+    """Where every network takes so long."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    changed = io.StringIO()
+    writer = csv.DictWriter(changed, rows[0])
+    writer.writeheader()
+    writer.writerows({**row, "ms": ms} for row in rows)
+    return changed.getvalue()
+
+
+def test_networks_measured_whole_where_none_is_chosen_are_refused(measured, tmp_path):
+    study, file, _ = measured
+    (tmp_path / "whole.csv").write_text(file.read_text().replace(",blocks,", ",whole,"))
+    with pytest.raises(NasError, match="found no chosen network"):
+        bring(study, tmp_path / "whole.csv")
+    assert study.output(VERIFICATION) is None
+
+
+def test_what_is_no_file_to_write_and_no_machine_is_said_before_networks_are_packed(measured, tmp_path, capsys):
+    study, _, _ = measured
+    with pytest.raises(ConfigError, match="found a folder"):
+        write(study, tmp_path)
+    for host in ("", "-oProxyCommand=x", "a/b", "a:22", "a b"):
+        with pytest.raises(ConfigError, match="--host: found"):
+            over_ssh(study, host, "python3")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_study_that_waits_for_measurements_says_what_to_do(tmp_path):
     study = study_at(tmp_path)
     with pytest.raises(ConfigError, match=r"no latency_ms from the machine that measures it.*mathnas measure .* --to"):
@@ -139,13 +187,14 @@ def test_the_chosen_network_over_its_limit_is_chosen_again(measured, tmp_path):
 
 
 def test_over_ssh_the_file_goes_there_and_the_numbers_come_back(measured, bare, tmp_path, monkeypatch):
-    """scp and ssh are the user's own; here they lead to a folder of this machine."""
+    """scp and ssh are the user's own; here they lead to a folder of this machine, and break off after the last word."""
     there, programs = tmp_path / "there", tmp_path / "programs"
     there.mkdir()
     programs.mkdir()
     scripts = {
         "scp": f'#!/bin/sh\ncp "$2" "{there}/${{3#phone:}}"\n',
-        "ssh": f'#!/bin/sh\n[ "$1" = phone ] || exit 255\ncd "{there}" && PYTHONPATH="{bare}" sh -c "$2"\n',
+        "ssh": f'#!/bin/sh\n[ "$1" = phone ] || exit 255\ncd "{there}" && PYTHONPATH="{bare}" sh -c "$2"\n'
+        'code=$?; case "$2" in rm*) exit 255;; esac; exit $code\n',
     }
     for name, text in scripts.items():
         (programs / name).write_text(text)

@@ -7,7 +7,7 @@ import pytest
 
 from nas_core.base.errors import ConfigError
 from nas_core.space.genotypes import Genotype
-from nas_core.study.contestants import candidates, trainings
+from nas_core.study.contestants import contest, trainings
 from nas_core.study.rounds import next_round
 from nas_core.study.study import Study
 from nas_core.study.sweep import limits_of, optima, spread
@@ -94,11 +94,11 @@ def test_verification_evaluates_the_points_and_chooses_among_what_was_evaluated(
 def test_points_are_trained_beside_the_winner_once_each(swept):
     study, scorer = swept
     verified(study, scorer)
-    alone = candidates(study.snapshot, study.winner)
-    trained = candidates(study.snapshot, study.winner, study.points())
+    alone = contest(study.snapshot, study.winner).candidates
+    trained = contest(study.snapshot, study.winner, study.points()).candidates
     assert trained[: len(alone)] == alone
     assert [(row.role, row.name) for row in trained[len(alone) :]] == [("point", "point-2.9-M")]
-    again = candidates(study.snapshot, study.winner, [replace(study.points()[0], recovered=True)])
+    again = contest(study.snapshot, study.winner, [replace(study.points()[0], recovered=True)]).candidates
     assert again == alone
 
 
@@ -117,7 +117,7 @@ def test_points_are_trained_once_and_the_others_from_every_seed(swept):
     train = study.config.train.model_copy(update={"seeds": 3})
     config = study.config.model_copy(update={"train": train})
     other = Study(config, study.store)
-    wanted = candidates(other.snapshot, study.winner, study.points())
+    wanted = contest(other.snapshot, study.winner, study.points()).candidates
     assert wanted[-1].role == "point"
     found = trainings(other.snapshot, wanted)
     assert [each.name for each in found[: len(wanted)]] == [each.name for each in wanted]
