@@ -83,6 +83,31 @@ def test_wherever_it_ends_its_bound_holds(seed: int, monkeypatch: pytest.MonkeyP
     assert bounds[0] > bounds[-1]
 
 
+def test_a_gap_of_a_few_units_is_closed_though_the_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    lp, relaxation = made("I02", 2)
+    complete = Branching(lp, relaxation, cheapest(lp), NEVER_ENDS)
+    complete.run()
+    clock = itertools.count()
+    monkeypatch.setattr(branching, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    search = Branching(lp, relaxation, complete.best_G, deadline=500.0)
+    assert search.best < search.bound < search.best + 20
+    search.run()
+    assert search.is_proven
+
+
+def test_without_rows_the_best_of_each_group_is_the_best() -> None:
+    problem = SelectionProblem(score=[[1, 2], [3, 4]])
+    lp = TableProgram(problem, problem.tables[0]).linear(())
+    assert lp is not None
+    relaxation = relax(lp)
+    assert relaxation is not None
+    search = Branching(lp, relaxation, lp.columns.columns((0, 0)), NEVER_ENDS)
+    search.run()
+    assert search.fits
+    assert search.is_proven
+    assert lp.columns.choices(search.best_G) == (1, 1)
+
+
 def test_the_deadline_ends_it_with_what_was_known() -> None:
     lp, relaxation = made("I03")
     known_G = cheapest(lp)
