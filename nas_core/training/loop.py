@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 Pair = tuple[torch.Tensor | Examples, torch.Tensor]  # inputs as they are stored, and targets
 Validate = Callable[[nn.Module], Mapping[str, float]]
 EVAL_BATCH = 256  # on two CPU cores larger batches leave the cache, smaller ones pay per call
+EVALUATED_VALUES = EVAL_BATCH * 3 * 64 * 64  # most of a batch on a CPU: of large images fewer fill its memory
 PARTS_IF_TOO_LARGE = 2  # a batch that does not fit is split once more
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -514,6 +515,7 @@ def outputs_of(
 ) -> torch.Tensor:
     """What the network makes of stored inputs in eval mode, in full precision, on the device.
 
+    ``batch_size`` examples at most at a time, on a CPU fewer of large images.
     ``reduce`` makes less of a batch's outputs and ``targets`` (``Workload.reduced``).
     Each process of a ``group`` runs a part of them; each has all outputs.
     """
@@ -522,6 +524,8 @@ def outputs_of(
     count = len(inputs)
     group = group if count >= group.size else ALONE
     own = group.span(count)
+    if place.type == "cpu":
+        batch_size = min(batch_size, max(1, EVALUATED_VALUES // math.prod(inputs.shape[1:])))
     batches = batches_of(placed(inputs[own], place), batch_size)
     found, done = list[torch.Tensor](), own.start
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further

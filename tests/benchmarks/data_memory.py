@@ -107,10 +107,10 @@ def work(folder: Path, epochs: float, hold: str) -> dict[str, object]:
     with Peak() as peak:
         small = FAMILIES["tiny"].Settings(stem_channels=8, resolution=SIDE)
         family = FAMILIES["tiny"](small, workload.sample)
-        recipe = {"epochs": epochs, "batch_size": 16, "lr": 0.05}
+        recipe = {"epochs": epochs, "batch_size": 8, "lr": 0.05}
         for kind, more in (
             ("train", {}),
-            ("supernet", {"random_paths": 1, "sandwich": False, "calibration_examples": 32, "eval_batch_size": 32}),
+            ("supernet", {"random_paths": 1, "sandwich": False, "calibration_examples": 16, "eval_batch_size": 16}),
         ):
             store = Store(str(folder / f"store-{kind}-{os.getpid()}"))
             setting = Setting(family=family, workload=workload, store=store, seed=0, device="cpu")
