@@ -132,9 +132,9 @@ def _proof(
     """What branching and CP-SAT show from a first network, some of the time being kept for a better one."""
     status = Status.STOPPED if incumbent is None else Status.FEASIBLE
     answer = Answer(status=status, choices=incumbent, bound=relaxation.bound + relaxation.error, route="relaxation")
-    has_many_limits = len(lp.limits_K) > MANY_LIMITS and _has_only_limits(lp)
+    has_many_limits = _num_limits(lp) > MANY_LIMITS
     if incumbent is not None:
-        if len(lp.limits_K) > MANY_LIMITS and lp.num_groups > MANY_GROUPS:
+        if has_many_limits and lp.num_groups > MANY_GROUPS:
             return answer
         share_s = BRANCHING_SHARE * effort.left_s if has_many_limits else min(BRIEFLY * effort.left_s, BRIEFLY_MOST_S)
         until = replace(effort, deadline=time.monotonic() + share_s)
@@ -172,10 +172,10 @@ def _branched(
     return Answer(status=Status.FEASIBLE, choices=choices, bound=attains.value, route="branching")
 
 
-def _has_only_limits(lp: LinearProgram) -> bool:
-    """Whether every row concerns most groups, as limits do and rules do not."""
+def _num_limits(lp: LinearProgram) -> int:
+    """How many rows concern most groups, as limits do and rules do not."""
     is_met_KG = np.maximum.reduceat(lp.rows_KC, lp.starts_G1[:-1], axis=1) > 0
-    return bool((is_met_KG.mean(axis=1) > 0.5).all())
+    return int(np.count_nonzero(is_met_KG.mean(axis=1) > 0.5))
 
 
 def _by_one_limit(

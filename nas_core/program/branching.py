@@ -49,6 +49,7 @@ FIRST, FURTHER = 0.1, 1.25  # of the way from bound to value: the first goal, an
 LARGEST, NEVER = 16_000, 32_767  # room in a row, and a loss that fits in none
 WORTH_IT = 0.995  # of the sample's descendants, that one vector more has to get below
 WORK_GROWS_BY = 10  # the power of the way that the work of a goal grows by, about
+SHORTEST_S = 1e-3  # that a goal counts as
 MOST_MATRIX = 300_000  # columns times rows squared, beyond which Newton's steps are too dear
 
 
@@ -88,7 +89,8 @@ class Branching:
     """
 
     def __init__(self, lp: LinearProgram, relaxation: Relaxation, known_G: Ints, deadline: float) -> None:
-        self.lp, self.relaxation, self.deadline, self.best_G = lp, relaxation, deadline, known_G
+        self.lp, self.relaxation, self.deadline = lp, relaxation, deadline
+        self.best_G = known_G if len(lp.limits_K) else relaxation.best_G  # without rows nothing is better than that
         duals_K = np.zeros(len(lp.limits_K))  # rows that the relaxation does not know have no price
         duals_K[: len(relaxation.duals_K)] = relaxation.duals_K
         self.duals_K = duals_K / float(lp.unit)
@@ -97,7 +99,7 @@ class Branching:
         self.fits = bound is not None and lp.integers_C is not None and is_sure and is_small and not lp.is_relaxed
         if self.fits:
             in_floats = math.floor((relaxation.bound + relaxation.error) / float(lp.unit))
-            self.best, self.bound = self.worth(known_G), min(bound or 0, in_floats)
+            self.best, self.bound = self.worth(self.best_G), min(bound or 0, in_floats)
 
     def worth(self, columns_G: Ints) -> int:
         """The value of a network in whole units."""
@@ -119,10 +121,12 @@ class Branching:
                 return
             self.bound = max(goal - 1, self.best)
             spent_s, left_s = time.monotonic() - began, max(self.deadline - time.monotonic(), 0.0)
-            fitting = way * (left_s / (spent_s + 0.01)) ** (1 / WORK_GROWS_BY)
-            if fitting < way + 1:
+            fitting = way * (left_s / max(spent_s, SHORTEST_S)) ** (1 / WORK_GROWS_BY)
+            if fitting < min(
+                way + 1, FURTHER * way
+            ):  # of a short way the law is not sure: a unit is a step like others
                 return
-            way = min(fitting, max(FURTHER * way, way + 1))
+            way = max(min(fitting, FURTHER * way), way + 1)
 
     def _is_looked_through(self, goal: int) -> bool:
         """Look for networks that are worth the goal or more; False if the deadline came first."""

@@ -263,50 +263,41 @@ def by_buckets(
     Raises:
         CoreTooLargeError: after ``most_pairs``.
     """
-    return Buckets(prices, right, np.sort(left.loss_S), goal.g).pairs(left, goal, most_pairs)
+    by_loss = np.argsort(left.loss_S, kind="stable")
+    loss_S, least = left.loss_S[by_loss], float(right.loss_S.min())
+    grid = _cheapest_grid(prices, loss_S, right, goal.g)
+    if grid is None:
+        everything = np.full(len(loss_S), len(right.loss_S))
+        yield from _chunks(np.zeros(len(loss_S), dtype=np.int64), everything, None, most_pairs)
+        return
+    if not len(grid.price_B):  # the least of both lists lose too much together
+        return
+    order, first_B = _laid_out(grid.codes((right.change_SK[:, grid.row_D] - grid.low_D) // grid.width_D), grid.span_D)
+    need_SD = prices.slack_K[grid.row_D] - left.change_SK[by_loss][:, grid.row_D]
+    at_SD, most_D = (need_SD - grid.low_D) // grid.width_D, grid.span_D + grid.step_BD.max(axis=0)
+    near = np.flatnonzero(((at_SD >= 0) & (at_SD < most_D)).all(axis=1))  # the others find nothing
+    by_loss, loss_S, at_DS = by_loss[near], loss_S[near], np.ascontiguousarray(at_SD[near].T.astype(np.int32))
+    code_S, looked = grid.codes(at_SD[near]), 0
+    for step_D, price in zip(grid.step_BD, grid.price_B.tolist(), strict=True):
+        count = int(np.searchsorted(loss_S, goal.g - least - price))
+        fits_S = np.ones(count, dtype=bool)
+        for at_S, step, span in zip(at_DS, step_D.tolist(), grid.span_D.tolist(), strict=True):
+            fits_S &= (at_S[:count] >= step) & (at_S[:count] < step + span)
+        inside = np.flatnonzero(fits_S)
+        code = code_S[inside] - int(grid.codes(step_D))
+        starts, ends = first_B[code], first_B[code + 1]
+        some = np.flatnonzero(ends > starts)
+        looked += int((ends - starts).sum())
+        if looked > most_pairs:
+            raise CoreTooLargeError
+        for left_N, right_N in _chunks(starts[some], ends[some], order, most_pairs):
+            yield by_loss[inside[some[left_N]]], right_N
 
 
-class Buckets:
-    """A list of halves in buckets, for other halves to look into; ``loss_S``: what these lose at least, in order."""
-
-    def __init__(self, prices: Prices, right: Half, loss_S: Floats, g: float) -> None:
-        self.prices, self.num_right, self.least = prices, len(right.loss_S), float(right.loss_S.min())
-        self.grid = grid = _cheapest_grid(prices, loss_S, right, g)
-        if grid is not None:
-            code_S = grid.codes((right.change_SK[:, grid.row_D] - grid.low_D) // grid.width_D)
-            self.order = np.argsort(code_S, kind="stable")
-            counts = np.bincount(code_S, minlength=int(grid.span_D.prod()))
-            self.first_B = np.concatenate([[0], np.cumsum(counts)])
-
-    def pairs(self, left: Half, goal: Goal, most: int = MAX_PAIRS) -> Iterator[tuple[Ints, Ints]]:
-        """As ``by_buckets``."""
-        by_loss = np.argsort(left.loss_S, kind="stable")
-        loss_S, grid = left.loss_S[by_loss], self.grid
-        if grid is None:
-            everything = np.full(len(loss_S), self.num_right)
-            yield from _chunks(np.zeros(len(loss_S), dtype=np.int64), everything, None, most)
-            return
-        if not len(grid.price_B):  # the least of both lists lose too much together
-            return
-        need_SD = self.prices.slack_K[grid.row_D] - left.change_SK[by_loss][:, grid.row_D]
-        at_SD, most_D = (need_SD - grid.low_D) // grid.width_D, grid.span_D + grid.step_BD.max(axis=0)
-        near = np.flatnonzero(((at_SD >= 0) & (at_SD < most_D)).all(axis=1))  # the others find nothing
-        by_loss, loss_S, at_DS = by_loss[near], loss_S[near], np.ascontiguousarray(at_SD[near].T.astype(np.int32))
-        code_S, looked = grid.codes(at_SD[near]), 0
-        for step_D, price in zip(grid.step_BD, grid.price_B.tolist(), strict=True):
-            count = int(np.searchsorted(loss_S, goal.g - self.least - price))
-            fits_S = np.ones(count, dtype=bool)
-            for at_S, step, span in zip(at_DS, step_D.tolist(), grid.span_D.tolist(), strict=True):
-                fits_S &= (at_S[:count] >= step) & (at_S[:count] < step + span)
-            inside = np.flatnonzero(fits_S)
-            code = code_S[inside] - int(grid.codes(step_D))
-            starts, ends = self.first_B[code], self.first_B[code + 1]
-            some = np.flatnonzero(ends > starts)
-            looked += int((ends - starts).sum())
-            if looked > most:
-                raise CoreTooLargeError
-            for left_N, right_N in _chunks(starts[some], ends[some], self.order, most):
-                yield by_loss[inside[some[left_N]]], right_N
+def _laid_out(code_S: Ints, span_D: Ints) -> tuple[Ints, Ints]:
+    """Halves in order of their buckets, and where each bucket starts."""
+    counts = np.bincount(code_S, minlength=int(span_D.prod()))
+    return np.argsort(code_S, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
 
 
 def both(first: Half, second: Half, first_N: Ints, second_N: Ints) -> Half:
@@ -325,11 +316,11 @@ def sums_near(first: Half, second: Half, row_D: Ints, width_D: Ints, target_D: I
         raise CoreTooLargeError
     stride_D = np.concatenate([[1], np.cumprod(span_D[:-1])])
     code_S = bucket_SD @ stride_D
-    first_B = np.concatenate([[0], np.cumsum(np.bincount(code_S, minlength=int(span_D.prod())))])
+    order, first_B = _laid_out(code_S, span_D)
     wanted_SD = (target_D - first.change_SK[:, row_D] - low_D) // width_D
     inside = np.flatnonzero(((wanted_SD >= 0) & (wanted_SD < span_D)).all(axis=1))
     code = wanted_SD[inside] @ stride_D
-    chunks = list(_chunks(first_B[code], first_B[code + 1], np.argsort(code_S, kind="stable")))
+    chunks = list(_chunks(first_B[code], first_B[code + 1], order))
     if not chunks:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     return inside[np.concatenate([left for left, _ in chunks])], np.concatenate([right for _, right in chunks])

@@ -195,11 +195,11 @@ def _wholes(known: Snapshot, record: Record) -> dict[str, _Whole]:
 
 def _moved(held: Mapping[str, float], wholes: Sequence[_Whole], *, lower: bool) -> dict[str, float]:
     """What resources are to be held at, as shares of their limits; empty where the sums are right as they are."""
-    moved = {}
+    moved, nearest = {}, min(wholes, key=lambda whole: whole.used)
     for name in wholes[0].shares:
         before, fits = held.get(name, 1.0), 1 / median(whole.ratios[name] for whole in wholes if name in whole.ratios)
-        if lower and not any(whole.meets for whole in wholes):
-            fits = min(fits, before / min(whole.used for whole in wholes))
+        if lower and not nearest.meets and name in nearest.shares:
+            fits = min(fits, before / nearest.shares[name])
         if (fits < before * (1 - TELLS_APART)) if lower else (fits > before * (1 + TELLS_APART)):
             moved[name] = fits
     return moved

@@ -13,6 +13,7 @@ from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.incumbents import networks
 from nas_core.program.linear import LinearProgram, TableProgram
 from nas_core.program.relaxation import Relaxation, relax
+from nas_core.space.genotypes import Rule
 from tests.benchmarks.knapsacks import mmkp, problem_of
 from tests.nas_core.program.test_meeting import is_within, made
 
@@ -83,6 +84,31 @@ def test_wherever_it_ends_its_bound_holds(seed: int, monkeypatch: pytest.MonkeyP
     assert bounds[0] > bounds[-1]
 
 
+def test_a_gap_of_a_few_units_is_closed_though_the_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    lp, relaxation = made("I02", 2)
+    complete = Branching(lp, relaxation, cheapest(lp), NEVER_ENDS)
+    complete.run()
+    clock = itertools.count()
+    monkeypatch.setattr(branching, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    search = Branching(lp, relaxation, complete.best_G, deadline=500.0)
+    assert search.best < search.bound < search.best + 20
+    search.run()
+    assert search.is_proven
+
+
+def test_without_rows_the_best_of_each_group_is_the_best() -> None:
+    problem = SelectionProblem(score=[[1, 2], [3, 4]])
+    lp = TableProgram(problem, problem.tables[0]).linear(())
+    assert lp is not None
+    relaxation = relax(lp)
+    assert relaxation is not None
+    search = Branching(lp, relaxation, lp.columns.columns((0, 0)), NEVER_ENDS)
+    search.run()
+    assert search.fits
+    assert search.is_proven
+    assert lp.columns.choices(search.best_G) == (1, 1)
+
+
 def test_the_deadline_ends_it_with_what_was_known() -> None:
     lp, relaxation = made("I03")
     known_G = cheapest(lp)
@@ -113,6 +139,24 @@ def test_a_core_too_large_to_list_is_branched(monkeypatch: pytest.MonkeyPatch) -
     assert (by_levels.status, branched.status) == (Status.OPTIMAL, Status.OPTIMAL)
     assert branched.route == "branching"
     assert branched.best.value == by_levels.best.value
+
+
+def test_rules_of_many_groups_are_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one limit and many rules a proof is tried, however many groups there are."""
+    rng = np.random.default_rng(0)
+    score = rng.integers(0, 100, (62, 2))
+    cost = score + rng.integers(0, 60, score.shape)
+    best = score.argmax(axis=1).tolist()
+    pairs = [rng.choice(62, 2, replace=False).tolist() for _ in range(30)]
+    problem = SelectionProblem(
+        score=score.tolist(),
+        costs={"c": cost.tolist()},
+        budgets=(Budget(resource="c", at_most=int(cost.mean(axis=1).sum())),),
+        rules=tuple(Rule(kind="forbid", blocks=((a, best[a]), (b, best[b]))) for a, b in pairs),
+    )
+    monkeypatch.setattr("nas_core.program.additive.core.levels", _too_large)
+    monkeypatch.setattr("nas_core.program.additive.FIRST_MOST_S", 0.2)
+    assert solve(problem).status is Status.OPTIMAL
 
 
 def _too_large(*_: object, **__: object) -> None:

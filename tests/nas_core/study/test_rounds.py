@@ -179,12 +179,12 @@ def test_a_lower_limit_on_memory_is_kept(tabular_config, tmp_path):
     assert table.total(solve(problem).selections[0].genotype) >= low > totals[0]
 
 
-def _whole(study, genotype, over):
+def _whole(study, genotype, over, resource="flops"):
     """Rows of a whole network and the base, measured to take ``over`` times what their blocks add up to."""
     rows = []
     for text, factor in ((genotype, over), (str(study.base), 1.0)):
-        value = study.costs_of(Genotype.parse(text))["flops"] * factor
-        known = {"genotype": text, "resource": "flops", "resolution": 32, "status": "ok", "value": value}
+        value = study.costs_of(Genotype.parse(text))[resource] * factor
+        known = {"genotype": text, "resource": resource, "resolution": 32, "status": "ok", "value": value}
         rows.append(
             {**known, "spread": 0.0, "num_repeats": 9, "batch_size": 1, "num_threads": 1, "device": "", "message": ""}
         )
@@ -266,3 +266,18 @@ def test_one_network_that_takes_more_than_its_sum_makes_way_for_the_next(tabular
     assert verification(study.outputs)["winner_metric"] == study.snapshot.measured[best[1]]
     assert not verification(study.outputs).get("moved")
     assert f"{best[0]} was rated better, but measured whole it is over a limit" in verification(study.outputs)["reason"]
+
+
+def test_only_the_resource_that_is_over_its_limit_is_held_lower(tabular_config, tmp_path):
+    select = tabular_config.select.model_copy(update={"limits": ["flops<=400%", "params<=2 M"]})
+    study, scorer = scored(tabular_config.model_copy(update={"select": select}), tmp_path / "study")
+    first = verified(study, scorer)["winner"]
+    costs = study.costs_of(Genotype.parse(first))
+    limits = {budget.resource: budget.at_most for budget in study.snapshot.limits}
+    over = 1.1 * limits["params"] / costs["params"]
+    rows = [*_whole(study, first, 1.0), *_whole(study, first, over, "params")]
+    record_whole(study.outputs, rows)
+    assert move_limits(study.snapshot, study.outputs)
+    study.refresh()
+    held = {budget.resource: budget.at_most for budget in study.snapshot.limits}
+    assert held == {"flops": limits["flops"], "params": pytest.approx(limits["params"] / over)}
