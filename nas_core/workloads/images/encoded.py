@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -181,8 +182,9 @@ class EncodedImages(ImageWorkload):
         side = self.settings.side or min(contents.middle_side, LARGEST_DEFAULT_SIDE)
         return Sample(shape=(contents.channels, side, side), num_outputs=len(contents.targets.names))
 
-    @property
+    @cached_property
     def targets(self) -> Targets:
+        """What they were when first asked for: every batch's loss asks, and a look at folders takes milliseconds."""
         return self.contents().targets
 
     @property
