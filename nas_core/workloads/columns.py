@@ -53,16 +53,21 @@ class Columns:
 
     def texts(self, name: str) -> list[str]:
         """The column as texts; raises DataError for an empty cell."""
-        import pyarrow as pa
-
-        try:
-            values = self.table[name].cast(pa.string()).to_pylist()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise self._wrong(name, f"values of type {self.table[name].type}", "texts or numbers") from None
+        values = self.cells(name)
         for index, value in enumerate(values):
             if value is None or not value.strip():
                 raise self._wrong(name, f"nothing in {self.row(index)}{_of(values)}", "a value in every row")
-        return [value.strip() for value in values]
+        return [(value or "").strip() for value in values]
+
+    def cells(self, name: str) -> list[str | None]:
+        """The column's cells as texts, None where there is nothing; raises DataError for what is no text or number."""
+        import pyarrow as pa
+
+        try:
+            values: list[str | None] = self.table[name].cast(pa.string()).to_pylist()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise self._wrong(name, f"values of type {self.table[name].type}", "texts or numbers") from None
+        return values
 
     def numbers(self, name: str) -> np.ndarray:
         """The column as float64; raises DataError for an empty cell, a text, or what is no finite number."""
@@ -94,9 +99,7 @@ class Columns:
         """Which rows are trained on and which tested on, as ``told_splits``; None without such a column."""
         if name not in self.names:
             return None
-        import pyarrow as pa
-
-        return told_splits(self.table[name].cast(pa.string()).to_pylist(), self.place)
+        return told_splits(self.cells(name), self.place)
 
     def _wrong(self, name: str, found: str, expected: str) -> DataError:
         return DataError(f"{self.place}, column {name}", found, expected)
@@ -240,8 +243,8 @@ def _separated(columns: Columns, name: str, separator: str) -> tuple[tuple[str, 
     if pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type):
         rows = [[str(label) for label in cell or ()] for cell in cells.to_pylist()]
     else:
-        texts = [cell or "" for cell in cells.cast(pa.string()).to_pylist()]
-        rows = [[label.strip() for label in text.split(separator) if label.strip()] for text in texts]
+        texts = columns.cells(name)
+        rows = [[label.strip() for label in (text or "").split(separator) if label.strip()] for text in texts]
     names = sorted({label for row in rows for label in row}, key=_in_order)
     numbers = {label: number for number, label in enumerate(names)}
     has_NL = np.zeros((len(rows), len(names)), dtype=bool)
