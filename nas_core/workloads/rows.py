@@ -20,7 +20,7 @@ from nas_core.workloads.columns import FORMATS, Columns, Task, Wanted, read_colu
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.settings import SplitSettings
-from nas_core.workloads.targets import Targets
+from nas_core.workloads.targets import Targets, check_filled
 from nas_core.workloads.workload import WORKLOADS, Sample, Splits, Workload
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def _read(settings_json: str, stamp: Hashable) -> Table:
         is_test_N = _drawn(columns, [*features, *settings.targets])
         told = ~is_test_N, is_test_N, [f"no column tells splits: one row in {TEST_SHARE}, by its values, is a test row"]
     is_train_N, is_test_N, said = told
+    check_filled({"train": int(is_train_N.sum()), "test": int(is_test_N.sum())}, columns.place, "row")
     wanted = Wanted(task=settings.task, columns=tuple(settings.targets), separator=settings.separator)
     targets, targets_N = wanted.of(columns, is_train_N)
     targets.check({"train": targets_N[is_train_N], "test": targets_N[is_test_N]}, columns.place, "row")

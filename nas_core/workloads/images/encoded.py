@@ -27,7 +27,7 @@ from nas_core.workloads.images.pixels import EncodedPixels, Pixels
 from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.settings import EncodedSettings
-from nas_core.workloads.targets import Targets, from_to
+from nas_core.workloads.targets import Targets, check_filled, from_to
 from nas_core.workloads.workload import Sample
 
 log = logging.getLogger(__name__)
@@ -156,6 +156,8 @@ class EncodedImages(ImageWorkload):
         broken = _broken(listing, found)
         if broken and self.settings.on_error == "stop":
             raise _unreadable(self.place, broken, sum(len(each.facts) for each in found))
+        counts = {split: int(each.is_sound.sum()) for split, each in zip(("train", "test"), found, strict=True)}
+        check_filled(counts, self.place, "image that can be read")
         contents = _contents(self.understood(listing, found), found, broken, self.place)
         for sentence in (*contents.left_out(), *contents.notes):
             log.info("%s: %s", self.place, sentence)

@@ -108,6 +108,14 @@ def test_what_is_wrong_is_said_in_one_line(wines, settings, words):
         rows(**{"path": wines, **settings}).check()
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_rows_too_few_to_draw_test_rows_from_are_refused(tmp_path, task):
+    path = tmp_path / "x.csv"
+    path.write_text("x,kind\n1,0\n2,1\n")
+    with pytest.raises(DataError, match=r"x.csv: found no test row, expected one of each split at least"):
+        rows(path, targets=["kind"], task=task, validation_examples=1).check()
+
+
 def test_examples_are_shown_with_their_target_first(wines):
     workload = rows(wines)
     inputs, targets = workload.load().load_test()
