@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,7 @@ from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 from nas_core.workloads.image_to_image import PictureTargets, counted, fractions, psnr
 from nas_core.workloads.images.census import Census
 from nas_core.workloads.images.decoding import (
+    MOST_MASK_VALUE,
     Facts,
     Fitting,
     digest_of,
@@ -246,12 +247,12 @@ class Segmentation(ImagePairs):
 
     class Settings(PairSettings):
         masks: str = Field("masks", min_length=1, description="Folder of the masks, below each split's.")
-        classes: dict[int, str] = Field(
+        classes: dict[Annotated[int, Field(ge=0, le=MOST_MASK_VALUE)], str] = Field(
             default_factory=dict,
             description="Names of the masks' values, {0: background, 255: item}; empty: the values that are there.",
         )
         ignore: int | None = Field(
-            None, ge=0, le=65_535, description="Value of pixels that do not count; empty: all do."
+            None, ge=0, le=MOST_MASK_VALUE, description="Value of pixels that do not count; empty: all do."
         )
 
     @property
