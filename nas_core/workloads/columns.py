@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
 from nas_core.base.errors import DataError
+from nas_core.base.settings import Section
 from nas_core.workloads.classification import ClassTargets
 from nas_core.workloads.multi_label import LabelTargets
 from nas_core.workloads.regression import NumberTargets
@@ -33,7 +35,7 @@ class Columns:
 
     place: str
     table: "pa.Table"
-    first_row: int
+    rows_N: np.ndarray  # their numbers in the file
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,7 +45,7 @@ class Columns:
         return int(self.table.num_rows)
 
     def row(self, index: int) -> str:
-        return f"row {index + self.first_row}"
+        return f"row {self.rows_N[index]}"
 
     def check(self, names: Sequence[str], field: str) -> None:
         """Raises DataError, calling the setting ``field``, where there is no such column."""
@@ -126,7 +128,8 @@ def read_columns(path: Path, *, texts: Sequence[str] = ()) -> Columns:
         raise DataError(f"data.path {path}", f"two columns {doubled[0]!r}", "a name of its own for every column")
     if not table.num_rows:
         raise DataError(f"data.path {path}", "no rows", "one row per example")
-    return Columns(place=str(path), table=table, first_row=1 if is_parquet else 2)
+    first = 1 if is_parquet else 2
+    return Columns(place=str(path), table=table, rows_N=np.arange(first, first + table.num_rows))
 
 
 def _parquet(path: Path) -> "pa.Table":
@@ -193,6 +196,16 @@ class Wanted:
     columns: tuple[str, ...]
     separator: str = "|"
 
+    @property
+    def are_separated(self) -> bool:
+        """Whether one column has the names of an example's labels, none of them in an empty cell."""
+        return self.task == "multi-label" and len(self.columns) == 1
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns of names, which are no numbers even where they look like them."""
+        return self.columns if self.task == "classification" or self.are_separated else ()
+
     def of(self, columns: Columns, is_train_N: np.ndarray) -> tuple[Targets, np.ndarray]:
         """What the targets are, and one row of them per row of the table.
 
@@ -210,6 +223,22 @@ class Wanted:
         if len(self.columns) > 1:
             raise DataError("data.targets", ", ".join(self.columns), "one column of classes")
         return _classes(columns.texts(self.columns[0]))
+
+
+class TargetSettings(Section):
+    """Which columns hold what is predicted."""
+
+    task: Task = Field("classification", description="What is predicted: one class, several labels, or numbers.")
+    targets: list[str] = Field(
+        ["target"],
+        description="Columns of what is predicted: numbers, labels as 0 and 1, or one column of classes or of labels "
+        "with a separator.",
+    )
+    separator: str = Field("|", min_length=1, description="What stands between labels in one column.")
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(task=self.task, columns=tuple(self.targets), separator=self.separator)
 
 
 def _classes(words: Sequence[str]) -> tuple[ClassTargets, np.ndarray]:
