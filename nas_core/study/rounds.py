@@ -20,7 +20,6 @@ from nas_core.searchers.settings import VerifyConfig
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
-from nas_core.study.contestants import depth, greedy
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import VERIFICATION
@@ -28,7 +27,6 @@ from nas_core.study.sweep import optima
 
 Record = dict[str, Any]
 MOST_MOVES = 4  # times that limits are moved
-SIMPLER_MEANS = (depth, greedy)  # whose networks are evaluated, too: what is chosen is no worse than they
 FINALISTS = 4  # best evaluated networks that are measured whole
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
 USES_IT = 0.95  # share of a limit from which on a measured network uses it
@@ -141,8 +139,10 @@ def move_limits(known: Snapshot, outputs: Outputs) -> bool:
     moved = {} if len(history) >= MOST_MOVES else _moved(held, list(wholes.values()), lower=not best.meets)
     if not moved:
         winner = next((genotype for genotype, whole in wholes.items() if whole.meets), record["winner"])
-        metric = known.measured.get(winner)
-        outputs.write(VERIFICATION, {**record, "winner": winner, "winner_metric": metric})
+        if winner != record["winner"]:
+            reason = f"{record['reason']}; {record['winner']} was rated better, but measured whole it is over a limit"
+            chosen = {"winner": winner, "winner_metric": known.measured[winner], "reason": reason}
+            outputs.write(VERIFICATION, {**record, **chosen})
         return False
     told = {"winner": record["winner"], "held": moved}
     changed = {"held": {**held, **moved}, "moved": [*history, told], "stands": False}
@@ -259,10 +259,9 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
 
 
 def _solvers_best(known: Snapshot, tried: Sequence[Genotype]) -> list[Genotype]:
-    """The program's optimum, those of a sweep and what simpler means find, but for what (or whose like) was tried."""
+    """The program's optimum and those of a sweep, but for what (or what computes the same as what) was tried."""
     result = solve(known.problem(known.limits), time_limit_s=known.config.select.time_limit_s)
-    simple = [found for mean in SIMPLER_MEANS if isinstance(found := mean(known), Genotype)]
-    best = [*(choice.genotype for choice in result.selections[:1]), *optima(known), *simple]
+    best = [*(choice.genotype for choice in result.selections[:1]), *optima(known)]
     done = {alike for genotype in tried for alike in equivalents(known.space, genotype)}
     new = []
     for genotype in best:

@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 Pair = tuple[torch.Tensor | Examples, torch.Tensor]  # inputs as they are stored, and targets
 Validate = Callable[[nn.Module], Mapping[str, float]]
 EVAL_BATCH = 256  # on two CPU cores larger batches leave the cache, smaller ones pay per call
+EVALUATED_VALUES = EVAL_BATCH * 3 * 64 * 64  # most of a batch on a CPU: of large images fewer fill its memory
+FEWEST_CHANNELS = 16  # with which torch's strided 1x1 convolutions can be trained channels last on a CPU
 PARTS_IF_TOO_LARGE = 2  # a batch that does not fit is split once more
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -191,7 +193,8 @@ class _Training:
         self.inputs, self.targets = placed(inputs, device), placed(targets, device)
         if recipe.drop_path:
             drop_paths(network, recipe.drop_path)
-        self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        is_last = recipe.channels_last and not crashes_channels_last(network, device)
+        self.layout = torch.channels_last if is_last else torch.contiguous_format
         self.network: nn.Module = network.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         self.average = average_of(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -481,6 +484,19 @@ def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
     return torch.autocast(device.type, dtype=PRECISIONS[chosen], enabled=chosen != "float32")
 
 
+def crashes_channels_last(network: nn.Module, device: torch.device) -> bool:
+    """Whether the network's backward pass would write where it must not, channels last on a CPU.
+
+    Seen with torch 2.13: strided 1x1 convolutions of fewer than 16 channels
+    (``Conv2d(8, 16, 1, 2)`` alone, on 16 images of 64 x 64) end the process.
+    """
+    convolutions = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    return device.type == "cpu" and any(
+        layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels // layer.groups < FEWEST_CHANNELS
+        for layer in convolutions
+    )
+
+
 def laid_out(inputs: torch.Tensor, layout: torch.memory_format = torch.channels_last) -> torch.Tensor:
     """Images (four axes) in this layout, anything else contiguous."""
     return inputs.contiguous(memory_format=layout if inputs.ndim == 4 else torch.contiguous_format)
@@ -514,6 +530,7 @@ def outputs_of(
 ) -> torch.Tensor:
     """What the network makes of stored inputs in eval mode, in full precision, on the device.
 
+    ``batch_size`` examples at most at a time, on a CPU fewer of large images.
     ``reduce`` makes less of a batch's outputs and ``targets`` (``Workload.reduced``).
     Each process of a ``group`` runs a part of them; each has all outputs.
     """
@@ -522,6 +539,8 @@ def outputs_of(
     count = len(inputs)
     group = group if count >= group.size else ALONE
     own = group.span(count)
+    if place.type == "cpu":
+        batch_size = min(batch_size, max(1, EVALUATED_VALUES // math.prod(inputs.shape[1:])))
     batches = batches_of(placed(inputs[own], place), batch_size)
     found, done = list[torch.Tensor](), own.start
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further

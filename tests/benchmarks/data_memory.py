@@ -105,7 +105,7 @@ def work(folder: Path, epochs: float, hold: str) -> dict[str, object]:
     workload = ImageFolder(settings)
     own_mb = status_mb("RssAnon")
     with Peak() as peak:
-        small = FAMILIES["tiny"].Settings(stem_channels=8, resolution=SIDE)
+        small = FAMILIES["tiny"].Settings(stem_channels=4, resolution=SIDE)
         family = FAMILIES["tiny"](small, workload.sample)
         recipe = {"epochs": epochs, "batch_size": 16, "lr": 0.05}
         for kind, more in (

@@ -265,3 +265,4 @@ def test_one_network_that_takes_more_than_its_sum_makes_way_for_the_next(tabular
     assert verification(study.outputs)["winner"] == best[1]
     assert verification(study.outputs)["winner_metric"] == study.snapshot.measured[best[1]]
     assert not verification(study.outputs).get("moved")
+    assert f"{best[0]} was rated better, but measured whole it is over a limit" in verification(study.outputs)["reason"]

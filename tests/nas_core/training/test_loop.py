@@ -222,3 +222,22 @@ def test_weights_that_are_moved_for_validation_are_trained_further(data):
 
     result = fit(network, data, recipe, validate=validate)
     assert [0 <= row["right"] <= 1 for row in result.history] == [True] * 3
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+def test_strided_convolutions_of_few_channels_and_one_pixel_are_trained(channels):
+    """Channels last torch's backward pass of them ends the process."""
+    network = nn.Sequential(
+        nn.Conv2d(3, channels, 1),
+        nn.Conv2d(channels, 16, 1, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 4),
+    )
+    inputs = torch.randint(0, 256, (32, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pair = (inputs, torch.arange(32) % 4)
+    few = Splits(train=pair, validation=pair, load_test=lambda: pair)
+    recipe = Recipe(epochs=3, batch_size=16)
+    train(network, recipe, few, Digits(ImageSettings()), seed=0, device="cpu")
+    assert network[1].weight.grad.is_contiguous()
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
