@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
 from nas_core.base.errors import DataError
+from nas_core.base.settings import Section
 from nas_core.workloads.classification import ClassTargets
 from nas_core.workloads.multi_label import LabelTargets
 from nas_core.workloads.regression import NumberTargets
@@ -33,7 +35,7 @@ class Columns:
 
     place: str
     table: "pa.Table"
-    first_row: int
+    rows_N: np.ndarray  # their numbers in the file
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,7 +45,7 @@ class Columns:
         return int(self.table.num_rows)
 
     def row(self, index: int) -> str:
-        return f"row {index + self.first_row}"
+        return f"row {self.rows_N[index]}"
 
     def check(self, names: Sequence[str], field: str) -> None:
         """Raises DataError, calling the setting ``field``, where there is no such column."""
@@ -53,16 +55,21 @@ class Columns:
 
     def texts(self, name: str) -> list[str]:
         """The column as texts; raises DataError for an empty cell."""
-        import pyarrow as pa
-
-        try:
-            values = self.table[name].cast(pa.string()).to_pylist()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise self._wrong(name, f"values of type {self.table[name].type}", "texts or numbers") from None
+        values = self.cells(name)
         for index, value in enumerate(values):
             if value is None or not value.strip():
                 raise self._wrong(name, f"nothing in {self.row(index)}{_of(values)}", "a value in every row")
-        return [value.strip() for value in values]
+        return [(value or "").strip() for value in values]
+
+    def cells(self, name: str) -> list[str | None]:
+        """The column's cells as texts, None where there is nothing; raises DataError for what is no text or number."""
+        import pyarrow as pa
+
+        try:
+            values: list[str | None] = self.table[name].cast(pa.string()).to_pylist()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise self._wrong(name, f"values of type {self.table[name].type}", "texts or numbers") from None
+        return values
 
     def numbers(self, name: str) -> np.ndarray:
         """The column as float64; raises DataError for an empty cell, a text, or what is no finite number."""
@@ -94,9 +101,7 @@ class Columns:
         """Which rows are trained on and which tested on, as ``told_splits``; None without such a column."""
         if name not in self.names:
             return None
-        import pyarrow as pa
-
-        return told_splits(self.table[name].cast(pa.string()).to_pylist(), self.place)
+        return told_splits(self.cells(name), self.place)
 
     def _wrong(self, name: str, found: str, expected: str) -> DataError:
         return DataError(f"{self.place}, column {name}", found, expected)
@@ -123,7 +128,8 @@ def read_columns(path: Path, *, texts: Sequence[str] = ()) -> Columns:
         raise DataError(f"data.path {path}", f"two columns {doubled[0]!r}", "a name of its own for every column")
     if not table.num_rows:
         raise DataError(f"data.path {path}", "no rows", "one row per example")
-    return Columns(place=str(path), table=table, first_row=1 if is_parquet else 2)
+    first = 1 if is_parquet else 2
+    return Columns(place=str(path), table=table, rows_N=np.arange(first, first + table.num_rows))
 
 
 def _parquet(path: Path) -> "pa.Table":
@@ -190,6 +196,16 @@ class Wanted:
     columns: tuple[str, ...]
     separator: str = "|"
 
+    @property
+    def are_separated(self) -> bool:
+        """Whether one column has the names of an example's labels, none of them in an empty cell."""
+        return self.task == "multi-label" and len(self.columns) == 1
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Columns of names, which are no numbers even where they look like them."""
+        return self.columns if self.task == "classification" or self.are_separated else ()
+
     def of(self, columns: Columns, is_train_N: np.ndarray) -> tuple[Targets, np.ndarray]:
         """What the targets are, and one row of them per row of the table.
 
@@ -207,6 +223,22 @@ class Wanted:
         if len(self.columns) > 1:
             raise DataError("data.targets", ", ".join(self.columns), "one column of classes")
         return _classes(columns.texts(self.columns[0]))
+
+
+class TargetSettings(Section):
+    """Which columns hold what is predicted."""
+
+    task: Task = Field("classification", description="What is predicted: one class, several labels, or numbers.")
+    targets: list[str] = Field(
+        ["target"],
+        description="Columns of what is predicted: numbers, labels as 0 and 1, or one column of classes or of labels "
+        "with a separator.",
+    )
+    separator: str = Field("|", min_length=1, description="What stands between labels in one column.")
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(task=self.task, columns=tuple(self.targets), separator=self.separator)
 
 
 def _classes(words: Sequence[str]) -> tuple[ClassTargets, np.ndarray]:
@@ -240,8 +272,8 @@ def _separated(columns: Columns, name: str, separator: str) -> tuple[tuple[str, 
     if pa.types.is_list(cells.type) or pa.types.is_large_list(cells.type):
         rows = [[str(label) for label in cell or ()] for cell in cells.to_pylist()]
     else:
-        texts = [cell or "" for cell in cells.cast(pa.string()).to_pylist()]
-        rows = [[label.strip() for label in text.split(separator) if label.strip()] for text in texts]
+        texts = columns.cells(name)
+        rows = [[label.strip() for label in (text or "").split(separator) if label.strip()] for text in texts]
     names = sorted({label for row in rows for label in row}, key=_in_order)
     numbers = {label: number for number, label in enumerate(names)}
     has_NL = np.zeros((len(rows), len(names)), dtype=bool)

@@ -16,11 +16,11 @@ from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText
-from nas_core.workloads.columns import FORMATS, Columns, Task, Wanted, read_columns
+from nas_core.workloads.columns import FORMATS, Columns, TargetSettings, read_columns
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.settings import SplitSettings
-from nas_core.workloads.targets import Targets
+from nas_core.workloads.targets import Targets, check_filled
 from nas_core.workloads.workload import WORKLOADS, Sample, Splits, Workload
 
 if TYPE_CHECKING:
@@ -31,17 +31,10 @@ MOST_CATEGORIES = 1000  # values of a column
 SAID_BY_NAME = 12
 
 
-class RowSettings(SplitSettings):
+class RowSettings(TargetSettings, SplitSettings):
     """Which columns hold what."""
 
     path: PathText | None = Field(None, description="CSV or Parquet file with a row per example.")
-    task: Task = Field("classification", description="What is predicted: one class, several labels, or numbers.")
-    targets: list[str] = Field(
-        ["target"],
-        description="Columns of what is predicted: numbers, labels as 0 and 1, or one column of classes or of labels "
-        "with a separator.",
-    )
-    separator: str = Field("|", min_length=1, description="What stands between labels in one column.")
     features: list[str] = Field(
         default_factory=list, description="Columns to predict from; empty: all but targets, splits and `ignore`."
     )
@@ -186,19 +179,20 @@ class Rows(Workload):
 @lru_cache(maxsize=8)
 def _read(settings_json: str, stamp: Hashable) -> Table:
     settings = RowSettings.model_validate_json(settings_json)
-    are_names = settings.task == "classification" or (settings.task == "multi-label" and len(settings.targets) == 1)
-    texts = [settings.split, *settings.categorical, *(settings.targets if are_names else ())]
+    wanted = settings.wanted
+    texts = [settings.split, *settings.categorical, *wanted.texts]
     columns = read_columns(Path(settings.path or ""), texts=texts)
     for field in ("targets", "features", "ignore", "categorical"):
         columns.check(getattr(settings, field), field)
     features = _features(columns, settings)
-    columns, notes = _whole(columns, [*features, *settings.targets], settings)
+    filled = () if wanted.are_separated else wanted.columns
+    columns, notes = _whole(columns, [*features, *filled], settings)
     told = columns.splits(settings.split)
     if told is None:
         is_test_N = _drawn(columns, [*features, *settings.targets])
         told = ~is_test_N, is_test_N, [f"no column tells splits: one row in {TEST_SHARE}, by its values, is a test row"]
     is_train_N, is_test_N, said = told
-    wanted = Wanted(task=settings.task, columns=tuple(settings.targets), separator=settings.separator)
+    check_filled({"train": int(is_train_N.sum()), "test": int(is_test_N.sum())}, columns.place, "row")
     targets, targets_N = wanted.of(columns, is_train_N)
     targets.check({"train": targets_N[is_train_N], "test": targets_N[is_test_N]}, columns.place, "row")
     names, is_number, inputs = list[str](), list[bool](), list[np.ndarray]()
@@ -241,14 +235,18 @@ def _whole(columns: Columns, used: Sequence[str], settings: RowSettings) -> tupl
     out = int((~is_whole_N).sum())
     if out == len(columns):
         raise DataError(columns.place, "an empty cell in every row", "rows with all of their values")
-    kept = replace(columns, table=columns.table.filter(is_whole_N))
+    kept = replace(columns, table=columns.table.filter(is_whole_N), rows_N=columns.rows_N[is_whole_N])
     return kept, [f"left out: {out:,} of {len(columns):,} rows, which have an empty cell"] if out else []
 
 
 def _is_empty(columns: Columns, name: str) -> np.ndarray:
+    """Where a cell has nothing, or nothing but spaces, as ``Columns.texts`` refuses it."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     column = columns.table[name]
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
     return np.array(pc.is_null(column, nan_is_null=True).to_pylist(), dtype=bool)
 
 

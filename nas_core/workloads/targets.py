@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from nas_core.base.errors import DataError
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.normalisation import Normalisation
 
@@ -83,6 +84,13 @@ class Targets(ABC):
     def check(self, by_split: Mapping[str, np.ndarray], place: str, thing: str = "example") -> None:
         """Raises DataError if a split lacks what both need; ``thing`` is what messages call an example."""
         return
+
+
+def check_filled(counts: Mapping[str, int], place: str, thing: str) -> None:
+    """Raises DataError if one of the splits has no example; ``thing`` is what messages call one."""
+    for split, count in counts.items():
+        if not count:
+            raise DataError(place, f"no {split} {thing}", "one of each split at least")
 
 
 def divergence(outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from nas_core.workloads.images.pixels import EncodedPixels, Pixels
 from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.settings import EncodedSettings
-from nas_core.workloads.targets import Targets, from_to
+from nas_core.workloads.targets import Targets, check_filled, from_to
 from nas_core.workloads.workload import Sample
 
 log = logging.getLogger(__name__)
@@ -155,6 +156,8 @@ class EncodedImages(ImageWorkload):
         broken = _broken(listing, found)
         if broken and self.settings.on_error == "stop":
             raise _unreadable(self.place, broken, sum(len(each.facts) for each in found))
+        counts = {split: int(each.is_sound.sum()) for split, each in zip(("train", "test"), found, strict=True)}
+        check_filled(counts, self.place, "image that can be read")
         contents = _contents(self.understood(listing, found), found, broken, self.place)
         for sentence in (*contents.left_out(), *contents.notes):
             log.info("%s: %s", self.place, sentence)
@@ -181,8 +184,9 @@ class EncodedImages(ImageWorkload):
         side = self.settings.side or min(contents.middle_side, LARGEST_DEFAULT_SIDE)
         return Sample(shape=(contents.channels, side, side), num_outputs=len(contents.targets.names))
 
-    @property
+    @cached_property
     def targets(self) -> Targets:
+        """What they were when first asked for: every batch's loss asks, and a look at folders takes milliseconds."""
         return self.contents().targets
 
     @property

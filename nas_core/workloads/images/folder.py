@@ -1,6 +1,7 @@
 """Any folder of images with one sub-folder per class (``layouts`` says which)."""
 
 import os
+from abc import abstractmethod
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from nas_core.workloads.workload import WORKLOADS
 WATCHED_LEVELS = 3  # the root, its splits, their classes
 
 
-@WORKLOADS.add
-class ImageFolder(EncodedImages):
-    """Any folder of images with one sub-folder per class, divided into train and test or not."""
+class FilesBelow(EncodedImages):
+    """Images below one folder. A class says how they lie there."""
 
-    name = "folder"
-    version = 4
+    @property
+    @abstractmethod
+    def layout(self) -> str:
+        """What the folder has to be, as messages say it."""
 
     @property
     def label(self) -> str:
@@ -27,19 +29,31 @@ class ImageFolder(EncodedImages):
 
     @property
     def place(self) -> str:
-        return str(self._root())
+        return str(self.root())
 
-    def listing(self) -> Listing:
-        return list_folder(self._root())
-
-    def state(self) -> Hashable:
-        return tuple(_times(self._root()))
-
-    def _root(self) -> Path:
+    def root(self) -> Path:
         path = self.settings.path
         if not path or not Path(path).is_dir():
-            raise DataError("data.path", path or "nothing", f"a folder of images: {LAYOUT}")
+            raise DataError("data.path", path or "nothing", self.layout)
         return Path(path).absolute()
+
+
+@WORKLOADS.add
+class ImageFolder(FilesBelow):
+    """Any folder of images with one sub-folder per class, divided into train and test or not."""
+
+    name = "folder"
+    version = 4
+
+    @property
+    def layout(self) -> str:
+        return f"a folder of images: {LAYOUT}"
+
+    def listing(self) -> Listing:
+        return list_folder(self.root())
+
+    def state(self) -> Hashable:
+        return tuple(_times(self.root()))
 
 
 def _times(root: Path) -> Iterator[tuple[str, int]]:

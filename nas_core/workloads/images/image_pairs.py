@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -22,8 +22,8 @@ from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 from nas_core.workloads.image_to_image import PictureTargets, counted, fractions, psnr
 from nas_core.workloads.images.census import Census
 from nas_core.workloads.images.decoding import (
+    MOST_MASK_VALUE,
     Facts,
-    Fitting,
     digest_of,
     facts_of,
     mask_of,
@@ -31,7 +31,7 @@ from nas_core.workloads.images.decoding import (
     suffixes,
     upright_size,
 )
-from nas_core.workloads.images.encoded import EncodedImages
+from nas_core.workloads.images.folder import FilesBelow
 from nas_core.workloads.images.holding import hold, hold_in_memory
 from nas_core.workloads.images.items import FileItems, Listing
 from nas_core.workloads.images.layouts import TEST_SHARE, are_test, is_system
@@ -112,7 +112,7 @@ class PairSettings(EncodedSettings):
     images: str = Field("images", min_length=1, description="Folder of the images, below each split's.")
 
 
-class ImagePairs(EncodedImages):
+class ImagePairs(FilesBelow):
     """Images with a map each. A class says what the maps are."""
 
     are_masks: ClassVar[bool]
@@ -128,25 +128,17 @@ class ImagePairs(EncodedImages):
         """What the folder of the maps is called."""
 
     @property
-    def label(self) -> str:
-        return f"folder {Path(self.settings.path or '').name}"
-
-    @property
-    def place(self) -> str:
-        return str(self._root())
-
-    @property
     def sample(self) -> Sample:
         return replace(super().sample, dense=True)
 
     def state(self) -> Hashable:
-        root = self._root()
+        root = self.root()
         return tuple(
             (str(folder), folder.stat().st_mtime_ns) for pair in self._folders(root).values() for folder in pair
         )
 
     def listing(self) -> Listing:
-        root, ignored = self._root(), Counter[str]()
+        root, ignored = self.root(), Counter[str]()
         found = {split: self._pairs(root, *pair, ignored) for split, pair in self._folders(root).items()}
         if "" in found:
             whole = found[""]
@@ -160,12 +152,9 @@ class ImagePairs(EncodedImages):
         """What the targets are before the maps are looked at."""
         return PictureTargets(names=())
 
-    def _root(self) -> Path:
-        path = self.settings.path
-        if not path or not Path(path).is_dir():
-            expected = f"a folder with {self.settings.images}/ and {self.maps_folder}/, or train/ and test/ with both"
-            raise DataError("data.path", path or "nothing", expected)
-        return Path(path).absolute()
+    @property
+    def layout(self) -> str:
+        return f"a folder with {self.settings.images}/ and {self.maps_folder}/, or train/ and test/ with both"
 
     def _folders(self, root: Path) -> dict[str, tuple[Path, Path]]:
         """Folders of images and of maps, of each split; of all under "" where there are no splits."""
@@ -246,12 +235,12 @@ class Segmentation(ImagePairs):
 
     class Settings(PairSettings):
         masks: str = Field("masks", min_length=1, description="Folder of the masks, below each split's.")
-        classes: dict[int, str] = Field(
+        classes: dict[Annotated[int, Field(ge=0, le=MOST_MASK_VALUE)], str] = Field(
             default_factory=dict,
             description="Names of the masks' values, {0: background, 255: item}; empty: the values that are there.",
         )
         ignore: int | None = Field(
-            None, ge=0, le=65_535, description="Value of pixels that do not count; empty: all do."
+            None, ge=0, le=MOST_MASK_VALUE, description="Value of pixels that do not count; empty: all do."
         )
 
     @property
@@ -331,15 +320,8 @@ class ImageToImage(ImagePairs):
 
     def map_pixels(self, images: EncodedPixels, items: FileItems) -> EncodedPixels:
         number = len(self.targets.names)
-        fitting: Fitting = images.fitting
-        return EncodedPixels(
-            labels_N=items.labels_N,
-            shape=(number, *images.shape[1:]),
-            items=items,
-            channels=number,
-            fitting=fitting,
-            place=images.place,
-        )
+        shape = (number, *images.shape[1:])
+        return replace(images, labels_N=items.labels_N, shape=shape, items=items, channels=number)
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText
-from nas_core.workloads.columns import FORMATS, Columns, Task, Wanted, read_columns
+from nas_core.workloads.columns import FORMATS, Columns, TargetSettings, read_columns
 from nas_core.workloads.images.encoded import EncodedImages
 from nas_core.workloads.images.items import FileItems, Listing
 from nas_core.workloads.images.layouts import TEST_SHARE, are_test
@@ -28,22 +28,13 @@ NO_FILE = (-1, -1)  # size and time of change of what is not there
 NO_SPLIT = f"no column tells splits: one image in {TEST_SHARE}, by its name, is a test image"
 
 
-class TableSettings(EncodedSettings):
+class TableSettings(TargetSettings, EncodedSettings):
     """Which columns hold what."""
 
-    task: Task = Field(
-        "classification", description="What is predicted: one class, several labels, or numbers of an image."
-    )
     images: PathText | None = Field(
         None, description="Folder that the images' names are relative to; empty: the table's own."
     )
     image: str = Field("image", description="Column of the images' names.")
-    targets: list[str] = Field(
-        ["target"],
-        description="Columns of what is predicted: numbers, labels as 0 and 1, or one column of classes or of labels "
-        "with a separator.",
-    )
-    separator: str = Field("|", min_length=1, description="What stands between labels in one column.")
     split: str = Field("split", description="Column that says train or test; without one, images are drawn.")
 
 
@@ -74,7 +65,7 @@ class ImageTable(EncodedImages):
 
     def listing(self) -> Listing:
         settings = self.settings
-        columns = read_columns(self._path(), texts=self._texts())
+        columns = read_columns(self._path(), texts=[settings.image, settings.split, *settings.wanted.texts])
         columns.check([settings.image], "image")
         names = columns.texts(settings.image)
         _check_different(names, columns)
@@ -83,8 +74,7 @@ class ImageTable(EncodedImages):
             is_test_N = np.array(are_test(names), dtype=bool)
             told = ~is_test_N, is_test_N, [NO_SPLIT]
         is_train_N, is_test_N, notes = told
-        wanted = Wanted(task=settings.task, columns=tuple(settings.targets), separator=settings.separator)
-        targets, targets_N = wanted.of(columns, is_train_N)
+        targets, targets_N = settings.wanted.of(columns, is_train_N)
         root = self._folder()
         items = RowItems(
             root=root,
@@ -93,12 +83,6 @@ class ImageTable(EncodedImages):
             stamps_N2=np.array([_stamp(root / name) for name in names], dtype=np.int64).reshape(-1, 2),
         )
         return Listing(targets=targets, train=items.only(is_train_N), test=items.only(is_test_N), notes=tuple(notes))
-
-    def _texts(self) -> list[str]:
-        """Columns of names, which are no numbers even where they look like them."""
-        settings = self.settings
-        are_names = settings.task == "classification" or (settings.task == "multi-label" and len(settings.targets) == 1)
-        return [settings.image, settings.split, *(settings.targets if are_names else ())]
 
     def _path(self) -> Path:
         path = self.settings.path

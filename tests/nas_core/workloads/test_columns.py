@@ -67,6 +67,16 @@ def test_what_is_no_target_is_said_with_its_place(tmp_path, text, task, names, w
         targets(table(tmp_path, text, texts=names if task == "classification" else ()), task, *names)
 
 
+def test_cells_that_are_no_texts_are_refused_whatever_they_are_for(tmp_path):
+    pq.write_table(pa.table({"split": [["train"], ["test"]], "y": [{"a": 1}, {"a": 2}]}), tmp_path / "x")
+    columns = read_columns(tmp_path / "x")
+    with pytest.raises(DataError, match=r"column split: found values of type list<.*, expected texts or numbers"):
+        columns.splits("split")
+    for task in ("multi-label", "classification"):
+        with pytest.raises(DataError, match=r"column y: found values of type struct<.*, expected texts or numbers"):
+            targets(columns, task, "y")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -3,6 +3,8 @@
 import csv
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.datasets import load_wine
@@ -92,6 +94,23 @@ def test_rows_with_an_empty_cell_stop_or_are_left_out(tmp_path):
     assert len(workload.load().load_test()[1]) == 3
 
 
+def test_what_is_left_out_is_what_would_stop(tmp_path):
+    path = tmp_path / "x.parquet"
+    shops = [" " if n == 3 else "ab"[n % 2] for n in range(20)]
+    tags = [None if n % 4 == 0 else "p" if n % 2 else "p|q" for n in range(20)]
+    sizes = [float("inf") if n == 9 else n for n in range(20)]
+    splits = ["train" if n % 5 else "test" for n in range(20)]
+    pq.write_table(pa.table({"shop": shops, "size": sizes, "tags": tags, "split": splits}), path)
+    known = {"targets": ["tags"], "task": "multi-label", "validation_examples": 2}
+    with pytest.raises(DataError, match="column shop: found nothing in row 4"):
+        rows(path, ignore=["size"], **known).check()
+    workload = rows(path, ignore=["size"], on_error="skip", **known)
+    assert "left out: 1 of 20 rows" in workload.notes()[0]
+    assert len(workload.table.targets_N) == 19  # an empty cell of labels is an example without any
+    with pytest.raises(DataError, match="column size: found inf in row 10"):
+        rows(path, on_error="skip", **known).check()
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -106,6 +125,14 @@ def test_rows_with_an_empty_cell_stop_or_are_left_out(tmp_path):
 def test_what_is_wrong_is_said_in_one_line(wines, settings, words):
     with pytest.raises(DataError, match=words):
         rows(**{"path": wines, **settings}).check()
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_rows_too_few_to_draw_test_rows_from_are_refused(tmp_path, task):
+    path = tmp_path / "x.csv"
+    path.write_text("x,kind\n1,0\n2,1\n")
+    with pytest.raises(DataError, match=r"x.csv: found no test row, expected one of each split at least"):
+        rows(path, targets=["kind"], task=task, validation_examples=1).check()
 
 
 def test_examples_are_shown_with_their_target_first(wines):

@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nas_core.base.errors import DataError
@@ -424,3 +425,13 @@ def test_another_path_to_the_same_images_reuses_what_was_evaluated(tmp_path):
     assert second.scorer_id == first.scorer_id
     assert [row.genotype for row in second.evaluations()] == [str(genotype)]
     assert second.inputs_of("train") == first.inputs_of("train")
+
+
+def test_the_loss_of_a_batch_looks_at_no_files(tmp_path):
+    fill_splits(tmp_path)
+    found = folder(tmp_path)
+    examples = found.load()
+    shutil.rmtree(tmp_path)
+    targets = examples.train[1][:2]
+    assert float(found.loss(torch.zeros(2, 2), targets)) == pytest.approx(np.log(2))
+    assert found.reduced(torch.zeros(2, 2), targets).shape == (2, 2)

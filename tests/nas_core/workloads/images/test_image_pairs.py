@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from nas_core.base.errors import DataError
 from nas_core.families.family import FAMILIES
@@ -188,6 +189,18 @@ def test_what_is_no_set_of_pairs_is_said(few):
         Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(path)
     with pytest.raises(DataError, match="found masks of one class, 0, expected two classes"):
         masks(few).check()
+
+
+@pytest.mark.parametrize("make", [masks, pictures])
+def test_one_pair_cannot_be_both_trained_and_tested_on(tmp_path, make):
+    with pytest.raises(DataError, match=r"found no (train|test) image that can be read, expected one of each split"):
+        make(write_pairs(tmp_path / "one", 1)).check()
+
+
+@pytest.mark.parametrize("value", [-1, 65_536])
+def test_a_class_is_a_value_that_masks_can_have(value):
+    with pytest.raises(ValidationError, match="classes"):
+        masks("", classes={0: "background", value: "item"})
 
 
 def test_examples_are_shown_side_by_side(few):
