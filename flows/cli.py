@@ -241,7 +241,7 @@ def shrink(
     for warning in not_handed_over(config):
         print(f"mathnas: {warning}", file=sys.stderr)
     if dry_run or not as_json:  # the plan is the preflight, too: nothing is written of a wish that is refused
-        _print_plan(config, where, "report", as_json)
+        _print_plan(config, where, "report", as_json, measures=dry_run)
     if dry_run:
         return
     path = written(config, wish)
@@ -416,11 +416,11 @@ def _print_json(data: object) -> None:
     print(json.dumps(data, indent=2))
 
 
-def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool) -> None:
+def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool, measures: bool = True) -> None:
     from flows.plan import plan, plan_in_words
 
     with never_silent(), doing("checking the study and its data"):
-        found = plan(config, root, until)
+        found = plan(config, root, until, measures=measures)
     if as_json:
         _print_json(found)
     else:
