@@ -25,12 +25,18 @@ TRIAL_S = 300.0
 THREADS_GAIN = 0.75  # a training by so many threads is so often faster, to this power
 TOGETHER_GAIN = 0.85  # of each of the processes that train one network
 # in starts of a worker
-AROUND_STARTS = 5.0  # the driver's own modules, Ray, Prefect's server
+AROUND_STARTS = 10.0  # the driver's own modules, Ray, Prefect's server
 STAGE_STARTS = 0.5
-TOGETHER_STARTS = 2.0  # processes that find each other
+TOGETHER_STARTS = 5.0  # processes that find each other
 REPORT_STARTS, LOGGED_STARTS = 4.0, 0.7  # the page and its figures; each trained network in MLflow
 STUDY_BYTES = 6e6  # databases, page, figures, tables
+KEPT_PROCESSES = 3  # that Ray keeps for each that trains: those before it, which are not handed on
+REPORTER_BYTES = 70e6  # of a process beside each training
 COPIES = 2  # of a trained network: in the study and in MLflow
+
+
+class TrialError(NasError):
+    """A trial did not come to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +84,7 @@ def tried(
     """What as many processes measured side by side as work at a time; what is asked for as in ``Asked``.
 
     Raises:
-        NasError: with what stopped a trial.
+        TrialError: with what stopped a trial.
     """
     asked = Asked(
         study=config.as_yaml().decode(),
@@ -103,10 +109,10 @@ def _one(asked: Asked) -> Trial:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise NasError("estimate", f"no step of a training in {TRIAL_S:.0f} s", "a step") from None
+        raise TrialError("a trial", f"no end in {TRIAL_S:.0f} s", "a few steps of a training") from None
     if done.returncode:
         words = (done.stderr.strip() or "nothing said").splitlines()[-1][:200]
-        raise NasError("estimate", f"a trial that ended ({words})", "a few steps of a training")
+        raise TrialError("a trial", words, "a few steps of a training")
     return Trial(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -129,7 +135,7 @@ class _Arithmetic:
     def __init__(self, study: Study, trial: Trial, amounts: Amounts, work: Work, wall_s: float | None) -> None:
         self.trial, self.amounts, self.work, self.wall_s = trial, amounts, work, wall_s
         self.config, workload = study.config, workload_of(study.config)
-        self.needs_data = study.scorer.needs_data
+        self.needs_data, self.starts_from = study.scorer.needs_data, study.scorer.starts_from
         channels = study.space.in_channels or workload.sample.shape[0]
         self.footprint = workload.footprint(workload.sample.shape_at(max(study.space.resolutions), channels))
         self.num_examples = sum(workload.num_examples()) if self.needs_data or amounts.trainings else 0
@@ -164,7 +170,7 @@ class _Arithmetic:
         amounts = self.amounts
         if not amounts.scored:
             return self._start_s
-        once = self.work.first_trained * self._use_s(self.trial.scored_s) / amounts.first_cpus**THREADS_GAIN
+        once = self.work.first_trained * self._use_s(self.trial.scored_s) / float(amounts.first_cpus) ** THREADS_GAIN
         made_s = self.trial.read_s * self.num_examples if self.footprint.is_read_by == "node" else 0.0
         started_s = self.trial.start_s * (2 if once else 1)
         return self._start_s + started_s + made_s + (once + self._load_s if once else 0.0) + self._rated(amounts.scored)
@@ -192,9 +198,10 @@ class _Arithmetic:
         learned: float = recipe.epochs * self.num_train * self._use_s(self.trial.trained_s)
         measured = (recipe.epochs + 2) * self.num_validation * self._use_s(self.trial.run_s)
         together = processes * TOGETHER_GAIN if processes > 1 else 1.0
-        each_s = (learned + measured) / (amounts.training_cpus**THREADS_GAIN * together) + self._load_s
-        each_s += self.trial.export_s + (TOGETHER_STARTS * self.trial.start_s if processes > 1 else 0.0)
-        return self._start_s + self.trial.start_s + -(-amounts.trainings // amounts.trained_at_a_time) * each_s
+        each_s = (learned + measured) / (float(amounts.training_cpus) ** THREADS_GAIN * together) + self._load_s
+        each_s += self._load_s if self.starts_from else 0.0  # the scorer's own, for the weights that it begins with
+        each_s += self.trial.export_s + (TOGETHER_STARTS if processes > 1 else 1.0) * self.trial.start_s
+        return self._start_s + -(-amounts.trainings // amounts.trained_at_a_time) * each_s
 
     def _use_s(self, tried_s: float) -> float:
         """Seconds of an example in a mean network of the run."""
@@ -202,21 +209,29 @@ class _Arithmetic:
 
     @property
     def _load_s(self) -> float:
-        """Seconds until a worker has the examples at hand."""
-        return self.trial.open_s + (
-            self.trial.read_s * self.num_examples if self.footprint.is_read_by == "worker" else 0
+        """Seconds until a job has its networks and the examples at hand."""
+        return (
+            self.trial.made_s
+            + self.trial.open_s
+            + (self.trial.read_s * self.num_examples if self.footprint.is_read_by == "worker" else 0)
         )
 
     # bytes
 
     @property
     def _workers(self) -> int:
-        training = min(self.amounts.trainings, self.amounts.trained_at_a_time) * self.config.train.workers
-        return max(self.amounts.workers, training)
+        return max(self.amounts.workers, self._training(1))
+
+    def _training(self, kept: int) -> int:
+        """Processes that train, where ``kept`` are there for each that is at work."""
+        return min(self.amounts.trainings, kept * self.amounts.trained_at_a_time) * self.config.train.workers
 
     def _memory_bytes(self) -> float:
+        """With processes that have done their training, and those that pass on what is reported."""
+        processes = max(self.amounts.workers, self._training(KEPT_PROCESSES))
         each = self.trial.own_bytes + self.footprint.own_bytes
-        return self._workers * each + self.trial.shared_bytes + self.footprint.shared_bytes
+        shared = self.trial.shared_bytes + self.footprint.shared_bytes + REPORTER_BYTES * self.amounts.trainings
+        return processes * each + shared
 
     def _disk_bytes(self) -> float:
         network = self.amounts.size * (self.trial.weight_bytes + self.trial.program_bytes)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from flows.estimate import Amounts, Estimate, estimated, slowest, tried
+from flows.estimate import Amounts, Estimate, TrialError, estimated, slowest, tried
 from nas_core.base.errors import StoreError
 from nas_core.base.machine import usable_cpus
 from nas_core.costs import is_measured, profile_blocks, profiler_of
@@ -33,6 +33,7 @@ EMBEDDED = {
 }
 MOST_NAMES = 20  # of classes, in a line
 LATENCY = "latency_ms"
+NOT_KNOWN = "what this scorer takes is known once it has rated a network."
 FINALISTS = 5  # networks that verification measures whole, the base among them
 
 
@@ -58,7 +59,12 @@ def plan(config: StudyConfig, root: str, until: Stage = "report", *, measures: b
         trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
         others = study.space.num_networks - len(design.genotypes)
         verification = min(config.verify.evaluations, others) if verifies else 0
-        found = _estimate(study, known, until, len(missing), verification, trains) if measures else None
+        found, why_not = None, NOT_KNOWN
+        if measures:
+            try:
+                found = _estimate(study, known, until, len(missing), verification, trains)
+            except TrialError as error:  # the plan stands without it
+                why_not = str(error)
         return {
             "study": config.name,
             "root": root,
@@ -74,7 +80,7 @@ def plan(config: StudyConfig, root: str, until: Stage = "report", *, measures: b
             "limits": _limits(config, known),
             "cluster": _cluster(),
             "estimate_s": None if found is None else round(found.seconds, 1),
-            **({} if found is None else _rounded(found)),
+            **({"no_estimate": why_not} if found is None else _rounded(found)),
             "is_measured": measures,
         }
 
@@ -293,7 +299,7 @@ def _estimate_in_words(found: Mapping[str, Any]) -> list[str]:
     if not found["is_measured"]:
         return []
     if found["estimate_s"] is None:
-        return ["No estimate: what this scorer takes is known once it has rated a network."]
+        return [f"No estimate: {found['no_estimate']}"]
     parts = {**found["stages_s"], "starting and ending": found["around_s"]}
     stages = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in parts.items() if seconds >= 1)
     workers = f"{found['workers']} worker{'s' * (found['workers'] > 1)}"

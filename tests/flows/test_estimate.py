@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from flows.estimate import Amounts, Trial, estimated, slowest
+from flows.estimate import Amounts, Trial, TrialError, estimated, slowest, tried
 from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
 
@@ -56,9 +56,9 @@ def test_seconds_follow_from_what_examples_take(study):
     read = 0.5 + 0.001 * 1437
     assert found.stages_s["score"] - 20 / 2 * (rated + read) == pytest.approx(3.0)  # until there are workers
     trained = 1000 * 3 * 0.02 + 5 * 437 * 0.003 + read + 4.0
-    assert found.stages_s["train"] - 2 * trained == pytest.approx(3.0)  # three networks, two at a time
+    assert found.stages_s["train"] - 2 * trained == pytest.approx(1 + 2 * 2)  # three networks, two at a time
     assert found.seconds == pytest.approx(found.around_s + sum(found.stages_s.values()))
-    assert found.memory_mb == pytest.approx(2 * (300 + 1797 * 64 / 1e6) + 100)
+    assert found.memory_mb == pytest.approx(3 * (300 + 1797 * 64 / 1e6) + 100 + 3 * 70)  # a process for each
     assert found.disk_mb > 3 * 2 * (2 + 1)
 
 
@@ -98,7 +98,7 @@ def test_maps_are_made_once_and_shared(study, tmp_path, monkeypatch):
         estimated(study(data={**data, "hold": way}), TRIAL, AMOUNTS) for way in ("memory", "map", "stream")
     )
     nbytes = 1797 * 64 / 1e6
-    assert mapped.memory_mb == pytest.approx(memory.memory_mb - nbytes)
+    assert mapped.memory_mb == pytest.approx(memory.memory_mb - 2 * nbytes)  # once, not in each of three processes
     assert mapped.disk_mb == pytest.approx(memory.disk_mb + nbytes)
     assert mapped.seconds < memory.seconds < streamed.seconds
 
@@ -106,3 +106,9 @@ def test_maps_are_made_once_and_shared(study, tmp_path, monkeypatch):
 def test_the_slowest_of_several_processes_counts():
     others = [replace(TRIAL, scored_s=0.02), replace(TRIAL, own_bytes=400_000_000)]
     assert slowest(others) == replace(TRIAL, scored_s=0.02, own_bytes=400_000_000)
+
+
+def test_a_trial_that_fails_says_why(study):
+    config = study().config
+    with pytest.raises(TrialError, match=r"a trial: found .*no-genotype"):
+        tried(config, "no-genotype", 1, runs=True, trains=False, times=False)
