@@ -107,6 +107,23 @@ def self_swap(model: nn.Module, inputs: torch.Tensor, split: Split) -> dict[str,
     return reasons_against(model, inputs, [place.path for place in split.places])
 
 
+def is_enough(found: Split) -> bool:
+    """Whether the positions are as many, hold as much of the model and are as even as a search wants them."""
+    largest = max(place.share for place in found.places)
+    return len(found.places) >= FEWEST and found.covered >= ENOUGH and largest <= LARGEST
+
+
+def are_blocks(model: nn.Module, found: Split) -> bool:
+    """Whether most of what the positions hold are blocks of several layers, in which something can be left out."""
+    blocks = (place.share for place in found.places if _num_weighted(model.get_submodule(place.path)) > 1)
+    return sum(blocks) > found.covered / 2
+
+
+def _num_weighted(module: nn.Module) -> int:
+    """How many modules in it, itself included, have a matrix of weights or more of their own."""
+    return sum(any(weight.ndim > 1 for weight in each.parameters(recurse=False)) for each in module.modules())
+
+
 def _backbone(root: Call) -> tuple[str, ...]:
     """Where positions are of a model that is a backbone with something on it, such as a detector or a segmenter."""
     whole = [call for call in root.everything() if call.path in BACKBONES and call.flops >= LEAST_BACKBONE * root.flops]
