@@ -37,6 +37,7 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "without", "branch": "attn"},
     {"kind": "without", "branch": "mlp"},
     {"kind": "linear"},
+    {"kind": "shallower", "ratio": 0.5},
     {"kind": "skip"},
 )
 FEWEST = 2  # positions of a model that can be searched
@@ -108,8 +109,8 @@ class TrainedModel(Family):
 
     @property
     def own(self) -> "Reference":
-        """The reference to the model as its positions need it: cut into parts, where they are no modules."""
-        return replace(self.reference, cut=self.structure.cut)
+        """The reference to the model as its positions need it."""
+        return replace(self.reference, cut=self.structure.own.cut, rows=self.structure.own.rows)
 
     @cached_property
     def teacher(self) -> "nn.Module":
@@ -236,12 +237,13 @@ class Candidate:
 class Structure:
     """A model's positions, how it calls them on an example, and the alternatives that stand at each.
 
-    ``cut``: where the model was cut into parts by its graph, as its blocks are no modules; empty: it was not.
+    ``own`` refers to the model as its positions need it: cut into parts where blocks are no modules, or in rows of
+    blocks where fewer positions are wanted.
     ``refused`` says for each position which alternatives do not stand there, and why.
     """
 
     key: str
-    cut: tuple[str, ...]
+    own: "Reference"
     network: "nn.Module"
     split: "Split"
     calls: "Mapping[str, Call]"
@@ -260,7 +262,9 @@ def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dty
         model=given.model, arguments=given.arguments, num_outputs=num_outputs, in_channels=shape[0], side=side
     )
     inputs = _example(shape, dtype)
-    network, found, cut = _network_split(given, reference, inputs)
+    own, network, found = _network_split(given, reference, inputs)
+    if given.wanted is not None and not given.positions:
+        own, network, found = _in_rows(own, network, found, given.wanted, inputs)
     if len(found.places) < FEWEST:
         why = "; ".join(f"{path}: {reason}" for path, reason in list(found.left_out.items())[:5])
         expected = f"{FEWEST} positions at least"
@@ -279,7 +283,7 @@ def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dty
     found = replace(found, places=tuple(places))
     return Structure(
         key=settings_json,
-        cut=cut,
+        own=own,
         network=network,
         split=found,
         calls=calls,
@@ -290,23 +294,22 @@ def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dty
 
 def _network_split(
     given: TrainedModel.Settings, reference: "Reference", inputs: "torch.Tensor"
-) -> "tuple[nn.Module, Split, tuple[str, ...]]":
-    """The model with its positions, and where it was cut into parts for them, if it was."""
+) -> "tuple[Reference, nn.Module, Split]":
+    """The model with its positions, and the reference to it as they need it: cut into parts, or with rows of blocks."""
     from nas_core.families.model.cutting import ends_of
-    from nas_core.families.model.rebuild import cut
     from nas_core.families.model.splitting import are_blocks, is_enough, split
 
     def split_of(network: "nn.Module") -> "Split":
         return split(network, inputs, wanted=given.wanted, only=given.only, keep=given.keep, names=given.positions)
 
-    def in_parts(network: "nn.Module") -> "tuple[nn.Module, Split, tuple[str, ...]]":
-        ends = ends_of(network, inputs)
-        parts = cut(network, ends).eval()
-        return parts, split_of(parts), ends
+    def in_parts() -> "tuple[Reference, nn.Module, Split]":
+        cut = replace(reference, cut=ends_of(network, inputs))
+        parts = cut.arranged(network)
+        return cut, parts, split_of(parts)
 
     network, found, flaw = reference.fresh().requires_grad_(False), None, None
     if given.cut:
-        return in_parts(network)
+        return in_parts()
     try:
         found = split_of(network)
     except SpaceError as error:
@@ -314,13 +317,35 @@ def _network_split(
     is_named = given.only or given.keep or given.positions  # and these are modules
     if given.cut is None and not is_named and not (found and is_enough(found) and are_blocks(network, found)):
         with suppress(SpaceError):
-            parts, of_parts, ends = in_parts(network)
+            cut, parts, of_parts = in_parts()
             if is_enough(of_parts) and are_blocks(parts, of_parts):
-                return parts, of_parts, ends
+                return cut, parts, of_parts
     if found is None:
         assert flaw is not None
         raise flaw
-    return network, found, ()
+    return reference, network, found
+
+
+def _in_rows(
+    reference: "Reference", network: "nn.Module", found: "Split", wanted: int, inputs: "torch.Tensor"
+) -> "tuple[Reference, nn.Module, Split]":
+    """The same with neighbouring positions put together, where that comes nearer to the wanted number."""
+    from nas_core.families.model.splitting import rows_of, split
+
+    rows = rows_of(network, found, wanted)
+    if not rows:
+        return reference, network, found
+    own = replace(reference, rows=rows)
+    arranged = replace(own, cut=()).arranged(copy.deepcopy(network))
+    paths = {path for path, _ in arranged.named_modules()}
+    try:
+        return (
+            own,
+            arranged,
+            split(arranged, inputs, names=[place.path for place in found.places if place.path in paths]),
+        )
+    except SpaceError:  # what reads the sequences' modules one by one
+        return reference, network, found
 
 
 def _candidates(

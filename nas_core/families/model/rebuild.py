@@ -174,7 +174,8 @@ def made(model: Mapping[str, Any]) -> nn.Module:
         network = factory_of(name)(**arguments)
     else:
         raise ValueError(f"{name}: neither timm:NAME nor package.module:factory nor FILE.py:factory")
-    return cut(network, model["cut"]) if model.get("cut") else network
+    network = cut(network, model["cut"]) if model.get("cut") else network
+    return in_rows(network, model.get("rows", {}))
 
 
 class Part(fx.GraphModule):
@@ -232,6 +233,25 @@ def cut(model: nn.Module, ends: Sequence[str]) -> nn.Sequential:
         name = next(filter(None, (layer_of(graph, node) for node in inside)), f"part{number}").replace(".", "_")
         parts.add_module(f"{name}_{number}" if name in parts._modules else name, _part(graph, nodes[before], inside))
     return parts
+
+
+def in_rows(model: nn.Module, rows: Mapping[str, Sequence[int]]) -> nn.Module:
+    """The model itself, its sequences at these paths made of rows of so many of their modules; "" is the model.
+
+    A row is called as its first module was.
+    """
+    for path, counts in rows.items():
+        names, modules = zip(*model.get_submodule(path).named_children(), strict=True)
+        starts = [0, *itertools.accumulate(counts)]
+        sequence = nn.Sequential()
+        for start, end in itertools.pairwise(starts):
+            row = modules[start] if end - start == 1 else nn.Sequential(*modules[start:end])
+            sequence.add_module(names[start], row)
+        if path:
+            model.set_submodule(path, sequence)
+        else:
+            model = sequence
+    return model
 
 
 def layer_of(graph: fx.GraphModule, node: fx.Node) -> str:

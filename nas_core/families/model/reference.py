@@ -37,12 +37,14 @@ class Reference:
     in_channels: int
     side: int | None = None  # of the images, pixels; None where inputs are no images
     cut: Sequence[str] = ()  # where the model is cut into parts (``rebuild.cut``); empty: it is as its maker made it
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)  # how many modules of a sequence stand together
 
     @property
     def made_by(self) -> dict[str, Any]:
         """What ``rebuild.made`` makes the model of, without its weights."""
         whole = {"name": self.model, "arguments": {**self._asked_for(), **self.arguments}}
-        return {**whole, "cut": list(self.cut)} if self.cut else whole
+        whole |= {"cut": list(self.cut)} if self.cut else {}
+        return whole | ({"rows": {path: list(counts) for path, counts in self.rows.items()}} if self.rows else {})
 
     @property
     def is_timm(self) -> bool:
@@ -80,10 +82,14 @@ class Reference:
         Raises:
             NasError: for a name that nobody knows, or a maker that fails.
         """
-        return self._as_asked(self._whole())
+        return self.arranged(self._whole())
 
-    def _as_asked(self, network: nn.Module) -> nn.Module:
-        return rebuild.cut(network, self.cut).eval() if self.cut else network
+    def arranged(self, network: nn.Module) -> nn.Module:
+        """The network as positions need it, of the same modules: cut into parts, with rows of blocks."""
+        if not self.cut and not self.rows:
+            return network
+        parts = rebuild.cut(network, self.cut) if self.cut else network
+        return rebuild.in_rows(parts, self.rows).eval()
 
     def _whole(self) -> nn.Module:
         scheme, _, rest = self.model.partition(":")
@@ -97,7 +103,7 @@ class Reference:
             expected = "timm:NAME, package.module:factory, FILE.py:factory, mlflow:NAME@alias or FILE.pt2"
             raise NasError(WHERE, repr(self.model), expected)
         try:
-            network = rebuild.made(replace(self, cut=()).made_by)
+            network = rebuild.made(replace(self, cut=(), rows={}).made_by)
         except Exception as error:  # a user's own code, or timm's for arguments it does not take
             found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise NasError(f"{WHERE} {self.model}", found, "a model that can be made") from None
@@ -122,7 +128,7 @@ class Reference:
         network = self._whole()
         if self.checkpoint is not None:
             self._load(network)
-        return self._as_asked(network).requires_grad_(False)
+        return self.arranged(network).requires_grad_(False)
 
     def _load(self, network: nn.Module) -> None:
         assert self.checkpoint is not None

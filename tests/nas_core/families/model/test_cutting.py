@@ -113,8 +113,8 @@ def test_what_is_called_twice_stays_in_one_part():
 def test_a_model_is_cut_where_its_modules_are_single_layers_only():
     family = family_of("written_out")
     assert [place.path for place in family.structure.split.places] == [f"firsts_{index}" for index in range(4)]
-    assert not family_of("by_modules").structure.cut
-    assert not family_of("written_out", cut=False).structure.cut
+    assert not family_of("by_modules").structure.own.cut
+    assert not family_of("written_out", cut=False).structure.own.cut
 
 
 def test_a_network_of_parts_is_narrower_inside_and_is_rebuilt(tmp_path):
@@ -142,4 +142,19 @@ def test_a_teacher_has_its_own_weights_in_its_parts(tmp_path):
 def test_a_forward_pass_that_branches_cannot_be_cut():
     with pytest.raises(SpaceError, match=r"torch\.fx can follow"):
         _ = family_of("branching", cut=True).structure
-    assert not family_of("branching").structure.cut  # its modules are what there is
+    assert not family_of("branching").structure.own.cut  # its modules are what there is
+
+
+def test_fewer_positions_are_rows_of_blocks():
+    library = [{"kind": "shallower", "ratio": 0.5}, {"kind": "skip"}]
+    for maker, blocks in (("written_out", "firsts_"), ("by_modules", "blocks.")):
+        family = family_of(maker, wanted=3, library=library)  # the third is the stem, which nothing stands for
+        assert [place.path for place in family.structure.split.places] == [f"{blocks}0", f"{blocks}2"]
+        whole, halved, none = (family.module(family.space.parse(text)) for text in ("0-0", "0-1", "0-2"))
+        rows = [network.get_submodule(f"{blocks}2") for network in (whole, halved, none)]
+        assert [sum(isinstance(each, nn.Conv2d) for each in row.modules()) for row in rows] == [4, 2, 0]
+        again = rebuild.fill(family.own.fresh(), whole.state_dict())
+        assert torch.equal(again(IMAGES), whole.eval()(IMAGES))
+        origin = family.origin(family.space.parse("1-2"))
+        again = rebuild.changed(rebuild.made(origin["model"]), origin["changes"])
+        rebuild.fill(again, family.module(family.space.parse("1-2")).state_dict())
