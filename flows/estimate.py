@@ -51,6 +51,7 @@ class Amounts:
     scored: int
     verified: int
     rounds: int
+    finalists: int  # that are rated once more
     rated_per_load: int  # networks for which a worker reads its data once
     workers: int
     trainings: int
@@ -135,6 +136,7 @@ class _Arithmetic:
     def __init__(self, study: Study, trial: Trial, amounts: Amounts, work: Work, wall_s: float | None) -> None:
         self.trial, self.amounts, self.work, self.wall_s = trial, amounts, work, wall_s
         self.config, workload = study.config, workload_of(study.config)
+        self.final = study.scorer.final.work() if study.scorer.final is not None else None
         self.needs_data, self.starts_from = study.scorer.needs_data, study.scorer.starts_from
         channels = study.space.in_channels or workload.sample.shape[0]
         self.footprint = workload.footprint(workload.sample.shape_at(max(study.space.resolutions), channels))
@@ -177,19 +179,25 @@ class _Arithmetic:
 
     def _verify(self) -> float:
         rated_s = self.amounts.rounds * self._start_s + self._rated(self.amounts.verified)
+        if self.final is not None and self.amounts.finalists:
+            rated_s += self._rounds(self.amounts.finalists) * (self._each_s(self.final) + self._load_s)
         return rated_s + self.amounts.timed_whole * self.trial.latency_s
 
     def _rated(self, count: int) -> float:
         """Seconds until so many networks are rated, all workers busy."""
         if not count:
             return 0.0
-        each_s = self.wall_s
-        if each_s is None:
-            run_s = self.work.each_run * self._use_s(self.trial.run_s)
-            each_s = self.work.each_trained * self._use_s(self.trial.scored_s) + run_s
+        each_s = self._each_s(self.work) if self.wall_s is None else self.wall_s
         load_s = self._load_s if self.needs_data else 0.0
-        rounds = -(-count // self.amounts.workers)
+        rounds = self._rounds(count)
         return rounds * each_s + -(-rounds // self.amounts.rated_per_load) * load_s
+
+    def _rounds(self, count: int) -> int:
+        """How many networks a worker rates, one after the other."""
+        return -(-count // self.amounts.workers)
+
+    def _each_s(self, work: Work) -> float:
+        return work.each_trained * self._use_s(self.trial.scored_s) + work.each_run * self._use_s(self.trial.run_s)
 
     def _train(self) -> float:
         amounts, recipe, processes = self.amounts, self.config.train.recipe, self.config.train.workers

@@ -21,6 +21,7 @@ from nas_core.space.extremes import extreme_genotypes
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
+from nas_core.study.rounds import FINALISTS
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources
 from nas_core.study.stages import CONFIG, STAGES, Stage
@@ -34,7 +35,6 @@ EMBEDDED = {
 MOST_NAMES = 20  # of classes, in a line
 LATENCY = "latency_ms"
 NOT_KNOWN = "what this scorer takes is known once it has rated a network."
-FINALISTS = 5  # networks that verification measures whole, the base among them
 
 
 def plan(config: StudyConfig, root: str, until: Stage = "report", *, measures: bool = True) -> dict[str, Any]:
@@ -208,6 +208,7 @@ def _amounts(study: Study, until: Stage, scored: int, verified: int, trains: boo
         scored=scored,
         verified=expected,
         rounds=-(-expected // verify.per_round),
+        finalists=FINALISTS if "verify" in stages and study.scorer.final is not None else 0,
         rated_per_load=getattr(config.scorer, "batch", 1) if is_slow else max(1, scored + expected),
         workers=workers,
         trainings=trainings if trains and "train" in stages else 0,
@@ -262,7 +263,7 @@ def _num_timed(study: Study) -> int:
 def _num_timed_whole(config: StudyConfig) -> int:
     points = config.select.points if config.select.sweep else 0
     contestants = 2 + config.train.compare_random + len(config.train.compare) if config.train.compare else 0
-    return FINALISTS + points + contestants
+    return FINALISTS + 1 + points + contestants  # the base among them
 
 
 def _rounded(found: Estimate) -> dict[str, Any]:

@@ -26,6 +26,7 @@ AMOUNTS = Amounts(
     scored=20,
     verified=0,
     rounds=0,
+    finalists=0,
     rated_per_load=1,
     workers=2,
     trainings=3,
