@@ -197,6 +197,7 @@ def shrink(folder: Path) -> list[str]:
     fields = {
         "data.side": 64,
         "scorer.recovery_steps": 4,
+        "scorer.final_steps": 8,
         "scorer.calibration_examples": 128,
         "profile.profilers.latency.repeats": 10,
         "verify.evaluations": 4,
