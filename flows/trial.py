@@ -195,11 +195,14 @@ def _handed_over(network: "nn.Module", splits: "Splits", workload: "Workload") -
 
 
 def _latency_s(config: "StudyConfig", family: "Family", genotype: "Genotype") -> float:
-    from nas_core.costs.timing import network_part, time_networks
+    from nas_core.costs.timing import time_family
 
     settings = config.profile.profilers["latency"]
-    networks = [network_part(family, genotype)]
-    return [_timed(lambda: time_networks(networks, settings))[1] for _ in range(2)][-1]  # exporters are imported once
+
+    def measure() -> Any:
+        return time_family(family, genotype, [genotype], settings, blocks=False)
+
+    return [_timed(measure)[1] for _ in range(2)][-1]  # exporters are imported once
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
