@@ -173,7 +173,7 @@ def _finals(study: Study, flops: float) -> int:
     if final is None:
         return 0
     once, again = (each.work(1, flops) - each.work(0, flops) for each in (study.scorer, final))
-    return round(FINALISTS * again / once)
+    return round((FINALISTS + 1) * again / once)  # and one that only leaves blocks out
 
 
 def _estimate_s(study: Study, num_evaluations: int, flops: float, trains: bool) -> float:
