@@ -63,9 +63,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class Opened:
-    """A list with its rows: ``room_RS`` is what its parts may still take, ``loss_RGJ`` what choices do (by group)."""
+    """A list with its rows: ``room_RS`` is what its parts may still take, ``loss_RGJ`` what choices do (by group).
+
+    ``gone_GJ``: choices that no network of the claim has, and what pads groups.
+    """
 
     parts: Parts
+    gone_GJ: Bools
     room_RS: Small
     loss_RGJ: Small
     part_S: Ints  # from which of the list's parts those of ``room_RS`` come
@@ -80,7 +84,7 @@ class Opened:
         rooms, parents, picks = [self.room_RS[:, :0]], [self.part_S[:0]], [self.part_S[:0]]
         most_R = self.room_RS.max(axis=1, initial=-1)
         for j, loss_R in enumerate(self.loss_RGJ[:, group].T):
-            if (loss_R > most_R).any():
+            if self.gone_GJ[group, j] or (loss_R > most_R).any():
                 continue
             kept = np.flatnonzero((self.room_RS[:FEW_ROWS] >= loss_R[:FEW_ROWS, None]).all(axis=0))
             kept = kept[(self.room_RS[FEW_ROWS:].take(kept, axis=1) >= loss_R[FEW_ROWS:, None]).all(axis=0)]
@@ -159,7 +163,7 @@ class Search:
         """
         room_RS, loss_RGJ = self._rows(parts, unit, prices_UK)
         kept = np.flatnonzero((room_RS >= 0).all(axis=0))
-        return Opened(parts, room_RS[:, kept], loss_RGJ, kept) if len(kept) else None
+        return Opened(parts, self.gone_GJ, room_RS[:, kept], loss_RGJ, kept) if len(kept) else None
 
     def _rows(self, parts: Parts, unit: Ints, prices_UK: Ints) -> tuple[Small, Small]:
         """[R, S] what every part may still take of every row, and [R, G, J] what choices take."""
@@ -175,7 +179,8 @@ class Search:
         loss_RGJ = np.concatenate(
             [loss_UGJ - least_UG[:, :, None], np.moveaxis(self.cost_GJK - least_GK[:, None], 2, 0)]
         )
-        bits_R = np.array([max(0, int(most).bit_length() - LARGEST.bit_length() + 1) for most in room_RS.max(axis=1)])
+        most_R = room_RS.max(axis=1, initial=0).tolist()
+        bits_R = np.array([max(0, most.bit_length() - LARGEST.bit_length() + 1) for most in most_R], dtype=np.int64)
         room_RS = np.maximum(room_RS >> bits_R[:, None], -1)
         loss_RGJ = np.where(self.gone_GJ, NEVER, np.clip(loss_RGJ >> bits_R[:, None, None], 0, NEVER))
         return room_RS.astype(np.int16), loss_RGJ.astype(np.int16)
