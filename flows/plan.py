@@ -18,6 +18,7 @@ from nas_core.report.text import format_amount, format_limit
 from nas_core.space.extremes import extreme_genotypes
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
+from nas_core.study.rounds import FINALISTS
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources
 from nas_core.study.stages import CONFIG, STAGES, Stage
@@ -54,7 +55,8 @@ def plan(config: StudyConfig, root: str, until: Stage = "report") -> dict[str, A
         others = study.space.num_networks - len(design.genotypes)
         verification = min(config.verify.evaluations, others) if verifies else 0
         mean = sum(known.flops.total(genotype) for genotype in design.genotypes) / len(design.genotypes)
-        estimate_s = _estimate_s(study, len(missing) + verification, mean, trains)
+        more = _finals(study, mean) if verifies else 0
+        estimate_s = _estimate_s(study, len(missing) + verification + more, mean, trains)
         return {
             "study": config.name,
             "root": root,
@@ -163,6 +165,15 @@ def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
 def _cluster() -> dict[str, str]:
     """Where the work is done: addresses that the environment names, else what is embedded."""
     return {name: os.environ.get(name) or embedded for name, embedded in EMBEDDED.items()}
+
+
+def _finals(study: Study, flops: float) -> int:
+    """As much work as so many evaluations: that of rating the finalists once more."""
+    final = study.scorer.final
+    if final is None:
+        return 0
+    once, again = (each.work(1, flops) - each.work(0, flops) for each in (study.scorer, final))
+    return round(FINALISTS * again / once)
 
 
 def _estimate_s(study: Study, num_evaluations: int, flops: float, trains: bool) -> float:

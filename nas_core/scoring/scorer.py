@@ -51,6 +51,7 @@ class Scorer(Registered, ABC):
     prepares_together: ClassVar[bool] = False  # whether processes of one torch process group may call ``prepare``
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
     space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too
+    final_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``final`` reads: the verification's too
     when_failed: ClassVar[str] = "Mend the cause, then run `mathnas score DIR --retry-failed`."  # DIR: the study's root
     split: ClassVar[str] = "validation"  # the data that the metric is measured on
 
@@ -132,6 +133,14 @@ class Scorer(Registered, ABC):
 
         Rows of other metrics that were measured on the way may follow, with the ids of the scorers that they are for.
         """
+
+    @property
+    def final(self) -> "Scorer | None":
+        """What rates the best few networks once more, by more work each; None where there is no such rating.
+
+        Its metric is this one's, its rows have an id of their own.
+        """
+        return None
 
     @property
     def starts_from(self) -> str:

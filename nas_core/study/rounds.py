@@ -14,6 +14,7 @@ from typing import Any
 
 from nas_core.program import solve
 from nas_core.program.limits import parse_limit
+from nas_core.records.evaluations import Evaluation
 from nas_core.searchers import Knowledge
 from nas_core.searchers.refinement import Refinement, Round
 from nas_core.searchers.settings import VerifyConfig
@@ -55,7 +56,8 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
     if not proposed:
         reason = refinement.stop_reason(config) or known.searcher.why_it_stops()
         ended = {"stands": _stands(record, count), "reason": reason, "answer": last_answer(known)}
-        outputs.write(VERIFICATION, {**record, **_incumbent(known), **ended})
+        before = {name: value for name, value in record.items() if name != "finals"}  # of another choice, or made anew
+        outputs.write(VERIFICATION, {**before, **_incumbent(known), **ended})
         return []
     predictions = known.predictor.predict(proposed)
     new_round = {
@@ -118,6 +120,33 @@ def finalists(known: Snapshot) -> list[Genotype]:
     return sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])[:FINALISTS]
 
 
+def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:
+    """The finalists among which a longer rating chooses: those that, as far as they were measured whole, meet limits.
+
+    None where there is no choice among them.
+    """
+    record = verification(outputs)
+    wholes = _wholes(known, record)
+    found = [each for each in finalists(known) if (whole := wholes.get(str(each))) is None or whole.meets]
+    return found if len(found) > 1 and record["winner"] in map(str, found) else []
+
+
+def record_finals(known: Snapshot, outputs: Outputs, rows: Sequence[Evaluation]) -> None:
+    """Note how the finalists were rated once more; the best of them is the winner."""
+    record, sign = verification(outputs), _sign(known)
+    metrics = {row.genotype: row.metric for row in rows if row.metric is not None}
+    if not metrics:
+        return
+    best = sorted(metrics, key=lambda genotype: -sign * metrics[genotype])
+    values = ", ".join(f"{metrics[genotype]:.4g}" for genotype in best)
+    beside = "" if best[0] == record["winner"] else f", where {record['winner']} was before"
+    told = f"of the {len(best)} best, rated once more by more work each ({values}), {best[0]} is the best{beside}"
+    reason = f"{record['reason']}; {told}" if record["reason"] else told
+    chosen = {"winner": best[0], "winner_metric": known.measured[best[0]], "reason": reason}
+    finals = [{"genotype": genotype, "metric": metrics[genotype]} for genotype in best]
+    outputs.write(VERIFICATION, {**record, **chosen, "finals": finals})
+
+
 def move_limits(known: Snapshot, outputs: Outputs) -> bool:
     """Move limits to where networks, measured whole, would meet them; returns whether any is moved.
 
@@ -178,7 +207,8 @@ def _wholes(known: Snapshot, record: Record) -> dict[str, _Whole]:
             rows.setdefault(row["genotype"], {})[row["resource"]] = row["value"]
     base, costs = rows.get(str(known.base), {}), known.costs_of(known.base)
     found = {}
-    for genotype in dict.fromkeys((str(record["winner"]), *map(str, finalists(known)))):
+    again = [row["genotype"] for row in record.get("finals", ())]  # the best of those first
+    for genotype in dict.fromkeys((str(record["winner"]), *again, *map(str, finalists(known)))):
         own, shares, ratios = known.costs_of(Genotype.parse(genotype)), dict[str, float](), dict[str, float]()
         for limit in map(parse_limit, known.config.select.limits):
             budget = limit.resolve(costs)
