@@ -13,9 +13,9 @@ from nas_core.base.identity import content_id
 from nas_core.base.settings import Section
 from nas_core.families.trained_model import TrainedModel
 from nas_core.records.evaluations import Evaluation
-from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
+from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer, Work
 from nas_core.space.genotypes import Genotype
-from nas_core.training.settings import TRAINING_PASSES, Recipe, training_work
+from nas_core.training.settings import TRAINING_PASSES, Recipe
 from nas_core.workloads.metrics import Measure
 
 if TYPE_CHECKING:
@@ -173,14 +173,17 @@ class DistilScorer(Scorer):
         """The assembled network's weights, its normalisation statistics recalibrated; the model's own for the model."""
         return self.blocks.start(genotype)
 
-    def work(self, num_evaluations: int, flops: float) -> float:
+    def work(self) -> Work:
         settings, (num_train, num_validation) = self.settings, self.workload.num_examples()
         choices = max(self.family.space.num_choices)
-        # the model's pass, then every alternative's forward and backward pass, about half a block each
-        trained = training_work(settings.recipe, num_train, flops) * (1 / 3 + choices / 2) if settings.train else 0.0
-        recovered = settings.recovery_steps * settings.recipe.batch_size * (TRAINING_PASSES + 1)  # and the model's pass
-        rated: float = flops * (num_validation + settings.calibration_examples + recovered)
-        return trained + num_evaluations * rated
+        # every alternative's forward and backward pass, about half a block each, after the model's own pass
+        distilled = settings.recipe.epochs * num_train if settings.train else 0.0
+        recovered = settings.recovery_steps * settings.recipe.batch_size
+        return Work(
+            first_trained=distilled * (1 / TRAINING_PASSES + choices / 2),
+            each_trained=recovered * (1 + 1 / TRAINING_PASSES),
+            each_run=num_validation + settings.calibration_examples,
+        )
 
     @cached_property
     def blocks(self) -> "DistilledBlocks":

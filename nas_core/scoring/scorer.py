@@ -41,6 +41,15 @@ class Setting:
     known_as: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What networks do for their scores, in examples that run through one; a trained one also runs backward."""
+
+    first_trained: float = 0.0  # once, before any network is rated
+    each_trained: float = 0.0
+    each_run: float = 0.0
+
+
 class Scorer(Registered, ABC):
     """Rates networks of one family for one study."""
 
@@ -151,12 +160,9 @@ class Scorer(Registered, ABC):
         """The weights that the network's full training begins with; None where they are fresh."""
         return None
 
-    def work(self, num_evaluations: int, flops: float) -> float:
-        """Multiply-adds of so many evaluations and of what they need once, for networks of ``flops``: an estimate.
-
-        NaN where that cannot be known.
-        """
-        return 0.0
+    def work(self) -> "Work | None":
+        """What networks do here, for an estimate; None where that cannot be known."""
+        return Work()
 
     @property
     def device_name(self) -> str:
