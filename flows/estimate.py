@@ -6,6 +6,7 @@ reporting is stated in starts of a worker: a machine that is slow at one is slow
 """
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -206,7 +207,7 @@ class _Arithmetic:
         learned: float = recipe.epochs * self.num_train * self._use_s(self.trial.trained_s)
         measured = (recipe.epochs + 2) * self.num_validation * self._use_s(self.trial.run_s)
         together = processes * TOGETHER_GAIN if processes > 1 else 1.0
-        each_s = (learned + measured) / (float(amounts.training_cpus) ** THREADS_GAIN * together) + self._load_s
+        each_s = (learned + measured) / (math.pow(amounts.training_cpus, THREADS_GAIN) * together) + self._load_s
         each_s += self._load_s if self.starts_from else 0.0  # the scorer's own, for the weights that it begins with
         each_s += self.trial.export_s + (TOGETHER_STARTS if processes > 1 else 1.0) * self.trial.start_s
         return self._start_s + -(-amounts.trainings // amounts.trained_at_a_time) * each_s
