@@ -208,7 +208,7 @@ def _amounts(study: Study, until: Stage, scored: int, verified: int, trains: boo
         scored=scored,
         verified=expected,
         rounds=-(-expected // verify.per_round),
-        finalists=FINALISTS if "verify" in stages and study.scorer.final is not None else 0,
+        finalists=FINALISTS + 1 if "verify" in stages and study.scorer.final is not None else 0,
         rated_per_load=getattr(config.scorer, "batch", 1) if is_slow else max(1, scored + expected),
         workers=workers,
         trainings=trainings if trains and "train" in stages else 0,

@@ -148,13 +148,24 @@ def _shares(known: Snapshot, genotype: Genotype) -> list[float]:
 
 def depth(known: Snapshot) -> Genotype | str:
     """The best predicted network whose blocks are the base's or nothing."""
-    base, rules = known.base.choices, []
-    for position, place in enumerate(known.space.positions):
-        kept = {base[position], *(c for c, block in enumerate(place.blocks) if block.kind in LEFT_OUT)}
-        rules += [Rule(kind="forbid", blocks=((position, c),)) for c in range(len(place.blocks)) if c not in kept]
+    rules = [
+        Rule(kind="forbid", blocks=((position, choice),))
+        for position, count in enumerate(known.space.num_choices)
+        for choice in range(count)
+        if not _is_kept_or_nothing(known, position, choice)
+    ]
     problem = known.problem(known.limits)
     problem = replace(problem, rules=(*problem.rules, *rules))
     return _solved(known, problem) or "Leaving out blocks alone does not reach the limits."
+
+
+def leaves_out_alone(known: Snapshot, network: Genotype) -> bool:
+    """Whether each of its blocks is the base's or nothing."""
+    return all(_is_kept_or_nothing(known, position, choice) for position, choice in enumerate(network.choices))
+
+
+def _is_kept_or_nothing(known: Snapshot, position: int, choice: int) -> bool:
+    return choice == known.base.choices[position] or known.space.positions[position].blocks[choice].kind in LEFT_OUT
 
 
 def largest(known: Snapshot) -> Genotype | str:

@@ -15,12 +15,14 @@ from typing import Any
 from nas_core.program import solve
 from nas_core.program.limits import parse_limit
 from nas_core.records.evaluations import Evaluation
+from nas_core.scoring.scorer import SCORERS
 from nas_core.searchers import Knowledge
 from nas_core.searchers.refinement import Refinement, Round
 from nas_core.searchers.settings import VerifyConfig
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
+from nas_core.study.contestants import depth, leaves_out_alone
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import VERIFICATION
@@ -114,10 +116,22 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def finalists(known: Snapshot) -> list[Genotype]:
-    """The best few evaluated networks within the limits: those that are measured whole, the best first."""
+    """The best few evaluated networks within the limits: those that are measured whole, the best first.
+
+    Where they are rated once more, the best that only leaves blocks out comes
+    last, if it is none of them: it is cut off further from the base, and gains
+    more from more work.
+    """
     metrics = {Genotype.parse(text): metric for text, metric in known.measured.items() if metric is not None}
     within = (genotype for genotype in metrics if known.within(genotype, known.limits))
-    return sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])[:FINALISTS]
+    ordered = sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])
+    plain = [each for each in ordered if leaves_out_alone(known, each)][:1] if _are_rated_again(known) else []
+    return list(dict.fromkeys((*ordered[:FINALISTS], *plain)))
+
+
+def _are_rated_again(known: Snapshot) -> bool:
+    section = known.config.scorer
+    return any(getattr(section, name) for name in SCORERS[section.kind].final_settings)
 
 
 def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:
@@ -272,6 +286,8 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
     tables, additive = with_additive_limits(known.cost_tables, known.limits)
     tried = [Genotype.parse(row.genotype) for row in known.evaluations]
     first = _solvers_best(known, tried)[:count] if known.searcher.checks_the_optimum else []
+    if _are_rated_again(known) and isinstance(plain := depth(known), Genotype) and plain not in (*tried, *first):
+        first = [*first[: count - 1], plain]
     knowledge = Knowledge(
         space=known.space,
         base=known.base,
