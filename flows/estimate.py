@@ -6,6 +6,7 @@ reporting is stated in starts of a worker: a machine that is slow at one is slow
 """
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
 from nas_core.study.study import Study
+from nas_core.workloads.workload import Footprint
 
 MOST_AT_ONCE = 4  # trials side by side
 TRIAL_S = 300.0
@@ -135,17 +137,17 @@ class _Arithmetic:
 
     def __init__(self, study: Study, trial: Trial, amounts: Amounts, work: Work, wall_s: float | None) -> None:
         self.trial, self.amounts, self.work, self.wall_s = trial, amounts, work, wall_s
-        self.config, workload = study.config, workload_of(study.config)
-        self.final = study.scorer.final.work() if study.scorer.final is not None else None
-        self.needs_data, self.starts_from = study.scorer.needs_data, study.scorer.starts_from
-        channels = study.space.in_channels or workload.sample.shape[0]
-        self.footprint = workload.footprint(workload.sample.shape_at(max(study.space.resolutions), channels))
-        self.num_examples = sum(workload.num_examples()) if self.needs_data or amounts.trainings else 0
-        self.num_train, self.num_validation = (
-            workload.with_train_examples(self.config.train.train_examples).num_examples()
-            if amounts.trainings
-            else (0, 0)
-        )
+        self.config, scorer = study.config, study.scorer
+        self.final = scorer.final.work() if scorer.final is not None else None
+        self.needs_data, self.starts_from = scorer.needs_data, scorer.starts_from
+        self.footprint, self.num_examples, self.num_train, self.num_validation = Footprint(), 0, 0, 0
+        if self.needs_data or amounts.trainings:
+            workload = workload_of(study.config)
+            channels = study.space.in_channels or workload.sample.shape[0]
+            self.footprint = workload.footprint(workload.sample.shape_at(max(study.space.resolutions), channels))
+            self.num_examples = sum(workload.num_examples())
+            trained = workload.with_train_examples(self.config.train.train_examples)
+            self.num_train, self.num_validation = trained.num_examples()
 
     def result(self) -> Estimate:
         stages = {"profile": self._profile(), "score": self._score(), "verify": self._verify(), "train": self._train()}
@@ -172,7 +174,7 @@ class _Arithmetic:
         amounts = self.amounts
         if not amounts.scored:
             return self._start_s
-        once = self.work.first_trained * self._use_s(self.trial.scored_s) / float(amounts.first_cpus) ** THREADS_GAIN
+        once = self.work.first_trained * self._use_s(self.trial.scored_s) / math.pow(amounts.first_cpus, THREADS_GAIN)
         made_s = self.trial.read_s * self.num_examples if self.footprint.is_read_by == "node" else 0.0
         started_s = self.trial.start_s * (2 if once else 1)
         return self._start_s + started_s + made_s + (once + self._load_s if once else 0.0) + self._rated(amounts.scored)
@@ -206,7 +208,7 @@ class _Arithmetic:
         learned: float = recipe.epochs * self.num_train * self._use_s(self.trial.trained_s)
         measured = (recipe.epochs + 2) * self.num_validation * self._use_s(self.trial.run_s)
         together = processes * TOGETHER_GAIN if processes > 1 else 1.0
-        each_s = (learned + measured) / (float(amounts.training_cpus) ** THREADS_GAIN * together) + self._load_s
+        each_s = (learned + measured) / (math.pow(amounts.training_cpus, THREADS_GAIN) * together) + self._load_s
         each_s += self._load_s if self.starts_from else 0.0  # the scorer's own, for the weights that it begins with
         each_s += self.trial.export_s + (TOGETHER_STARTS if processes > 1 else 1.0) * self.trial.start_s
         return self._start_s + -(-amounts.trainings // amounts.trained_at_a_time) * each_s

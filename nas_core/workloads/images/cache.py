@@ -61,17 +61,11 @@ def room_on_disk(folder: Path) -> int:
 
 
 def make_room(path: Path, nbytes: int, most_bytes: int) -> None:
-    """Other files give way, those first that were not used for long; who maps one keeps it until it ends.
-
-    The last that was used stays: a set may be held in two.
-    """
+    """Other files give way, those first that were not used for long; who maps one keeps it until it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     others = [each for each in kept_files() if each != path]
-    for other in others[:-1]:
-        if size_of(each for each in kept_files() if each != path) + nbytes <= most_bytes and nbytes <= room_on_disk(
-            path.parent
-        ):
-            return
+    while others and (size_of(others) + nbytes > most_bytes or nbytes > room_on_disk(path.parent)):
+        other = others.pop(0)
         log.info("%s gives way to %s", other, path.name)
         other.unlink(missing_ok=True)
 
