@@ -544,9 +544,18 @@ def score(
 
 
 def _can_be_written(path: Path | None) -> Path | None:
-    """Refuse a file that could not be written after all the compute was spent."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise ConfigError("--certify", str(path), "a file in a folder that exists")
+    """Refuse a file that could not be written after all the compute was spent: one is made, and is gone again."""
+    if path is None:
+        return path
+    try:
+        is_new = not path.exists()
+        with path.open("a", encoding="utf-8"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        expected = f"a file in a folder that exists, and that can be written ({error.strerror or error})"
+        raise ConfigError("--certify", str(path), expected) from None
     return path
 
 

@@ -15,12 +15,14 @@ from typing import Any
 from nas_core.program import solve
 from nas_core.program.limits import parse_limit
 from nas_core.records.evaluations import Evaluation
+from nas_core.scoring.scorer import SCORERS
 from nas_core.searchers import Knowledge
 from nas_core.searchers.refinement import Refinement, Round
 from nas_core.searchers.settings import VerifyConfig
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
+from nas_core.study.contestants import has_whole_blocks, of_whole_blocks
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import VERIFICATION
@@ -29,6 +31,7 @@ from nas_core.study.sweep import optima
 Record = dict[str, Any]
 MOST_MOVES = 4  # times that limits are moved
 FINALISTS = 4  # best evaluated networks that are measured whole
+OF_WHOLE_BLOCKS = 2  # more of them, where they are rated once more
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
 USES_IT = 0.95  # share of a limit from which on a measured network uses it
 
@@ -114,10 +117,21 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def finalists(known: Snapshot) -> list[Genotype]:
-    """The best few evaluated networks within the limits: those that are measured whole, the best first."""
+    """The best few evaluated networks within the limits: those that are measured whole, the best first.
+
+    Where they are rated once more, the best of whole blocks come last, if they
+    are none of them: they are cut off further from the base, and gain more from more work.
+    """
     metrics = {Genotype.parse(text): metric for text, metric in known.measured.items() if metric is not None}
     within = (genotype for genotype in metrics if known.within(genotype, known.limits))
-    return sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])[:FINALISTS]
+    ordered = sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])
+    whole = [each for each in ordered if has_whole_blocks(known, each)][:OF_WHOLE_BLOCKS]
+    return list(dict.fromkeys((*ordered[:FINALISTS], *(whole if _are_rated_again(known) else ()))))
+
+
+def _are_rated_again(known: Snapshot) -> bool:
+    section = known.config.scorer
+    return any(getattr(section, name) for name in SCORERS[section.kind].final_settings)
 
 
 def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:
@@ -272,6 +286,8 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
     tables, additive = with_additive_limits(known.cost_tables, known.limits)
     tried = [Genotype.parse(row.genotype) for row in known.evaluations]
     first = _solvers_best(known, tried)[:count] if known.searcher.checks_the_optimum else []
+    if _are_rated_again(known) and (whole := of_whole_blocks(known)) and whole not in (*tried, *first):
+        first = [*first[: count - 1], whole]
     knowledge = Knowledge(
         space=known.space,
         base=known.base,

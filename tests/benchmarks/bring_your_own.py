@@ -6,14 +6,17 @@ A teacher is trained on Fashion-MNIST (``--data cifar10``: CIFAR-10) until it
 converges, once (``--teachers DIR`` keeps it). Each contestant has the limit's
 latency on this machine (one thread, eager, 32 images, in turns with the teacher), and the
 same recovery by distillation from the teacher; those that need no blocks
-distilled train longer by as much as ours cost before. Accuracies are of the
-test split, in percent, mean and spread over ``--seeds``.
+distilled train longer by as much as ours cost before, the longer rating of
+our finalists included (``epochs`` says how long each trained). Accuracies are
+of the test split, in percent, mean and spread over ``--seeds``.
 
 ``uniform`` narrows the inside of every block alike, ``depth`` keeps the first
 block of each stage, ``random`` is a network of our library within the limit,
 ``torch_pruning`` is Torch-Pruning's magnitude pruner (where it is installed).
 ``tau`` is Kendall's of predicted and evaluated quality of ``--judges``
-assembled networks, ``tau_flops`` that of counting FLOPs.
+assembled networks, ``tau_flops`` that of counting FLOPs. ``untrained`` is the
+answer at ``--untrained`` percent of weights that were only cut and fitted: all
+that it takes from nothing on.
 """
 
 import argparse
@@ -95,6 +98,7 @@ def main() -> None:
     parser.add_argument("--final-steps", type=int, default=1000, help="of the finalists before one is chosen; 0: none")
     parser.add_argument("--only", default=None, help="contestants, separated by commas; default: all")
     parser.add_argument("--judges", type=int, default=50, help="assembled networks that predictions are held against")
+    parser.add_argument("--untrained", type=int, default=80, help="limit of the answer without any training; 0: none")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -120,7 +124,7 @@ class Run:
 
     # teacher and library
 
-    def config(self, limit: int = 60) -> StudyConfig:
+    def config(self, limit: int = 60, **scorer: Any) -> StudyConfig:
         effort = self.effort
         return parse_config(
             {
@@ -131,6 +135,7 @@ class Run:
                     "recovery_steps": self.given.recovery_steps,
                     "final_steps": self.given.final_steps,
                     "recipe": {**RECOVERY, "epochs": effort.distil_epochs, "clip_norm": None},
+                    **scorer,
                 },
                 "design": {"kind": "one-swap"},
                 "profile": {"resources": ["flops", "params", "latency_ms"], "repeats": 20, "batch_size": BATCH},
@@ -189,10 +194,30 @@ class Run:
         self.teacher = cast(TrainedModel, study.family).teacher
         answers = {"limits": {}, "distil": self.distil_cost(study, distil_cpu_s)}
         answers |= self.agreement(study)
+        if self.given.untrained:
+            answers["untrained"] = self.untrained(self.given.untrained)
+            self.say(f"{self.given.untrained} % without training: {answers['untrained']}")
         answers["latency"] = {}
         for limit in self.limits:
             answers["limits"][str(limit)], answers["latency"][str(limit)] = self.at(limit, study)
         return answers
+
+    def untrained(self, limit: int) -> dict[str, Any]:
+        """The answer of weights that were only cut and fitted: what it takes from nothing on, and its accuracy."""
+        began, began_cpu = time.perf_counter(), time.process_time()
+        config = self.config(limit, train=False, recovery_steps=0)
+        study = Study.create(config, str(self.folder / "untrained"))
+        study.scorer.prepare(lambda *_: None)
+        measure_latency(study)
+        network = assembled(study, Genotype.parse(searched(study)))
+        took = {"wall_s": round(time.perf_counter() - began), "cpu_s": round(time.process_time() - began_cpu)}
+        share = Stopwatch(self.teacher, self.example).share(network)
+        return {
+            **took,
+            "accuracy": round(100 * self.tested(network), 2),
+            "teacher": round(100 * self.tested(self.teacher), 2),
+            "latency": round(100 * share, 1),
+        }
 
     def distil_cost(self, study: Study, cpu_s: float) -> dict[str, float]:
         """Relative to one epoch of the teacher's training on as many examples: FLOPs, and CPU seconds."""
