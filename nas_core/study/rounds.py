@@ -22,7 +22,7 @@ from nas_core.searchers.settings import VerifyConfig
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
-from nas_core.study.contestants import depth, leaves_out_alone
+from nas_core.study.contestants import has_whole_blocks, of_whole_blocks
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import VERIFICATION
@@ -31,6 +31,7 @@ from nas_core.study.sweep import optima
 Record = dict[str, Any]
 MOST_MOVES = 4  # times that limits are moved
 FINALISTS = 4  # best evaluated networks that are measured whole
+OF_WHOLE_BLOCKS = 2  # more of them, where they are rated once more
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
 USES_IT = 0.95  # share of a limit from which on a measured network uses it
 
@@ -118,15 +119,14 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
 def finalists(known: Snapshot) -> list[Genotype]:
     """The best few evaluated networks within the limits: those that are measured whole, the best first.
 
-    Where they are rated once more, the best that only leaves blocks out comes
-    last, if it is none of them: it is cut off further from the base, and gains
-    more from more work.
+    Where they are rated once more, the best of whole blocks come last, if they
+    are none of them: they are cut off further from the base, and gain more from more work.
     """
     metrics = {Genotype.parse(text): metric for text, metric in known.measured.items() if metric is not None}
     within = (genotype for genotype in metrics if known.within(genotype, known.limits))
     ordered = sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])
-    plain = [each for each in ordered if leaves_out_alone(known, each)][:1] if _are_rated_again(known) else []
-    return list(dict.fromkeys((*ordered[:FINALISTS], *plain)))
+    whole = [each for each in ordered if has_whole_blocks(known, each)][:OF_WHOLE_BLOCKS]
+    return list(dict.fromkeys((*ordered[:FINALISTS], *(whole if _are_rated_again(known) else ()))))
 
 
 def _are_rated_again(known: Snapshot) -> bool:
@@ -286,8 +286,8 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
     tables, additive = with_additive_limits(known.cost_tables, known.limits)
     tried = [Genotype.parse(row.genotype) for row in known.evaluations]
     first = _solvers_best(known, tried)[:count] if known.searcher.checks_the_optimum else []
-    if _are_rated_again(known) and isinstance(plain := depth(known), Genotype) and plain not in (*tried, *first):
-        first = [*first[: count - 1], plain]
+    if _are_rated_again(known) and (whole := of_whole_blocks(known)) and whole not in (*tried, *first):
+        first = [*first[: count - 1], whole]
     knowledge = Knowledge(
         space=known.space,
         base=known.base,

@@ -1,6 +1,6 @@
 """Finalists are rated once more on the cluster: once, whatever was cut off."""
 
-from nas_core.study.contestants import depth, leaves_out_alone
+from nas_core.study.contestants import has_whole_blocks, of_whole_blocks
 from nas_core.study.rounds import finalists, next_round, record_round, to_rate_again, verification
 from nas_core.study.study import Study
 from tasks.scoring import rate_finalists
@@ -16,14 +16,14 @@ def test_finalists_are_rated_once_and_a_second_run_chooses_the_same(cluster, tmp
     prepare_job(job, (), quiet)
     Evaluator(job).run([str(each) for each in study.design.genotypes])
     study.refresh()
-    plain = depth(study.snapshot)
+    plain = of_whole_blocks(study.snapshot)
     proposed = next_round(study.snapshot, study.outputs, 0)
     assert str(plain) in (*proposed, *map(str, study.design.genotypes))  # what is left to beat takes part
     Evaluator(job).run(proposed)
     study.refresh()
     record_round(study.snapshot, study.outputs, 0)
     assert next_round(study.snapshot, study.outputs, 1) == []
-    assert any(leaves_out_alone(study.snapshot, each) for each in finalists(study.snapshot))
+    assert any(has_whole_blocks(study.snapshot, each) for each in finalists(study.snapshot))
     first = without_answer(verification(study.outputs))
     last, *others = map(str, to_rate_again(study.snapshot, study.outputs))
     Evaluator(job, final=True).run(others)  # killed before the last
