@@ -241,7 +241,7 @@ def shrink(
     for warning in not_handed_over(config):
         print(f"mathnas: {warning}", file=sys.stderr)
     if dry_run or not as_json:  # the plan is the preflight, too: nothing is written of a wish that is refused
-        _print_plan(config, where, "report", as_json)
+        _print_plan(config, where, "report", as_json, measures=dry_run)
     if dry_run:
         return
     path = written(config, wish)
@@ -416,11 +416,11 @@ def _print_json(data: object) -> None:
     print(json.dumps(data, indent=2))
 
 
-def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool) -> None:
+def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool, measures: bool = True) -> None:
     from flows.plan import plan, plan_in_words
 
     with never_silent(), doing("checking the study and its data"):
-        found = plan(config, root, until)
+        found = plan(config, root, until, measures=measures)
     if as_json:
         _print_json(found)
     else:
@@ -544,9 +544,18 @@ def score(
 
 
 def _can_be_written(path: Path | None) -> Path | None:
-    """Refuse a file that could not be written after all the compute was spent."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise ConfigError("--certify", str(path), "a file in a folder that exists")
+    """Refuse a file that could not be written after all the compute was spent: one is made, and is gone again."""
+    if path is None:
+        return path
+    try:
+        is_new = not path.exists()
+        with path.open("a", encoding="utf-8"):
+            pass
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        expected = f"a file in a folder that exists, and that can be written ({error.strerror or error})"
+        raise ConfigError("--certify", str(path), expected) from None
     return path
 
 

@@ -1,14 +1,16 @@
-"""What a run would do: its whole preflight, what there is to choose from, evaluations to make, a rough time."""
+"""What a run would do: its whole preflight, what there is to choose from, evaluations to make, what it will take."""
 
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
+from flows.estimate import Amounts, Estimate, TrialError, estimated, slowest, tried
 from nas_core.base.errors import StoreError
-from nas_core.costs import is_measured, profile_blocks
+from nas_core.base.machine import usable_cpus
+from nas_core.costs import is_measured, profile_blocks, profiler_of
 from nas_core.program import parse_limit
 from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
@@ -16,25 +18,29 @@ from nas_core.records.store import Store
 from nas_core.report.summary import Limit
 from nas_core.report.text import format_amount, format_limit
 from nas_core.space.extremes import extreme_genotypes
+from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
+from nas_core.study.rounds import FINALISTS, OF_WHOLE_BLOCKS
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources
 from nas_core.study.stages import CONFIG, STAGES, Stage
 from nas_core.study.study import Study
-from nas_core.training.settings import training_work
 
-MULTIPLY_ADDS_PER_CPU_SECOND = 1.2e10  # small convolutional networks, one modern core, float32
 EMBEDDED = {
     "RAY_ADDRESS": "a local Ray on this machine",
     "PREFECT_API_URL": "a Prefect server in this process",
     "MLFLOW_TRACKING_URI": "a SQLite file in the study",
 }
 MOST_NAMES = 20  # of classes, in a line
+LATENCY = "latency_ms"
+NOT_KNOWN = "what this scorer takes is known once it has rated a network."
 
 
-def plan(config: StudyConfig, root: str, until: Stage = "report") -> dict[str, Any]:
+def plan(config: StudyConfig, root: str, until: Stage = "report", *, measures: bool = True) -> dict[str, Any]:
     """What the stages up to ``until`` would do; nothing is written.
+
+    What they will take is estimated from a trial, seconds long, where ``measures`` says so.
 
     Raises:
         NasError: what the run would end with before any compute is spent, or an impossible limit.
@@ -53,8 +59,12 @@ def plan(config: StudyConfig, root: str, until: Stage = "report") -> dict[str, A
         trains = STAGES.index(until) >= STAGES.index("train") and study.family.are_networks
         others = study.space.num_networks - len(design.genotypes)
         verification = min(config.verify.evaluations, others) if verifies else 0
-        mean = sum(known.flops.total(genotype) for genotype in design.genotypes) / len(design.genotypes)
-        estimate_s = _estimate_s(study, len(missing) + verification, mean, trains)
+        found, why_not = None, NOT_KNOWN
+        if measures:
+            try:
+                found = _estimate(study, known, until, len(missing), verification, trains)
+            except TrialError as error:  # the plan stands without it
+                why_not = str(error)
         return {
             "study": config.name,
             "root": root,
@@ -69,8 +79,9 @@ def plan(config: StudyConfig, root: str, until: Stage = "report") -> dict[str, A
             "resources": _attainable(known) if study.family.are_networks else {},
             "limits": _limits(config, known),
             "cluster": _cluster(),
-            "estimate_s": None if math.isnan(estimate_s) else round(estimate_s, 1),
-            "estimate_from": "stored evaluations" if study.evaluations() else "multiply-adds and an assumed speed",
+            "estimate_s": None if found is None else round(found.seconds, 1),
+            **({"no_estimate": why_not} if found is None else _rounded(found)),
+            "is_measured": measures,
         }
 
 
@@ -165,29 +176,103 @@ def _cluster() -> dict[str, str]:
     return {name: os.environ.get(name) or embedded for name, embedded in EMBEDDED.items()}
 
 
-def _estimate_s(study: Study, num_evaluations: int, flops: float, trains: bool) -> float:
-    """Seconds for the evaluations and the final training, all workers busy."""
-    speed, workers = _speed(), os.cpu_count() or 1
-    rows = [row for row in study.evaluations() if row.status == "ok"]
-    if rows:
-        scoring = num_evaluations * sum(row.wall_s for row in rows) / len(rows) / workers
-    else:
-        scoring = study.scorer.work(num_evaluations, flops) / speed
-    return scoring + (_training_work(study.config, flops) / speed if trains else 0.0)
+def _estimate(study: Study, known: Snapshot, until: Stage, scored: int, verified: int, trains: bool) -> Estimate | None:
+    """What the stages will take; None where that is known once networks were rated."""
+    rows = [row.wall_s for row in study.evaluations() if row.status == "ok"]
+    if study.scorer.work() is None and not rows:
+        return None
+    totals = {genotype: known.flops.total(genotype) for genotype in known.design.genotypes}
+    mean = sum(totals.values()) / len(totals)
+    genotype = min(totals, key=lambda each: abs(totals[each] - mean))
+    amounts = _amounts(
+        study, until, scored, verified, trains, size=mean / totals[genotype] if totals[genotype] else 1.0
+    )
+    runs = study.family.are_networks and (study.scorer.runs_networks or trains or amounts.timed > 0)
+    trials = tried(study.config, genotype, amounts.workers, runs=runs, trains=trains, times=amounts.timed > 0)
+    return estimated(study, slowest(trials), amounts, sum(rows) / len(rows) if rows else None)
 
 
-def _speed() -> float:
-    """Multiply-adds per second of this machine, assumed; a cluster is as fast as its workers are many."""
-    return MULTIPLY_ADDS_PER_CPU_SECOND * (os.cpu_count() or 1)
+def _amounts(study: Study, until: Stage, scored: int, verified: int, trains: bool, size: float) -> Amounts:
+    """What is to be done; a cluster is taken for this machine alone."""
+    config, cpus = study.config, usable_cpus()
+    stages = [stage for stage in study.stages(until) if not study.status_of(stage).is_over]
+    workers = max(1, int(_room(config.cluster.num_cpus, config.cluster.num_gpus, cpus)))
+    trainings, share, processes = _num_trainings(config), 0.0, config.train.workers
+    share = config.cluster.training_cpus or max(
+        config.cluster.num_cpus, cpus // (processes if processes > 1 else trainings), 1
+    )
+    at_a_time = max(1, int(_room(share, config.cluster.num_gpus, cpus)) // processes)
+    verify, is_slow = config.verify, study.scorer.duration == "minutes"
+    expected = min(verified, verify.per_round * (verify.patience + 1)) if "verify" in stages else 0
+    return Amounts(
+        scored=scored,
+        verified=expected,
+        rounds=-(-expected // verify.per_round),
+        finalists=FINALISTS + OF_WHOLE_BLOCKS if "verify" in stages and study.scorer.final is not None else 0,
+        rated_per_load=getattr(config.scorer, "batch", 1) if is_slow else max(1, scored + expected),
+        workers=workers,
+        trainings=trainings if trains and "train" in stages else 0,
+        trained_at_a_time=at_a_time,
+        training_cpus=max(1, int(share)),
+        first_cpus=cpus,
+        timed=_num_timed(study) if "profile" in stages else 0,
+        timed_whole=_num_timed_whole(config) if "verify" in stages and _measures_latency(config) else 0,
+        size=size,
+        reports="report" in stages,
+    )
 
 
-def _training_work(config: StudyConfig, flops: float) -> float:
-    """Multiply-adds of the final trainings, of the winner and what it is compared with."""
+def _room(num_cpus: float, num_gpus: float, cpus: int) -> float:
+    """How many workers of such a share this machine holds."""
+    if not num_gpus:
+        return cpus / max(num_cpus, 1e-3)
+    import torch
+
+    return max(1, torch.cuda.device_count()) / num_gpus
+
+
+def _num_trainings(config: StudyConfig) -> int:
+    """Of the winner and what it is compared with, from every seed, and of a sweep's points."""
     points = min(config.select.recover, config.select.points) if config.select.sweep else 0
     beside = config.train.compare_base + config.train.compare_random + len(config.train.compare)
-    trained = config.train.seeds * (1 + beside) + points
-    examples = workload_of(config).with_train_examples(config.train.train_examples).num_examples()[0]
-    return trained * training_work(config.train.recipe, examples, flops)
+    return config.train.seeds * (1 + beside) + points
+
+
+def _measures_latency(config: StudyConfig) -> bool:
+    return LATENCY in config.profile.resources and profiler_of(LATENCY, config.profile).measures_here
+
+
+def _num_timed(study: Study) -> int:
+    """Whole networks whose latency is measured, and blocks as parts of such."""
+    config, space = study.config, study.space
+    if not _measures_latency(config) or not study.family.are_networks:
+        return 0
+    from nas_core.costs.conditions import is_of_files
+    from nas_core.costs.timing import drawn_networks
+
+    settings = config.profile.profilers["latency"]
+    if study.family.switched() is not None:
+        blocks = len(drawn_networks(study.family, Genotype((0,) * space.num_positions), settings))
+    elif is_of_files(settings.runtime):  # each block is a file of its own
+        blocks = sum(space.num_choices) // 2
+    else:
+        blocks = -(-sum(space.num_choices) // space.num_positions)
+    return blocks * len(space.resolutions) + config.profile.networks
+
+
+def _num_timed_whole(config: StudyConfig) -> int:
+    points = config.select.points if config.select.sweep else 0
+    contestants = 2 + config.train.compare_random + len(config.train.compare) if config.train.compare else 0
+    return FINALISTS + 1 + points + contestants  # the base among them
+
+
+def _rounded(found: Estimate) -> dict[str, Any]:
+    known = asdict(found)
+    return {
+        **known,
+        "stages_s": {stage: round(seconds, 1) for stage, seconds in found.stages_s.items()},
+        **{name: round(known[name], 1) for name in ("around_s", "disk_mb", "memory_mb")},
+    }
 
 
 def plan_in_words(found: dict[str, Any]) -> str:
@@ -202,7 +287,7 @@ def plan_in_words(found: dict[str, Any]) -> str:
         f"Evaluations: {found['evaluations']} in the design, {found['stored']} stored already, "
         f"{found['missing']} to make; verification adds {found['verification_at_most']} at most.",
         *found["notes"],
-        _estimate_in_words(found["estimate_s"], found["estimate_from"]),
+        *_estimate_in_words(found),
         *_section("Data", found["data"]),
         *_section("Attainable", attainable),
         *_section("Limits", found["limits"]),
@@ -211,13 +296,28 @@ def plan_in_words(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _estimate_in_words(estimate_s: float | None, source: str) -> str:
-    if estimate_s is None:
-        return "No estimate: what this scorer takes is known once it has rated a network."
-    minutes = estimate_s / 60
-    estimate = "under a minute" if minutes < 1 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.0f} h"
-    around = "and a minute or two around it for servers, workers and the report"
-    return f"Rough estimate: {estimate} of computing on this machine's processors (from {source}), {around}."
+def _estimate_in_words(found: Mapping[str, Any]) -> list[str]:
+    if not found["is_measured"]:
+        return []
+    if found["estimate_s"] is None:
+        return [f"No estimate: {found['no_estimate']}"]
+    parts = {**found["stages_s"], "starting and ending": found["around_s"]}
+    stages = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in parts.items() if seconds >= 1)
+    workers = f"{found['workers']} worker{'s' * (found['workers'] > 1)}"
+    return [
+        f"Estimate, from a few steps that were run on this machine, within a factor of two: "
+        f"{_duration(found['estimate_s'])} ({stages});",
+        f"{_size(found['memory_mb'])} of memory for {workers}, {_size(found['disk_mb'])} of disk.",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.0f} h"
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:,.1f} GB"
 
 
 def _section(title: str, rows: Mapping[str, str]) -> list[str]:

@@ -6,7 +6,7 @@ import tasks.selection as work
 from flows.stage import stage_run
 from nas_core.study.config import StudyConfig
 from tasks.profiling import time_whole
-from tasks.scoring import evaluate, prepare_scorer
+from tasks.scoring import evaluate, prepare_scorer, rate_finalists
 
 
 @flow(name="select", flow_run_name="select-{config.name}", validate_parameters=True)
@@ -30,3 +30,4 @@ def verify(config: StudyConfig, root: str) -> None:
                 index += 1
             time_whole(run.study)
             has_moved = work.hold_limits(run.study)
+        run.num_new += rate_finalists(run.study)

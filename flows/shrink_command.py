@@ -195,13 +195,14 @@ def _preparation(section: dict[str, Any], overrides: Mapping[str, str]) -> str:
     """Which preparation of images the model was trained with, told by its metric on validation images."""
     import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
     from nas_core.training.loop import outputs_of, value_of
+    from nas_core.workloads.examples import in_memory
     from nas_core.workloads.workload import metric_of
 
     config = _parsed(section, overrides)
     teacher, workload = family_of(config).teacher, workload_of(config)
     assert teacher is not None, "the family of a trained model has one"
     splits, metric = workload.load(), metric_of(workload)  # read once, by the data's own mean and deviation
-    inputs, targets = splits.validation[0][:FEW], splits.validation[1][:FEW]
+    inputs, targets = splits.validation[0][:FEW], in_memory(splits.validation[1][:FEW])
     channels = workload.sample.shape[0]
     preparations = {"data": splits.prepare, **{name: known_normalisation(name, channels) for name in KNOWN}}
     found: dict[str, float] = {}

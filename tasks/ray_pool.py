@@ -9,6 +9,7 @@ gives up on a network whose worker dies again and again.
 
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ CRASHES = (
 )
 NODE_DIED = "its node has died"  # in Ray's words of an actor
 POLL_S = 0.5
+REPORT_S = 0.2  # between two reports of a job
 STALLED_S = 10.0
 ANSWER_S = 5.0  # of the actor that passes reports on
 RESULT_S = 60.0  # for a result to come from another node
@@ -200,8 +202,13 @@ def _in_words(resources: Mapping[str, float]) -> str:
 
 
 def _call(job: Callable[..., Any], arguments: Sequence[Any], queue: Queue | None, request: Request, tries: int) -> Any:
+    said, said_at = "", -math.inf
+
     def on_progress(done: int, total: int, note: str) -> None:
-        if queue is not None:
+        nonlocal said, said_at
+        now = time.monotonic()  # small steps take less time than to say that they are done
+        if queue is not None and (note != said or done >= total or now - said_at >= REPORT_S):
+            said, said_at = note, now
             queue.put((done, total, note))
 
     if request.processes == 1:

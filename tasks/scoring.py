@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from nas_core.records.evaluations import Evaluation
+from nas_core.records.store import missing
+from nas_core.scoring import Scorer
 from nas_core.space.genotypes import Genotype
+from nas_core.study.rounds import record_finals, to_rate_again
 from nas_core.study.study import Study
 from tasks.progress import Progress
-from tasks.ray_pool import BatchDone, Cluster, run_batches, run_jobs
+from tasks.ray_pool import Cluster, run_batches, run_jobs
 from tasks.retries import cluster_task
 from tasks.worker import Evaluator, prepare_job, study_job
 
@@ -42,26 +44,44 @@ def evaluate(study: Study, genotypes: Sequence[str], purpose: str) -> int:
 
     Rows of networks that fail, or whose worker dies again and again, say why.
     """
-    config = study.config
-    missing = study.missing([Genotype.parse(text) for text in genotypes])
-    if not missing:
+    new = study.missing([Genotype.parse(text) for text in genotypes])
+    if new:
+        _evaluate(study, new, purpose, len(genotypes))
+    return len(new)
+
+
+@cluster_task("rate-finalists")
+def rate_finalists(study: Study) -> int:
+    """Rate the finalists once more where the scorer has a longer rating, and choose; returns how many were new."""
+    final = study.scorer.final
+    wanted = list(map(str, to_rate_again(study.snapshot, study.outputs))) if final else []
+    if final is None or not wanted:
         return 0
-    long = study.scorer.duration == "minutes"  # a task that keeps nothing, so that GPUs are handed back
-    done = len(genotypes) - len(missing)
+    new = missing(wanted, study.final_evaluations())
+    if new:
+        _evaluate(study, new, "finalists", len(wanted), final)
+    rows = {row.genotype: row for row in study.final_evaluations()}
+    record_finals(study.snapshot, study.outputs, [rows[genotype] for genotype in wanted if genotype in rows])
+    return len(new)
+
+
+def _evaluate(study: Study, genotypes: Sequence[str], purpose: str, total: int, final: Scorer | None = None) -> None:
+    """Evaluate the networks on the cluster, of ``total`` that are wanted; by the scorer's ``final`` one, if given."""
+    config, scorer = study.config, final or study.scorer
+    long = scorer.duration == "minutes"  # a task that keeps nothing, so that GPUs are handed back
     with (
         noted(study),
         Cluster(config.cluster) as cluster,
-        Progress(stage=purpose, total=len(genotypes), done=done) as progress,
+        Progress(stage=purpose, total=total, done=total - len(genotypes)) as progress,
     ):
-        arguments = (study_job(study),)
-        most = getattr(config.scorer, "batch", MOST_IN_A_BATCH)
-        batches = _batches(missing, most, cluster.num_workers(cluster.evaluation_request))
+        arguments = (study_job(study), final is not None)
+        most = 1 if final else getattr(config.scorer, "batch", MOST_IN_A_BATCH)
+        batches = _batches(genotypes, most, cluster.num_workers(cluster.evaluation_request))
         request = cluster.evaluation_request
         for batch in run_batches(cluster, Evaluator, arguments, batches, request, long=long, on_wait=progress.show):
             if batch.crash:
-                study.store.add_evaluations(_crashed(study, batch))
+                study.store.add_evaluations([scorer.rows.failed(text, batch.crash, 0.0) for text in batch.items])
             progress.advance(len(batch.items), batch.num_failed)
-    return len(missing)
 
 
 @contextlib.contextmanager
@@ -80,8 +100,3 @@ def _batches(genotypes: Sequence[str], most: int, num_workers: int) -> list[list
     ordered = sorted(genotypes, key=Genotype.parse)
     size = max(1, min(most, -(-len(ordered) // num_workers)))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
-
-
-def _crashed(study: Study, batch: BatchDone) -> list[Evaluation]:
-    rows = study.scorer.rows
-    return [rows.failed(genotype, batch.crash, 0.0) for genotype in batch.items]

@@ -476,8 +476,12 @@ def registered_metric(store: Store, workload: Workload, metric: Metric, shape: t
     model, as_floats = registered_model(store), Normalisation()
     inputs, targets = workload.load(shape).load_test()
     with torch.inference_mode():
-        outputs = torch.cat([model(as_floats(part)) for part in batches_of(inputs, TEST_BATCH)])
-    return value_of(metric, workload.output_scale(outputs), targets)  # back to what the network gives
+        both = zip(batches_of(inputs, TEST_BATCH), batches_of(targets, TEST_BATCH), strict=True)
+        outputs = [
+            workload.reduced(workload.output_scale(model(as_floats(part))), wanted)  # back to what the network gives
+            for part, wanted in both
+        ]
+    return value_of(metric, torch.cat(outputs), targets)
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -93,11 +93,13 @@ def import_tickets(tickets: Sequence[Ticket], store: Store) -> None:
 
 
 class Evaluator:
-    """A worker's scorer, built once; it writes what it evaluates."""
+    """A worker's scorer, built once, or its ``final`` one; it writes what it evaluates."""
 
-    def __init__(self, job: StudyJob) -> None:
+    def __init__(self, job: StudyJob, final: bool = False) -> None:
         study = job.study()
-        self.store, self.scorer = study.store, study.scorer
+        scorer = study.scorer.final if final else study.scorer
+        assert scorer is not None, "finalists are rated again where there is something to rate them by"
+        self.store, self.scorer = study.store, scorer
 
     def run(self, batch: list[str]) -> int:
         """Evaluate and store the networks; returns how many failed."""

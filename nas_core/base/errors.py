@@ -2,7 +2,7 @@
 
 Every field goes to ``Exception.__init__``, so an error survives the pickling
 that carries it from a worker process to the driver. None of them shows a
-password, and none is longer than ``LONGEST`` characters, whatever was found.
+password, and each is one line of ``LONGEST`` characters at most, whatever was found.
 """
 
 import re
@@ -55,7 +55,7 @@ class NasError(Exception):
         self.where, self.found, self.expected, self.advice = where, found, expected, advice
 
     def __str__(self) -> str:
-        parts = [self.where, str(self.found), self.expected, self.advice]
+        parts = [" ".join(str(part).splitlines()) for part in (self.where, self.found, self.expected, self.advice)]
         where, found, expected, advice = fitted(parts, LONGEST - len(": found , expected . "))
         message = f"{where}: found {found}, expected {expected}"
         return f"{message}. {advice}" if advice else message

@@ -48,6 +48,17 @@ def _range_in_words(schema: Mapping[str, Any]) -> str:
     return f"{', '.join(named).capitalize()}." if named else ""
 
 
+def _each_once(values: list[Any]) -> list[Any]:
+    doubled = [value for index, value in enumerate(values) if value in values[:index]]
+    if doubled:
+        raise ValueError(f"each of them once ({doubled[0]} is there twice)")
+    return values
+
+
+Element = TypeVar("Element")
+Distinct = Annotated[list[Element], AfterValidator(_each_once)]
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, and any key it does not know is an error."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from nas_core.base.registry import ManyOf
-from nas_core.base.settings import Section
+from nas_core.base.settings import Distinct, Section
 from nas_core.costs.profiler import PROFILERS
 from nas_core.records.resources import resource_of
 
@@ -14,7 +14,7 @@ from nas_core.records.resources import resource_of
 class ProfileConfig(Section):
     """Which resources are measured, and how; a profiler's settings may also stand here directly."""
 
-    resources: list[str] = Field(
+    resources: Distinct[str] = Field(
         ["flops", "params", "activation_bytes", "latency_ms"], description="Resources to measure."
     )
     networks: int = Field(12, ge=0, le=10_000, description="Whole networks timed to say how additive latency is.")

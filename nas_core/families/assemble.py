@@ -8,6 +8,7 @@ import math
 import torch
 from torch import nn
 
+from nas_core.base.errors import SpaceError
 from nas_core.families.blocks import HEADS, STEMS, check_placed, kind_of
 from nas_core.space.genotypes import Architecture, BlockSpec, PlacedBlock
 
@@ -29,11 +30,43 @@ class Network(nn.Module):
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inputs = x
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
-        logits: torch.Tensor = self.head(x)
-        return logits
+        return headed(self.head, x, inputs)
+
+
+class AddsInput(nn.Module):
+    """A head whose outputs are added to the network's input; at first they are nothing.
+
+    The input's channels have a learned share in each output, and a learned
+    shift: inputs come with mean 0 and deviation 1, outputs are fractions of
+    full brightness. B C H W and B O H W, of one side.
+    """
+
+    def __init__(self, head: nn.Module, in_channels: int, num_outputs: int) -> None:
+        super().__init__()
+        self.head = head
+        last = [layer for layer in head.modules() if isinstance(layer, nn.Conv2d)][-1]
+        nn.init.zeros_(last.weight)
+        same = torch.eye(num_outputs, in_channels)
+        shares_OC = same if num_outputs == in_channels else torch.full_like(same, 1 / in_channels)
+        self.shares_OC, self.shift_O = nn.Parameter(shares_OC), nn.Parameter(torch.zeros(num_outputs))
+
+    def forward(self, x: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.head(x)
+        if outputs.shape[-2:] != inputs.shape[-2:]:
+            sides = [" x ".join(map(str, each.shape[-2:])) for each in (outputs, inputs)]
+            expected = "equal ones: `scale` is the product of the strides of stem and positions"
+            raise SpaceError("head.residual", f"outputs of {sides[0]} for inputs of {sides[1]}", expected)
+        return outputs + nn.functional.conv2d(inputs, self.shares_OC[:, :, None, None], self.shift_O)
+
+
+def headed(head: nn.Module, x: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Outputs of a network, from what its last position gives and from its input."""
+    outputs: torch.Tensor = head(x, inputs) if isinstance(head, AddsInput) else head(x)
+    return outputs
 
 
 def assemble(architecture: Architecture, generator: torch.Generator | None = None) -> Network:
@@ -46,8 +79,8 @@ def assemble(architecture: Architecture, generator: torch.Generator | None = Non
     """
     stem = build_stem(architecture.stem, architecture.in_channels, generator)
     blocks = [build_block(placed, generator) for placed in architecture.blocks]
-    width = architecture.blocks[-1].out_channels
-    return Network(stem, blocks, build_head(architecture.head, width, architecture.num_classes, generator))
+    channels = architecture.in_channels, architecture.blocks[-1].out_channels
+    return Network(stem, blocks, build_head(architecture.head, *channels, architecture.num_classes, generator))
 
 
 def build_block(placed: PlacedBlock, generator: torch.Generator | None = None) -> nn.Module:
@@ -66,10 +99,15 @@ def build_stem(spec: BlockSpec, in_channels: int, generator: torch.Generator | N
 
 
 def build_head(
-    spec: BlockSpec, in_channels: int, num_classes: int, generator: torch.Generator | None = None
+    spec: BlockSpec, in_channels: int, width: int, num_outputs: int, generator: torch.Generator | None = None
 ) -> nn.Module:
-    """The head as a module, from the last position to logits; raises SpaceError as ``build_block`` does."""
-    return initialise(kind_of(HEADS, spec).build(in_channels, num_classes), generator)
+    """The head as a module, from the last position's ``width`` channels to outputs; raises as ``build_block`` does.
+
+    ``in_channels`` are those of the network's input.
+    """
+    kind = kind_of(HEADS, spec)
+    head = initialise(kind.build(width, num_outputs), generator)
+    return AddsInput(head, in_channels, num_outputs) if kind.adds_input else head
 
 
 def initialise(module: nn.Module, generator: torch.Generator | None = None) -> nn.Module:

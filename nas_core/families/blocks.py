@@ -76,6 +76,11 @@ class HeadKind(_Kind):
 
     dense: ClassVar[bool] = False
 
+    @property
+    def adds_input(self) -> bool:
+        """Whether what it gives is added to the network's own input (``AddsInput``)."""
+        return False
+
     @abstractmethod
     def build(self, in_channels: int, num_outputs: int) -> "nn.Module":
         """The module: B x in_channels x H x W to B x num_outputs."""
@@ -625,6 +630,13 @@ class ConvUpsample(HeadKind):
         )
         act: Activation = "relu"
         dropout: Dropout = 0.0
+        residual: bool = Field(
+            False, description="Outputs are added to the network's input: for images that are to be changed a little."
+        )
+
+    @property
+    def adds_input(self) -> bool:
+        return bool(self.settings.residual)
 
     def build(self, in_channels: int, num_outputs: int) -> "nn.Module":
         from torch import nn

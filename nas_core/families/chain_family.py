@@ -152,7 +152,9 @@ def _walk(space: SearchSpace, genotype: Genotype) -> Iterator[Part]:
         yield replace(part, is_no_op=placed.is_no_op)
     width, last = space.positions[-1].out_channels, () if are_rows else (sides[-1],) * 2
     key = ("head", head, space.num_classes)
-    yield _part(None, key, (width, *last), lambda: build_head(head, width, space.num_classes))
+    part = _part(None, key, (width, *last), lambda: build_head(head, space.in_channels, width, space.num_classes))
+    beside = ((space.in_channels, *first),) if kind_of(HEADS, head).adds_input else ()
+    yield replace(part, shapes=(*part.shapes, *beside))
 
 
 def _part(position: int | None, key: Hashable, shape: tuple[int, ...], build: "Callable[[], nn.Module]") -> Part:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from nas_core.families.assemble import build_block, build_head, build_stem
+from nas_core.families.assemble import AddsInput, build_block, build_head, build_stem, headed
 from nas_core.space.genotypes import Genotype, SearchSpace
 
 
@@ -18,7 +18,7 @@ class SharedWeights(nn.Module):
         self.positions = nn.ModuleList(
             nn.ModuleList(build_block(block, generator) for block in row) for row in space.placed
         )
-        self.head = build_head(head, space.positions[-1].out_channels, space.num_classes, generator)
+        self.head = build_head(head, space.in_channels, space.positions[-1].out_channels, space.num_classes, generator)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Layers by their parameters' names, as timm's models tell them: the stem, each position; the head is last."""
@@ -35,6 +35,12 @@ class SharedWeights(nn.Module):
         return candidates[choice]
 
     def forward(self, images: torch.Tensor, genotype: Genotype) -> torch.Tensor:
-        for module in self.path(genotype):
-            images = module(images)
-        return images
+        x = images
+        for module in self.path(genotype)[:-1]:
+            x = module(x)
+        return headed(self.head, x, images)
+
+    @property
+    def are_in_a_row(self) -> bool:
+        """Whether each module takes what the one before it gives, and nothing else."""
+        return not isinstance(self.head, AddsInput)

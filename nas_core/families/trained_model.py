@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "without", "branch": "attn"},
     {"kind": "without", "branch": "mlp"},
     {"kind": "linear"},
+    {"kind": "shallower", "ratio": 0.5},
     {"kind": "skip"},
 )
 FEWEST = 2  # positions of a model that can be searched
@@ -65,6 +67,11 @@ class TrainedModel(Family):
             description="Where positions may be found: paths as layer3.*; empty: a backbone, or all.",
         )
         keep: list[str] = Field(default_factory=list, description="Modules that stay as they are: paths as layer1.*.")
+        cut: bool | None = Field(
+            None,
+            description="Whether positions are what lies between two places where one tensor is all that passes, by "
+            "the graph of the forward pass; empty: where modules give too little, or single layers only.",
+        )
         wanted: int | None = Field(None, ge=2, le=1000, description="About so many positions; empty: as found.")
         library: list[dict[str, Any]] = Field(
             [dict(row) for row in LIBRARY],
@@ -100,10 +107,15 @@ class TrainedModel(Family):
             side=shape[-1] if self.sample.is_image else None,
         )
 
+    @property
+    def own(self) -> "Reference":
+        """The reference to the model as its positions need it."""
+        return replace(self.reference, cut=self.structure.own.cut, rows=self.structure.own.rows)
+
     @cached_property
     def teacher(self) -> "nn.Module":
         """The trained model, in eval mode; raises DataError where its weights are missing or another model's."""
-        return self.reference.trained()
+        return self.own.trained()
 
     @cached_property
     def structure(self) -> "Structure":
@@ -147,7 +159,7 @@ class TrainedModel(Family):
 
     def origin(self, genotype: Genotype) -> Mapping[str, Any]:
         """The model and its changes, by which ``rebuild.load`` builds the network with torch and timm alone."""
-        return {"model": self.reference.made_by, "changes": self.changes(genotype)}
+        return {"model": self.own.made_by, "changes": self.changes(genotype)}
 
     def module(self, genotype: Genotype, generator: "torch.Generator | None" = None) -> "nn.Module":
         """The network's structure: alternatives have fresh weights, the model's own blocks those its maker gives."""
@@ -225,10 +237,13 @@ class Candidate:
 class Structure:
     """A model's positions, how it calls them on an example, and the alternatives that stand at each.
 
+    ``own`` refers to the model as its positions need it: cut into parts where blocks are no modules, or in rows of
+    blocks where fewer positions are wanted.
     ``refused`` says for each position which alternatives do not stand there, and why.
     """
 
     key: str
+    own: "Reference"
     network: "nn.Module"
     split: "Split"
     calls: "Mapping[str, Call]"
@@ -240,16 +255,16 @@ class Structure:
 def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dtype: str) -> Structure:
     from nas_core.families.model.assembling import calls_of
     from nas_core.families.model.reference import Reference
-    from nas_core.families.model.splitting import split
 
     given = TrainedModel.Settings.model_validate(json.loads(settings_json))
     side = shape[-1] if len(shape) == 3 else None
     reference = Reference(
         model=given.model, arguments=given.arguments, num_outputs=num_outputs, in_channels=shape[0], side=side
     )
-    network = reference.fresh().requires_grad_(False)
     inputs = _example(shape, dtype)
-    found = split(network, inputs, wanted=given.wanted, only=given.only, keep=given.keep, names=given.positions)
+    own, network, found = _network_split(given, reference, inputs)
+    if given.wanted is not None and not given.positions:
+        own, network, found = _in_rows(own, network, found, given.wanted, inputs)
     if len(found.places) < FEWEST:
         why = "; ".join(f"{path}: {reason}" for path, reason in list(found.left_out.items())[:5])
         expected = f"{FEWEST} positions at least"
@@ -268,12 +283,69 @@ def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dty
     found = replace(found, places=tuple(places))
     return Structure(
         key=settings_json,
+        own=own,
         network=network,
         split=found,
         calls=calls,
         candidates=tuple(candidates),
         refused=refused,
     )
+
+
+def _network_split(
+    given: TrainedModel.Settings, reference: "Reference", inputs: "torch.Tensor"
+) -> "tuple[Reference, nn.Module, Split]":
+    """The model with its positions, and the reference to it as they need it: cut into parts, or with rows of blocks."""
+    from nas_core.families.model.cutting import ends_of
+    from nas_core.families.model.splitting import are_blocks, is_enough, split
+
+    def split_of(network: "nn.Module") -> "Split":
+        return split(network, inputs, wanted=given.wanted, only=given.only, keep=given.keep, names=given.positions)
+
+    def in_parts() -> "tuple[Reference, nn.Module, Split]":
+        cut = replace(reference, cut=ends_of(network, inputs))
+        parts = cut.arranged(network)
+        return cut, parts, split_of(parts)
+
+    network, found, flaw = reference.fresh().requires_grad_(False), None, None
+    if given.cut:
+        return in_parts()
+    try:
+        found = split_of(network)
+    except SpaceError as error:
+        flaw = error
+    is_named = given.only or given.keep or given.positions  # and these are modules
+    if given.cut is None and not is_named and not (found and is_enough(found) and are_blocks(network, found)):
+        with suppress(SpaceError):
+            cut, parts, of_parts = in_parts()
+            if is_enough(of_parts) and are_blocks(parts, of_parts):
+                return cut, parts, of_parts
+    if found is None:
+        assert flaw is not None
+        raise flaw
+    return reference, network, found
+
+
+def _in_rows(
+    reference: "Reference", network: "nn.Module", found: "Split", wanted: int, inputs: "torch.Tensor"
+) -> "tuple[Reference, nn.Module, Split]":
+    """The same with neighbouring positions put together, where that comes nearer to the wanted number."""
+    from nas_core.families.model.splitting import rows_of, split
+
+    rows = rows_of(network, found, wanted)
+    if not rows:
+        return reference, network, found
+    own = replace(reference, rows=rows)
+    arranged = replace(own, cut=()).arranged(copy.deepcopy(network))
+    paths = {path for path, _ in arranged.named_modules()}
+    try:
+        return (
+            own,
+            arranged,
+            split(arranged, inputs, names=[place.path for place in found.places if place.path in paths]),
+        )
+    except SpaceError:  # what reads the sequences' modules one by one
+        return reference, network, found
 
 
 def _candidates(

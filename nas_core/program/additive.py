@@ -227,7 +227,11 @@ class Attains:
     @property
     def value(self) -> float:
         """The bound in the program's unit, rounded up; infinite if it was not asked for."""
-        return np.inf if self.bound is None else float(np.nextafter(float(self.bound * self.lp.unit), np.inf))
+        if self.bound is None:
+            return np.inf
+        bound = self.bound * self.lp.unit
+        nearest = float(bound)
+        return nearest if Fraction(nearest) >= bound else float(np.nextafter(nearest, np.inf))
 
 
 def best_of_levels(

@@ -8,9 +8,7 @@ groups left, both less u times their costs, fall short of a goal is room that th
 So every vector of multipliers is one more row to stay within, like the limits themselves, and a part is
 dropped as soon as its next column takes more of some row than is left. Many vectors are needed:
 each part has its own best one, and one vector for all lets ten times as many parts through. A
-list of parts that have chosen in the same groups shares a few: the best ones of a sample (the
-smoothed dual, minimised by Newton's method for all of the sample at once), of these those that together
-leave least of the sample.
+list of parts that have chosen in the same groups shares a few (``multipliers``).
 
 The lists are looked at depth first, so that memory stays small. The goal falls from the
 relaxation's bound towards the known network's value, about ten times as much work at a time:
@@ -32,25 +30,20 @@ import numpy as np
 import numpy.typing as npt
 
 from nas_core.program.linear import EPSILON, Floats, Ints, LinearProgram
+from nas_core.program.multipliers import MOST_MATRIX, Multipliers
 from nas_core.program.relaxation import Relaxation, exact_bound
 
 Small = npt.NDArray[np.int16]
 
 MOST_PARTS = 20_000  # of a list that shares its multipliers
-SAMPLE, MULTIPLIERS = 48, 24  # parts whose multipliers are worked out for a list, and vectors that it may have
-SMOOTH, STEPS = (0.4, 0.1), 2  # shares of what is left to lose, and Newton's steps for each
-LONGEST_STEP = 0.75  # of one multiplier, in what is left to lose
-RIDGE = 1e-3
-PARTS_GROW_BY = 3  # the power of what is left to lose that a part's descendants grow by, about
+FEW_ROWS = 8  # by which most parts are dropped: the first vectors
 LEVELS, FEW_PARTS = 4, 2_000  # groups chosen with one set of multipliers; more while so few parts were made
 COUNTED = 64  # parts of a list by which the next group is chosen
 SURE = 8  # times the float error that a unit of the values has to be
 FIRST, FURTHER = 0.1, 1.25  # of the way from bound to value: the first goal, and every next one
 LARGEST, NEVER = 16_000, 32_767  # room in a row, and a loss that fits in none
-WORTH_IT = 0.995  # of the sample's descendants, that one vector more has to get below
 WORK_GROWS_BY = 10  # the power of the way that the work of a goal grows by, about
 SHORTEST_S = 1e-3  # that a goal counts as
-MOST_MATRIX = 300_000  # columns times rows squared, beyond which Newton's steps are too dear
 
 
 @dataclass(frozen=True)
@@ -165,8 +158,7 @@ class _Search:
         self.value_GJ = self.value_C[self.column_GJ]
         self.cost_GJK = np.ascontiguousarray(np.moveaxis(lp.rows_KC[:, self.column_GJ], 0, 2))
         self.least_GK, self.most_GK = self.cost_GJK.min(axis=1), self.cost_GJK.max(axis=1)
-        spread_K = self.cost_GJK.std(axis=(0, 1))
-        self.scale_K = np.where(spread_K > 0, spread_K, 1.0)
+        self.multipliers = Multipliers(self.value_GJ, self.cost_GJK, lp.limits_K, self.rng)
 
     def everything(self, duals_K: Floats) -> _Parts:
         """The part that has chosen nothing."""
@@ -175,7 +167,9 @@ class _Search:
 
     def children(self, parts: _Parts) -> _Parts | None:
         """The parts that have chosen in a few groups more and may lead to the goal; None if there are none."""
-        prices_UK = self._prices(parts)
+        prices_UK = self.multipliers.of(
+            parts.left, self.is_pad_GJ, parts.value_S, parts.cost_KS, parts.prices_UK, self.goal
+        )
         room_RS, loss_RGJ = self._rows(parts, prices_UK)
         part_S = np.flatnonzero((room_RS >= 0).all(axis=0))
         room_RS, made = room_RS[:, part_S], 0
@@ -189,7 +183,8 @@ class _Search:
             most_R = room_RS.max(axis=1, initial=-1)
             for loss_R, column in zip(loss_RGJ[:, g].T, self.column_GJ[parts.left[g]].tolist(), strict=True):
                 if (loss_R <= most_R).all():
-                    kept = np.flatnonzero((room_RS >= loss_R[:, None]).all(axis=0))
+                    kept = np.flatnonzero((room_RS[:FEW_ROWS] >= loss_R[:FEW_ROWS, None]).all(axis=0))
+                    kept = kept[(room_RS[FEW_ROWS:].take(kept, axis=1) >= loss_R[FEW_ROWS:, None]).all(axis=0)]
                     rooms.append(room_RS[:, kept] - loss_R[:, None])
                     parents.append(kept)
                     picks.append(np.full(len(kept), column))
@@ -236,75 +231,24 @@ class _Search:
         reduced_UGJ = value_GJ - np.moveaxis(cost_GJK @ prices_UK.T, 2, 0)
         top_UG = reduced_UGJ.max(axis=2)
         spare_KS = self.lp.limits_K[:, None] - parts.cost_KS
-        room_US = parts.value_S + top_UG.sum(axis=1)[:, None] + prices_UK @ spare_KS - self.goal
+        room_US = prices_UK @ spare_KS.astype(np.float64)
+        room_US += parts.value_S
         size_U = np.abs(self.value_GJ).max(axis=1).sum() + prices_UK @ (self.most_GK.sum(axis=0) + self.lp.limits_K)
         rounding_U = 8 * (len(self.value_GJ) + len(spare_KS) + 8) * EPSILON * (size_U + abs(self.goal))
-        room_US += rounding_U[:, None]
+        room_US += (top_UG.sum(axis=1) - self.goal + rounding_U)[:, None]
+        is_none_US = room_US < 0
         scale_U = LARGEST / np.maximum(room_US.max(axis=1), 1e-9)
-        rooms = [np.maximum(np.floor(room_US * scale_U[:, None]) + 1, -1)]
+        room_US *= scale_U[:, None]
+        np.floor(room_US, out=room_US)
+        room_US += 1
+        room_US[is_none_US] = -1
         losses = [np.floor((top_UG[:, :, None] - reduced_UGJ) * scale_U[:, None, None])]
-        rooms[0][room_US < 0] = -1
-        spare_KS = spare_KS - least_GK.sum(axis=0)[:, None]
-        bits_K = [max(0, int(most).bit_length() - LARGEST.bit_length() + 1) for most in spare_KS.max(axis=1)]
-        rooms.append(np.maximum(spare_KS >> np.array(bits_K)[:, None], -1))
-        losses.append(np.moveaxis((cost_GJK - least_GK[:, None]) >> np.array(bits_K), 2, 0))
+        spare_KS -= least_GK.sum(axis=0)[:, None]
+        bits_K = np.array([max(0, int(most).bit_length() - LARGEST.bit_length() + 1) for most in spare_KS.max(axis=1)])
+        room_RS = np.empty((len(room_US) + len(spare_KS), len(parts.value_S)), dtype=np.int16)
+        room_RS[: len(room_US)] = room_US
+        room_RS[len(room_US) :] = np.maximum(spare_KS >> bits_K[:, None], -1)
+        losses.append(np.moveaxis((cost_GJK - least_GK[:, None]) >> bits_K, 2, 0))
         loss_RGJ = np.minimum(np.concatenate(losses), NEVER).astype(np.int16)
         loss_RGJ[:, self.is_pad_GJ[left]] = NEVER
-        return np.concatenate(rooms).astype(np.int16), loss_RGJ
-
-    def _prices(self, parts: _Parts) -> Floats:
-        """[U, K] the vectors that together leave least of a sample of the parts."""
-        sample = self.rng.permutation(len(parts.value_S))[:SAMPLE]
-        value_N, spare_NK = parts.value_S[sample], (self.lp.limits_K[:, None] - parts.cost_KS[:, sample]).T
-        left = list(parts.left)
-        room_UN = self._room(left, parts.prices_UK, value_N, spare_NK)
-        gap = max(float(np.median(room_UN.min(axis=0))), 1.0)
-        own_NK = self._own_prices(left, spare_NK, parts.prices_UK[room_UN.argmin(axis=0)], gap)
-        candidates = np.concatenate([parts.prices_UK, own_NK])
-        rooms = np.concatenate([room_UN, self._room(left, own_NK, value_N, spare_NK)])
-        work = np.maximum(rooms + 1, 0.0) ** PARTS_GROW_BY
-        least_N, chosen = np.full(len(sample), np.inf), list[int]()
-        while len(chosen) < MULTIPLIERS:
-            total = np.minimum(work, least_N).sum(axis=1)
-            best = int(total.argmin())
-            if chosen and total[best] >= WORTH_IT * least_N.sum():
-                break
-            chosen.append(best)
-            least_N = np.minimum(least_N, work[best])
-        return candidates[chosen]
-
-    def _room(self, left: list[int], prices_UK: Floats, value_N: Ints, spare_NK: Ints) -> Floats:
-        """[U, N] what parts may lose."""
-        top_U = (self.value_GJ[left, :, None] - self.cost_GJK[left] @ prices_UK.T).max(axis=1).sum(axis=0)
-        room_UN: Floats = value_N + top_U[:, None] + prices_UK @ spare_NK.T - self.goal
-        return room_UN
-
-    def _own_prices(self, left: list[int], spare_NK: Ints, prices_NK: Floats, gap: float) -> Floats:
-        """[N, K] multipliers near each part's best: the maxima smoothed, ever less, and Newton's method."""
-        cost_GJK = self.cost_GJK[left] / self.scale_K
-        num_rows, num_parts = len(self.scale_K), len(spare_NK)
-        flat_CK, value_C = cost_GJK.reshape(-1, num_rows), self.value_GJ[left].ravel().astype(np.float64)
-        squares_CKK = (flat_CK[:, :, None] * flat_CK[:, None, :]).reshape(len(flat_CK), -1)
-        room_NK, first_NK = spare_NK / self.scale_K, prices_NK * self.scale_K
-        prices_NK = first_NK
-        diagonal = np.arange(num_rows)
-        for smooth in np.repeat(SMOOTH, STEPS) * gap:
-            reduced_NGJ = (value_C - prices_NK @ flat_CK.T).reshape(num_parts, *cost_GJK.shape[:2])
-            share_NGJ = np.exp((reduced_NGJ - reduced_NGJ.max(axis=2, keepdims=True)) / smooth)
-            share_NGJ /= share_NGJ.sum(axis=2, keepdims=True)
-            mean_GNK = share_NGJ.swapaxes(0, 1) @ cost_GJK
-            slope_NK = room_NK - mean_GNK.sum(axis=0)
-            mean_NKG = np.moveaxis(mean_GNK, 0, 2)
-            curve_NKK = (share_NGJ.reshape(num_parts, -1) @ squares_CKK).reshape(num_parts, num_rows, num_rows)
-            curve_NKK = (curve_NKK - mean_NKG @ mean_NKG.swapaxes(1, 2)) / smooth
-            is_free_NK: npt.NDArray[np.bool_] = ~((prices_NK <= 0) & (slope_NK > 0))  # the others stay 0
-            curve_NKK *= is_free_NK[:, :, None] & is_free_NK[:, None, :]
-            ridge_N = RIDGE * curve_NKK.trace(axis1=1, axis2=2) / num_rows
-            curve_NKK[:, diagonal, diagonal] += ridge_N[:, None] + 1e-6 + ~is_free_NK
-            step_NK = np.linalg.solve(curve_NKK, (is_free_NK * slope_NK)[:, :, None])[:, :, 0]
-            length_N = np.abs(step_NK).max(axis=1)
-            step_NK *= np.minimum(1.0, LONGEST_STEP * gap / np.maximum(length_N, 1e-9))[:, None]
-            prices_NK = np.maximum(prices_NK - step_NK, 0.0)
-        # any multipliers are right, if they are numbers
-        is_sound_N1 = np.isfinite(prices_NK).all(axis=1, keepdims=True)
-        return np.where(is_sound_N1, prices_NK, first_NK) / self.scale_K
+        return room_RS, loss_RGJ

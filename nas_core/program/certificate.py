@@ -2,7 +2,8 @@
 
 The best network is known, so what is left to show is that nothing is above it. A node
 asks floats for the multipliers of what is left, and the checker's own leaf test whether they
-are enough; if not, the node branches where the relaxation is undecided.
+are enough; if not, the node branches where the relaxation is undecided. Where that is not soon done, one leaf with
+lists of parts of networks takes the place of the tree (``recording``): with many limits it gets much further.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from nas_core.program.checker import (
 )
 from nas_core.program.linear import Columns, Floats, Ints, LinearProgram
 from nas_core.program.problem import SelectionProblem
+from nas_core.program.recording import Recorder
 from nas_core.program.relaxation import infeasible_weights, multipliers
 from nas_core.program.result import SelectionResult, Status
 from nas_core.program.stored import write_problem
@@ -35,6 +37,7 @@ ProofTree = dict[str, Any]
 RANKS_SHARE = 0.6  # of the time left, for the proof of all ranks; then of a tenth of them, and so on
 CLAIM_SHARE, WIDER_SHARE = 0.7, 0.3  # of the time left, for what is claimed, and then for every wider bound
 WIDENINGS = [Fraction(1 << i, 1000) for i in range(8)]  # of a bound
+TREE_SHARE = 0.25  # of the time of a proof, for a tree, where lists can show it too
 QUICK_STATES = 30_000  # parts of networks that a leaf may list before it is branched instead
 PRICE_BITS = 24
 MAX_MULTIPLE = 4  # of a row, that a leaf is rounded with
@@ -176,10 +179,23 @@ class _Prover:
         Raises:
             OutOfTimeError: at the deadline.
         """
+        lists = Recorder(self.claim, self.claim.everything(), self.deadline)
+        if not lists.fits:
+            return self._branched(self.deadline)
+        now = time.monotonic()
+        with contextlib.suppress(OutOfTimeError):
+            return self._branched(now + TREE_SHARE * (self.deadline - now))
+        leaf = lists.leaf()
+        if leaf is None:
+            raise OutOfTimeError
+        return leaf
+
+    def _branched(self, until: float) -> ProofTree:
+        """A tree of leaves with one vector each."""
         root: ProofTree = {}
         todo = [(root, self.claim.everything())]
         while todo:
-            if time.monotonic() > self.deadline:
+            if time.monotonic() > until:
                 raise OutOfTimeError
             place, alive = todo.pop()
             leaf, group, undecided = self._leaf_or_group(alive)

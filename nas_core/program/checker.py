@@ -11,6 +11,8 @@ value (null: there is none at all). It holds a tree for every table:
                                                               (at all positions that ``equal`` ties to p)
     {"value": 1 or 0, "unit": D, "prices": {"k": n, ...}}     a leaf: row k has the multiplier n / D >= 0
                                                               (and, if it says so, "multiples": {"k": m, ...})
+    {"rows": [k...], "vectors": [[D, n...]...], "list": ...}  a leaf with many vectors of multipliers: a search
+                                                              over lists of parts of networks, for which see below
 
 The rows, each of the form a . x <= b, are: the upper then the lower side of every
 budget, every rule but ``equal``, every earlier answer where networks are to differ
@@ -35,6 +37,17 @@ plus tens, nothing else closes the gap). Else the networks that could be above 0
 position, a part of one being dropped as soon as it falls to 0 or breaks a row; the
 leaf is shown if none is left but forbidden networks and earlier answers.
 
+Where many rows bind, one vector is not enough for all of a leaf, and a tree with one for each leaf is too long. A
+leaf with a ``list`` replays a branch and bound over lists of parts of networks (``replay``):
+
+    {"by": [v...], "groups": [p...], "pieces": [list...]}     the parts of a list are dropped by the named vectors and
+                                                              by the rows; the others take every choice at the named
+                                                              positions in turn, again dropped; what is left, cut into
+                                                              as many pieces of equal length, goes on in these lists
+
+A list of whole networks names nothing: each of them that may be above the bound is looked at. No list is longer than
+``MOST_LISTED`` parts.
+
 All numbers are integers (a decimal is what is printed) and nothing is rounded, but
 for powers with a broken exponent, which are rounded against the claim at the 50th digit.
 """
@@ -56,6 +69,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas_core.base.errors import NasError
+from nas_core.program.replay import Parts, Search, TooLargeError, read_vectors
 
 if TYPE_CHECKING:
     from nas_core.program.problem import SelectionProblem
@@ -66,6 +80,7 @@ STATUSES = ("optimal", "feasible", "infeasible", "stopped")
 OBJECTIVES = ("additive", "fractional", "ratio")
 RULES = ("forbid", "require", "implies", "at_most", "equal")
 MAX_STATES = 5_000_000  # parts of networks looked at together in one leaf
+MOST_LISTED = 1_000_000  # parts of networks in one list
 DIGITS = 60
 LONGEST = 1_000  # digits that any sum of floats has at most
 SAFE_DIGITS = Fraction(1, 10**50)  # relative: what a power is rounded by, against the claim
@@ -271,6 +286,9 @@ class Checker:
         todo = [(tree, alive)]
         while todo:
             node, alive = todo.pop()
+            if "list" in node:
+                claim.check_lists(node, alive)
+                continue
             if "branches" not in node:
                 claim.check_leaf(node, alive)
                 continue
@@ -400,6 +418,72 @@ class Claim:
             if self.is_above(network):
                 raise UnprovenError("leaf", f"network {network}", "no allowed network above the bound")
 
+    def check_lists(self, leaf: Mapping[str, Any], alive: list[list[int]]) -> None:
+        """Nothing, if the lists of a leaf end without a network above the bound.
+
+        Raises:
+            UnprovenError: otherwise, and where a list is longer than ``MOST_LISTED`` or names what it may not.
+        """
+        rows = leaf["rows"]
+        if self.bound is None or self.pairs or not set(rows) <= set(range(len(self.rows))):
+            raise UnprovenError("lists", f"rows {rows}", "a claim of a value without pair terms, and its rows")
+        search = self.search(rows, alive)
+        try:
+            unit_U, prices_UK = read_vectors(leaf["vectors"], len(rows))
+        except ValueError as error:
+            raise UnprovenError("lists", f"vector {error}", f"a unit and {len(rows)} whole multipliers") from None
+        todo = [] if search.is_empty else [(leaf["list"], search.everything())]
+        while todo:
+            node, parts = todo.pop()
+            if not parts.left:
+                above = [network for network in search.networks(parts) if self.is_above(network)]
+                if above:
+                    raise UnprovenError("list", f"network {above[0]}", "no allowed network above the bound")
+                continue
+            children = self._children(search, node, parts, unit_U, prices_UK)
+            pieces = node.get("pieces", [])
+            if children is None or not len(children):
+                continue
+            if not pieces:
+                raise UnprovenError("list", f"{len(children)} parts of networks", "a list that goes on with them")
+            todo += zip(pieces, children.pieces(len(pieces)), strict=True)
+
+    def _children(
+        self, search: Search, node: Mapping[str, Any], parts: Parts, unit_U: Numbers, prices_UK: Numbers
+    ) -> Parts | None:
+        """What a list's node makes of its parts; None if nothing is left of them."""
+        by, groups = node.get("by", []), [self.group_of[int(p)] for p in node.get("groups", [])]
+        if len(set(groups)) != len(groups) or not set(groups) <= set(parts.left):
+            raise UnprovenError("list", f"positions of groups {groups}", "some at which its parts have no choice yet")
+        if any(type(v) is not int or not 0 <= v < len(unit_U) for v in by):
+            raise UnprovenError("list", f"vectors {by}", f"numbers below {len(unit_U)}")
+        opened = search.opened(parts, unit_U[by], prices_UK[by])
+        if opened is None:
+            return None
+        try:
+            for group in groups:
+                opened = opened.taking(group, MOST_LISTED)
+        except TooLargeError:
+            raise UnprovenError("list", f"more than {MOST_LISTED} parts of networks", "fewer") from None
+        children = search.children(opened)
+        if len(children) and not groups:
+            raise UnprovenError("list", "no position", "one to take the choices of")
+        return children
+
+    def search(self, rows: Sequence[int], alive: list[list[int]]) -> Search:
+        """The search for networks above the bound within some rows."""
+        weights, constant = self.linear(alive)
+        return Search(weights, constant, [(self.rows[k][0], self.rows[k][1][0][0]) for k in rows], alive)
+
+    def breakable(self, alive: list[list[int]]) -> list[int]:
+        """The rows that some choices break."""
+        found = []
+        for k, (entries, limit) in enumerate(self.rows):
+            most = sum(max(row[c] for c in left) for row, left in zip(entries, alive, strict=True))
+            if most > limit[0][0]:
+                found.append(k)
+        return found
+
     def margin(self, leaf: Mapping[str, Any], alive: list[list[int]]) -> int:
         """By how much the largest left side of a leaf is above what it would have to stay below."""
         listing = self._listing(leaf, alive)
@@ -447,7 +531,8 @@ class _Listing:
         self.claim, self.alive, self.value = claim, alive, value
         self.prices = prices
         self.spare_prices = {k: price - unit * multiples.get(k, 0) for k, price in prices.items()}
-        used = [k for k in range(len(claim.rows)) if prices.get(k) or self._can_break(k)]
+        breakable = set(claim.breakable(alive))
+        used = [k for k in range(len(claim.rows)) if prices.get(k) or k in breakable]
         self.side = [
             [value * unit * weights[g][c] - sum(prices.get(k, 0) * claim.rows[k][0][g][c] for k in used) for c in left]
             for g, left in enumerate(alive)
@@ -472,11 +557,6 @@ class _Listing:
         if step == 0:
             return max(start, 1)
         return start % step or step
-
-    def _can_break(self, k: int) -> bool:
-        entries, limit = self.claim.rows[k]
-        most = sum(max(row[c] for c in left) for row, left in zip(entries, self.alive, strict=True))
-        return bool(most > limit[0][0])
 
     def _add_pairs(self, unit: int) -> None:
         """A pair's terms counted at its first group, at their largest over what is left of the second."""

@@ -112,6 +112,13 @@ def violations(problem: SelectionProblem, genotype: Genotype, costs: dict[str, F
     return broken + (["the network is forbidden"] if is_forbidden(problem, genotype) else [])
 
 
+def rounded_up(value: Value | float) -> float:
+    """The nearest float, or the next where the decimal that it prints is below an exact value."""
+    rounded = float(value)
+    is_below = math.isfinite(rounded) and exact(rounded) < value
+    return math.nextafter(rounded, math.inf) if is_below else rounded
+
+
 def selection_of(problem: SelectionProblem, genotype: Genotype) -> Selection:
     """The network with its value and costs, computed exactly and rounded once to floats."""
     totals = evaluate(problem, genotype)

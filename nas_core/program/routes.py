@@ -12,7 +12,7 @@ import numpy as np
 
 from nas_core.program import additive, chain, cpsat, enumeration, fractional, pairwise
 from nas_core.program.answers import INFEASIBLE, Answer, Apart, Choices, Effort, Ranking
-from nas_core.program.exact import Value, evaluate, exact, violations
+from nas_core.program.exact import Value, evaluate, exact, rounded_up, violations
 from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import MAX_TOTAL, Exact, Floats, LinearProgram, TableProgram, quotients
 from nas_core.program.problem import SelectionProblem, Table
@@ -78,10 +78,13 @@ class TableSolver:
         return self._total(self._relaxation.bound + self._relaxation.error)
 
     def _total(self, linear: float) -> float:
-        """A bound on the program's value as one on the objective's, rounded up."""
+        """A bound on the program's value as one on the objective's: what a network can be worth at most."""
         if not np.isfinite(linear):
             return linear
-        return float(np.nextafter(float(self._exact_total(Fraction(linear))), np.inf))
+        assert self._lp is not None, "the caller looks"
+        if self._lp.exact_C is None or self._has_pairs:
+            return rounded_up(self._exact_total(Fraction(linear)))
+        return rounded_up(self._exact_total(math.floor(Fraction(linear) / self._lp.unit) * self._lp.unit))
 
     def key(self, choices: Choices) -> Value:
         """The exact value of a network: larger is better."""

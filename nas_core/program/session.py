@@ -3,14 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any
-
-import numpy as np
 
 from nas_core.program.answers import Answer, Effort
 from nas_core.program.checker import verifier
-from nas_core.program.exact import evaluate, selection_of
+from nas_core.program.exact import evaluate, rounded_up, selection_of
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.result import Selection, SelectionResult, Status
 from nas_core.program.routes import TableSolver
@@ -145,7 +141,7 @@ class Session:
         return _Listed(
             proven=self._selections(proven, effort.deadline),
             rest=self._selections(rest, effort.deadline),
-            bound=min(float("inf"), _rounded_up(floor)),
+            bound=min(float("inf"), rounded_up(floor)),
             is_all=is_all,
             route=rankings[0][1].route,
         )
@@ -233,9 +229,3 @@ def is_apart(genotype: Genotype, other: Genotype, min_distance: int) -> bool:
     """Whether two networks differ in ``min_distance`` places; another resolution counts as one place."""
     differs = genotype.resolution != other.resolution
     return genotype.distance(other) + differs >= min_distance
-
-
-def _rounded_up(value: Any) -> float:
-    """An exact value, or an infinity, as a float that is not below it."""
-    rounded = float(value)
-    return rounded if not np.isfinite(rounded) or Fraction(rounded) >= value else float(np.nextafter(rounded, np.inf))

@@ -332,7 +332,8 @@ def _outcome(study: Study, answer: Mapping[str, Any] | None) -> Outcome | None:
     verified = study.current("verify") or {}
     if answer is None:
         return None
-    return outcome_of(answer, verified.get("winner"), study.snapshot, verified.get("reason", ""))
+    again = [row["genotype"] for row in verified.get("finals", ())]
+    return outcome_of(answer, verified.get("winner"), study.snapshot, verified.get("reason", ""), again)
 
 
 def _selection(study: Study, answer: Mapping[str, Any] | None) -> SelectionSummary | None:

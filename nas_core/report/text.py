@@ -332,7 +332,8 @@ def chosen_network(outcome: Outcome, metric: Measure) -> str:
     name = short_genotype(outcome.chosen)
     if not outcome.verified:
         return f"{name} (best predicted, not verified)"
-    return f"{name} at {format_metric(metric, outcome.chosen_evaluated)} (best evaluated)"
+    best = "best of the finalists" if outcome.rated_again else "best evaluated"
+    return f"{name} at {format_metric(metric, outcome.chosen_evaluated)} ({best})"
 
 
 def failure_warning(summary: StudySummary) -> str:

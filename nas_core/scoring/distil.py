@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,9 +13,9 @@ from nas_core.base.identity import content_id
 from nas_core.base.settings import Section
 from nas_core.families.trained_model import TrainedModel
 from nas_core.records.evaluations import Evaluation
-from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
+from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer, Work
 from nas_core.space.genotypes import Genotype
-from nas_core.training.settings import TRAINING_PASSES, Recipe, training_work
+from nas_core.training.settings import TRAINING_PASSES, Recipe
 from nas_core.workloads.metrics import Measure
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class DistilScorer(Scorer):
     name = "distil"
     runs_networks = True
     for_family = TrainedModel.name
-    placement = frozenset({"batch", "eval_batch_size", "memory_gb"})
+    placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})
+    final_settings = frozenset({"final_steps"})
 
     class Settings(Section):
         recipe: Recipe = Field(
@@ -66,6 +68,13 @@ class DistilScorer(Scorer):
             description="Steps of distillation from the model that every network gets before it is rated, since "
             "some recover better than others; 0: none.",
         )
+        final_steps: int = Field(
+            1000,
+            ge=0,
+            le=10_000_000,
+            description="Steps of distillation after which the best few networks within the limits are rated once "
+            "more, and the best of them is chosen; no more than recovery_steps: none is.",
+        )
         rated_by: Literal["loss", "divergence", "metric"] = Field(
             "loss", description="What networks are compared by: validation loss, KL to the model, or the data's metric."
         )
@@ -83,6 +92,22 @@ class DistilScorer(Scorer):
     @property
     def identity(self) -> dict[str, Any]:
         return {**super().identity, "recipe": self.settings.recipe.identity if self.settings.train else None}
+
+    @property
+    def final(self) -> "DistilScorer | None":
+        """The same with the longer recovery, where networks get one at all."""
+        steps = self.settings.final_steps
+        if not 0 < self.settings.recovery_steps < steps:
+            return None
+        settings = self.settings.model_copy(update={"recovery_steps": steps})
+        identity = content_id({"scorer": self.scorer_id, "recovery_steps": steps})
+        return DistilScorer(settings, replace(self.setting, known_as=identity))
+
+    def notes(self) -> Sequence[str]:
+        if self.final is None:
+            return ()
+        steps, final = self.settings.recovery_steps, self.settings.final_steps
+        return (f"Networks recover for {steps:,} steps before they are rated, the best few once more for {final:,}",)
 
     @property
     def measure(self) -> Measure:
@@ -148,14 +173,17 @@ class DistilScorer(Scorer):
         """The assembled network's weights, its normalisation statistics recalibrated; the model's own for the model."""
         return self.blocks.start(genotype)
 
-    def work(self, num_evaluations: int, flops: float) -> float:
+    def work(self) -> Work:
         settings, (num_train, num_validation) = self.settings, self.workload.num_examples()
         choices = max(self.family.space.num_choices)
-        # the model's pass, then every alternative's forward and backward pass, about half a block each
-        trained = training_work(settings.recipe, num_train, flops) * (1 / 3 + choices / 2) if settings.train else 0.0
-        recovered = settings.recovery_steps * settings.recipe.batch_size * (TRAINING_PASSES + 1)  # and the model's pass
-        rated: float = flops * (num_validation + settings.calibration_examples + recovered)
-        return trained + num_evaluations * rated
+        # every alternative's forward and backward pass, about half a block each, after the model's own pass
+        distilled = settings.recipe.epochs * num_train if settings.train else 0.0
+        recovered = settings.recovery_steps * settings.recipe.batch_size
+        return Work(
+            first_trained=distilled * (1 / TRAINING_PASSES + choices / 2),
+            each_trained=recovered * (1 + 1 / TRAINING_PASSES),
+            each_run=num_validation + settings.calibration_examples,
+        )
 
     @cached_property
     def blocks(self) -> "DistilledBlocks":

@@ -27,7 +27,7 @@ from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.loop import TrainingDiverged, laid_out, outputs_of, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
 from nas_core.training.settings import OWN, TeacherConfig
-from nas_core.workloads.examples import batches_of
+from nas_core.workloads.examples import batches_of, in_memory
 from nas_core.workloads.workload import Splits, metric_of
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class DistilledBlocks:
 
     def rate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
-        assembled, targets = self.assembled, self.data.validation[1].to(self.device)
+        assembled, targets = self.assembled, in_memory(self.data.validation[1]).to(self.device)
         began = time.perf_counter()
         outcomes: dict[Genotype, float | Exception] = {}
         for genotype in sorted(set(genotypes)):
@@ -256,7 +256,7 @@ class DistilledBlocks:
         """The model's own metric on the validation split."""
         metric = metric_of(self.workload, self.scorer.setting.metric)
         outputs = outputs_of(self.teacher, self.data.validation[0], self.data.prepare, device=self.device)
-        return value_of(metric, outputs, self.data.validation[1])
+        return value_of(metric, outputs, in_memory(self.data.validation[1]))
 
 
 class Students(nn.Module):

@@ -45,8 +45,8 @@ class FunctionScorer(Scorer):
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         self.measure  # an unknown one is said before compute  # noqa: B018
 
-    def work(self, num_evaluations: int, flops: float) -> float:
-        return math.nan  # a function may do anything
+    def work(self) -> None:
+        """A function may do anything."""
 
     def evaluate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         made = [self._evaluate(genotype) for genotype in genotypes]

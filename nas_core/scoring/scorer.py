@@ -41,6 +41,15 @@ class Setting:
     known_as: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What networks do for their scores, in examples that run through one; a trained one also runs backward."""
+
+    first_trained: float = 0.0  # once, before any network is rated
+    each_trained: float = 0.0
+    each_run: float = 0.0
+
+
 class Scorer(Registered, ABC):
     """Rates networks of one family for one study."""
 
@@ -51,6 +60,7 @@ class Scorer(Registered, ABC):
     prepares_together: ClassVar[bool] = False  # whether processes of one torch process group may call ``prepare``
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
     space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too
+    final_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``final`` reads: the verification's too
     when_failed: ClassVar[str] = "Mend the cause, then run `mathnas score DIR --retry-failed`."  # DIR: the study's root
     split: ClassVar[str] = "validation"  # the data that the metric is measured on
 
@@ -134,6 +144,14 @@ class Scorer(Registered, ABC):
         """
 
     @property
+    def final(self) -> "Scorer | None":
+        """What rates the best few networks once more, by more work each; None where there is no such rating.
+
+        Its metric is this one's, its rows have an id of their own.
+        """
+        return None
+
+    @property
     def starts_from(self) -> str:
         """Id of the weights that full trainings begin with; "" where they begin with fresh ones."""
         return ""
@@ -142,12 +160,9 @@ class Scorer(Registered, ABC):
         """The weights that the network's full training begins with; None where they are fresh."""
         return None
 
-    def work(self, num_evaluations: int, flops: float) -> float:
-        """Multiply-adds of so many evaluations and of what they need once, for networks of ``flops``: an estimate.
-
-        NaN where that cannot be known.
-        """
-        return 0.0
+    def work(self) -> "Work | None":
+        """What networks do here, for an estimate; None where that cannot be known."""
+        return Work()
 
     @property
     def device_name(self) -> str:

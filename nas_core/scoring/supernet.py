@@ -12,9 +12,9 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.base.settings import Section
 from nas_core.families.family import Family
 from nas_core.records.evaluations import Evaluation
-from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
+from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer, Work
 from nas_core.space.genotypes import Genotype
-from nas_core.training.settings import SHORT_RECIPE, ShortRecipe, training_work
+from nas_core.training.settings import SHORT_RECIPE, ShortRecipe
 
 if TYPE_CHECKING:
     from nas_core.scoring.supernet_weights import SupernetWeights
@@ -92,13 +92,13 @@ class SupernetScorer(Scorer):
         """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
         return self.weights.rate(genotypes)
 
-    def work(self, num_evaluations: int, flops: float) -> float:
-        settings = self.settings
-        num_train, num_validation = self.workload.num_examples()
-        paths = settings.random_paths + 2 * settings.sandwich
-        rated = flops * (num_validation + settings.calibration_examples)
-        total: float = paths * training_work(settings.recipe, num_train, flops) + num_evaluations * rated
-        return total
+    def work(self) -> Work:
+        settings, (num_train, num_validation) = self.settings, self.workload.num_examples()
+        paths = max(1, settings.random_paths + 2 * settings.sandwich)
+        return Work(
+            first_trained=paths * settings.recipe.epochs * num_train,
+            each_run=num_validation + settings.calibration_examples,
+        )
 
     @cached_property
     def weights(self) -> "SupernetWeights":

@@ -30,7 +30,7 @@ from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.group import current
 from nas_core.training.loop import TrainingDiverged, laid_out, loss_and_backward, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
-from nas_core.workloads.examples import Examples, batches_of
+from nas_core.workloads.examples import Examples, batches_of, in_memory
 from nas_core.workloads.images.tensors import resized
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.workload import Splits, metric_of
@@ -129,7 +129,7 @@ class SupernetWeights:
         failures: dict[Genotype, float | Exception] = {}
         targets, done = self.data.validation[1].to(self.device), 0
         for inputs in self._input_parts(network, resolution, len(genotypes)):
-            mine = targets[done : done + sum(map(len, inputs.rated))]
+            mine = in_memory(targets[done : done + sum(map(len, inputs.rated))])
             done += len(mine)
             for genotype, outcome in self._outputs(network, genotypes, inputs).items():
                 if isinstance(outcome, Exception):
@@ -145,7 +145,7 @@ class SupernetWeights:
         self, network: nn.Module, genotypes: Sequence[Genotype], inputs: Activations
     ) -> dict[Genotype, torch.Tensor | Exception]:
         """Outputs of every network; those of a chain share the computation of their common prefixes."""
-        if isinstance(network, SharedWeights):
+        if isinstance(network, SharedWeights) and network.are_in_a_row:
             return shared_prefix_logits(network, genotypes, inputs, self.side_by_side)
         outcomes: dict[Genotype, torch.Tensor | Exception] = {}
         for genotype in genotypes:
@@ -213,7 +213,7 @@ class SupernetWeights:
         return network
 
 
-def _value(metric: Metric, parts: Sequence[torch.Tensor], targets: torch.Tensor) -> float | Exception:
+def _value(metric: Metric, parts: Sequence[torch.Tensor], targets: "torch.Tensor | Examples") -> float | Exception:
     try:
         return value_of(metric, torch.cat(list(parts)), targets)
     except Exception as error:  # outputs that are no numbers

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from nas_core.base.errors import DataError
-from nas_core.base.settings import PathText, Section
+from nas_core.base.settings import Distinct, PathText, Section
 from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.known_results import METRIC, Known, read_known
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
@@ -44,7 +44,7 @@ class TabularScorer(Scorer):
 
     class Settings(Section):
         path: PathText = Field(description="Parquet, JSON or CSV table, such as NAS-Bench-Macro's public JSON.")
-        choices: list[str] = Field(
+        choices: Distinct[str] = Field(
             default_factory=list, description="Columns of the choices, one per position; empty: `arch`."
         )
         metric: str = Field("mean_acc", description="Column of the metric.")

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ from pydantic import Field
 from nas_core.base.identity import evaluation_seed
 from nas_core.base.settings import Section
 from nas_core.records.evaluations import Epoch, Evaluation
-from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer
+from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer, Work
 from nas_core.space.genotypes import Genotype
-from nas_core.training.settings import SHORT_RECIPE, ShortRecipe, training_work
+from nas_core.training.settings import SHORT_RECIPE, ShortRecipe
 from nas_core.workloads.workload import metric_of
 
 if TYPE_CHECKING:
@@ -65,8 +66,11 @@ class TrainScorer(Scorer):
             self._examples(genotype)  # missing data are no network's failure
         return [self._evaluate(genotype) for genotype in genotypes]
 
-    def work(self, num_evaluations: int, flops: float) -> float:
-        return num_evaluations * training_work(self.settings.recipe, self.workload.num_examples()[0], flops)
+    def work(self) -> Work:
+        recipe, (num_train, num_validation) = self.settings.recipe, self.workload.num_examples()
+        every = 1 if recipe.watches_metric else self.settings.validate_epochs
+        measured = 1 + (math.ceil(recipe.epochs) // every if every else 0)
+        return Work(each_trained=recipe.epochs * num_train, each_run=measured * num_validation)
 
     def _examples(self, genotype: Genotype) -> "Splits":
         space = self.family.space

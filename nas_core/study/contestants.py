@@ -19,6 +19,7 @@ SEEDS = 2**31  # as many as a study can have
 DRAWS = 20_000  # random networks looked at to find some within the limits
 DRAWN_FOR_EACH = 20  # of which the one that takes most of the limits is compared with
 LEFT_OUT = (*NO_OPS, "skip")  # kinds of blocks that are nothing at all
+GIVEN_UP = (*LEFT_OUT, "linear")  # or hardly anything
 
 TrainedAs = Literal["winner", "base", "random", "point", Baseline]
 RIVALS: tuple[Baseline, ...] = get_args(Baseline)  # that a study names in `train.compare`
@@ -148,13 +149,33 @@ def _shares(known: Snapshot, genotype: Genotype) -> list[float]:
 
 def depth(known: Snapshot) -> Genotype | str:
     """The best predicted network whose blocks are the base's or nothing."""
-    base, rules = known.base.choices, []
-    for position, place in enumerate(known.space.positions):
-        kept = {base[position], *(c for c, block in enumerate(place.blocks) if block.kind in LEFT_OUT)}
-        rules += [Rule(kind="forbid", blocks=((position, c),)) for c in range(len(place.blocks)) if c not in kept]
+    return _best_of_kinds(known, LEFT_OUT) or "Leaving out blocks alone does not reach the limits."
+
+
+def of_whole_blocks(known: Snapshot) -> Genotype | None:
+    """The best predicted network whose blocks are the base's, one linear map or nothing; None within no limits."""
+    return _best_of_kinds(known, GIVEN_UP)
+
+
+def has_whole_blocks(known: Snapshot, network: Genotype) -> bool:
+    """Whether each of its blocks is the base's, one linear map or nothing."""
+    return all(_is_base_or(GIVEN_UP, known, position, choice) for position, choice in enumerate(network.choices))
+
+
+def _best_of_kinds(known: Snapshot, kinds: Sequence[str]) -> Genotype | None:
+    """The best predicted network whose blocks are the base's or of these kinds."""
+    rules = [
+        Rule(kind="forbid", blocks=((position, choice),))
+        for position, count in enumerate(known.space.num_choices)
+        for choice in range(count)
+        if not _is_base_or(kinds, known, position, choice)
+    ]
     problem = known.problem(known.limits)
-    problem = replace(problem, rules=(*problem.rules, *rules))
-    return _solved(known, problem) or "Leaving out blocks alone does not reach the limits."
+    return _solved(known, replace(problem, rules=(*problem.rules, *rules)))
+
+
+def _is_base_or(kinds: Sequence[str], known: Snapshot, position: int, choice: int) -> bool:
+    return choice == known.base.choices[position] or known.space.positions[position].blocks[choice].kind in kinds
 
 
 def largest(known: Snapshot) -> Genotype | str:

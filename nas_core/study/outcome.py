@@ -5,7 +5,7 @@ predicted* one is the optimum of the selection program under the last fit, and
 that is what a proof is about; the *chosen* one is the best that was really evaluated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ class Outcome:
     verified: bool
     why: str
     cautions: tuple[str, ...] = ()
+    rated_again: bool = False  # the chosen one is the best of the finalists, which were rated once more
 
     @property
     def same(self) -> bool:
@@ -48,11 +49,14 @@ class Outcome:
         return {**asdict(self), "interval": list(self.interval), "cautions": list(self.cautions)}
 
 
-def outcome_of(answer: Mapping[str, Any], chosen: str | None, known: Snapshot, ended: str = "") -> Outcome | None:
+def outcome_of(
+    answer: Mapping[str, Any], chosen: str | None, known: Snapshot, ended: str = "", finalists: Collection[str] = ()
+) -> Outcome | None:
     """The outcome by the program's last answer (``Answer.as_dict``); None where it names no network.
 
     ``chosen`` is None where nothing was verified: then the best predicted
-    network is the choice. ``ended`` says why verification ended.
+    network is the choice. ``ended`` says why verification ended, ``finalists``
+    were rated once more.
     """
     if not answer["selections"]:
         return None
@@ -70,8 +74,9 @@ def outcome_of(answer: Mapping[str, Any], chosen: str | None, known: Snapshot, e
         chosen=mine,
         chosen_evaluated=known.measured.get(mine),
         verified=chosen is not None,
-        why=_why(best["genotype"], seen, rows.get(chosen or ""), ended),
+        why=_why(best["genotype"], seen, rows.get(chosen or ""), ended, finalists),
         cautions=tuple(answer.get("cautions", ())),
+        rated_again=mine in finalists,
     )
 
 
@@ -83,12 +88,13 @@ def _evaluation(genotype: str, rows: Mapping[str, Evaluation], known: Snapshot) 
     return next((rows[each] for each in alike if each in rows), None)
 
 
-def _why(best: str, seen: Evaluation | None, chosen: Evaluation | None, ended: str) -> str:
+def _why(best: str, seen: Evaluation | None, chosen: Evaluation | None, ended: str, again: Collection[str]) -> str:
     """Why the best predicted network is the chosen one, or is not."""
     if chosen is None or chosen.metric is None:
         return "The best predicted network is chosen by its prediction alone: nothing has been verified yet."
     if chosen.genotype == best:
-        return "The best predicted network is also the best of those evaluated."
+        of = "of the finalists, which were rated once more" if best in again else "of those evaluated"
+        return f"The best predicted network is also the best {of}."
     if seen is None:
         cause = f", since {ended}" if ended else ""
         return f"The best predicted network was not evaluated{cause}; only evaluated networks are chosen."
@@ -100,4 +106,6 @@ def _why(best: str, seen: Evaluation | None, chosen: Evaluation | None, ended: s
         return f"The best predicted network was evaluated, too{other}, and the chosen one did better."
     if ahead == 0:
         return f"The best predicted network was evaluated, too{other}, with the same result."
+    if seen.genotype in again:
+        return f"The best predicted network was rated better{other} at first, and worse with more work each."
     return f"The best predicted network was evaluated{other} after the choice was made, and did better."

@@ -95,7 +95,9 @@ class Outputs:
             case "verify":
                 points = config.select.model_dump(mode="json", include={"sweep", "points"})
                 swept = {"sweep": points} if config.select.sweep else {}
-                return {"verify": config.verify.model_dump(mode="json"), **swept}
+                of_finalists = SCORERS[config.scorer.kind].final_settings
+                final = {name: getattr(config.scorer, name) for name in of_finalists}
+                return {"verify": config.verify.model_dump(mode="json"), **swept, **final}
             case "train":
                 how = {"train": config.train.inputs, "version": TRAINING_VERSION}
                 data = self.sources.data

@@ -14,12 +14,15 @@ from typing import Any
 
 from nas_core.program import solve
 from nas_core.program.limits import parse_limit
+from nas_core.records.evaluations import Evaluation
+from nas_core.scoring.scorer import SCORERS
 from nas_core.searchers import Knowledge
 from nas_core.searchers.refinement import Refinement, Round
 from nas_core.searchers.settings import VerifyConfig
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
+from nas_core.study.contestants import has_whole_blocks, of_whole_blocks
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import VERIFICATION
@@ -28,6 +31,7 @@ from nas_core.study.sweep import optima
 Record = dict[str, Any]
 MOST_MOVES = 4  # times that limits are moved
 FINALISTS = 4  # best evaluated networks that are measured whole
+OF_WHOLE_BLOCKS = 2  # more of them, where they are rated once more
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
 USES_IT = 0.95  # share of a limit from which on a measured network uses it
 
@@ -55,7 +59,8 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
     if not proposed:
         reason = refinement.stop_reason(config) or known.searcher.why_it_stops()
         ended = {"stands": _stands(record, count), "reason": reason, "answer": last_answer(known)}
-        outputs.write(VERIFICATION, {**record, **_incumbent(known), **ended})
+        before = {name: value for name, value in record.items() if name != "finals"}  # of another choice, or made anew
+        outputs.write(VERIFICATION, {**before, **_incumbent(known), **ended})
         return []
     predictions = known.predictor.predict(proposed)
     new_round = {
@@ -112,10 +117,48 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def finalists(known: Snapshot) -> list[Genotype]:
-    """The best few evaluated networks within the limits: those that are measured whole, the best first."""
+    """The best few evaluated networks within the limits: those that are measured whole, the best first.
+
+    Where they are rated once more, the best of whole blocks come last, if they
+    are none of them: they are cut off further from the base, and gain more from more work.
+    """
     metrics = {Genotype.parse(text): metric for text, metric in known.measured.items() if metric is not None}
     within = (genotype for genotype in metrics if known.within(genotype, known.limits))
-    return sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])[:FINALISTS]
+    ordered = sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])
+    whole = [each for each in ordered if has_whole_blocks(known, each)][:OF_WHOLE_BLOCKS]
+    return list(dict.fromkeys((*ordered[:FINALISTS], *(whole if _are_rated_again(known) else ()))))
+
+
+def _are_rated_again(known: Snapshot) -> bool:
+    section = known.config.scorer
+    return any(getattr(section, name) for name in SCORERS[section.kind].final_settings)
+
+
+def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:
+    """The finalists among which a longer rating chooses: those that, as far as they were measured whole, meet limits.
+
+    None where there is no choice among them.
+    """
+    record = verification(outputs)
+    wholes = _wholes(known, record)
+    found = [each for each in finalists(known) if (whole := wholes.get(str(each))) is None or whole.meets]
+    return found if len(found) > 1 and record["winner"] in map(str, found) else []
+
+
+def record_finals(known: Snapshot, outputs: Outputs, rows: Sequence[Evaluation]) -> None:
+    """Note how the finalists were rated once more; the best of them is the winner."""
+    record, sign = verification(outputs), _sign(known)
+    metrics = {row.genotype: row.metric for row in rows if row.metric is not None}
+    if not metrics:
+        return
+    best = sorted(metrics, key=lambda genotype: -sign * metrics[genotype])
+    values = ", ".join(f"{metrics[genotype]:.4g}" for genotype in best)
+    beside = "" if best[0] == record["winner"] else f", where {record['winner']} was before"
+    told = f"of the {len(best)} best, rated once more by more work each ({values}), {best[0]} is the best{beside}"
+    reason = f"{record['reason']}; {told}" if record["reason"] else told
+    chosen = {"winner": best[0], "winner_metric": known.measured[best[0]], "reason": reason}
+    finals = [{"genotype": genotype, "metric": metrics[genotype]} for genotype in best]
+    outputs.write(VERIFICATION, {**record, **chosen, "finals": finals})
 
 
 def move_limits(known: Snapshot, outputs: Outputs) -> bool:
@@ -178,7 +221,8 @@ def _wholes(known: Snapshot, record: Record) -> dict[str, _Whole]:
             rows.setdefault(row["genotype"], {})[row["resource"]] = row["value"]
     base, costs = rows.get(str(known.base), {}), known.costs_of(known.base)
     found = {}
-    for genotype in dict.fromkeys((str(record["winner"]), *map(str, finalists(known)))):
+    again = [row["genotype"] for row in record.get("finals", ())]  # the best of those first
+    for genotype in dict.fromkeys((str(record["winner"]), *again, *map(str, finalists(known)))):
         own, shares, ratios = known.costs_of(Genotype.parse(genotype)), dict[str, float](), dict[str, float]()
         for limit in map(parse_limit, known.config.select.limits):
             budget = limit.resolve(costs)
@@ -242,6 +286,8 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
     tables, additive = with_additive_limits(known.cost_tables, known.limits)
     tried = [Genotype.parse(row.genotype) for row in known.evaluations]
     first = _solvers_best(known, tried)[:count] if known.searcher.checks_the_optimum else []
+    if _are_rated_again(known) and (whole := of_whole_blocks(known)) and whole not in (*tried, *first):
+        first = [*first[: count - 1], whole]
     knowledge = Knowledge(
         space=known.space,
         base=known.base,

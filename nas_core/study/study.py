@@ -161,6 +161,12 @@ class Study:
         """Every known evaluation by this study's scorer and seed."""
         return list(self.snapshot.evaluations)
 
+    def final_evaluations(self) -> list[Evaluation]:
+        """How finalists were rated once more, as the store has it now; none where the scorer has no such rating."""
+        final = self.scorer.final
+        rows = self.store.evaluations(self.space.space_id, final.scorer_id) if final else []
+        return [row for row in rows if row.seed == self.config.seed]
+
     def missing(self, genotypes: Sequence[Genotype]) -> list[str]:
         """Of these networks, those without an evaluation."""
         return self.snapshot.missing(genotypes)
@@ -242,7 +248,8 @@ class Study:
         answer, verified = self.last_answer(), self.current("verify") or {}
         if answer is None:
             return None
-        return outcome_of(answer, verified.get("winner"), self.snapshot, verified.get("reason", ""))
+        again = [row["genotype"] for row in verified.get("finals", ())]
+        return outcome_of(answer, verified.get("winner"), self.snapshot, verified.get("reason", ""), again)
 
     def last_answer(self) -> dict[str, Any] | None:
         """The program's last answer: by the fit that verification ended with, else the one that `select` wrote."""
@@ -251,7 +258,8 @@ class Study:
 
     def points(self) -> tuple[Point, ...]:
         """The best network at each limit of the sweep, the tightest first; none where there is no sweep."""
-        return points(self.snapshot, verified=self.current("verify") is not None)
+        verified = self.current("verify")
+        return points(self.snapshot, verified=verified is not None, winner=(verified or {}).get("winner"))
 
     # for notebooks
 

@@ -87,15 +87,20 @@ def spread(num_points: int, wanted: int) -> tuple[int, ...]:
     return tuple(round(index * (num_points - 1) / max(wanted - 1, 1)) for index in range(wanted))
 
 
-def points(known: Snapshot, *, verified: bool) -> tuple[Point, ...]:
+def points(known: Snapshot, *, verified: bool, winner: str | None = None) -> tuple[Point, ...]:
     """The points of the study's sweep, the tightest limit first; none where it has no sweep.
 
-    ``verified``: networks were evaluated to be chosen from, so an evaluated one is.
+    ``verified``: networks were evaluated to be chosen from, so an evaluated one
+    is; where the limit is the study's own, its ``winner``.
     """
     select = known.config.select
     limits = sweep_limits(known)
     recovered = spread(len(limits), select.recover)
-    return tuple(_point(known, limit, index in recovered, verified) for index, limit in enumerate(limits))
+    own = known.config.select.limits
+    return tuple(
+        _point(known, limit, index in recovered, verified, winner if limit in own else None)
+        for index, limit in enumerate(limits)
+    )
 
 
 def sweep_limits(known: Snapshot) -> tuple[str, ...]:
@@ -121,12 +126,12 @@ def _answer(known: Snapshot, limit: str) -> Answer:
     return known.answer(limits_at(known, limit), top=1, time_limit_s=known.config.select.time_limit_s)
 
 
-def _point(known: Snapshot, limit: str, recovered: bool, verified: bool) -> Point:
+def _point(known: Snapshot, limit: str, recovered: bool, verified: bool, winner: str | None) -> Point:
     answer, (budget,) = _answer(known, limit), known.budgets((limit,))
     assert budget.at_most is not None, "a point's limit is an upper one"
     best = answer.selections[0].genotype if answer.selections else None
     found = known.best_evaluated(known.budgets(limits_at(known, limit))) if verified else None
-    genotype = str(found[0]) if found else best
+    genotype = winner or (str(found[0]) if found else best)
     if genotype is None:
         why = (answer.explanation or {}).get("text", "") or answer.message
         return Point(limit=limit, at_most=budget.at_most, recovered=False, note=why)

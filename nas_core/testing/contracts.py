@@ -26,7 +26,7 @@ from nas_core.records.store import Store
 from nas_core.scoring.scorer import SCORERS, Setting
 from nas_core.searchers.searcher import SEARCHERS, Knowledge
 from nas_core.space.genotypes import Genotype, PlacedBlock, SearchSpace
-from nas_core.workloads.examples import batches_of
+from nas_core.workloads.examples import batches_of, in_memory
 from nas_core.workloads.workload import WORKLOADS, Workload
 
 BATCH = 3
@@ -243,14 +243,15 @@ def _workload(thing: type[Workload]) -> Iterator[Finding]:
         yield "prepared inputs have the sample's shape", f"{tuple(prepared.shape[1:])}, not {workload.sample.shape}"
     pixels = workload.sample.shape[1:] if workload.sample.dense else ()
     outputs = torch.randn(BATCH, workload.sample.num_outputs, *pixels, requires_grad=True)
-    loss = workload.loss(outputs, targets[:BATCH])
+    targets = in_memory(targets[:BATCH])
+    loss = workload.loss(outputs, targets)
     if loss.ndim or not math.isfinite(float(loss.detach())):
         yield "the loss is one finite number", str(loss)
     for name, metric in workload.metrics.items():
-        value = metric.of(outputs.detach(), targets[:BATCH])
+        value = metric.of(outputs.detach(), targets)
         if not math.isfinite(float(value)):
             yield f"the metric {name} is a finite number", str(value)
-        again = metric.of(workload.reduced(outputs.detach(), targets[:BATCH]), targets[:BATCH])
+        again = metric.of(workload.reduced(outputs.detach(), targets), targets)
         if not math.isclose(value, again, rel_tol=1e-5, abs_tol=1e-6):
             yield f"{name} of reduced outputs is that of outputs", f"{again}, not {value}"
     for split in ("validation", "test"):

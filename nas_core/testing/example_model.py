@@ -37,9 +37,13 @@ def small_network(in_channels: int, num_outputs: int, depth: int = 3, width: int
 
 
 def example_blocks() -> Iterator[tuple[str, nn.Module, Call]]:
-    """A convolutional block and a transformer's, with inputs to call them with."""
+    """A convolutional block, a row of two and a transformer's, with inputs to call them with."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pairs = [("convolutional", _Residual(16), (16, 8, 8)), ("transformer", Block(24, num_heads=3), (9, 24))]
+        pairs = [
+            ("convolutional", _Residual(16), (16, 8, 8)),
+            ("row", nn.Sequential(_Residual(16), _Residual(16)), (16, 8, 8)),
+            ("transformer", Block(24, num_heads=3), (9, 24)),
+        ]
         for name, block, shape in pairs:
             yield name, block.eval().requires_grad_(False), Call(inputs=torch.randn(8, *shape))

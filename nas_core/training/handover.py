@@ -23,7 +23,7 @@ from nas_core.records.store import Store
 from nas_core.training.export import Deployed, deployed
 from nas_core.training.loop import value_of
 from nas_core.training.winner import load_deployed
-from nas_core.workloads.examples import batches_of
+from nas_core.workloads.examples import batches_of, in_memory
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Workload
@@ -182,17 +182,14 @@ def _compared(
     batches = [Normalisation()(batch).float() for batch in batches_of(inputs[:count], CHECKED_BATCH)]
     with torch.no_grad():
         expected = torch.cat([network(batch) for batch in batches])
-    found = outputs_of_file(data, batches)
+    found, wanted = outputs_of_file(data, batches), in_memory(targets[:count])
     both = {name: workload.metrics[name] for name in (metric, next(iter(workload.metrics)))}
     return OnnxCheck(
         way=way,
         num_examples=count,
         batch_size=CHECKED_BATCH,
         worst=_worst(expected, found),
-        metrics={
-            name: _pair(each, module.scale(expected), module.scale(found), targets[:count])
-            for name, each in both.items()
-        },
+        metrics={name: _pair(each, module.scale(expected), module.scale(found), wanted) for name, each in both.items()},
         passed_over=dict(passed_over),
     )
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Protocol
 
 import torch
@@ -46,7 +47,7 @@ from timm.utils import ModelEmaV3, dispatch_clip_grad  # isort: skip
 
 log = logging.getLogger(__name__)
 
-Pair = tuple[torch.Tensor | Examples, torch.Tensor]  # inputs as they are stored, and targets
+Pair = tuple[torch.Tensor | Examples, torch.Tensor | Examples]  # inputs as they are stored, and targets
 Validate = Callable[[nn.Module], Mapping[str, float]]
 EVAL_BATCH = 256  # on two CPU cores larger batches leave the cache, smaller ones pay per call
 EVALUATED_VALUES = EVAL_BATCH * 3 * 64 * 64  # most of a batch on a CPU: of large images fewer fill its memory
@@ -287,7 +288,8 @@ class _Training:
         order = torch.randperm(len(self.targets), generator=generator, device=self.device)
         if self.recipe.repeats > 1:
             order = order.repeat_interleave(self.recipe.repeats)[: len(order)]
-        expect(self.inputs, self._batches(order))
+        for examples in (self.inputs, self.targets):
+            expect(examples, self._batches(order))
         return order
 
     def _batches(self, order: torch.Tensor) -> list[torch.Tensor]:
@@ -526,7 +528,7 @@ def outputs_of(
     batch_size: int = EVAL_BATCH,
     device: str | torch.device = "auto",
     reduce: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
-    targets: torch.Tensor | None = None,
+    targets: torch.Tensor | Examples | None = None,
     group: Group = ALONE,
 ) -> torch.Tensor:
     """What the network makes of stored inputs in eval mode, in full precision, on the device.
@@ -543,14 +545,14 @@ def outputs_of(
     if place.type == "cpu":
         batch_size = min(batch_size, max(1, EVALUATED_VALUES // math.prod(inputs.shape[1:])))
     batches = batches_of(placed(inputs[own], place), batch_size)
-    found, done = list[torch.Tensor](), own.start
+    wanted = repeat(None) if targets is None else batches_of(targets[own], batch_size)
+    found = list[torch.Tensor]()
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
-        for batch in batches:
+        for batch, its_targets in zip(batches, wanted, strict=False):
             outputs = network(laid_out(prepare(batch.to(place)))).float()
-            if reduce is not None and targets is not None:
-                outputs = reduce(outputs, targets[done : done + len(outputs)].to(place))
+            if reduce is not None and its_targets is not None:
+                outputs = reduce(outputs, its_targets.to(place))
             found.append(outputs)
-            done += len(batch)
         return group.gathered(torch.cat(found), count)
 
 
@@ -586,15 +588,16 @@ def measure_all(
     return {name: value_of(metric, outputs, pair[1]) for name, metric in metrics.items()}
 
 
-def value_of(metric: Metric, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """The metric of a split's outputs.
+def value_of(metric: Metric, outputs: torch.Tensor, targets: torch.Tensor | Examples) -> float:
+    """The metric of a split's outputs; of those that are reduced the targets are not read.
 
     Raises:
         TrainingDiverged: if an output, or the metric itself, is no finite number.
     """
     if not bool(torch.isfinite(outputs).all()):
         raise TrainingDiverged("evaluation", "outputs that are no finite numbers", "finite outputs")
-    value = float(metric.of(outputs, targets.to(outputs.device)))
+    known: Any = targets.to(outputs.device)
+    value = float(metric.of(outputs, known))
     if not math.isfinite(value):
         raise TrainingDiverged("evaluation", f"{metric.name} {value}", "a finite number")
     return value

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from nas_core.base.errors import DataError
-from nas_core.base.settings import PathText, Section, resolved_path, wrong_field
+from nas_core.base.settings import Distinct, PathText, Section, resolved_path, wrong_field
 from nas_core.training.recipes import RECIPES
 
 TRAINING_VERSION = 3  # raised when a full training is done differently: results of another version are not reused
@@ -338,7 +338,7 @@ class TrainConfig(FullTrainingConfig):
         description="Trainings of the winner and of each network that it is compared with, from as many seeds: the "
         "report gives their mean, their spread and a paired test. The first one's weights are handed over.",
     )
-    compare: list[Baseline] = Field(
+    compare: Distinct[Baseline] = Field(
         default_factory=list,
         description="What else to find within the limits and to train alike. depth: blocks left out, the others as in "
         "the base; greedy: swap by swap, each the one that loses least for what it saves; largest: most FLOPs; of a "
@@ -358,8 +358,3 @@ class TrainConfig(FullTrainingConfig):
 
 
 TRAINING_PASSES = 3  # a training step is a forward pass and a backward pass of twice its work
-
-
-def training_work(recipe: Recipe, num_examples: int, flops: float) -> float:
-    """Multiply-adds of a training, for a network of ``flops`` per example."""
-    return recipe.epochs * num_examples * flops * TRAINING_PASSES

@@ -19,6 +19,7 @@ from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
 from nas_core.training.group import Group, current
 from nas_core.training.loop import (
+    EVAL_BATCH,
     Pair,
     TrainingResult,
     device_name,
@@ -31,10 +32,11 @@ from nas_core.training.loop import (
 from nas_core.training.network import Description, build_network, description_from_dict, teacher_of
 from nas_core.training.optimizers import Monitor
 from nas_core.training.settings import TRAINING_VERSION, FullTrainingConfig
+from nas_core.workloads.examples import batches_of
 from nas_core.workloads.images.decoding import Fitting
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import Normalisation
-from nas_core.workloads.targets import spread
+from nas_core.workloads.targets import spread, table
 from nas_core.workloads.workload import Splits, Workload, metric_of
 
 log = logging.getLogger(__name__)
@@ -286,11 +288,29 @@ def _details(
 ) -> dict[str, Any]:
     """What the workload keeps of the test split, and some of its examples, evenly apart."""
     inputs, targets = pair
-    known = workload.details(outputs, targets.to(outputs.device))
+    all_targets: Any = targets.to(outputs.device)
+    known = {**workload.details(outputs, all_targets), **_beside_untouched(workload, outputs, pair)}
     chosen = torch.tensor(spread(len(targets), MOST_SHOWN))
     some = inputs[chosen]
     shown = workload.shown(some, outputs_of(network, some, splits.prepare, device=device).cpu(), targets[chosen])
     return {**known, **({"shown": [dict(each) for each in shown]} if shown else {})}
+
+
+def _beside_untouched(workload: Workload, outputs: torch.Tensor, pair: Pair) -> dict[str, Any]:
+    """A table of the metrics of the outputs, and of the inputs taken for them, where that can be."""
+    both = zip(batches_of(pair[0], EVAL_BATCH), batches_of(pair[1], EVAL_BATCH), strict=True)
+    found = list[torch.Tensor]()
+    for inputs, targets in both:
+        reduced = workload.untouched(inputs, targets)
+        if reduced is None:
+            return {}
+        found.append(reduced)
+    metrics = workload.metrics.values()
+    rows = [
+        (what, *(f"{value_of(metric, each, pair[1]):.4g} {metric.unit}".rstrip() for metric in metrics))
+        for what, each in (("the network's outputs", outputs), ("the inputs as they are", torch.cat(found)))
+    ]
+    return {"table": table(("test split", *(metric.label for metric in metrics)), rows)}
 
 
 def _write(

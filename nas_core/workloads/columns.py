@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from nas_core.base.errors import DataError
-from nas_core.base.settings import Section
+from nas_core.base.settings import Distinct, Section
 from nas_core.workloads.classification import ClassTargets
 from nas_core.workloads.multi_label import LabelTargets
 from nas_core.workloads.regression import NumberTargets
@@ -23,9 +23,11 @@ Task = Literal["classification", "multi-label", "regression"]
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing")
 VALIDATION_NAMES = ("val", "valid", "validation")
+USUAL_SPLIT = "split"  # column that tells splits, where it is there
 FORMATS = "a CSV or Parquet file"
 PARQUET = b"PAR1"
 DELIMITERS = ",;\t"
+LARGEST = float(np.finfo(np.float32).max)  # what networks compute with
 LONGEST_SAID = 60  # letters of a value that a message shows
 
 
@@ -72,7 +74,7 @@ class Columns:
         return values
 
     def numbers(self, name: str) -> np.ndarray:
-        """The column as float64; raises DataError for an empty cell, a text, or what is no finite number."""
+        """The column as float64; raises DataError for an empty cell, a text, or what is no finite number of 32 bits."""
         import pyarrow as pa
 
         column = self.table[name]
@@ -84,11 +86,12 @@ class Columns:
             values_N = np.array(column.cast(pa.float64(), safe=False).to_pylist(), dtype=np.float64)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise self._wrong(name, f"values of type {column.type}", "numbers") from None
-        bad = np.flatnonzero(~np.isfinite(values_N))
+        bad = np.flatnonzero(~(np.abs(values_N) <= LARGEST))
         if len(bad):
             found = "nothing" if np.isnan(values_N[bad[0]]) else f"{values_N[bad[0]]}"
             many = f" ({len(bad):,} such rows)" if len(bad) > 1 else ""
-            raise self._wrong(name, f"{found} in {self.row(int(bad[0]))}{many}", "a finite number in every row")
+            expected = "a finite number in every row" if not np.isfinite(values_N[bad[0]]) else f"{LARGEST:.2g} at most"
+            raise self._wrong(name, f"{found} in {self.row(int(bad[0]))}{many}", expected)
         return values_N
 
     def is_numeric(self, name: str) -> bool:
@@ -98,8 +101,14 @@ class Columns:
         return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
     def splits(self, name: str) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
-        """Which rows are trained on and which tested on, as ``told_splits``; None without such a column."""
+        """Which rows are trained on and which tested on, as ``told_splits``; None where no column tells.
+
+        Raises:
+            DataError: if there is no such column, and it is not the usual one that a table need not have.
+        """
         if name not in self.names:
+            if name not in ("", USUAL_SPLIT):
+                self.check([name], "split")
             return None
         return told_splits(self.cells(name), self.place)
 
@@ -216,8 +225,8 @@ class Wanted:
         if not self.columns:
             raise DataError("data.targets", "no column", f"of: {', '.join(columns.names)}")
         if self.task == "regression":
-            numbers_NO = np.stack([columns.numbers(name) for name in self.columns], axis=1)
-            return NumberTargets.of(self.columns, numbers_NO[is_train_N]), numbers_NO.astype(np.float32)
+            numbers_NO = np.stack([columns.numbers(name) for name in self.columns], axis=1).astype(np.float32)
+            return NumberTargets.of(self.columns, numbers_NO[is_train_N].astype(np.float64)), numbers_NO
         if self.task == "multi-label":
             return _labels(columns, self.columns, self.separator)
         if len(self.columns) > 1:
@@ -229,7 +238,7 @@ class TargetSettings(Section):
     """Which columns hold what is predicted."""
 
     task: Task = Field("classification", description="What is predicted: one class, several labels, or numbers.")
-    targets: list[str] = Field(
+    targets: Distinct[str] = Field(
         ["target"],
         description="Columns of what is predicted: numbers, labels as 0 and 1, or one column of classes or of labels "
         "with a separator.",

@@ -88,6 +88,13 @@ def expect(inputs: "torch.Tensor | Examples", batches: "Sequence[torch.Tensor]")
         inputs.expect(batches)
 
 
+def in_memory(examples: "torch.Tensor | Examples", size: int = 256) -> "torch.Tensor":
+    """All of them as one tensor, where they are."""
+    import torch
+
+    return examples if isinstance(examples, torch.Tensor) else torch.cat(list(batches_of(examples, size)))
+
+
 def batches_of(inputs: "torch.Tensor | Examples", size: int) -> "Iterator[torch.Tensor]":
     """All inputs in order, ``size`` at a time."""
     import torch

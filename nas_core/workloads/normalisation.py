@@ -60,9 +60,12 @@ class Normalisation:
         if inputs.dtype == torch.uint8:
             return cls.of_bytes(torch.split(inputs, BATCH))
         # One channel at a time: a copy of the whole set would be twice its size.
-        values = [inputs[:, channel].float() for channel in range(inputs.shape[1])]
-        deviations = [float(v.std()) if v.numel() > 1 else 0.0 for v in values]
-        return cls(mean=tuple(float(v.mean()) for v in values), std=tuple(std or 1.0 for std in deviations))
+        mean, std = [], []
+        for channel in range(inputs.shape[1]):
+            values = inputs[:, channel].double()  # squares of large numbers are none of 32 bits
+            mean.append(float(values.mean()))
+            std.append((float(values.std()) if values.numel() > 1 else 0.0) or 1.0)
+        return cls(mean=tuple(mean), std=tuple(std))
 
     @classmethod
     def of_bytes(cls, batches: "Iterable[torch.Tensor]") -> "Normalisation":

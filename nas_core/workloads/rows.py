@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import Field
 
 from nas_core.base.errors import DataError
-from nas_core.base.settings import PathText
-from nas_core.workloads.columns import FORMATS, Columns, TargetSettings, read_columns
+from nas_core.base.settings import Distinct, PathText
+from nas_core.workloads.columns import FORMATS, USUAL_SPLIT, Columns, TargetSettings, read_columns
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.settings import SplitSettings
@@ -35,14 +35,17 @@ class RowSettings(TargetSettings, SplitSettings):
     """Which columns hold what."""
 
     path: PathText | None = Field(None, description="CSV or Parquet file with a row per example.")
-    features: list[str] = Field(
+    features: Distinct[str] = Field(
         default_factory=list, description="Columns to predict from; empty: all but targets, splits and `ignore`."
     )
     ignore: list[str] = Field(default_factory=list, description="Columns that are not predicted from, such as an id.")
     categorical: list[str] = Field(
         default_factory=list, description="Columns of numbers that are categories; columns of texts always are."
     )
-    split: str = Field("split", description="Column that says train or test; without one, rows are drawn.")
+    split: str = Field(
+        USUAL_SPLIT,
+        description="Column that says train or test; empty: rows are drawn, as where there is no column `split`.",
+    )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="Rows with an empty cell: stop before anything is computed, or leave them out and say so."
     )

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from nas_core.base.errors import DataError, UnknownNameError
 from nas_core.base.registry import Registered, Registry
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nas_core.workloads.examples import Examples
 
-    Pair = tuple[torch.Tensor | Examples, torch.Tensor]  # inputs and targets, as many of each
+    Pair = tuple[torch.Tensor | Examples, torch.Tensor | Examples]  # inputs and targets, as many of each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,20 @@ class Splits:
     load_test: "Callable[[], Pair]" = field(repr=False)
     prepare: Normalisation = field(default_factory=Normalisation)
     output_names: tuple[str, ...] = ()  # classes, or what the numbers are called
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Bytes that a set's inputs take: in each worker, in all of a node together, on its disk; and what is read anew.
+
+    ``is_read_by`` says how often examples are made of what is stored: once a
+    ``node``, once a ``worker`` for all that it does, or at each ``use``.
+    """
+
+    own_bytes: int = 0
+    shared_bytes: int = 0
+    disk_bytes: int = 0
+    is_read_by: Literal["node", "worker", "use"] = "worker"
 
 
 W = TypeVar("W", bound="Workload")
@@ -130,6 +144,16 @@ class Workload(Registered, ABC):
             DataError: if data are missing, broken or too few.
         """
 
+    def few(self, count: int, shape: tuple[int, ...] | None = None) -> Splits:
+        """As ``load``, of each split ``count`` examples at most, in memory: for a trial of what a step takes."""
+        splits = self.load(shape)
+        train, validation = ((inputs[:count], targets[:count]) for inputs, targets in (splits.train, splits.validation))
+        return replace(splits, train=train, validation=validation)
+
+    def footprint(self, shape: tuple[int, ...] | None = None) -> "Footprint":
+        """What inputs of this shape take beyond what ``few`` of them show; nothing where all are read for those."""
+        return Footprint()
+
     @abstractmethod
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
         """The mean loss of a batch, a scalar with gradients."""
@@ -178,6 +202,13 @@ class Workload(Registered, ABC):
             DataError: where a workload has none, as this one.
         """
         raise DataError("recipe.policy", f"{policy} for the workload {self.name}", "none: it has no such augmentation")
+
+    def untouched(self, inputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor | None":
+        """Stored inputs of a batch taken for what a network would make of them, as ``reduced`` gives it.
+
+        What trained networks are shown beside; None where an input is nothing of the kind.
+        """
+        return None
 
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
         """What is kept of a trained network's outputs on the test split beside the metrics; JSON-able.

@@ -3,8 +3,16 @@
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 
 import torch  # isort: skip
+from timm.models._efficientnet_blocks import InvertedResidual  # isort: skip
+from timm.layers import LayerNorm2d  # isort: skip
+from timm.models.convnext import ConvNeXtBlock  # isort: skip
 from timm.models.resnet import BasicBlock, downsample_conv  # isort: skip
 from torch import nn
+
+# what a teacher's training has of its own, by the function that makes it
+RECIPES: dict[str, dict[str, object]] = {
+    "convnext": {"optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+}
 
 
 class SmallResNet(nn.Module):
@@ -37,3 +45,63 @@ class SmallResNet(nn.Module):
 def resnet(in_channels: int, num_outputs: int, depth: int = 2, width: int = 16, stride: int = 2) -> nn.Module:
     """Three stages of ``depth`` basic blocks, ``width`` to 4 x ``width`` channels; ``stride`` is the stem's."""
     return SmallResNet(in_channels, num_outputs, depth, width, stride)
+
+
+class SmallMobileNet(nn.Module):
+    """A MobileNetV2 for small images (Sandler et al., 2018): stem, three stages of inverted residuals, 1x1, pool."""
+
+    def __init__(self, in_channels: int, num_outputs: int, depth: int, width: int, expand: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, 2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        stages, channels = [], width
+        for stage in range(3):
+            planes, blocks = width * 2**stage, []
+            for index in range(depth):
+                stride = 2 if stage and index == 0 else 1
+                blocks.append(InvertedResidual(channels, planes, stride=stride, exp_ratio=expand))
+                channels = planes
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.Sequential(*stages)
+        self.last = nn.Sequential(
+            nn.Conv2d(channels, 2 * channels, 1, bias=False), nn.BatchNorm2d(2 * channels), nn.ReLU()
+        )
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * channels, num_outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.head(self.last(self.stages(self.stem(x))))
+        return outputs
+
+
+def mobilenet(in_channels: int, num_outputs: int, depth: int = 2, width: int = 16, expand: int = 4) -> nn.Module:
+    """Three stages of ``depth`` inverted residuals (depthwise 3x3), ``width`` to 4 x ``width`` channels."""
+    return SmallMobileNet(in_channels, num_outputs, depth, width, expand)
+
+
+class SmallConvNeXt(nn.Module):
+    """A ConvNeXt for small images (Liu et al., 2022): 2x2 patches, three stages of timm's blocks, pool, linear."""
+
+    def __init__(self, in_channels: int, num_outputs: int, depth: int, width: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 2, 2), LayerNorm2d(width))
+        stages, channels = [], width
+        for stage in range(3):
+            planes, first = width * 2**stage, []
+            if stage:
+                first = [nn.Sequential(LayerNorm2d(channels), nn.Conv2d(channels, planes, 2, 2))]
+            stages.append(nn.Sequential(*first, *(ConvNeXtBlock(planes) for _ in range(depth))))
+            channels = planes
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), LayerNorm2d(channels), nn.Flatten(), nn.Linear(channels, num_outputs)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.head(self.stages(self.stem(x)))
+        return outputs
+
+
+def convnext(in_channels: int, num_outputs: int, depth: int = 2, width: int = 24) -> nn.Module:
+    """Three stages of ``depth`` blocks (depthwise 7x7, MLP of four times the width), ``width`` to 4 x ``width``."""
+    return SmallConvNeXt(in_channels, num_outputs, depth, width)

@@ -23,13 +23,14 @@ from tests.conftest import config_of
 LIBRARY = [{"kind": "linear"}, {"kind": "skip"}]
 RECIPE = {"epochs": 1, "batch_size": 64, "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.0, "augment": "none"}
 MODEL = "nas_core.testing.example_model:small_network"
+SCORER = {"kind": "distil", "train": False, "samples": 64, "calibration_examples": 64, "recipe": RECIPE}
 
 
 def model_config(**sections):
     return config_of(
         name="shrunk",
         space={"kind": "model", "model": MODEL, "library": LIBRARY, "wanted": 3},
-        scorer={"kind": "distil", "train": False, "samples": 64, "calibration_examples": 64, "recipe": RECIPE},
+        scorer={**SCORER, "recovery_steps": 2, "final_steps": 4},
         design={"kind": "one-swap", "held_out": 0},
         profile={"resources": ["flops", "params", "latency_ms"], "networks": 0, "repeats": 5, "warmup": 1},
         select={"limits": ["latency_ms<=500%", "flops<=90%"]},

@@ -14,8 +14,8 @@ from nas_core.study.rounds import finalists
 from tasks.profiling import to_time_whole
 from tests.flows.test_export_command import model_config, run_here
 
-# the tightest limit leaves one network, 1-2-2-2; the loosest leaves all
-SELECT = {"limits": ["flops<=90%"], "sweep": "flops=1.2 .. 900 K", "points": 2, "recover": 2}
+# the tightest limit leaves one network, 1-2; the loosest leaves all
+SELECT = {"limits": ["flops<=90%"], "sweep": "flops=300 .. 900 K", "points": 2, "recover": 2}
 
 
 def asked(*limits, **more):
@@ -64,25 +64,25 @@ def study(tmp_path_factory):
 
 def test_trained_points_are_in_the_summary_and_in_its_table(study):
     sweep = summarise(study).sweep
-    assert [point.limit for point in sweep.points] == ["flops<=1.2 K", "flops<=900 K"]
+    assert [point.limit for point in sweep.points] == ["flops<=300 K", "flops<=900 K"]
     rows = {row["name"]: row for row in study.output("training.json")["networks"]}
-    assert [*rows] == ["winner", "base", "point-1.2-K"]
+    assert [*rows] == ["winner", "base", "point-300-K"]
     by_network = {row["genotype"]: row["metrics"]["test"]["accuracy"] for row in rows.values()}
     tests = [by_network[point.genotype] for point in (*sweep.points, sweep.base)]
     assert [point.test for point in (*sweep.points, sweep.base)] == tests
-    assert sweep.points[0].genotype == "1-2-2-2" == rows["point-1.2-K"]["genotype"]
+    assert sweep.points[0].genotype == "1-2" == rows["point-300-K"]["genotype"]
     table = summary_table(summarise(study))
-    assert "over the range flops=1.2 .. 900 K:" in table
+    assert "over the range flops=300 .. 900 K:" in table
     assert all(f"{value:.2%}".replace("%", " %") in table for value in tests)
 
 
 def test_points_are_handed_over_with_their_own_limits(study, tmp_path):
     (point,) = finished(study.store.root).points()
-    assert (point.name, point.limits) == ("point-1.2-K", ("flops<=1.2 K",))
+    assert (point.name, point.limits) == ("point-300-K", ("flops<=300 K",))
     handed_over(point, tmp_path, ("safetensors",))
     card = (tmp_path / "README.md").read_text()
     assert point.winner["genotype"] in card
-    assert "flops<=1.2 K" in card
+    assert "flops<=300 K" in card
 
 
 def test_points_are_measured_whole_beside_the_winner_and_the_base(study):

@@ -1,12 +1,13 @@
 """Mutated configurations, stores and sets of images: each ends in a clear error or is accepted.
 
-    python -m tests.fuzz --configs 1000 --stores 100 --images 300 --seed 0 [--json]
+    python -m tests.fuzz --configs 1000 --stores 100 --images 300 --rows 300 --seed 0 [--json]
 
 ``configs`` are study files, plug-ins, settings of everything registered, metrics, spaces,
 limits, genotypes and selection problems, read as the
 command line reads them; ``stores`` are finished studies with a damaged file,
 opened, counted and selected from; ``images`` are folders of images, broken in several ways and read
-as a training reads them, where one that is accepted has to be right. What is not named is not run, unless nothing is.
+as a training reads them, where one that is accepted has to be right; so are ``tables`` of images, ``rows``,
+images with ``masks`` and ``pairs`` of images. What is not named is not run, unless nothing is.
 A traceback is any exception that is no
 NasError; a hang takes over ``HANG_S``; a write outside is a file opened for
 writing, made, moved or removed anywhere but in the study (seen by an audit hook).
@@ -29,9 +30,12 @@ from typing import Any
 
 from tests.fuzz.inputs import CONFIG_CASES, Case, StoreCases
 from tests.fuzz.pictures import image_set
+from tests.fuzz.sets import image_table, image_to_image, rows, segmentation
 
 CACHES = (".pyc", "torchinductor_")  # of the interpreter and of torch: no writes of ours
-DEFAULTS = {"configs": 1000, "stores": 100, "images": 300}
+SETS = {"images": image_set, "tables": image_table, "rows": rows, "masks": segmentation, "pairs": image_to_image}
+DEFAULTS = {"configs": 1000, "stores": 100, **dict.fromkeys(SETS, 300)}
+LONGEST = 2000  # letters of a message
 HANG_S = 60.0  # by the clock: other work on the machine counts, too
 
 
@@ -90,16 +94,16 @@ def main() -> None:
 
 
 def fuzz(
-    folder: Path, *, configs: int = 0, stores: int = 0, images: int = 0, seed: int, quiet: bool = True
+    folder: Path, *, configs: int = 0, stores: int = 0, seed: int, quiet: bool = True, **sets: int
 ) -> dict[str, Any]:
-    """Counts over so many mutated inputs; the first of each kind of traceback is printed unless quiet."""
+    """Counts over so many inputs, ``sets`` by name; the first of each kind of traceback is printed unless quiet."""
     counts, seen, guard = Counter(), Counter(), Guard()
     signal.signal(signal.SIGALRM, _on_alarm)
     store_cases = StoreCases(folder / "original") if stores else None
-    kinds = ["config"] * configs + ["store"] * stores + ["images"] * images
+    kinds = ["config"] * configs + ["store"] * stores + [name for name, count in sets.items() for _ in range(count)]
     for number, kind in enumerate(kinds):
         rng = random.Random(f"{seed}/{number}")
-        case = {"config": rng.choice(CONFIG_CASES), "store": store_cases, "images": image_set}[kind]
+        case = {"config": rng.choice(CONFIG_CASES), "store": store_cases, **SETS}[kind]
         place = folder / "case"
         place.mkdir()
         problem = _try(case, place, rng, counts, guard)
@@ -133,9 +137,9 @@ def _try(case: Callable[..., None] | Case, place: Path, rng: random.Random, coun
         counts["accepted"] += 1
     except NasError as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if not str(error).strip():
+        if len(str(error).strip().splitlines()) != 1 or len(str(error)) > LONGEST:
             counts["tracebacks"] += 1
-            return f"an error without words: {error!r}"
+            return f"no line: {str(error)[:LONGEST]!r}\n{traceback.format_exc()[-900:]}"
         counts["clear_errors"] += 1
     except Hang:
         counts["hangs"] += 1

@@ -262,8 +262,45 @@ class Skip(Alternative):
 
 
 @ALTERNATIVES.add
+class Shallower(Alternative):
+    """Some of a row of blocks left out, evenly; its first stays."""
+
+    name = "shallower"
+
+    class Settings(Section):
+        ratio: float = Field(0.5, gt=0, lt=1, description="Share that is kept.")
+
+    def change(self, draft: "Draft") -> str:
+        from torch import nn
+
+        row = list(draft.block.children())
+        if type(draft.block) is not nn.Sequential or len(row) < 2 or not _keeps_shapes(draft):
+            return "it is no row of blocks that give the shape they take"
+        count = max(1, round(len(row) * self.settings.ratio))
+        kept = {len(row) * place // count for place in range(count)}
+        for place, (name, _) in enumerate(list(draft.block.named_children())):
+            if place not in kept:
+                draft.put(name, nn.Identity())
+        return "" if draft.changes else NOTHING_TO_CHANGE
+
+
+def _keeps_shapes(draft: "Draft") -> bool:
+    """Whether each of a row's modules but the first gives the shape that it takes."""
+    import torch
+
+    x = draft.call.inputs
+    with torch.no_grad():
+        for place, module in enumerate(draft.block.eval().children()):
+            given = module(x)
+            if not isinstance(given, torch.Tensor) or (place and given.shape != x.shape):
+                return False
+            x = given
+    return True
+
+
+@ALTERNATIVES.add
 class Without(Alternative):
-    """One branch of the block left out, such as its attention."""
+    """One branch of the block left out, such as its attention; of a row of blocks, each one's."""
 
     name = "without"
     example = {"branch": "attn"}  # noqa: RUF012
@@ -274,10 +311,11 @@ class Without(Alternative):
     def change(self, draft: "Draft") -> str:
         from nas_core.families.model.rebuild import Nothing
 
-        if self.settings.branch not in dict(draft.block.named_modules()):
-            return f"it has no {self.settings.branch}"
-        draft.put(self.settings.branch, Nothing())
-        return ""
+        found = [path for path, _ in draft.block.named_modules() if path.split(".")[-1] == self.settings.branch]
+        outermost = [path for path in found if not any(path.startswith(f"{other}.") for other in found)]
+        for path in outermost:
+            draft.put(path, Nothing())
+        return "" if outermost else f"it has no {self.settings.branch}"
 
 
 def _dense(draft: "Draft") -> list[tuple[str, Any]]:

@@ -14,6 +14,7 @@ read from ``model.pt2``, an exported program.
 import importlib
 import importlib.util
 import inspect
+import itertools
 import json
 import math
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 Change = Mapping[str, Any]  # {"put": a described module} or {"set": {attribute: value}}
 WEIGHTS, DESCRIPTION, PROGRAM = "model.safetensors", "architecture.json", "model.pt2"
@@ -166,13 +167,113 @@ def made(model: Mapping[str, Any]) -> nn.Module:
     """
     name, arguments = str(model["name"]), dict(model.get("arguments", {}))
     scheme, _, rest = name.partition(":")
+    network: nn.Module
     if scheme == "timm":
-        network: nn.Module = _timm().create_model(rest, **arguments)
-        return network
-    if not rest:
+        network = _timm().create_model(rest, **arguments)
+    elif rest:
+        network = factory_of(name)(**arguments)
+    else:
         raise ValueError(f"{name}: neither timm:NAME nor package.module:factory nor FILE.py:factory")
-    network = factory_of(name)(**arguments)
-    return network
+    network = cut(network, model["cut"]) if model.get("cut") else network
+    return in_rows(network, model.get("rows", {}))
+
+
+class Part(fx.GraphModule):
+    """What a model computes between two places where one tensor is all that passes."""
+
+
+def graph_of(model: nn.Module) -> tuple[fx.GraphModule, list[fx.Node]]:
+    """What the model computes in evaluation mode, and its nodes from the input to the output, which is the last.
+
+    Whatever else the model may be called with keeps its default.
+
+    Raises:
+        ValueError: if the forward pass cannot be followed: it branches on
+            values, takes several tensors or gives several.
+    """
+    _, *others = inspect.signature(model.forward).parameters.values()
+    fixed = {each.name: each.default for each in others if each.default is not each.empty}
+    was = model.training
+    try:
+        graph = fx.symbolic_trace(model.eval(), concrete_args=fixed)
+    except Exception as error:  # torch and the model's own code raise what they like where values are asked for
+        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+    finally:
+        model.train(was)
+    first, *rest = (node for node in graph.graph.nodes if node.op == "placeholder")
+    aside = set(rest)  # and what is computed of them: checks that they are what they were
+    for node in graph.graph.nodes:
+        if node.all_input_nodes and aside.issuperset(node.all_input_nodes):
+            aside.add(node)
+    for node in [node for node in reversed(graph.graph.nodes) if node in aside]:
+        if not node.users:
+            graph.graph.erase_node(node)
+    *nodes, output = (node for node in graph.graph.nodes if node not in aside and node.op != "get_attr")
+    if aside & set(graph.graph.nodes) or not nodes[1:] or output.args[0] is not nodes[-1]:
+        raise ValueError("it does not take one tensor and give another, computed last")
+    return graph, [first, *nodes[1:]]
+
+
+def cut(model: nn.Module, ends: Sequence[str]) -> nn.Sequential:
+    """The model as a row of parts that hold its own modules, each up to a node of its graph where one tensor passes.
+
+    For models whose forward pass is written out, so that their blocks are no modules. A part
+    is called by its first layer of weights.
+
+    Raises:
+        ValueError: if the forward pass cannot be followed or has no such nodes.
+    """
+    graph, nodes = graph_of(model)
+    places = [0, *(place for place, node in enumerate(nodes) if node.name in ends)]
+    if len(places) != 1 + len(ends) or places[-1] != len(nodes) - 1:
+        raise ValueError(f"its graph does not have {', '.join(ends)} in this order, the last at its end")
+    parts = nn.Sequential()
+    for number, (before, last) in enumerate(itertools.pairwise(places)):
+        inside = nodes[before + 1 : last + 1]
+        name = next(filter(None, (layer_of(graph, node) for node in inside)), f"part{number}").replace(".", "_")
+        parts.add_module(f"{name}_{number}" if name in parts._modules else name, _part(graph, nodes[before], inside))
+    return parts
+
+
+def in_rows(model: nn.Module, rows: Mapping[str, Sequence[int]]) -> nn.Module:
+    """The model itself, its sequences at these paths made of rows of so many of their modules; "" is the model.
+
+    A row is called as its first module was.
+    """
+    for path, counts in rows.items():
+        names, modules = zip(*model.get_submodule(path).named_children(), strict=True)
+        starts = [0, *itertools.accumulate(counts)]
+        sequence = nn.Sequential()
+        for start, end in itertools.pairwise(starts):
+            row = modules[start] if end - start == 1 else nn.Sequential(*modules[start:end])
+            sequence.add_module(names[start], row)
+        if path:
+            model.set_submodule(path, sequence)
+        else:
+            model = sequence
+    return model
+
+
+def layer_of(graph: fx.GraphModule, node: fx.Node) -> str:
+    """Path of the module that a node calls, if it has a matrix of weights or more; else ""."""
+    path = str(node.target)
+    is_layer = node.op == "call_module" and any(weight.ndim > 1 for weight in graph.get_submodule(path).parameters())
+    return path if is_layer else ""
+
+
+def _part(graph: fx.GraphModule, taken: fx.Node, nodes: Sequence[fx.Node]) -> Part:
+    own = fx.Graph()
+    copies = {taken: own.placeholder("x")}
+
+    def copied(node: fx.Node) -> fx.Node:
+        if node not in copies:
+            copies[node] = own.node_copy(node, copied)
+        return copies[node]
+
+    for node in nodes:
+        copied(node)
+    own.output(copies[nodes[-1]])
+    return Part(graph, own)
 
 
 def _timm() -> Any:

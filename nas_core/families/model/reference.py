@@ -8,8 +8,8 @@ user's own that returns one, ``mlflow:NAME@alias`` a model that MLflow has,
 import hashlib
 import inspect
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,15 @@ class Reference:
     num_outputs: int
     in_channels: int
     side: int | None = None  # of the images, pixels; None where inputs are no images
+    cut: Sequence[str] = ()  # where the model is cut into parts (``rebuild.cut``); empty: it is as its maker made it
+    rows: Mapping[str, Sequence[int]] = field(default_factory=dict)  # how many modules of a sequence stand together
 
     @property
     def made_by(self) -> dict[str, Any]:
         """What ``rebuild.made`` makes the model of, without its weights."""
-        if not self.is_timm:
-            return {"name": self.model, "arguments": {**self._asked_for(), **self.arguments}}
-        sizes = {"num_classes": self.num_outputs, "in_chans": self.in_channels}
-        return {"name": self.model, "arguments": {**sizes, **self._side(), **self.arguments}}
+        whole = {"name": self.model, "arguments": {**self._asked_for(), **self.arguments}}
+        whole |= {"cut": list(self.cut)} if self.cut else {}
+        return whole | ({"rows": {path: list(counts) for path, counts in self.rows.items()}} if self.rows else {})
 
     @property
     def is_timm(self) -> bool:
@@ -51,6 +52,8 @@ class Reference:
 
     def _asked_for(self) -> dict[str, Any]:
         """Channels and outputs, for a maker that has parameters of these names."""
+        if self.is_timm:
+            return {"num_classes": self.num_outputs, "in_chans": self.in_channels, **self._side()}
         if ":" not in self.model:
             return {}
         try:
@@ -79,6 +82,16 @@ class Reference:
         Raises:
             NasError: for a name that nobody knows, or a maker that fails.
         """
+        return self.arranged(self._whole())
+
+    def arranged(self, network: nn.Module) -> nn.Module:
+        """The network as positions need it, of the same modules: cut into parts, with rows of blocks."""
+        if not self.cut and not self.rows:
+            return network
+        parts = rebuild.cut(network, self.cut) if self.cut else network
+        return rebuild.in_rows(parts, self.rows).eval()
+
+    def _whole(self) -> nn.Module:
         scheme, _, rest = self.model.partition(":")
         if self.is_timm and not is_model(rest):
             raise NasError(WHERE, repr(self.model), "a model of timm's", "timm.list_models() names them.")
@@ -90,7 +103,7 @@ class Reference:
             expected = "timm:NAME, package.module:factory, FILE.py:factory, mlflow:NAME@alias or FILE.pt2"
             raise NasError(WHERE, repr(self.model), expected)
         try:
-            network = rebuild.made(self.made_by)
+            network = rebuild.made(replace(self, cut=(), rows={}).made_by)
         except Exception as error:  # a user's own code, or timm's for arguments it does not take
             found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise NasError(f"{WHERE} {self.model}", found, "a model that can be made") from None
@@ -112,10 +125,10 @@ class Reference:
             DataError: if there are no weights, or they are of another model.
         """
         self.check()
-        network = self.fresh()
+        network = self._whole()
         if self.checkpoint is not None:
             self._load(network)
-        return network.requires_grad_(False)
+        return self.arranged(network).requires_grad_(False)
 
     def _load(self, network: nn.Module) -> None:
         assert self.checkpoint is not None

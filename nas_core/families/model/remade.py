@@ -41,8 +41,9 @@ class Remade:
 
     @property
     def reference(self) -> Reference:
-        own = self.family.reference
-        return replace(own, model=self.instead, checkpoint=None, arguments={}) if self.instead else own
+        if self.instead:
+            return replace(self.family.reference, model=self.instead, checkpoint=None, arguments={})
+        return self.family.own
 
     def module(self) -> nn.Module:
         """The network with the weights that its maker gives it; tensors of other shapes are zeros."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -105,6 +106,51 @@ def self_swap(model: nn.Module, inputs: torch.Tensor, split: Split) -> dict[str,
     All copies stand in the model at once, and its output has to be equal bit for bit.
     """
     return reasons_against(model, inputs, [place.path for place in split.places])
+
+
+def is_enough(found: Split) -> bool:
+    """Whether the positions are as many, hold as much of the model and are as even as a search wants them."""
+    largest = max(place.share for place in found.places)
+    return len(found.places) >= FEWEST and found.covered >= ENOUGH and largest <= LARGEST
+
+
+def are_blocks(model: nn.Module, found: Split) -> bool:
+    """Whether most of what the positions hold are blocks of several layers, in which something can be left out."""
+    blocks = (place.share for place in found.places if _num_weighted(model.get_submodule(place.path)) > 1)
+    return sum(blocks) > found.covered / 2
+
+
+def _num_weighted(module: nn.Module) -> int:
+    """How many modules in it, itself included, have a matrix of weights or more of their own."""
+    return sum(any(weight.ndim > 1 for weight in each.parameters(recurse=False)) for each in module.modules())
+
+
+def rows_of(model: nn.Module, found: Split, wanted: int) -> dict[str, list[int]]:
+    """Which neighbours in sequences are to stand together so that there are about ``wanted`` positions.
+
+    Path of an ``nn.Sequential`` -> how many of its modules make up each row, in order. Blocks that keep their input's
+    shape come first, and what costs least together; no row holds more than LARGEST of the model. Empty where nothing
+    can be put together.
+    """
+    places = {place.path: place for place in found.places}
+    rows = {
+        path: [[places.get(f"{path}.{name}" if path else name)] for name, _ in module.named_children()]
+        for path, module in model.named_modules()
+        if type(module) is nn.Sequential
+    }
+    for _ in range(len(found.places) - wanted):
+        pairs = [
+            (any(each.in_shape != each.out_shape for each in both), sum(each.share for each in both), path, number)
+            for path, each in rows.items()
+            for number, neighbours in enumerate(pairwise(each))
+            if len(both := [place for row in neighbours for place in row if place]) == sum(map(len, neighbours))
+        ]
+        pairs = [pair for pair in pairs if pair[1] <= LARGEST]
+        if not pairs:
+            break
+        *_, path, number = min(pairs)
+        rows[path][number : number + 2] = [rows[path][number] + rows[path][number + 1]]
+    return {path: [len(row) for row in each] for path, each in rows.items() if any(len(row) > 1 for row in each)}
 
 
 def _backbone(root: Call) -> tuple[str, ...]:

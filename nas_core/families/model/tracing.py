@@ -175,7 +175,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return result
 
     def begin(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = Call(path=path, module_type=type(module), index=self._num_calls, flops=-self._flops)
+        call = Call(path=path, module_type=class_of(module), index=self._num_calls, flops=-self._flops)
         self._num_calls += 1
         if args and isinstance(args[0], torch.Tensor):
             call.taken = self._seen(args[0])
@@ -201,6 +201,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     def _seen(self, tensor: torch.Tensor) -> Seen:
         self._alive.append(tensor)
         return Seen(tensor.untyped_storage()._cdata, tensor._version, tuple(tensor.shape))
+
+
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """The module's class; a module made of a graph has one of its own, below that which is meant."""
+    own = type(module)
+    return own.__bases__[0] if isinstance(module, torch.fx.GraphModule) else own
 
 
 def _attention_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> int:

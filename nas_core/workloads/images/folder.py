@@ -1,17 +1,14 @@
 """Any folder of images with one sub-folder per class (``layouts`` says which)."""
 
-import os
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from pathlib import Path
 
 from nas_core.base.errors import DataError
 from nas_core.workloads.images.encoded import EncodedImages
 from nas_core.workloads.images.items import Listing
-from nas_core.workloads.images.layouts import LAYOUT, is_folder, is_system, list_folder
+from nas_core.workloads.images.layouts import LAYOUT, folder_times, list_folder
 from nas_core.workloads.workload import WORKLOADS
-
-WATCHED_LEVELS = 3  # the root, its splits, their classes
 
 
 class FilesBelow(EncodedImages):
@@ -53,18 +50,4 @@ class ImageFolder(FilesBelow):
         return list_folder(self.root())
 
     def state(self) -> Hashable:
-        return tuple(_times(self.root()))
-
-
-def _times(root: Path) -> Iterator[tuple[str, int]]:
-    """When files came to or went from the folders of splits and classes."""
-    waiting = [(str(root), 1)]
-    while waiting:
-        folder, level = waiting.pop()
-        try:
-            yield folder, os.stat(folder).st_mtime_ns
-            if level < WATCHED_LEVELS:
-                with os.scandir(folder) as entries:
-                    waiting += [(e.path, level + 1) for e in entries if is_folder(e) and not is_system(e.name)]
-        except OSError as error:
-            raise DataError(folder, error.strerror or str(error), "a folder that can be read") from None
+        return tuple(folder_times(self.root()))

@@ -7,14 +7,14 @@ recently give way to others. ``stream``: each batch is decoded by loader
 processes as it is needed. The three give the same images in the same order.
 """
 
+import gc
 import json
 import logging
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,16 @@ import numpy as np
 
 from nas_core.base.errors import DataError
 from nas_core.workloads.examples import Examples, batches_of
-from nas_core.workloads.images.cache import alone, cache_folder, keep
+from nas_core.workloads.images.cache import (
+    alone,
+    cache_folder,
+    keep,
+    kept_files,
+    make_room,
+    room_on_disk,
+    size_of,
+    used_now,
+)
 from nas_core.workloads.images.census import num_threads
 from nas_core.workloads.images.decoding import quiet
 from nas_core.workloads.images.pixels import Pixels
@@ -37,7 +46,6 @@ log = logging.getLogger(__name__)
 
 Way = Literal["memory", "map", "stream"]
 MOST_IN_MEMORY = 256 * 2**20  # bytes of a set that each worker has of its own
-DISK_LEFT = 0.1  # of the free disk stays free
 CHUNK_BYTES = 4 * 2**20  # of images that are decoded and written at once, by each thread
 BATCH = 128  # images whose bytes are counted at once
 SYNC_EVERY = 16  # chunks
@@ -46,10 +54,11 @@ STATISTICS_IMAGES = 10_000  # training images whose mean and deviation are taken
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holding:
-    """How a set is held, and how much the files of a node may take."""
+    """How a set is held, and how much the files of a node may take, of which some are ``taken`` by the set itself."""
 
     way: Literal["auto", "memory", "map", "stream"] = "auto"
     cache_bytes: int = 0
+    taken_bytes: int = 0
     loaders: int = 0
 
     def chosen(self, nbytes: int) -> Way:
@@ -67,8 +76,7 @@ class Holding:
             folder = folder.parent
         if not os.access(folder, os.W_OK):
             return 0
-        free = shutil.disk_usage(folder).free * (1 - DISK_LEFT)
-        return min(self.cache_bytes, int(free) + sum(path.stat().st_size for path in _maps()))
+        return min(self.cache_bytes - self.taken_bytes, room_on_disk(folder) + size_of(kept_files()))
 
     def said(self, nbytes: int) -> str:
         """What is done with so many bytes, in words."""
@@ -140,15 +148,6 @@ def normalisation_of(images: "torch.Tensor | Examples", identity: Callable[[], s
 # a node's files
 
 
-def _maps() -> list[Path]:
-    """The files that hold decoded images, unfinished ones too, those that were not used for long first."""
-    folder = cache_folder() / "decoded"
-    with suppress(OSError):
-        files = [path for path in folder.iterdir() if path.suffix in (".u8", ".part")]
-        return sorted(files, key=lambda path: path.stat().st_mtime)
-    return []
-
-
 def _mapped(pixels: Pixels, holding: Holding) -> "torch.Tensor":
     """The node's file of these pixels, made if it is not there."""
     import torch
@@ -158,8 +157,7 @@ def _mapped(pixels: Pixels, holding: Holding) -> "torch.Tensor":
         with alone(path):
             if not _is_whole(path, pixels):
                 _make(path, pixels, holding)
-    with suppress(OSError):
-        os.utime(path)  # used now
+    used_now(path)
     flat = torch.from_file(str(path), shared=False, size=pixels.nbytes, dtype=torch.uint8)
     return flat.view(len(pixels), *pixels.shape)
 
@@ -170,8 +168,8 @@ def _is_whole(path: Path, pixels: Pixels) -> bool:
 
 def _make(path: Path, pixels: Pixels, holding: Holding) -> None:
     """Decode what an earlier attempt did not; the file gets its name when it is whole."""
-    _make_room(path, pixels.nbytes, holding)
     partial, marks = path.with_suffix(".part"), path.with_suffix(".done")
+    make_room(partial, pixels.nbytes, holding.cache_bytes)
     chunks = _chunks(pixels)
     done = _marked(partial, marks, len(chunks), pixels.nbytes)
     missing = [chunk for chunk, is_done in zip(chunks, done, strict=True) if not is_done]
@@ -198,18 +196,6 @@ def _marked(partial: Path, marks: Path, count: int, nbytes: int) -> bytearray:
         if len(done) == count and partial.stat().st_size == nbytes:
             return done
     return bytearray(count)
-
-
-def _make_room(path: Path, nbytes: int, holding: Holding) -> None:
-    """Files of other sets give way, those first that were not used for long; who maps one keeps it until it ends."""
-    mine = path.with_suffix(".part")
-    for other in (each for each in _maps() if each != mine):
-        used = sum(each.stat().st_size for each in _maps() if each != mine)
-        free = shutil.disk_usage(path.parent).free * (1 - DISK_LEFT)
-        if used + nbytes <= holding.cache_bytes and nbytes <= free:
-            return
-        log.info("%s gives way to %s", other, path.name)
-        other.unlink(missing_ok=True)
 
 
 # batches as they are needed
@@ -243,7 +229,8 @@ class Streamed(Examples):
             self._coming = iter(())  # holds the processes, too
             self._loader = self._made(loaders) if loaders else None
         if self._loader is not None:
-            self._coming = iter(self._loader)
+            with _none_collected():
+                self._coming = iter(self._loader)
 
     def _made(self, loaders: int) -> "DataLoader[Any]":
         import torch
@@ -297,6 +284,16 @@ class _Announced:
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         return iter(self.batches)
+
+
+@contextmanager
+def _none_collected() -> Iterator[None]:
+    """Processes that begin meanwhile leave alone what is garbage here, such as a loader of others that ended early."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 class _Batches:

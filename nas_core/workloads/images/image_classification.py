@@ -18,11 +18,12 @@ from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.normalisation import Normalisation, known_normalisation
 from nas_core.workloads.settings import ImageSettings
 from nas_core.workloads.targets import Targets
-from nas_core.workloads.workload import Splits, Workload
+from nas_core.workloads.workload import Footprint, Splits, Workload
 
 if TYPE_CHECKING:
     import torch
 
+    from nas_core.workloads.examples import Examples
     from nas_core.workloads.workload import Pair
 
 log = logging.getLogger(__name__)
@@ -89,12 +90,22 @@ class ImageWorkload(Workload):
         way = self.holding.chosen(self._nbytes(wanted))
         log.info("%s: %s", self.name, self.held(wanted))
         self.settings.check_sizes(len(pixels))
-        order = self.settings.order(len(pixels))
-        pixels = pixels.only(order)
-        images, targets = hold(pixels, self.holding, way), self._targets(pixels)
         start, stop = self.settings.validation_examples, len(pixels)
         if self.settings.train_examples is not None:
             stop = start + self.settings.train_examples
+        return self._splits(pixels.only(self.settings.order(len(pixels))), wanted, way, start, stop)
+
+    def few(self, count: int, shape: tuple[int, ...] | None = None) -> Splits:
+        """As ``load``, of each split the first ``count`` images at most, in memory; the others are not decoded."""
+        wanted = _square(shape or self.sample.shape)
+        pixels, start = self.pixels("train", wanted), self.settings.validation_examples
+        order, stop = self.settings.order(len(pixels)), start + min(count, self.num_examples()[0])
+        chosen = np.concatenate([order[: min(count, start)], order[start:stop]])
+        return self._splits(pixels.only(chosen), wanted, "memory", min(count, start), len(chosen))
+
+    def _splits(self, pixels: Pixels, wanted: tuple[int, int, int], way: Way, start: int, stop: int) -> Splits:
+        """Of images in order: those before ``start`` are validated on, those from there to ``stop`` trained on."""
+        images, targets = hold(pixels, self.holding, way), self._targets(pixels, way)
         train_images = images[start:stop]
         return Splits(
             train=(train_images, targets[start:stop]),
@@ -120,9 +131,9 @@ class ImageWorkload(Workload):
 
     def _test(self, shape: tuple[int, int, int], way: Way) -> "Pair":
         pixels = self.pixels("test", shape)
-        return hold(pixels, self.holding, way), self._targets(pixels)
+        return hold(pixels, self.holding, way), self._targets(pixels, way)
 
-    def _targets(self, pixels: Pixels) -> "torch.Tensor":
+    def _targets(self, pixels: Pixels, way: Way) -> "torch.Tensor | Examples":
         import torch
 
         return torch.from_numpy(pixels.labels_N.astype(self.targets.dtype))
@@ -141,9 +152,24 @@ class ImageWorkload(Workload):
         """How images of this shape are held, and how large they are all together, in words."""
         return self.holding.said(self._nbytes(_square(shape or self.sample.shape)))
 
+    def footprint(self, shape: tuple[int, ...] | None = None) -> Footprint:
+        wanted = _square(shape or self.sample.shape)
+        nbytes = self._nbytes(wanted)
+        match self.holding.chosen(nbytes):
+            case "memory":
+                return Footprint(own_bytes=nbytes)
+            case "map":
+                return Footprint(shared_bytes=nbytes, disk_bytes=nbytes, is_read_by="node")
+            case _:
+                return Footprint(is_read_by="use")
+
     def _nbytes(self, shape: tuple[int, int, int]) -> int:
-        """Bytes of both splits, decoded."""
-        return (self.num_images() + self.num_test_images()) * math.prod(shape)
+        """Bytes of both splits, decoded, with what is a map of each image."""
+        return (self.num_images() + self.num_test_images()) * (math.prod(shape) + self._map_bytes(shape))
+
+    def _map_bytes(self, shape: tuple[int, int, int]) -> int:
+        """Bytes of what is held of an image's target beside it."""
+        return 0
 
     def num_test_images(self) -> int:
         """Images in the test split, as far as is known without reading them."""

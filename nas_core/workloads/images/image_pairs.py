@@ -19,6 +19,7 @@ from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
+from nas_core.workloads.examples import Examples
 from nas_core.workloads.image_to_image import PictureTargets, counted, fractions, psnr
 from nas_core.workloads.images.census import Census
 from nas_core.workloads.images.decoding import (
@@ -28,13 +29,12 @@ from nas_core.workloads.images.decoding import (
     facts_of,
     mask_of,
     square,
-    suffixes,
     upright_size,
 )
 from nas_core.workloads.images.folder import FilesBelow
-from nas_core.workloads.images.holding import hold, hold_in_memory
+from nas_core.workloads.images.holding import Way, hold
 from nas_core.workloads.images.items import FileItems, Listing
-from nas_core.workloads.images.layouts import TEST_SHARE, are_test, is_system
+from nas_core.workloads.images.layouts import TEST_SHARE, are_test, folder_times, images_below, stamp_of
 from nas_core.workloads.images.pixels import EncodedPixels, Pixels
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.segmentation import IGNORED, MOST_CLASSES, MaskTargets
@@ -106,6 +106,25 @@ class MaskPixels(EncodedPixels):
         return np.asarray(square(Image.fromarray(number_of[mask]), self.shape[1], fitting))
 
 
+class OneChannel(Examples):
+    """Examples of one channel, without the axis of channels: N H W."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples, self.shape = examples, (examples.shape[0], *examples.shape[2:])
+
+    def to(self, device: "torch.device | str") -> "OneChannel":
+        return OneChannel(self.examples.to(device))
+
+    def part(self, start: int, stop: int) -> "OneChannel":
+        return OneChannel(self.examples.part(start, stop))
+
+    def batch(self, index: "torch.Tensor") -> "torch.Tensor":
+        return self.examples.batch(index)[:, 0]
+
+    def expect(self, batches: "Sequence[torch.Tensor]") -> None:
+        self.examples.expect(batches)
+
+
 class PairSettings(EncodedSettings):
     """What the folders are called."""
 
@@ -132,9 +151,8 @@ class ImagePairs(FilesBelow):
         return replace(super().sample, dense=True)
 
     def state(self) -> Hashable:
-        root = self.root()
         return tuple(
-            (str(folder), folder.stat().st_mtime_ns) for pair in self._folders(root).values() for folder in pair
+            times for pair in self._folders(self.root()).values() for folder in pair for times in folder_times(folder)
         )
 
     def listing(self) -> Listing:
@@ -174,7 +192,7 @@ class ImagePairs(FilesBelow):
         return {split: (folder / names[0], folder / names[1]) for split, folder in folders.items()}
 
     def _pairs(self, root: Path, images: Path, maps: Path, ignored: Counter[str]) -> PairItems:
-        one, other = _files(images), _files(maps)
+        one, other = _files(images, ignored), _files(maps, ignored)
         alone = [str((one | other)[stem].relative_to(root)) for stem in sorted(one.keys() ^ other.keys())]
         if alone and self.settings.on_error == "stop":
             more = f" and {len(alone) - SAID_BY_NAME} more" if len(alone) > SAID_BY_NAME else ""
@@ -196,18 +214,19 @@ class ImagePairs(FilesBelow):
             are_masks=self.are_masks,
         )
 
-    def _targets(self, pixels: Pixels) -> "torch.Tensor":
-        """The maps of the images, in memory or mapped into it: as they are needed only images are decoded."""
-        import torch
-
+    def _targets(self, pixels: Pixels, way: Way) -> "torch.Tensor | Examples":
+        """The maps of the images, held as these are."""
         assert isinstance(pixels, EncodedPixels)
         assert isinstance(pixels.items, PairItems)
-        maps = self.map_pixels(pixels, pixels.items.maps())
-        way = replace(self.holding, way="auto" if self.holding.way == "stream" else self.holding.way).chosen(
-            maps.nbytes
-        )
-        held = hold(maps, self.holding, "map" if way == "map" else "memory")
-        return held if isinstance(held, torch.Tensor) else hold_in_memory(maps)  # a disk that is full
+        return hold(self.map_pixels(pixels, pixels.items.maps()), self.holding, way)
+
+    def _map_bytes(self, shape: tuple[int, int, int]) -> int:
+        return self._map_channels * shape[1] * shape[2]
+
+    @property
+    @abstractmethod
+    def _map_channels(self) -> int:
+        """Bytes of a map's pixel."""
 
     @abstractmethod
     def map_pixels(self, images: EncodedPixels, items: FileItems) -> EncodedPixels:
@@ -267,8 +286,13 @@ class Segmentation(ImagePairs):
         names = tuple(settings.classes.get(value, str(value)) for value in values_K)
         return replace(listing, targets=MaskTargets(names=names, values=values_K))
 
-    def _targets(self, pixels: Pixels) -> "torch.Tensor":
-        return super()._targets(pixels)[:, 0]
+    def _targets(self, pixels: Pixels, way: Way) -> "torch.Tensor | Examples":
+        maps = super()._targets(pixels, way)
+        return OneChannel(maps) if isinstance(maps, Examples) else maps[:, 0]
+
+    @property
+    def _map_channels(self) -> int:
+        return 1
 
     def map_pixels(self, images: EncodedPixels, items: FileItems) -> EncodedPixels:
         assert isinstance(self.targets, MaskTargets)
@@ -305,6 +329,13 @@ class ImageToImage(ImagePairs):
         names = {1: ("gray",), 3: ("red", "green", "blue")}.get(number, tuple(map(str, range(number))))
         return replace(listing, targets=PictureTargets(names=names))
 
+    @property
+    def _map_channels(self) -> int:
+        return len(self.targets.names)
+
+    def untouched(self, inputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor | None":
+        return counted(fractions(inputs), targets) if inputs.shape == targets.shape else None
+
     def shown(
         self, inputs: "torch.Tensor", outputs: "torch.Tensor", targets: "torch.Tensor"
     ) -> Sequence[Mapping[str, Any]]:
@@ -324,14 +355,11 @@ class ImageToImage(ImagePairs):
         return replace(images, labels_N=items.labels_N, shape=shape, items=items, channels=number)
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def _files(folder: Path, ignored: Counter[str]) -> dict[str, Path]:
     """The images below a folder by their names without suffix, from there."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder)
-        if path.suffix.lower() not in suffixes() or any(map(is_system, parts.parts)):
-            continue
-        stem = str(parts.with_suffix(""))
+    for path in sorted(Path(entry.path) for entry in images_below(folder, ignored)):
+        stem = str(path.relative_to(folder).with_suffix(""))
         if stem in found:
             raise DataError(str(folder), f"{found[stem].name} and {path.name}", "one file of a name")
         found[stem] = path
@@ -340,7 +368,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _stamp(image: Path, other: Path, are_masks: bool) -> tuple[int, int]:
     """Two numbers that change with either file."""
-    known = [(str(path), status.st_size, status.st_mtime_ns) for path in (image, other) if (status := path.stat())]
+    known = [(str(path), *stamp_of(path)) for path in (image, other)]
     digest = hashlib.sha256(f"{known} {are_masks}".encode()).digest()
     return int.from_bytes(digest[:7], "big"), int.from_bytes(digest[7:14], "big")
 

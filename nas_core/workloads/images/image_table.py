@@ -5,7 +5,6 @@ a separator), or numbers. Splits are told by a column; without one, one image
 in five, by its name, is a test image.
 """
 
-import os
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,14 @@ from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText
-from nas_core.workloads.columns import FORMATS, Columns, TargetSettings, read_columns
+from nas_core.workloads.columns import FORMATS, USUAL_SPLIT, Columns, TargetSettings, read_columns
 from nas_core.workloads.images.encoded import EncodedImages
 from nas_core.workloads.images.items import FileItems, Listing
-from nas_core.workloads.images.layouts import TEST_SHARE, are_test
+from nas_core.workloads.images.layouts import TEST_SHARE, are_test, stamp_of
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.workload import WORKLOADS
 
-NO_FILE = (-1, -1)  # size and time of change of what is not there
 NO_SPLIT = f"no column tells splits: one image in {TEST_SHARE}, by its name, is a test image"
 
 
@@ -35,7 +33,10 @@ class TableSettings(TargetSettings, EncodedSettings):
         None, description="Folder that the images' names are relative to; empty: the table's own."
     )
     image: str = Field("image", description="Column of the images' names.")
-    split: str = Field("split", description="Column that says train or test; without one, images are drawn.")
+    split: str = Field(
+        USUAL_SPLIT,
+        description="Column that says train or test; empty: images are drawn, as where there is no column `split`.",
+    )
 
 
 @WORKLOADS.add
@@ -80,7 +81,7 @@ class ImageTable(EncodedImages):
             root=root,
             names_N=np.array(names, dtype=object),
             labels_N=targets_N,
-            stamps_N2=np.array([_stamp(root / name) for name in names], dtype=np.int64).reshape(-1, 2),
+            stamps_N2=np.array([stamp_of(root / name) for name in names], dtype=np.int64).reshape(-1, 2),
         )
         return Listing(targets=targets, train=items.only(is_train_N), test=items.only(is_test_N), notes=tuple(notes))
 
@@ -111,11 +112,3 @@ def _check_different(names: list[str], columns: Columns) -> None:
             found = f"{name} in {columns.row(first[name])} and {columns.row(index)}"
             raise DataError(columns.place, found, "one row per image")
         first[name] = index
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return NO_FILE
-    return status.st_size, status.st_mtime_ns

@@ -12,6 +12,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -204,27 +205,49 @@ def _by_class(root: Path, split: Path, found: _Found) -> dict[str, list[_File]]:
 
 def _files(root: Path, folder: Path, found: _Found) -> list[_File]:
     """Every image below the folder, links followed, in the order of their paths."""
-    files = [_File(path=os.path.relpath(entry.path, root), stamp=_stamp(entry)) for entry in _walk(folder, found)]
+    entries = images_below(folder, found.ignored)
+    files = [_File(path=os.path.relpath(entry.path, root), stamp=stamp_of(entry)) for entry in entries]
     return sorted(files, key=lambda file: file.path)
 
 
-def _walk(top: Path, found: _Found) -> Iterator[os.DirEntry[str]]:
-    """Images below a folder; a link back to a folder above it is not followed again."""
+def folder_times(root: Path) -> Iterator[tuple[str, int]]:
+    """Every folder below the root, itself among them, and when files came to it or went: cheap after the first time."""
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(root), frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            status = os.stat(folder)
+        except OSError as error:
+            raise DataError(folder, error.strerror or str(error), "a folder that can be read") from None
+        here = status.st_dev, status.st_ino
+        if here not in above:
+            yield folder, status.st_mtime_ns
+            waiting += [(inside, above | {here}) for inside in _folders_inside(folder, status.st_mtime_ns)]
+
+
+@lru_cache(maxsize=100_000)
+def _folders_inside(folder: str, changed_ns: int) -> tuple[str, ...]:
+    """The visible folders in one; asked again once something came or went."""
+    return tuple(entry.path for entry in _entries(folder) if is_folder(entry) and not is_system(entry.name))
+
+
+def images_below(top: Path, ignored: Counter[str]) -> Iterator[os.DirEntry[str]]:
+    """Images below a folder; a link back to a folder above it is not followed again. What is no image is counted."""
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(top), frozenset())]
     while waiting:
         folder, above = waiting.pop()
         status = os.stat(folder)
         here = status.st_dev, status.st_ino
         if here in above:
-            found.ignored[CIRCLES] += 1
+            ignored[CIRCLES] += 1
             continue
         for entry in _entries(folder):
             if is_system(entry.name):
-                found.ignored[HIDDEN] += 1
+                ignored[HIDDEN] += 1
             elif is_folder(entry):
                 waiting.append((entry.path, above | {here}))
             elif kind := _kind(entry.name):
-                found.ignored[kind] += 1
+                ignored[kind] += 1
             else:
                 yield entry
 
@@ -244,7 +267,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
         raise DataError(str(folder), error.strerror or str(error), "a folder that can be read") from None
 
 
-def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
+def stamp_of(entry: os.DirEntry[str] | Path) -> tuple[int, int]:
     """Size and time of change; of what cannot be asked, or is no file, one that no file has."""
     try:
         status = entry.stat()

@@ -10,7 +10,8 @@ folder that is read at random, as Parquet cannot be.
 import hashlib
 import json
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,11 @@ from pydantic import Field
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
 from nas_core.workloads.classification import ClassTargets
-from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES, told_splits
-from nas_core.workloads.images.cache import alone, cache_folder
+from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, USUAL_SPLIT, VALIDATION_NAMES, told_splits
+from nas_core.workloads.images.cache import alone, cache_folder, make_room, used_now
 from nas_core.workloads.images.decoding import Encoded
 from nas_core.workloads.images.encoded import EncodedImages
+from nas_core.workloads.images.holding import Holding
 from nas_core.workloads.images.items import Items, Listing
 from nas_core.workloads.images.layouts import TEST_SHARE, are_test
 from nas_core.workloads.settings import EncodedSettings
@@ -42,7 +44,9 @@ class ParquetSettings(EncodedSettings):
 
     image: str = Field("image", description="Column of the encoded images: bytes, or a record with the field `bytes`.")
     label: str = Field("label", description="Column of the classes: numbers from 0 on, or names.")
-    split: str = Field("split", description="Column that says train or test, where files' names do not.")
+    split: str = Field(
+        USUAL_SPLIT, description="Column that says train or test, where files' names do not; empty: none."
+    )
 
 
 @WORKLOADS.add
@@ -124,6 +128,7 @@ class ParquetImages(EncodedImages):
             with alone(path):
                 if not path.exists():
                     temporary = path.with_suffix(".part")
+                    self._make_room(temporary)
                     try:
                         self._copy(temporary)
                         temporary.replace(path)
@@ -136,7 +141,26 @@ class ParquetImages(EncodedImages):
                         raise DataError(
                             self.place, " ".join(str(error).split())[:200], "Parquet files of images"
                         ) from None
+        used_now(path)
         return path
+
+    def _make_room(self, path: Path) -> None:
+        """Others' files give way to the copy, which is about as large as what it is made of.
+
+        Raises:
+            DataError: if it is larger than the cache may be.
+        """
+        nbytes, most = sum(size for _, (size, _) in self._stamps()), self.holding.cache_bytes
+        if nbytes > most:
+            expected = f"{nbytes / 1e9:.3g} at least, for a copy of the encoded images in {cache_folder()}"
+            raise DataError("data.cache_gb", f"{most / 1e9:.3g}", expected)
+        with suppress(OSError):  # a folder that cannot be made is said when the copy is
+            make_room(path, nbytes, most)
+
+    @property
+    def holding(self) -> Holding:
+        """With the copy of the encoded images, which takes a part of the cache, too."""
+        return replace(super().holding, taken_bytes=sum(size for _, (size, _) in self._stamps()))
 
     def _copy(self, target: Path) -> None:
         import pyarrow as pa
@@ -159,12 +183,12 @@ class ParquetImages(EncodedImages):
         except (OSError, pa.ArrowException) as error:
             raise DataError(str(path), " ".join(str(error).split())[:200], "a Parquet file") from None
         columns = file.schema_arrow.names
-        missing = [name for name in (settings.image, settings.label) if name not in columns]
+        named = [settings.image, settings.label, *([settings.split] if settings.split not in ("", USUAL_SPLIT) else [])]
+        missing = [name for name in named if name not in columns]
         if missing:
             expected = f"also {', '.join(missing)}"
-            raise DataError(
-                str(path), f"columns {', '.join(columns)}", expected, "Name yours in data.image and data.label."
-            )
+            advice = "Name yours in data.image, data.label and data.split."
+            raise DataError(str(path), f"columns {', '.join(columns)}", expected, advice)
         wanted = [settings.image, settings.label, *([settings.split] if settings.split in columns else [])]
         told = _split_of_name(path.stem)
         for batch in file.iter_batches(ROWS, columns=wanted):

@@ -47,3 +47,9 @@ def test_all_parts_of_a_message_may_be_long():
     assert len(str(DataError("w" * 9999, list(range(100_000)), "e" * 9999, "a" * 9999))) <= LONGEST
     fits = str(DataError("w" * 900, "f", "e" * 900))
     assert "characters)" not in fits
+
+
+@pytest.mark.situations
+def test_a_message_is_one_line_whatever_names_are_in_it():
+    error = DataError("table x.csv", "the column a\nb", "of: a\r\nb, c\u2028d", "Name it\nagain.")
+    assert str(error) == "table x.csv: found the column a b, expected of: a b, c d. Name it again."

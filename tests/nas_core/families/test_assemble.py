@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import nn
 from nas_core.base.errors import SpaceError
 from nas_core.families.assemble import assemble, build_block, build_head, build_stem
 from nas_core.families.blocks import BLOCKS, IMAGES, ROWS, STEMS, kind_of
-from nas_core.space.genotypes import BlockSpec, PlacedBlock
+from nas_core.families.shared_weights import SharedWeights
+from nas_core.space.genotypes import BlockSpec, Genotype, PlacedBlock, Position, SearchSpace
 from tests.spaces import build_space, tiny
 
 OF_IMAGES = [kind for kind in BLOCKS if IMAGES in BLOCKS[kind].takes]
@@ -104,7 +106,7 @@ def test_stems(spec, side):
     ],
 )
 def test_heads(spec):
-    assert build_head(spec, 8, 5)(torch.randn(2, 8, 3, 3)).shape == (2, 5)
+    assert build_head(spec, 3, 8, 5)(torch.randn(2, 8, 3, 3)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("genotype", [str(genotype) for genotype in tiny().genotypes()])
@@ -159,3 +161,24 @@ def test_fresh_weights_keep_the_scale_of_activations():
 def test_timm_is_importable_whatever_torchvision_there_is():
     code = "import nas_core.families.timm_compat, torchvision, timm"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("outputs", [2, 3])
+def test_a_residual_network_begins_with_its_input(outputs):
+    """Alone and as a path through shared weights; gradients reach all that can move it from there."""
+    head = BlockSpec.of("conv-upsample", channels=4, scale=2, residual=True)
+    position = Position(name="a", out_channels=4, stride=2, blocks=(BlockSpec.of("conv"), BlockSpec.of("mbconv")))
+    space = SearchSpace(
+        name="r", in_channels=3, resolutions=(8,), num_classes=outputs, stem=BlockSpec.of("conv", out_channels=4),
+        head=head, positions=(position,),
+    )  # fmt: skip
+    images = torch.randn(2, 3, 8, 8)
+    expected = images if outputs == 3 else images.mean(1, keepdim=True).expand(-1, outputs, -1, -1)
+    network, shared = assemble(space.architecture(Genotype((1,)))), SharedWeights(space, 0)
+    for found in (network(images), shared(images, Genotype((1,)))):
+        assert torch.allclose(found, expected, atol=1e-6)
+    (network(images) - 1).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    too_small = replace(space, head=BlockSpec.of("conv-upsample", channels=4, residual=True))
+    with pytest.raises(SpaceError, match=r"head.residual: found outputs of 4 x 4 for inputs of 8 x 8"):
+        assemble(too_small.architecture(Genotype((1,))))(images)

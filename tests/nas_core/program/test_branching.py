@@ -1,6 +1,7 @@
 """Branch and bound over lists of parts: the best network, and bounds that hold wherever it ends."""
 
 import itertools
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from nas_core.program import Budget, SelectionProblem, Status, branching, solve
 from nas_core.program.answers import Apart
 from nas_core.program.branching import Branching
+from nas_core.program.exact import rounded_up
 from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.incumbents import networks
 from nas_core.program.linear import LinearProgram, TableProgram
@@ -139,6 +141,19 @@ def test_a_core_too_large_to_list_is_branched(monkeypatch: pytest.MonkeyPatch) -
     assert (by_levels.status, branched.status) == (Status.OPTIMAL, Status.OPTIMAL)
     assert branched.route == "branching"
     assert branched.best.value == by_levels.best.value
+
+
+def test_a_bound_of_whole_scores_is_whole() -> None:
+    result = solve(problem_of(mmkp("I04")), time_limit_s=0.2)
+    assert result.status is Status.FEASIBLE
+    assert result.bound.is_integer()
+    assert result.gap.is_integer()
+
+
+@pytest.mark.parametrize("text", ["72.74", "0.3", "7274", "1e-9", "1234567890.123"])
+def test_a_bound_is_the_decimal_that_it_prints(text: str) -> None:
+    assert repr(rounded_up(Fraction(text))) == repr(float(text))
+    assert rounded_up(Fraction(text) + Fraction(1, 10**40)) == np.nextafter(float(text), np.inf)
 
 
 def test_rules_of_many_groups_are_no_limits(monkeypatch: pytest.MonkeyPatch) -> None:

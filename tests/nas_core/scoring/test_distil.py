@@ -153,6 +153,20 @@ def test_a_short_recovery_brings_networks_nearer_to_the_model(distilled: DistilS
     assert lost[1] < lost[0]
 
 
+def test_the_final_rating_is_the_same_with_a_longer_recovery(distilled: DistilScorer) -> None:
+    genotype, root = Genotype((1,) * distilled.family.space.num_positions), Path(distilled.store.root)
+    known: dict[str, Any] = {"rated_by": "divergence"}
+    short, long = (_scorer(_config(**known, recovery_steps=steps), root) for steps in (1, 40))
+    final = _scorer(_config(**known, recovery_steps=1, final_steps=40), root).final
+    assert final is not None
+    assert _rated(final, genotype) == _rated(long, genotype) < _rated(short, genotype)
+    other = _scorer(_config(**known, recovery_steps=1, final_steps=30), root)
+    assert final.scorer_id != short.scorer_id == other.scorer_id
+    assert final.prepared
+    for given in ({"recovery_steps": 0}, {"recovery_steps": 20, "final_steps": 20}, {"final_steps": 0}):
+        assert _scorer(_config(**given), root).final is None
+
+
 def test_a_network_that_fails_is_a_row(distilled: DistilScorer) -> None:
     wrong = Genotype((9,) * distilled.family.space.num_positions)
     row, good = distilled.evaluate([wrong, Genotype((0,) * distilled.family.space.num_positions)])

@@ -150,3 +150,17 @@ def test_a_path_given_in_a_command_is_relative_to_where_the_command_is_given(tmp
     assert read_config(path, table).scorer.path == str(tmp_path / "shell" / "../t.csv")
     assert read_config(path, table).data.path == str(tmp_path / "team" / "images")
     assert read_config(path, {"data.path": "/else/where"}).data.path == "/else/where"
+
+
+@pytest.mark.parametrize(
+    ("section", "doubled"),
+    [
+        ({"train": {"compare": ["depth", "depth"]}}, "depth"),
+        ({"profile": {"resources": ["flops", "params", "flops"]}}, "flops"),
+        ({"data": {"kind": "rows", "path": "x.csv", "targets": ["a", "a"]}}, "a"),
+        ({"data": {"kind": "rows", "path": "x.csv", "features": ["b", "b"]}}, "b"),
+    ],
+)
+def test_what_is_named_twice_in_a_list_is_refused(section, doubled):
+    with pytest.raises(ConfigError, match=rf"each of them once \({doubled} is there twice\)"):
+        parse_config(section, "study.yaml")

@@ -1,5 +1,7 @@
 """Verification: rounds that resume, the choice that stands, and the real table's best network found."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,7 +12,16 @@ from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.config import parse_config
-from nas_core.study.rounds import finalists, move_limits, next_round, record_round, record_whole, verification
+from nas_core.study.rounds import (
+    finalists,
+    move_limits,
+    next_round,
+    record_finals,
+    record_round,
+    record_whole,
+    to_rate_again,
+    verification,
+)
 from nas_core.study.study import Study
 from tests.reference_data import reference_data
 from tests.spaces import GivenChain
@@ -281,3 +292,44 @@ def test_only_the_resource_that_is_over_its_limit_is_held_lower(tabular_config, 
     study.refresh()
     held = {budget.resource: budget.at_most for budget in study.snapshot.limits}
     assert held == {"flops": limits["flops"], "params": pytest.approx(limits["params"] / over)}
+
+
+def without_answer(record):
+    """The record without the program's answer, which says how long it took."""
+    return {name: value for name, value in record.items() if name != "answer"}
+
+
+def rated_again(study, genotypes, metrics):
+    """Rows as the scorer's final rating would write them."""
+    return [replace(study.evaluations()[0], genotype=str(g), metric=m) for g, m in zip(genotypes, metrics, strict=True)]
+
+
+def test_the_best_of_the_finalists_when_rated_once_more_is_chosen(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path / "study")
+    before = verified(study, scorer)
+    best = to_rate_again(study.snapshot, study.outputs)
+    assert best == finalists(study.snapshot)
+    failed = replace(rated_again(study, best[:1], [0.0])[0], status="failed", metric=None)
+    record_finals(study.snapshot, study.outputs, [failed, *rated_again(study, best[1:], [91.0, 93.0, 92.0])])
+    record = verification(study.outputs)
+    assert [row["metric"] for row in record["finals"]] == [93.0, 92.0, 91.0]
+    assert record["winner"] == study.winner == str(best[2])
+    assert record["winner_metric"] == study.snapshot.measured[str(best[2])]
+    assert f"of the 3 best, rated once more by more work each (93, 92, 91), {best[2]} is the best" in record["reason"]
+    assert without_answer(verified(study, scorer)) == without_answer(
+        before
+    )  # run again, it comes to the same finalists
+    record_finals(study.snapshot, study.outputs, [failed])
+    assert without_answer(verification(study.outputs)) == without_answer(before)
+
+
+def test_finalists_that_are_over_a_limit_when_measured_whole_are_not_rated_again(tabular_config, tmp_path):
+    select = tabular_config.select.model_copy(update={"limits": ["flops<=300%"]})
+    study, scorer = scored(tabular_config.model_copy(update={"select": select}), tmp_path / "study")
+    verified(study, scorer)
+    best = list(map(str, finalists(study.snapshot)))
+    over = 1.1 * study.snapshot.limits[0].at_most / study.costs_of(Genotype.parse(best[1]))["flops"]
+    rows = [row for genotype in best for row in _whole(study, genotype, over if genotype == best[1] else 1.0)[:1]]
+    record_whole(study.outputs, [*rows, _whole(study, best[0], 1.0)[1]])
+    assert not move_limits(study.snapshot, study.outputs)
+    assert list(map(str, to_rate_again(study.snapshot, study.outputs))) == [best[0], *best[2:]]

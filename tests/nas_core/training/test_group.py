@@ -11,13 +11,15 @@ import torch.distributed as dist
 
 from nas_core.base.errors import NasError
 from nas_core.records.store import Store
-from nas_core.training.checkpoint import Checkpoint
-from nas_core.training.group import ALONE, Group, TorchGroup
+from nas_core.scoring import supernet_weights
+from nas_core.training.checkpoint import Checkpoint, unpack
+from nas_core.training.group import Group, current
 from nas_core.training.loop import measure_all, train
 from nas_core.training.network import build_network
 from nas_core.training.settings import Recipe
 from nas_core.workloads.images.digits import Digits
 from nas_core.workloads.settings import ImageSettings
+from tests.nas_core.scoring.studies import SUPERNET, build_scorer, study
 from tests.spaces import tiny
 
 DIGITS = Digits(ImageSettings(validation_examples=101, train_examples=66))
@@ -36,9 +38,9 @@ KILLED_AT = 7
 WAIT_S = 120
 
 
-def trained(recipe, group, folder=None, killed_at=None, sync_norm=True):
+def trained(recipe, folder=None, killed_at=None, sync_norm=True):
     """What the training's epochs were, and the weights; rank 1 kills itself before a step's update."""
-    space, data = tiny(), DIGITS.load()
+    space, data, group = tiny(), DIGITS.load(), current()
     network = build_network(space.architecture(space.parse("2-1-2")), seed=3)
     checkpoint = folder and Checkpoint(store=Store(folder), path="c.safetensors", run_id="a", every_s=0)
 
@@ -56,10 +58,27 @@ def trained(recipe, group, folder=None, killed_at=None, sync_norm=True):
     return result.history, network.state_dict()
 
 
+def shared(folder, killed_at=None):
+    """What the epochs of a supernet's training were, and its weights; the leader kills itself after a step."""
+    supernet_weights.CHECKPOINT_EVERY_S = 0
+    recipe = {"epochs": 2, "batch_size": 100, "lr": 0.01, "augment": "crop"}  # 12 steps of four networks each
+    scorer = build_scorer(study({**SUPERNET, "recipe": recipe, "random_paths": 2}), Store(str(folder)))
+
+    def on_progress(done, total, note):
+        if done == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    scorer.prepare(on_progress)
+    if not current().leads:
+        return [], {}
+    history = scorer.store.read_json(scorer.weights_path.replace(".safetensors", ".history.json"))
+    return history, unpack(scorer.store.read_bytes(scorer.weights_path))[0]
+
+
 def member(rank, folder, calls):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    results = [trained(*call[:1], TorchGroup(), *call[1:]) for call in calls]
+    results = [work(*arguments) for work, *arguments in calls]
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -85,40 +104,53 @@ def values(history):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    found, codes = together(folder / "whole", (PLAIN,), (CHANGED,), (PLAIN, None, None, False))
+    calls = [(trained, PLAIN), (trained, CHANGED), (trained, PLAIN, None, None, False), (shared, folder / "shared")]
+    found, codes = together(folder / "whole", *calls)
     assert codes == [0, 0]
     return found
 
 
 def test_two_processes_have_the_same_state(runs):
-    for one, other in zip(*runs, strict=True):
+    for one, other in zip(*(found[:3] for found in runs), strict=True):
         assert one[0] == other[0]
         assert all(torch.equal(tensor, other[1][name]) for name, tensor in one[1].items())
 
 
 def test_two_processes_train_as_one_does(runs):
-    plain, changed, own_statistics = (values(history) for history, _ in runs[0])
-    one = values(trained(PLAIN, ALONE)[0])
+    plain, changed, own_statistics = (values(history) for history, _ in runs[0][:3])
+    one = values(trained(PLAIN)[0])
     assert len(one) == 25
     assert torch.allclose(plain, one, atol=1e-4, rtol=0)
     assert not torch.allclose(own_statistics, one, atol=1e-3, rtol=0)  # what sync_norm is for
     assert torch.allclose(own_statistics[-1], one[-1], atol=0.2, rtol=0)
-    assert torch.allclose(changed, values(trained(CHANGED, ALONE)[0]), atol=1e-4, rtol=0)
+    assert torch.allclose(changed, values(trained(CHANGED)[0]), atol=1e-4, rtol=0)
 
 
 def test_one_is_killed_and_two_or_one_go_on(runs, tmp_path):
-    _, codes = together(tmp_path / "killed", (PLAIN, tmp_path, KILLED_AT))
+    _, codes = together(tmp_path / "killed", (trained, PLAIN, tmp_path, KILLED_AT))
     assert codes[1] == -signal.SIGKILL
     assert codes[0] not in (0, None)  # does not wait for ever
     alone = tmp_path / "alone"
     shutil.copytree(tmp_path, alone, ignore=shutil.ignore_patterns("killed"))
-    (resumed, _), codes = together(tmp_path / "resumed", (PLAIN, tmp_path))
+    (resumed, _), codes = together(tmp_path / "resumed", (trained, PLAIN, tmp_path))
     assert codes == [0, 0]
     assert resumed[0][0] == runs[0][0][0], "bit for bit"
-    by_one, weights = trained(PLAIN, ALONE, alone)
+    by_one, weights = trained(PLAIN, alone)
     assert torch.allclose(values(by_one), values(resumed[0][0]), atol=1e-4, rtol=0)
     assert by_one[: KILLED_AT // 2] == resumed[0][0][: KILLED_AT // 2], "not trained from the start"
     assert weights.keys() == resumed[0][1].keys()
+
+
+def test_shared_weights_are_the_same_by_two_by_one_and_by_one_that_goes_on(runs, tmp_path):
+    """Of a supernet, whose blocks' gradients are evened out; the leader is killed, and one process goes on."""
+    history, weights = runs[0][3]
+    assert [row["epoch"] for row in history] == [1, 2]
+    _, codes = together(tmp_path / "killed", (shared, tmp_path, KILLED_AT))
+    assert codes[0] == -signal.SIGKILL
+    for folder in (tmp_path / "whole", tmp_path):
+        by_one, found = shared(folder)
+        assert [row["loss"] for row in by_one] == pytest.approx([row["loss"] for row in history], abs=1e-4)
+        assert all(torch.allclose(tensor, found[name], atol=1e-4) for name, tensor in weights.items())
 
 
 @pytest.mark.parametrize(("batch", "size"), [(33, 2), (32, 3), (7, 3), (64, 1), (10, 5)])

@@ -90,3 +90,9 @@ def test_cells_that_are_no_texts_are_refused_whatever_they_are_for(tmp_path):
 def test_a_table_that_is_none(tmp_path, text, words):
     with pytest.raises(DataError, match=words):
         table(tmp_path, text).splits("split")
+
+
+def test_numbers_are_those_that_networks_compute_with(tmp_path):
+    with pytest.raises(DataError, match=r"column x: found 1e\+39 in row 3, expected 3.4e\+38 at most"):
+        table(tmp_path, "x\n1\n1e39\n").numbers("x")
+    assert table(tmp_path, "x\n1\n-3e38\n").numbers("x")[1] == -3e38

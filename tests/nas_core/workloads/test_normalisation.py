@@ -26,3 +26,10 @@ def test_prepared_inputs_have_mean_0_and_deviation_1():
         prepared = Normalisation.of(inputs)(inputs).transpose(0, 1).flatten(1)
         assert torch.allclose(prepared.mean(1), torch.zeros(len(prepared)), atol=1e-5)
         assert torch.allclose(prepared.std(1), torch.ones(len(prepared)), atol=1e-5)
+
+
+def test_large_numbers_have_a_finite_deviation():
+    """Their squares are no numbers of 32 bits."""
+    inputs = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e30, 1.0])
+    prepared = Normalisation.of(inputs)(inputs)
+    assert torch.allclose(prepared.std(0), torch.ones(2), atol=1e-4)

@@ -120,6 +120,7 @@ def test_what_is_left_out_is_what_would_stop(tmp_path):
         ({"categorical": ["colour"]}, "data.categorical: found 'colour'"),
         ({"validation_examples": 500}, "data.validation_examples: found 500"),
         ({"task": "regression"}, "column cultivar: found 'class_0' in row 2, expected numbers"),
+        ({"split": "spilt"}, "data.split: found 'spilt', no column of"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(wines, settings, words):

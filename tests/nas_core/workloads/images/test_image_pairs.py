@@ -10,9 +10,13 @@ from pydantic import ValidationError
 
 from nas_core.base.errors import DataError
 from nas_core.families.family import FAMILIES
+from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
+from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.loop import measure_all, train
 from nas_core.training.settings import Recipe
+from nas_core.training.winner import _beside_untouched
+from nas_core.workloads.examples import Examples
 from nas_core.workloads.images.image_pairs import ImageToImage, Segmentation
 from nas_core.workloads.segmentation import IGNORED
 from tests.real_images import write_pairs
@@ -122,6 +126,81 @@ def test_values_of_a_palette_or_of_an_array_are_the_classes(few):
         image.putpalette([200, 10, 10] * 256)  # every value looks alike
         image.save(path)
     assert masks(few).targets.names == ("0", "7")
+
+
+@pytest.mark.parametrize("make", [masks, pictures])
+def test_maps_are_held_as_their_images_are_and_train_the_same_network(few, make, tmp_path, monkeypatch):
+    """In memory, mapped and streamed: the same pairs in the same order; killed and resumed within an epoch, too."""
+    monkeypatch.setenv("MATHNAS_CACHE", str(tmp_path / "cache"))
+    recipe, states = Recipe(epochs=2, batch_size=6, augment="crop-flip"), []
+
+    def trained(way, killed_at=None, checkpoint=None):
+        workload = make(few, hold=way, loaders=1)
+        splits = workload.load()
+        assert isinstance(splits.train[1], Examples) == isinstance(splits.train[0], Examples) == (way == "stream")
+        network = family(workload).module(Genotype((0, 3, 3)), torch.Generator().manual_seed(0))
+
+        def on_step(done, total):
+            if done == killed_at:
+                raise Killed
+
+        train(network, recipe, splits, workload, seed=0, device="cpu", checkpoint=checkpoint, on_step=on_step)
+        values = measure_all(
+            network, workload.metrics, splits.validation, splits.prepare, device="cpu", workload=workload
+        )
+        return {**network.state_dict(), "metric": torch.tensor(list(values.values()))}
+
+    states = [trained(way) for way in ("memory", "map", "stream")]
+    checkpoint = Checkpoint(store=Store(tmp_path / "store"), path="c.safetensors", run_id="a", every_s=0)
+    with pytest.raises(Killed):
+        trained("stream", 3, checkpoint)
+    states.append(trained("stream", checkpoint=checkpoint))
+    for other in states[1:]:
+        assert all(torch.equal(tensor, other[name]) for name, tensor in states[0].items())
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_pair_that_comes_to_a_nested_folder_is_seen(few):
+    for name in ("images", "masks"):
+        (few / name / "deep" / "er").mkdir(parents=True)
+    before = masks(few).num_images() + masks(few).num_test_images()
+    for name in ("images", "masks"):
+        shutil.copy(few / name / "00003.png", few / name / "deep" / "er" / "new.png")
+    assert masks(few).num_images() + masks(few).num_test_images() == before + 1
+
+
+def test_what_is_no_image_is_counted_and_links_are_followed(few, tmp_path):
+    (few / "masks" / "notes.txt").write_text("no mask")
+    for name in ("images", "masks"):
+        (few / name).rename(tmp_path / name)
+        (few / name).mkdir()
+        (few / name / "linked").symlink_to(tmp_path / name)
+        (tmp_path / name / "above").symlink_to(tmp_path / name)
+    workload = masks(few)
+    assert workload.num_images() + workload.num_test_images() == 24
+    assert "2 links to a folder above them" in workload.notes()[0]
+    assert "1 .txt file" in workload.notes()[0]
+
+
+def test_a_denoising_network_is_better_than_its_input(pairs):
+    """By the example's space, whose networks begin with leaving images as they are; the report says what that gives."""
+    workload = pictures(pairs, normalise="none")
+    splits, kind = workload.load(), FAMILIES["yaml"]
+    space = kind(kind.Settings(file=str(ROOT / "flows/configs/denoising-example.yaml")), workload.sample)
+    network = space.module(Genotype((0, 3, 0)), torch.Generator().manual_seed(0))
+    recipe = Recipe(epochs=8, batch_size=8, optimizer="adamw", lr=1e-2, weight_decay=0)
+    train(network, recipe, splits, workload, seed=0, device="cpu")
+    inputs, targets = splits.load_test()
+    found = measure_all(network, workload.metrics, (inputs, targets), splits.prepare, device="cpu", workload=workload)
+    untouched = workload.untouched(inputs, targets)
+    left = workload.metrics["psnr"].of(untouched, targets)
+    assert left == pytest.approx(workload.metrics["psnr"].of(inputs / 255, targets))
+    assert found["psnr"] > left + 0.5
+    rows = _beside_untouched(workload, untouched, (inputs, targets))["table"]["rows"]
+    assert [row[1] for row in rows] == [f"{left:.4g} dB"] * 2
 
 
 def test_splits_in_folders(few):

@@ -68,7 +68,7 @@ def test_classes_by_name_and_numbers_from_parquet(csv_file, tmp_path):
 
 
 def test_without_a_column_of_splits_images_are_drawn_by_their_names(csv_file):
-    workload = images(csv_file, targets=["bright_pct"], task="regression", split="none")
+    workload = images(csv_file, targets=["bright_pct"], task="regression", split="")
     assert 15 < workload.num_test_images() < 55
     assert "one image in 5" in workload.notes()[0]
 
@@ -97,6 +97,7 @@ def test_other_targets_are_other_data(csv_file, tmp_path):
         ("00003.png", "00002.png", {}, "found 00002.png in row 4 and row 5, expected one row per image"),
         ("00003.png", "gone.png", {}, r"1 of 160 images that cannot be read: gone.png \(No such file or directory\)"),
         ("00003.png", "", {}, "column image: found nothing in row 5"),
+        ("", "", {"split": "spilt"}, "data.split: found 'spilt', no column of .*, expected of: image, split, kind"),
         ("", "", {"images": "/gone"}, "data.images: found /gone"),
         ("", "", {"path": "/gone.csv"}, "data.path: found /gone.csv"),
     ],

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +66,31 @@ def test_classes_by_name_and_columns_of_any_name(tmp_path):
     assert "one row in 5 of each class is a test image" in dict(mine.describe())["splits"]
     data = mine.load()
     assert len(data.train[1]) + len(data.validation[1]) + len(data.load_test()[1]) == 20
+
+
+def test_a_column_of_splits_that_is_not_there_is_said(tmp_path):
+    write(tmp_path / "a.parquet", rows(6))
+    with pytest.raises(DataError, match="columns image, label, split, expected also spilt"):
+        images(tmp_path / "a.parquet", split="spilt").check()
+
+
+def test_the_copy_of_encoded_images_falls_under_the_bound_of_the_cache(tmp_path, monkeypatch):
+    """What was used last stays, others give way; a set that is larger than the cache may be is said."""
+    monkeypatch.setenv("MATHNAS_CACHE", str(tmp_path / "cache"))
+    sizes = []
+    for number in range(4):
+        write(tmp_path / f"{number}.parquet", rows(12))
+        sizes.append((tmp_path / f"{number}.parquet").stat().st_size)
+        images(tmp_path / f"{number}.parquet", cache_gb=2.5 * max(sizes) / 1e9).check()
+        for path in (tmp_path / "cache" / "encoded").glob("*.arrow"):
+            if path.stat().st_mtime > 1e9:
+                os.utime(path, (number, number))
+    kept = sorted(path.stat().st_mtime for path in (tmp_path / "cache" / "encoded").glob("*.arrow"))
+    assert kept[-1] == 3
+    assert len(kept) < 4
+    write(tmp_path / "new.parquet", rows(12))
+    with pytest.raises(DataError, match=r"data.cache_gb: found 1e-06, expected .* at least, for a copy"):
+        images(tmp_path / "new.parquet", cache_gb=1e-6).check()
 
 
 def test_broken_rows_are_named_and_can_be_left_out(tmp_path):
