@@ -2,7 +2,11 @@
 
 Rates hold for the batch size published (``lr_batch_size``) and are scaled to the one used. What a source
 has and this loop has not is said; what belongs to a network (its resolution, its layer scale) is no recipe's.
-RandAugment's magnitudes are torchvision's of 0 to 30, three times timm's of 0 to 10.
+
+RandAugment is torchvision's, whose magnitudes of 0 to 30 are three times timm's of 0 to 10. It applies both operations
+to every image, one of them may be none; timm's applies each with probability one half (``rand-m9-mstd0.5-inc1``), so
+the policies here are the stronger ones. Where there is a policy, timm leaves out the colour jitter, whatever its
+command line says. Rates for other batch sizes are scaled as timm's train.py does it, whatever the source says of it.
 """
 
 from collections.abc import Callable
@@ -27,8 +31,8 @@ def named(name: str) -> Callable[[Callable[[], Values]], Callable[[], Values]]:
 def rsb_a2() -> Values:
     """ResNet strikes back, procedure A2: 300 epochs (Wightman, Touvron, Jégou 2021, arXiv 2110.00476, table 2).
 
-    Threshold of the targets, first and last rate as in the hyperparameters published with timm. Without the
-    deviation of the magnitude.
+    As MMPretrain's ``resnet50_8xb256-rsb-a2-300e_in1k`` has it. Threshold of the targets and first rate as in the
+    hyperparameters published with timm. Without the deviation of the magnitude.
     """
     return {**rsb_a3(), "epochs": 300, "lr": 5e-3, "magnitude": 21, "repeats": 3, "drop_path": 0.05}
 
@@ -65,7 +69,8 @@ def rsb_a3() -> Values:
 def deit() -> Values:
     """Data-efficient image transformers (Touvron et al. 2021, arXiv 2012.12877, table 9).
 
-    The average of the weights, the first and the last rate are facebookresearch/deit's. Without colour jitter.
+    First and last rate are facebookresearch/deit's. It keeps an average of the weights, too (0.99996), but what it
+    evaluates and publishes are the weights themselves. Without the deviation of the magnitude.
     """
     return {
         "epochs": 300,
@@ -87,7 +92,6 @@ def deit() -> Values:
         "erase": 0.25,
         "repeats": 3,
         "drop_path": 0.1,
-        "ema_decay": 0.99996,
         "clip_norm": None,
     }
 
@@ -96,7 +100,8 @@ def deit() -> Values:
 def convnext() -> Values:
     """A ConvNet for the 2020s, ConvNeXt-T on ImageNet-1K (Liu et al. 2022, arXiv 2201.03545, table 5).
 
-    Larger ConvNeXts drop more paths: 0.4 (S), 0.5 (B and L).
+    The first and the last rate are facebookresearch/ConvNeXt's. Larger ConvNeXts drop more paths: 0.4 (S), 0.5 (B and
+    L). Without the deviation of the magnitude.
     """
     return {
         "epochs": 300,
@@ -126,7 +131,9 @@ def convnext() -> Values:
 def mobilenetv3() -> Values:
     """MobileNetV3-Large of timm, 75.8 % on ImageNet (timm's documentation, "Training scripts").
 
-    RMSProp as TensorFlow has it, steps of 2.4 epochs. Without the noise of the rate.
+    RMSProp as TensorFlow has it, steps of 2.4 epochs. What the command does not say is train.py's of then (warm-up,
+    smoothing). Without the noise of the rate and the deviation of the magnitude; the source's operations are timm's
+    older ones, which make images darker or paler only, torchvision's are like its later ones.
     """
     return {
         "epochs": 600,
@@ -158,8 +165,9 @@ def airbench() -> Values:
     """94 % on CIFAR-10 in 3.29 seconds (Jordan 2024, arXiv 2404.00498), the repository's airbench94 from plain parts.
 
     Its rate of 11.5 per 1024 examples and its decay of 0.0153 are of a summed loss, decoupled from momentum and rate:
-    as SGD of a mean loss they are 1.5 and 1.33e-3. Without what makes its network (whitening, scaled biases), flips
-    that alternate, lookahead, and several views of a test image.
+    as SGD of a mean loss they are 1.5 and 1.33e-3. Crops shift by up to four pixels of zeros, there by two of the
+    mirrored image; norms and biases do not decay, there they do. Without what makes its network (whitening, scaled
+    biases), flips that alternate, lookahead, and several views of a test image.
     """
     return {
         "epochs": 9.9,

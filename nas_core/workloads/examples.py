@@ -38,7 +38,7 @@ class Examples(ABC):
         """The examples of these numbers, on the device."""
 
     def expect(self, batches: "Sequence[torch.Tensor]") -> None:
-        """The batches that will be asked for next, in order, so that they can be made beforehand."""
+        """The batches that will be asked for next, in order, so that they can be made before; none: that was all."""
         return
 
     @overload
@@ -104,5 +104,8 @@ def batches_of(inputs: "torch.Tensor | Examples", size: int) -> "Iterator[torch.
         yield from torch.split(inputs, size)
         return
     inputs.expect(indices)
-    for index in indices:
-        yield inputs.batch(index)
+    try:
+        for index in indices:
+            yield inputs.batch(index)
+    finally:
+        inputs.expect([])

@@ -1,65 +1,83 @@
-"""How fast the training loop is beside a bare loop of PyTorch's and timm's parts, on images that stay in memory.
+"""How fast networks are trained, beside loops written by hand of PyTorch's and timm's parts, on a folder of JPEG files.
 
-``python -m tests.benchmarks.training_speed --json`` trains two networks with
-two recipes, ours and the bare loop in turns in one process: the same network,
-optimizer, rates, augmentation and averages, written as one writes them by hand.
-The last line is one JSON object: ``networks`` has for each ``bare``, our
-images/s over the bare loop's (medians of CPU seconds, which stay meaningful on
-a machine that is busy with other things; of wall seconds on a GPU), both
-figures in images/s of wall time, and the conditions.
+``python -m tests.benchmarks.training_speed --json`` makes the files and trains two networks with two recipes in
+five ways, in turns in one process: by a bare loop and by ours on decoded images in memory; by ours on the file of
+decoded images that a node's workers map, whose pages are dropped before; by ours and by a bare loop that decode as
+they go, by the same number of loader processes, the latter's ``timm.data.create_loader``. Network, optimizer, rates,
+augmentation and averages are the same.
+
+The last line is one JSON object. ``networks`` has for each, medians of the turns' ratios:
+
+- ``bare``: our images/s over the bare loop's, both from memory (of CPU seconds, which stay meaningful on a machine
+  that is busy with other things; of wall seconds on a GPU);
+- ``streamed``: ours from the mapped file over ours from memory (wall);
+- ``timm_loader``: ours over the bare loop with timm's loader, both decoding as they go (wall);
+- ``images_per_s`` of each way, of wall time.
 """
 
 import argparse
+import io
+import itertools
 import json
 import math
+import os
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from nas_core.training.loop import autocast, resolve_device, train
 from nas_core.training.network import build_network
 from nas_core.training.settings import Recipe
 from nas_core.workloads.images.augmentation import augmented
-from nas_core.workloads.images.digits import Digits
-from nas_core.workloads.normalisation import Normalisation
-from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.images.cache import cache_folder
+from nas_core.workloads.images.folder import ImageFolder
 from nas_core.workloads.workload import Splits
 from tests.benchmarks.conditions import conditions
 from tests.spaces import nasbench_macro
 
+from timm.data import create_dataset, create_loader  # isort: skip
 from timm.data.mixup import Mixup  # isort: skip
 from timm.models.vision_transformer import VisionTransformer  # isort: skip
 from timm.utils import ModelEmaV3  # isort: skip
 
-CLASSES, SIDE = 10, 28
+CLASSES, FILE_SIDE, SIDE = 10, 96, 48  # pixels as stored, and as trained on
+HELD_OUT = 8  # images that are not trained on
 WARM = 3  # steps that are not timed
-PREPARE = Normalisation(mean=(0.29,), std=(0.35,))
+WALL, CPU = 0, 1
+EPOCHS = 2  # so that what happens between two is timed
+WAYS = ("bare", "memory", "map", "stream", "timm")
+
+Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]  # augmented, on the device
 
 
 def convolutional() -> nn.Module:
-    space = nasbench_macro(in_channels=1, stem_channels=8, head_channels=128, resolution=SIDE)
+    space = nasbench_macro(in_channels=3, stem_channels=8, head_channels=128, resolution=SIDE)
     return build_network(space.architecture(space.parse("1-2-1-0-1-1-2-1")), seed=0)
 
 
 def transformer() -> nn.Module:
     torch.manual_seed(0)
     return VisionTransformer(
-        img_size=SIDE, patch_size=4, in_chans=1, num_classes=CLASSES, embed_dim=96, depth=4, num_heads=3
+        img_size=SIDE, patch_size=6, in_chans=3, num_classes=CLASSES, embed_dim=96, depth=4, num_heads=3
     )
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], dict[str, object]]] = {
-    "nasbench-macro, SGD": (convolutional, {"augment": "crop-flip", "label_smoothing": 0.1}),
+    "nasbench-macro, SGD": (convolutional, {"label_smoothing": 0.1}),
     "vit, AdamW, mixup, average": (
         transformer,
         {
-            "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "augment": "crop-flip", "mixup": 0.2,
-            "label_smoothing": 0.1, "ema_decay": 0.99, "clip_norm": 1.0,
+            "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05, "mixup": 0.2, "label_smoothing": 0.1,
+            "ema_decay": 0.99, "clip_norm": 1.0,
         },
     ),
 }  # fmt: skip
@@ -85,10 +103,24 @@ class Clock:
         return wall_end - wall, cpu_end - cpu
 
 
-def bare(network: nn.Module, recipe: Recipe, images: torch.Tensor, labels: torch.Tensor, clock: Clock) -> None:
-    """The same training as one writes it by hand."""
-    device, batch_size = clock.device, recipe.batch_size
-    images, labels = images.to(device), labels.to(device)
+def make_images(root: Path, count: int) -> None:
+    """JPEG files with some detail, about 4 kB each."""
+    rng = np.random.default_rng(0)
+    for split, number in (("train", count), ("test", CLASSES)):
+        for index in range(number):
+            coarse = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+            image = np.asarray(coarse.resize((FILE_SIDE, FILE_SIDE), Image.Resampling.BICUBIC)).astype(np.int16)
+            image = (image + rng.integers(-12, 13, image.shape)).clip(0, 255).astype(np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(image).save(buffer, "JPEG", quality=85)
+            path = root / split / f"class-{index % CLASSES}" / f"{index}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(buffer.getvalue())
+
+
+def by_hand(network: nn.Module, recipe: Recipe, batches: Batches, clock: Clock) -> None:
+    """A training as one writes it."""
+    device = clock.device
     network = network.to(device).to(memory_format=torch.channels_last).train()
     parameters = list(network.parameters())
     decayed, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
@@ -100,16 +132,10 @@ def bare(network: nn.Module, recipe: Recipe, images: torch.Tensor, labels: torch
     average = ModelEmaV3(network, decay=recipe.ema_decay) if recipe.ema_decay else None
     mixup = Mixup(recipe.mixup, label_smoothing=recipe.label_smoothing, num_classes=CLASSES) if recipe.mixup else None
     smoothing = 0.0 if mixup else recipe.label_smoothing
-    generator = torch.Generator(device).manual_seed(0)
-    per_epoch = len(images) // batch_size
     total = torch.zeros((), device=device)
-    for step in range(clock.steps):
-        if step % per_epoch == 0:
-            order = torch.randperm(len(images), generator=generator, device=device)
+    for step, (batch, target) in enumerate(itertools.islice(batches, clock.steps)):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * 0.5 * (1 + math.cos(math.pi * step / clock.steps))
-        index = order[step % per_epoch * batch_size :][:batch_size]
-        batch, target = augmented(PREPARE(images[index]), recipe.augment, generator), labels[index]
         if mixup is not None:
             batch, target = mixup(batch, target)
         optimizer.zero_grad(set_to_none=True)
@@ -126,46 +152,120 @@ def bare(network: nn.Module, recipe: Recipe, images: torch.Tensor, labels: torch
         clock(step + 1, clock.steps)
 
 
-def ours(network: nn.Module, recipe: Recipe, images: torch.Tensor, labels: torch.Tensor, clock: Clock) -> None:
-    splits = Splits(
-        train=(images, labels), validation=(images[:1], labels[:1]), load_test=lambda: (images, labels), prepare=PREPARE
+def from_memory(splits: Splits, recipe: Recipe, device: torch.device) -> Batches:
+    """What the bare loop trains on."""
+    images, labels = (each.to(device) for each in splits.train)
+    generator = torch.Generator(device).manual_seed(0)
+    while True:
+        order = torch.randperm(len(images), generator=generator, device=device)
+        for index in order[: len(order) // recipe.batch_size * recipe.batch_size].split(recipe.batch_size):
+            yield augmented(splits.prepare(images[index]), recipe.augment, generator), labels[index]
+
+
+def from_timm(folder: Path, splits: Splits, recipe: Recipe, device: torch.device, loaders: int) -> Batches:
+    """The same by timm's loader: its transform for training without colour jitter is our resized crop and flip."""
+    loader = create_loader(
+        create_dataset("", root=str(folder), split="train"),
+        input_size=(3, SIDE, SIDE),
+        batch_size=recipe.batch_size,
+        is_training=True,
+        color_jitter=None,
+        interpolation="bilinear",
+        mean=splits.prepare.mean,
+        std=splits.prepare.std,
+        num_workers=loaders,
+        pin_memory=device.type == "cuda",
+        device=device,
     )
-    classify = Digits(ImageSettings())  # for its loss and augmentation, which all image sets share
-    train(network, recipe, splits, classify, seed=0, device=clock.device, on_step=clock)
+    while True:
+        yield from loader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """The ways to train on one folder of files."""
+
+    folder: Path
+    device: torch.device
+    batch_size: int
+    steps: int  # per run
+
+    def run(self, way: str, network: nn.Module, recipe: Recipe) -> tuple[float, float]:
+        """Wall and CPU seconds of the steps that are timed."""
+        clock = Clock(self.device, self.steps)
+        hold = way if way in ("map", "stream") else "memory"
+        if way == "map":
+            drop_pages()
+        workload = ImageFolder(
+            ImageFolder.Settings(path=str(self.folder), validation_examples=HELD_OUT, hold=hold, loaders=self.loaders)
+        )
+        splits = workload.load((3, SIDE, SIDE))
+        if way == "bare":
+            by_hand(network, recipe, from_memory(splits, recipe, self.device), clock)
+        elif way == "timm":
+            by_hand(network, recipe, from_timm(self.folder, splits, recipe, self.device, self.loaders), clock)
+        else:
+            train(network, recipe, splits, workload, seed=0, device=self.device, on_step=clock)
+        return clock.seconds
+
+    @property
+    def loaders(self) -> int:
+        return torch.get_num_threads()
+
+    def measured(self, name: str, repeats: int) -> dict[str, object]:
+        build, given = NETWORKS[name]
+        recipe = Recipe(epochs=EPOCHS, batch_size=self.batch_size, warmup="0 %", augment="resized-crop-flip", **given)
+        turns = list[dict[str, tuple[float, float]]]()  # wall and CPU seconds
+        for turn in range(repeats):
+            first = turn % len(WAYS)  # no way always follows the same other one
+            turns.append({way: self.run(way, build(), recipe) for way in (*WAYS[first:], *WAYS[:first])})
+
+        def ratio(slower: str, faster: str, kind: int) -> float:
+            return round(statistics.median(turn[slower][kind] / turn[faster][kind] for turn in turns), 4)
+
+        count = (self.steps - WARM) * self.batch_size
+        walls = {way: statistics.median(turn[way][WALL] for turn in turns) for way in WAYS}
+        return {
+            "bare": ratio("bare", "memory", WALL if self.device.type == "cuda" else CPU),
+            "streamed": ratio("memory", "map", WALL),
+            "timm_loader": ratio("timm", "stream", WALL),
+            "images_per_s": {way: round(count / wall, 1) for way, wall in walls.items()},
+        }
+
+
+def drop_pages() -> None:
+    """Let the kernel forget what it read of the decoded images' files, as far as nobody maps them."""
+    for path in (cache_folder() / "decoded").glob("*.u8"):
+        with path.open("rb") as file:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=23, help=f"per run, of which {WARM} are not timed")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=16, help=f"per epoch; {EPOCHS} epochs, {WARM} steps not timed")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
-    device, generator = resolve_device(options.device), torch.Generator().manual_seed(0)
-    count = options.batch_size * max(1, options.steps // 2)  # two epochs, so that the end of one is timed, too
-    images = torch.randint(0, 256, (count, 1, SIDE, SIDE), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, CLASSES, (count,), generator=generator)
-    networks = {}
-    for name, (build, given) in NETWORKS.items():
-        recipe = Recipe(
-            epochs=options.steps * options.batch_size / count, batch_size=options.batch_size, warmup="0 %", **given
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MATHNAS_CACHE"] = str(Path(folder) / "cache")
+        make_images(Path(folder) / "set", options.steps * options.batch_size + HELD_OUT)
+        speeds = Speeds(
+            folder=Path(folder) / "set",
+            device=resolve_device(options.device),
+            batch_size=options.batch_size,
+            steps=EPOCHS * options.steps,
         )
-        seconds: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": []}
-        for _ in range(options.repeats):
-            for way, run in (("ours", ours), ("bare", bare)):
-                clock = Clock(device, options.steps)
-                run(build(), recipe, images, labels, clock)
-                seconds[way].append(clock.seconds)
-        walls, cpus = ({way: statistics.median(each[i] for each in seconds[way]) for way in seconds} for i in (0, 1))
-        timed = walls if device.type == "cuda" else cpus
-        num_images = (options.steps - WARM) * options.batch_size
-        rates = {f"{way}_images_per_s": round(num_images / wall, 1) for way, wall in walls.items()}
-        networks[name] = {"bare": round(timed["bare"] / timed["ours"], 4), **rates}
-        if not options.json:
-            print(f"{name}: {networks[name]}")
+        networks = {}
+        for name in NETWORKS:
+            networks[name] = speeds.measured(name, options.repeats)
+            if not options.json:
+                print(f"{name}: {networks[name]}", flush=True)
     used = {key: value for key, value in vars(options).items() if key != "json"}
-    print(json.dumps({"networks": networks, "conditions": conditions(**used, threads=torch.get_num_threads())}))
+    used |= {"threads": torch.get_num_threads(), "loaders": speeds.loaders, "side": SIDE}
+    print(json.dumps({"networks": networks, "conditions": conditions(**used)}))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,10 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "ham
 
 ARRAY_SUFFIX, ARRAY_MAGIC = ".npy", b"\x93NUMPY"
 # EPS starts a program; the others are names without a reader of their own
+FIRST = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # what most images are, told by their first bytes
 NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 MOST_CHANNELS = 1024
+NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # what of an image may tell how it is held
 ORIENTATION, LYING = 0x0112, 5  # of EXIF; from this value on an image lies on its side
 MOST_MASK_VALUE = 65_535
 MOST_ENLARGED = 64  # images are scaled whole to so many times what is kept of them
@@ -69,9 +71,10 @@ class Fitting:
 
 @cache
 def formats() -> tuple[str, ...]:
-    """The formats that are read: all that Pillow reads by itself."""
+    """The formats that are read, all that Pillow reads by itself, in the order in which they are tried."""
     Image.init()
-    return tuple(sorted(set(Image.OPEN) - NOT_READ))
+    known = set(Image.OPEN) - NOT_READ
+    return tuple(sorted(known, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)))
 
 
 @cache
@@ -233,13 +236,7 @@ def _regular(path: Path) -> Path:
 
 def _shown(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
     """The image in mode L or RGB, upright, transparency on the background; and whether it has any."""
-    try:
-        upright = ImageOps.exif_transpose(image)
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # broken notes on an image say nothing of it
-        image.load()
-        upright = image.copy()
+    upright = _upright(image)
     if upright.mode == "F":
         raise ValueError("gray values that are floats; images of 8 or 16 bits are read")
     if upright.mode.startswith("I"):
@@ -249,7 +246,21 @@ def _shown(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
         below = Image.new("RGBA", upright.size, background)
         below.alpha_composite(_rgba(upright))
         return below.convert("L" if gray else "RGB"), True
-    return upright.convert("L" if gray else "RGB"), False
+    mode = "L" if gray else "RGB"
+    return upright if upright.mode == mode else upright.convert(mode), False
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image as it is to be seen; itself where nothing tells of another way."""
+    image.load()
+    if not (NOTES & image.info.keys() or hasattr(image, "tag_v2")):
+        return image
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # broken notes on an image say nothing of it
+        return image.copy()
 
 
 def _rgba(image: Image.Image) -> Image.Image:

@@ -40,6 +40,7 @@ from nas_core.workloads.normalisation import Normalisation
 
 if TYPE_CHECKING:
     import torch
+    from torch.utils.data import DataLoader
 
 log = logging.getLogger(__name__)
 
@@ -201,13 +202,17 @@ def _marked(partial: Path, marks: Path, count: int, nbytes: int) -> bytearray:
 
 
 class Streamed(Examples):
-    """Images that are decoded when they are asked for, by loader processes for batches that were announced."""
+    """Images that are decoded when they are asked for, by loader processes for batches that were announced.
+
+    The processes stay from one announcement to the next, epoch by epoch, and end when none is to come.
+    """
 
     def __init__(self, pixels: Pixels, loaders: int, device: "torch.device | str" = "cpu") -> None:
         self.pixels, self.loaders, self.device = pixels, loaders, device
         self.shape = (len(pixels), *pixels.shape)
+        self._loader: DataLoader[Any] | None = None
         self._coming: Iterator[torch.Tensor] = iter(())
-        self._announced: list[tuple[int, ...]] = []
+        self._announced = _Announced()
 
     def to(self, device: "torch.device | str") -> "Streamed":
         return Streamed(self.pixels, self.loaders, device)
@@ -217,30 +222,36 @@ class Streamed(Examples):
 
     def expect(self, batches: "Sequence[torch.Tensor]") -> None:
         import torch
+
+        self._announced.say([tuple(batch.tolist()) for batch in batches])
+        loaders = min(self.loaders or torch.get_num_threads(), len(batches))
+        if self._loader is None or self._loader.num_workers < loaders or not loaders:
+            self._coming = iter(())  # holds the processes, too
+            self._loader = self._made(loaders) if loaders else None
+        if self._loader is not None:
+            with _none_collected():
+                self._coming = iter(self._loader)
+
+    def _made(self, loaders: int) -> "DataLoader[Any]":
+        import torch
         from torch.utils.data import DataLoader
 
-        self._announced = [tuple(batch.tolist()) for batch in batches][::-1]
-        loaders = min(self.loaders or torch.get_num_threads(), len(batches))
-        if not loaders:
-            return
         pixels: Any = _Batches(self.pixels)  # a data set in all but its base class, which is torch's
-        loader = DataLoader(
+        return DataLoader(
             pixels,
-            sampler=self._announced[::-1],
+            sampler=self._announced,
             batch_size=None,
             num_workers=loaders,
+            persistent_workers=True,  # starting them takes as long as decoding a batch or more
             generator=torch.Generator(),  # not the global one, which is others'
             multiprocessing_context="fork" if hasattr(os, "fork") else "spawn",
         )
-        with _none_collected():
-            self._coming = iter(loader)
 
     def batch(self, index: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         wanted = tuple(index.tolist())
-        if self._announced and self._announced[-1] == wanted:
-            self._announced.pop()
+        if self._announced.is_next(wanted):
             images = next(self._coming)
             error: Any = images
             if isinstance(error, DataError):  # as it was raised in the loader's process
@@ -250,6 +261,29 @@ class Streamed(Examples):
                 images = torch.from_numpy(self.pixels.batch(wanted))
         batch: torch.Tensor = images.to(self.device, non_blocking=True)
         return batch
+
+
+class _Announced:
+    """The batches to come, by their numbers: what loaders read them in the order of, and what is still to be taken."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, ...]] = []
+        self.taken = 0
+
+    def say(self, batches: list[tuple[int, ...]]) -> None:
+        self.batches, self.taken = batches, 0
+
+    def is_next(self, wanted: tuple[int, ...]) -> bool:
+        """Whether this is the next of them, which is taken by asking."""
+        is_next = self.taken < len(self.batches) and self.batches[self.taken] == wanted
+        self.taken += is_next
+        return is_next
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return iter(self.batches)
 
 
 @contextmanager

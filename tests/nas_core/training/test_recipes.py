@@ -37,12 +37,13 @@ def test_published_values():
     """Table 2 of arXiv 2110.00476, table 9 of 2012.12877, table 5 of 2201.03545."""
     a2, a3, deit, convnext = (Recipe.model_validate(name) for name in ("rsb-a2", "rsb-a3", "deit", "convnext"))
     assert [
-        (r.epochs, r.lr, r.weight_decay, r.batch_size, r.repeats, r.drop_path) for r in (a2, a3, deit, convnext)
+        (r.epochs, r.lr, r.weight_decay, r.batch_size, r.repeats, r.drop_path, r.ema_decay)
+        for r in (a2, a3, deit, convnext)
     ] == [
-        (300, 5e-3, 0.02, 2048, 3, 0.05),
-        (100, 8e-3, 0.02, 2048, 1, 0.0),
-        (300, 1e-3, 0.05, 1024, 3, 0.1),
-        (300, 4e-3, 0.05, 4096, 1, 0.1),
+        (300, 5e-3, 0.02, 2048, 3, 0.05, None),
+        (100, 8e-3, 0.02, 2048, 1, 0.0, None),
+        (300, 1e-3, 0.05, 1024, 3, 0.1, None),
+        (300, 4e-3, 0.05, 4096, 1, 0.1, 0.9999),
     ]
 
 

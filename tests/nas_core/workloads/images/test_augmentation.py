@@ -59,6 +59,24 @@ def test_a_resized_crop_enlarges_a_part():
     assert crops.max() <= 15
 
 
+@pytest.mark.parametrize("nearest", [False, True])
+def test_a_resized_crop_is_torchs_of_the_same_box(nearest):
+    """Against torch's own grid of an affine map, one image at a time."""
+    images = torch.rand(6, 2, 13, 13, generator=generator(1))
+    area, aspect, *middles = torch.rand(4, 6, generator=generator())
+    for number, result in enumerate(resized_crop(images, generator(), nearest)):
+        root = ((4 / 3) ** (aspect[number] - 0.5), (4 / 3) ** (0.5 - aspect[number]))
+        sizes = [min(1.0, float((0.08 + 0.92 * area[number]).sqrt() * each)) for each in root]
+        theta = torch.zeros(1, 2, 3)
+        for axis, (size, middle) in enumerate(zip(sizes, middles, strict=True)):
+            theta[0, axis, axis], theta[0, axis, 2] = size, (1 - size) * (2 * middle[number] - 1)
+        grid = F.affine_grid(theta, [1, 2, 13, 13], align_corners=False)
+        mode = "nearest" if nearest else "bilinear"
+        image = images[number : number + 1]
+        expected = F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
+        assert torch.allclose(result, expected[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("policy", POLICIES)
 def test_policies_change_each_image_in_its_own_way(policy, channels):

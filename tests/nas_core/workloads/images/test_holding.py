@@ -1,6 +1,7 @@
 """Images in memory, in a file that workers share, or decoded as they are needed: the same ones in the same order."""
 
 import itertools
+import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -230,6 +231,21 @@ def test_a_batch_that_was_not_announced_is_made_when_it_is_asked_for(photos, cac
     assert torch.equal(inputs[torch.tensor([5, 3])], all_of(inputs)[[5, 3]])
     assert inputs[3:9].shape == (6, 3, 8, 8)
     assert len(inputs[40:9]) == 0
+
+
+def test_loaders_stay_from_epoch_to_epoch_and_end_with_the_last(photos, cache):
+    inputs = workload(photos, hold="stream", loaders=2).load().train[0]
+    images, before = all_of(inputs), set(multiprocessing.active_children())
+    announced, processes = [[torch.tensor([n, n + 1]) for n in range(start, 40, 2)] for start in (0, 1)], []
+    for batches in (announced[0], announced[1], announced[0]):
+        inputs.expect(batches)
+        for index in batches[:5]:  # the others are made, and not taken
+            assert torch.equal(inputs[index], images[index])
+        processes.append(set(multiprocessing.active_children()) - before)
+    assert processes[0] == processes[1] == processes[2]
+    assert len(processes[0]) == 2
+    inputs.expect([])
+    assert not set(multiprocessing.active_children()) - before
 
 
 def test_ways_by_size(cache):
