@@ -6,8 +6,8 @@ A teacher is trained on Fashion-MNIST (``--data cifar10``: CIFAR-10) until it
 converges, once (``--teachers DIR`` keeps it). Each contestant has the limit's
 latency on this machine (one thread, eager, 32 images, in turns with the teacher), and the
 same recovery by distillation from the teacher; those that need no blocks
-distilled train longer by as much as ours cost before, the longer rating of
-our finalists included (``epochs`` says how long each trained). Accuracies are
+distilled train longer by as much as distilling ours cost (``epochs`` says how long
+each trained). What the search evaluated, its finalists included, is not counted. Accuracies are
 of the test split, in percent, mean and spread over ``--seeds``.
 
 ``uniform`` narrows the inside of every block alike, ``depth`` keeps the first
@@ -95,7 +95,9 @@ def main() -> None:
     parser.add_argument("--teacher", default="resnet", help="function of teachers.py that makes the teacher")
     parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
     parser.add_argument("--recovery-steps", type=int, default=200, help="of every network before it is rated")
-    parser.add_argument("--final-steps", type=int, default=1000, help="of the finalists before one is chosen; 0: none")
+    parser.add_argument(
+        "--final-steps", type=int, help="of the finalists; default: the recovery's, 1000 at most; 0: none"
+    )
     parser.add_argument("--only", default=None, help="contestants, separated by commas; default: all")
     parser.add_argument("--judges", type=int, default=50, help="assembled networks that predictions are held against")
     parser.add_argument("--untrained", type=int, default=80, help="limit of the answer without any training; 0: none")
@@ -133,7 +135,7 @@ class Run:
                 "scorer": {
                     "kind": "distil",
                     "recovery_steps": self.given.recovery_steps,
-                    "final_steps": self.given.final_steps,
+                    "final_steps": self.final_steps,
                     "recipe": {**RECOVERY, "epochs": effort.distil_epochs, "clip_norm": None},
                     **scorer,
                 },
@@ -291,7 +293,7 @@ class Run:
                 rows[name] = {"missing": str(error)}
                 continue
             share = whole.share(network)
-            extra = self.extra_epochs(study, name)
+            extra = self.extra_epochs(name)
             accuracies = [self.recovered(copy.deepcopy(network), seed, extra) for seed in range(self.seeds)]
             before = self.tested(network)
             rows[name] = {
@@ -306,13 +308,16 @@ class Run:
         predicted = study.costs_of(winner)["latency_ms"] / study.costs_of(study.base)["latency_ms"]
         return rows, self.latency_errors(study, whole, winner, predicted)
 
-    def extra_epochs(self, study: Study, name: str) -> float:
-        """Epochs that a contestant trains longer: what ours spent on the library, and on the finalists."""
-        if name == "ours":
-            return 0.0
-        steps = len(verification(study.outputs).get("finals", ())) * self.given.final_steps
-        library = 0.0 if name == "random" else self.effort.distil_epochs
-        return library + steps * RECOVERY["batch_size"] / self.effort.examples
+    @property
+    def final_steps(self) -> int:
+        """Of a finalist's recovery before one is chosen."""
+        if self.given.final_steps is not None:
+            return int(self.given.final_steps)
+        return min(1000, round(self.effort.recovery_epochs * self.effort.examples / RECOVERY["batch_size"]))
+
+    def extra_epochs(self, name: str) -> float:
+        """Epochs that a contestant trains longer: what ours spent on the library."""
+        return 0.0 if name in ("ours", "random") else self.effort.distil_epochs
 
     def latency_errors(self, study: Study, whole: "Stopwatch", winner: Genotype, predicted: float) -> dict[str, Any]:
         """Predicted against measured latency, relative to the teacher's, of random networks and of selected ones."""
