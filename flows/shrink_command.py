@@ -181,6 +181,7 @@ def _section(wish: Wish) -> dict[str, Any]:
         "scorer": {
             "kind": "distil",
             "train": wish.distil_epochs > 0,
+            **({} if wish.distil_epochs > 0 else {"recovery_steps": 0}),  # no network is trained to be rated
             "recipe": {**recipe, "epochs": wish.distil_epochs or 1, "clip_norm": None},
         },
         "design": {"kind": "one-swap"},

@@ -1,5 +1,6 @@
 """`mathnas shrink --points`: what is asked for becomes a study, and a study's points become tables and files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def test_a_range_with_points_is_a_sweep_whose_tightest_limit_is_the_studys():
     }
     assert asked("latency_ms=30%..100%", points=3)["recover"] == 3
     assert asked("latency_ms=30%..100%", points=8, recover=0)["recover"] == 0
+
+
+def test_without_distillation_no_network_is_trained_to_be_rated():
+    wish = Wish(model="timm:resnet18", checkpoint=None, data="digits", limits=["flops<=60%"], out=Path("out"))
+    rated = [_section(each)["scorer"].get("recovery_steps") for each in (wish, replace(wish, distil_epochs=0))]
+    assert rated == [None, 0]
 
 
 def test_without_points_a_range_stays_a_limit():
