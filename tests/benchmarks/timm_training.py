@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from nas_core.base.torchvision_compat import define_missing_operators
-from nas_core.training.loop import measure, train
+from nas_core.training.loop import average_of, measure, train
 from nas_core.training.network import build_network
 from nas_core.training.optimizers import rate_factor
 from nas_core.training.settings import Recipe
@@ -43,7 +43,6 @@ from timm.data.transforms import MaybePILToTensor  # noqa: E402
 from timm.loss import SoftTargetCrossEntropy  # noqa: E402
 from timm.optim import create_optimizer_v2  # noqa: E402
 from timm.scheduler import create_scheduler_v2  # noqa: E402
-from timm.utils import ModelEmaV3  # noqa: E402
 from torchvision import transforms  # noqa: E402
 
 CLASSES, SIDE, SHIFT = 10, 32, 4
@@ -112,7 +111,7 @@ def by_timm(network: nn.Module, recipe: Recipe, splits: Splits, workload: Cifar1
         updates_per_epoch=len(loader),
     )
     mixup = Mixup(recipe.mixup, label_smoothing=recipe.label_smoothing, num_classes=CLASSES)
-    loss_of, average = SoftTargetCrossEntropy(), ModelEmaV3(network, decay=recipe.ema_decay)
+    loss_of, average = SoftTargetCrossEntropy(), average_of(network, recipe.ema_decay)  # timm's, with its warm-up
     step = 0
     for _ in range(round(recipe.epochs)):
         for inputs, targets in loader:
