@@ -150,6 +150,8 @@ def test_every_way_to_differ_has_its_sentence(study):
     assert why(worse, known.with_evaluations(alike)).endswith("with the same result.")
     better = [replace(row, metric=200.0) if row.genotype == worse else row for row in known.evaluations]
     assert why(worse, known.with_evaluations(better)).endswith("after the choice was made, and did better.")
+    over = f"the choice stood; {worse} was rated better, but measured whole it is over a limit"
+    assert why(worse, known.with_evaluations(better), over).endswith("but measured whole it is over a limit.")
     again = outcome_of(answer_with(study, worse), winner, known.with_evaluations(better), "", [worse, winner])
     assert again.why == "The best predicted network was rated better at first, and worse with more work each."
     assert "(best of the finalists)" in outcome_lines(again, study.scorer.measure)[1]
