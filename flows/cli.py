@@ -548,6 +548,8 @@ def _can_be_written(path: Path | None) -> Path | None:
     if path is None:
         return path
     try:
+        if path.is_fifo():  # opening it would wait for a reader
+            raise OSError("it is a pipe")
         is_new = not path.exists()
         with path.open("a", encoding="utf-8"):
             pass

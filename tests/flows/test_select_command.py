@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -73,7 +74,8 @@ def test_a_certificate_is_written_and_verified_alone(problem, tmp_path):
 def test_a_certificate_that_cannot_be_written_is_refused_before_the_answer(problem, tmp_path):
     (tmp_path / "file").touch()
     too_long, in_a_file = tmp_path / ("c" * 300), tmp_path / "file" / "certificate.json"
-    for path in (tmp_path / "away" / "certificate.json", tmp_path, too_long, in_a_file):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for path in (tmp_path / "away" / "certificate.json", tmp_path, too_long, in_a_file, pipe):
         done = select(problem, "--certify", path)
         assert (done.returncode, done.stdout) == (2, "")
         assert f"--certify: found {path}, expected a file in a folder that exists" in done.stderr
