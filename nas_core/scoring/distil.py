@@ -93,12 +93,16 @@ class DistilScorer(Scorer):
     def identity(self) -> dict[str, Any]:
         return {**super().identity, "recipe": self.settings.recipe.identity if self.settings.train else None}
 
+    @classmethod
+    def rates_again(cls, settings: Any) -> bool:
+        return bool(0 < settings.recovery_steps < settings.final_steps)
+
     @property
     def final(self) -> "DistilScorer | None":
         """The same with the longer recovery, where networks get one at all."""
-        steps = self.settings.final_steps
-        if not 0 < self.settings.recovery_steps < steps:
+        if not self.rates_again(self.settings):
             return None
+        steps = self.settings.final_steps
         settings = self.settings.model_copy(update={"recovery_steps": steps})
         identity = content_id({"scorer": self.scorer_id, "recovery_steps": steps})
         return DistilScorer(settings, replace(self.setting, known_as=identity))

@@ -143,6 +143,11 @@ class Scorer(Registered, ABC):
         Rows of other metrics that were measured on the way may follow, with the ids of the scorers that they are for.
         """
 
+    @classmethod
+    def rates_again(cls, settings: Section) -> bool:
+        """Whether a scorer of these settings has a ``final`` rating."""
+        return False
+
     @property
     def final(self) -> "Scorer | None":
         """What rates the best few networks once more, by more work each; None where there is no such rating.

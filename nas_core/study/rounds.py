@@ -130,8 +130,7 @@ def finalists(known: Snapshot) -> list[Genotype]:
 
 
 def _are_rated_again(known: Snapshot) -> bool:
-    section = known.config.scorer
-    return any(getattr(section, name) for name in SCORERS[section.kind].final_settings)
+    return SCORERS[known.config.scorer.kind].rates_again(known.config.scorer)
 
 
 def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:

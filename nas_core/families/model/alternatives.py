@@ -40,6 +40,9 @@ OTHER_PLACES = "its output has other pixels or tokens than a stride leaves"
 
 class _Share(Section):
     ratio: float = Field(0.5, gt=0, lt=1, description="Share that is kept.")
+
+
+class _ShareOfWidths(_Share):
     multiple: int = Field(8, ge=1, le=1024, description="Widths are multiples of it, as devices like them.")
 
 
@@ -48,7 +51,7 @@ class Narrower(Alternative):
     """Fewer channels inside the block: those that contribute most stay."""
 
     name = "narrower"
-    Settings = _Share
+    Settings = _ShareOfWidths
 
     def change(self, draft: "Draft") -> str:
         inner = [width for width in draft.widths if width.heads_of is None and width.units > 1]
@@ -61,8 +64,7 @@ class FewerHeads(Alternative):
 
     name = "fewer-heads"
 
-    class Settings(Section):
-        ratio: float = Field(0.5, gt=0, lt=1, description="Share that is kept.")
+    Settings = _Share
 
     def change(self, draft: "Draft") -> str:
         return _narrowed(draft, [width for width in draft.widths if width.heads_of is not None], self.settings.ratio, 1)
@@ -156,7 +158,7 @@ class LowRank(Alternative):
     """Each dense layer as two, through fewer channels: its largest singular vectors."""
 
     name = "low-rank"
-    Settings = _Share
+    Settings = _ShareOfWidths
 
     def change(self, draft: "Draft") -> str:
         from torch import nn
@@ -267,8 +269,7 @@ class Shallower(Alternative):
 
     name = "shallower"
 
-    class Settings(Section):
-        ratio: float = Field(0.5, gt=0, lt=1, description="Share that is kept.")
+    Settings = _Share
 
     def change(self, draft: "Draft") -> str:
         from torch import nn
