@@ -16,7 +16,7 @@ from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
 from nas_core.records.store import Store
 from nas_core.report.summary import Limit
-from nas_core.report.text import format_amount, format_limit
+from nas_core.report.text import format_amount, format_duration, format_limit
 from nas_core.space.extremes import extreme_genotypes
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import workload_of
@@ -302,18 +302,13 @@ def _estimate_in_words(found: Mapping[str, Any]) -> list[str]:
     if found["estimate_s"] is None:
         return [f"No estimate: {found['no_estimate']}"]
     parts = {**found["stages_s"], "starting and ending": found["around_s"]}
-    stages = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in parts.items() if seconds >= 1)
+    stages = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in parts.items() if seconds >= 1)
     workers = f"{found['workers']} worker{'s' * (found['workers'] > 1)}"
     return [
         f"Estimate, from a few steps that were run on this machine, within a factor of two: "
-        f"{_duration(found['estimate_s'])} ({stages});",
+        f"{format_duration(found['estimate_s'])} ({stages});",
         f"{_size(found['memory_mb'])} of memory for {workers}, {_size(found['disk_mb'])} of disk.",
     ]
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.0f} h"
 
 
 def _size(megabytes: float) -> str:
