@@ -3,13 +3,15 @@
 import itertools
 from fractions import Fraction
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nas_core.program import Budget, SelectionProblem, Status, branching, solve
+from nas_core.program import Budget, SelectionProblem, Status, branching, endings, solve
 from nas_core.program.answers import Apart
 from nas_core.program.branching import Branching
+from nas_core.program.endings import Endings, Partners
 from nas_core.program.exact import rounded_up
 from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.incumbents import networks
@@ -24,9 +26,15 @@ NEVER_ENDS = float("inf")
 
 def best_of_all(lp: LinearProgram) -> int:
     """The value of the best network, in whole units, by looking at each."""
+    return max(value for value, _ in within(lp))
+
+
+def within(lp: LinearProgram) -> list[tuple[int, tuple[int, ...]]]:
+    """(value in whole units, columns) of all networks within the rows."""
     assert lp.integers_C is not None
     groups = [range(low, high) for low, high in itertools.pairwise(lp.starts_G1.tolist())]
-    return max(int(lp.integers_C[list(n)].sum()) for n in itertools.product(*groups) if is_within(lp, np.array(n)))
+    networks = (n for n in itertools.product(*groups) if is_within(lp, np.array(n)))
+    return [(int(lp.integers_C[list(n)].sum()), n) for n in networks]
 
 
 def cheapest(lp: LinearProgram) -> np.ndarray:
@@ -55,18 +63,60 @@ def ragged(seed: int, most: int) -> tuple[LinearProgram, Relaxation]:
     return lp, relaxation
 
 
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Partners]:
+    """Half of the groups is looked up in every search, however small; what was found there."""
+    monkeypatch.setattr(branching, "FEW_IN_ALL", 0)
+    monkeypatch.setattr(branching, "FEWEST_GROUPS", 2)
+    found, partners = list[Partners](), Endings.partners
+
+    def noted(*args: Any) -> Partners:
+        found.append(partners(*args))
+        return found[-1]
+
+    monkeypatch.setattr(Endings, "partners", noted)
+    return found
+
+
 @pytest.mark.parametrize("most", [10, 10**6, 10**15])
 @pytest.mark.parametrize("seed", range(6))
 def test_it_finds_what_looking_at_all_networks_finds(seed: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(branching, "MOST_PARTS", 3)  # lists in pieces
     monkeypatch.setattr(branching, "FEW_PARTS", 0)
-    lp, relaxation = ragged(seed, most)
+    _finds_the_best(*ragged(seed, most))
+
+
+@pytest.mark.parametrize("slacks", [1, 4_000])
+@pytest.mark.parametrize("most", [10, 10**6, 10**15])
+def test_half_of_the_groups_is_looked_up(
+    most: int, slacks: int, looked_up: list[Partners], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells of a unit and wide ones; parts that are looked up, and such as have too much room for that."""
+    monkeypatch.setattr(endings, "MOST_SLACKS", slacks)
+    for seed in range(4):
+        _finds_the_best(*ragged(seed, most))
+    found, roomy = (sum(map(len, lists)) for lists in zip(*((p.part_N, p.roomy_S) for p in looked_up), strict=True))
+    assert found if slacks > 1 else roomy
+
+
+def test_too_long_a_half_is_made_of_fewer_groups(looked_up: list[Partners], monkeypatch: pytest.MonkeyPatch) -> None:
+    lp, relaxation = ragged(0, 10)
+    monkeypatch.setattr(branching, "MOST_ENDINGS", 4)
     search = Branching(lp, relaxation, cheapest(lp), NEVER_ENDS)
+    search.run()
+    assert search.best == best_of_all(lp)
+    assert search.num_ending < lp.num_groups // 2
+
+
+def _finds_the_best(lp: LinearProgram, relaxation: Relaxation) -> None:
+    """From the worst network on."""
+    networks = within(lp)
+    search = Branching(lp, relaxation, np.array(min(networks)[1]), NEVER_ENDS)
     assert search.fits
     search.run()
     assert search.is_proven
     assert is_within(lp, search.best_G)
-    assert search.bound == search.best == search.worth(search.best_G) == best_of_all(lp)
+    assert search.bound == search.best == search.worth(search.best_G) == max(networks)[0]
 
 
 @pytest.mark.parametrize("seed", range(3))
