@@ -10,9 +10,9 @@ dropped as soon as its next column takes more of some row than is left. Many vec
 each part has its own best one, and one vector for all lets ten times as many parts through. A
 list of parts that have chosen in the same groups shares a few (``multipliers``).
 
-With few groups left nearly every part that bounds let through leads nowhere: the multipliers see no fractions. So the
-groups are split in two, both halves are searched in this way, and parts of one are looked up beside those of the other
-(``endings``). Lists of that half go on being branched where they have too much room for that.
+With few groups left nearly every part that the bounds let through leads nowhere: they bound mixtures of columns. So the
+groups are split in two, both halves are searched, and those of one are looked up beside those of the other
+(``endings``); parts with too much room for that are branched to the end.
 
 The lists are looked at depth first, so that memory stays small. The goal falls from the
 relaxation's bound towards the known network's value, about ten times as much work at a time:
@@ -181,13 +181,16 @@ class Branching:
             return None
         while self.num_ending >= FEWEST_GROUPS:
             groups = search.split(self.num_ending)
-            if search.count(groups) < MOST_ENDINGS:
+            count, fitting = search.count(groups), self.num_ending - 1
+            if count > MOST_ENDINGS:
+                fitting = int(self.num_ending * math.log(MOST_ENDINGS) / math.log(count))
+            else:
                 endings = search.endings(groups, self.deadline)
                 if endings is not None:
                     return endings if endings.alike < MOST_ALIKE else None
                 if time.monotonic() > self.deadline:
                     return None
-            self.num_ending -= 1
+            self.num_ending = min(fitting, self.num_ending - 1)
         return None
 
 

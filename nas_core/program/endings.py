@@ -63,7 +63,8 @@ class Endings:
         self.least_D = cost_SK[:, self.row_D].min(axis=0, initial=np.iinfo(cost_SK.dtype).max).astype(np.int64)
         place_S = self._codes(cost_SK[:, self.row_D]) >> self.shift
         order = np.argsort(place_S)
-        self.first_B: Ints = np.concatenate([[0], np.cumsum(np.bincount(place_S, minlength=1 << bits))])
+        self.first_B = np.zeros((1 << bits) + 1, dtype=np.uint32)
+        np.cumsum(np.bincount(place_S, minlength=1 << bits), out=self.first_B[1:])
         self.value_S, self.cost_SK, self.pick_S = value_S[order], cost_SK[order], pick_S[order]
 
     def _codes(self, cost_SD: npt.NDArray[np.integer]) -> Codes:
@@ -113,7 +114,7 @@ class Endings:
     def _at(self, part_N: Ints, code_S: Codes, less_N: Codes) -> tuple[Ints, Ints]:
         """Pairs of parts and the endings at the places they look at, ``less_N`` from their own."""
         place_N = (code_S[part_N] - less_N) >> self.shift
-        first_N = self.first_B[place_N]
+        first_N = self.first_B[place_N].astype(np.int64)
         count_N = self.first_B[place_N + np.uint32(1)] - first_N
         some = np.flatnonzero(count_N)
         count_N, first_N = count_N[some], first_N[some]
@@ -128,10 +129,8 @@ class Endings:
             slack_TD, price_T = np.zeros((1, 0), dtype=np.int64), np.zeros(1)
             for price, width, most in zip(price_D.tolist(), self.width_D.tolist(), most_D.tolist(), strict=True):
                 number = np.arange(int(min(room / max(price * width, 1e-300), max(most, 0), MOST_SLACKS)) + 2)
-                cost = price * np.where(
-                    number > 0, (number - 1.0) * width + 1, 0
-                )  # the next cell is a unit away at least
-                total_TN = price_T[:, None] + cost
+                slack_N = np.where(number > 0, (number - 1.0) * width + 1, 0.0)  # the next cell is a unit away at least
+                total_TN = price_T[:, None] + price * slack_N
                 before, step = np.nonzero(total_TN <= room)
                 slack_TD, price_T = np.column_stack([slack_TD[before], step]), total_TN[before, step]
                 if len(price_T) > MOST_SLACKS:

@@ -125,6 +125,23 @@ def test_infeasible_needs_a_proof_that_there_is_no_network() -> None:
     refused(data, "leaf")
 
 
+def test_limits_that_collide_only_together_are_refused_by_weights_of_both() -> None:
+    costs = {"time": [[0, 5, 9]] * 8, "memory": [[9, 5, 0]] * 8}
+    problem = SelectionProblem(
+        score=[[1, 2, 3]] * 8,
+        costs=costs,
+        budgets=tuple(Budget(resource=name, at_most=35) for name in costs),
+    )
+    for kept in problem.budgets:
+        assert solve(problem.with_budgets([kept])).status is Status.OPTIMAL
+    data = certify(problem, solve(problem))
+    assert check_certificate(data) == ["no network is allowed"]
+    (tree,) = data["proofs"][0]["tables"]
+    assert set(tree["tree"]["prices"]) == {"0", "1"}  # in whole numbers: both limits, weighted, are above 70 everywhere
+    data["problem"]["budgets"] = [{"resource": name, "at_most": 36} for name in costs]
+    refused(data, "leaf")
+
+
 def test_a_branch_and_bound_of_many_leaves_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas_core.program.certificate.QUICK_STATES", 60)
     problem = knapsack(num_limits=3)
