@@ -29,6 +29,7 @@ import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +46,9 @@ MOST_ENDINGS, FEW_IN_ALL = (
     8_000_000,
     1_000_000,
 )  # parts of the half that is looked up; of all, below which there is none
-FEWEST_GROUPS = 4  # of that half
+FEWEST_GROUPS, DIVES = 4, 5  # of that half; and how often it is counted
 NEAR = 5.0  # how much less a column counts that loses all that may be lost, as a power of e
-MOST_SPELLED = 2.0**62  # choices of that half
+MOST_SPELLED = 1 << 62  # choices of that half
 MOST_ALIKE = 100  # endings at one place
 FEW_ROWS = 8  # by which most parts are dropped: the first vectors
 LEVELS, FEW_PARTS = 4, 2_000  # groups chosen with one set of multipliers; more while so few parts were made
@@ -181,7 +182,7 @@ class Branching:
             return None
         while self.num_ending >= FEWEST_GROUPS:
             groups = search.split(self.num_ending)
-            count, fitting = search.count(groups), self.num_ending - 1
+            count, fitting = np.mean([search.count(groups) for _ in range(DIVES)]), self.num_ending - 1
             if count > MOST_ENDINGS:
                 fitting = int(self.num_ending * math.log(MOST_ENDINGS) / math.log(count))
             else:
@@ -282,12 +283,16 @@ class _Search:
         """What parts that have chosen elsewhere may end with; None at the deadline, or where it is too much."""
         rest = tuple(g for g in range(self.lp.num_groups) if g not in groups)
         first_G = self.lp.starts_G1[:-1][list(groups)]
-        size_G = np.diff(self.lp.starts_G1)[list(groups)]
-        if float(np.prod(size_G.astype(np.float64))) > MOST_SPELLED:
+        size_G = np.diff(self.lp.starts_G1)[list(groups)].tolist()
+        if math.prod(size_G) > MOST_SPELLED:
             return None
-        most = int(self.lp.limits_K.max())
-        small: npt.DTypeLike = np.min_scalar_type(most) if most < 1 << 32 else np.int64
-        todo, values, costs, picks, count = [self.everything()], [], [], [], 0
+        kinds = [
+            _smallest(-self.goal, signed=True),
+            _smallest(int(self.lp.limits_K.max())),
+            _smallest(math.prod(size_G)),
+        ]
+        found = [[np.zeros(0, kinds[0])], [np.zeros((0, len(self.lp.limits_K)), kinds[1])], [np.zeros(0, kinds[2])]]
+        todo, count = [self.everything()], 0
         while todo:
             if time.monotonic() > deadline:
                 return None
@@ -296,21 +301,14 @@ class _Search:
                 todo += self.children(parts, rest)
                 continue
             parts = self._alive(parts)[0]
-            values.append(parts.value_S)
-            costs.append(parts.cost_KS.T.astype(small))
-            picks.append(np.ravel_multi_index(tuple(parts.columns() - first_G[:, None]), tuple(size_G)))
-            count += len(parts.value_S)
+            picks = np.ravel_multi_index(tuple(parts.columns() - first_G[:, None]), tuple(size_G))
+            for arrays, array, kind in zip(found, (parts.value_S, parts.cost_KS.T, picks), kinds, strict=True):
+                arrays.append(array.astype(kind))
+            count += len(picks)
             if count > MOST_ENDINGS:
                 return None
-        none = np.zeros((1, 0), dtype=np.int64)
-        return Endings(
-            groups,
-            np.concatenate([*values, none[0]]),
-            np.concatenate([*costs, none.reshape(0, len(self.lp.limits_K)).astype(small)]),
-            np.concatenate([*picks, none[0]]),
-            self.duals_K,
-            self.room,
-        )
+        value_S, cost_SK, pick_S = (np.concatenate(found.pop(0)) for _ in kinds)  # one after the other: they are large
+        return Endings(groups, value_S, cost_SK, pick_S, self.duals_K, self.room)
 
     def ended(self, parts: _Parts, endings: Endings) -> tuple[Ints | None, _Parts]:
         """[G] columns of the best network of these parts and endings, if one is worth the goal; and the parts that have
@@ -391,3 +389,9 @@ class _Search:
         loss_RGJ = np.minimum(np.concatenate(losses), NEVER).astype(np.int16)
         loss_RGJ[:, self.is_pad_GJ[left]] = NEVER
         return room_RS, loss_RGJ
+
+
+def _smallest(most: int, *, signed: bool = False) -> "np.dtype[Any]":
+    """The smallest whole numbers up to ``most``, and down to its negative."""
+    kinds = (np.int16, np.int32) if signed else (np.uint8, np.uint16, np.uint32)
+    return np.dtype(next((kind for kind in kinds if most <= np.iinfo(kind).max), np.int64))

@@ -48,9 +48,9 @@ class Endings:
     def __init__(
         self,
         groups: tuple[int, ...],
-        value_S: Ints,
+        value_S: npt.NDArray[np.integer],
         cost_SK: npt.NDArray[np.integer],
-        pick_S: Ints,
+        pick_S: npt.NDArray[np.integer],
         duals_K: Floats,
         room: float,
     ) -> None:

@@ -267,7 +267,7 @@ def run_expected(instance: Instance, limit_s: float) -> Run:
     start = np.log(np.append(0.1, np.maximum(-0.1 * relaxed.ineqlin.marginals, 0.05)))
     while high - low > EXPECTED_TO and cpu_s() - started < limit_s:
         middle = (low + high) / 2
-        logarithm, multipliers = _log_count(instance, middle, start)
+        logarithm, multipliers = log_count(instance, middle, start)
         if logarithm >= 0:
             low, start = middle, multipliers
         else:
@@ -275,7 +275,7 @@ def run_expected(instance: Instance, limit_s: float) -> Run:
     return None, low, False, cpu_s() - started
 
 
-def _log_count(instance: Instance, value: float, start: np.ndarray) -> tuple[float, np.ndarray]:
+def log_count(instance: Instance, value: float, start: np.ndarray) -> tuple[float, np.ndarray]:
     """(logarithm of about how many choices are within the limits and worth the value, the saddle point's logarithms).
 
     A choice and its slack are drawn with weights exp(b value - y . weight) and exp(-y . slack), b and y such that on

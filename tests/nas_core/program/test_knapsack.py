@@ -1,12 +1,13 @@
 """One limit: the dynamic program over the core, against a table over all capacities."""
 
+import numpy as np
 import pytest
 
 from nas_core.program import Status, solve
 from nas_core.program.knapsack import best_columns
 from nas_core.program.linear import TableProgram
 from nas_core.program.relaxation import relax
-from tests.benchmarks.knapsacks import MCKP_KINDS, mckp, mmkp, problem_of, read_mmkp, run_dp
+from tests.benchmarks.knapsacks import MCKP_KINDS, Instance, log_count, mckp, mmkp, problem_of, read_mmkp, run_dp
 
 
 @pytest.mark.parametrize("kind", MCKP_KINDS)
@@ -31,6 +32,18 @@ def test_the_core_is_as_good_as_the_table(kind: str, size: tuple[int, int]) -> N
 def test_wide_classes_take_the_dynamic_program() -> None:
     answer = solve(problem_of(mckp("weakly", 60, 20)))
     assert (answer.status, answer.route) == (Status.OPTIMAL, "one-limit core")
+
+
+def test_about_as_many_choices_are_expected_as_there_are() -> None:
+    rng = np.random.default_rng(0)
+    values, weights = rng.integers(0, 30, (8, 5)), rng.integers(0, 10, (3, 8, 5))
+    instance = Instance(values=values.tolist(), weights=weights.tolist(), limits=[40, 38, 42])
+    every = np.indices((5,) * 8).reshape(8, -1)
+    groups = np.arange(8)[:, None]
+    fits = (weights[:, groups, every].sum(axis=1) <= np.array(instance.limits)[:, None]).all(axis=0)
+    for value in (130, 150, 170):
+        expected, _ = log_count(instance, value, np.log(np.array([0.1, 0.3, 0.3, 0.3])))
+        assert expected == pytest.approx(np.log((values[groups, every].sum(axis=0)[fits] >= value).sum()), abs=0.4)
 
 
 def test_the_public_format_is_read(tmp_path) -> None:
