@@ -57,7 +57,8 @@ class Endings:
         self.groups = groups
         self.row_D, self.width_D, cells = _places(cost_SK, duals_K, room)
         self.alike = len(value_S) / cells  # endings of the same place, about
-        self.factor_D: Codes = np.random.default_rng(0).integers(1 << 31, size=len(self.row_D)).astype(np.uint32) | 1
+        factor_D = np.random.default_rng(0).integers(1 << 31, size=len(self.row_D))
+        self.factor_D: Codes = (2 * factor_D + 1).astype(np.uint32)
         bits = min(len(value_S).bit_length() + 1, MOST_BITS)
         self.shift = np.uint32(32 - bits)
         self.least_D = cost_SK[:, self.row_D].min(axis=0, initial=np.iinfo(cost_SK.dtype).max).astype(np.int64)
