@@ -112,7 +112,7 @@ class Branching:
         duals_K = np.zeros(len(lp.limits_K))  # rows that the relaxation does not know have no price
         duals_K[: len(relaxation.duals_K)] = relaxation.duals_K
         self.duals_K = duals_K / float(lp.unit)
-        self.num_ending = lp.num_groups // 2
+        self.num_ending, self.in_all = lp.num_groups // 2, 0.0
         bound, is_sure = exact_bound(lp, duals_K), float(lp.unit) > SURE * relaxation.error
         is_small = lp.columns.num_columns * len(lp.limits_K) ** 2 <= MOST_MATRIX
         self.fits = bound is not None and lp.integers_C is not None and is_sure and is_small and not lp.is_relaxed
@@ -178,7 +178,8 @@ class Branching:
     def _endings(self, search: "_Search") -> Endings | None:
         """Of as many groups as fit; None where there is little to look through, or nothing fits."""
         everything = tuple(range(self.lp.num_groups))
-        if not len(self.lp.limits_K) or search.count(everything) < FEW_IN_ALL:
+        self.in_all = max(self.in_all, search.count(everything))  # it is a guess, and grows as the goal falls
+        if self.in_all < FEW_IN_ALL:
             return None
         while self.num_ending >= FEWEST_GROUPS:
             groups = search.split(self.num_ending)
