@@ -29,6 +29,10 @@ Optimizer = Literal[
     "sgd", "momentum", "sgdw", "adam", "adamw", "nadamw", "adopt", "adanw", "lamb", "lars", "lion", "muon", "nadamuon",
     "madgradw", "rmsproptf",
 ]  # fmt: skip
+POLICIES = (
+    "none", "rand-augment", "trivial-augment", "auto-augment-imagenet", "auto-augment-cifar10", "auto-augment-svhn",
+)  # fmt: skip
+TIMMS_POLICY = r"rand(-(m|n|mmax)[0-9]{1,3}|-(p|mstd)[0-9]+(\.[0-9]+)?|-inc[01])+"
 RecipeName = Annotated[str, WithJsonSchema({"type": "string", "enum": [*RECIPES]})]
 
 
@@ -144,10 +148,12 @@ class Recipe(Section):
         description="On-device augmentation; crop pads and shifts by an eighth of the side, resized-crop enlarges a "
         "part of 8 to 100 % of the area.",
     )
-    policy: Literal[
-        "none", "rand-augment", "trivial-augment", "auto-augment-imagenet", "auto-augment-cifar10", "auto-augment-svhn"
-    ] = Field("none", description="Operations drawn for each image, before the on-device augmentation.")
-    magnitude: int = Field(9, ge=0, le=30, description="Strength of rand-augment's two operations.")
+    policy: str = Field(
+        "none",
+        description=f"Operations drawn for each image, after crop and flip: {', '.join(POLICIES)}; or RandAugment as "
+        "timm's command line has it, such as rand-m9-mstd0.5-inc1.",
+    )
+    magnitude: int = Field(9, ge=0, le=30, description="Strength of the two operations of `policy: rand-augment`.")
     erase: float = Field(0.0, ge=0, le=1, description="Probability that a rectangle of an image becomes noise.")
     mixup: float = Field(0.0, ge=0, le=10, description="Mixup's alpha; 0: none.")
     cutmix: float = Field(0.0, ge=0, le=10, description="CutMix's alpha; 0: none. With both, each batch draws one.")
@@ -187,6 +193,14 @@ class Recipe(Section):
             raise wrong_field("Recipe", "name", name, f"one of: {', '.join(RECIPES)}")
         return {**RECIPES[name](), **given}
 
+    @field_validator("policy")
+    @classmethod
+    def _is_known(cls, policy: str) -> str:
+        if policy not in POLICIES and not re.fullmatch(TIMMS_POLICY, policy):
+            timms = "timm's rand-... of the parts m, n, p, mstd, mmax and inc, such as rand-m9-mstd0.5-inc1"
+            raise ValueError(f"one of: {', '.join(POLICIES)}; or {timms}")
+        return policy
+
     @field_validator("betas")
     @classmethod
     def _are_decays(cls, betas: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -223,6 +237,8 @@ class Recipe(Section):
         known = self.values
         if self.stop_after_epochs is not None:
             known["keeps"] = "best"  # earlier versions kept the last weights
+        if self.policy != "none":
+            known["policy_follows"] = "augment"  # in earlier versions it came first
         for field, path in self.teacher.files.items() if self.teacher is not None else ():
             if Path(path).is_file():
                 known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
