@@ -24,11 +24,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from nas_core.base.allocator import give_back_memory, keep_freed_memory
 from nas_core.base.errors import NasError
 from nas_core.base.identity import evaluation_seed
 from nas_core.base.machine import cpu_name
 from nas_core.families.batch_norm import norms_of
-from nas_core.training.allocator import freed_memory_kept, keep_freed_memory
 from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.group import ALONE, Group
 from nas_core.training.objective import LossOf, Objective
@@ -230,7 +230,8 @@ class _Training:
             self._restore(*saved)
         self._agree()
         with ExitStack() as meanwhile:
-            meanwhile.enter_context(freed_memory_kept())
+            keep_freed_memory()
+            meanwhile.callback(give_back_memory)
             meanwhile.callback(expect, self.inputs, [])  # nothing more, also where it ends early
             meanwhile.enter_context(self.draws.lent())
             meanwhile.enter_context(dropout(self.network, self.recipe.dropout))

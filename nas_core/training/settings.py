@@ -1,6 +1,7 @@
 """How networks are trained: the recipe, and what is trained in full."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ class Recipe(Section):
     def check(self, where: str) -> None:
         """Raises DataError if a file that it names is not there; ``where`` is what the recipe is called."""
         for field, path in self.teacher.files.items() if self.teacher is not None else ():
-            if not Path(path).is_file():
+            if not os.path.isfile(path):
                 raise DataError(f"{where}.teacher.{field}", path, "a file that is there")
 
     @model_serializer(mode="wrap")
@@ -240,7 +241,7 @@ class Recipe(Section):
         if self.policy != "none":
             known["policy_follows"] = "augment"  # in earlier versions it came first
         for field, path in self.teacher.files.items() if self.teacher is not None else ():
-            if Path(path).is_file():
+            if os.path.isfile(path):
                 known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return known
 

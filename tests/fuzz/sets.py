@@ -10,7 +10,6 @@ import io
 import logging
 import os
 import random
-import shutil
 import struct
 import unicodedata
 import zlib
@@ -431,7 +430,7 @@ def _map_of_arrays(root: Path, rng: random.Random) -> None:
             count = int(np.prod(shape))
             values = np.array([rng.randrange(most) for _ in range(count)]).reshape(shape)
             with np.errstate(all="ignore"):
-                array = values.astype(kind) - (1 if kind is np.int64 and rng.random() < 0.2 else 0)
+                array = (values - rng.choice([0, 0, 0, 1])).astype(kind)
             path.unlink()
             np.save(path.with_suffix(".npy"), array, allow_pickle=True)
 
@@ -514,7 +513,7 @@ def _other_folder(root: Path, rng: random.Random) -> None:
     known = [path for path in folders if path.name in ("images", "masks", "targets")]
     if not known:
         return
-    path = rng.choice(known)
+    path, away = rng.choice(known), root.parent / f"away-{rng.random()}"
     match rng.randrange(6):
         case 0:
             os.rename(path, path.with_name("elsewhere"))
@@ -522,15 +521,15 @@ def _other_folder(root: Path, rng: random.Random) -> None:
         case 1:
             os.rename(path, path.with_name(path.name.capitalize()))
         case 2:
-            shutil.rmtree(path)
+            os.rename(path, away)
             path.write_bytes(b"")
         case 3:
-            shutil.rmtree(path)
+            os.rename(path, away)
             path.mkdir()
         case 4:
             os.chmod(path, 0)
         case _:
-            shutil.rmtree(path)
+            os.rename(path, away)
             path.symlink_to(rng.choice([path.parent, path.with_name("images"), path, Path("/dev")]))
 
 

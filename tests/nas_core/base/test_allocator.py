@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from nas_core.training import allocator
+from nas_core.base import allocator
 
 USES = """
 import resource
 import psutil
 import numpy
-from nas_core.training.allocator import freed_memory_kept
+from nas_core.base.allocator import give_back_memory, keep_freed_memory
 
 def faults(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -21,9 +21,10 @@ def faults(steps):
         del blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-with freed_memory_kept():
-    faults(2)
-    kept, held = faults(20), psutil.Process().memory_info().rss
+keep_freed_memory()
+faults(2)
+kept, held = faults(20), psutil.Process().memory_info().rss
+give_back_memory()
 given_back = held - psutil.Process().memory_info().rss
 assert kept < 1000, kept  # 10,000 pages a step otherwise
 assert given_back > 30e6, given_back
@@ -38,6 +39,6 @@ def test_freed_memory_is_kept_for_the_next_step():
 def test_a_library_without_these_functions_is_left_alone(monkeypatch):
     monkeypatch.setattr(allocator, "_of_libc", lambda name: None)
     allocator.keep_freed_memory.cache_clear()
-    with allocator.freed_memory_kept():
-        pass
+    allocator.keep_freed_memory()
+    allocator.give_back_memory()
     allocator.keep_freed_memory.cache_clear()

@@ -1,4 +1,4 @@
-"""Memory that a training step frees and the next one asks for again: the C library keeps it meanwhile.
+"""Memory that a step of a training frees and the next one asks for again: the C library keeps it meanwhile.
 
 By default glibc gives large blocks back to the kernel, which hands them out again cleared, a page at a time: of a small
 convolutional network on two CPU cores that is a third of a step. Other C libraries, and allocators that are put in
@@ -6,25 +6,12 @@ glibc's place, decide for themselves.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h
 NEVER = -1
 MOST_KEPT = 2**30  # bytes of a block
-
-
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Meanwhile the process keeps what is freed; at the end what is free goes back to the kernel."""
-    keep_freed_memory()
-    try:
-        yield
-    finally:
-        trim = _of_libc("malloc_trim")
-        if trim is not None:
-            trim(0)
 
 
 @cache
@@ -34,6 +21,13 @@ def keep_freed_memory() -> None:
     if option is not None:
         option(MMAP_THRESHOLD, MOST_KEPT)
         option(TRIM_THRESHOLD, NEVER)
+
+
+def give_back_memory() -> None:
+    """What is free goes back to the kernel, once."""
+    trim = _of_libc("malloc_trim")
+    if trim is not None:
+        trim(0)
 
 
 def _of_libc(name: str) -> Callable[..., int] | None:
