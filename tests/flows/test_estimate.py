@@ -60,9 +60,7 @@ def test_seconds_follow_from_what_examples_take(study):
     trained = 1000 * 3 * 0.02 + 5 * 437 * 0.003 + read + 4.0
     assert found.stages_s["train"] - 2 * trained == pytest.approx(1 + 2 * 2)  # three networks, two at a time
     assert found.seconds == pytest.approx(found.around_s + sum(found.stages_s.values()))
-    assert found.memory_mb == pytest.approx(
-        2 * (300 + 1797 * 64 / 1e6) + 200 + 100 + 3 * 70
-    )  # one is done
+    assert found.memory_mb == pytest.approx(2 * (300 + 1797 * 64 / 1e6) + 200 + 100 + 3 * 70)  # one is done
     assert found.disk_mb > 3 * 2 * (2 + 1)
 
 
