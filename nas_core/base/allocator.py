@@ -1,7 +1,8 @@
 """Memory that a step of a training frees and the next one asks for again: the C library keeps it meanwhile.
 
 By default glibc gives large blocks back to the kernel, which hands them out again cleared, a page at a time: of a small
-convolutional network on two CPU cores that is a third of a step. Other C libraries, and allocators that are put in
+convolutional network on two CPU cores that is a third of a step. Blocks that are larger still go back at once: kept,
+they would break up what is free, and a process would grow by half. Other C libraries, and allocators that are put in
 glibc's place, decide for themselves.
 """
 
@@ -11,7 +12,7 @@ from functools import cache
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h
 NEVER = -1
-MOST_KEPT = 2**30  # bytes of a block
+MOST_KEPT = 2**25  # bytes of a block; glibc itself never keeps larger ones
 
 
 @cache
