@@ -1,6 +1,6 @@
 # make demo   set up and run a whole study on real images (a few minutes on two cores)
 # make test   set up and pass the tests
-# make test-faults    fifty faults of real processes (most of an hour)
+# make test-faults    a node lost while two train, fifty faults of real processes (most of an hour)
 # make test-services  compose's services as processes, on real servers: PostgreSQL, S3, MLflow, Prefect, Ray
 # make test-browser   drive Prefect's page in headless Chromium; screenshots under tests/output/
 # make check  format, lint, types, import contracts, the Dockerfile
@@ -28,6 +28,7 @@ test-all: $(READY)
 	$(BIN)/pytest
 
 test-faults: $(READY)
+	$(BIN)/pytest -m "faults and slow" tests/tasks
 	$(BIN)/python -m tests.faults --runs 50 --seed 0
 
 test-services: $(READY)

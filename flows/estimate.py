@@ -32,7 +32,7 @@ STAGE_STARTS = 0.5
 TOGETHER_STARTS = 5.0  # processes that find each other
 REPORT_STARTS, LOGGED_STARTS = 4.0, 0.7  # the page and its figures; each trained network in MLflow
 STUDY_BYTES = 6e6  # databases, page, figures, tables
-KEPT_PROCESSES = 3  # that Ray keeps for each that trains: those before it, which are not handed on
+KEPT_PROCESSES = 3  # that there are for each that trains: Ray keeps those before it a while, which are not handed on
 REPORTER_BYTES = 70e6  # of a process beside each training
 COPIES = 2  # of a trained network: in the study and in MLflow
 
@@ -237,11 +237,11 @@ class _Arithmetic:
         return min(self.amounts.trainings, kept * self.amounts.trained_at_a_time) * self.config.train.workers
 
     def _memory_bytes(self) -> float:
-        """With processes that have done their training, and those that pass on what is reported."""
-        processes = max(self.amounts.workers, self._training(KEPT_PROCESSES))
-        each = self.trial.own_bytes + self.footprint.own_bytes
+        """With processes that have done their work, and those that pass on what is reported."""
+        at_work = self._workers * (self.trial.own_bytes + self.footprint.own_bytes)
+        kept = max(self._workers, self._training(KEPT_PROCESSES)) - self._workers
         shared = self.trial.shared_bytes + self.footprint.shared_bytes + REPORTER_BYTES * self.amounts.trainings
-        return processes * each + shared
+        return at_work + kept * self.trial.idle_bytes + shared
 
     def _disk_bytes(self) -> float:
         network = self.amounts.size * (self.trial.weight_bytes + self.trial.program_bytes)

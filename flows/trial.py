@@ -7,6 +7,7 @@ they share the machine's caches and its memory's bandwidth. It runs the real
 training loop on a few of the real examples, for a few steps.
 """
 
+import gc
 import itertools
 import json
 import os
@@ -20,6 +21,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import psutil
+
+from nas_core.base.allocator import give_back_memory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,6 +74,7 @@ class Trial:
     program_bytes: int = 0
     weight_bytes: int = 0
     own_bytes: int = 0  # largest memory that this process had of its own
+    idle_bytes: int = 0  # what it has of its own when its work is done
     shared_bytes: int = 0  # of libraries, once for all processes
 
 
@@ -82,7 +86,11 @@ def main() -> None:
     asked = Asked(**json.load(sys.stdin))
     with Memory() as memory:
         found = tried(asked)
-    print(json.dumps({**asdict(found), "own_bytes": memory.own_bytes, "shared_bytes": memory.shared_bytes}))
+    gc.collect()
+    give_back_memory()
+    idle_bytes, _ = _own_and_shared(psutil.Process())
+    of_memory = {"own_bytes": memory.own_bytes, "idle_bytes": idle_bytes, "shared_bytes": memory.shared_bytes}
+    print(json.dumps({**asdict(found), **of_memory}))
 
 
 def tried(asked: Asked) -> Trial:
@@ -222,14 +230,19 @@ class Memory:
     def _watch(self) -> None:
         process = psutil.Process()
         while not self.over.wait(SAMPLED_S):
-            known = process.memory_info()
-            shared = getattr(known, "shared", 0)
-            self.own_bytes = max(self.own_bytes, known.rss - shared)
+            own, shared = _own_and_shared(process)
+            self.own_bytes = max(self.own_bytes, own)
             self.shared_bytes = max(self.shared_bytes, shared)
 
     def __exit__(self, *_: object) -> None:
         self.over.set()
         self.thread.join()
+
+
+def _own_and_shared(process: psutil.Process) -> tuple[int, int]:
+    known = process.memory_info()
+    shared = getattr(known, "shared", 0)
+    return known.rss - shared, shared
 
 
 if __name__ == "__main__":

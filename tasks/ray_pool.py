@@ -8,6 +8,7 @@ gives up on a network whose worker dies again and again.
 """
 
 import contextlib
+import gc
 import logging
 import math
 import time
@@ -20,6 +21,7 @@ import ray
 from ray import exceptions
 from ray.util.queue import Queue
 
+from nas_core.base.allocator import give_back_memory
 from nas_core.base.errors import ClusterError
 from nas_core.study.config import ClusterConfig
 from tasks import ray_connection
@@ -212,7 +214,11 @@ def _call(job: Callable[..., Any], arguments: Sequence[Any], queue: Queue | None
             queue.put((done, total, note))
 
     if request.processes == 1:
-        return _timed(lambda: job(*arguments, on_progress))
+        try:
+            return _timed(lambda: job(*arguments, on_progress))
+        finally:  # Ray keeps the process, for what comes next
+            gc.collect()
+            give_back_memory()
     from tasks.ray_training import run_together
 
     processes, demand = request.processes, request.as_demand()
@@ -252,30 +258,32 @@ def run_jobs(
     options = {"num_cpus": 0} if together else request.as_options()
     remote = ray.remote(max_calls=0, max_retries=tries - 1, **options)(_call)
     most = cluster.at_a_time(request) if together else len(arguments)
-    queues: list[Queue] = []
+    queues: dict[int, Queue] = {}  # of the jobs that have not ended
     refs: list[Any] = []
     waiting: list[Any] = []
     watch = _Watch(cluster, request)
     try:
         while waiting or len(refs) < len(arguments):
             while len(waiting) < most and len(refs) < len(arguments):
-                queues.append(Queue(actor_options={"num_cpus": 0}))
-                given = list(arguments[len(refs)]), queues[-1], request, tries
+                queue = queues[len(refs)] = Queue(actor_options={"num_cpus": 0})
+                given = list(arguments[len(refs)]), queue, request, tries
                 refs.append(ask(lambda given=given: remote.remote(job, *given)))  # type: ignore[misc]
                 waiting.append(refs[-1])
             ended, waiting = _wait_for(waiting, num_returns=len(waiting))
-            reports = [ask(lambda queue=queue: _drain(queue)) for queue in queues]  # type: ignore[misc]
-            for index, rows in enumerate(reports):
+            reports = {index: ask(lambda queue=queue: _drain(queue)) for index, queue in queues.items()}  # type: ignore[misc]
+            for index, rows in reports.items():
                 for done, total, note in rows:
                     on_progress(index, done, total, note)
-            watch.saw(moved=bool(ended) or any(reports))
+            for ref in ended:
+                _end(queues.pop(refs.index(ref)))
+            watch.saw(moved=bool(ended) or any(reports.values()))
             if on_wait is not None:
                 on_wait()
         return [_result(ref) for ref in refs]
     finally:
         _cancel(refs, force=True)
-        for queue in queues:
-            _try(lambda queue=queue: queue.shutdown(force=True))  # type: ignore[misc]
+        for queue in queues.values():
+            _end(queue)
 
 
 class _Watch:
@@ -329,6 +337,10 @@ def _drain(queue: Queue) -> list[Any]:
         number = ray.get(actor.qsize.remote(), timeout=ANSWER_S)
         return list(ray.get(actor.get_nowait_batch.remote(number), timeout=ANSWER_S)) if number else []
     return []
+
+
+def _end(queue: Queue) -> None:
+    _try(lambda: queue.shutdown(force=True))
 
 
 def _result(ref: Any) -> Any:

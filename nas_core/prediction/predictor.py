@@ -4,9 +4,9 @@ Everything is tried on the scale of ranks, which links share: an alternative's
 score is the share of the variance of the networks' normal scores that
 leave-one-group-out predictions explain (1 is perfect, 0 is guessing the mean).
 Groups are networks that compute the same function, so none straddles a split.
-A network counts where other networks show all that adds up to it: what is guessed of
-a block that nobody else has tells nothing about how effects add up, and of one-swap
-networks none counts. Networks held out count beside them.
+A network counts where others that count have its blocks, too: what is guessed of a
+block that nobody else has tells nothing about how effects add up, and of one-swap
+networks none counts. Where too few do, networks held out count beside them.
 
 Axes: K fitted networks, H held-out ones, T those that count, N any networks, D one-hot columns (``encoding``).
 """
@@ -32,8 +32,7 @@ from nas_core.space.genotypes import Genotype, SearchSpace
 
 COVERAGE = 0.9  # of every interval
 LEAST_NETWORKS = 3  # fewer cannot be cross-validated
-LEAST_TELLING = 6  # networks that count; of fewer, all left out count
-SPANNED = 1e-6  # what an eigenvalue of a hat matrix is below 1 at least, where others span a network
+LEAST_TELLING = 6  # fitted networks that count; where they are fewer, held-out ones do, too
 PAIR_WEIGHTS = (0.0, 0.6)  # rho in k = h + rho h^2
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # ridge, as a share of the signal variance
 SHARED = (0.0, 0.3, 0.6)  # tau: how much of a block's effect is common to all positions
@@ -430,9 +429,10 @@ class _Judges:
 
     @classmethod
     def of(cls, seen: Observations, held_out: EvaluationTable | None) -> "_Judges":
-        metric_H = held_out.metric_K if held_out is not None else np.zeros(0)
-        genotypes = held_out.genotypes if held_out is not None else ()
         telling_K = _telling(seen)
+        needed = held_out if telling_K.sum() < LEAST_TELLING else None
+        metric_H = needed.metric_K if needed is not None else np.zeros(0)
+        genotypes = needed.genotypes if needed is not None else ()
         counts_K = telling_K if telling_K.sum() + len(metric_H) >= LEAST_TELLING else seen.first_K
         return cls(
             seen=seen,
@@ -457,17 +457,14 @@ class _Judges:
 
 
 def _telling(seen: Observations) -> np.ndarray:
-    """Which rows are of evaluated networks that add up from what others show: in the span of other groups' rows.
-
-    That is where a group's block of the hat matrix has no eigenvalue of 1.
-    """
-    x_KD = seen.encoding.one_hot(seen.codes_KP)
-    hat_KK = x_KD @ np.linalg.pinv(x_KD)
-    telling_K = seen.first_K.copy()
-    for group in np.unique(seen.group_K):
-        mine = np.flatnonzero(seen.group_K == group)
-        telling_K[mine] &= bool(np.linalg.eigvalsh(hat_KK[np.ix_(mine, mine)])[-1] < 1 - SPANNED)
-    return telling_K
+    """Which rows are of evaluated networks whose blocks all occur in other groups' rows that are so themselves."""
+    x_KD = seen.encoding.one_hot(seen.codes_KP).astype(bool)
+    core_K, before = np.ones(len(x_KD), dtype=bool), -1
+    while before != core_K.sum():
+        before = core_K.sum()
+        groups_D = np.array([len(np.unique(seen.group_K[column & core_K])) for column in x_KD.T])
+        core_K &= (~x_KD | (groups_D > 1)).all(axis=1)
+    return np.asarray(core_K & seen.first_K)
 
 
 def _try(judges: _Judges, data: Fitted, link: Link, kernel: Kernel, exponent: float, scale_H: np.ndarray) -> _Trial:
@@ -606,7 +603,7 @@ def fit(
 ) -> Predictor:
     """The predictor fitted to the evaluated networks; settings left on ``auto`` are cross-validated.
 
-    Networks ``held_out`` are not fitted, but count in the choice of the settings.
+    Networks ``held_out`` are not fitted, but count in the choice of the settings where the fitted ones tell too little.
 
     ``groups`` labels the networks of ``table``: those with one label are never
     split by cross-validation (default: what they compute). ``flops`` allows the

@@ -248,7 +248,7 @@ class Snapshot:
 
     @cached_property
     def fitted(self) -> Predictor:
-        """The predictor fitted to everything evaluated but the held-out networks, which help to choose its settings."""
+        """The predictor fitted to all evaluated networks but those held out; they may help to choose its settings."""
         flops = self.flops if len(self.space.resolutions) == 1 else None
         return fit(
             self.space,

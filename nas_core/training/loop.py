@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from nas_core.base.allocator import give_back_memory, keep_freed_memory
 from nas_core.base.errors import NasError
 from nas_core.base.identity import evaluation_seed
 from nas_core.base.machine import cpu_name
@@ -40,7 +41,7 @@ from nas_core.training.synchronised import SynchronisedNorm
 from nas_core.training.teacher import OwnModel, load_teacher
 from nas_core.workloads.examples import Examples, batches_of, expect, placed
 from nas_core.workloads.metrics import Metric, Metrics
-from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.normalisation import Normalisation, as_bytes
 from nas_core.workloads.part_draws import PartGenerator
 from nas_core.workloads.workload import Splits, Workload
 
@@ -232,6 +233,8 @@ class _Training:
             self._restore(*saved)
         self._agree()
         with ExitStack() as meanwhile:
+            keep_freed_memory()
+            meanwhile.callback(give_back_memory)
             meanwhile.callback(expect, self.inputs, [])  # nothing more, also where it ends early
             meanwhile.enter_context(self.draws.lent())
             meanwhile.enter_context(dropout(self.network, self.recipe.dropout))
@@ -330,14 +333,22 @@ class _Training:
 
     def _batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Prepared and augmented inputs, and their targets."""
-        recipe, stored = self.recipe, self.inputs[index]
-        if recipe.policy != "none":
-            stored = self.workload.augment_stored(stored, recipe.policy, recipe.magnitude)
+        stored = self.inputs[index]
         batch, targets = self.workload.augment_both(
-            self.prepare(stored), self.targets[index], recipe.augment, self._augments()
+            self.prepare(stored), self.targets[index], self.recipe.augment, self._augments()
         )
+        if self.recipe.policy != "none":
+            batch = self._operated(batch, stored.dtype)
         batch, targets = self.mixing(batch, targets)
         return laid_out(batch, self.layout), targets
+
+    def _operated(self, batch: torch.Tensor, stored: torch.dtype) -> torch.Tensor:
+        """Changed by the recipe's policy, which works on inputs as they are stored."""
+        inputs = self.prepare.undone(batch)
+        if stored == torch.uint8:
+            inputs = as_bytes(inputs)
+        recipe = self.recipe
+        return self.prepare(self.workload.augment_stored(inputs, recipe.policy, recipe.magnitude, self.prepare.mean))
 
     def _augments(self) -> torch.Generator:
         """What this step's augmentation draws from."""
@@ -542,6 +553,7 @@ def outputs_of(
     ``reduce`` makes less of a batch's outputs and ``targets`` (``Workload.reduced``).
     Each process of a ``group`` runs a part of them; each has all outputs.
     """
+    keep_freed_memory()
     place = resolve_device(str(device))
     network = network.to(place).eval()
     count = len(inputs)

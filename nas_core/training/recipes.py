@@ -3,10 +3,10 @@
 Rates hold for the batch size published (``lr_batch_size``) and are scaled to the one used. What a source
 has and this loop has not is said; what belongs to a network (its resolution, its layer scale) is no recipe's.
 
-RandAugment is torchvision's, whose magnitudes of 0 to 30 are three times timm's of 0 to 10. It applies both operations
-to every image, one of them may be none; timm's applies each with probability one half (``rand-m9-mstd0.5-inc1``), so
-the policies here are the stronger ones. Where there is a policy, timm leaves out the colour jitter, whatever its
-command line says. Rates for other batch sizes are scaled as timm's train.py does it, whatever the source says of it.
+RandAugment is timm's, as the sources name it, after crop and flip; where it turns, shears or moves, pixels are mixed
+bilinearly, in most sources bicubically, as are crops. Where there is a policy, timm leaves out the colour jitter,
+whatever its command line says. Rates for other batch sizes are scaled as timm's train.py does it, whatever the source
+says of it.
 """
 
 from collections.abc import Callable
@@ -32,9 +32,9 @@ def rsb_a2() -> Values:
     """ResNet strikes back, procedure A2: 300 epochs (Wightman, Touvron, Jégou 2021, arXiv 2110.00476, table 2).
 
     As MMPretrain's ``resnet50_8xb256-rsb-a2-300e_in1k`` has it. Threshold of the targets and first rate as in the
-    hyperparameters published with timm. Without the deviation of the magnitude.
+    hyperparameters published with timm.
     """
-    return {**rsb_a3(), "epochs": 300, "lr": 5e-3, "magnitude": 21, "repeats": 3, "drop_path": 0.05}
+    return {**rsb_a3(), "epochs": 300, "lr": 5e-3, "policy": "rand-m7-mstd0.5-inc1", "repeats": 3, "drop_path": 0.05}
 
 
 @named("rsb-a3")
@@ -57,8 +57,7 @@ def rsb_a3() -> Values:
         "loss": "bce",
         "target_threshold": 0.2,
         "augment": "resized-crop-flip",
-        "policy": "rand-augment",
-        "magnitude": 18,
+        "policy": "rand-m6-mstd0.5-inc1",
         "mixup": 0.1,
         "cutmix": 1.0,
         "clip_norm": None,
@@ -70,7 +69,7 @@ def deit() -> Values:
     """Data-efficient image transformers (Touvron et al. 2021, arXiv 2012.12877, table 9).
 
     First and last rate are facebookresearch/deit's. It keeps an average of the weights, too (0.99996), but what it
-    evaluates and publishes are the weights themselves. Without the deviation of the magnitude.
+    evaluates and publishes are the weights themselves.
     """
     return {
         "epochs": 300,
@@ -85,8 +84,7 @@ def deit() -> Values:
         "min_lr": 1e-5,
         "label_smoothing": 0.1,
         "augment": "resized-crop-flip",
-        "policy": "rand-augment",
-        "magnitude": 27,
+        "policy": "rand-m9-mstd0.5-inc1",
         "mixup": 0.8,
         "cutmix": 1.0,
         "erase": 0.25,
@@ -101,7 +99,7 @@ def convnext() -> Values:
     """A ConvNet for the 2020s, ConvNeXt-T on ImageNet-1K (Liu et al. 2022, arXiv 2201.03545, table 5).
 
     The first and the last rate are facebookresearch/ConvNeXt's. Larger ConvNeXts drop more paths: 0.4 (S), 0.5 (B and
-    L). Without the deviation of the magnitude.
+    L).
     """
     return {
         "epochs": 300,
@@ -116,8 +114,7 @@ def convnext() -> Values:
         "min_lr": 1e-6,
         "label_smoothing": 0.1,
         "augment": "resized-crop-flip",
-        "policy": "rand-augment",
-        "magnitude": 27,
+        "policy": "rand-m9-mstd0.5-inc1",
         "mixup": 0.8,
         "cutmix": 1.0,
         "erase": 0.25,
@@ -132,8 +129,7 @@ def mobilenetv3() -> Values:
     """MobileNetV3-Large of timm, 75.8 % on ImageNet (timm's documentation, "Training scripts").
 
     RMSProp as TensorFlow has it, steps of 2.4 epochs. What the command does not say is train.py's of then (warm-up,
-    smoothing). Without the noise of the rate and the deviation of the magnitude; the source's operations are timm's
-    older ones, which make images darker or paler only, torchvision's are like its later ones.
+    smoothing). Without the noise of the rate.
     """
     return {
         "epochs": 600,
@@ -150,8 +146,7 @@ def mobilenetv3() -> Values:
         "warmup_lr": 1e-6,
         "label_smoothing": 0.1,
         "augment": "resized-crop-flip",
-        "policy": "rand-augment",
-        "magnitude": 27,
+        "policy": "rand-m9-mstd0.5",
         "erase": 0.2,
         "dropout": 0.2,
         "drop_path": 0.2,

@@ -1,6 +1,7 @@
 """How networks are trained: the recipe, and what is trained in full."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ Optimizer = Literal[
     "sgd", "momentum", "sgdw", "adam", "adamw", "nadamw", "adopt", "adanw", "lamb", "lars", "lion", "muon", "nadamuon",
     "madgradw", "rmsproptf",
 ]  # fmt: skip
+POLICIES = (
+    "none", "rand-augment", "trivial-augment", "auto-augment-imagenet", "auto-augment-cifar10", "auto-augment-svhn",
+)  # fmt: skip
+TIMMS_POLICY = r"rand(-(m|n|mmax)[0-9]{1,3}|-(p|mstd)[0-9]+(\.[0-9]+)?|-inc[01])+"
 RecipeName = Annotated[str, WithJsonSchema({"type": "string", "enum": [*RECIPES]})]
 
 
@@ -153,10 +158,12 @@ class Recipe(Section):
         description="On-device augmentation; crop pads and shifts by an eighth of the side, resized-crop enlarges a "
         "part of 8 to 100 % of the area.",
     )
-    policy: Literal[
-        "none", "rand-augment", "trivial-augment", "auto-augment-imagenet", "auto-augment-cifar10", "auto-augment-svhn"
-    ] = Field("none", description="Operations drawn for each image, before the on-device augmentation.")
-    magnitude: int = Field(9, ge=0, le=30, description="Strength of rand-augment's two operations.")
+    policy: str = Field(
+        "none",
+        description=f"Operations drawn for each image, after crop and flip: {', '.join(POLICIES)}; or RandAugment as "
+        "timm's command line has it, such as rand-m9-mstd0.5-inc1.",
+    )
+    magnitude: int = Field(9, ge=0, le=30, description="Strength of the two operations of `policy: rand-augment`.")
     erase: float = Field(0.0, ge=0, le=1, description="Probability that a rectangle of an image becomes noise.")
     mixup: float = Field(0.0, ge=0, le=10, description="Mixup's alpha; 0: none.")
     cutmix: float = Field(0.0, ge=0, le=10, description="CutMix's alpha; 0: none. With both, each batch draws one.")
@@ -196,6 +203,14 @@ class Recipe(Section):
             raise wrong_field("Recipe", "name", name, f"one of: {', '.join(RECIPES)}")
         return {**RECIPES[name](), **given}
 
+    @field_validator("policy")
+    @classmethod
+    def _is_known(cls, policy: str) -> str:
+        if policy not in POLICIES and not re.fullmatch(TIMMS_POLICY, policy):
+            timms = "timm's rand-... of the parts m, n, p, mstd, mmax and inc, such as rand-m9-mstd0.5-inc1"
+            raise ValueError(f"one of: {', '.join(POLICIES)}; or {timms}")
+        return policy
+
     @model_validator(mode="after")
     def _can_be_watched(self) -> "Recipe":
         if self.compile and self.teacher is not None and self.teacher.features:
@@ -212,7 +227,7 @@ class Recipe(Section):
     def check(self, where: str) -> None:
         """Raises DataError if a file that it names is not there; ``where`` is what the recipe is called."""
         for field, path in self.teacher.files.items() if self.teacher is not None else ():
-            if not Path(path).is_file():
+            if not os.path.isfile(path):
                 raise DataError(f"{where}.teacher.{field}", path, "a file that is there")
 
     @model_serializer(mode="wrap")
@@ -238,10 +253,12 @@ class Recipe(Section):
         known = self.values
         if self.stop_after_epochs is not None:
             known["keeps"] = "best"  # earlier versions kept the last weights
+        if self.policy != "none":
+            known["policy_follows"] = "augment"  # in earlier versions it came first
         if self.teacher is not None and not self.teacher.features:
             del known["teacher"]["features"]  # earlier versions had none
         for field, path in self.teacher.files.items() if self.teacher is not None else ():
-            if Path(path).is_file():
+            if os.path.isfile(path):
                 known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return known
 

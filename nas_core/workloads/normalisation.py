@@ -89,6 +89,13 @@ class Normalisation:
         return cls(mean=tuple(mean), std=tuple(std))
 
 
+def as_bytes(shares: "torch.Tensor") -> "torch.Tensor":
+    """Shares of full brightness as they are stored, rounded."""
+    import torch
+
+    return (FULL_BYTE * shares).round().clamp(0, FULL_BYTE).to(torch.uint8)
+
+
 def broadcast(values: "torch.Tensor", ndim: int) -> "torch.Tensor":
     """One value per channel as 1 C 1 ..., for inputs of ``ndim`` axes."""
     return values.view(1, -1, *(1,) * (ndim - 2))

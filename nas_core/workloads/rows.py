@@ -5,6 +5,7 @@ becomes one feature for each of its values in the training rows, 0 or 1.
 """
 
 import hashlib
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -83,7 +84,7 @@ class Rows(Workload):
     def table(self) -> Table:
         """The file's contents, read once per process as long as it stays the same."""
         path = self.settings.path
-        if not path or not Path(path).is_file():
+        if not path or not os.path.isfile(path):
             raise DataError("data.path", path or "nothing", f"{FORMATS} with a row per example")
         status = Path(path).stat()
         return _read(self.settings.model_dump_json(), (status.st_size, status.st_mtime_ns))

@@ -195,8 +195,12 @@ class Workload(Registered, ABC):
         """Prepared inputs changed as ``augment`` does, and their targets, which maps change with them."""
         return self.augment(inputs, kind, generator), targets
 
-    def augment_stored(self, inputs: "torch.Tensor", policy: str, magnitude: int) -> "torch.Tensor":
+    def augment_stored(
+        self, inputs: "torch.Tensor", policy: str, magnitude: int, mean: Sequence[float] = ()
+    ) -> "torch.Tensor":
         """A changed copy of stored inputs, by ``Recipe.policy``, from torch's global generator, which is seeded.
+
+        ``mean`` is that of the channels over the training split, as shares of full brightness; () where not known.
 
         Raises:
             DataError: where a workload has none, as this one.

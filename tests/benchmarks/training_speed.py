@@ -1,10 +1,12 @@
 """How fast networks are trained, beside loops written by hand of PyTorch's and timm's parts, on a folder of JPEG files.
 
 ``python -m tests.benchmarks.training_speed --json`` makes the files and trains two networks with two recipes in
-five ways, in turns in one process: by a bare loop and by ours on decoded images in memory; by ours on the file of
-decoded images that a node's workers map, whose pages are dropped before; by ours and by a bare loop that decode as
-they go, by the same number of loader processes, the latter's ``timm.data.create_loader``. Network, optimizer, rates,
-augmentation and averages are the same.
+seven ways, in turns, each in a process of its own: by a bare loop and by ours on decoded images in memory; by ours on
+the file of decoded images that a node's workers map, whose pages are dropped before; by ours and by a bare loop that
+decode as they go, by the same number of loader processes, the latter's ``timm.data.create_loader``. Network, optimizer,
+rates, augmentation and averages are the same. A bare loop leaves the C library to give freed memory back to the kernel,
+ours does not; ``kept`` is the bare loop on images in memory when it does not either, ``timm_kept`` the one with timm's
+loader.
 
 The last line is one JSON object. ``networks`` has for each, medians of the turns' ratios:
 
@@ -12,6 +14,7 @@ The last line is one JSON object. ``networks`` has for each, medians of the turn
   that is busy with other things; of wall seconds on a GPU);
 - ``streamed``: ours from the mapped file over ours from memory (wall);
 - ``timm_loader``: ours over the bare loop with timm's loader, both decoding as they go (wall);
+- ``loop_alone``, ``loader_alone``: as ``bare`` and ``timm_loader``, freed memory being kept by both;
 - ``images_per_s`` of each way, of wall time.
 """
 
@@ -20,6 +23,7 @@ import io
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import statistics
 import tempfile
@@ -27,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +39,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from nas_core.base.allocator import keep_freed_memory
 from nas_core.training.loop import autocast, resolve_device, train
 from nas_core.training.network import build_network
 from nas_core.training.settings import Recipe
@@ -53,8 +59,9 @@ CLASSES, FILE_SIDE, SIDE = 10, 96, 48  # pixels as stored, and as trained on
 HELD_OUT = 8  # images that are not trained on
 WARM = 3  # steps that are not timed
 WALL, CPU = 0, 1
+LONGEST_S = 600  # of one run
 EPOCHS = 2  # so that what happens between two is timed
-WAYS = ("bare", "memory", "map", "stream", "timm")
+WAYS = ("bare", "kept", "memory", "map", "stream", "timm", "timm_kept")
 
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]  # augmented, on the device
 
@@ -190,9 +197,23 @@ class Speeds:
     batch_size: int
     steps: int  # per run
 
-    def run(self, way: str, network: nn.Module, recipe: Recipe) -> tuple[float, float]:
+    def apart(self, way: str, name: str) -> tuple[float, float]:
+        """As ``run``, in a process of its own: what an allocator keeps of one way is no affair of the next one's."""
+        context = multiprocessing.get_context("spawn" if self.device.type == "cuda" else "fork")
+        answers = context.Queue()
+        process = context.Process(target=_told, args=(self, way, name, answers))
+        process.start()
+        found = answers.get(timeout=LONGEST_S)
+        process.join()
+        return found
+
+    def run(self, way: str, name: str) -> tuple[float, float]:
         """Wall and CPU seconds of the steps that are timed."""
-        clock = Clock(self.device, self.steps)
+        build, given = NETWORKS[name]
+        recipe = Recipe(epochs=EPOCHS, batch_size=self.batch_size, warmup="0 %", augment="resized-crop-flip", **given)
+        network, clock = build(), Clock(self.device, self.steps)
+        if way.endswith("kept"):
+            keep_freed_memory()
         hold = way if way in ("map", "stream") else "memory"
         if way == "map":
             drop_pages()
@@ -200,9 +221,9 @@ class Speeds:
             ImageFolder.Settings(path=str(self.folder), validation_examples=HELD_OUT, hold=hold, loaders=self.loaders)
         )
         splits = workload.load((3, SIDE, SIDE))
-        if way == "bare":
+        if way in ("bare", "kept"):
             by_hand(network, recipe, from_memory(splits, recipe, self.device), clock)
-        elif way == "timm":
+        elif way in ("timm", "timm_kept"):
             by_hand(network, recipe, from_timm(self.folder, splits, recipe, self.device, self.loaders), clock)
         else:
             train(network, recipe, splits, workload, seed=0, device=self.device, on_step=clock)
@@ -213,24 +234,29 @@ class Speeds:
         return torch.get_num_threads()
 
     def measured(self, name: str, repeats: int) -> dict[str, object]:
-        build, given = NETWORKS[name]
-        recipe = Recipe(epochs=EPOCHS, batch_size=self.batch_size, warmup="0 %", augment="resized-crop-flip", **given)
         turns = list[dict[str, tuple[float, float]]]()  # wall and CPU seconds
         for turn in range(repeats):
             first = turn % len(WAYS)  # no way always follows the same other one
-            turns.append({way: self.run(way, build(), recipe) for way in (*WAYS[first:], *WAYS[:first])})
+            turns.append({way: self.apart(way, name) for way in (*WAYS[first:], *WAYS[:first])})
 
         def ratio(slower: str, faster: str, kind: int) -> float:
             return round(statistics.median(turn[slower][kind] / turn[faster][kind] for turn in turns), 4)
 
         count = (self.steps - WARM) * self.batch_size
         walls = {way: statistics.median(turn[way][WALL] for turn in turns) for way in WAYS}
+        alone = WALL if self.device.type == "cuda" else CPU
         return {
-            "bare": ratio("bare", "memory", WALL if self.device.type == "cuda" else CPU),
+            "bare": ratio("bare", "memory", alone),
             "streamed": ratio("memory", "map", WALL),
             "timm_loader": ratio("timm", "stream", WALL),
+            "loop_alone": ratio("kept", "memory", alone),
+            "loader_alone": ratio("timm_kept", "stream", WALL),
             "images_per_s": {way: round(count / wall, 1) for way, wall in walls.items()},
         }
+
+
+def _told(speeds: Speeds, way: str, name: str, answers: Any) -> None:
+    answers.put(speeds.run(way, name))
 
 
 def drop_pages() -> None:

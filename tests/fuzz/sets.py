@@ -4,11 +4,15 @@ A set that is accepted has to be right: targets that fit the inputs, every row
 or pair either used or said to be left out, the same set twice the same.
 """
 
+import contextlib
 import csv
 import io
 import logging
 import os
 import random
+import struct
+import unicodedata
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -377,7 +381,7 @@ def _pairs(root: Path, maps: str, rng: random.Random) -> None:
                 else:
                     path.write_bytes(pictures._encoded(rng, "PNG", "RGB", size))
     for _ in range(rng.choice([0, 1, 1, 2, 3])):
-        rng.choice([*pictures.BREAKS, *(_other_mask,) * 8])(root, rng)
+        rng.choice([*pictures.BREAKS, *(_other_mask,) * 8, *PAIR_BREAKS * 2])(root, rng)
 
 
 def _other_mask(root: Path, rng: random.Random) -> None:
@@ -403,3 +407,156 @@ def _mask(rng: random.Random, mode: str, size: tuple[int, int], num_values: int)
     buffer = io.BytesIO()
     image.save(buffer, rng.choice(["PNG", "PNG", "PNG", "TIFF"]))
     return buffer.getvalue()
+
+
+def _one_of(root: Path, folder: str, rng: random.Random) -> Path | None:
+    """A file of images, or of maps (any other folder)."""
+    known = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
+    chosen = [path for path in known if ("images" in path.parts) == (folder == "images")]
+    return rng.choice(chosen) if chosen else None
+
+
+def _map_of_arrays(root: Path, rng: random.Random) -> None:
+    """A map, or all of them, as an array of some type, shape and values."""
+    folder = rng.choice(["maps", "maps", "maps", "images"])
+    kind = rng.choice([bool, np.uint8, np.uint8, np.uint16, np.int64, np.int8, np.float32, np.uint64, "U3", object])
+    shape = rng.choice([(8, 8), (8, 8), (8, 8), (8, 8, 1), (8, 8, 3), (1, 8, 8), (9, 12), (8, 8, 5), (0, 8), ()])
+    most = rng.choice([2, 3, 200, 60_000, 10**9])
+    one = _one_of(root, folder, rng)
+    every = rng.random() < 0.4
+    for path in sorted(root.rglob("*")):
+        is_meant = path == one or (every and ("images" in path.parts) == (folder == "images"))
+        if is_meant and path.is_file() and not path.is_symlink():
+            count = int(np.prod(shape))
+            values = np.array([rng.randrange(most) for _ in range(count)]).reshape(shape)
+            with np.errstate(all="ignore"):
+                array = (values - rng.choice([0, 0, 0, 1])).astype(kind)
+            path.unlink()
+            np.save(path.with_suffix(".npy"), array, allow_pickle=True)
+
+
+def _turned(root: Path, rng: random.Random) -> None:
+    """A note on how an image, its map, or both, are to be held."""
+    image = _one_of(root, "images", rng)
+    if image is None:
+        return
+    twins = [path for path in root.rglob(f"{image.stem}.*") if path.is_file() and not path.is_symlink()]
+    orientation = rng.choice([1, 3, 5, 6, 8])
+    for path in rng.choice([twins, [image], [path for path in twins if path != image]]):
+        with contextlib.suppress(Exception):  # broken before
+            with Image.open(path) as opened:
+                picture = opened.copy()
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            picture.save(path, "PNG", exif=exif.tobytes())
+
+
+def _lossy(root: Path, rng: random.Random) -> None:
+    """Maps with loss: values that nobody drew."""
+    for path in [path for path in root.rglob("*.png") if "images" not in path.parts and not path.is_symlink()]:
+        with contextlib.suppress(Exception):  # broken before
+            with Image.open(path) as opened:
+                picture = opened.convert("L")
+            path.unlink()
+            picture.save(path.with_suffix(rng.choice([".jpg", ".webp"])), quality=rng.choice([30, 95]))
+
+
+def _frames(root: Path, rng: random.Random) -> None:
+    """An animated image or map."""
+    path = _one_of(root, rng.choice(["images", "maps"]), rng)
+    if path is not None:
+        frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (0, 1, 1)]
+        kind, suffix = rng.choice([("GIF", ".gif"), ("TIFF", ".tif"), ("WEBP", ".webp"), ("PNG", ".png")])
+        path.unlink()
+        frames[0].save(path.with_suffix(suffix), kind, save_all=True, append_images=frames[1:])
+
+
+def _one_value_everywhere(root: Path, rng: random.Random) -> None:
+    """Every map, or those of one folder, all of one value, which may be the one that does not count."""
+    value = rng.choice([0, 0, 1, 255, 65535])
+    folder = rng.choice(["", "train", "test"])
+    for path in root.rglob("*.png"):
+        if "images" not in path.parts and folder in ("", *path.parts) and not path.is_symlink() and path.is_file():
+            kind = np.uint16 if value > 255 else np.uint8
+            with contextlib.suppress(OSError):
+                Image.fromarray(np.full((8, 8), value, kind)).save(path)
+
+
+def _same_stem(root: Path, rng: random.Random) -> None:
+    """Two files of one stem, or of stems that some file systems or people hold for one."""
+    path = _one_of(root, rng.choice(["images", "maps"]), rng)
+    if path is not None:
+        other = rng.choice(
+            [
+                path.with_suffix(".bmp"), path.with_name(path.stem.upper() + "A" + path.suffix),
+                path.with_name(path.name.replace(".", "..")), path.with_name(f"{path.stem} {path.suffix}"),
+                path.with_name(unicodedata.normalize("NFD", "ü") + path.suffix), path.with_name("ü" + path.suffix),
+                path.with_name(f"{path.stem}_mask{path.suffix}"), path.with_suffix(""),
+            ]
+        )  # fmt: skip
+        if not other.exists():
+            other.write_bytes(path.read_bytes())
+
+
+def _unicode_names(root: Path, rng: random.Random) -> None:
+    """An image and its map, one name composed, the other decomposed, as two systems write it."""
+    image = _one_of(root, "images", rng)
+    if image is not None:
+        for path, form in zip(sorted(root.rglob(f"{image.stem}.*")), ("NFC", "NFD", "NFC", "NFD"), strict=False):
+            if path.is_file() and not path.is_symlink():
+                os.rename(path, path.with_name(unicodedata.normalize(form, "früh") + path.suffix))
+
+
+def _other_folder(root: Path, rng: random.Random) -> None:
+    """A folder of maps or images that is a link, a file, empty, or called otherwise."""
+    folders = [path for path in sorted(root.rglob("*")) if path.is_dir() and not path.is_symlink()]
+    known = [path for path in folders if path.name in ("images", "masks", "targets")]
+    if not known:
+        return
+    path, away = rng.choice(known), root.parent / f"away-{rng.random()}"
+    match rng.randrange(6):
+        case 0:
+            os.rename(path, path.with_name("elsewhere"))
+            path.symlink_to(path.with_name("elsewhere"))
+        case 1:
+            os.rename(path, path.with_name(path.name.capitalize()))
+        case 2:
+            os.rename(path, away)
+            path.write_bytes(b"")
+        case 3:
+            os.rename(path, away)
+            path.mkdir()
+        case 4:
+            os.chmod(path, 0)
+        case _:
+            os.rename(path, away)
+            path.symlink_to(rng.choice([path.parent, path.with_name("images"), path, Path("/proc/self/fd")]))
+
+
+def _too_large(root: Path, rng: random.Random) -> None:
+    """A header that promises more pixels than there are, or than fit into a memory."""
+    path = _one_of(root, rng.choice(["images", "maps"]), rng)
+    if path is not None:
+        side = rng.choice([9, 60_000, 2**31 - 1])
+        header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+        chunk = b"IHDR" + header
+        data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        path.write_bytes(data + path.read_bytes()[33:])
+
+
+def _other_target(root: Path, rng: random.Random) -> None:
+    """A map in any mode and format that images have."""
+    path = _one_of(root, "maps", rng)
+    if path is not None:
+        kind = rng.choice(list(pictures.KINDS))
+        size = rng.choice([(8, 8), (8, 8), (8, 8), (12, 9), (8, 7)])
+        path.unlink()
+        path.with_suffix(pictures.KINDS[kind]).write_bytes(
+            pictures._encoded(rng, kind, rng.choice(pictures.MODES), size)
+        )
+
+
+PAIR_BREAKS = [
+    *(_map_of_arrays,) * 3, _turned, _turned, _lossy, _frames, *(_one_value_everywhere,) * 2, *(_same_stem,) * 2,
+    _unicode_names, _other_folder, _too_large, *(_other_target,) * 2,
+]  # fmt: skip

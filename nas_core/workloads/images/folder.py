@@ -1,5 +1,6 @@
 """Any folder of images with one sub-folder per class (``layouts`` says which)."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Hashable
 from pathlib import Path
@@ -30,7 +31,7 @@ class FilesBelow(EncodedImages):
 
     def root(self) -> Path:
         path = self.settings.path
-        if not path or not Path(path).is_dir():
+        if not path or not os.path.isdir(path):
             raise DataError("data.path", path or "nothing", self.layout)
         return Path(path).absolute()
 

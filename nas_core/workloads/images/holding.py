@@ -54,12 +54,16 @@ STATISTICS_IMAGES = 10_000  # training images whose mean and deviation are taken
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holding:
-    """How a set is held, and how much the files of a node may take, of which some are ``taken`` by the set itself."""
+    """How a set is held, and how much the files of a node may take, of which some are ``taken`` by the set itself.
+
+    ``streams`` of one set are read side by side, such as images and their masks, and share the ``loaders``.
+    """
 
     way: Literal["auto", "memory", "map", "stream"] = "auto"
     cache_bytes: int = 0
     taken_bytes: int = 0
     loaders: int = 0
+    streams: int = 1
 
     def chosen(self, nbytes: int) -> Way:
         """The way that was asked for, else the first of the three that so many bytes fit."""
@@ -97,13 +101,13 @@ def hold(pixels: Pixels, holding: Holding, way: Way) -> "torch.Tensor | Examples
         DataError: for an image that cannot be read.
     """
     if way == "stream":
-        return Streamed(pixels, holding.loaders)
+        return Streamed(pixels, holding.loaders, streams=holding.streams)
     if way == "map":
         try:
             return _mapped(pixels, holding)
         except OSError as error:  # a full disk
             log.warning("decoded images cannot be kept (%s): decoded as they are needed", error.strerror or error)
-            return Streamed(pixels, holding.loaders)
+            return Streamed(pixels, holding.loaders, streams=holding.streams)
     return hold_in_memory(pixels)
 
 
@@ -207,24 +211,25 @@ class Streamed(Examples):
     The processes stay from one announcement to the next, epoch by epoch, and end when none is to come.
     """
 
-    def __init__(self, pixels: Pixels, loaders: int, device: "torch.device | str" = "cpu") -> None:
-        self.pixels, self.loaders, self.device = pixels, loaders, device
+    def __init__(self, pixels: Pixels, loaders: int, device: "torch.device | str" = "cpu", streams: int = 1) -> None:
+        self.pixels, self.loaders, self.device, self.streams = pixels, loaders, device, streams
         self.shape = (len(pixels), *pixels.shape)
         self._loader: DataLoader[Any] | None = None
         self._coming: Iterator[torch.Tensor] = iter(())
         self._announced = _Announced()
 
     def to(self, device: "torch.device | str") -> "Streamed":
-        return Streamed(self.pixels, self.loaders, device)
+        return Streamed(self.pixels, self.loaders, device, self.streams)
 
     def part(self, start: int, stop: int) -> "Streamed":
-        return Streamed(self.pixels.only(np.arange(start, stop)), self.loaders, self.device)
+        return Streamed(self.pixels.only(np.arange(start, stop)), self.loaders, self.device, self.streams)
 
     def expect(self, batches: "Sequence[torch.Tensor]") -> None:
         import torch
 
         self._announced.say([tuple(batch.tolist()) for batch in batches])
-        loaders = min(self.loaders or torch.get_num_threads(), len(batches))
+        own = max(1, (self.loaders or torch.get_num_threads()) // self.streams)
+        loaders = min(own, len(batches))
         if self._loader is None or self._loader.num_workers < loaders or not loaders:
             self._coming = iter(())  # holds the processes, too
             self._loader = self._made(loaders) if loaders else None

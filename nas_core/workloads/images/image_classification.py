@@ -186,10 +186,12 @@ class ImageWorkload(Workload):
 
         return augmented(inputs, kind, generator)
 
-    def augment_stored(self, inputs: "torch.Tensor", policy: str, magnitude: int) -> "torch.Tensor":
+    def augment_stored(
+        self, inputs: "torch.Tensor", policy: str, magnitude: int, mean: Sequence[float] = ()
+    ) -> "torch.Tensor":
         from nas_core.workloads.images.policies import operated
 
-        return operated(inputs, policy, magnitude)
+        return operated(inputs, policy, magnitude, mean)
 
     def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
         return self.targets.agreement(outputs, taught, temperature)

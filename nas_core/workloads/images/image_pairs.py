@@ -32,9 +32,17 @@ from nas_core.workloads.images.decoding import (
     upright_size,
 )
 from nas_core.workloads.images.folder import FilesBelow
-from nas_core.workloads.images.holding import Way, hold
+from nas_core.workloads.images.holding import Holding, Way, hold
 from nas_core.workloads.images.items import FileItems, Listing
-from nas_core.workloads.images.layouts import TEST_SHARE, are_test, folder_times, images_below, stamp_of
+from nas_core.workloads.images.layouts import (
+    TEST_SHARE,
+    are_test,
+    entries_of,
+    folder_times,
+    images_below,
+    is_folder,
+    stamp_of,
+)
 from nas_core.workloads.images.pixels import EncodedPixels, Pixels
 from nas_core.workloads.metrics import Metrics
 from nas_core.workloads.segmentation import IGNORED, MOST_CLASSES, MaskTargets
@@ -166,6 +174,10 @@ class ImagePairs(FilesBelow):
             parts, notes = (found["train"], found["test"]), []
         return Listing(targets=self.no_targets(), train=parts[0], test=parts[1], ignored=ignored, notes=notes)
 
+    @property
+    def holding(self) -> Holding:
+        return replace(super().holding, streams=2)
+
     def no_targets(self) -> Targets:
         """What the targets are before the maps are looked at."""
         return PictureTargets(names=())
@@ -177,7 +189,7 @@ class ImagePairs(FilesBelow):
     def _folders(self, root: Path) -> dict[str, tuple[Path, Path]]:
         """Folders of images and of maps, of each split; of all under "" where there are no splits."""
         names = self.settings.images, self.maps_folder
-        below = {entry.name.lower(): Path(entry.path) for entry in os.scandir(root) if entry.is_dir()}
+        below = {entry.name.lower(): Path(entry.path) for entry in entries_of(root) if is_folder(entry)}
         splits = {
             split: next((below[name] for name in known if name in below), None)
             for split, known in (("train", TRAIN_NAMES), ("test", (*TEST_NAMES, *VALIDATION_NAMES)))
@@ -187,7 +199,7 @@ class ImagePairs(FilesBelow):
             raise DataError("data.path", f"{next(iter(folders))}/ alone in {root}", "train/ and test/, or neither")
         for folder in folders.values():
             for name in names:
-                if not (folder / name).is_dir():
+                if not os.path.isdir(folder / name):
                     raise DataError("data.path", f"no {name}/ in {folder}", f"{names[0]}/ and {names[1]}/")
         return {split: (folder / names[0], folder / names[1]) for split, folder in folders.items()}
 

@@ -5,6 +5,7 @@ a separator), or numbers. Splits are told by a column; without one, one image
 in five, by its name, is a test image.
 """
 
+import os
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +88,13 @@ class ImageTable(EncodedImages):
 
     def _path(self) -> Path:
         path = self.settings.path
-        if not path or not Path(path).is_file():
+        if not path or not os.path.isfile(path):
             raise DataError("data.path", path or "nothing", f"{FORMATS} with a row per image")
         return Path(path).absolute()
 
     def _folder(self) -> Path:
         folder = Path(self.settings.images).absolute() if self.settings.images else self._path().parent
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise DataError("data.images", str(folder), "the folder that the images' names are relative to")
         return folder
 

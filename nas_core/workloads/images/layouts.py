@@ -185,7 +185,7 @@ def _role(root: Path, folders: Sequence[Path], names: Sequence[str]) -> Path | N
 def _folders(folder: Path, found: _Found) -> list[Path]:
     """The visible sub-folders, sorted; what else lies there is counted."""
     folders = []
-    for entry in _entries(folder):
+    for entry in entries_of(folder):
         if is_system(entry.name):
             found.ignored[HIDDEN] += 1
         elif is_folder(entry):
@@ -196,7 +196,7 @@ def _folders(folder: Path, found: _Found) -> list[Path]:
 
 
 def _has_folders(folder: Path | None) -> bool:
-    return folder is not None and any(is_folder(entry) and not is_system(entry.name) for entry in _entries(folder))
+    return folder is not None and any(is_folder(entry) and not is_system(entry.name) for entry in entries_of(folder))
 
 
 def _by_class(root: Path, split: Path, found: _Found) -> dict[str, list[_File]]:
@@ -228,7 +228,7 @@ def folder_times(root: Path) -> Iterator[tuple[str, int]]:
 @lru_cache(maxsize=100_000)
 def _folders_inside(folder: str, changed_ns: int) -> tuple[str, ...]:
     """The visible folders in one; asked again once something came or went."""
-    return tuple(entry.path for entry in _entries(folder) if is_folder(entry) and not is_system(entry.name))
+    return tuple(entry.path for entry in entries_of(folder) if is_folder(entry) and not is_system(entry.name))
 
 
 def images_below(top: Path, ignored: Counter[str]) -> Iterator[os.DirEntry[str]]:
@@ -241,7 +241,7 @@ def images_below(top: Path, ignored: Counter[str]) -> Iterator[os.DirEntry[str]]
         if here in above:
             ignored[CIRCLES] += 1
             continue
-        for entry in _entries(folder):
+        for entry in entries_of(folder):
             if is_system(entry.name):
                 ignored[HIDDEN] += 1
             elif is_folder(entry):
@@ -259,7 +259,8 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+def entries_of(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder; raises DataError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)

@@ -9,6 +9,7 @@ folder that is read at random, as Parquet cannot be.
 
 import hashlib
 import json
+import os
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ class ParquetImages(EncodedImages):
 
     def _path(self) -> Path:
         path = self.settings.path
-        if not path or not Path(path).exists():
+        if not path or not os.path.exists(path):
             raise DataError("data.path", path or "nothing", "a Parquet file of images, or a folder of them")
         return Path(path).absolute()
 

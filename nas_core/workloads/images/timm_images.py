@@ -5,6 +5,7 @@ torchvision's sets, ``hfds/...`` for Hugging Face's where its package is
 installed: what gives any image by its number. Streams (``wds/``, ``tfds/``, ``hfids/``) do not.
 """
 
+import os
 import threading
 import weakref
 from collections.abc import Hashable, Iterable
@@ -53,7 +54,7 @@ class TimmImages(EncodedImages):
 
     def state(self) -> Hashable:
         path = self.settings.path
-        if path is None or not Path(path).exists():
+        if path is None or not os.path.exists(path):
             if not self.settings.dataset or (path is not None and not self.settings.download):
                 raise DataError("data.path", path or "nothing", "a folder or a tar of images")
             return None

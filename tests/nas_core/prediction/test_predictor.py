@@ -193,8 +193,9 @@ def test_eight_held_out_networks_calibrate_any_design():
         metric = pairwise_metric(SPACE, seed, strength=0.15)
         for kind, found in covered.items():
             design = make_design(SPACE, DesignConfig(kind=kind), seed)
-            fitted = fit(SPACE, table_of(metric, design.fit_genotypes), PredictConfig(), base=design.base)
-            predictor = fitted.recalibrated(table_of(metric, design.held_out))
+            held_out, config = table_of(metric, design.held_out), PredictConfig()
+            fitted = fit(SPACE, table_of(metric, design.fit_genotypes), config, base=design.base, held_out=held_out)
+            predictor = fitted.recalibrated(held_out)
             rest = [genotype for genotype in SPACE.genotypes() if genotype not in set(design.genotypes)]
             found += [p.low <= metric(p.genotype) <= p.high for p in predictor.predict(rest)]
     assert all(0.82 <= np.mean(found) <= 0.97 for found in covered.values()), covered
@@ -297,3 +298,54 @@ def test_pairs_and_a_ratio_do_not_go_together():
         parse_config({"predict": {"pairs": True, "flops_exponent": 1}}, "test")
     auto = fit(SPACE, table_of(metric, some_networks()), PredictConfig(pairs=True), base=BASE, flops=costs_of(SPACE))
     assert auto.chosen.exponent == 0
+
+
+def one_swap_of_a_long_tail(seed=0):
+    """Blocks whose effects on a loss add up, a few of which are far worse than all others."""
+    space = plain_space((5, 5, 5, 5))
+    effects = np.random.default_rng(seed).lognormal(-1, 1.5, (4, 5))
+    effects[:, 0] = 0
+
+    def metric(genotype):
+        return -sum(float(effects[place, choice]) for place, choice in enumerate(genotype.choices))
+
+    return space, metric, [BASE, *space.neighbours(BASE)]
+
+
+def test_after_one_swap_evaluations_held_out_networks_choose():
+    """What is guessed of blocks that nobody else has speaks for ranks; how effects add up, the held-out ones tell."""
+    gained = []
+    for seed in range(6):
+        space, metric, swaps = one_swap_of_a_long_tail(seed)
+        rest = some_networks(space, 200, seed)
+        held_out, judges = table_of(metric, rest[:8]), rest[8:]
+        alone = fit(space, table_of(metric, swaps), PredictConfig(), base=BASE)
+        told = fit(space, table_of(metric, swaps), PredictConfig(), base=BASE, held_out=held_out)
+        tau = [
+            kendalltau([p.metric for p in each.predict(judges)], [*map(metric, judges)])[0] for each in (alone, told)
+        ]
+        gained.append(tau)
+    assert np.mean(gained, axis=0)[1] > 0.9
+    assert np.mean(gained, axis=0)[1] > np.mean(gained, axis=0)[0] + 0.05
+
+
+def test_a_held_out_network_has_no_say_in_how_it_is_judged():
+    """One absurd value among the held-out networks changes what the others are judged by, not what itself is."""
+    space, metric, swaps = one_swap_of_a_long_tail()
+    held_out = table_of(metric, some_networks(space, 8, seed=3))
+    absurd = replace(held_out, metric_K=np.array([-1e6, *held_out.metric_K[1:]]))
+    first = held_out.genotypes[0]
+    found = [
+        fit(space, table_of(metric, swaps), PredictConfig(link="identity"), base=BASE, held_out=each).apart[first]
+        for each in (held_out, absurd)
+    ]
+    assert found[0].mean == found[1].mean
+
+
+def test_networks_whose_blocks_others_have_choose_without_those_held_out():
+    metric = pairwise_metric(SPACE)
+    seen = table_of(metric, some_networks())
+    held_out = table_of(lambda genotype: -metric(genotype), some_networks(seed=5)[:8])
+    plain = fit(SPACE, seen, PredictConfig(), base=BASE)
+    beside = fit(SPACE, seen, PredictConfig(), base=BASE, held_out=held_out)
+    assert (plain.selection, plain.quantile) == (beside.selection, beside.quantile)

@@ -27,6 +27,7 @@ FEATURES = {
     "augment": {"augment": "crop-flip-cutout"},
     "resized crop": {"augment": "resized-crop-flip"},
     "rand-augment": {"policy": "rand-augment"},
+    "timm's rand-augment": {"policy": "rand-m9-mstd0.5-inc1", "augment": "resized-crop-flip"},
     "trivial-augment": {"policy": "trivial-augment"},
     "auto-augment": {"policy": "auto-augment-cifar10"},
     "erase": {"erase": 0.7},

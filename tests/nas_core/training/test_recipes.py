@@ -45,6 +45,14 @@ def test_published_values():
         (300, 1e-3, 0.05, 1024, 3, 0.1, None),
         (300, 4e-3, 0.05, 4096, 1, 0.1, 0.9999),
     ]
+    policies = [Recipe.model_validate(name).policy for name in ("rsb-a2", "rsb-a3", "deit", "convnext", "mobilenetv3")]
+    assert policies == [
+        "rand-m7-mstd0.5-inc1",
+        "rand-m6-mstd0.5-inc1",
+        "rand-m9-mstd0.5-inc1",
+        "rand-m9-mstd0.5-inc1",
+        "rand-m9-mstd0.5",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +65,7 @@ def test_published_values():
         ({"warmup": "5 minutes"}, "recipe.warmup"),
         ({"betas": [0.9, 1.5]}, "recipe.betas"),
         ({"optimizer": "sgdd"}, "recipe.optimizer"),
+        ({"policy": "rand-m9-t3a"}, "recipe.policy: found 'rand-m9-t3a'.*such as rand-m9-mstd0.5-inc1"),
         ({"amp": "yes"}, "recipe.amp"),
         (3, "recipe"),
     ],

@@ -78,7 +78,7 @@ def test_a_resized_crop_is_torchs_of_the_same_box(nearest):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [*POLICIES, "rand-m9-mstd0.5-inc1", "rand-m9-n3-p1"])
 def test_policies_change_each_image_in_its_own_way(policy, channels):
     image = torch.randint(0, 256, (1, channels, 16, 16), dtype=torch.uint8, generator=generator())
     images = image.repeat(12, 1, 1, 1)

@@ -16,6 +16,7 @@ from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.loop import measure_all, train
 from nas_core.training.settings import Recipe
 from nas_core.training.winner import _beside_untouched
+from nas_core.workloads import WORKLOADS
 from nas_core.workloads.examples import Examples
 from nas_core.workloads.images.image_pairs import ImageToImage, Segmentation
 from nas_core.workloads.segmentation import IGNORED
@@ -289,3 +290,30 @@ def test_examples_are_shown_side_by_side(few):
         outputs = torch.rand(2, workload.sample.num_outputs, 28, 28)
         shown = workload.shown(inputs[:2], outputs, targets[:2])
         assert [name for name, _ in shown[0]["pictures"]] == names
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("make", [masks, pictures])
+def test_a_link_to_itself_beside_the_folders_is_none(few, make):
+    (few / "link").symlink_to(few / "link")
+    assert make(few).num_images()
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("kind", ["folder", "segmentation", "image-table", "rows", "parquet", "timm"])
+def test_a_path_that_no_system_allows_is_a_clear_error(kind):
+    settings = WORKLOADS[kind].Settings(path="x" * 5000)
+    with pytest.raises(DataError, match=r"data\.path"):
+        WORKLOADS[kind](settings).check()
+
+
+@pytest.mark.parametrize(("loaders", "each"), [(1, 1), (2, 1), (4, 2)])
+def test_images_and_maps_that_are_streamed_share_the_loader_processes(few, loaders, each):
+    streamed = masks(few, hold="stream", loaders=loaders).load().train
+    images, maps = streamed[0], streamed[1].examples
+    batches = torch.arange(8).split(2)
+    for stream in (images, maps):
+        stream.expect(batches)
+        assert stream._loader.num_workers == each
+        assert len([stream.batch(index) for index in batches]) == len(batches)
+        stream.expect([])
