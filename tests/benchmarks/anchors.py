@@ -113,9 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--anchor", choices=[*ANCHORS], default="resnet20")
     parser.add_argument("--full", action="store_true", help="the published amount of training, for a GPU")
-    parser.add_argument(
-        "--folder", type=Path, default=None, help="what is kept and gone on with"
-    )
+    parser.add_argument("--folder", type=Path, default=None, help="what is kept and gone on with")
     parser.add_argument("--data", type=Path, default=data_root() / "cifar10" / "cifar10_jpg.parquet")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     given = parser.parse_args()
@@ -178,7 +176,9 @@ class Run:
             workload,
             seed=0,
             checkpoint=checkpoint,
-            on_epoch=lambda row: self.say(f"teacher, epoch {row['epoch']:.0f}: loss {row['loss']:.3f}"),
+            on_epoch=lambda row: self.say(
+                f"teacher, epoch {row['epoch']:.0f}, step {row['step']}: loss {row['loss']:.3f}"
+            ),
         )
         pairs = {"validation": splits.validation, "test": splits.load_test()}
         accuracies = {
@@ -227,7 +227,7 @@ class Run:
                 "network": row["genotype"],
                 "test": round(100 * row["metrics"]["test"]["accuracy"], 2),
                 "flops": round(100 * row["costs"]["flops"] / whole, 1),
-                "epochs": round(row["history"][-1]["epoch"], 1),
+                "epochs": round(study.config.train.recipe.epochs + row.get("more_epochs", 0.0), 1),
             }
             for row in trained["networks"]
         }
