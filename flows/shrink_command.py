@@ -165,7 +165,7 @@ def _is_range(text: str) -> bool:
 
 def _section(wish: Wish) -> dict[str, Any]:
     recipe = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
-    taught = {"model": "own", "weight": 0.9, "temperature": 2.0}
+    taught = {"model": "own", "weight": 0.9, "temperature": 2.0, "features": 1.0}
     return {
         "name": wish.name,
         "seed": wish.seed,

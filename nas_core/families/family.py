@@ -78,6 +78,11 @@ class Family(Registered, ABC):
         """The trained model that the family's networks are made of, in eval mode; None where there is none."""
         return None
 
+    @property
+    def teacher_places(self) -> Sequence[str]:
+        """Paths of the teacher's modules that blocks stand in for: each gives nearly what the teacher's gives."""
+        return ()
+
     def switched(self) -> "Switched | None":
         """One network that becomes any genotype's, to time blocks where they stand; None where there is none."""
         return None

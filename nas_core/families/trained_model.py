@@ -117,6 +117,10 @@ class TrainedModel(Family):
         """The trained model, in eval mode; raises DataError where its weights are missing or another model's."""
         return self.own.trained()
 
+    @property
+    def teacher_places(self) -> Sequence[str]:
+        return [place.path for place in self.structure.split.places]
+
     @cached_property
     def structure(self) -> "Structure":
         """Where the model can be changed and into what; found once per process."""

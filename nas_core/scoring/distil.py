@@ -39,6 +39,7 @@ class DistilScorer(Scorer):
     """
 
     name = "distil"
+    version = 2
     runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from nas_core.base.identity import content_id, evaluation_seed
@@ -24,9 +23,11 @@ from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import OnProgress
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
+from nas_core.training.features import relative_error
 from nas_core.training.loop import TrainingDiverged, laid_out, outputs_of, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
 from nas_core.training.settings import OWN, TeacherConfig
+from nas_core.training.teacher import OwnModel
 from nas_core.workloads.examples import batches_of, in_memory
 from nas_core.workloads.workload import Splits, metric_of
 
@@ -40,6 +41,7 @@ CALIBRATION_BATCH = 128  # most examples per calibration batch: part of what is 
 BYTES_TRAINED = 16  # of a weight in training: itself, its gradient, the optimizer's two averages
 SMOOTHING = 0.98  # of the losses by which an alternative is found to be done
 RECOVERY_TEMPERATURE = 2.0  # of both outputs while networks are distilled before they are rated
+RECOVERY_FEATURES = 1.0  # weight of what their blocks give meanwhile
 BETTER = 0.995  # share of the lowest loss so far below which a loss counts as lower
 
 
@@ -220,7 +222,7 @@ class DistilledBlocks:
         network.load_state_dict(self._recalibrated(genotype))
         recipe = self.settings.recipe
         epochs = steps * recipe.batch_size / len(self.data.train[1])
-        taught = TeacherConfig(model=OWN, weight=1.0, temperature=RECOVERY_TEMPERATURE)
+        taught = TeacherConfig(model=OWN, weight=1.0, temperature=RECOVERY_TEMPERATURE, features=RECOVERY_FEATURES)
         train(
             network,
             recipe.model_copy(update={"epochs": epochs, "teacher": taught}),
@@ -228,7 +230,7 @@ class DistilledBlocks:
             self.workload,
             seed=evaluation_seed(self.scorer.setting.seed, "recover"),
             device=self.device,
-            own_teacher=lambda: self.teacher,
+            own_teacher=OwnModel(network=lambda: self.teacher, places=self.family.teacher_places),
         )
         return network
 
@@ -288,8 +290,7 @@ class Students(nn.Module):
 class Distiller:
     """The backward pass of all alternatives: the model runs once, and each learns what its block gives.
 
-    The loss is the mean squared error over the mean square of the block's
-    output around its mean, so that positions and alternatives count alike.
+    The loss is relative, so that positions and alternatives count alike.
     """
 
     def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], patience: int) -> None:
@@ -300,10 +301,9 @@ class Distiller:
         losses = []
         for row, (position, path) in enumerate(self.paths.items()):
             call, target = seen.pop(path)
-            scale = 1.0 / target.var(unbiased=False).clamp_min(1e-12)
             for column, block in enumerate(self.students.of(position)):
                 if any(True for _ in block.parameters()) and not self._is_done(row, column):
-                    loss = scale * F.mse_loss(call.run(block), target)
+                    loss = relative_error(call.run(block), target)
                     torch.autograd.backward(loss * weight)
                     losses.append(loss.detach())
                     self._note(row, column, loss.detach(), step)

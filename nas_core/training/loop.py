@@ -29,6 +29,7 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.base.machine import cpu_name
 from nas_core.families.batch_norm import norms_of
 from nas_core.training.checkpoint import Checkpoint
+from nas_core.training.features import Features
 from nas_core.training.group import ALONE, Group
 from nas_core.training.objective import LossOf, Objective
 from nas_core.training.optimizers import Monitor, Rates, Row, Schedule, make_optimizer, rate_factor
@@ -36,7 +37,7 @@ from nas_core.training.settings import Recipe
 from nas_core.training.state import frozen, lay_out, thawed
 from nas_core.training.stochastic import Draws, Mixing, drop_paths, dropout
 from nas_core.training.synchronised import SynchronisedNorm
-from nas_core.training.teacher import load_teacher
+from nas_core.training.teacher import OwnModel, load_teacher
 from nas_core.workloads.examples import Examples, batches_of, expect, placed
 from nas_core.workloads.metrics import Metric, Metrics
 from nas_core.workloads.normalisation import Normalisation
@@ -120,7 +121,7 @@ def train(
     monitor: Monitor | None = None,
     backward: Backward | None = None,
     before_update: Callable[[int], None] | None = None,
-    own_teacher: Callable[[], nn.Module] | None = None,
+    own_teacher: OwnModel | None = None,
     group: Group = ALONE,
     sync_norm: bool = False,
 ) -> TrainingResult:
@@ -133,7 +134,7 @@ def train(
     complete, before they are clipped. ``validate`` is asked at the end of each epoch for
     numbers that the epoch's row shall hold beside its loss; ``monitor`` is the one that
     tells a plateau and when to stop early (None: the loss).
-    ``own_teacher`` is the model that a recipe's teacher ``own`` means: it takes what the network takes.
+    ``own_teacher`` is the model that a recipe's teacher ``own`` means.
     ``on_step`` hears (steps done, steps in all) on the host, which may be ahead
     of the device.
 
@@ -180,7 +181,7 @@ class _Training:
         monitor: Monitor,
         backward: Backward | None,
         before_update: Callable[[int], None] | None,
-        own_teacher: Callable[[], nn.Module] | None,
+        own_teacher: OwnModel | None,
         group: Group,
         sync_norm: bool,
     ) -> None:
@@ -204,12 +205,14 @@ class _Training:
         self.rates = Rates(self.optimizer, recipe, self.schedule, monitor)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.draws, self.mixing = Draws(seed, device, group.rank), Mixing(recipe, workload.sample.num_outputs, device)
-        teacher = None
+        teacher, self.features = None, None
         if recipe.teacher is not None:
             teacher = load_teacher(
                 recipe.teacher, workload.sample.num_outputs, inputs.shape[1:], splits.prepare, device, own_teacher
             )
-        self.objective = Objective(workload=workload, recipe=recipe, teacher=teacher)
+            if recipe.teacher.features and own_teacher is not None:
+                self.features = Features(self.network, own_teacher.network(), own_teacher.places)
+        self.objective = Objective(workload=workload, recipe=recipe, teacher=teacher, features=self.features)
         self.forward: nn.Module = torch.compile(self.network) if recipe.compile else self.network  # type: ignore[assignment]
         self.backward, self.before_update = backward or self._plain_backward, before_update
         self.loss_sum = torch.zeros((), device=device)
@@ -232,6 +235,8 @@ class _Training:
             meanwhile.callback(expect, self.inputs, [])  # nothing more, also where it ends early
             meanwhile.enter_context(self.draws.lent())
             meanwhile.enter_context(dropout(self.network, self.recipe.dropout))
+            if self.features is not None:
+                self.features.watch(meanwhile)
             if self.sync_norm:
                 meanwhile.enter_context(SynchronisedNorm(self.group))
             return self._run(checkpoint, on_epoch, on_step, validate)

@@ -1,6 +1,6 @@
 """Networks with seeded fresh weights, from whatever describes them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from nas_core.families.family import Family
 from nas_core.families.member import Member
 from nas_core.families.model.remade import Remade
 from nas_core.space.genotypes import Architecture
+from nas_core.training.teacher import OwnModel
 
 Description = Architecture | DesignedNetwork | Member | Remade
 
@@ -33,18 +34,18 @@ def build_network(described: Description, seed: int) -> nn.Module:
     return initialise(network, generator)
 
 
-def teacher_of(described: Description) -> Callable[[], nn.Module] | None:
-    """The trained model that the network was made of, when it is asked for; None where there is none."""
+def teacher_of(described: Description) -> OwnModel | None:
+    """The trained model that the network was made of; None where there is none."""
     if not isinstance(described, Member | Remade) or type(described.family).teacher is Family.teacher:
         return None
     family = described.family
 
-    def teacher() -> nn.Module:
+    def network() -> nn.Module:
         model = family.teacher
         assert model is not None, "a family that has a teacher gives it"
         return model
 
-    return teacher
+    return OwnModel(network=network, places=family.teacher_places)
 
 
 def description_from_dict(data: Mapping[str, Any]) -> Description:

@@ -1,4 +1,4 @@
-"""What a training minimises: the workload's loss or the recipe's, and agreement with a teacher."""
+"""What a training minimises: the workload's loss or the recipe's, and agreement with a teacher, block by block too."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import torch
 
 from nas_core.base.errors import NasError
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
+from nas_core.training.features import Features
 from nas_core.training.settings import Recipe
 from nas_core.workloads.workload import Workload
 
@@ -23,6 +24,7 @@ class Objective:
     workload: Workload
     recipe: Recipe
     teacher: Teacher | None = None
+    features: Features | None = None
 
     def of(self, inputs: torch.Tensor, targets: torch.Tensor) -> LossOf:
         """The loss of what a network makes of these inputs; the teacher is asked here, once."""
@@ -51,4 +53,5 @@ class Objective:
             found = f"outputs of {' x '.join(map(str, taught.shape[1:]))}"
             raise NasError("recipe.teacher", found, f"{' x '.join(map(str, outputs.shape[1:]))}, as the student has")
         agreement = self.workload.agreement(outputs, taught, settings.temperature)
-        return (1 - settings.weight) * loss + settings.weight * agreement
+        total = (1 - settings.weight) * loss + settings.weight * agreement
+        return total if self.features is None else total + settings.features * self.features.error().to(total.device)

@@ -52,6 +52,13 @@ class TeacherConfig(Section):
     temperature: float = Field(
         1.0, gt=0, le=100, description="Both outputs are divided by it before they are compared."
     )
+    features: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="Weight, beside that loss, of what blocks give against what the model's blocks give in their "
+        "places: the squared error over the variance, mean over the blocks. Of the teacher `own` alone.",
+    )
 
     @field_validator("model")
     @classmethod
@@ -62,6 +69,8 @@ class TeacherConfig(Section):
     def _has_weights(self) -> "TeacherConfig":
         if self.checkpoint is None and not self.files and ":" not in self.model and self.model != OWN:
             raise wrong_field("TeacherConfig", "checkpoint", None, f"a file with the weights of {self.model}")
+        if self.features and self.model != OWN:
+            raise wrong_field("TeacherConfig", "features", self.features, f"0: blocks of {self.model} stand elsewhere")
         return self
 
     @property
@@ -187,6 +196,12 @@ class Recipe(Section):
             raise wrong_field("Recipe", "name", name, f"one of: {', '.join(RECIPES)}")
         return {**RECIPES[name](), **given}
 
+    @model_validator(mode="after")
+    def _can_be_watched(self) -> "Recipe":
+        if self.compile and self.teacher is not None and self.teacher.features:
+            raise wrong_field("Recipe", "compile", True, "False with `teacher.features`: no block is seen by itself")
+        return self
+
     @field_validator("betas")
     @classmethod
     def _are_decays(cls, betas: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -223,6 +238,8 @@ class Recipe(Section):
         known = self.values
         if self.stop_after_epochs is not None:
             known["keeps"] = "best"  # earlier versions kept the last weights
+        if self.teacher is not None and not self.teacher.features:
+            del known["teacher"]["features"]  # earlier versions had none
         for field, path in self.teacher.files.items() if self.teacher is not None else ():
             if Path(path).is_file():
                 known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -4,6 +4,7 @@ It is asked about the student's prepared inputs; what its own preparation wants 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,28 @@ WHERE = "recipe.teacher"
 IMAGE_AXES = 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnModel:
+    """The trained model that networks are made of, when it is asked for; it takes what they take.
+
+    At ``places``, paths of its modules, a network has what is to give nearly the same.
+    """
+
+    network: Callable[[], nn.Module]
+    places: Sequence[str] = ()
+
+
 def load_teacher(
     settings: TeacherConfig,
     num_outputs: int,
     shape: Sequence[int],
     prepare: Normalisation,
     device: torch.device,
-    own_model: Callable[[], nn.Module] | None = None,
+    own_model: OwnModel | None = None,
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The teacher as a function of inputs that ``prepare`` made, of this shape.
 
-    ``own_model`` gives the model that ``OWN`` means, which takes those very inputs.
+    ``own_model`` is the one that ``OWN`` means.
 
     Raises:
         DataError: if a file is missing or does not hold what it should.
@@ -65,10 +77,10 @@ def load_teacher(
     return teach
 
 
-def _own(own: Callable[[], nn.Module] | None, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+def _own(own: OwnModel | None, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     if own is None:
         raise NasError(f"{WHERE}.model", OWN, "another teacher: this network was not made of a trained model")
-    module = own().to(device)
+    module = own.network().to(device)
 
     def teach(inputs: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

@@ -1,4 +1,7 @@
-"""Teachers from files and by URI give the student what they would give anybody."""
+"""Teachers from files and by URI give the student what they would give anybody; a model's own blocks, too."""
+
+from collections import OrderedDict
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -9,10 +12,11 @@ from nas_core.base import fetching
 from nas_core.base.errors import DataError, NasError
 from nas_core.study.config import parse_config
 from nas_core.training.export import deployed, exported_bytes
+from nas_core.training.features import Features, relative_error
 from nas_core.training.loop import train
 from nas_core.training.recipes import RECIPES
 from nas_core.training.settings import Recipe, TeacherConfig
-from nas_core.training.teacher import create_model, load_teacher
+from nas_core.training.teacher import OwnModel, create_model, load_teacher
 from nas_core.workloads.images.digits import Digits
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.settings import ImageSettings
@@ -116,3 +120,56 @@ def test_files_are_found_beside_the_study(tmp_path):
     assert (teacher.model, teacher.checkpoint) == (str(tmp_path / "t.pt2"), str(tmp_path / "w.pth"))
     given["train"]["recipe"]["teacher"]["model"] = "models:/a@b"
     assert parse_config(given, "test").train.recipe.teacher.model == "models:/a@b"
+
+
+def test_blocks_learn_what_the_models_blocks_give_in_their_places():
+    """With the weight on features the student's blocks come nearer; without, its outputs alone count."""
+    digits = Digits(ImageSettings(validation_examples=100, train_examples=512))
+    data, model = digits.load(), layers(seed=1).eval()
+    inputs = data.prepare(data.validation[0])
+
+    def after(features):
+        student = layers(seed=2)
+        recipe = Recipe(
+            epochs=3, batch_size=64, lr=0.05, augment="none", weight_decay=0, teacher=taught_by_its_own(features)
+        )
+        own = OwnModel(network=lambda: model, places=["body", "elsewhere.body"])
+        train(student, recipe, data, digits, seed=0, device="cpu", own_teacher=own)
+        assert not student.body._forward_hooks
+        assert not model.body._forward_hooks
+        with torch.no_grad():
+            return float(relative_error(student.body(student.stem(inputs)), model.body(model.stem(inputs))))
+
+    assert after(features=1.0) < 0.5 * after(features=0.0)
+
+
+def layers(seed, width=16):
+    torch.manual_seed(seed)
+    stem = nn.Sequential(nn.Flatten(), nn.Linear(64, width))
+    body, head = nn.Linear(width, width), nn.Linear(width, 10)
+    return nn.Sequential(OrderedDict(stem=stem, body=body, head=head))
+
+
+def taught_by_its_own(features):
+    return TeacherConfig(model="own", weight=1.0, features=features)
+
+
+def test_blocks_of_other_shapes_are_not_compared():
+    features = Features(layers(2, width=8), layers(1), ["body", "head"])
+    with ExitStack() as meanwhile:
+        features.watch(meanwhile)
+        own, model = (pair for pair in zip(*features.pairs.values(), strict=True))
+        for layer, width in ((own[0], 8), (own[1], 8), (model[0], 16), (model[1], 16)):
+            layer(torch.ones(2, width))
+    expected = relative_error(own[1](torch.ones(2, 8)), model[1](torch.ones(2, 16)))
+    assert torch.isclose(features.error(), expected)
+    assert features.error() == 0  # each pass counts once
+
+
+def test_features_are_of_the_own_model_and_not_compiled(program):
+    with pytest.raises(ValidationError, match="features"):
+        TeacherConfig(model=str(program), features=1.0)
+    with pytest.raises(ValidationError, match="compile"):
+        Recipe(compile=True, teacher=taught_by_its_own(1.0))
+    known = Recipe(teacher=TeacherConfig(model="own")).identity["teacher"]
+    assert "features" not in known  # what was trained before features were known stays known

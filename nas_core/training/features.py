@@ -1,0 +1,57 @@
+"""What a network's blocks give, beside what the model's give that it was made of.
+
+B = examples, on axis 0.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+LEAST_VARIANCE = 1e-12  # of an output that is the same everywhere
+
+
+def relative_error(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of B x ... over the variance of what is wanted, so that all blocks count alike; a scalar."""
+    return F.mse_loss(given, wanted) / wanted.var(unbiased=False).clamp_min(LEAST_VARIANCE)
+
+
+class Features:
+    """The outputs of a network's blocks, and of those at the same paths of its teacher, in the passes that train it.
+
+    A path that the network does not have, or where it gives another shape, is left out.
+    """
+
+    def __init__(self, network: nn.Module, teacher: nn.Module, places: Sequence[str]) -> None:
+        own = dict(network.named_modules())
+        self.pairs = {path: (own[path], teacher.get_submodule(path)) for path in places if path in own}
+        self.given: dict[str, torch.Tensor] = {}
+        self.wanted: dict[str, torch.Tensor] = {}
+
+    def watch(self, meanwhile: ExitStack) -> None:
+        """Keep what the blocks give until the stack is left."""
+        for path, (own, model) in self.pairs.items():
+            meanwhile.callback(own.register_forward_hook(self._kept(self.given, path)).remove)
+            meanwhile.callback(model.register_forward_hook(self._kept(self.wanted, path)).remove)
+
+    def _kept(self, outputs: dict[str, torch.Tensor], path: str) -> Callable[..., None]:
+        is_own = outputs is self.given
+
+        def keep(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+            if torch.is_grad_enabled() or not is_own:  # a validation between epochs is no pass that trains
+                outputs[path] = output.clone()  # a later layer may work in place
+
+        return keep
+
+    def error(self) -> torch.Tensor:
+        """Mean over the blocks of their relative error in the last pass, a scalar; 0 where none can be compared."""
+        errors = [
+            relative_error(given.float(), self.wanted[path].float())
+            for path, given in self.given.items()
+            if given.shape == self.wanted[path].shape
+        ]
+        self.given.clear()
+        return torch.stack(errors).mean() if errors else torch.zeros(())
