@@ -156,11 +156,18 @@ def rows_of(model: nn.Module, found: Split, wanted: int) -> dict[str, list[int]]
 def _backbone(root: Call, inputs: Inputs) -> tuple[str, ...]:
     """Where positions are of a model that is a backbone with something on it, such as a detector or a segmenter.
 
-    What a detector's head costs depends on how much it finds, and says little about the model.
+    What wraps such a model, and costs nothing of its own, is looked into. What a detector's head costs depends on how
+    much it finds, and says little about the model.
     """
     least = LEAST_BACKBONE * root.flops if isinstance(inputs, torch.Tensor) else 0.0
-    whole = [call for call in root.everything() if call.path in BACKBONES and call.flops >= least]
-    return tuple(f"{call.path}.*" for call in whole[:1])
+    wrapped: list[Call] = [root]
+    while wrapped:
+        inside = wrapped[0].inner
+        named = [call for call in inside if call.path.rpartition(".")[2] in BACKBONES and call.flops >= least]
+        if named:
+            return (f"{named[0].path}.*",)
+        wrapped = [call for call in inside if call.flops >= root.flops]
+    return ()
 
 
 class _Selection:

@@ -325,6 +325,23 @@ def test_of_a_detector_that_takes_a_list_of_images_the_backbone_is_changed():
         split(model, [*TOKENS])
 
 
+class Boxes(nn.Module):
+    """A detector as a study takes it: one tensor of images in, one of boxes out."""
+
+    def __init__(self):
+        super().__init__()
+        self.detector = Detector()
+
+    def forward(self, x):
+        return torch.stack([found["boxes"] for found in self.detector(list(x))])
+
+
+def test_of_a_wrapped_detector_only_the_backbone_is_changed():
+    found = split(Boxes().eval().requires_grad_(False), IMAGES)
+    assert len(found.places) >= 6
+    assert all(place.path.startswith("detector.backbone.body.") for place in found.places[:6])
+
+
 def test_positions_named_by_hand():
     model = own(lambda self, index, block, x: block(block(x)) if index == 2 else block(x) * block.scale)
     with pytest.raises(SpaceError, match="called 2 times"):
