@@ -88,21 +88,22 @@ class Effort:
 FULL = Effort(
     teacher_epochs=164,
     examples=None,
-    distil_epochs=10,
+    distil_epochs=2,
     recovery=None,
     settings={"scorer.recovery_steps": "500", "scorer.final_steps": "5000", "train.compare": "[uniform,depth]"},
 )
 REDUCED = Effort(
     teacher_epochs=8,
     examples=20_000,
-    distil_epochs=1,
-    recovery=4,
+    distil_epochs=0.5,
+    recovery=2,
     positions={"resnet56": 9},
     settings={
         "data.train_examples": "10000",
-        "scorer.recovery_steps": "40",
+        "design.kind": "balanced",
+        "scorer.recovery_steps": "20",
         "scorer.final_steps": "200",
-        "verify.evaluations": "12",
+        "verify.evaluations": "8",
         "train.compare": "[uniform]",
         "train.compare_random": "0",
     },
