@@ -76,14 +76,15 @@ def calibrate(
 ) -> Calibration:
     """Agreement of the predictor with measured networks that it was not fitted to.
 
+    Where such networks had a say in what the predictor is, each is predicted as it is without that say.
     ``costs_of`` a network may hold ``params`` and ``flops``: the orderings it is compared with.
 
     Raises:
         IncompleteTableError: with fewer than LEAST_HELD_OUT networks.
     """
-    codes_NP = predictor.encoding.encode(map(predictor.space.check_choices, table_heldout.genotypes))
-    quantile_N = predictor.quantiles_apart(table_heldout) if len(table_heldout) > 1 else None
-    guess_N, low_N, high_N = predictor.predict_codes(codes_NP, quantile_N)
+    for genotype in table_heldout.genotypes:
+        predictor.space.check_choices(genotype)
+    guess_N, low_N, high_N = predictor.predict_apart(table_heldout)
     costs = [costs_of(genotype) for genotype in table_heldout.genotypes]
     counted = {name: np.array([each[name] for each in costs]) for name in COUNTS if costs and name in costs[0]}
     sign = table_heldout.sign

@@ -4,13 +4,16 @@ Everything is tried on the scale of ranks, which links share: an alternative's
 score is the share of the variance of the networks' normal scores that
 leave-one-group-out predictions explain (1 is perfect, 0 is guessing the mean).
 Groups are networks that compute the same function, so none straddles a split.
+A network counts where other networks show all that adds up to it: what is guessed of
+a block that nobody else has tells nothing about how effects add up, and of one-swap
+networks none counts. Networks held out count beside them.
 
-Axes: K fitted networks, N any networks, D one-hot columns (``encoding``).
+Axes: K fitted networks, H held-out ones, T those that count, N any networks, D one-hot columns (``encoding``).
 """
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from statistics import NormalDist
 
@@ -29,6 +32,8 @@ from nas_core.space.genotypes import Genotype, SearchSpace
 
 COVERAGE = 0.9  # of every interval
 LEAST_NETWORKS = 3  # fewer cannot be cross-validated
+LEAST_TELLING = 6  # networks that count; of fewer, all left out count
+SPANNED = 1e-6  # what an eigenvalue of a hat matrix is below 1 at least, where others span a network
 PAIR_WEIGHTS = (0.0, 0.6)  # rho in k = h + rho h^2
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # ridge, as a share of the signal variance
 SHARED = (0.0, 0.3, 0.6)  # tau: how much of a block's effect is common to all positions
@@ -119,6 +124,15 @@ class ScoreTerms:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Apart:
+    """What a held-out network was expected to be by the alternative that all others choose: a link value and its sd."""
+
+    link: Link
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predictor:
     """A fitted predictor. See ``fit``.
 
@@ -126,6 +140,7 @@ class Predictor:
     is taken from the left-out residuals, so that intervals cover what they say.
     ``residual_K`` are those of the fitted networks, in standard deviations,
     without their sign, stretched so that ``quantile`` is their conformal one.
+    ``apart`` is of the held-out networks that had a say in the choice of the alternative.
     """
 
     space: SearchSpace
@@ -139,6 +154,7 @@ class Predictor:
     quantile: float
     residual_K: np.ndarray
     selection: tuple[Alternative, ...]
+    apart: Mapping[Genotype, Apart] = field(default_factory=dict)
 
     @property
     def chosen(self) -> Alternative:
@@ -168,12 +184,10 @@ class Predictor:
             for genotype, metric, low, high in zip(listed, *columns, strict=True)
         ]
 
-    def predict_codes(
-        self, codes_NP: np.ndarray, quantile_N: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Metric, low and high end of the interval for rows of choices (``encoding``), each with its own quantile."""
+    def predict_codes(self, codes_NP: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Metric, low and high end of the interval for rows of choices (``encoding``)."""
         mean_N, sd_N = self.link_values(codes_NP)
-        half_N = (self.quantile if quantile_N is None else quantile_N) * sd_N
+        half_N = self.quantile * sd_N
         ends = np.sort(np.stack([self._metric(mean_N - half_N), self._metric(mean_N + half_N)]), axis=0)
         return self._metric(mean_N), ends[0], ends[1]
 
@@ -196,8 +210,28 @@ class Predictor:
 
     def _residuals(self, held_out: EvaluationTable) -> np.ndarray:
         """How far networks are from their predictions, in standard deviations."""
-        mean_N, sd_N = self.link_values(self.encoding.encode(held_out.genotypes))
-        return np.asarray(np.abs(self.link.forward(held_out.metric_K) - mean_N) / sd_N)
+        found = [self._apart(genotype) for genotype in held_out.genotypes]
+        return np.array([
+            abs(float(each.link.forward(np.array([metric]))[0]) - each.mean) / each.sd
+            for each, metric in zip(found, held_out.metric_K, strict=True)
+        ])  # fmt: skip
+
+    def _apart(self, genotype: Genotype) -> Apart:
+        if genotype in self.apart:
+            return self.apart[genotype]
+        mean_1, sd_1 = self.link_values(self.encoding.encode([genotype]))
+        return Apart(link=self.link, mean=float(mean_1[0]), sd=float(sd_1[0]))
+
+    def predict_apart(self, held_out: EvaluationTable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As ``predict_codes`` for held-out networks, each by the choices and the quantile that the others make."""
+        quantile_N = self.quantiles_apart(held_out) if len(held_out) > 1 else np.array([self.quantile])
+        found = [self._apart(genotype) for genotype in held_out.genotypes]
+        ends_N3 = np.array([
+            each.link.inverse(each.mean + quantile * each.sd * np.array([0.0, -1.0, 1.0]))
+            for each, quantile in zip(found, quantile_N, strict=True)
+        ])  # fmt: skip
+        metric_N3 = self.table.sign * ends_N3
+        return metric_N3[:, 0], metric_N3[:, 1:].min(axis=1), metric_N3[:, 1:].max(axis=1)
 
     def to_metric(self, link_value: float) -> float:
         """The metric, in its own unit and sign, of a link value such as a selection's objective."""
@@ -376,28 +410,75 @@ class _Trial:
     link: Link
     regression: Regression
     z_K: np.ndarray  # left-out residuals in standard deviations, of the evaluated rows
-    error_K: np.ndarray  # squared, on normal scores
+    z_T: np.ndarray  # of the networks that count
+    error_T: np.ndarray  # squared, on normal scores
+    mean_H: np.ndarray
+    sd_H: np.ndarray
 
 
-def _score(seen: Observations, left_out_K: np.ndarray, link: Link, rank_link: Link) -> tuple[float, float, np.ndarray]:
-    """R2 on normal scores, Spearman and squared errors of left-out predictions."""
-    keep = seen.first_K
-    truth = rank_link.forward(seen.metric_K[keep])
-    guess = rank_link.forward(link.inverse(left_out_K[keep]))
-    error_K = (truth - guess) ** 2
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    if spread == 0:
-        return 0.0, 0.0, error_K
-    ranks = np.stack([normal_scores(truth), normal_scores(left_out_K[keep])])
-    spearman = float(np.corrcoef(ranks)[0, 1]) if np.ptp(ranks[1]) > 0 else 0.0
-    return 1 - float(error_K.sum()) / spread, spearman, error_K
+@dataclass(frozen=True, kw_only=True)
+class _Judges:
+    """What alternatives are judged by: fitted networks that count when they are left out, then those held out."""
+
+    seen: Observations
+    counts_K: np.ndarray  # which rows count
+    held_out: Sequence[Genotype]
+    codes_HP: np.ndarray
+    metric_H: np.ndarray
+    metric_T: np.ndarray
+    ranks: Link
+
+    @classmethod
+    def of(cls, seen: Observations, held_out: EvaluationTable | None) -> "_Judges":
+        metric_H = held_out.metric_K if held_out is not None else np.zeros(0)
+        genotypes = held_out.genotypes if held_out is not None else ()
+        telling_K = _telling(seen)
+        counts_K = telling_K if telling_K.sum() + len(metric_H) >= LEAST_TELLING else seen.first_K
+        return cls(
+            seen=seen,
+            counts_K=counts_K,
+            held_out=genotypes,
+            codes_HP=seen.encoding.encode(genotypes),
+            metric_H=metric_H,
+            metric_T=np.concatenate([seen.metric_K[counts_K], metric_H]),
+            ranks=make_link("rank", np.concatenate([seen.metric_K, metric_H])),
+        )
+
+    def score(self, guess_T: np.ndarray) -> tuple[float, float, np.ndarray]:
+        """R2 on normal scores, Spearman and squared errors of predicted metrics."""
+        truth, guess = self.ranks.forward(self.metric_T), self.ranks.forward(guess_T)
+        error_T = (truth - guess) ** 2
+        spread = float(((truth - truth.mean()) ** 2).sum())
+        if spread == 0:
+            return 0.0, 0.0, error_T
+        orders = np.stack([normal_scores(truth), normal_scores(guess_T)])
+        spearman = float(np.corrcoef(orders)[0, 1]) if np.ptp(orders[1]) > 0 else 0.0
+        return 1 - float(error_T.sum()) / spread, spearman, error_T
 
 
-def _try(seen: Observations, data: Fitted, link: Link, rank_link: Link, kernel: Kernel, exponent: float) -> _Trial:
+def _telling(seen: Observations) -> np.ndarray:
+    """Which rows are of evaluated networks that add up from what others show: in the span of other groups' rows.
+
+    That is where a group's block of the hat matrix has no eigenvalue of 1.
+    """
+    x_KD = seen.encoding.one_hot(seen.codes_KP)
+    hat_KK = x_KD @ np.linalg.pinv(x_KD)
+    telling_K = seen.first_K.copy()
+    for group in np.unique(seen.group_K):
+        mine = np.flatnonzero(seen.group_K == group)
+        telling_K[mine] &= bool(np.linalg.eigvalsh(hat_KK[np.ix_(mine, mine)])[-1] < 1 - SPANNED)
+    return telling_K
+
+
+def _try(judges: _Judges, data: Fitted, link: Link, kernel: Kernel, exponent: float, scale_H: np.ndarray) -> _Trial:
+    seen = judges.seen
     value_K = link.forward(seen.metric_K)
     model = regress(data, value_K, kernel)
     left_out_K, sd_K = cross_validate(model, data, value_K)
-    score, spearman, error_K = _score(seen, left_out_K, link, rank_link)
+    mean_H, sd_H = model.predict(seen.encoding.one_hot(judges.codes_HP), scale_H)
+    sd_H = np.sqrt(sd_H**2 + model.variance * kernel.noise)
+    z_K, z_H = (value_K - left_out_K) / sd_K, (link.forward(judges.metric_H) - mean_H) / sd_H
+    score, spearman, error_T = judges.score(link.inverse(np.concatenate([left_out_K[judges.counts_K], mean_H])))
     alternative = Alternative(
         link=link.name,
         exponent=exponent,
@@ -408,8 +489,16 @@ def _try(seen: Observations, data: Fitted, link: Link, rank_link: Link, kernel: 
         spearman=spearman,
         smooth=kernel.smooth,
     )
-    z_K = ((value_K - left_out_K) / sd_K)[seen.first_K]
-    return _Trial(alternative=alternative, link=link, regression=model, z_K=z_K, error_K=error_K)
+    return _Trial(
+        alternative=alternative,
+        link=link,
+        regression=model,
+        z_K=z_K[seen.first_K],
+        z_T=np.concatenate([z_K[judges.counts_K], z_H]),
+        error_T=error_T,
+        mean_H=mean_H,
+        sd_H=sd_H,
+    )
 
 
 def _quantile(trials: Sequence[_Trial], rng: np.random.Generator) -> float:
@@ -421,13 +510,13 @@ def _quantile(trials: Sequence[_Trial], rng: np.random.Generator) -> float:
     (Tsamardinos et al., 2018). With fewer networks than the quantile needs,
     the normal one where it is larger.
     """
-    error_AK = np.stack([trial.error_K for trial in trials])
-    z_AK = np.abs(np.stack([trial.z_K for trial in trials]))
-    count = z_AK.shape[1]
+    error_AT = np.stack([trial.error_T for trial in trials])
+    z_AT = np.abs(np.stack([trial.z_T for trial in trials]))
+    count = z_AT.shape[1]
     outside = []
     for _ in range(BOOTSTRAPS):
-        times_K = np.bincount(rng.integers(count, size=count), minlength=count)
-        outside.append(z_AK[int(np.argmin(error_AK @ times_K)), times_K == 0])
+        times_T = np.bincount(rng.integers(count, size=count), minlength=count)
+        outside.append(z_AT[int(np.argmin(error_AT @ times_T)), times_T == 0])
     level = np.ceil((count + 1) * COVERAGE) / count
     measured = float(np.quantile(np.concatenate(outside), min(level, 1.0)))
     return measured if level <= 1 else max(measured, NormalDist().inv_cdf((1 + COVERAGE) / 2))
@@ -482,13 +571,26 @@ def _kernels(config: PredictConfig, exponent: float, encoding: Encoding) -> list
     ]
 
 
-def _merit(alternative: Alternative) -> float:
-    """The share of variance explained, as a cost below 0: an exponent has to explain clearly more.
+def _merits(trials: Sequence[_Trial], left_out: int | None = None) -> np.ndarray:
+    """What is left unexplained, as a cost below 0: an exponent has to explain clearly more.
 
-    A few evaluations around a large base cannot tell what it does to small networks.
+    A few evaluations around a large base cannot tell what it does to small
+    networks. ``left_out`` is one of the networks that count, which then does not.
     """
-    unexplained = 1 - alternative.score
-    return -unexplained / EXPONENT_WORTH if alternative.exponent else -unexplained
+    error_AT = np.stack([trial.error_T for trial in trials])
+    if left_out is not None:
+        error_AT = np.delete(error_AT, left_out, axis=1)
+    worth_A = np.array([EXPONENT_WORTH if trial.alternative.exponent else 1.0 for trial in trials])
+    return np.asarray(-error_AT.sum(axis=1) / worth_A)
+
+
+def _judged_apart(trials: Sequence[_Trial], judges: _Judges) -> dict[Genotype, Apart]:
+    """Each held-out network by the alternative that would be chosen without it."""
+    found, first = dict[Genotype, Apart](), int(judges.counts_K.sum())
+    for index, genotype in enumerate(judges.held_out):
+        trial = trials[int(np.argmax(_merits(trials, first + index)))]
+        found[genotype] = Apart(link=trial.link, mean=float(trial.mean_H[index]), sd=float(trial.sd_H[index]))
+    return found
 
 
 def fit(
@@ -500,8 +602,11 @@ def fit(
     flops: CostTable | None = None,
     groups: Sequence[str] | None = None,
     seed: int = 0,
+    held_out: EvaluationTable | None = None,
 ) -> Predictor:
     """The predictor fitted to the evaluated networks; settings left on ``auto`` are cross-validated.
+
+    Networks ``held_out`` are not fitted, but count in the choice of the settings.
 
     ``groups`` labels the networks of ``table``: those with one label are never
     split by cross-validation (default: what they compute). ``flops`` allows the
@@ -515,17 +620,19 @@ def fit(
         raise IncompleteTableError("evaluations", f"{len(table)} networks", f"{LEAST_NETWORKS} at least to fit")
     seen = observe(space, table, groups)
     names = possible_links(seen.metric_K) if config.link == "auto" else (config.link,)
-    rank_link = make_link("rank", seen.metric_K)
+    judges = _Judges.of(seen, held_out)
+    reference = mean_flops(flops) if flops is not None else None
     trials = []
     for exponent in _exponents(config, flops, space):
         data = _prepare(seen, exponent, base, flops)
+        scale_H = flops_scale(flops, reference, exponent, judges.codes_HP)
         for name in names:
             link = make_link(name, seen.metric_K)
             trials += [
-                _try(seen, data, link, rank_link, kernel, exponent)
+                _try(judges, data, link, kernel, exponent, scale_H)
                 for kernel in _kernels(config, exponent, seen.encoding)
             ]
-    best = max(range(len(trials)), key=lambda index: _merit(trials[index].alternative))
+    best = int(np.argmax(_merits(trials)))
     quantile = _quantile(trials, np.random.default_rng(seed))
     return Predictor(
         space=space,
@@ -535,8 +642,9 @@ def fit(
         regression=trials[best].regression,
         exponent=trials[best].alternative.exponent,
         flops=flops,
-        reference=mean_flops(flops) if flops is not None else None,
+        reference=reference,
         quantile=quantile,
         residual_K=_stretched(trials[best].z_K, quantile),
         selection=tuple(replace(t.alternative, chosen=index == best) for index, t in enumerate(trials)),
+        apart=_judged_apart(trials, judges),
     )

@@ -807,7 +807,8 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
     "calibration": (
         "Can the predictions be trusted?",
         "Each point is a network that was really evaluated. On the dashed line, prediction and evaluation agree. "
-        "Only the held-out networks (squares) test the predictor: it never saw them. Horizontal bars are the "
+        "Only the held-out networks (squares) test the predictor: it is not fitted to them, and its figures are of the "
+        "settings that it would have without the network in question. Horizontal bars are the "
         "predictor's own intervals. τ and ρ are 1 when the order is right throughout, 0 when it is chance.",
         "mathnas score",
         True,
@@ -878,7 +879,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("scorer", "what rates a network without training it fully, so that many can be compared"),
     ("block effect", "what taking a block instead of the base network's block does to the metric"),
     ("prediction", "the metric expected of a network from the effects of its blocks; it costs no evaluation"),
-    ("held-out network", "evaluated only to test the predictor, never to fit it"),
+    ("held-out network", "evaluated to test the predictor and to choose its settings, never to fit it"),
     ("Kendall τ", "agreement of two orders: the share of pairs in the same order minus the share in opposite order"),
     ("Spearman ρ", "correlation of two rankings; 1 is the same order"),
     ("interval", "the range in which the predictor expects the true metric"),

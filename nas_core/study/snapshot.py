@@ -248,9 +248,17 @@ class Snapshot:
 
     @cached_property
     def fitted(self) -> Predictor:
-        """The predictor fitted to everything evaluated but the held-out networks, which it has never seen."""
+        """The predictor fitted to everything evaluated but the held-out networks, which help to choose its settings."""
         flops = self.flops if len(self.space.resolutions) == 1 else None
-        return fit(self.space, self.table, self.config.predict, base=self.base, flops=flops, seed=self.config.seed)
+        return fit(
+            self.space,
+            self.table,
+            self.config.predict,
+            base=self.base,
+            flops=flops,
+            seed=self.config.seed,
+            held_out=self.held_out_table,
+        )
 
     @cached_property
     def predictor(self) -> Predictor:

@@ -17,7 +17,8 @@ block of each stage and narrows those alike where that is not enough, ``random``
 network of our library within the limit,
 ``torch_pruning`` is Torch-Pruning's magnitude pruner (where it is installed).
 ``tau`` is Kendall's of predicted and evaluated quality of ``--judges``
-assembled networks, ``tau_flops`` that of counting FLOPs. ``untrained`` is the
+assembled networks without recovery, ``tau_flops`` that of counting FLOPs, and ``recovered`` has both where
+networks recover before they are rated. ``untrained`` is the
 answer at ``--untrained`` percent of weights that were only cut and fitted: all
 that it takes from nothing on.
 """
@@ -203,7 +204,7 @@ class Run:
         self.places = study.family.teacher_places
         answers = {"limits": {}, "distil": self.distil_cost(study, distil_cpu_s)}
         self.extra = answers["distil"]["flops_ratio"] * self.effort.distil_epochs
-        answers |= self.agreement(study)
+        answers |= self.agreements(study)
         if self.given.untrained:
             answers["untrained"] = self.untrained(self.given.untrained)
             self.say(f"{self.given.untrained} % without training: {answers['untrained']}")
@@ -258,6 +259,18 @@ class Run:
         recipe = Recipe(epochs=1, batch_size=64, augment="crop-flip")
         train(network, recipe, workload.load(), workload, seed=0, device="cpu")
         return (time.process_time() - began) / 2560
+
+    def agreements(self, study: Study) -> dict[str, Any]:
+        """Agreement before recovery, by the same weights, and after it."""
+        bare = Study.create(self.config(recovery_steps=0), str(self.folder / "bare"))
+        scorer, weights = cast(DistilScorer, bare.scorer), cast(DistilScorer, study.scorer)
+        for position in range(study.space.num_positions):
+            bare.store.write_bytes(
+                scorer.weights_path(position), study.store.read_bytes(weights.weights_path(position))
+            )
+        measure_latency(bare)
+        evaluated(bare, bare.design.genotypes)
+        return {**self.agreement(bare), "recovered": self.agreement(study)}
 
     def agreement(self, study: Study) -> dict[str, Any]:
         """Kendall's tau of predicted and evaluated quality, and of counting FLOPs."""

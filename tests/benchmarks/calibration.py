@@ -59,7 +59,7 @@ def calibrate_once(table: NetworkTable, rows: Rows) -> tuple[Calibration, float,
 
     Of a table of equal functions, a network counts as evaluated with any that computes the same.
     """
-    fitted = fitted_to(table, rows.fitted)
+    fitted = fitted_to(table, rows.fitted, rows.held_out)
     study = fitted.recalibrated(measured(table, rows.held_out)) if rows.held_out else fitted
     rest = np.setdiff1d(np.arange(len(table.codes_NP)), [*rows.fitted, *rows.held_out])
     metric_N, low_N, high_N = study.predict_codes(table.codes_NP[rest])

@@ -76,10 +76,10 @@ def measured(table: NetworkTable, rows: Sequence[int]) -> EvaluationTable:
     return EvaluationTable.from_metrics(dict(zip(genotypes, table.select_N[list(rows)].tolist(), strict=True)))
 
 
-def fitted_to(table: NetworkTable, rows: Sequence[int]) -> Predictor:
-    """The predictor with default settings, fitted to rows."""
-    known = measured(table, rows)
-    return fit(table.space, known, PredictConfig(), base=known.genotypes[0], flops=table.flops)
+def fitted_to(table: NetworkTable, rows: Sequence[int], held_out: Sequence[int] = ()) -> Predictor:
+    """The predictor with default settings, fitted to rows; those held out help to choose its settings."""
+    known, others = measured(table, rows), measured(table, held_out) if held_out else None
+    return fit(table.space, known, PredictConfig(), base=known.genotypes[0], flops=table.flops, held_out=others)
 
 
 def refined(table: NetworkTable, rows: Rows, allowed_N: np.ndarray, num_evaluations: int) -> list[int]:
@@ -95,7 +95,7 @@ def refined(table: NetworkTable, rows: Rows, allowed_N: np.ndarray, num_evaluati
     open_N = ~_alike(table, codes_NP, order)
     while len(order) < num_evaluations and open_N.any():
         count = min(VERIFY.per_round, num_evaluations - len(order))
-        best = int(np.argmax(fitted_to(table, fitted).link_values(codes_NP)[0]))
+        best = int(np.argmax(fitted_to(table, fitted, held_out).link_values(codes_NP)[0]))
         new = [best] if open_N[best] else []
         left_N = open_N & ~_alike(table, codes_NP, allowed[new])
         model = surrogate(observe(table.space, measured(table, order)))

@@ -93,8 +93,9 @@ def judged(evaluator: Evaluator, design: Design, judges: Sequence[Genotype]) -> 
     held = {function_id(space, genotype) for genotype in design.genotypes}
     apart = [genotype for genotype in dict.fromkeys(judges) if function_id(space, genotype) not in held]
     fitted, truth = evaluator.table(design.fit_genotypes), evaluator.table(apart)
-    raw = fit(space, fitted, study.config.predict, base=design.base, flops=study.flops, seed=study.config.seed)
-    as_in_a_study = raw.recalibrated(evaluator.table(design.held_out))
+    held_out, given = evaluator.table(design.held_out), study.config
+    raw = fit(space, fitted, given.predict, base=design.base, flops=study.flops, seed=given.seed, held_out=held_out)
+    as_in_a_study = raw.recalibrated(held_out)
     found = calibrate(raw, truth, lambda genotype: {"flops": study.flops.total(genotype)})
     return {
         "evaluations": len(fitted),
