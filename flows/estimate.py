@@ -206,6 +206,8 @@ class _Arithmetic:
         if not amounts.trainings:
             return 0.0
         learned: float = recipe.epochs * self.num_train * self._use_s(self.trial.trained_s)
+        if self.starts_from and amounts.trainings > 1:  # others are trained longer for what the winner's blocks learnt
+            learned += self.work.first_trained * self._use_s(self.trial.scored_s)
         measured = (recipe.epochs + 2) * self.num_validation * self._use_s(self.trial.run_s)
         together = processes * TOGETHER_GAIN if processes > 1 else 1.0
         each_s = (learned + measured) / (math.pow(amounts.training_cpus, THREADS_GAIN) * together) + self._load_s

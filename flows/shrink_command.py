@@ -242,25 +242,35 @@ def _side_of(wish: Wish) -> int | None:
 
 
 def result_in_words(study: "Study") -> list[str]:
-    """The table at the end: the model, the result, what it is compared with; each trained alike."""
+    """The table at the end: the model, the result, what it is compared with; each trained with equal work."""
     from nas_core.base.words import aligned
-    from nas_core.report.text import format_amount, format_metric, format_percent, short_genotype, trained_name
+    from nas_core.report.text import (
+        format_amount,
+        format_metric,
+        format_percent,
+        longer_in_words,
+        short_genotype,
+        trained_name,
+    )
 
     trained = study.output(TRAINING) or {"networks": ()}
     latency = "latency whole" if any("measured" in row for row in trained["networks"]) else "latency"
-    rows = [["network", "role", "test", latency, "of the model", "FLOPs", "params"]]
+    recipe = study.config.train.recipe
+    rows = [["network", "role", "test", latency, "of the model", "FLOPs", "params", "epochs"]]
     metric = trained_metric(study.config)
     base = next((row for row in trained["networks"] if row["role"] == "base"), None)
     for row in trained["networks"]:
         mine, own = _whole_ms(row), _whole_ms(base)
-        name = {"winner": "shrunk", "base": "the model, trained as long"}.get(row["role"], row["name"])
+        name = {"winner": "shrunk", "base": "the model"}.get(row["role"], row["name"])
         tested = row["metrics"]["test"][row["metric_name"]]
         timed = [format_amount("latency_ms", mine), format_percent(mine / own, 1) if mine and own else ""]
         counts = [format_amount(what, row["costs"].get(what)) for what in ("flops", "params")]
         label = short_genotype(row["genotype"])
-        rows.append([label, trained_name(name), format_metric(metric, tested), *timed, *counts])
+        epochs = f"{recipe.epochs + row.get('more_epochs', 0):.3g}"
+        rows.append([label, trained_name(name), format_metric(metric, tested), *timed, *counts, epochs])
     remarks = [f"{trained_name(row['role'])}: {row['text']}" for row in trained.get("remarks", ())]
-    return [*aligned(rows), *remarks]
+    longer = longer_in_words({row["role"]: row.get("more_epochs", 0.0) for row in trained["networks"]})
+    return [*aligned(rows), *filter(None, [longer]), *remarks]
 
 
 def _whole_ms(row: Mapping[str, Any] | None) -> float | None:

@@ -132,7 +132,9 @@ def log_study(study: Study) -> dict[str, Any]:
         known = {key: row[key] for key in ("genotype", "costs")}
         repeats = [{**each, **known, "role": f"{row['role']}, another seed"} for each in row.get("repeats", ())]
         for each in (row, *repeats):
-            runs.log_network(parent, each, study.inputs_of("train"), study.config.train.recipe.values)
+            recipe = study.config.train.recipe.values
+            epochs = recipe["epochs"] + row.get("more_epochs", 0)
+            runs.log_network(parent, each, study.inputs_of("train"), {**recipe, "epochs": epochs})
     runs.describe(parent, describe_study(study, runs.link(parent, REPORT)))
     runs.finish(parent)
     return runs.ids

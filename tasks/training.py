@@ -1,4 +1,7 @@
-"""Train the winner with the full recipe, and what it is compared with, all alike."""
+"""Train the winner with the full recipe, and what it is compared with, all alike.
+
+Where the winner's blocks have learnt before, those whose blocks have not are trained longer for it.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,6 +11,7 @@ from typing import Any
 from nas_core.base.errors import IncompleteTableError
 from nas_core.space.genotypes import Genotype
 from nas_core.study.contestants import Training, contest, trainings
+from nas_core.study.head_start import more_epochs
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
 from tasks.addresses import names_cluster
@@ -29,7 +33,8 @@ def train(study: Study) -> dict[str, Any]:
     job = study_job(study)
     with Cluster(config.cluster) as cluster:
         compared = _compared(study, job, cluster)
-        wanted = trainings(study.snapshot, compared["candidates"])
+        more = more_epochs(study, compared["candidates"], compared["costs"])
+        wanted = trainings(study.snapshot, compared["candidates"], more)
         with Progress(stage="train", total=100 * len(wanted), noun="%") as progress:
             shares = [0.0] * len(wanted)
 
@@ -114,7 +119,8 @@ def _rows(compared: Mapping[str, Any], trained: Sequence[tuple[Training, dict[st
         if item.name == name:
             known = {"name": name, "role": candidate.role, "genotype": candidate.genotype}
             measured = {"measured": compared["measured"][name]} if name in compared["measured"] else {}
-            rows[name] = {**known, "costs": compared["costs"][name], **measured, **result}
+            longer = {"more_epochs": item.more_epochs} if item.more_epochs else {}
+            rows[name] = {**known, "costs": compared["costs"][name], **measured, **longer, **result}
         elif name in rows:
             rows[name].setdefault("repeats", []).append(result)
     return list(rows.values())

@@ -179,7 +179,7 @@ def train_job(job: StudyJob, training: Training, report: Any) -> dict[str, Any]:
     from nas_core.workloads import build_workload
 
     study = job.study()
-    config = study.config
+    config = _longer(study.config, training.more_epochs)
     candidate, name, made = training.candidate, training.name, training.candidate.remade
     architecture, start = _rival(study, made) if made else _of_space(study, Genotype.parse(candidate.genotype))
     workload, metric = build_workload(config.data), trained_metric(config).name
@@ -193,6 +193,13 @@ def train_job(job: StudyJob, training: Training, report: Any) -> dict[str, Any]:
         }
     except TrainingDiverged as error:
         return {"diverged": str(error), "new": True}
+
+
+def _longer(config: StudyConfig, more_epochs: float) -> StudyConfig:
+    """The configuration with so many epochs of full training more."""
+    recipe = config.train.recipe
+    recipe = recipe.model_copy(update={"epochs": recipe.epochs + more_epochs})
+    return config.model_copy(update={"train": config.train.model_copy(update={"recipe": recipe})})
 
 
 def _of_space(study: Study, genotype: Genotype) -> "tuple[Description, Start | None]":

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas_core.base.words import aligned
-from nas_core.report.text import format_milliseconds, format_quantity, outcome_lines, short_genotype, trained_name
+from nas_core.report.text import (
+    format_milliseconds,
+    format_quantity,
+    longer_in_words,
+    outcome_lines,
+    short_genotype,
+    trained_name,
+)
 from nas_core.study.finished import FileLatency, Finished
 from nas_core.training.handover import LOADER, ONNX, PROGRAM, WEIGHTS, Written
 
@@ -113,6 +120,7 @@ def _rated(done: Finished) -> list[str]:
         *table,
         "",
         f"{done.winner['num_test_examples']:,} test examples, looked at once, seed {done.winner['seed']}.",
+        *filter(None, [longer_in_words({row["role"]: row.get("more_epochs", 0.0) for row in done.networks})]),
         *_repeated(done),
     ]
 

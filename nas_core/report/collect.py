@@ -595,6 +595,7 @@ def _trained(row: Mapping[str, Any], metric: str) -> TrainedNetwork:
         else (),
         curves=tuple(_curve(each, metric) for each in repeats),
         num_epochs=len(row["history"]),
+        more_epochs=row.get("more_epochs", 0.0),
         examples_per_s=row.get("examples_per_s"),
         **_details(row.get("details", {}), is_shown=row["role"] == "winner"),
     )

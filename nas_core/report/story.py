@@ -23,6 +23,7 @@ from nas_core.report.text import (
     metric_label,
     resource_name,
     short_genotype,
+    trained_longer,
     trained_name,
 )
 from nas_core.space.genotypes import Genotype
@@ -117,6 +118,8 @@ def comparison(summary: StudySummary) -> list[str]:
     if random:
         sentences.append(_random_sentence(metric, random, winner))
     sentences += _rivals(summary, winner)
+    if longer := trained_longer(summary):
+        sentences.append(longer)
     for row in summary.training.diverged if summary.training is not None else ():
         sentences.append(f"Not compared, as its training diverged: {row}.")
     if len(tests := paired_tests(summary)):

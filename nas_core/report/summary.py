@@ -300,6 +300,7 @@ class TrainedNetwork:
     tests: tuple[SeedValue, ...] = ()
     curves: tuple[tuple[CurvePoint, ...], ...] = ()
     num_epochs: float | None = None
+    more_epochs: float = 0.0  # of these, beyond the recipe's
     examples_per_s: float | None = None  # of the steps alone
     confusion: tuple[tuple[int, ...], ...] = ()  # test examples of each class (rows) by what they were taken for
     outputs: "OutputsTable | None" = None  # output by output, in the workload's words

@@ -238,6 +238,7 @@ def summary_table(summary: StudySummary) -> str:
     lines = [*aligned([header, *rows])]
     lines += [f"not compared, diverged: {row}" for row in (summary.training.diverged if summary.training else ())]
     lines += [f"not all as asked for, {row}" for row in (summary.training.remarks if summary.training else ())]
+    lines.append(trained_longer(summary))
     if summary.limits:
         lines.append(f"limits: {', '.join(map(format_limit, summary.limits))}")
     if summary.sweep is not None:
@@ -369,6 +370,23 @@ def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | Non
 def trained_name(role: str) -> str:
     """What a network is called that the chosen one is compared with."""
     return TRAINED_NAMES.get(role, role)
+
+
+def longer_in_words(more_epochs: Mapping[str, float]) -> str:
+    """Which networks were trained beyond the recipe's epochs, by their role, and why; "" where none was."""
+    told = [f"{trained_name(role)} {epochs:.3g}" for role, epochs in more_epochs.items() if epochs]
+    if not told:
+        return ""
+    return (
+        "What holds no distilled block was trained longer, by as many multiply-adds as distilling took: "
+        f"{', '.join(told)} epochs more."
+    )
+
+
+def trained_longer(summary: StudySummary) -> str:
+    """As ``longer_in_words``, of the networks that a study trained."""
+    networks = summary.training.networks if summary.training is not None else ()
+    return longer_in_words({row.role: row.more_epochs for row in networks})
 
 
 def measured_of(summary: StudySummary, role: str, genotype: str) -> Mapping[str, float]:

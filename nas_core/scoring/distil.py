@@ -12,7 +12,7 @@ from nas_core.base.errors import ConfigError
 from nas_core.base.identity import content_id
 from nas_core.base.settings import Section
 from nas_core.families.trained_model import TrainedModel
-from nas_core.records.evaluations import Evaluation
+from nas_core.records.evaluations import CostTable, Evaluation
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer, Work
 from nas_core.space.genotypes import Genotype
 from nas_core.training.settings import TRAINING_PASSES, Recipe
@@ -177,6 +177,15 @@ class DistilScorer(Scorer):
     def start(self, genotype: Genotype) -> "Mapping[str, torch.Tensor]":
         """The assembled network's weights, its normalisation statistics recalibrated; the model's own for the model."""
         return self.blocks.start(genotype)
+
+    def head_start(self, flops: CostTable) -> float:
+        """The model runs once for each example, and every alternative forward and backward."""
+        if not self.settings.train:
+            return 0.0
+        num_train, _ = self.workload.num_examples()
+        own = flops.total(Genotype((0,) * len(flops.block)))
+        swaps = sum(sum(row[1:]) for row in flops.block)
+        return float(self.settings.recipe.epochs * num_train * (own + TRAINING_PASSES * swaps))
 
     def work(self) -> Work:
         settings, (num_train, num_validation) = self.settings, self.workload.num_examples()

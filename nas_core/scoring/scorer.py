@@ -10,7 +10,7 @@ from nas_core.base.identity import content_id
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
 from nas_core.families.family import Family
-from nas_core.records.evaluations import Evaluation
+from nas_core.records.evaluations import CostTable, Evaluation
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.workloads.metrics import Measure
@@ -155,6 +155,13 @@ class Scorer(Registered, ABC):
         Its metric is this one's, its rows have an id of their own.
         """
         return None
+
+    def head_start(self, flops: CostTable) -> float:
+        """Multiply-adds of the training that blocks have had when ``start`` gives their weights, all of them together.
+
+        ``flops`` are the blocks'.
+        """
+        return 0.0
 
     @property
     def starts_from(self) -> str:

@@ -1,6 +1,6 @@
 """What the winner is trained beside: the base network, others within the same limits, points of a sweep."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -61,23 +61,30 @@ class Contest:
 class Training:
     """One training of a candidate: the first from the study's seed, which says what is handed over, others beside it.
 
-    ``name`` is its folder in the store: the candidate's, then ``winner-s1`` and so on.
+    ``name`` is its folder in the store: the candidate's, then ``winner-s1`` and so on. ``more_epochs`` are beyond the
+    recipe's.
     """
 
     candidate: Candidate
     name: str
     seed: int
+    more_epochs: float = 0.0
 
 
-def trainings(known: Snapshot, wanted: Sequence[Candidate]) -> list[Training]:
-    """All candidates from the first seed, then from the next; points of a sweep are compared with nothing: once."""
-    seed = known.config.seed
-    first = [Training(candidate=each, name=each.name, seed=seed) for each in wanted]
-    return first + [
-        Training(candidate=each, name=f"{each.name}-s{index}", seed=evaluation_seed(seed, f"training {index}") % SEEDS)
-        for index in range(1, known.config.train.seeds)
-        for each in wanted
-        if each.role != "point"
+def trainings(
+    known: Snapshot, wanted: Sequence[Candidate], more_epochs: Mapping[str, float] | None = None
+) -> list[Training]:
+    """All candidates from the first seed, then from the next; points of a sweep are compared with nothing: once.
+
+    ``more_epochs`` by a candidate's name are those that it is trained beyond the recipe's.
+    """
+    seed, more = known.config.seed, more_epochs or {}
+    rest = [each for each in wanted if each.role != "point"]
+    seeds = [evaluation_seed(seed, f"training {index}") % SEEDS for index in range(1, known.config.train.seeds)]
+    found = [(each, each.name, seed) for each in wanted]
+    found += [(each, f"{each.name}-s{index}", one) for index, one in enumerate(seeds, 1) for each in rest]
+    return [
+        Training(candidate=each, name=name, seed=one, more_epochs=more.get(each.name, 0.0)) for each, name, one in found
     ]
 
 
@@ -160,6 +167,11 @@ def of_whole_blocks(known: Snapshot) -> Genotype | None:
 def has_whole_blocks(known: Snapshot, network: Genotype) -> bool:
     """Whether each of its blocks is the base's, one linear map or nothing."""
     return all(_is_base_or(GIVEN_UP, known, position, choice) for position, choice in enumerate(network.choices))
+
+
+def has_own_blocks_only(known: Snapshot, network: Genotype) -> bool:
+    """Whether each of its blocks is the base's or nothing."""
+    return all(_is_base_or(LEFT_OUT, known, position, choice) for position, choice in enumerate(network.choices))
 
 
 def _best_of_kinds(known: Snapshot, kinds: Sequence[str]) -> Genotype | None:

@@ -180,3 +180,25 @@ def airbench() -> Values:
         "augment": "crop-flip",
         "clip_norm": None,
     }
+
+
+@named("resnet-cifar")
+def resnet_cifar() -> Values:
+    """ResNets of 20 to 56 layers on CIFAR-10 (He et al. 2015, arXiv 1512.03385, section 4.2): 64,000 steps of 128.
+
+    The rate falls along a cosine, there in two steps, at a half and at three quarters of the training; it rises for
+    one epoch first, there for ResNet-110 only. Norms and biases do not decay, there they do.
+    """
+    return {
+        "epochs": 164,
+        "batch_size": 128,
+        "lr": 0.1,
+        "lr_batch_size": 128,
+        "optimizer": "momentum",
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+        "warmup": "1 epochs",
+        "augment": "crop-flip",
+        "clip_norm": None,
+    }

@@ -15,10 +15,23 @@ RECIPES: dict[str, dict[str, object]] = {
 }
 
 
+class PaddedShortcut(nn.Module):
+    """Every second pixel, and channels of zeros for those that are missing: a shortcut without weights (option A)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.missing = stride, out_channels - in_channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.missing))
+
+
 class SmallResNet(nn.Module):
     """A ResNet for small images (He et al., 2016, section 4.2): 3x3 stem, three stages, pool, linear."""
 
-    def __init__(self, in_channels: int, num_outputs: int, depth: int, width: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, num_outputs: int, depth: int, width: int, stride: int, *, padded: bool = False
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
@@ -30,7 +43,8 @@ class SmallResNet(nn.Module):
                 stride = 2 if stage and index == 0 else 1
                 shortcut = None
                 if stride > 1 or channels != planes:
-                    shortcut = downsample_conv(channels, planes, kernel_size=1, stride=stride)
+                    convolution = downsample_conv(channels, planes, kernel_size=1, stride=stride)
+                    shortcut = PaddedShortcut(channels, planes, stride) if padded else convolution
                 blocks.append(BasicBlock(channels, planes, stride=stride, downsample=shortcut))
                 channels = planes
             stages.append(nn.Sequential(*blocks))
@@ -45,6 +59,16 @@ class SmallResNet(nn.Module):
 def resnet(in_channels: int, num_outputs: int, depth: int = 2, width: int = 16, stride: int = 2) -> nn.Module:
     """Three stages of ``depth`` basic blocks, ``width`` to 4 x ``width`` channels; ``stride`` is the stem's."""
     return SmallResNet(in_channels, num_outputs, depth, width, stride)
+
+
+def resnet20(in_channels: int = 3, num_outputs: int = 10) -> nn.Module:
+    """He et al.'s ResNet-20 for CIFAR-10: 40.6 M multiply-adds, 0.27 M parameters."""
+    return SmallResNet(in_channels, num_outputs, depth=3, width=16, stride=1, padded=True)
+
+
+def resnet56(in_channels: int = 3, num_outputs: int = 10) -> nn.Module:
+    """He et al.'s ResNet-56 for CIFAR-10: 125.5 M multiply-adds, 0.85 M parameters."""
+    return SmallResNet(in_channels, num_outputs, depth=9, width=16, stride=1, padded=True)
 
 
 class SmallMobileNet(nn.Module):

@@ -18,6 +18,7 @@ from nas_core.families.model.alternatives import Alternative
 from nas_core.families.model.draft import Call, Draft
 from nas_core.families.model.fitting import fit
 from nas_core.families.model.rebuild import Change
+from nas_core.families.model.tracing import Inputs
 
 
 class Stub(nn.Module):
@@ -49,12 +50,12 @@ def _beside(value: Any, x: torch.Tensor) -> Any:
     return value.to(x.device) if isinstance(value, torch.Tensor) else value
 
 
-def calls_of(network: nn.Module, paths: Iterable[str], inputs: torch.Tensor) -> dict[str, Call]:
+def calls_of(network: nn.Module, paths: Iterable[str], inputs: Inputs) -> dict[str, Call]:
     """How the network calls the modules at these paths, for these inputs B x ...; no gradients."""
     return {path: call for path, (call, _) in observed(network, paths, inputs).items()}
 
 
-def observed(network: nn.Module, paths: Iterable[str], inputs: torch.Tensor) -> dict[str, tuple[Call, torch.Tensor]]:
+def observed(network: nn.Module, paths: Iterable[str], inputs: Inputs) -> dict[str, tuple[Call, torch.Tensor]]:
     """How the network calls the modules at these paths, and what each gives, for these inputs B x ...; no gradients.
 
     Both are copies: a later layer may work in place.

@@ -20,7 +20,7 @@ from torch import nn
 
 from nas_core.base.errors import SpaceError
 from nas_core.families.model.swapping import reasons_against
-from nas_core.families.model.tracing import Call, trace
+from nas_core.families.model.tracing import Call, Inputs, trace
 
 LARGEST = 0.5  # share of the model's cost that one position may hold
 LARGE = 0.25  # share from which a module is split where it can be
@@ -59,7 +59,7 @@ class Split:
 
 def split(
     model: nn.Module,
-    inputs: torch.Tensor,
+    inputs: Inputs,
     *,
     wanted: int | None = None,
     only: Sequence[str] = (),
@@ -69,7 +69,7 @@ def split(
     """The positions of the model, which is left exactly as it was.
 
     Args:
-        inputs: a few examples, on the model's device; axis 0 counts them.
+        inputs: a few examples, on the model's device: axis 0 counts them, or each is one of a list.
         wanted: about how many positions; what the model's structure suggests where it is None.
         only: patterns (``layer3.*``) of which a position's path, or that of a module around it, matches one; without
             any it is the backbone of a model that says which of its modules that is, else all of it (``*``).
@@ -84,7 +84,7 @@ def split(
     root = trace(model, inputs)
     if not root.flops:
         raise SpaceError(f"model {type(model).__name__}", "nothing that costs multiply-adds", "a network")
-    selection = _Selection(paths, only or _backbone(root), keep)
+    selection = _Selection(paths, only or _backbone(root, inputs), keep)
     walk = _Walk(root, selection, {})
     if names:
         return _named(model, inputs, walk, names, paths)
@@ -100,7 +100,7 @@ def split(
     return _split_of(walk, found)
 
 
-def self_swap(model: nn.Module, inputs: torch.Tensor, split: Split) -> dict[str, str]:
+def self_swap(model: nn.Module, inputs: Inputs, split: Split) -> dict[str, str]:
     """The positions in which an opaque copy of the model's own module is noticed, each with the reason; none is right.
 
     All copies stand in the model at once, and its output has to be equal bit for bit.
@@ -153,10 +153,21 @@ def rows_of(model: nn.Module, found: Split, wanted: int) -> dict[str, list[int]]
     return {path: [len(row) for row in each] for path, each in rows.items() if any(len(row) > 1 for row in each)}
 
 
-def _backbone(root: Call) -> tuple[str, ...]:
-    """Where positions are of a model that is a backbone with something on it, such as a detector or a segmenter."""
-    whole = [call for call in root.everything() if call.path in BACKBONES and call.flops >= LEAST_BACKBONE * root.flops]
-    return tuple(f"{call.path}.*" for call in whole[:1])
+def _backbone(root: Call, inputs: Inputs) -> tuple[str, ...]:
+    """Where positions are of a model that is a backbone with something on it, such as a detector or a segmenter.
+
+    What wraps such a model, and costs nothing of its own, is looked into. What a detector's head costs depends on how
+    much it finds, and says little about the model.
+    """
+    least = LEAST_BACKBONE * root.flops if isinstance(inputs, torch.Tensor) else 0.0
+    wrapped: list[Call] = [root]
+    while wrapped:
+        inside = wrapped[0].inner
+        named = [call for call in inside if call.path.rpartition(".")[2] in BACKBONES and call.flops >= least]
+        if named:
+            return (f"{named[0].path}.*",)
+        wrapped = [call for call in inside if call.flops >= root.flops]
+    return ()
 
 
 class _Selection:
@@ -322,7 +333,7 @@ def _cost(calls: Sequence[Call] | Iterator[Call]) -> float:
     return sum(call.flops for call in calls)
 
 
-def _named(model: nn.Module, inputs: torch.Tensor, walk: _Walk, names: Sequence[str], paths: list[str]) -> Split:
+def _named(model: nn.Module, inputs: Inputs, walk: _Walk, names: Sequence[str], paths: list[str]) -> Split:
     """The positions named by hand, each of them checked."""
     for name in names:
         if name not in paths:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from nas_core.base.errors import SpaceError
-from nas_core.families.model.tracing import evaluating
+from nas_core.families.model.tracing import Inputs, copied, evaluating
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def exchanged(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[No
             model.set_submodule(path, module)
 
 
-def reasons_against(model: nn.Module, inputs: torch.Tensor, paths: Sequence[str]) -> dict[str, str]:
+def reasons_against(model: nn.Module, inputs: Inputs, paths: Sequence[str]) -> dict[str, str]:
     """The modules that opaque copies cannot stand for, each with the reason; all others can, together, bit for bit.
 
     Raises:
@@ -38,7 +38,7 @@ def reasons_against(model: nn.Module, inputs: torch.Tensor, paths: Sequence[str]
     """
     reasons: dict[str, str] = {}
     with evaluating(model):
-        expected = copy.deepcopy(model(inputs.clone()))
+        expected = copy.deepcopy(model(copied(inputs)))
         if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(expected)):
             found = f"an output of type {type(expected).__name__}"
             raise SpaceError(f"model {type(model).__name__}", found, "a tensor, or tensors in tuples, lists and dicts")
@@ -47,7 +47,7 @@ def reasons_against(model: nn.Module, inputs: torch.Tensor, paths: Sequence[str]
     return reasons
 
 
-def _blamed(model: nn.Module, inputs: torch.Tensor, paths: list[str], expected: Any) -> dict[str, str]:
+def _blamed(model: nn.Module, inputs: Inputs, paths: list[str], expected: Any) -> dict[str, str]:
     """At least one of the paths with its reason, unless all can be exchanged together."""
     failed = _Trial(model, inputs, paths, expected)
     if not failed.reason or failed.blamed:
@@ -71,13 +71,13 @@ def _blamed(model: nn.Module, inputs: torch.Tensor, paths: list[str], expected: 
 class _Trial:
     """One run with opaque copies: the reason why it failed, or "", and whom that names beyond doubt."""
 
-    def __init__(self, model: nn.Module, inputs: torch.Tensor, paths: Sequence[str], expected: Any) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, paths: Sequence[str], expected: Any) -> None:
         self._copies = {path: Opaque(model.get_submodule(path)) for path in paths}
         self.reason = ""
         self.blamed: dict[str, str] = {}
         try:
             with exchanged(model, self._copies):
-                output = model(inputs.clone())
+                output = model(copied(inputs))
         except Exception as error:
             self.reason = f"with a copy of it the model stops: {type(error).__name__}: {error}"
             self.blamed = {

@@ -6,7 +6,7 @@ of, and what an operation changed in place is another tensor.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +15,18 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from nas_core.base.errors import SpaceError
+
+# examples as a model takes them: on axis 0 of a tensor, or, as detectors want them, one by one in a list
+Inputs = torch.Tensor | Sequence[Any]
+
+
+def copied(inputs: Inputs) -> Any:
+    """The examples with copies of their tensors: a model may work in place."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, inputs)
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 module._buffers[name] = buffer
 
 
-def trace(model: nn.Module, inputs: torch.Tensor) -> Call:
+def trace(model: nn.Module, inputs: Inputs) -> Call:
     """The tree of calls of one forward pass in evaluation mode, the model itself at its root, with path "".
 
     Costs are multiply-adds per example, counted by torch's own formulas, halved.
@@ -100,7 +108,7 @@ def trace(model: nn.Module, inputs: torch.Tensor) -> Call:
     return root
 
 
-def _run(model: nn.Module, inputs: torch.Tensor) -> Call:
+def _run(model: nn.Module, inputs: Inputs) -> Call:
     recorder = _Recorder()
     handles = []
     for path, module in model.named_modules():
@@ -110,7 +118,7 @@ def _run(model: nn.Module, inputs: torch.Tensor) -> Call:
     torch.backends.mha.set_fastpath_enabled(False)  # it is one operation that no formula counts
     try:
         with recorder:
-            model(inputs.clone())
+            model(copied(inputs))
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
         raise SpaceError(f"model {type(model).__name__}", found, f"a model that runs on {_text(inputs)}") from error
@@ -123,9 +131,10 @@ def _run(model: nn.Module, inputs: torch.Tensor) -> Call:
     return recorder.root
 
 
-def _of_another_batch(model: nn.Module, inputs: torch.Tensor) -> Call | None:
+def _of_another_batch(model: nn.Module, inputs: Inputs) -> Call | None:
     """The calls on one example, or two of it where there is one; None for a model of a fixed batch."""
-    other = inputs[:1] if len(inputs) > 1 else torch.cat([inputs, inputs])
+    twice = torch.cat([inputs, inputs]) if isinstance(inputs, torch.Tensor) else [*inputs, *inputs]
+    other = inputs[:1] if len(inputs) > 1 else twice
     try:
         return _run(model, other)
     except SpaceError:
@@ -136,13 +145,12 @@ def _mark(root: Call, batch: int, other: Call | None) -> None:
     """Say of each call why its module cannot be exchanged, where it cannot."""
     calls = list(root.everything())
     times = Counter(call.path for call in calls)
-    others = list(other.everything()) if other else []
-    comparable = [call.path for call in others] == [call.path for call in calls]
-    for position, call in enumerate(calls):
+    others: Mapping[str, Call] = {call.path: call for call in other.everything()} if other else {}
+    for call in calls:
         if times[call.path] > 1:
             call.flaw = f"it is called {times[call.path]} times"
-        elif not call.flaw and comparable:
-            call.flaw = _batch_flaw(call, others[position], batch, 1 if batch > 1 else 2)
+        elif not call.flaw and call is not root and call.path in others:
+            call.flaw = _batch_flaw(call, others[call.path], batch, 1 if batch > 1 else 2)
 
 
 def _batch_flaw(call: Call, other: Call, batch: int, other_batch: int) -> str:
@@ -221,5 +229,7 @@ _FORMULAS: dict[Any, Any] = {
 }
 
 
-def _text(inputs: torch.Tensor) -> str:
+def _text(inputs: Inputs) -> str:
+    if not isinstance(inputs, torch.Tensor):
+        return f"a list of {len(inputs)}, each {_text(inputs[0])}" if len(inputs) else "an empty list"
     return f"a {inputs.dtype} tensor of shape {tuple(inputs.shape)}".replace("torch.", "")

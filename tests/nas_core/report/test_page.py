@@ -275,7 +275,8 @@ def with_rivals(study):
     costs = {"flops": 1e6, "params": 1e5}
     for role, name, test in (("depth", study.winner, 0.7), ("uniform", "uniform 0.41", 0.9)):
         mine = first.costs if role == "depth" else costs
-        rows.append(replace(first, role=role, genotype=name, test=test, costs=mine, measured={"latency_ms": 3.5}))
+        changes = {"costs": mine, "measured": {"latency_ms": 3.5}, "more_epochs": 2.5 if role == "uniform" else 0.0}
+        rows.append(replace(first, role=role, genotype=name, test=test, **changes))
     remarks = ("Torch-Pruning: It is not installed.",)
     return replace(study, training=replace(study.training, networks=tuple(rows), remarks=remarks))
 
@@ -292,7 +293,10 @@ def test_others_at_the_same_limits_are_in_the_tables_the_text_and_a_figure(study
     assert "Others at the same limits, trained alike: fewer blocks 70.00 %" in sentences
     assert "The chosen network beats 2 of them." in sentences
     assert "Torch-Pruning: It is not installed." in sentences
-    text = summary_table(shown)
+    text, longer = summary_table(shown), "by as many multiply-adds as distilling took: uniform width 2.5 epochs more."
+    assert longer in text
+    assert longer in sentences
+    assert "distilling" not in " ".join((summary_table(study), *story.comparison(study)))
     assert re.search(r"uniform width +uniform 0\.41 +90\.00 %.* 3\.50 ms", text)
     assert render(shown, "comparison").startswith(b"\x89PNG")
     assert StudySummary.from_dict(shown.to_dict()) == shown

@@ -10,6 +10,8 @@ from torch.nn.functional import relu
 from nas_core.base.errors import SpaceError
 from nas_core.costs.counting import count_module
 from nas_core.families import timm_compat  # noqa: F401  # torchvision is mended before timm imports it
+from nas_core.families.model.alternatives import Narrower
+from nas_core.families.model.assembling import calls_of, drafted
 from nas_core.families.model.splitting import ENOUGH, LARGEST, self_swap, split
 from nas_core.families.model.swapping import exchanged, reasons_against
 
@@ -275,6 +277,69 @@ def test_of_a_model_with_a_backbone_only_that_is_changed():
 def test_a_small_backbone_is_not_what_the_model_is_about():
     paths = [place.path for place in split(Segmenter(64).eval().requires_grad_(False), IMAGES).places]
     assert any(path.startswith("classifier") for path in paths)
+
+
+class Detector(nn.Module):
+    """A list of images of any sizes in, a dict of boxes and scores for each out, built as torchvision's detectors."""
+
+    def __init__(self):
+        super().__init__()
+        model = made("resnet18")
+        stem = nn.Sequential(model.conv1, model.bn1, model.act1, model.maxpool)
+        self.backbone = nn.ModuleDict({"body": nn.Sequential(stem, model.layer1, model.layer2, model.layer3)})
+        self.backbone["fpn"] = nn.Conv2d(256, 16, 1)
+        self.backbone.forward = lambda x: {"0": self.backbone["fpn"](self.backbone["body"](x))}
+        self.rpn = nn.ModuleDict({"objectness": nn.Conv2d(16, 1, 1), "boxes": nn.Conv2d(16, 4, 1)})
+        self.box_head = nn.Sequential(nn.Linear(16, 2048), nn.ReLU(), nn.Linear(2048, 5))
+
+    def forward(self, images):
+        assert isinstance(images, list), "a list of images"
+        height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+        padded = [nn.functional.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images]
+        features = self.backbone(torch.stack(padded))["0"]
+        found = self.rpn["objectness"](features).flatten(1).topk(4).indices
+        boxes = self.rpn["boxes"](features).flatten(2)
+        return [
+            {"boxes": box[:, index].T, "scores": self.box_head(feature.flatten(1)[:, index].T).softmax(1)}
+            for box, feature, index in zip(boxes, features, found, strict=True)
+        ]
+
+
+def test_of_a_detector_that_takes_a_list_of_images_the_backbone_is_changed():
+    model, images = Detector().eval().requires_grad_(False), [IMAGES[0], IMAGES[1, :, :24, :20]]
+    before = state_of(model)
+    found = split(model, images)
+    blocks = [f"backbone.body.{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)]
+    assert set(blocks) <= {place.path for place in found.places}
+    assert all(place.path.startswith("backbone.") for place in found.places)
+    assert self_swap(model, images, found) == {}
+    assert state_of(model) == before
+    calls = calls_of(model, blocks, images)
+    assert calls[blocks[0]].inputs.shape == (2, 64, 8, 8)
+    halved = drafted(model.get_submodule(blocks[0]), calls[blocks[0]], Narrower(Narrower.Settings(ratio=0.5)))
+    with exchanged(model, {blocks[0]: halved.block}):
+        assert [{*each} for each in model(images)] == [{"boxes", "scores"}] * 2
+    with pytest.raises(SpaceError, match="called 2 times"):  # for each image
+        split(model, images, names=["box_head"])
+    with pytest.raises(SpaceError, match=r"runs on a list of 2, each a float32 tensor of shape \(3, 8\)"):
+        split(model, [*TOKENS])
+
+
+class Boxes(nn.Module):
+    """A detector as a study takes it: one tensor of images in, one of boxes out."""
+
+    def __init__(self):
+        super().__init__()
+        self.detector = Detector()
+
+    def forward(self, x):
+        return torch.stack([found["boxes"] for found in self.detector(list(x))])
+
+
+def test_of_a_wrapped_detector_only_the_backbone_is_changed():
+    found = split(Boxes().eval().requires_grad_(False), IMAGES)
+    assert len(found.places) >= 6
+    assert all(place.path.startswith("detector.backbone.body.") for place in found.places[:6])
 
 
 def test_positions_named_by_hand():
