@@ -76,6 +76,11 @@ class Regression:
         variance_N = np.maximum(prior_N - np.einsum("kn,kn->n", half_KN, half_KN), 0)
         return self.mean + cross_NK @ self.alpha_K, np.sqrt(self.variance * variance_N)
 
+    def predict_measured(self, x_ND: np.ndarray, scale_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As ``predict``, with the standard deviation of a measurement."""
+        mean_N, sd_N = self.predict(x_ND, scale_N)
+        return mean_N, np.sqrt(sd_N**2 + self.variance * self.kernel.noise)
+
     def covariance(self, x_ND: np.ndarray, scale_N: np.ndarray) -> np.ndarray:
         """Posterior covariance of the link values of N networks."""
         phi_NF = self.features(x_ND)

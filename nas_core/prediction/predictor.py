@@ -169,8 +169,7 @@ class Predictor:
 
     def link_values(self, codes_NP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predicted link value of networks and the standard deviation of a measurement of it."""
-        mean_N, sd_N = self.regression.predict(self.encoding.one_hot(codes_NP), self.scale(codes_NP))
-        return mean_N, np.sqrt(sd_N**2 + self.regression.variance * self.regression.kernel.noise)
+        return self.regression.predict_measured(self.encoding.one_hot(codes_NP), self.scale(codes_NP))
 
     def predict(self, genotypes: Iterable[Genotype]) -> list[Prediction]:
         """The metric expected of each network with its 90 % interval."""
@@ -472,8 +471,7 @@ def _try(judges: _Judges, data: Fitted, link: Link, kernel: Kernel, exponent: fl
     value_K = link.forward(seen.metric_K)
     model = regress(data, value_K, kernel)
     left_out_K, sd_K = cross_validate(model, data, value_K)
-    mean_H, sd_H = model.predict(seen.encoding.one_hot(judges.codes_HP), scale_H)
-    sd_H = np.sqrt(sd_H**2 + model.variance * kernel.noise)
+    mean_H, sd_H = model.predict_measured(seen.encoding.one_hot(judges.codes_HP), scale_H)
     z_K, z_H = (value_K - left_out_K) / sd_K, (link.forward(judges.metric_H) - mean_H) / sd_H
     score, spearman, error_T = judges.score(link.inverse(np.concatenate([left_out_K[judges.counts_K], mean_H])))
     alternative = Alternative(
@@ -568,24 +566,22 @@ def _kernels(config: PredictConfig, exponent: float, encoding: Encoding) -> list
     ]
 
 
-def _merits(trials: Sequence[_Trial], left_out: int | None = None) -> np.ndarray:
-    """What is left unexplained, as a cost below 0: an exponent has to explain clearly more.
+def _unexplained(trials: Sequence[_Trial]) -> np.ndarray:
+    """[A, T] what each alternative leaves of each network that counts; an exponent has to explain clearly more.
 
-    A few evaluations around a large base cannot tell what it does to small
-    networks. ``left_out`` is one of the networks that count, which then does not.
+    A few evaluations around a large base cannot tell what it does to small networks.
     """
-    error_AT = np.stack([trial.error_T for trial in trials])
-    if left_out is not None:
-        error_AT = np.delete(error_AT, left_out, axis=1)
-    worth_A = np.array([EXPONENT_WORTH if trial.alternative.exponent else 1.0 for trial in trials])
-    return np.asarray(-error_AT.sum(axis=1) / worth_A)
+    return np.stack([
+        trial.error_T / (EXPONENT_WORTH if trial.alternative.exponent else 1.0) for trial in trials
+    ])  # fmt: skip
 
 
 def _judged_apart(trials: Sequence[_Trial], judges: _Judges) -> dict[Genotype, Apart]:
     """Each held-out network by the alternative that would be chosen without it."""
-    found, first = dict[Genotype, Apart](), int(judges.counts_K.sum())
+    found, first, left_AT = dict[Genotype, Apart](), int(judges.counts_K.sum()), _unexplained(trials)
     for index, genotype in enumerate(judges.held_out):
-        trial = trials[int(np.argmax(_merits(trials, first + index)))]
+        others_A = np.delete(left_AT, first + index, axis=1).sum(axis=1)
+        trial = trials[int(np.argmin(others_A))]
         found[genotype] = Apart(link=trial.link, mean=float(trial.mean_H[index]), sd=float(trial.sd_H[index]))
     return found
 
@@ -629,7 +625,7 @@ def fit(
                 _try(judges, data, link, kernel, exponent, scale_H)
                 for kernel in _kernels(config, exponent, seen.encoding)
             ]
-    best = int(np.argmax(_merits(trials)))
+    best = int(np.argmin(_unexplained(trials).sum(axis=1)))
     quantile = _quantile(trials, np.random.default_rng(seed))
     return Predictor(
         space=space,
