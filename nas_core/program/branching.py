@@ -42,10 +42,8 @@ from nas_core.program.relaxation import Relaxation, exact_bound
 Small = npt.NDArray[np.int16]
 
 MOST_PARTS = 20_000  # of a list that shares its multipliers
-MOST_ENDINGS, FEW_IN_ALL = (
-    8_000_000,
-    1_000_000,
-)  # parts of the half that is looked up; of all, below which there is none
+MOST_ENDINGS = 8_000_000  # parts of the half that is looked up
+FEW_IN_ALL = 1_000_000  # parts, below which no half is looked up
 FEWEST_GROUPS, DIVES = 4, 5  # of that half; and how often it is counted
 NEAR = 5.0  # how much less a column counts that loses all that may be lost, as a power of e
 MOST_SPELLED = 1 << 62  # choices of that half
