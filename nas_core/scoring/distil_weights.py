@@ -222,7 +222,8 @@ class DistilledBlocks:
         network.load_state_dict(self._recalibrated(genotype))
         recipe = self.settings.recipe
         epochs = steps * recipe.batch_size / len(self.data.train[1])
-        taught = TeacherConfig(model=OWN, weight=1.0, temperature=RECOVERY_TEMPERATURE, features=RECOVERY_FEATURES)
+        features = 0.0 if recipe.compile else RECOVERY_FEATURES  # compiled, no block is seen by itself
+        taught = TeacherConfig(model=OWN, weight=1.0, temperature=RECOVERY_TEMPERATURE, features=features)
         train(
             network,
             recipe.model_copy(update={"epochs": epochs, "teacher": taught}),
