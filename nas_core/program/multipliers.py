@@ -8,6 +8,8 @@ floats are good enough.
 G = groups left, J = columns of a group, K = rows, U = vectors, S = parts, N = parts of a sample.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,12 +17,12 @@ from nas_core.program.linear import Floats, Ints
 
 Bools = npt.NDArray[np.bool_]
 
-SAMPLE, VECTORS = 48, 24  # parts whose multipliers are worked out for a list, and vectors that it may have
+SAMPLE, VECTORS = 96, 48  # parts whose multipliers are worked out for a list, and vectors that it may have
 SMOOTH, STEPS = (0.4, 0.1), 2  # shares of what is left to lose, and Newton's steps for each
 LONGEST_STEP = 0.75  # of one multiplier, in what is left to lose
 RIDGE = 1e-3
 PARTS_GROW_BY = 3  # the power of what is left to lose that a part's descendants grow by, about
-WORTH_IT = 0.995  # of the sample's descendants, that one vector more has to get below
+WORTH_IT = 0.998  # of the sample's descendants, that one vector more has to get below
 MOST_MATRIX = 300_000  # columns times rows squared, beyond which Newton's steps are too dear
 
 
@@ -36,7 +38,13 @@ class Multipliers:
         self.cost_GJK = cost_GJK / self.scale_K
 
     def of(
-        self, left: tuple[int, ...], gone_GJ: Bools, value_S: Ints, cost_KS: Ints, known_UK: Floats, goal: float
+        self,
+        left: tuple[int, ...],
+        gone_GJ: Bools,
+        value_S: Ints,
+        cost_KS: npt.NDArray[np.integer[Any]],
+        known_UK: Floats,
+        goal: float,
     ) -> Floats:
         """[U, K] vectors for parts that have chosen everywhere but in ``left`` and are to be worth the goal.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas_core.program import Budget, SelectionProblem, Status, branching, endings, solve
+from nas_core.program import Budget, SelectionProblem, Status, branching, endings, lists, solve
 from nas_core.program.answers import Apart
 from nas_core.program.branching import Branching
 from nas_core.program.endings import Endings, Partners
@@ -81,8 +81,8 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[Partners]:
 @pytest.mark.parametrize("most", [10, 10**6, 10**15])
 @pytest.mark.parametrize("seed", range(6))
 def test_it_finds_what_looking_at_all_networks_finds(seed: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(branching, "MOST_PARTS", 3)  # lists in pieces
-    monkeypatch.setattr(branching, "FEW_PARTS", 0)
+    monkeypatch.setattr(lists, "MOST_PARTS", 3)  # lists in pieces
+    monkeypatch.setattr(lists, "FEW_PARTS", 0)
     _finds_the_best(*ragged(seed, most))
 
 
@@ -121,7 +121,7 @@ def _finds_the_best(lp: LinearProgram, relaxation: Relaxation) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_wherever_it_ends_its_bound_holds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(branching, "MOST_PARTS", 50)
+    monkeypatch.setattr(lists, "MOST_PARTS", 50)
     lp, relaxation = made("I02", seed)
     complete = Branching(lp, relaxation, cheapest(lp), NEVER_ENDS)
     complete.run()
