@@ -14,11 +14,12 @@ import numpy as np
 
 from nas_core.base.errors import ConfigError
 
-LinkName = Literal["identity", "log-error", "reciprocal-error", "rank"]
+LinkName = Literal["identity", "log-error", "reciprocal-error", "log", "rank"]
 ERROR_LINKS: tuple[LinkName, ...] = ("log-error", "reciprocal-error")
-LINKS: tuple[LinkName, ...] = ("identity", *ERROR_LINKS, "rank")
+LINKS: tuple[LinkName, ...] = ("identity", *ERROR_LINKS, "log", "rank")
 
 FLOOR = 1e-3  # error fraction added so that a perfect network has a finite link value
+LOG_RANGE = (-700.0, 700.0)  # logarithms of which floats hold the exponential
 PERCENT_ABOVE = 1.5  # metrics whose best exceeds this cannot be fractions
 
 
@@ -33,6 +34,11 @@ def fraction_scale(metric_K: np.ndarray) -> float | None:
     if high <= 1:
         return 1.0
     return 100.0 if high > PERCENT_ABOVE else None
+
+
+def are_losses(metric_K: np.ndarray) -> bool:
+    """Whether the metrics can be losses: above 0 before they were turned."""
+    return bool(np.max(metric_K) < 0)
 
 
 def normal_scores(metric_K: np.ndarray) -> np.ndarray:
@@ -69,6 +75,8 @@ class Link:
                 return np.asarray(-np.log(1 - np.minimum(metric_N / self.top, 1) + FLOOR))
             case "reciprocal-error":
                 return np.asarray(1 / (1 - np.minimum(metric_N / self.top, 1) + FLOOR))
+            case "log":
+                return np.asarray(-np.log(np.maximum(-metric_N, np.finfo(float).tiny)))
             case "rank":
                 return _interpolate(metric_N, self.knots_metric, self.knots_value)
 
@@ -83,6 +91,8 @@ class Link:
             case "reciprocal-error":
                 # A value of 0 or less would be an error without bound: the worst attainable one stands for it.
                 metric_N = self.top * (1 + FLOOR - 1 / np.maximum(value_N, 1 / (1 + FLOOR)))
+            case "log":
+                metric_N = -np.exp(np.clip(-value_N, *LOG_RANGE))
             case "rank":
                 metric_N = _interpolate(value_N, self.knots_value, self.knots_metric)
         return np.asarray(np.clip(metric_N, self.bottom, self.top))
@@ -105,7 +115,8 @@ def make_link(name: LinkName, metric_K: np.ndarray) -> Link:
     """The link fitted to the evaluated metrics.
 
     Raises:
-        ConfigError: if an error link is asked for and the metric is no fraction or percentage.
+        ConfigError: if an error link is asked for and the metric is no fraction or percentage, or ``log`` and it is
+            no loss above 0.
     """
     scale = fraction_scale(metric_K)
     if name in ERROR_LINKS and scale is None:
@@ -114,6 +125,9 @@ def make_link(name: LinkName, metric_K: np.ndarray) -> Link:
             f"{name} for metrics between {np.min(metric_K):g} and {np.max(metric_K):g}",
             "identity or rank; error links need a fraction in [0, 1] or a percentage",
         )
+    if name == "log" and not are_losses(metric_K):
+        found = f"log for metrics of which the best is {np.max(metric_K):g}, the higher the better"
+        raise ConfigError("predict.link", found, "auto, identity or rank; log needs losses above 0")
     knots, index = np.unique(metric_K, return_index=True)
     return Link(
         name=name,
@@ -125,5 +139,7 @@ def make_link(name: LinkName, metric_K: np.ndarray) -> Link:
 
 
 def possible_links(metric_K: np.ndarray) -> Sequence[LinkName]:
-    """The links this metric allows, see ``fraction_scale``."""
-    return LINKS if fraction_scale(metric_K) is not None else ("identity", "rank")
+    """The links this metric allows, see ``fraction_scale`` and ``are_losses``."""
+    if fraction_scale(metric_K) is not None:
+        return ("identity", *ERROR_LINKS, "rank")
+    return ("identity", "log", "rank") if are_losses(metric_K) else ("identity", "rank")

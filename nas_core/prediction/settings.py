@@ -10,8 +10,8 @@ from nas_core.base.settings import Section
 class PredictConfig(Section):
     """How a network's metric is predicted from its blocks; `auto` lets cross-validation choose."""
 
-    link: Literal["auto", "identity", "log-error", "reciprocal-error", "rank"] = Field(
-        "auto", description="Monotone transform in which block effects add up."
+    link: Literal["auto", "identity", "log-error", "reciprocal-error", "log", "rank"] = Field(
+        "auto", description="Monotone transform in which block effects add up; log is for losses above 0."
     )
     flops_exponent: float | Literal["auto"] = Field(
         "auto", description="p in (mean FLOPs / FLOPs)^p: 0 additive, 1 the paper's rule (MathNAS Eq. 4)."

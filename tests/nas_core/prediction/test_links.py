@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.base.errors import ConfigError
-from nas_core.prediction.links import LINKS, fraction_scale, make_link, normal_scores, possible_links
+from nas_core.prediction.links import ERROR_LINKS, LINKS, fraction_scale, make_link, normal_scores, possible_links
 
 metrics = st.lists(st.floats(0.01, 0.99), min_size=3, max_size=30, unique=True).map(np.array)
 
@@ -14,12 +14,14 @@ def test_links_increase_and_invert(fraction_K, name, scale):
     metric_K = np.sort(fraction_K) * scale
     if scale == 100 and metric_K.max() <= 1.5:
         return
+    if name == "log":
+        metric_K -= scale  # losses, turned
     link = make_link(name, metric_K)
     assert (np.diff(link.forward(metric_K)) >= 0).all()
     assert np.allclose(link.inverse(link.forward(metric_K)), metric_K, atol=1e-6 * scale)
 
 
-@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize("name", ["identity", *ERROR_LINKS, "rank"])
 def test_predictions_stay_accuracies(name):
     link = make_link(name, np.array([0.2, 0.5, 0.6, 0.9]))
     metric_N = link.inverse(np.linspace(-50, 50, 101))
@@ -37,10 +39,19 @@ def test_scale_is_inferred_or_refused(metric, scale):
 
 
 def test_error_links_need_an_accuracy():
-    metric_K = np.array([-4.0, -3.0, -1.0])
+    metric_K = np.array([-4.0, -3.0, 1.0])
     assert possible_links(metric_K) == ("identity", "rank")
     with pytest.raises(ConfigError, match="identity or rank"):
         make_link("log-error", metric_K)
+
+
+def test_log_is_for_losses_above_0():
+    losses_K = np.array([-4.0, -3.0, -1.0])
+    assert possible_links(losses_K) == ("identity", "log", "rank")
+    assert make_link("log", losses_K).forward(losses_K) == pytest.approx(-np.log([4.0, 3.0, 1.0]))
+    assert (make_link("log", losses_K).inverse(np.linspace(-1e4, 1e4, 11)) < 0).all()
+    with pytest.raises(ConfigError, match="losses above 0"):
+        make_link("log", np.array([-4.0, 0.0]))
 
 
 def test_rank_link_runs_on_beyond_the_best():
