@@ -25,7 +25,7 @@ SEARCH_SHARE, SEARCH_MOST_S = 0.5, 20.0  # kept back from a proof, for a better 
 MANY_LIMITS = 4  # beyond which CP-SAT was not seen to prove anything in a minute, rules left out
 MANY_GROUPS = 60  # beyond which branching shows nothing either, with so many limits
 CORE_SHARE = 0.5  # of the time left that the core search may take
-BRANCHING_SHARE = 0.7  # of the time left, with many limits
+BRANCHING_SHARE = 0.85  # of the time left, with many limits
 BRIEFLY, BRIEFLY_MOST_S = 0.15, 2.0  # with few or with rules, before CP-SAT
 MANY_GROUPS_TO_LIST, LEVELS_SHARE = 30, 0.3  # from which the core search lists sooner, where it can; and its time
 

@@ -32,7 +32,7 @@ from nas_core.program.relaxation import Relaxation, exact_bound
 
 MOST_ENDINGS = 16_000_000  # parts of the half that is looked up
 FEW_IN_ALL = 1_000_000  # parts, below which no half is looked up
-FEWEST_GROUPS, DIVES = 4, 5  # of that half; and how often it is counted
+FEWEST_GROUPS, DIVES = 4, 12  # of that half; and how often it is counted
 MOST_ALIKE = 100  # endings at one place
 SURE = 8  # times the float error that a unit of the values has to be
 FIRST, FURTHER = 0.1, 1.25  # of the way from bound to value: the first goal, and every next one

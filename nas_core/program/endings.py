@@ -47,6 +47,7 @@ class Partners:
 class Endings:
     """``value_S``, ``cost_SK`` and ``pick_SG`` (places of columns) of endings in ``groups``.
 
+    ``arrays`` is these three, and is emptied: they are large, and one after the other is put in order.
     ``prices_K``: the rows' prices, about; an ending loses what its value less its cost at these falls short of ``top``,
     and ``room`` is the most that it may lose, about.
     """
@@ -54,15 +55,16 @@ class Endings:
     def __init__(
         self,
         groups: tuple[int, ...],
-        value_S: Small,
-        cost_SK: Small,
-        pick_SG: Small,
+        arrays: list[Small],
         prices_K: Floats,
         top: float,
         room: float,
     ) -> None:
         self.groups, self.prices_K, self.top = groups, prices_K, top
+        value_S, cost_SK, pick_SG = arrays
+        arrays.clear()
         self.row_D, self.width_D, cells = _places(cost_SK, prices_K, room)
+        self.width_D = np.minimum(self.width_D, np.iinfo(cost_SK.dtype).max)
         self.alike = len(value_S) / cells  # endings in the same cells, about
         factor_D = np.random.default_rng(0).integers(1 << 31, size=len(self.row_D))
         self.factor_D: Codes = (2 * factor_D + 1).astype(np.uint32)
@@ -80,15 +82,19 @@ class Endings:
         key_S >>= np.uint64(32)
         count = 1 << (self.place_bits + CLASS_BITS)
         self.first_B = np.zeros(count + 1, dtype=np.uint32)
-        np.cumsum(
-            np.bincount((key_S >> (STEP_BITS - CLASS_BITS)).astype(np.int64), minlength=count), out=self.first_B[1:]
-        )
+        for low in range(0, len(key_S), CHUNK):
+            class_S = (key_S[low : low + CHUNK] >> np.uint64(STEP_BITS - CLASS_BITS)).astype(np.int64)
+            counts = np.bincount(class_S - class_S[0])
+            self.first_B[class_S[0] + 1 : class_S[0] + 1 + len(counts)] += counts.astype(np.uint32)
+        np.cumsum(self.first_B, out=self.first_B)
         first_P = self.first_B[:: 1 << CLASS_BITS]
         is_met_P = first_P[:-1] < first_P[1:]
         self.least_P = np.full(1 << self.place_bits, LARGEST, dtype=np.int32)  # steps that an ending there loses
         self.least_P[is_met_P] = key_S[first_P[:-1][is_met_P]] & np.uint64((1 << STEP_BITS) - 1)
         del key_S
-        self.value_S, self.cost_SK = value_S.take(order), cost_SK.take(order, axis=0)
+        self.value_S = value_S.take(order)
+        self.cost_SK = cost_SK.take(order, axis=0)
+        del value_S, cost_SK
         self.pick_SG = pick_SG.take(order, axis=0)
 
     def _keys(self, cost_SK: Small, value_S: Small) -> Codes:
@@ -104,7 +110,7 @@ class Endings:
         """One number for the cells of each, of which sums and differences are those of the cells (modulo 2^32)."""
         code_S = np.zeros(len(cost_SD), dtype=np.uint32)
         for cost, width, factor in zip(cost_SD.T, self.width_D.tolist(), self.factor_D, strict=True):
-            code_S += (cost // cost.dtype.type(min(width, np.iinfo(cost.dtype).max))).astype(np.uint32) * factor
+            code_S += (cost // cost.dtype.type(width)).astype(np.uint32) * factor
         return code_S
 
     def _rounding(self, cost_SK: Small, value_S: Small) -> float:

@@ -53,6 +53,12 @@ class Exchanges:
         for found_G in search.run(start_G, kicks=self.width != START):
             yield place[found_G]
 
+    def kicked(self, columns_G: Ints, deadline: float) -> Ints | None:
+        """[G] what a network becomes that is kicked and improved again; None if it could not be repaired."""
+        every = np.ones(self.lp.columns.num_columns, dtype=bool)
+        search = _Search(self.lp, self.relaxation, every, self.rng, deadline)
+        return search.improved(search.kicked(columns_G))
+
     @property
     def was_wide(self) -> bool:
         """Whether the last turn looked at all columns, with kicks."""
@@ -97,7 +103,7 @@ class _Search:
         """Networks within the rows, each better than those before or a start of its own."""
         if start_G is None:
             least_G = _least_of(self.rows_CK @ self.weight_K, self.starts, self.group_C)
-            begun = [self._improved(columns_G) for columns_G in (self._cheapest_loss(), least_G)]
+            begun = [self.improved(columns_G) for columns_G in (self._cheapest_loss(), least_G)]
             found = [columns_G for columns_G in begun if columns_G is not None]
             yield from found
             start_G = max(found, key=self.lp.value_of, default=None)
@@ -105,7 +111,7 @@ class _Search:
         best, idle, patience = now, 0, IDLE * len(self.starts) if kicks else 0
         while idle < patience and time.monotonic() < self.deadline and best < self.bound:
             idle += 1
-            found_G = self._improved(self._kicked(now_G) if now_G is not None else self._random())
+            found_G = self.improved(self.kicked(now_G) if now_G is not None else self._random())
             if found_G is None:
                 continue
             value = self.lp.value_of(found_G)
@@ -122,7 +128,8 @@ class _Search:
     def _random(self) -> Ints:
         return _least_of(self.rng.random(len(self.group_C)), self.starts, self.group_C)
 
-    def _kicked(self, columns_G: Ints) -> Ints:
+    def kicked(self, columns_G: Ints) -> Ints:
+        """A few random groups' columns replaced by such as lose little."""
         kicked = columns_G.copy()
         if not len(self.several):
             return kicked
@@ -131,7 +138,7 @@ class _Search:
             kicked[group] = order[min(int(self.rng.geometric(0.4)) - 1, len(order) - 1)]
         return kicked
 
-    def _improved(self, columns_G: Ints) -> Ints | None:
+    def improved(self, columns_G: Ints) -> Ints | None:
         """The local optimum that a network leads to; None if it could not be repaired."""
         columns_G = columns_G.copy()
         if not self._repair(columns_G):

@@ -16,6 +16,7 @@ import numpy as np
 from nas_core.program import core
 from nas_core.program.answers import Apart, Choices, Effort, Judge
 from nas_core.program.exchange import Exchanges
+from nas_core.program.four_exchange import FourExchanges
 from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Ints, LinearProgram
 from nas_core.program.meeting import Meetings
@@ -74,8 +75,11 @@ class _Turns:
     def __init__(self, lp: LinearProgram, relaxation: Relaxation, rng: np.random.Generator, deadline: float) -> None:
         self.num_columns, self.deadline = lp.columns.num_columns, deadline
         self.exchanges, self.meetings = Exchanges(lp, relaxation, rng), Meetings(lp, relaxation, rng)
-        self.ways = ["quarters"] * self.meetings.has_quarters + ["halves", "exchange"]
+        self.fours = FourExchanges(lp, relaxation, self.exchanges)
+        has_fours = self.meetings.has_quarters and self.fours.fits
+        self.ways = ["fours"] * has_fours + ["quarters"] * self.meetings.has_quarters + ["halves", "exchange"]
         self.spent_s, self.fruitless_s = dict.fromkeys(self.ways, 0.0), dict.fromkeys(self.ways, 0.0)
+        self.found = dict.fromkeys(self.ways, 0)  # turns that brought a better network
         self.fruitless: dict[str, int] = {}  # turns since a better network, of the ways taken
         self.way, self.started = "", time.monotonic()
 
@@ -85,9 +89,14 @@ class _Turns:
         if best_G is None:  # only exchanges find a first network
             self.way = "exchange"
         else:
-            self.way = min(self.ways, key=lambda way: (self.fruitless_s[way], self.spent_s[way]))
+            self.way = min(
+                self.ways, key=lambda way: (self.fruitless_s[way] / (1 + self.found[way]), self.spent_s[way])
+            )
         if self.way == "exchange" or best_G is None:
             yield from self.exchanges.turn(best_G, self.deadline)
+            return
+        if self.way == "fours":
+            yield from self.fours.turn(best_G, self.deadline)
             return
         meet = self.meetings.by_halves if self.way == "halves" else self.meetings.by_quarters
         found_G = meet(best_G, self.deadline)
@@ -98,6 +107,7 @@ class _Turns:
         """What the turn brought."""
         spent_s = time.monotonic() - self.started
         self.spent_s[self.way] += spent_s
+        self.found[self.way] += is_better
         self.fruitless_s[self.way] = 0.0 if is_better else self.fruitless_s[self.way] + spent_s
         if is_better:
             self.fruitless = dict.fromkeys(self.fruitless, 0)

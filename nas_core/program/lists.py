@@ -185,8 +185,12 @@ class Search:
     def endings(self, groups: tuple[int, ...], most: int, deadline: float) -> Endings | None:
         """What parts that have chosen elsewhere may end with; None at the deadline, or where it is too much."""
         rest, listed = self._others(groups), list(groups)
-        values, costs = [np.zeros(0, self.value_kind)], [np.zeros((0, len(self.lp.limits_K)), self.cost_kind)]
-        picks, count = [np.zeros((0, len(groups)), self.place_kind)], 0
+        found = [
+            [np.zeros(0, self.value_kind)],
+            [np.zeros((0, len(self.lp.limits_K)), self.cost_kind)],
+            [np.zeros((0, len(groups)), self.place_kind)],
+        ]
+        count = 0
         todo = [self.everything()]
         while todo:
             if time.monotonic() > deadline:
@@ -198,15 +202,17 @@ class Search:
             if parts.left != rest:
                 todo += parts.pieces()
                 continue
-            values.append(parts.value_S.astype(self.value_kind))
-            costs.append(parts.cost_SK)
-            picks.append(parts.taken_SG[:, listed])
+            for arrays, array in zip(
+                found, (parts.value_S.astype(self.value_kind), parts.cost_SK, parts.taken_SG[:, listed]), strict=True
+            ):
+                arrays.append(array)
             count += len(parts.value_S)
             if count > most:
                 return None
         top = float((self.value_GJ[listed] - self.cost_GJK[listed] @ self.duals_K).max(axis=1).sum())
-        value_S, cost_SK, pick_SG = (np.concatenate(arrays) for arrays in (values, costs, picks))
-        return Endings(groups, value_S, cost_SK, pick_SG, self.duals_K, top, self.room)
+        for arrays in found:  # they are large: one after the other
+            arrays[:] = [np.concatenate(arrays)]
+        return Endings(groups, [arrays.pop() for arrays in found], self.duals_K, top, self.room)
 
     def ended(self, grown: Grown, endings: Endings) -> tuple[Ints | None, Parts | None]:
         """[G] columns of the best network of these parts and endings, if one is worth the goal; and the parts that have
