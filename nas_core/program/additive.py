@@ -25,7 +25,7 @@ SEARCH_SHARE, SEARCH_MOST_S = 0.5, 20.0  # kept back from a proof, for a better 
 MANY_LIMITS = 4  # beyond which CP-SAT was not seen to prove anything in a minute, rules left out
 MANY_GROUPS = 60  # beyond which branching shows nothing either, with so many limits
 CORE_SHARE = 0.5  # of the time left that the core search may take
-BRANCHING_SHARE = 0.85  # of the time left, with many limits
+BETTER_SHARE, BETTER_MOST_S = 0.3, 8.0  # kept back from branching with many limits, for the same
 BRIEFLY, BRIEFLY_MOST_S = 0.15, 2.0  # with few or with rules, before CP-SAT
 MANY_GROUPS_TO_LIST, LEVELS_SHARE = 30, 0.3  # from which the core search lists sooner, where it can; and its time
 
@@ -136,7 +136,8 @@ def _proof(
     if incumbent is not None:
         if has_many_limits and lp.num_groups > MANY_GROUPS:
             return answer
-        share_s = BRANCHING_SHARE * effort.left_s if has_many_limits else min(BRIEFLY * effort.left_s, BRIEFLY_MOST_S)
+        kept_s = min(BETTER_SHARE * effort.left_s, BETTER_MOST_S)
+        share_s = effort.left_s - kept_s if has_many_limits else min(BRIEFLY * effort.left_s, BRIEFLY_MOST_S)
         until = replace(effort, deadline=time.monotonic() + share_s)
         branched = _branched(lp, relaxation, judge, apart, until, incumbent, attains)
         if branched is not None and (has_many_limits or branched.status.is_proven):

@@ -127,7 +127,12 @@ class Branching:
             return None
         while self.num_ending >= FEWEST_GROUPS:
             groups = search.split(self.num_ending)
-            count, fitting = np.mean([search.count(groups) for _ in range(DIVES)]), self.num_ending - 1
+            counts = list[float]()
+            while len(counts) < DIVES:
+                if time.monotonic() > self.deadline:
+                    return None
+                counts.append(search.count(groups))
+            count, fitting = np.mean(counts), self.num_ending - 1
             if count > MOST_ENDINGS:
                 fitting = int(self.num_ending * math.log(MOST_ENDINGS) / math.log(count))
             else:

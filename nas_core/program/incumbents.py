@@ -1,8 +1,8 @@
 """A good network without proof: local search and meetings in the middle, in turns.
 
 With few limits or far from a good network exchanges are quickest, with five or more limits
-meetings; which it is shows as they go: the next turn belongs to what has been fruitless
-for the shortest time.
+meetings, with more than ``MANY_ROWS`` exchanges of four; which it is shows as they go: the
+next turn belongs to what has been fruitless for the shortest time.
 
 G = groups, C = columns.
 """
@@ -22,6 +22,7 @@ from nas_core.program.linear import Ints, LinearProgram
 from nas_core.program.meeting import Meetings
 from nas_core.program.relaxation import Relaxation
 
+MANY_ROWS = 15  # with a price, beyond which halves never met
 FEW_COLUMNS, GIVE_UP = 400, 0.03  # columns of a program that is given up after so many fruitless turns per column
 
 
@@ -76,10 +77,11 @@ class _Turns:
         self.num_columns, self.deadline = lp.columns.num_columns, deadline
         self.exchanges, self.meetings = Exchanges(lp, relaxation, rng), Meetings(lp, relaxation, rng)
         self.fours = FourExchanges(lp, relaxation, self.exchanges)
-        has_fours = self.meetings.has_quarters and self.fours.fits
-        self.ways = ["fours"] * has_fours + ["quarters"] * self.meetings.has_quarters + ["halves", "exchange"]
+        if np.count_nonzero(relaxation.duals_K) > MANY_ROWS and self.fours.fits:
+            self.ways = ["exchange", "fours"]
+        else:
+            self.ways = ["quarters"] * self.meetings.has_quarters + ["halves", "exchange"]
         self.spent_s, self.fruitless_s = dict.fromkeys(self.ways, 0.0), dict.fromkeys(self.ways, 0.0)
-        self.found = dict.fromkeys(self.ways, 0)  # turns that brought a better network
         self.fruitless: dict[str, int] = {}  # turns since a better network, of the ways taken
         self.way, self.started = "", time.monotonic()
 
@@ -89,9 +91,7 @@ class _Turns:
         if best_G is None:  # only exchanges find a first network
             self.way = "exchange"
         else:
-            self.way = min(
-                self.ways, key=lambda way: (self.fruitless_s[way] / (1 + self.found[way]), self.spent_s[way])
-            )
+            self.way = min(self.ways, key=lambda way: (self.fruitless_s[way], self.spent_s[way]))
         if self.way == "exchange" or best_G is None:
             yield from self.exchanges.turn(best_G, self.deadline)
             return
@@ -107,7 +107,6 @@ class _Turns:
         """What the turn brought."""
         spent_s = time.monotonic() - self.started
         self.spent_s[self.way] += spent_s
-        self.found[self.way] += is_better
         self.fruitless_s[self.way] = 0.0 if is_better else self.fruitless_s[self.way] + spent_s
         if is_better:
             self.fruitless = dict.fromkeys(self.fruitless, 0)

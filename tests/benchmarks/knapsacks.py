@@ -17,7 +17,7 @@ a row ``value weight ... weight`` for each item.
 ``--solvers expected`` is no solver: its ``bound`` is the value above which less than one choice is expected, of all
 choices that are within the limits, were their sums normally distributed (the saddle point of the number of choices and
 slacks with given sums). On a gap that nobody closes it tells the incumbent's part from the bound's: of the shapes of
-I02 to I06 the best known are within 10 of it.
+I02 to I06 the best are within 5 of it.
 
 Every run is a process of its own, imports and a tiny solve before the clock starts, one thread, gap 0. Ours is charged
 from the raw numbers to the verified answer, peers for their solve alone. ``bound``: no choice is worth more, as far
