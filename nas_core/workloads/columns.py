@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +29,7 @@ PARQUET = b"PAR1"
 DELIMITERS = ",;\t"
 LARGEST = float(np.finfo(np.float32).max)  # what networks compute with
 LONGEST_SAID = 60  # letters of a value that a message shows
+LEAVE_OUT = "Fill it in, or set data.on_error: skip to leave such rows out."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class Columns:
         values = self.cells(name)
         for index, value in enumerate(values):
             if value is None or not value.strip():
-                raise self._wrong(name, f"nothing in {self.row(index)}{_of(values)}", "a value in every row")
+                raise self._wrong(name, f"nothing in {self.row(index)}{_of(values)}", "a value in every row", LEAVE_OUT)
         return [(value or "").strip() for value in values]
 
     def cells(self, name: str) -> list[str | None]:
@@ -88,10 +89,12 @@ class Columns:
             raise self._wrong(name, f"values of type {column.type}", "numbers") from None
         bad = np.flatnonzero(~(np.abs(values_N) <= LARGEST))
         if len(bad):
-            found = "nothing" if np.isnan(values_N[bad[0]]) else f"{values_N[bad[0]]}"
+            is_empty = bool(np.isnan(values_N[bad[0]]))
+            found = "nothing" if is_empty else f"{values_N[bad[0]]}"
             many = f" ({len(bad):,} such rows)" if len(bad) > 1 else ""
             expected = "a finite number in every row" if not np.isfinite(values_N[bad[0]]) else f"{LARGEST:.2g} at most"
-            raise self._wrong(name, f"{found} in {self.row(int(bad[0]))}{many}", expected)
+            advice = LEAVE_OUT if is_empty else ""
+            raise self._wrong(name, f"{found} in {self.row(int(bad[0]))}{many}", expected, advice)
         return values_N
 
     def is_numeric(self, name: str) -> bool:
@@ -112,8 +115,31 @@ class Columns:
             return None
         return told_splits(self.cells(name), self.place)
 
-    def _wrong(self, name: str, found: str, expected: str) -> DataError:
-        return DataError(f"{self.place}, column {name}", found, expected)
+    def whole(self, used: Sequence[str]) -> "tuple[Columns, list[str]]":
+        """The rows without an empty cell in the columns ``used``, and what is to be said of the others.
+
+        Raises:
+            DataError: if there are none.
+        """
+        is_whole_N = ~np.stack([_is_empty(self.table[name]) for name in used]).any(axis=0)
+        out = int((~is_whole_N).sum())
+        if out == len(self):
+            raise DataError(self.place, "an empty cell in every row", "rows with all of their values")
+        kept = replace(self, table=self.table.filter(is_whole_N), rows_N=self.rows_N[is_whole_N])
+        return kept, [f"left out: {out:,} of {len(self):,} rows, which have an empty cell"] if out else []
+
+    def _wrong(self, name: str, found: str, expected: str, advice: str = "") -> DataError:
+        return DataError(f"{self.place}, column {name}", found, expected, advice)
+
+
+def _is_empty(column: "pa.ChunkedArray") -> np.ndarray:
+    """Where a cell has nothing, or nothing but spaces, as ``Columns.texts`` refuses it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
+    return np.array(pc.is_null(column, nan_is_null=True).to_pylist(), dtype=bool)
 
 
 def read_columns(path: Path, *, texts: Sequence[str] = ()) -> Columns:
@@ -209,6 +235,11 @@ class Wanted:
     def are_separated(self) -> bool:
         """Whether one column has the names of an example's labels, none of them in an empty cell."""
         return self.task == "multi-label" and len(self.columns) == 1
+
+    @property
+    def filled(self) -> tuple[str, ...]:
+        """Columns in which an empty cell says nothing of an example."""
+        return () if self.are_separated else self.columns
 
     @property
     def texts(self) -> tuple[str, ...]:

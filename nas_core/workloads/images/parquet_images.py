@@ -10,12 +10,13 @@ folder that is read at random, as Parquet cannot be.
 import hashlib
 import json
 import os
-from collections.abc import Hashable, Iterator
+import re
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -23,7 +24,7 @@ from pydantic import Field
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
 from nas_core.workloads.classification import ClassTargets
-from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, USUAL_SPLIT, VALIDATION_NAMES, told_splits
+from nas_core.workloads.columns import LEAVE_OUT, TEST_NAMES, TRAIN_NAMES, USUAL_SPLIT, VALIDATION_NAMES, told_splits
 from nas_core.workloads.images.cache import alone, cache_folder, make_room, used_now
 from nas_core.workloads.images.decoding import Encoded
 from nas_core.workloads.images.encoded import EncodedImages
@@ -67,27 +68,47 @@ class ParquetImages(EncodedImages):
 
     def listing(self) -> Listing:
         spool = self._spool()
-        table = _opened(str(spool))
+        table, rows, left_out = self._labelled(_opened(str(spool)))
         told = told_splits(table["split"].to_pylist(), self.place)
-        labels_N, names = _labels(table["label"], self._class_names(), self.place)
-        rows = np.arange(len(table))
+        labels_N, names = _labels(table["label"].to_pylist(), self._class_names(), self.place)
         stamp = hashlib.sha256(str(self.state()).encode()).digest()
-        files = [path.name for path, _ in self._stamps()]
         items = SpooledItems(
             spool=str(spool),
             rows_N=rows,
-            names_N=np.array(
-                [f"{files[file]} row {row}" for file, row in zip(*_positions(table), strict=True)], dtype=object
-            ),
+            names_N=self._names(_opened(str(spool)))[rows],
             labels_N=labels_N,
             stamps_N2=np.tile(np.frombuffer(stamp[:16], np.int64) >> 1, (len(rows), 1)),
         )
         if told is None:
             train, test = items.divided(are_test)
-            return Listing(targets=ClassTargets(names=names), train=train, test=test, notes=(NO_SPLIT,))
+            return Listing(targets=ClassTargets(names=names), train=train, test=test, notes=(*left_out, NO_SPLIT))
         is_train_N, is_test_N, notes = told
         train, test = items.only(is_train_N), items.only(is_test_N)
-        return Listing(targets=ClassTargets(names=names), train=train, test=test, notes=notes)
+        return Listing(targets=ClassTargets(names=names), train=train, test=test, notes=(*left_out, *notes))
+
+    def _labelled(self, table: "pa.Table") -> "tuple[pa.Table, np.ndarray, list[str]]":
+        """The rows with a label, their numbers, and what is to be said of others.
+
+        Raises:
+            DataError: naming the first without one, unless they are to be left out.
+        """
+        has_label_N = ~np.asarray(table["label"].is_null())
+        without = np.flatnonzero(~has_label_N)
+        if not len(without):
+            return table, np.arange(len(table)), []
+        many = f"{len(without):,} row{'s' * (len(without) > 1)}"
+        if self.settings.on_error == "stop" or not has_label_N.any():
+            found = f"{many} without a label, {self._names(table)[without[0]]} first"
+            raise DataError(self.place, found, "one in each row", LEAVE_OUT)
+        said = [f"left out: {many} of {len(table):,} without a label"]
+        return table.filter(has_label_N), np.flatnonzero(has_label_N), said
+
+    def _names(self, table: "pa.Table") -> np.ndarray:
+        """Each row of the node's copy as messages name it: its file, and the row there."""
+        files = [path.name for path, _ in self._stamps()]
+        return np.array(
+            [f"{files[file]} row {row}" for file, row in zip(*_positions(table), strict=True)], dtype=object
+        )
 
     def _path(self) -> Path:
         path = self.settings.path
@@ -231,14 +252,9 @@ def _split_of_name(name: str) -> str | None:
     return word if word in (*TRAIN_NAMES, *TEST_NAMES, *VALIDATION_NAMES) else None
 
 
-def _labels(column: Any, names: tuple[str, ...], place: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels(words: Sequence[str], names: tuple[str, ...], place: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class numbers and the names of all classes."""
-    words = column.to_pylist()
-    if None in words:
-        raise DataError(
-            place, f"{words.count(None):,} rows without a label, row {words.index(None)} first", "one in each row"
-        )
-    if not all(word.isdigit() for word in words):
+    if not all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
         known = tuple(sorted(set(words)))
         numbers = {name: number for number, name in enumerate(known)}
         return np.array([numbers[word] for word in words], dtype=np.int64), known
