@@ -19,6 +19,7 @@ from nas_core.workloads.targets import Targets
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Told = tuple[np.ndarray, np.ndarray, list[str]]  # which rows are trained on, which tested on, what is to be said
 Task = Literal["classification", "multi-label", "regression"]
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing")
@@ -103,7 +104,7 @@ class Columns:
         kind = self.table[name].type
         return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
-    def splits(self, name: str) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+    def splits(self, name: str) -> Told | None:
         """Which rows are trained on and which tested on, as ``told_splits``; None where no column tells.
 
         Raises:
@@ -200,7 +201,7 @@ def _of(values: Sequence[str | None]) -> str:
     return f" ({many:,} such rows)" if many > 1 else ""
 
 
-def told_splits(words: Sequence[str | None], place: str) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+def told_splits(words: Sequence[str | None], place: str) -> Told | None:
     """Which rows are trained on and which tested on, and what is to be said; None where no split is told.
 
     Validation rows serve as test rows where there are none.
@@ -218,6 +219,20 @@ def told_splits(words: Sequence[str | None], place: str) -> tuple[np.ndarray, np
         raise DataError(place, f"the splits {found}", "train, and one of test, validation")
     counts = {word or "none": int((told == word).sum()) for word in sorted(set(told))}
     return is_train, held, [f"rows by split: {', '.join(f'{word} {count:,}' for word, count in counts.items())}"]
+
+
+def split_of_file(path: Path, root: Path) -> str | None:
+    """The split that a file's name tells, as ``train-00000-of-00004`` does, else the folder it lies in, below ``root``.
+
+    A single file is the whole set, whatever it is called.
+    """
+    if path == root:
+        return None
+    for part in (path.stem, *reversed(path.relative_to(root).parent.parts)):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in (*TRAIN_NAMES, *TEST_NAMES, *VALIDATION_NAMES):
+                return word
+    return None
 
 
 # targets
