@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from nas_core.base.identity import content_id, evaluation_seed
@@ -23,7 +24,7 @@ from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import OnProgress
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
-from nas_core.training.features import relative_error
+from nas_core.training.features import spread
 from nas_core.training.loop import TrainingDiverged, laid_out, outputs_of, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
 from nas_core.training.settings import OWN, TeacherConfig
@@ -302,9 +303,10 @@ class Distiller:
         losses = []
         for row, (position, path) in enumerate(self.paths.items()):
             call, target = seen.pop(path)
+            unit = spread(target)  # once for all alternatives of a position
             for column, block in enumerate(self.students.of(position)):
                 if any(True for _ in block.parameters()) and not self._is_done(row, column):
-                    loss = relative_error(call.run(block), target)
+                    loss = F.mse_loss(call.run(block), target) / unit
                     torch.autograd.backward(loss * weight)
                     losses.append(loss.detach())
                     self._note(row, column, loss.detach(), step)

@@ -14,9 +14,14 @@ from torch import nn
 LEAST_VARIANCE = 1e-12  # of an output that is the same everywhere
 
 
+def spread(wanted: torch.Tensor) -> torch.Tensor:
+    """Variance of what a block is to give, B x ...; a scalar above 0."""
+    return wanted.var(unbiased=False).clamp_min(LEAST_VARIANCE)
+
+
 def relative_error(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of B x ... over the variance of what is wanted, so that all blocks count alike; a scalar."""
-    return F.mse_loss(given, wanted) / wanted.var(unbiased=False).clamp_min(LEAST_VARIANCE)
+    """Mean squared error of B x ... over the spread of what is wanted, so that all blocks count alike; a scalar."""
+    return F.mse_loss(given, wanted) / spread(wanted)
 
 
 class Features:

@@ -140,21 +140,24 @@ def shapes_beside(network: nn.Module, fresh: nn.Module) -> dict[str, tuple[int, 
 
 
 def nearest(build: Callable[[float], nn.Module], used: Callable[[nn.Module], float]) -> float:
-    """The largest share that is kept with which the network uses at most 1 of the limit; the least where none does.
+    """The largest share that is kept with which the network uses at most 1 of the limit, of those looked at.
 
-    ``used`` says how much of the limit a network takes. Halving, since smaller networks take less.
+    Where none does, the share of the network that uses the least: a pruner may leave layers whole of which
+    less than a channel would stay. ``used`` says how much of the limit a network takes. Halving, since smaller
+    networks take less.
     """
-    low, high, best = NARROWEST, 1.0, NARROWEST
+    low, high, taken = NARROWEST, 1.0, dict[float, float]()
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        taken = used(build(middle))
-        if taken > 1:
+        taken[middle] = used(build(middle))
+        if taken[middle] > 1:
             high = middle
             continue
-        low = best = middle
-        if taken >= 1 - NEAR:
+        low = middle
+        if taken[middle] >= 1 - NEAR:
             break
-    return best
+    within = [share for share in taken if taken[share] <= 1]
+    return max(within) if within else min(taken, key=taken.__getitem__)
 
 
 def siblings(name: str) -> list[str]:

@@ -68,7 +68,10 @@ def test_differences_are_of_plain_attributes():
 def test_the_nearest_share_is_the_largest_that_keeps_the_limit():
     share = nearest(lambda share: share, lambda share: share / 0.4)
     assert 0.4 * 0.98 <= share <= 0.4
-    assert nearest(lambda share: share, lambda share: 2.0) == NARROWEST
+    assert nearest(lambda share: share, lambda share: 2.0 + share) < 2 * NARROWEST
+    assert nearest(lambda share: share, lambda share: 2.0 if share < 0.1 else 1.2 + share) == pytest.approx(
+        0.14, abs=0.01
+    )
     assert nearest(lambda share: share, lambda share: 0.1) > 0.99
 
 
