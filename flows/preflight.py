@@ -113,6 +113,10 @@ def _check_design_recipe(config: "AnalyticConfig") -> None:
     from nas_core.training.recipe_check import check_recipe
 
     workload, train, side = build_workload(config.data), config.train, config.program.resolution
+    if not workload.sample.is_image or workload.sample.dense:
+        gives = "a map for each" if workload.sample.dense else "inputs that are no images"
+        expected = "images with classes, labels or numbers, as designed networks give them"
+        raise ConfigError("data.kind", f"{config.data.kind}, with {gives}", expected)
     check_recipe(
         train.recipe, "train.recipe", workload.with_train_examples(train.train_examples),
         workload.sample.shape_at(side, workload.sample.shape[0]), workers=train.workers, sync_norm=train.sync_norm,
