@@ -173,7 +173,12 @@ class Run:
     def weights(self) -> Path:
         kept = self.given.teachers or self.folder
         kept.mkdir(parents=True, exist_ok=True)
-        return kept / f"{self.given.data}-{self.given.teacher}-{self.effort.teacher_epochs:g}.safetensors"
+        return kept / f"{self.given.data}-{self.given.teacher}-{self.teacher_recipe.epochs:g}.safetensors"
+
+    @property
+    def teacher_recipe(self) -> Recipe:
+        plain: dict[str, Any] = {"epochs": self.effort.teacher_epochs, "weight_decay": 5e-4, "augment": "crop-flip"}
+        return Recipe(**plain | RECIPES.get(self.given.teacher, {}))
 
     def workload(self, examples: int | None) -> Workload:
         from nas_core.workloads import WORKLOADS, build_workload
@@ -191,10 +196,8 @@ class Run:
         torch.manual_seed(0)
         shape, outputs = workload.sample.shape, workload.sample.num_outputs
         network = factory_of(f"{WHERE}:{self.given.teacher}")(shape[0], outputs)
-        plain: dict[str, Any] = {"weight_decay": 5e-4, "augment": "crop-flip", **RECIPES.get(self.given.teacher, {})}
-        recipe = Recipe(epochs=self.effort.teacher_epochs, **plain)
         began = time.process_time()
-        train(network, recipe, splits, workload, seed=0, device="cpu")
+        train(network, self.teacher_recipe, splits, workload, seed=0, device="cpu")
         self.teacher_cpu_s = time.process_time() - began
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, self.weights)
 
