@@ -2,8 +2,11 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nas_core.base.errors import ConfigError, StoreError
 from nas_core.costs import profiler_of
@@ -11,19 +14,23 @@ from nas_core.program import parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
 from nas_core.space.genotypes import Genotype
-from nas_core.study.brought import workload_of
+from nas_core.study.brought import described, workload_of
 from nas_core.study.config import ClusterConfig
 from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
 from nas_core.study.sweep import limits_of
-from nas_core.training.settings import FullTrainingConfig, Recipe
+from nas_core.training.settings import FullTrainingConfig
 from nas_core.workloads import build_workload
 from nas_core.workloads.workload import metric_of
 from tasks.addresses import check_addresses, names_cluster
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas_core.study.analytic_config import AnalyticConfig
+
+DRAWN = 8  # networks that stand for a family's, where none has all blocks
 
 
 def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
@@ -51,10 +58,10 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
         _check_limit(study, config.select.sweep, "sweep")
     if trains or study.scorer.needs_data:
         workload_of(config).check(config.train.train_examples if trains else None)
-        _check_recipes(study, trains)
+        if trains:
+            config.train.recipe.check("train.recipe")
         _check_outputs(study)
-    if trains:
-        config.train.recipe.check("train.recipe")
+        _check_recipes(study, trains)
     study.scorer.measure  # an unknown metric is said here  # noqa: B018
     if trains and study.space.is_chain:
         _check_classes(study)
@@ -95,9 +102,25 @@ def preflight_design(config: "AnalyticConfig", root: str) -> None:
     workload.check(config.train.train_examples)
     config.train.recipe.check("train.recipe")
     check_workers(config.train, config.cluster)
+    _check_design_recipe(config)
     _check_writable(store)
     _check_tracking(store)
     check_addresses()
+
+
+def _check_design_recipe(config: "AnalyticConfig") -> None:
+    """As far as it can be known before there is a network."""
+    from nas_core.training.recipe_check import check_recipe
+
+    workload, train, side = build_workload(config.data), config.train, config.program.resolution
+    if not workload.sample.is_image or workload.sample.dense:
+        gives = "a map for each" if workload.sample.dense else "inputs that are no images"
+        expected = "images with classes, labels or numbers, as designed networks give them"
+        raise ConfigError("data.kind", f"{config.data.kind}, with {gives}", expected)
+    check_recipe(
+        train.recipe, "train.recipe", workload.with_train_examples(train.train_examples),
+        workload.sample.shape_at(side, workload.sample.shape[0]), workers=train.workers, sync_norm=train.sync_norm,
+    )  # fmt: skip
 
 
 def preflight_serving(root: str) -> None:
@@ -119,17 +142,43 @@ def _check_classes(study: Study) -> None:
 
 
 def _check_recipes(study: Study, trains: bool) -> None:
-    """Settings of recipes that make no sense with the data's targets."""
-    refused = workload_of(study.config).refused
-    recipes = {"train.recipe": study.config.train.recipe} if trains else {}
-    if (recipe := getattr(study.config.scorer, "recipe", None)) is not None:
-        recipes["scorer.recipe"] = recipe
-    for where, recipe in recipes.items():
-        for field, why in refused.items():
-            neutral = Recipe.model_fields[field].default
-            if (found := getattr(recipe, field)) != neutral:
-                kind = study.config.data.kind
-                raise ConfigError(f"{where}.{field}", found, f"{neutral or 'none'} for data of kind {kind}: {why}")
+    """Whether recipes serve the data, and networks of the family; those of scorers and the winner's."""
+    from nas_core.training.network import teacher_of
+    from nas_core.training.recipe_check import check_recipe
+
+    config, workload, space = study.config, workload_of(study.config), study.family.space
+    shape = workload.sample.shape_at(max(space.resolutions), space.in_channels or workload.sample.shape[0])
+    own_model = teacher_of(described(study.family, _any_genotype(study))) if study.family.are_networks else None
+    train, recipe = config.train, getattr(config.scorer, "recipe", None)
+    if recipe is not None:
+        together = train.workers if study.scorer.prepares_together else 1
+        check_recipe(
+            recipe, "scorer.recipe", workload, shape,
+            networks=_networks(study), own_model=own_model, workers=together, sync_norm=True,
+        )  # fmt: skip
+    if trains:
+        check_recipe(
+            train.recipe, "train.recipe", workload.with_train_examples(train.train_examples), shape,
+            networks=_networks(study), own_model=own_model, workers=train.workers, sync_norm=train.sync_norm,
+        )  # fmt: skip
+
+
+def _networks(study: Study) -> "Iterator[nn.Module]":
+    """One network; then all blocks at once where the family can, else some that were drawn."""
+    family = study.family
+    if not family.are_networks:
+        return
+    yield family.module(_any_genotype(study))
+    if (shared := family.shared(0)) is not None:
+        yield shared
+        return
+    rng = np.random.default_rng(1)
+    for _ in range(DRAWN):
+        yield family.module(family.space.sample(rng))
+
+
+def _any_genotype(study: Study) -> Genotype:
+    return study.family.space.sample(np.random.default_rng(0))
 
 
 def _check_outputs(study: Study) -> None:
@@ -143,7 +192,7 @@ def _check_outputs(study: Study) -> None:
     import torch
 
     space = family.space
-    genotype = Genotype((0,) * space.num_positions, space.genotype_resolutions[0])
+    genotype = _any_genotype(study)
     shape = sample.shape_at(space.resolution_of(genotype), space.in_channels or sample.shape[0])
     inputs = torch.zeros(2, *shape, dtype=getattr(torch, sample.dtype))
     with torch.inference_mode():

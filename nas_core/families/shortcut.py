@@ -12,7 +12,8 @@ class Shortcut(nn.Module):
         self.layers = nn.Sequential(
             nn.BatchNorm1d(width), nn.Linear(width, inner), act, nn.Dropout(dropout), nn.Linear(inner, width)
         )
+        self.drop_path = nn.Identity()  # the place of a recipe's, called as timm's blocks do
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = x + self.layers(x)
+        outputs: torch.Tensor = x + self.drop_path(self.layers(x))
         return outputs

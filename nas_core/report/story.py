@@ -273,7 +273,7 @@ def certainty(summary: StudySummary) -> str:
         parts.append(summary.verification.sentence)
     if summary.calibration is not None:
         parts.append(calibration_verdict(summary.calibration))
-    else:
+    elif summary.outcome is None:  # whose cautions say it
         parts.append("Predictions were not compared with held-out networks, so how far to trust them is not known.")
     return " ".join(part for part in parts if part)
 

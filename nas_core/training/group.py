@@ -85,7 +85,7 @@ class TorchGroup(Group):
                 tensor.copy_(part.view(tensor.shape))
 
     def gathered(self, tensor: torch.Tensor, count: int) -> torch.Tensor:
-        spans = [_of(rank, self.size).span(count) for rank in range(self.size)]
+        spans = [of_size(self.size, rank).span(count) for rank in range(self.size)]
         most = max(span.stop - span.start for span in spans)
         mine = tensor.new_zeros(most, *tensor.shape[1:])  # messages are of one size
         mine[: len(tensor)] = tensor
@@ -107,7 +107,8 @@ def current() -> Group:
     return TorchGroup() if dist.is_available() and dist.is_initialized() else ALONE
 
 
-def _of(rank: int, size: int) -> Group:
+def of_size(size: int, rank: int = 0) -> Group:
+    """What one of so many processes knows of its share; it cannot reach the others."""
     group = Group()
     group.rank, group.size = rank, size
     return group

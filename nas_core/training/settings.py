@@ -122,7 +122,7 @@ class Recipe(Section):
     )
     warmup: str = Field(
         "10 %",
-        pattern=WARMUP,
+        json_schema_extra={"pattern": WARMUP},
         description='Linear rise of the rate, such as "10 %" of the steps, "5 epochs", "500 steps".',
     )
     warmup_lr: float | None = Field(
@@ -210,6 +210,13 @@ class Recipe(Section):
             timms = "timm's rand-... of the parts m, n, p, mstd, mmax and inc, such as rand-m9-mstd0.5-inc1"
             raise ValueError(f"one of: {', '.join(POLICIES)}; or {timms}")
         return policy
+
+    @field_validator("warmup")
+    @classmethod
+    def _is_an_amount(cls, warmup: str) -> str:
+        if not re.match(WARMUP, warmup):
+            raise ValueError('an amount such as "10 %", "5 epochs" or "500 steps"')
+        return warmup
 
     @model_validator(mode="after")
     def _can_be_watched(self) -> "Recipe":

@@ -102,23 +102,21 @@ def drop_paths(network: nn.Module, rate: float) -> None:
     """Let the network's residual blocks be left out at random, the deeper the oftener (Huang et al. 2016).
 
     The first block never is, the last one with probability ``rate``. Blocks that stand for each other
-    at one position of a supernet have one rate.
-
-    Raises:
-        NasError: if the network has no block with a place for it.
+    at one position of a supernet have one rate. A network without residual blocks, as a family may have some, is
+    left as it is; that a whole family has none is for who knows the family to refuse.
     """
     layers = getattr(network, "positions", None) or getattr(network, "blocks", None)
     if not isinstance(layers, nn.ModuleList | nn.Sequential) or not any(map(_places, layers)):
         layers = [module for module in network.modules() if any(hasattr(module, name) for name in PATHS)]
     depth = len(layers) - 1
-    found = 0
     for index, layer in enumerate(layers):
         for module, name in _places(layer):
             setattr(module, name, DropPath(rate * index / depth if depth else rate).train(module.training))
-            found += 1
-    if not found:
-        expected = f"blocks with an attribute {PATHS[0]}, as timm's have"
-        raise NasError("recipe.drop_path", type(network).__name__, expected)
+
+
+def has_paths(network: nn.Module) -> bool:
+    """Whether any of the network's blocks has a place for a path that is left out."""
+    return bool(_places(network))
 
 
 def _places(layer: nn.Module) -> list[tuple[nn.Module, str]]:

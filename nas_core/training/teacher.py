@@ -50,12 +50,12 @@ def load_teacher(
 
     Raises:
         DataError: if a file is missing or does not hold what it should.
-        NasError: for a model that nobody knows, or a URI that cannot be reached from here.
+        NasError: for a model that nobody knows or that does not take such inputs, or a URI that cannot be reached
+            from here.
     """
     if settings.model == OWN:
         return _own(own_model, device)
-    scheme, _, rest = settings.model.partition(":")
-    if rest:
+    if scheme := fetched_by(settings):
         module, own = _fetched(settings.model, scheme), Normalisation()
     elif settings.model.endswith(".pt2"):
         module, own = _program(settings.model), Normalisation()
@@ -74,7 +74,19 @@ def load_teacher(
             outputs: torch.Tensor = module(_normalised(plain, own, axes))
         return outputs.float()
 
+    try:
+        teach(torch.zeros(2, *shape, device=device))
+    except Exception as error:  # a model raises whatever it likes for inputs of other shapes
+        inputs = " x ".join(map(str, shape))
+        found = f"{settings.model}, which says of inputs of {inputs}: {' '.join(str(error).split())[:200]}"
+        raise NasError(f"{WHERE}.model", found, f"a model that takes inputs of {inputs}") from None
     return teach
+
+
+def fetched_by(settings: TeacherConfig) -> str:
+    """The scheme of the URI that the teacher is known by; "" where it is on this machine."""
+    scheme, _, rest = settings.model.partition(":")
+    return scheme if rest else ""
 
 
 def _own(own: OwnModel | None, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:

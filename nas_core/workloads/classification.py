@@ -4,7 +4,8 @@ N = examples, K = classes. Outputs are logits, N K; targets are class numbers, N
 The values are those of scikit-learn's functions of the same names.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,6 +61,27 @@ class ClassTargets(Targets):
                 more = f" and {len(empty) - SAID_BY_NAME:,} more" if len(empty) > SAID_BY_NAME else ""
                 found = f"no {split} {thing} of class {', '.join(empty[:SAID_BY_NAME])}{more} that can be read"
                 raise DataError(place, found, "one of each class and split at least")
+
+
+def class_numbers(words: Sequence[str], place: str, names: tuple[str, ...] = ()) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers of labels that are numbers from 0 on or names, and the names of all classes.
+
+    ``names`` are those of numbered classes, where they are known.
+
+    Raises:
+        DataError: for a number that is none of a class.
+    """
+    if not all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
+        known = tuple(sorted(set(words)))
+        numbers = {name: number for number, name in enumerate(known)}
+        return np.array([numbers[word] for word in words], dtype=np.int64), known
+    labels = np.array(words, dtype=np.int64)
+    count = int(labels.max(initial=-1)) + 1
+    if names and count > len(names):
+        raise DataError(place, f"label {count - 1}", f"numbers below {len(names)}, as many as there are names")
+    if not names and count > len(labels):
+        raise DataError(place, f"label {count - 1} in {len(labels):,} rows", "class numbers from 0 on")
+    return labels, names or tuple(map(str, range(count)))
 
 
 def classification_loss(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ from nas_core.workloads.targets import Targets
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Told = tuple[np.ndarray, np.ndarray, list[str]]  # which rows are trained on, which tested on, what is to be said
 Task = Literal["classification", "multi-label", "regression"]
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing")
@@ -29,6 +30,7 @@ PARQUET = b"PAR1"
 DELIMITERS = ",;\t"
 LARGEST = float(np.finfo(np.float32).max)  # what networks compute with
 LONGEST_SAID = 60  # letters of a value that a message shows
+LEAVE_OUT = "Fill it in, or set data.on_error: skip to leave such rows out."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ class Columns:
         values = self.cells(name)
         for index, value in enumerate(values):
             if value is None or not value.strip():
-                raise self._wrong(name, f"nothing in {self.row(index)}{_of(values)}", "a value in every row")
+                raise self._wrong(name, f"nothing in {self.row(index)}{_of(values)}", "a value in every row", LEAVE_OUT)
         return [(value or "").strip() for value in values]
 
     def cells(self, name: str) -> list[str | None]:
@@ -88,10 +90,12 @@ class Columns:
             raise self._wrong(name, f"values of type {column.type}", "numbers") from None
         bad = np.flatnonzero(~(np.abs(values_N) <= LARGEST))
         if len(bad):
-            found = "nothing" if np.isnan(values_N[bad[0]]) else f"{values_N[bad[0]]}"
+            is_empty = bool(np.isnan(values_N[bad[0]]))
+            found = "nothing" if is_empty else f"{values_N[bad[0]]}"
             many = f" ({len(bad):,} such rows)" if len(bad) > 1 else ""
             expected = "a finite number in every row" if not np.isfinite(values_N[bad[0]]) else f"{LARGEST:.2g} at most"
-            raise self._wrong(name, f"{found} in {self.row(int(bad[0]))}{many}", expected)
+            advice = LEAVE_OUT if is_empty else ""
+            raise self._wrong(name, f"{found} in {self.row(int(bad[0]))}{many}", expected, advice)
         return values_N
 
     def is_numeric(self, name: str) -> bool:
@@ -100,7 +104,7 @@ class Columns:
         kind = self.table[name].type
         return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
-    def splits(self, name: str) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+    def splits(self, name: str) -> Told | None:
         """Which rows are trained on and which tested on, as ``told_splits``; None where no column tells.
 
         Raises:
@@ -112,8 +116,31 @@ class Columns:
             return None
         return told_splits(self.cells(name), self.place)
 
-    def _wrong(self, name: str, found: str, expected: str) -> DataError:
-        return DataError(f"{self.place}, column {name}", found, expected)
+    def whole(self, used: Sequence[str]) -> "tuple[Columns, list[str]]":
+        """The rows without an empty cell in the columns ``used``, and what is to be said of the others.
+
+        Raises:
+            DataError: if there are none.
+        """
+        is_whole_N = ~np.stack([_is_empty(self.table[name]) for name in used]).any(axis=0)
+        out = int((~is_whole_N).sum())
+        if out == len(self):
+            raise DataError(self.place, "an empty cell in every row", "rows with all of their values")
+        kept = replace(self, table=self.table.filter(is_whole_N), rows_N=self.rows_N[is_whole_N])
+        return kept, [f"left out: {out:,} of {len(self):,} rows, which have an empty cell"] if out else []
+
+    def _wrong(self, name: str, found: str, expected: str, advice: str = "") -> DataError:
+        return DataError(f"{self.place}, column {name}", found, expected, advice)
+
+
+def _is_empty(column: "pa.ChunkedArray") -> np.ndarray:
+    """Where a cell has nothing, or nothing but spaces, as ``Columns.texts`` refuses it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
+    return np.array(pc.is_null(column, nan_is_null=True).to_pylist(), dtype=bool)
 
 
 def read_columns(path: Path, *, texts: Sequence[str] = ()) -> Columns:
@@ -174,7 +201,7 @@ def _of(values: Sequence[str | None]) -> str:
     return f" ({many:,} such rows)" if many > 1 else ""
 
 
-def told_splits(words: Sequence[str | None], place: str) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+def told_splits(words: Sequence[str | None], place: str) -> Told | None:
     """Which rows are trained on and which tested on, and what is to be said; None where no split is told.
 
     Validation rows serve as test rows where there are none.
@@ -194,6 +221,20 @@ def told_splits(words: Sequence[str | None], place: str) -> tuple[np.ndarray, np
     return is_train, held, [f"rows by split: {', '.join(f'{word} {count:,}' for word, count in counts.items())}"]
 
 
+def split_of_file(path: Path, root: Path) -> str | None:
+    """The split that a file's name tells, as ``train-00000-of-00004`` does, else the folder it lies in, below ``root``.
+
+    A single file is the whole set, whatever it is called.
+    """
+    if path == root:
+        return None
+    for part in (path.stem, *reversed(path.relative_to(root).parent.parts)):
+        for word in re.split(r"[^a-z]+", part.lower()):
+            if word in (*TRAIN_NAMES, *TEST_NAMES, *VALIDATION_NAMES):
+                return word
+    return None
+
+
 # targets
 
 
@@ -209,6 +250,11 @@ class Wanted:
     def are_separated(self) -> bool:
         """Whether one column has the names of an example's labels, none of them in an empty cell."""
         return self.task == "multi-label" and len(self.columns) == 1
+
+    @property
+    def filled(self) -> tuple[str, ...]:
+        """Columns in which an empty cell says nothing of an example."""
+        return () if self.are_separated else self.columns
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ becomes one feature for each of its values in the training rows, 0 or 1.
 import hashlib
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -189,8 +189,7 @@ def _read(settings_json: str, stamp: Hashable) -> Table:
     for field in ("targets", "features", "ignore", "categorical"):
         columns.check(getattr(settings, field), field)
     features = _features(columns, settings)
-    filled = () if wanted.are_separated else wanted.columns
-    columns, notes = _whole(columns, [*features, *filled], settings)
+    columns, notes = columns.whole([*features, *wanted.filled]) if settings.on_error == "skip" else (columns, [])
     told = columns.splits(settings.split)
     if told is None:
         is_test_N = _drawn(columns, [*features, *settings.targets])
@@ -229,29 +228,6 @@ def _features(columns: Columns, settings: RowSettings) -> list[str]:
     if not found:
         raise DataError("data.features", "no column", f"columns beside {', '.join(settings.targets)}")
     return found
-
-
-def _whole(columns: Columns, used: Sequence[str], settings: RowSettings) -> tuple[Columns, list[str]]:
-    """The rows without an empty cell, where others are to be left out; ``stop`` is said by who reads the cells."""
-    if settings.on_error == "stop":
-        return columns, []
-    is_whole_N = ~np.stack([_is_empty(columns, name) for name in used]).any(axis=0)
-    out = int((~is_whole_N).sum())
-    if out == len(columns):
-        raise DataError(columns.place, "an empty cell in every row", "rows with all of their values")
-    kept = replace(columns, table=columns.table.filter(is_whole_N), rows_N=columns.rows_N[is_whole_N])
-    return kept, [f"left out: {out:,} of {len(columns):,} rows, which have an empty cell"] if out else []
-
-
-def _is_empty(columns: Columns, name: str) -> np.ndarray:
-    """Where a cell has nothing, or nothing but spaces, as ``Columns.texts`` refuses it."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = columns.table[name]
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
-    return np.array(pc.is_null(column, nan_is_null=True).to_pylist(), dtype=bool)
 
 
 def _drawn(columns: Columns, used: Sequence[str]) -> np.ndarray:

@@ -92,7 +92,8 @@ class EncodedSettings(ImageSettings):
 
     on_error: Literal["stop", "skip"] = Field(
         "stop",
-        description="Images that cannot be read: stop before anything is computed, or leave them out and say so.",
+        description="Images that cannot be read, and rows that lack a value: stop before anything is computed, or "
+        "leave them out and say so.",
     )
     side: int | None = Field(
         None,

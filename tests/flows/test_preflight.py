@@ -77,3 +77,27 @@ def test_what_does_not_fit_is_one_line(folder, sections, words):
 def test_a_model_of_ones_own_or_a_space_without_python_takes_masks(folder, space):
     printed = mathnas("run", study(folder, space=space, data=SEGMENTATION), "--root", folder / "root", "--dry-run")
     assert "one of 2 classes for every pixel: 0, 1" in printed.stdout
+
+
+DESIGN = {"program": {"resolution": 32, "strides": [1, 2], "flops": "4 M"}}
+ROWS = {
+    **{key: value for key, value in NUMBERS.items() if key != "images"},
+    "kind": "rows",
+    "ignore": ["image", "tags"],
+}
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"data": SEGMENTATION}, "data.kind: found segmentation, with a map for each, expected images with classes"),
+        ({"data": ROWS}, "data.kind: found rows, with inputs that are no images"),
+        ({"data": NUMBERS, "train": {"recipe": "deit"}}, "train.recipe.mixup: found 0.8, expected none for data of"),
+        ({"data": NUMBERS, "train": {"recipe": {"batch_size": 10, "accumulate": 2}, "workers": 2, "sync_norm": True}},
+         "train.recipe.batch_size: found 10, expected a multiple of 4"),
+    ],
+)  # fmt: skip
+def test_what_a_design_cannot_be_trained_on_is_said_before_it_is_solved(folder, sections, words):
+    path = folder / "design.yaml"
+    path.write_text(yaml.safe_dump({"name": "own", **DESIGN, **sections}))
+    assert words in refused("run-design", path, "--root", folder / "design")

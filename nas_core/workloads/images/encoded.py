@@ -38,6 +38,7 @@ ONE_OF = {
     "links to a folder above them": "link to a folder above it",
     "folders beside": "folder beside",
     "files or folders": "file or folder",
+    "other members": "other member",
     "images": "image",
     "files": "file",
 }

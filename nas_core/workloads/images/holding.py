@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -248,6 +249,7 @@ class Streamed(Examples):
             batch_size=None,
             num_workers=loaders,
             persistent_workers=True,  # starting them takes as long as decoding a batch or more
+            worker_init_fn=_leave_endings,
             generator=torch.Generator(),  # not the global one, which is others'
             multiprocessing_context="fork" if hasattr(os, "fork") else "spawn",
         )
@@ -299,6 +301,14 @@ def _none_collected() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def _leave_endings(_: int) -> None:
+    """In a loader's process: what others have registered for the end of the process that it was made of is not for it.
+
+    Prefect's services fail there, and the loader with them, after its work.
+    """
+    getattr(threading, "_threading_atexits", []).clear()
 
 
 class _Batches:

@@ -69,13 +69,16 @@ class ImageTable(EncodedImages):
         settings = self.settings
         columns = read_columns(self._path(), texts=[settings.image, settings.split, *settings.wanted.texts])
         columns.check([settings.image], "image")
+        columns.check(settings.wanted.columns, "targets")
+        used = [settings.image, *settings.wanted.filled]
+        columns, left_out = columns.whole(used) if settings.on_error == "skip" else (columns, [])
         names = columns.texts(settings.image)
         _check_different(names, columns)
         told = columns.splits(settings.split)
         if told is None:
             is_test_N = np.array(are_test(names), dtype=bool)
             told = ~is_test_N, is_test_N, [NO_SPLIT]
-        is_train_N, is_test_N, notes = told
+        is_train_N, is_test_N, notes = told[0], told[1], [*left_out, *told[2]]
         targets, targets_N = settings.wanted.of(columns, is_train_N)
         root = self._folder()
         items = RowItems(

@@ -19,9 +19,10 @@ import numpy as np
 
 from nas_core.base.errors import DataError
 from nas_core.workloads.classification import ClassTargets
-from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
+from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES, Told
 from nas_core.workloads.images.decoding import suffixes
-from nas_core.workloads.images.items import FileItems, Listing
+from nas_core.workloads.images.items import FileItems, Items, Listing
+from nas_core.workloads.targets import Targets
 
 LAYOUT = "train/CLASS/IMAGE and test/CLASS/IMAGE, or CLASS/IMAGE"
 
@@ -160,6 +161,15 @@ def are_test(names: Sequence[str]) -> list[bool]:
     if len(names) > 1 and (all(is_test) or not any(is_test)):
         is_test[hashes.index(min(hashes))] ^= True
     return is_test
+
+
+def listed(items: Items, targets: Targets, told: Told | None, said: Sequence[str], no_split: str) -> Listing:
+    """Both splits as they are told apart (``told_splits``), else one item in five of each class: ``no_split``."""
+    if told is None:
+        train, test = items.divided(are_test)
+        return Listing(targets=targets, train=train, test=test, notes=(*said, no_split))
+    is_train_N, is_test_N, notes = told
+    return Listing(targets=targets, train=items.only(is_train_N), test=items.only(is_test_N), notes=(*said, *notes))
 
 
 def _divided(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:

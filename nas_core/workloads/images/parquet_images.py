@@ -2,7 +2,7 @@
 
 A row has an image (bytes, or a record with the field ``bytes``) and a label (a
 number or a name). Splits are told by a column, or by the files' names
-(``train-00000-of-00004.parquet``); without either one row in five is a test
+(``train-00000-of-00004.parquet``) or folders (``test/0.parquet``); without either one row in five is a test
 image. The encoded images are copied once per node into a file of the cache
 folder that is read at random, as Parquet cannot be.
 """
@@ -15,21 +15,21 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
-from nas_core.workloads.classification import ClassTargets
-from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, USUAL_SPLIT, VALIDATION_NAMES, told_splits
+from nas_core.workloads.classification import ClassTargets, class_numbers
+from nas_core.workloads.columns import LEAVE_OUT, USUAL_SPLIT, split_of_file, told_splits
 from nas_core.workloads.images.cache import alone, cache_folder, make_room, used_now
 from nas_core.workloads.images.decoding import Encoded
 from nas_core.workloads.images.encoded import EncodedImages
 from nas_core.workloads.images.holding import Holding
 from nas_core.workloads.images.items import Items, Listing
-from nas_core.workloads.images.layouts import TEST_SHARE, are_test
+from nas_core.workloads.images.layouts import TEST_SHARE, listed
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.workload import WORKLOADS
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 256  # copied at once
+VERSION = 2  # raised when the node's copy of the same files is another
 NO_SPLIT = f"no split is told: one row in {TEST_SHARE} of each class is a test image"
 
 
@@ -67,27 +68,42 @@ class ParquetImages(EncodedImages):
 
     def listing(self) -> Listing:
         spool = self._spool()
-        table = _opened(str(spool))
+        table, rows, left_out = self._labelled(_opened(str(spool)))
         told = told_splits(table["split"].to_pylist(), self.place)
-        labels_N, names = _labels(table["label"], self._class_names(), self.place)
-        rows = np.arange(len(table))
+        labels_N, names = class_numbers(table["label"].to_pylist(), self.place, self._class_names())
         stamp = hashlib.sha256(str(self.state()).encode()).digest()
-        files = [path.name for path, _ in self._stamps()]
         items = SpooledItems(
             spool=str(spool),
             rows_N=rows,
-            names_N=np.array(
-                [f"{files[file]} row {row}" for file, row in zip(*_positions(table), strict=True)], dtype=object
-            ),
+            names_N=self._names(_opened(str(spool)))[rows],
             labels_N=labels_N,
             stamps_N2=np.tile(np.frombuffer(stamp[:16], np.int64) >> 1, (len(rows), 1)),
         )
-        if told is None:
-            train, test = items.divided(are_test)
-            return Listing(targets=ClassTargets(names=names), train=train, test=test, notes=(NO_SPLIT,))
-        is_train_N, is_test_N, notes = told
-        train, test = items.only(is_train_N), items.only(is_test_N)
-        return Listing(targets=ClassTargets(names=names), train=train, test=test, notes=notes)
+        return listed(items, ClassTargets(names=names), told, left_out, NO_SPLIT)
+
+    def _labelled(self, table: "pa.Table") -> "tuple[pa.Table, np.ndarray, list[str]]":
+        """The rows with a label, their numbers, and what is to be said of others.
+
+        Raises:
+            DataError: naming the first without one, unless they are to be left out.
+        """
+        has_label_N = ~np.asarray(table["label"].is_null())
+        without = np.flatnonzero(~has_label_N)
+        if not len(without):
+            return table, np.arange(len(table)), []
+        many = f"{len(without):,} row{'s' * (len(without) > 1)}"
+        if self.settings.on_error == "stop" or not has_label_N.any():
+            found = f"{many} without a label, {self._names(table)[without[0]]} first"
+            raise DataError(self.place, found, "one in each row", LEAVE_OUT)
+        said = [f"left out: {many} of {len(table):,} without a label"]
+        return table.filter(has_label_N), np.flatnonzero(has_label_N), said
+
+    def _names(self, table: "pa.Table") -> np.ndarray:
+        """Each row of the node's copy as messages name it: its file, and the row there."""
+        files = [path.name for path, _ in self._stamps()]
+        return np.array(
+            [f"{files[file]} row {row}" for file, row in zip(*_positions(table), strict=True)], dtype=object
+        )
 
     def _path(self) -> Path:
         path = self.settings.path
@@ -119,7 +135,8 @@ class ParquetImages(EncodedImages):
         import pyarrow as pa
 
         settings = self.settings
-        known = {"files": [[str(path), *stamp] for path, stamp in self._stamps()], "image": settings.image}
+        files = [[str(path), *stamp] for path, stamp in self._stamps()]
+        known = {"files": files, "image": settings.image, "version": VERSION}
         path = (
             cache_folder()
             / "encoded"
@@ -191,7 +208,7 @@ class ParquetImages(EncodedImages):
             advice = "Name yours in data.image, data.label and data.split."
             raise DataError(str(path), f"columns {', '.join(columns)}", expected, advice)
         wanted = [settings.image, settings.label, *([settings.split] if settings.split in columns else [])]
-        told = _split_of_name(path.stem)
+        told = split_of_file(path, self._path())
         for batch in file.iter_batches(ROWS, columns=wanted):
             image = batch[settings.image]
             if pa.types.is_struct(image.type):
@@ -223,32 +240,6 @@ def _opened(path: str) -> "pa.Table":
     import pyarrow as pa
 
     return pa.ipc.open_file(pa.memory_map(path)).read_all()
-
-
-def _split_of_name(name: str) -> str | None:
-    """``train`` of ``train-00000-of-00004``."""
-    word = name.lower().replace("_", "-").split("-")[0]
-    return word if word in (*TRAIN_NAMES, *TEST_NAMES, *VALIDATION_NAMES) else None
-
-
-def _labels(column: Any, names: tuple[str, ...], place: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Class numbers and the names of all classes."""
-    words = column.to_pylist()
-    if None in words:
-        raise DataError(
-            place, f"{words.count(None):,} rows without a label, row {words.index(None)} first", "one in each row"
-        )
-    if not all(word.isdigit() for word in words):
-        known = tuple(sorted(set(words)))
-        numbers = {name: number for number, name in enumerate(known)}
-        return np.array([numbers[word] for word in words], dtype=np.int64), known
-    labels = np.array(words, dtype=np.int64)
-    count = int(labels.max(initial=-1)) + 1
-    if names and count > len(names):
-        raise DataError(place, f"label {count - 1}", f"numbers below {len(names)}, as many as there are names")
-    if not names and count > len(labels):
-        raise DataError(place, f"label {count - 1} in {len(labels):,} rows", "class numbers from 0 on")
-    return labels, names or tuple(map(str, range(count)))
 
 
 def _positions(table: "pa.Table") -> tuple[list[int], list[int]]:

@@ -2,7 +2,8 @@
 
 A folder, a tar, or a folder with a tar per split (no name), ``torch/...`` for
 torchvision's sets, ``hfds/...`` for Hugging Face's where its package is
-installed: what gives any image by its number. Streams (``wds/``, ``tfds/``, ``hfids/``) do not.
+installed: what gives any image by its number. Streams (``wds/``, ``tfds/``, ``hfids/``) do not;
+WebDataset's shards are read by ``shards``.
 """
 
 import os
@@ -125,9 +126,9 @@ def _dataset(source: Source) -> Any:
             raise TypeError("a stream")
     except Exception as error:  # timm, torchvision and Hugging Face raise whatever there is
         found = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(
-            where, found, "a set that timm.data.create_dataset finds, which gives an image by its number"
-        ) from None
+        expected = "a set that timm.data.create_dataset finds, which gives an image by its number"
+        advice = "WebDataset's shards are `kind: webdataset`." if source.dataset.startswith("wds") else ""
+        raise DataError(where, found, expected, advice) from None
     reader = getattr(data, "reader", data)
     if hasattr(reader, "tar_state"):  # timm opens a tar when the first image of it is read, and never closes it
         weakref.finalize(reader, _close, [reader.tar_state])

@@ -19,6 +19,7 @@ NEEDS_FILES = {
     *(("workload", name) for name in OF_FILES),
     ("workload", "parquet"),
     ("workload", "timm"),
+    ("workload", "webdataset"),
     ("workload", "cifar10"),
     ("workload", "fashion-mnist"),
     ("scorer", "tabular"),

@@ -62,7 +62,7 @@ def test_published_values():
         ("", "recipe.name"),
         ({"name": ["deit"]}, "recipe.name"),
         ({"name": "deit", "epoch": 3}, "recipe.epoch"),
-        ({"warmup": "5 minutes"}, "recipe.warmup"),
+        ({"warmup": "5 minutes"}, "recipe.warmup: found .5 minutes., expected an amount such as .10 %., .5 epochs. or"),
         ({"betas": [0.9, 1.5]}, "recipe.betas"),
         ({"optimizer": "sgdd"}, "recipe.optimizer"),
         ({"policy": "rand-m9-t3a"}, "recipe.policy: found 'rand-m9-t3a'.*such as rand-m9-mstd0.5-inc1"),

@@ -9,7 +9,7 @@ from nas_core.base.errors import NasError
 from nas_core.families.shared_weights import SharedWeights
 from nas_core.training.network import build_network
 from nas_core.training.settings import Recipe
-from nas_core.training.stochastic import DropPath, Mixing, drop_paths, dropout
+from nas_core.training.stochastic import DropPath, Mixing, drop_paths, dropout, has_paths
 from tests.spaces import mobile, tiny
 
 CPU = torch.device("cpu")
@@ -48,9 +48,17 @@ def test_dropping_leaves_weights_and_rating_as_they_are():
     assert list(network.state_dict()) == names
 
 
-def test_a_network_without_a_place_says_so():
-    with pytest.raises(NasError, match=r"recipe\.drop_path"):
-        drop_paths(nn.Linear(2, 2), 0.1)
+def test_a_network_without_residual_blocks_is_left_as_it_is():
+    space, images = tiny(), torch.rand(2, 1, 8, 8)
+    plain = build_network(space.architecture(space.parse("0-0-0")), seed=0)
+    residual = build_network(space.architecture(space.parse("2-1-2")), seed=0)
+    assert (has_paths(plain), has_paths(residual)) == (False, True)
+    before = plain.eval()(images)
+    drop_paths(plain, 0.5)
+    assert torch.equal(plain.train().eval()(images), before)
+
+
+def test_a_network_without_a_linear_layer_says_so():
     with pytest.raises(NasError, match=r"recipe\.dropout"), dropout(nn.ReLU(), 0.1):
         pass
 

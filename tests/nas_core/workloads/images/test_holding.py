@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -246,6 +247,21 @@ def test_loaders_stay_from_epoch_to_epoch_and_end_with_the_last(photos, cache):
     assert len(processes[0]) == 2
     inputs.expect([])
     assert not set(multiprocessing.active_children()) - before
+
+
+def test_loaders_end_without_what_their_parent_does_at_its_end(photos, cache, monkeypatch):
+    """Prefect's services would end the process with an error, which then is said of the loader."""
+
+    def fails():
+        raise AssertionError("this is for the parent's end")
+
+    monkeypatch.setattr(threading, "_threading_atexits", [fails])
+    inputs = workload(photos, hold="stream", loaders=2).load().train[0]
+    before = set(multiprocessing.active_children())
+    inputs.expect([torch.tensor([0, 1]), torch.tensor([2])])
+    loaders = set(multiprocessing.active_children()) - before
+    inputs.expect([])
+    assert [loader.exitcode for loader in loaders] == [0, 0]
 
 
 def test_ways_by_size(cache):

@@ -1,5 +1,6 @@
 """Images that a table names: labels, numbers and classes of real images, and what is wrong in one line."""
 
+import csv
 import json
 
 import numpy as np
@@ -108,6 +109,31 @@ def test_what_is_wrong_is_said_in_one_line(csv_file, tmp_path, old, new, setting
     with pytest.raises(DataError, match=words) as error:
         images(path, **{**known, **settings}).check()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("known", "old"),
+    [
+        ({"targets": ["kind"]}, "00003.png"),
+        ({"targets": ["middle_px"], "task": "regression"}, ""),
+        ({"targets": ["wide", "tall"], "task": "multi-label"}, ""),
+    ],
+)
+def test_rows_without_a_target_or_name_stop_or_are_left_out(csv_file, tmp_path, known, old):
+    if old:
+        path = changed(csv_file, tmp_path, old, "")
+    else:  # the cell of the fourth image
+        head, *rows = list(csv.reader(csv_file.read_text().splitlines()))
+        rows[3][head.index(known["targets"][0])] = ""
+        path = tmp_path / "changed.csv"
+        path.write_text("\n".join(map(",".join, [head, *rows])))
+    known = {**known, "images": str(csv_file.parent / "images")}
+    with pytest.raises(DataError, match=r"found nothing in row 5, .*set data.on_error: skip to leave such rows out"):
+        images(path, **known).check()
+    workload = images(path, on_error="skip", **known)
+    assert "left out: 1 of 160 rows, which have an empty cell" in workload.notes()[0]
+    assert sum(map(len, (workload.contents().train, workload.contents().test))) == 159
+    assert "00003.png" not in workload.contents().train.names_N
 
 
 def test_missing_images_are_left_out_where_that_is_asked_for(csv_file, tmp_path):

@@ -104,6 +104,49 @@ def test_broken_rows_are_named_and_can_be_left_out(tmp_path):
     assert "2 of 18 images cannot be read: x.parquet row 4, x.parquet row 8" in dict(mine.describe())["left out"]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/0.parquet", "test/0.parquet"),
+        ("data/Training/a-0.parquet", "data/valid/a-0.parquet"),
+        ("pets-train-0.parquet", "pets_test.parquet"),
+    ],
+)
+def test_splits_are_told_by_files_and_folders(tmp_path, names):
+    for name, value in zip(names, (10, 200), strict=True):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, [{"image": png(value + n), "label": n % 2} for n in range(6)])
+    data = images(tmp_path).load()
+    assert len(data.train[1]) == 4
+    assert data.train[0][:, 0].max() < 200 <= data.load_test()[0][:, 0].min()
+
+
+def test_a_single_file_is_the_whole_set_whatever_it_is_called(tmp_path):
+    write(tmp_path / "train.parquet", [{"image": png(n), "label": n % 2} for n in range(12)])
+    assert "one row in 5 of each class is a test image" in images(tmp_path / "train.parquet").notes()[0]
+
+
+def test_rows_without_a_label_are_named_and_can_be_left_out(tmp_path):
+    for number in range(2):
+        records = rows(18)
+        records[7]["label"] = None if number else 1
+        write(tmp_path / f"{number}.parquet", records)
+    with pytest.raises(DataError, match=r"found 1 row without a label, 1.parquet row 7 first, .*data.on_error: skip"):
+        images(tmp_path).check()
+    mine = images(tmp_path, on_error="skip")
+    assert "left out: 1 row of 36 without a label" in dict(mine.describe())["splits"]
+    assert "1.parquet row 8" in mine.contents().train.names_N
+    assert "1.parquet row 7" not in mine.contents().train.names_N
+    index = mine.contents().train.names_N.tolist().index("1.parquet row 8")
+    assert mine.contents().train.content(index) == png(8)
+
+
+@pytest.mark.parametrize("label", ["²", "9" * 40, "-1", "1.5"])
+def test_what_is_no_class_number_is_a_name(tmp_path, label):
+    write(tmp_path / "x.parquet", [{**row, "label": label if row["label"] else "7"} for row in rows()])
+    assert set(images(tmp_path / "x.parquet").class_names) == {label, "7"}
+
+
 def test_a_changed_file_is_read_anew(tmp_path):
     write(tmp_path / "x.parquet", rows())
     before = images(tmp_path / "x.parquet").fingerprint()
