@@ -9,8 +9,7 @@ folder that is read at random, as Parquet cannot be.
 
 import hashlib
 import json
-import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,10 +22,10 @@ from pydantic import Field
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
 from nas_core.workloads.classification import ClassTargets, class_numbers
-from nas_core.workloads.columns import LEAVE_OUT, USUAL_SPLIT, split_of_file, told_splits
+from nas_core.workloads.columns import USUAL_SPLIT, split_of_file, told_splits
 from nas_core.workloads.images.cache import alone, cache_folder, make_room, used_now
 from nas_core.workloads.images.decoding import Encoded
-from nas_core.workloads.images.encoded import EncodedImages
+from nas_core.workloads.images.files_of_images import FilesOfImages
 from nas_core.workloads.images.holding import Holding
 from nas_core.workloads.images.items import Items, Listing
 from nas_core.workloads.images.layouts import TEST_SHARE, listed
@@ -52,19 +51,13 @@ class ParquetSettings(EncodedSettings):
 
 
 @WORKLOADS.add
-class ParquetImages(EncodedImages):
+class ParquetImages(FilesOfImages):
     """Encoded images in one Parquet file, or in a folder of them, such as a set of Hugging Face's."""
 
     name = "parquet"
     Settings = ParquetSettings
     settings: ParquetSettings
-
-    @property
-    def place(self) -> str:
-        return str(self._path())
-
-    def state(self) -> Hashable:
-        return tuple(self._stamps())
+    ending, wanted = ".parquet", "a Parquet file of images, or a folder of them"
 
     def listing(self) -> Listing:
         spool = self._spool()
@@ -88,15 +81,9 @@ class ParquetImages(EncodedImages):
             DataError: naming the first without one, unless they are to be left out.
         """
         has_label_N = ~np.asarray(table["label"].is_null())
-        without = np.flatnonzero(~has_label_N)
-        if not len(without):
-            return table, np.arange(len(table)), []
-        many = f"{len(without):,} row{'s' * (len(without) > 1)}"
-        if self.settings.on_error == "stop" or not has_label_N.any():
-            found = f"{many} without a label, {self._names(table)[without[0]]} first"
-            raise DataError(self.place, found, "one in each row", LEAVE_OUT)
-        said = [f"left out: {many} of {len(table):,} without a label"]
-        return table.filter(has_label_N), np.flatnonzero(has_label_N), said
+        without = self._names(table)[~has_label_N].tolist() if not has_label_N.all() else []
+        said = self._said_of_unlabelled(without, len(table), "row", "one in each row")
+        return (table.filter(has_label_N) if without else table), np.flatnonzero(has_label_N), said
 
     def _names(self, table: "pa.Table") -> np.ndarray:
         """Each row of the node's copy as messages name it: its file, and the row there."""
@@ -104,20 +91,6 @@ class ParquetImages(EncodedImages):
         return np.array(
             [f"{files[file]} row {row}" for file, row in zip(*_positions(table), strict=True)], dtype=object
         )
-
-    def _path(self) -> Path:
-        path = self.settings.path
-        if not path or not os.path.exists(path):
-            raise DataError("data.path", path or "nothing", "a Parquet file of images, or a folder of them")
-        return Path(path).absolute()
-
-    def _stamps(self) -> list[tuple[Path, tuple[int, int]]]:
-        """The files in order, with size and time of change."""
-        root = self._path()
-        files = [root] if root.is_file() else sorted(p for p in root.rglob("*.parquet") if not p.name.startswith("."))
-        if not files:
-            raise DataError("data.path", f"no .parquet file in {root}", "a Parquet file of images, or a folder of them")
-        return [(path, (path.stat().st_size, path.stat().st_mtime_ns)) for path in files]
 
     def _class_names(self) -> tuple[str, ...]:
         """Names of numbered classes, as Hugging Face keeps them in a file's notes; none where there are none."""

@@ -11,7 +11,7 @@ import json
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,10 @@ from pydantic import Field
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
 from nas_core.workloads.classification import ClassTargets, class_numbers
-from nas_core.workloads.columns import LEAVE_OUT, split_of_file, told_splits
+from nas_core.workloads.columns import split_of_file, told_splits
 from nas_core.workloads.images.cache import alone, cache_folder, keep
 from nas_core.workloads.images.decoding import Encoded, suffixes
-from nas_core.workloads.images.encoded import EncodedImages
+from nas_core.workloads.images.files_of_images import FilesOfImages
 from nas_core.workloads.images.items import Items, Listing
 from nas_core.workloads.images.layouts import TEST_SHARE, is_system, listed
 from nas_core.workloads.settings import EncodedSettings
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 VERSION = 1  # raised when the same shards are understood differently
 NO_SPLIT = f"no split is told: one sample in {TEST_SHARE} of each class is a test image"
 SAMPLE = {"shard": "int64", "split": "string", "name": "string", "start": "int64", "nbytes": "int64", "label": "string"}
-SHARDS = "a folder of WebDataset's shards (.tar), or one of them"
 BESIDE = "other members of shards"
 
 
@@ -53,19 +52,13 @@ class ShardSettings(EncodedSettings):
 
 
 @WORKLOADS.add
-class Shards(EncodedImages):
+class Shards(FilesOfImages):
     """Images and classes in WebDataset's shards: tars with a member for each, of equal names."""
 
     name = "webdataset"
     Settings = ShardSettings
     settings: ShardSettings
-
-    @property
-    def place(self) -> str:
-        return str(self._path())
-
-    def state(self) -> Hashable:
-        return tuple(self._stamps())
+    ending, wanted = ".tar", "a folder of WebDataset's shards (.tar), or one of them"
 
     def listing(self) -> Listing:
         samples, stamps = self._samples(), self._stamps()
@@ -73,7 +66,8 @@ class Shards(EncodedImages):
             raise DataError(self.place, "no image in the shards", "members such as 0001.jpg beside 0001.cls")
         names_N = np.array(samples["name"].to_pylist(), dtype=object)
         has_label_N = ~np.asarray(samples["label"].is_null())
-        left_out = self._unlabelled(names_N[~has_label_N], len(names_N))
+        expected = f"a member `{self.settings.label}` beside each"
+        left_out = self._said_of_unlabelled(names_N[~has_label_N].tolist(), len(names_N), "image", expected)
         rows = samples.filter(has_label_N)
         shard_N = np.asarray(rows["shard"])
         labels_N, classes = class_numbers(rows["label"].to_pylist(), self.place)
@@ -92,34 +86,6 @@ class Shards(EncodedImages):
             targets=found.targets, train=found.train, test=found.test, notes=found.notes,
             ignored={BESIDE: beside} if beside else {},
         )  # fmt: skip
-
-    def _unlabelled(self, names: np.ndarray, num_samples: int) -> list[str]:
-        """What is to be said of images without a label.
-
-        Raises:
-            DataError: naming the first, unless they are to be left out.
-        """
-        if not len(names):
-            return []
-        many = f"{len(names):,} image{'s' * (len(names) > 1)}"
-        if self.settings.on_error == "stop" or len(names) == num_samples:
-            found = f"{many} without a label, {names[0]} first"
-            raise DataError(self.place, found, f"a member `{self.settings.label}` beside each", LEAVE_OUT)
-        return [f"left out: {many} of {num_samples:,} without a label"]
-
-    def _path(self) -> Path:
-        path = self.settings.path
-        if not path or not os.path.exists(path):
-            raise DataError("data.path", path or "nothing", SHARDS)
-        return Path(path).absolute()
-
-    def _stamps(self) -> list[tuple[Path, tuple[int, int]]]:
-        """The shards in order, with size and time of change."""
-        root = self._path()
-        shards = [root] if root.is_file() else sorted(p for p in root.rglob("*.tar") if not is_system(p.name))
-        if not shards:
-            raise DataError("data.path", f"no .tar file in {root}", SHARDS)
-        return [(path, (path.stat().st_size, path.stat().st_mtime_ns)) for path in shards]
 
     def _samples(self) -> "pa.Table":
         """Where the images lie, with their labels; looked up once per node for shards that stay as they are."""
