@@ -10,6 +10,7 @@ import numpy as np
 
 from nas_core.base.errors import ConfigError, StoreError
 from nas_core.costs import profiler_of
+from nas_core.prediction.links import check_link
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
@@ -62,7 +63,7 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
             config.train.recipe.check("train.recipe")
         _check_outputs(study)
         _check_recipes(study, trains)
-    study.scorer.measure  # an unknown metric is said here  # noqa: B018
+    check_link(config.predict.link, study.scorer.measure.higher_is_better)  # an unknown metric is said here, too
     if trains and study.space.is_chain:
         _check_classes(study)
     if until == "report":

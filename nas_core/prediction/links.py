@@ -16,7 +16,6 @@ from nas_core.base.errors import ConfigError
 
 LinkName = Literal["identity", "log-error", "reciprocal-error", "log", "rank"]
 ERROR_LINKS: tuple[LinkName, ...] = ("log-error", "reciprocal-error")
-LINKS: tuple[LinkName, ...] = ("identity", *ERROR_LINKS, "log", "rank")
 
 FLOOR = 1e-3  # error fraction added so that a perfect network has a finite link value
 LOG_RANGE = (-700.0, 700.0)  # logarithms of which floats hold the exponential
@@ -136,6 +135,18 @@ def make_link(name: LinkName, metric_K: np.ndarray) -> Link:
         knots_metric=knots,
         knots_value=normal_scores(metric_K)[index],
     )
+
+
+def check_link(name: str, higher_is_better: bool) -> None:
+    """Raises ConfigError for a link that no metric of this direction has: said before any is known."""
+    if name == "log" and higher_is_better:
+        raise ConfigError(
+            "predict.link", name, "auto, identity or rank where more is better; log is for losses above 0"
+        )
+    if name in ERROR_LINKS and not higher_is_better:
+        raise ConfigError(
+            "predict.link", name, "auto, identity, log or rank where less is better; it is for accuracies"
+        )
 
 
 def possible_links(metric_K: np.ndarray) -> Sequence[LinkName]:

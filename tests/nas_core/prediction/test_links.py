@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.base.errors import ConfigError
-from nas_core.prediction.links import ERROR_LINKS, LINKS, fraction_scale, make_link, normal_scores, possible_links
+from nas_core.prediction.links import ERROR_LINKS, check_link, fraction_scale, make_link, normal_scores, possible_links
 
 metrics = st.lists(st.floats(0.01, 0.99), min_size=3, max_size=30, unique=True).map(np.array)
 
 
-@given(metrics, st.sampled_from(LINKS), st.sampled_from([1.0, 100.0]))
+@given(metrics, st.sampled_from(["identity", *ERROR_LINKS, "log", "rank"]), st.sampled_from([1.0, 100.0]))
 def test_links_increase_and_invert(fraction_K, name, scale):
     metric_K = np.sort(fraction_K) * scale
     if scale == 100 and metric_K.max() <= 1.5:
@@ -52,6 +52,14 @@ def test_log_is_for_losses_above_0():
     assert (make_link("log", losses_K).inverse(np.linspace(-1e4, 1e4, 11)) < 0).all()
     with pytest.raises(ConfigError, match="losses above 0"):
         make_link("log", np.array([-4.0, 0.0]))
+
+
+@pytest.mark.parametrize(("name", "higher_is_better"), [("log", True), ("log-error", False)])
+def test_a_link_for_the_other_direction_is_refused_before_anything_is_known(name, higher_is_better):
+    check_link(name, not higher_is_better)
+    check_link("auto", higher_is_better)
+    with pytest.raises(ConfigError, match="auto, identity"):
+        check_link(name, higher_is_better)
 
 
 def test_rank_link_runs_on_beyond_the_best():
