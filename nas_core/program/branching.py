@@ -14,9 +14,10 @@ With few groups left nearly every part that the bounds let through leads nowhere
 groups are split in two, both halves are searched, and those of one are looked up beside those of the other
 (``endings``); parts with too much room for that are branched to the end.
 
-The lists are looked at depth first, so that memory stays small. The goal falls from the
-relaxation's bound towards the known network's value, about ten times as much work at a time:
-where the time ends first, the last goal that nothing reached is the bound.
+The lists are looked at depth first, so that memory stays small, those with a part that has lost least before others:
+there better networks are found soonest. The goal falls from the relaxation's bound towards the known network's value,
+about ten times as much work at a time: where the time ends first, the last goal that nothing reached is the bound.
+Where a network far above the goal is found, the search begins anew with what is above it.
 """
 
 import math
@@ -26,7 +27,7 @@ import numpy as np
 
 from nas_core.program.endings import Endings
 from nas_core.program.linear import Ints, LinearProgram
-from nas_core.program.lists import Search
+from nas_core.program.lists import Parts, Search
 from nas_core.program.multipliers import MOST_MATRIX
 from nas_core.program.relaxation import Relaxation, exact_bound
 
@@ -37,6 +38,7 @@ MOST_ALIKE = 100  # endings at one place
 SURE = 8  # times the float error that a unit of the values has to be
 FIRST, FURTHER = 0.1, 1.25  # of the way from bound to value: the first goal, and every next one
 WORK_GROWS_BY = 10  # the power of the way that the work of a goal grows by, about
+LESS = 0.5  # of a goal's work, that what is left for a better network found takes at most where it is begun anew
 SHORTEST_S = 1e-3  # that a goal counts as
 
 
@@ -60,6 +62,7 @@ class Branching:
         if self.fits:
             in_floats = math.floor((relaxation.bound + relaxation.error) / float(lp.unit))
             self.best, self.bound = self.worth(self.best_G), min(bound or 0, in_floats)
+            self.top = self.bound
 
     def worth(self, columns_G: Ints) -> int:
         """The value of a network in whole units."""
@@ -73,11 +76,14 @@ class Branching:
 
     def run(self) -> None:
         """Lower the bound and raise the best network until they meet, or the time is too short for more."""
-        top, way = self.bound, max(FIRST * (self.bound - self.best), 1.0)
+        way = max(FIRST * (self.bound - self.best), 1.0)
         while not self.is_proven:
             began = time.monotonic()
-            goal = max(self.best + 1, top - int(way))
-            if not self._is_looked_through(goal):
+            goal = max(self.best + 1, self.top - int(way))
+            is_through = self._is_looked_through(goal)
+            if is_through is None:
+                continue
+            if not is_through:
                 return
             self.bound = max(goal - 1, self.best)
             spent_s, left_s = time.monotonic() - began, max(self.deadline - time.monotonic(), 0.0)
@@ -88,8 +94,10 @@ class Branching:
                 return
             way = max(min(fitting, FURTHER * way), way + 1)
 
-    def _is_looked_through(self, goal: int) -> bool:
-        """Look for networks that are worth the goal or more; False if the deadline came first."""
+    def _is_looked_through(self, goal: int) -> bool | None:
+        """Look for networks that are worth the goal or more; False if the deadline came first, None if a network was
+        found that leaves far less to look through.
+        """
         most = self.relaxation.bound - goal * float(self.lp.unit) + 2 * self.relaxation.error
         search = Search(self.lp, np.flatnonzero(self.relaxation.loss_C <= most), goal, self.duals_K)
         endings = self._endings(search)
@@ -99,6 +107,8 @@ class Branching:
         while todo:
             if time.monotonic() > self.deadline:
                 return False
+            if self.top - search.goal < LESS ** (1 / WORK_GROWS_BY) * (self.top - goal):
+                return None
             parts = todo.pop()
             if not parts.left:
                 self._note(search, search.best_of(parts))
@@ -109,9 +119,9 @@ class Branching:
             if endings is not None and grown.left == endings.groups:
                 columns_G, roomy = search.ended(grown, endings)
                 self._note(search, columns_G)
-                todo += [] if roomy is None else roomy.pieces()
+                todo += [] if roomy is None else _best_last(roomy)
             else:
-                todo += search.made(grown).pieces()
+                todo += _best_last(search.made(grown))
         return True
 
     def _note(self, search: "Search", columns_G: Ints | None) -> None:
@@ -143,3 +153,8 @@ class Branching:
                     return None
             self.num_ending = min(fitting, self.num_ending - 1)
         return None
+
+
+def _best_last(parts: Parts) -> list[Parts]:
+    """Its pieces, of which the last is looked at first."""
+    return sorted(parts.pieces(), key=lambda piece: piece.most_left)

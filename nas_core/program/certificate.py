@@ -3,7 +3,7 @@
 The best network is known, so what is left to show is that nothing is above it. A node
 asks floats for the multipliers of what is left, and the checker's own leaf test whether they
 are enough; if not, the node branches where the relaxation is undecided. Where that is not soon done, one leaf with
-lists of parts of networks takes the place of the tree (``recording``): with many limits it gets much further.
+lists of parts of networks takes the place of the tree (``recording``): with two limits or more it gets much further.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from nas_core.program.checker import (
     check_certificate,
     rounded_by,
 )
-from nas_core.program.linear import Columns, Floats, Ints, LinearProgram
+from nas_core.program.linear import Floats, LinearProgram, float_program
 from nas_core.program.problem import SelectionProblem
-from nas_core.program.recording import Recorder
+from nas_core.program.recording import OutOfTimeError, Recorder
 from nas_core.program.relaxation import infeasible_weights, multipliers
 from nas_core.program.result import SelectionResult, Status
 from nas_core.program.stored import write_problem
@@ -37,16 +37,12 @@ ProofTree = dict[str, Any]
 RANKS_SHARE = 0.6  # of the time left, for the proof of all ranks; then of a tenth of them, and so on
 CLAIM_SHARE, WIDER_SHARE = 0.7, 0.3  # of the time left, for what is claimed, and then for every wider bound
 WIDENINGS = [Fraction(1 << i, 1000) for i in range(8)]  # of a bound
-TREE_SHARE = 0.25  # of the time of a proof, for a tree, where lists can show it too
+TREE_SHARE = 0.02  # of the time of a proof, for a tree, where lists can show it too
 QUICK_STATES = 30_000  # parts of networks that a leaf may list before it is branched instead
 PRICE_BITS = 24
 MAX_MULTIPLE = 4  # of a row, that a leaf is rounded with
 WIDER = Fraction(1, 10**7)  # relative: by how much the bound shown of an unproven answer is above the solver's
 SAFE = Fraction(1, 10**40)  # by which a bound is above a value that is rounded at the 60th digit
-
-
-class OutOfTimeError(Exception):
-    """The proof does not fit the time."""
 
 
 def certify(
@@ -185,10 +181,7 @@ class _Prover:
         now = time.monotonic()
         with contextlib.suppress(OutOfTimeError):
             return self._branched(now + TREE_SHARE * (self.deadline - now))
-        leaf = lists.leaf()
-        if leaf is None:
-            raise OutOfTimeError
-        return leaf
+        return lists.leaf() or self._branched(self.deadline)
 
     def _branched(self, until: float) -> ProofTree:
         """A tree of leaves with one vector each."""
@@ -273,7 +266,7 @@ class _Prover:
             used.append(k)
         if not used:
             return None, top
-        lp = _float_program(starts, value_C, np.array(rows), np.array(limits))
+        lp = float_program(starts, value_C, np.array(rows), np.array(limits))
         return _Node(lp, units, used), top
 
     def _prices(self, node: _Node) -> Floats | None:
@@ -342,26 +335,3 @@ def _share(number: int, whole: int, most: int) -> float:
 
 def _log2(number: Fraction) -> int:
     return number.numerator.bit_length() - number.denominator.bit_length()
-
-
-def _float_program(starts: Ints, value_C: Floats, rows_KC: Floats, limits_K: Floats) -> LinearProgram:
-    """A program for the relaxation alone, its rows in floats."""
-    count = len(value_C)
-    columns = Columns(
-        groups=tuple((g,) for g in range(len(starts) - 1)),
-        starts_G1=starts,
-        choice_C=np.arange(count),
-        member=np.arange(count),
-        member_start_C=np.arange(count),
-    )
-    return LinearProgram(
-        columns=columns,
-        value_C=value_C,
-        exact_C=None,
-        unit=Fraction(1),
-        offset=Fraction(0),
-        error_C=np.zeros(count),
-        rows_KC=rows_KC,  # type: ignore[arg-type]  # the relaxation takes any numbers
-        limits_K=limits_K,  # type: ignore[arg-type]
-        is_relaxed=True,
-    )

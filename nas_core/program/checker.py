@@ -48,6 +48,16 @@ leaf with a ``list`` replays a branch and bound over lists of parts of networks 
 A list of whole networks names nothing: each of them that may be above the bound is looked at. No list is longer than
 ``MOST_LISTED`` parts.
 
+Half of the groups may be looked up (``lookup``). A leaf then lists first what networks above the bound may have chosen
+in these, its ``endings``, by lists that take choices at their positions alone:
+
+    {"groups": [p...], "list": list, "by": v, "rows": [i...], "widths": [w...]}
+
+and lays them out by what they cost in some of the leaf's rows (``rows`` counts these), in cells of the widths, and by
+what they lose by the vector v. A list with ``"look": [v...]``, whose parts after its positions have chosen everywhere
+else, looks for endings beside them, every part by one of these vectors; its pieces are made of the parts that have too
+many places to look at. The checker lists, joins and looks completely whatever rows, widths and vectors these are.
+
 All numbers are integers (a decimal is what is printed) and nothing is rounded, but
 for powers with a broken exponent, which are rounded against the claim at the 50th digit.
 """
@@ -69,6 +79,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas_core.base.errors import NasError
+from nas_core.program.lookup import WIDEST, Direction, Endings, Listed
 from nas_core.program.replay import Parts, Search, TooLargeError, read_vectors
 
 if TYPE_CHECKING:
@@ -88,6 +99,7 @@ SAME_DIGITS = Fraction(1, 10**30)  # relative: values with a broken exponent tha
 INT64 = 1 << 62
 
 Numbers = npt.NDArray[Any]  # int64, or Python integers where they do not fit
+_Vectors = tuple[Numbers, Numbers]  # (unit [U], multipliers [U, K])
 
 
 class UnverifiedSelectionError(NasError):
@@ -432,32 +444,74 @@ class Claim:
             unit_U, prices_UK = read_vectors(leaf["vectors"], len(rows))
         except ValueError as error:
             raise UnprovenError("lists", f"vector {error}", f"a unit and {len(rows)} whole multipliers") from None
-        todo = [] if search.is_empty else [(leaf["list"], search.everything())]
+        if search.is_empty:
+            return
+        vectors = unit_U, prices_UK
+        endings = self._endings(search, leaf["endings"], vectors) if "endings" in leaf else None
+        todo = [(leaf["list"], search.everything())]
         while todo:
             node, parts = todo.pop()
             if not parts.left:
-                above = [network for network in search.networks(parts) if self.is_above(network)]
-                if above:
-                    raise UnprovenError("list", f"network {above[0]}", "no allowed network above the bound")
+                self._look_at(search.networks(parts))
                 continue
-            children = self._children(search, node, parts, unit_U, prices_UK)
-            pieces = node.get("pieces", [])
-            if children is None or not len(children):
-                continue
-            if not pieces:
-                raise UnprovenError("list", f"{len(children)} parts of networks", "a list that goes on with them")
-            todo += zip(pieces, children.pieces(len(pieces)), strict=True)
+            children = self._children(search, node, parts, vectors)
+            if children is not None and "look" in node:
+                children = self._looked_up(endings, children, node["look"], vectors)
+            todo += _pieces(node, children)
 
-    def _children(
-        self, search: Search, node: Mapping[str, Any], parts: Parts, unit_U: Numbers, prices_UK: Numbers
-    ) -> Parts | None:
+    def _look_at(self, networks: list[list[int]]) -> None:
+        above = [network for network in networks if self.is_above(network)]
+        if above:
+            raise UnprovenError("list", f"network {above[0]}", "no allowed network above the bound")
+
+    def _looked_up(self, endings: Endings | None, parts: Parts, look: list[int], vectors: _Vectors) -> Parts:
+        """The parts that are not looked up."""
+        if endings is None or parts.left != endings.groups:
+            raise UnprovenError("list", f"parts that have no choice in groups {parts.left}", "endings for them")
+        unit_V, prices_VK = _of(vectors, look)
+        if not look:
+            raise UnprovenError("list", "no vector to look by", "one or more")
+        try:
+            networks, roomy = endings.looked_up(parts, unit_V, prices_VK)
+        except TooLargeError:
+            raise UnprovenError("list", "too many endings at the same places", "rows and widths for fewer") from None
+        self._look_at(networks)
+        return roomy
+
+    def _endings(self, search: Search, stored: Mapping[str, Any], vectors: _Vectors) -> Endings:
+        """What networks above the bound may have chosen in some groups."""
+        rows, widths = stored["rows"], stored["widths"]
+        is_whole = all(type(n) is int for n in (*rows, *widths)) and len(set(rows)) == len(rows) == len(widths)
+        num_rows = len(search.limit_K)
+        if not is_whole or not all(0 <= i < num_rows for i in rows) or not all(1 <= w <= WIDEST for w in widths):
+            raise UnprovenError(
+                "endings", f"rows {rows}, widths {widths}", f"different rows of {num_rows}, whole widths"
+            )
+        direction = Direction(tuple(rows), tuple(widths), *_of(vectors, [stored["by"]]))
+        listed = Listed(search, tuple(sorted({self.group_of[int(p)] for p in stored["groups"]})))
+        todo = [(stored["list"], search.everything())]
+        while todo:
+            node, parts = todo.pop()
+            children = self._children(search, node, parts, vectors)
+            if children is None:
+                continue
+            if not set(listed.left) <= set(children.left):
+                raise UnprovenError("endings", f"choices beside groups {children.left}", f"in {listed.groups} alone")
+            if children.left != listed.left:
+                todo += _pieces(node, children)
+                continue
+            try:
+                listed.add(children)
+            except TooLargeError:
+                raise UnprovenError("endings", f"more than {listed.most}", "fewer") from None
+        return Endings(search, listed, direction)
+
+    def _children(self, search: Search, node: Mapping[str, Any], parts: Parts, vectors: _Vectors) -> Parts | None:
         """What a list's node makes of its parts; None if nothing is left of them."""
-        by, groups = node.get("by", []), [self.group_of[int(p)] for p in node.get("groups", [])]
+        groups = [self.group_of[int(p)] for p in node.get("groups", [])]
         if len(set(groups)) != len(groups) or not set(groups) <= set(parts.left):
             raise UnprovenError("list", f"positions of groups {groups}", "some at which its parts have no choice yet")
-        if any(type(v) is not int or not 0 <= v < len(unit_U) for v in by):
-            raise UnprovenError("list", f"vectors {by}", f"numbers below {len(unit_U)}")
-        opened = search.opened(parts, unit_U[by], prices_UK[by])
+        opened = search.opened(parts, *_of(vectors, node.get("by", [])))
         if opened is None:
             return None
         try:
@@ -465,10 +519,9 @@ class Claim:
                 opened = opened.taking(group, MOST_LISTED)
         except TooLargeError:
             raise UnprovenError("list", f"more than {MOST_LISTED} parts of networks", "fewer") from None
-        children = search.children(opened)
-        if len(children) and not groups:
+        if len(opened) and not groups:
             raise UnprovenError("list", "no position", "one to take the choices of")
-        return children
+        return search.children(opened) if len(opened) else None
 
     def search(self, rows: Sequence[int], alive: list[list[int]]) -> Search:
         """The search for networks above the bound within some rows."""
@@ -512,6 +565,24 @@ class Claim:
         if tuple(choices) in self.excluded:
             return False
         return self.bound is None or self.checker.value(choices) > self.bound
+
+
+def _of(vectors: _Vectors, named: list[int]) -> _Vectors:
+    """Some of the vectors."""
+    unit_U, prices_UK = vectors
+    if any(type(v) is not int or not 0 <= v < len(unit_U) for v in named):
+        raise UnprovenError("list", f"vectors {named}", f"numbers below {len(unit_U)}")
+    return unit_U[named], prices_UK[named]
+
+
+def _pieces(node: Mapping[str, Any], children: Parts | None) -> Iterable[tuple[Mapping[str, Any], Parts]]:
+    """The lists that a list goes on in."""
+    if children is None or not len(children):
+        return ()
+    pieces = node.get("pieces", [])
+    if not pieces:
+        raise UnprovenError("list", f"{len(children)} parts of networks", "a list that goes on with them")
+    return zip(pieces, children.pieces(len(pieces)), strict=True)
 
 
 class _Listing:

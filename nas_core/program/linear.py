@@ -494,6 +494,29 @@ def _clip(limit: int) -> int:
     return max(-2 * MAX_TOTAL + 1, min(2 * MAX_TOTAL - 1, limit))
 
 
+def float_program(starts: Ints, value_C: Floats, rows_KC: Floats | Ints, limits_K: Floats | Ints) -> LinearProgram:
+    """A program for the relaxation alone: any numbers, columns from ``starts`` on for each group."""
+    count = len(value_C)
+    columns = Columns(
+        groups=tuple((g,) for g in range(len(starts) - 1)),
+        starts_G1=starts,
+        choice_C=np.arange(count),
+        member=np.arange(count),
+        member_start_C=np.arange(count),
+    )
+    return LinearProgram(
+        columns=columns,
+        value_C=value_C,
+        exact_C=None,
+        unit=Fraction(1),
+        offset=Fraction(0),
+        error_C=np.zeros(count),
+        rows_KC=rows_KC,  # type: ignore[arg-type]  # the relaxation takes any numbers
+        limits_K=limits_K,  # type: ignore[arg-type]
+        is_relaxed=True,
+    )
+
+
 def quotients(integers: Exact, divisor: int) -> Floats:
     """The integers over the divisor, as floats that are off by two roundings at most."""
     if integers.dtype != object and divisor <= 10**22:  # exact as a float

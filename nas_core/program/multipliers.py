@@ -41,7 +41,7 @@ class Multipliers:
         self,
         left: tuple[int, ...],
         gone_GJ: Bools,
-        value_S: Ints,
+        value_S: npt.NDArray[np.integer[Any]],
         cost_KS: npt.NDArray[np.integer[Any]],
         known_UK: Floats,
         goal: float,

@@ -12,25 +12,34 @@ Whatever vectors and groups a certificate names, only parts that lead to no netw
 what is left at the end is looked at one by one. Losses are rounded down, and so is the room: a sum of what is rounded
 down is at most what the sum is rounded down to, so no network within the room is lost.
 
-G = groups (J choices at most, padded), K = rows, U = vectors of multipliers, R = U + K rows of both kinds, S = parts.
+Room and loss are numbers of 15 bits, and four rows of them make a word. The sixteenth bit of a room is set, and still
+is after a loss is subtracted exactly where the loss is within the room.
+
+G = groups (J choices at most, padded), K = rows, U = vectors of multipliers, R = U + K rows of both kinds, W = words,
+S = parts.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
-Small = npt.NDArray[np.int16]
+Small = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
 
 TOTAL_BITS = 30  # of a network's summed losses, and of what it takes of a row
 PRICE_TOTAL = 1 << 31  # that the unit and the multipliers of a vector sum up to at most: all products fit 62 bits
 LARGEST = 1 << 14  # room
 NEVER = LARGEST + 1
-FEW_ROWS = 8  # by which most parts are dropped
+LANES = 4
+GUARD = np.uint64(0x8000_8000_8000_8000)
+FIRST, RUN = 2, 4  # words looked at before parts without room are left out, and from then on
+EXACT = 1 << 53  # below which floats are whole numbers, and so are their sums
 LOWEST = -(1 << 62)
 
 
@@ -42,38 +51,53 @@ class TooLargeError(ValueError):
 class Parts:
     """Parts of networks that have chosen in the same groups: all but ``left``.
 
-    ``taken_GS``: what they have chosen, as places among J.
+    ``taken_SG``: what they have chosen, as places among J.
     """
 
     left: tuple[int, ...]
-    loss_S: Ints
-    cost_KS: Ints
-    taken_GS: Small
+    loss_S: Small
+    cost_SK: Small
+    taken_SG: Small
 
     def __len__(self) -> int:
         return len(self.loss_S)
 
+    def at(self, index: Any) -> "Parts":
+        """Some of them."""
+        return Parts(self.left, self.loss_S[index], self.cost_SK[index], self.taken_SG[index])
+
     def pieces(self, count: int) -> "list[Parts]":
         """The same in ``count`` lists of about equal length, one after the other."""
-        return [
-            Parts(self.left, self.loss_S[at], self.cost_KS[:, at], self.taken_GS[:, at])
-            for at in np.array_split(np.arange(len(self)), count)
-        ]
+        return [self.at(index) for index in np.array_split(np.arange(len(self)), count)]
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A list with its rows: ``room_RS`` is what its parts may still take, ``loss_RGJ`` what choices do (by group).
+    """A list with its rows: ``room_WS`` is what its parts may still take, ``loss_WGJ`` what choices do (by group).
 
     ``gone_GJ``: choices that no network of the claim has, and what pads groups.
     """
 
     parts: Parts
     gone_GJ: Bools
-    room_RS: Small
-    loss_RGJ: Small
-    part_S: Ints  # from which of the list's parts those of ``room_RS`` come
-    taken: tuple[tuple[int, Ints], ...] = ()  # (group, choices [S]) since
+    loss_WGJ: Words
+    before_WS: Words  # the room before the last group was chosen in
+    part_S: Ints  # from which of the list's parts these come
+    last_S: Ints | None = None  # and from which of those before the last group
+    taken: tuple[tuple[int, Small], ...] = ()  # (group, choices [S]) since
+
+    def __len__(self) -> int:
+        return len(self.part_S)
+
+    @cached_property
+    def room_WS(self) -> Words:  # noqa: N802 - axes end the name
+        """Made only when it is asked for: of most lists the last group's is not."""
+        if self.last_S is None:
+            return self.before_WS
+        group, choice_S = self.taken[-1]
+        room_WS = self.before_WS.take(self.last_S, axis=1)
+        room_WS -= self.loss_WGJ[:, group].take(choice_S, axis=1)
+        return room_WS
 
     def taking(self, group: int, most: int) -> "Opened":
         """The parts with every choice of one group more, where it fits.
@@ -81,25 +105,20 @@ class Opened:
         Raises:
             TooLargeError: if these are more than ``most``.
         """
-        rooms, parents, picks = [self.room_RS[:, :0]], [self.part_S[:0]], [self.part_S[:0]]
-        most_R = self.room_RS.max(axis=1, initial=-1)
-        for j, loss_R in enumerate(self.loss_RGJ[:, group].T):
-            if self.gone_GJ[group, j] or (loss_R > most_R).any():
-                continue
-            kept = np.flatnonzero((self.room_RS[:FEW_ROWS] >= loss_R[:FEW_ROWS, None]).all(axis=0))
-            kept = kept[(self.room_RS[FEW_ROWS:].take(kept, axis=1) >= loss_R[FEW_ROWS:, None]).all(axis=0)]
-            rooms.append(self.room_RS[:, kept] - loss_R[:, None])
-            parents.append(kept)
-            picks.append(np.full(len(kept), j))
-            if sum(map(len, parents)) > most:
+        found, choices, count = [self.part_S[:0]], np.flatnonzero(~self.gone_GJ[group]), 0
+        for j in choices.tolist():
+            found.append(_fitting(self.room_WS, self.loss_WGJ[:, group, j]))
+            count += len(found[-1])
+            if count > most:
                 raise TooLargeError
-        parent_S = np.concatenate(parents)
-        taken = tuple((g, choice_S[parent_S]) for g, choice_S in self.taken)
+        last_S = np.concatenate(found)
+        choice_S = np.repeat(choices, list(map(len, found[1:]))).astype(self.parts.taken_SG.dtype)
         return replace(
             self,
-            room_RS=np.concatenate(rooms, axis=1),
-            part_S=self.part_S[parent_S],
-            taken=(*taken, (group, np.concatenate(picks))),
+            before_WS=self.room_WS,
+            part_S=self.part_S[last_S],
+            last_S=last_S,
+            taken=(*((g, before_S[last_S]) for g, before_S in self.taken), (group, choice_S)),
         )
 
 
@@ -136,6 +155,9 @@ class Search:
         no_cost_GJ = np.zeros((0, *self.gone_GJ.shape), dtype=np.int64)
         self.cost_GJK: Ints = np.moveaxis(np.array([cost_GJ for cost_GJ, _ in small] or no_cost_GJ), 0, 2)
         self.limit_K = np.array([limit for _, limit in small], dtype=np.int64)
+        # What takes more than a limit is of no network, so no number that matters is larger than these hold.
+        self.place_kind, self.cost_kind = _smallest(width), _smallest(int(self.limit_K.max(initial=0)))
+        self.added_GJK = self.cost_GJK.astype(self.cost_kind)
 
     def _small(self, entries: list[list[int]], room: int) -> tuple[Ints, int]:
         """Entries and room, both rounded down so far that no network sums up to more than ``TOTAL_BITS`` bits."""
@@ -151,9 +173,9 @@ class Search:
         """The part that has chosen nothing."""
         return Parts(
             left=tuple(range(len(self.alive))),
-            loss_S=np.zeros(1, dtype=np.int64),
-            cost_KS=np.zeros((len(self.limit_K), 1), dtype=np.int64),
-            taken_GS=np.zeros((len(self.alive), 1), dtype=np.int16),
+            loss_S=np.zeros(1, dtype=np.int32),
+            cost_SK=np.zeros((1, len(self.limit_K)), self.cost_kind),
+            taken_SG=np.zeros((1, len(self.alive)), self.place_kind),
         )
 
     def opened(self, parts: Parts, unit: Ints, prices_UK: Ints) -> Opened | None:
@@ -161,49 +183,61 @@ class Search:
 
         The multipliers of vector u are ``prices_UK[u]`` / ``unit[u]``; ``read_vectors`` says what fits.
         """
-        room_RS, loss_RGJ = self._rows(parts, unit, prices_UK)
-        kept = np.flatnonzero((room_RS >= 0).all(axis=0))
-        return Opened(parts, self.gone_GJ, room_RS[:, kept], loss_RGJ, kept) if len(kept) else None
-
-    def _rows(self, parts: Parts, unit: Ints, prices_UK: Ints) -> tuple[Small, Small]:
-        """[R, S] what every part may still take of every row, and [R, G, J] what choices take."""
-        left = list(parts.left)
-        loss_UGJ = unit[:, None, None] * self.loss_GJ + np.moveaxis(self.cost_GJK @ prices_UK.T, 2, 0)
-        least_UG = np.where(self.gone_GJ, -LOWEST, loss_UGJ).min(axis=2)
-        spare_KS = self.limit_K[:, None] - parts.cost_KS
-        room_US = unit[:, None] * (self.room - parts.loss_S) + prices_UK @ spare_KS
-        room_US -= least_UG[:, left].sum(axis=1)[:, None]
         least_GK = np.where(self.gone_GJ[:, :, None], -LOWEST, self.cost_GJK).min(axis=1)
-        spare_KS = spare_KS - least_GK[left].sum(axis=0)[:, None]
-        room_RS = np.concatenate([room_US, spare_KS])
-        loss_RGJ = np.concatenate(
-            [loss_UGJ - least_UG[:, :, None], np.moveaxis(self.cost_GJK - least_GK[:, None], 2, 0)]
-        )
-        most_R = room_RS.max(axis=1, initial=0).tolist()
+        spare_KS = self.limit_K[:, None] - parts.cost_SK.T - least_GK[list(parts.left)].sum(axis=0)[:, None]
+        room_RS = np.concatenate([self.rooms(parts, unit, prices_UK), spare_KS])
+        kept = np.flatnonzero(room_RS.min(axis=0, initial=0) >= 0)
+        if not len(kept):
+            return None
+        room_RS = room_RS.take(kept, axis=1) if len(kept) < len(parts) else room_RS
+        loss_UGJ = self._losses(unit, prices_UK)
+        loss_UGJ -= self._least(loss_UGJ)[:, :, None]
+        loss_RGJ = np.concatenate([loss_UGJ, np.moveaxis(self.cost_GJK - least_GK[:, None], 2, 0)])
+        most_R = room_RS.max(axis=1).tolist()
         bits_R = np.array([max(0, most.bit_length() - LARGEST.bit_length() + 1) for most in most_R], dtype=np.int64)
-        room_RS = np.maximum(room_RS >> bits_R[:, None], -1)
+        room_RS >>= bits_R[:, None]
         loss_RGJ = np.where(self.gone_GJ, NEVER, np.clip(loss_RGJ >> bits_R[:, None, None], 0, NEVER))
-        return room_RS.astype(np.int16), loss_RGJ.astype(np.int16)
+        return Opened(parts, self.gone_GJ, _packed(loss_RGJ), _packed(room_RS) | GUARD, kept)
+
+    def rooms(self, parts: Parts, unit: Ints, prices_UK: Ints) -> Ints:
+        """[U, S] what the choices to come may lose, by every vector, times its unit."""
+        least_U = self._least(self._losses(unit, prices_UK))[:, list(parts.left)].sum(axis=1)
+        spare_KS = self.limit_K[:, None] - parts.cost_SK.T
+        room_US = _products(prices_UK, spare_KS)
+        room_US += unit[:, None] * (self.room - parts.loss_S.astype(np.int64))
+        room_US -= least_U[:, None]
+        return room_US
+
+    def _losses(self, unit: Ints, prices_UK: Ints) -> Ints:
+        """[U, G, J] what choices lose and cost, by every vector."""
+        loss_UGJ: Ints = unit[:, None, None] * self.loss_GJ + np.moveaxis(self.cost_GJK @ prices_UK.T, 2, 0)
+        return loss_UGJ
+
+    def _least(self, loss_UGJ: Ints) -> Ints:
+        """[U, G] the least of each group's choices."""
+        least_UG: Ints = np.where(self.gone_GJ, -LOWEST, loss_UGJ).min(axis=2)
+        return least_UG
 
     def children(self, opened: Opened) -> Parts:
         """What has come of a list, as a list of its own."""
         part_S, parts = opened.part_S, opened.parts
-        loss_S, cost_KS, taken_GS = parts.loss_S[part_S], parts.cost_KS[:, part_S], parts.taken_GS[:, part_S]
+        loss_S, cost_SK = parts.loss_S[part_S], parts.cost_SK.take(part_S, axis=0)
+        taken_SG = parts.taken_SG.take(part_S, axis=0)
         for g, choice_S in opened.taken:
-            loss_S = loss_S + self.loss_GJ[g, choice_S]
-            cost_KS = cost_KS + self.cost_GJK[g, choice_S].T
-            taken_GS[g] = choice_S
+            loss_S += self.loss_GJ[g].astype(np.int32).take(choice_S)
+            cost_SK += self.added_GJK[g].take(choice_S, axis=0)
+            taken_SG[:, g] = choice_S
         chosen = {g for g, _ in opened.taken}
-        left = tuple(g for g in parts.left if g not in chosen)
-        return Parts(left, loss_S, cost_KS, taken_GS)
+        return Parts(tuple(g for g in parts.left if g not in chosen), loss_S, cost_SK, taken_SG)
 
     def networks(self, parts: Parts) -> list[list[int]]:
         """One choice per group of those parts, complete ones, that may be within the rows and above the bound."""
-        is_open_S = (parts.loss_S <= self.room) & (parts.cost_KS <= self.limit_K[:, None]).all(axis=0)
-        return [
-            [left[place] for left, place in zip(self.alive, taken, strict=True)]
-            for taken in parts.taken_GS[:, is_open_S].T.tolist()
-        ]
+        is_open_S = (parts.loss_S <= self.room) & (parts.cost_SK <= self.limit_K).all(axis=1)
+        return self.spelled(parts.taken_SG[is_open_S])
+
+    def spelled(self, taken_SG: Small) -> list[list[int]]:
+        """One choice per group, of places among J."""
+        return [[left[place] for left, place in zip(self.alive, taken, strict=True)] for taken in taken_SG.tolist()]
 
 
 def read_vectors(stored: Sequence[Sequence[Any]], num_rows: int) -> tuple[Ints, Ints]:
@@ -224,3 +258,39 @@ def _from_best(rows: list[list[int]], room: int) -> tuple[list[list[int]], int]:
     """Each group's entries less its least, and the room less all of these."""
     least = [min(row) for row in rows]
     return [[entry - low for entry in row] for row, low in zip(rows, least, strict=True)], room - sum(least)
+
+
+def _smallest(most: int) -> "np.dtype[Any]":
+    """The smallest whole numbers of 0 to ``most``."""
+    return np.dtype(next(kind for kind in (np.uint8, np.uint16, np.uint32) if most <= np.iinfo(kind).max))
+
+
+def _products(prices_UK: Ints, number_KS: Ints) -> Ints:
+    """[U, S] sums of products, exactly: by floats, which are quicker, where none is beyond their whole numbers."""
+    largest = max(int(number_KS.max(initial=0)), -int(number_KS.min(initial=0)))
+    if largest * int(prices_UK.sum(axis=1).max(initial=0)) < EXACT:
+        return (prices_UK.astype(np.float64) @ number_KS.astype(np.float64)).astype(np.int64)
+    product_US: Ints = prices_UK @ number_KS
+    return product_US
+
+
+def _packed(number_RX: Small) -> Words:
+    """[W, ...] words of [R, ...] numbers of 15 bits; the last is filled up with zeros."""
+    lanes = np.zeros((-(-len(number_RX) // LANES), *number_RX.shape[1:], LANES), dtype=np.uint16)
+    for r, row in enumerate(number_RX):
+        lanes[r // LANES, ..., r % LANES] = row
+    return lanes.view(np.uint64)[..., 0]
+
+
+def _fitting(room_WS: Words, loss_W: Words) -> Ints:
+    """The parts that have room for a loss in all rows."""
+    kept = np.arange(room_WS.shape[1])
+    for low in (0, *range(FIRST, len(room_WS), RUN)):
+        rows = slice(low, low + (RUN if low else FIRST))
+        fits_N = np.full(len(kept), GUARD)
+        for room_S, loss in zip(room_WS[rows], loss_W[rows], strict=True):
+            fits_N &= (room_S.take(kept) if low else room_S) - loss
+        kept = kept[fits_N == GUARD]
+        if not len(kept):
+            break
+    return kept

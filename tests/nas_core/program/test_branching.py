@@ -108,6 +108,25 @@ def test_too_long_a_half_is_made_of_fewer_groups(looked_up: list[Partners], monk
     assert search.num_ending < lp.num_groups // 2
 
 
+@pytest.mark.usefixtures("looked_up")
+def test_what_is_above_a_network_found_is_looked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branching, "LESS", 1.0)
+    monkeypatch.setattr(lists, "MOST_PARTS", 3)
+    monkeypatch.setattr(lists, "FEW_PARTS", 0)
+    monkeypatch.setattr(branching, "FIRST", 1.0)  # the first goal is below the best network
+    through, begun = Branching._is_looked_through, list[bool | None]()
+
+    def noted(search: Branching, goal: int) -> bool | None:
+        begun.append(through(search, goal))
+        return begun[-1]
+
+    monkeypatch.setattr(Branching, "_is_looked_through", noted)
+    for seed in range(4):
+        _finds_the_best(*ragged(seed, 1000))
+    assert None in begun
+    assert True in begun
+
+
 def _finds_the_best(lp: LinearProgram, relaxation: Relaxation) -> None:
     """From the worst network on."""
     networks = within(lp)

@@ -143,7 +143,8 @@ def test_limits_that_collide_only_together_are_refused_by_weights_of_both() -> N
 
 
 def test_a_branch_and_bound_of_many_leaves_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas_core.program.certificate.QUICK_STATES", 60)
+    monkeypatch.setattr(certificate, "QUICK_STATES", 60)
+    monkeypatch.setattr(certificate, "TREE_SHARE", 1.0)
     problem = knapsack(num_limits=3)
     data = certify(problem, solve(problem))
     assert data["certified"]
@@ -180,6 +181,7 @@ def test_where_a_bound_takes_too_long_a_wider_one_is_shown(monkeypatch: pytest.M
     result = solve(problem, time_limit_s=0.0)
     assert result.status is Status.FEASIBLE
     clock = itertools.count()
+    monkeypatch.setattr(certificate, "TREE_SHARE", 0.25)
     monkeypatch.setattr(certificate, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     data = certify(problem, replace(result, bound=3670.0), time_limit_s=200.0)  # clock's ticks
     (proof,) = data["proofs"]

@@ -11,7 +11,7 @@ import pytest
 
 from nas_core.program import Budget, SelectionProblem, certificate, certify, checker, recording, solve, write_problem
 from nas_core.program.checker import Checker, Claim, UnprovenError, check_certificate
-from nas_core.program.recording import Recorder
+from nas_core.program.recording import OutOfTimeError, Recorder
 from nas_core.space.genotypes import Rule
 from tests.benchmarks.knapsacks import mmkp, problem_of
 from tests.nas_core.program.oracle import brute_force
@@ -241,4 +241,5 @@ def test_where_no_value_is_claimed_lists_show_nothing() -> None:
 def test_the_deadline_ends_the_recording() -> None:
     problem = problem_of(mmkp("I03"))
     claim = Claim(Checker(write_problem(problem), None), Fraction(3661))
-    assert Recorder(claim, claim.everything(), 0.0).leaf() is None
+    with pytest.raises(OutOfTimeError):
+        Recorder(claim, claim.everything(), 0.0).leaf()
