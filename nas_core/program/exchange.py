@@ -53,12 +53,6 @@ class Exchanges:
         for found_G in search.run(start_G, kicks=self.width != START):
             yield place[found_G]
 
-    def kicked(self, columns_G: Ints, deadline: float) -> Ints | None:
-        """[G] what a network becomes that is kicked and improved again; None if it could not be repaired."""
-        every = np.ones(self.lp.columns.num_columns, dtype=bool)
-        search = _Search(self.lp, self.relaxation, every, self.rng, deadline)
-        return search.improved(search.kicked(columns_G))
-
     @property
     def was_wide(self) -> bool:
         """Whether the last turn looked at all columns, with kicks."""

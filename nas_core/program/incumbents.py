@@ -1,8 +1,9 @@
 """A good network without proof: local search and meetings in the middle, in turns.
 
 With few limits or far from a good network exchanges are quickest, with five or more limits
-meetings, with more than ``MANY_ROWS`` exchanges of four; which it is shows as they go: the
-next turn belongs to what has been fruitless for the shortest time.
+meetings; which it is shows as they go: the next turn belongs to what has been fruitless for the
+shortest time. With more than ``MANY_ROWS`` limits, from a first network on, neither is a match for
+a walk in and out of the limits.
 
 G = groups, C = columns.
 """
@@ -16,10 +17,10 @@ import numpy as np
 from nas_core.program import core
 from nas_core.program.answers import Apart, Choices, Effort, Judge
 from nas_core.program.exchange import Exchanges
-from nas_core.program.four_exchange import FourExchanges
 from nas_core.program.halves import CoreTooLargeError
 from nas_core.program.linear import Ints, LinearProgram
 from nas_core.program.meeting import Meetings
+from nas_core.program.oscillation import Oscillation
 from nas_core.program.relaxation import Relaxation
 
 MANY_ROWS = 15  # with a price, beyond which halves never met
@@ -76,12 +77,12 @@ class _Turns:
     def __init__(self, lp: LinearProgram, relaxation: Relaxation, rng: np.random.Generator, deadline: float) -> None:
         self.num_columns, self.deadline = lp.columns.num_columns, deadline
         self.exchanges, self.meetings = Exchanges(lp, relaxation, rng), Meetings(lp, relaxation, rng)
-        self.fours = FourExchanges(lp, relaxation, self.exchanges)
-        if np.count_nonzero(relaxation.duals_K) > MANY_ROWS and self.fours.fits:
-            self.ways = ["exchange", "fours"]
+        self.oscillation = Oscillation(lp, relaxation, rng)
+        if np.count_nonzero(relaxation.duals_K) > MANY_ROWS:
+            self.ways = ["oscillation"]
         else:
             self.ways = ["quarters"] * self.meetings.has_quarters + ["halves", "exchange"]
-        self.spent_s, self.fruitless_s = dict.fromkeys(self.ways, 0.0), dict.fromkeys(self.ways, 0.0)
+        self.spent_s, self.fruitless_s = (dict.fromkeys([*self.ways, "exchange"], 0.0) for _ in range(2))
         self.fruitless: dict[str, int] = {}  # turns since a better network, of the ways taken
         self.way, self.started = "", time.monotonic()
 
@@ -95,8 +96,8 @@ class _Turns:
         if self.way == "exchange" or best_G is None:
             yield from self.exchanges.turn(best_G, self.deadline)
             return
-        if self.way == "fours":
-            yield from self.fours.turn(best_G, self.deadline)
+        if self.way == "oscillation":
+            yield from self.oscillation.turn(best_G, self.deadline)
             return
         meet = self.meetings.by_halves if self.way == "halves" else self.meetings.by_quarters
         found_G = meet(best_G, self.deadline)
