@@ -8,6 +8,7 @@ the parts and joins them, so what is written is what it will see.
 G = groups, J = choices, K = rows, U = vectors, V = vectors to look by, D = rows that places are made of, S = parts.
 """
 
+import contextlib
 import time
 from collections.abc import Collection
 from typing import Any
@@ -51,8 +52,6 @@ class Recorder:
         num_columns = sum(map(len, alive))
         self.fits = claim.bound is not None and not claim.pairs and bool(self.rows)
         self.fits = self.fits and num_columns * len(self.rows) ** 2 <= MOST_MATRIX
-        self.vectors: dict[tuple[int, ...], int] = {}
-        self.rng = np.random.default_rng(0)
 
     def leaf(self) -> Node | None:
         """A leaf that the checker accepts; None where a list is too long.
@@ -62,28 +61,33 @@ class Recorder:
             UnprovenError: if there is a network above the bound.
         """
         search = self.claim.search(self.rows, self.alive)
-        leaf: Node = {"rows": self.rows, "vectors": [], "list": {}}
-        if not search.is_empty:
-            try:
-                _Recording(self, search).record(leaf)
-            except TooLargeError:
-                return None
-        leaf["vectors"] = [list(vector) for vector in self.vectors]
-        return leaf
+        if search.is_empty:
+            return {"rows": self.rows, "vectors": [], "list": {}}
+        try:
+            return {"rows": self.rows, **_Recording(self.claim, search, self.deadline).leaf()}
+        except TooLargeError:
+            return None
 
 
 class _Recording:
     """One search, as it goes."""
 
-    def __init__(self, recorder: Recorder, search: Search) -> None:
-        self.recorder, self.claim, self.rng, self.search = recorder, recorder.claim, recorder.rng, search
-        self.vectors = recorder.vectors
+    def __init__(self, claim: Claim, search: Search, deadline: float) -> None:
+        self.claim, self.search, self.deadline = claim, search, deadline
+        self.vectors: dict[tuple[int, ...], int] = {}  # and their numbers
+        self.rng = np.random.default_rng(0)
         self.multipliers = Multipliers(-search.loss_GJ, search.cost_GJK, search.limit_K, self.rng)
         self.most = min(MOST_PARTS, MOST_LISTED // search.gone_GJ.shape[1])
         self.root_1K = _root(search)[None]
+        self.lost_GJ: Floats = search.loss_GJ + search.cost_GJK @ self.root_1K[0]  # at the root's prices
+        self.lost_GJ[search.gone_GJ] = np.inf
+        least_G = self.lost_GJ.min(axis=1)
+        self.lost_GJ -= least_G[:, None]
+        self.root_room = max(float(search.room + search.limit_K @ self.root_1K[0] - least_G.sum()), 1.0)
 
-    def record(self, leaf: Node) -> None:
-        """Fill in a leaf."""
+    def leaf(self) -> Node:
+        """All of a leaf but its rows."""
+        leaf: Node = {"list": {}}
         endings = self._endings(leaf)
         waiting = () if endings is None else endings.groups
         todo = [(leaf["list"], self.search.everything(), self.root_1K)]
@@ -97,9 +101,10 @@ class _Recording:
             if endings is not None and children is not None and children.left == endings.groups:
                 children = self._looked_up(endings, node, children, prices_UK)
             todo += [(child, piece, prices_UK) for child, piece in self._pieces(node, children)]
+        return {**leaf, "vectors": [list(vector) for vector in self.vectors]}
 
     def _look_at_clock(self, coming_s: float = 0.0) -> None:
-        if time.monotonic() + coming_s > self.recorder.deadline:
+        if time.monotonic() + coming_s > self.deadline:
             raise OutOfTimeError
 
     def _look_at(self, networks: list[list[int]]) -> None:
@@ -180,25 +185,20 @@ class _Recording:
             listed = Listed(self.search, self._split(count))
             expected = float(np.mean([self._count(listed.groups) for _ in range(DIVES)]))
             if expected <= listed.most:
-                return self._listed(leaf, listed)
-            count = min(int(count * np.log(listed.most) / np.log(expected)), count - 1)
+                kept = dict(self.vectors)
+                with contextlib.suppress(TooLargeError):  # it was a guess
+                    return self._listed(leaf, listed)
+                self.vectors = kept
+            fitting = int(count * np.log(listed.most) / np.log(max(expected, 2.0)))
+            count = min(fitting, count - 1)
         return None
 
     def _split(self, count: int) -> tuple[int, ...]:
         """Groups for a half: of those with many choices that lose little and of those with few alike."""
-        loss_GJ = self.search.loss_GJ + self.search.cost_GJK @ self.root_1K[0]
-        loss_GJ[self.search.gone_GJ] = np.inf
-        loss_GJ -= loss_GJ.min(axis=1, keepdims=True)
-        near_GJ = np.exp(-NEAR * loss_GJ / self._root_room)
+        near_GJ = np.exp(-NEAR * self.lost_GJ / self.root_room)
         order = np.argsort(near_GJ.sum(axis=1), kind="stable")
         places = np.rint(np.linspace(1, len(order) - 1, count)).astype(int)
         return tuple(sorted(order[places].tolist()))
-
-    @property
-    def _root_room(self) -> float:
-        """What networks may lose by the root's vector, in units of the values."""
-        _, (unit, prices_1K) = self._noted(self.root_1K)
-        return max(float(self.search.rooms(self.search.everything(), unit, prices_1K)[0, 0] / unit[0]), 1.0)
 
     def _count(self, groups: tuple[int, ...]) -> float:
         """About how many parts have chosen in these groups alone: of every list's children, one list is looked at."""
@@ -213,8 +213,7 @@ class _Recording:
             total = max(total, factor * len(children or ()))
             factor *= len(pieces)
             _, parts = pieces[int(self.rng.integers(len(pieces)))]
-        self.vectors.clear()
-        self.vectors.update(kept)
+        self.vectors = kept
         return total
 
     def _listed(self, leaf: Node, listed: Listed) -> Endings | None:
@@ -231,8 +230,7 @@ class _Recording:
                 todo += [(child, piece, prices_UK) for child, piece in self._pieces(node, children)]
         rows, widths, alike = self._direction(listed)
         if alike > MOST_ALIKE:
-            self.vectors.clear()
-            self.vectors.update(kept)
+            self.vectors = kept
             return None
         (by,), vectors = self._noted(self.root_1K)
         named = [self.claim.groups[g][0] for g in listed.groups]
@@ -250,7 +248,7 @@ class _Recording:
         spread_K = 2.5 * sample[:, priced].std(axis=0) + 1.0
         order = np.argsort(-spread_K * price_K[priced], kind="stable")
         row_D, spread_D = priced[order], spread_K[order]
-        width_D = np.clip(self._root_room / price_K[row_D] / FINE, 1.0, WIDEST).astype(np.int64)
+        width_D = np.clip(self.root_room / price_K[row_D] / FINE, 1.0, WIDEST).astype(np.int64)
         cells_D = np.cumprod(np.maximum(spread_D / width_D, 1.0))
         count = min(int(np.searchsorted(cells_D, listed.count / BESIDE)) + 1, len(row_D))
         return row_D[:count].tolist(), width_D[:count].tolist(), listed.count / float(cells_D[count - 1])

@@ -117,6 +117,23 @@ def test_what_is_looked_up_shows_what_looking_at_all_networks_shows(
     assert num_looked_up > 3
 
 
+@pytest.mark.usefixtures("looks_up")
+def test_where_endings_are_more_than_fit_fewer_groups_have_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = dict[int, list[int]]()
+    for most in (1_000, 1):
+        monkeypatch.setattr(lookup, "MOST_ENDINGS", most)
+        for seed in range(12):
+            problem = several_limits(seed, "float")
+            best = brute_force(problem, 1)
+            if best:
+                stored = Checker(write_problem(problem), None)
+                claim = Claim(stored, stored.value(best[0].genotype.choices))
+                leaf = recorded(claim)
+                claim.check_lists(leaf, claim.everything())
+                sizes.setdefault(most, []).append(len(leaf.get("endings", {}).get("groups", ())))
+    assert sum(sizes[1]) < sum(sizes[1_000])
+
+
 def random_endings(rng: np.random.Generator, claim: Claim, num_vectors: int, num_rows: int) -> tuple[Any, Any]:
     """(endings, a list that looks them up) by rows, widths, vectors and positions drawn at random."""
     positions = rng.permutation([group[0] for group in claim.groups]).tolist()
