@@ -89,8 +89,8 @@ class Effort:
     evaluations: int
 
 
-FULL = Effort(teacher_epochs=12, examples=55_000, distil_epochs=0.25, recovery_epochs=3, evaluations=32)
-QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=0.5, recovery_epochs=2, evaluations=32)
+FULL = Effort(teacher_epochs=12, examples=55_000, distil_epochs=0.1, recovery_epochs=3, evaluations=32)
+QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=0.25, recovery_epochs=2, evaluations=32)
 
 
 def main() -> None:
