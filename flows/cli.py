@@ -202,7 +202,10 @@ def shrink(
     ] = None,
     recover: Annotated[int | None, typer.Option(min=0, help="Of those points to recover; default: at most 4.")] = None,
     epochs: Annotated[float, typer.Option(min=0.01, help="Epochs of the recovery at the end.")] = 5.0,
-    distil_epochs: Annotated[float, typer.Option(min=0.0, help="Epochs of the alternatives; 0: fitted only.")] = 2.0,
+    distil_epochs: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Epochs of the alternatives; default: 2, or 20,000 images; 0: fitted only."),
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a field of the study.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")] = False,
     as_json: AsJson = False,

@@ -21,7 +21,7 @@ from nas_core.space.extremes import extreme_genotypes
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
-from nas_core.study.rounds import FINALISTS, OF_WHOLE_BLOCKS
+from nas_core.study.rounds import FINALISTS, most_finalists
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources
 from nas_core.study.stages import CONFIG, STAGES, Stage
@@ -208,7 +208,7 @@ def _amounts(study: Study, until: Stage, scored: int, verified: int, trains: boo
         scored=scored,
         verified=expected,
         rounds=-(-expected // verify.per_round),
-        finalists=FINALISTS + OF_WHOLE_BLOCKS if "verify" in stages and study.scorer.final is not None else 0,
+        finalists=most_finalists(config) if "verify" in stages else 0,
         rated_per_load=getattr(config.scorer, "batch", 1) if is_slow else max(1, scored + expected),
         workers=workers,
         trainings=trainings if trains and "train" in stages else 0,

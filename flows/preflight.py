@@ -157,6 +157,8 @@ def _check_recipes(study: Study, trains: bool) -> None:
             recipe, "scorer.recipe", workload, shape,
             networks=_networks(study), own_model=own_model, workers=together, sync_norm=True,
         )  # fmt: skip
+    if (final := getattr(config.scorer, "final_recipe", None)) is not None:
+        check_recipe(final, "scorer.final_recipe", workload, shape, networks=_networks(study), own_model=own_model)
     if trains:
         check_recipe(
             train.recipe, "train.recipe", workload.with_train_examples(train.train_examples), shape,

@@ -30,6 +30,7 @@ MOST_RECOVERED = 4  # points of a sweep, where it is not said how many
 EVALUATIONS_PER_POINT = 4  # in verification
 MOST_VALIDATION = 2000  # images that networks are rated on
 COMPARED = ("depth", "uniform")  # beside the model itself and a random network
+DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, and epochs of few: more gains nothing
 CLOSE = 0.005  # a preparation that is better by less is no better
 
 
@@ -46,7 +47,7 @@ class Wish:
     only: Sequence[str] = ()
     keep: Sequence[str] = ()
     epochs: float = 5.0
-    distil_epochs: float = 2.0
+    distil_epochs: float | None = None  # as many as ``DISTILLED`` images take, ``DISTIL_EPOCHS`` at most
     points: int | None = None  # limits of a sweep, over the range among ``limits``
     recover: int | None = None  # of them to recover
     seed: int = 0
@@ -80,6 +81,9 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
         section["data"]["validation_examples"] = min(MOST_VALIDATION, max(1, workload.num_examples()[0] // 5))
     if "normalise" in type(config.data).model_fields and "data.normalise" not in overrides:
         section["data"]["normalise"] = _preparation(section, overrides)
+    if wish.distil_epochs is None:
+        num_train, _ = workload_of(_parsed(section, overrides)).num_examples()
+        section["scorer"]["recipe"]["epochs"] = min(DISTIL_EPOCHS, round(DISTILLED / num_train, 4))
     return _parsed(section, overrides)
 
 
@@ -164,6 +168,7 @@ def _is_range(text: str) -> bool:
 
 
 def _section(wish: Wish) -> dict[str, Any]:
+    distil_epochs = DISTIL_EPOCHS if wish.distil_epochs is None else wish.distil_epochs
     recipe = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
     taught = {"model": "own", "weight": 0.9, "temperature": 2.0, "features": 1.0}
     return {
@@ -180,9 +185,9 @@ def _section(wish: Wish) -> dict[str, Any]:
         "data": _data_of(wish),
         "scorer": {
             "kind": "distil",
-            "train": wish.distil_epochs > 0,
-            **({} if wish.distil_epochs > 0 else {"recovery_steps": 0}),  # no network is trained to be rated
-            "recipe": {**recipe, "epochs": wish.distil_epochs or 1, "clip_norm": None},
+            "train": distil_epochs > 0,
+            **({} if distil_epochs > 0 else {"recovery_steps": 0}),  # no network is trained to be rated
+            "recipe": {**recipe, "epochs": distil_epochs or 1, "clip_norm": None},
         },
         "design": {"kind": "one-swap"},
         "profile": {"resources": ["flops", "params", "latency_ms"], "profilers": {"latency": {"runtime": _runtime()}}},

@@ -44,6 +44,7 @@ class DistilScorer(Scorer):
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})
     final_settings = frozenset({"final_steps"})
+    cuts_off_blocks = True
 
     class Settings(Section):
         recipe: Recipe = Field(

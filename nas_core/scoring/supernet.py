@@ -2,17 +2,19 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from nas_core.base.errors import ConfigError
-from nas_core.base.identity import evaluation_seed
+from nas_core.base.identity import content_id, evaluation_seed
 from nas_core.base.settings import Section
 from nas_core.families.family import Family
 from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer, Work
+from nas_core.scoring.train import TrainScorer
 from nas_core.space.genotypes import Genotype
 from nas_core.training.settings import SHORT_RECIPE, ShortRecipe
 
@@ -33,7 +35,8 @@ class SupernetScorer(Scorer):
     name = "supernet"
     runs_networks = True
     version = 3
-    placement = frozenset({"batch", "side_by_side", "eval_batch_size"})
+    placement = frozenset({"batch", "side_by_side", "eval_batch_size", "final_recipe"})
+    final_settings = frozenset({"final_recipe"})
     prepares_together = True
 
     class Settings(Section):
@@ -51,6 +54,32 @@ class SupernetScorer(Scorer):
         )
         batch: int = Field(
             32, ge=1, le=10_000, description="Networks per Ray task; those that share prefixes go together."
+        )
+        final_recipe: ShortRecipe | None = Field(
+            None,
+            description="Training from fresh weights of the best few networks within the limits, each by itself, after "
+            "which the best of them is chosen: shared weights hardly tell near-equals apart. None: their word stands.",
+        )
+
+    @classmethod
+    def rates_again(cls, settings: Any) -> bool:
+        return settings.final_recipe is not None
+
+    @property
+    def final(self) -> TrainScorer | None:
+        """Trains the networks by themselves, where there is a recipe for it."""
+        recipe = self.settings.final_recipe
+        if recipe is None:
+            return None
+        identity = content_id({"scorer": self.scorer_id, "final_recipe": recipe.identity})
+        settings = TrainScorer.Settings(recipe=recipe, validate_epochs=0)
+        return TrainScorer(settings, replace(self.setting, known_as=identity))
+
+    def notes(self) -> Sequence[str]:
+        if (recipe := self.settings.final_recipe) is None:
+            return ()
+        return (
+            f"Shared weights rate the networks; the best few are then trained by themselves, {recipe.epochs:g} epochs",
         )
 
     @cached_property
@@ -73,6 +102,8 @@ class SupernetScorer(Scorer):
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         self.workload.check()
         self.settings.recipe.check("scorer.recipe")
+        if self.settings.final_recipe is not None:
+            self.settings.final_recipe.check("scorer.final_recipe")
         if type(self.family).shared is Family.shared:
             found = f"supernet with the family {self.family.name}, which has no shared network"
             raise ConfigError("scorer.kind", found, "a scorer that trains networks one by one, such as train")

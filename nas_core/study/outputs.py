@@ -96,7 +96,7 @@ class Outputs:
                 points = config.select.model_dump(mode="json", include={"sweep", "points"})
                 swept = {"sweep": points} if config.select.sweep else {}
                 of_finalists = SCORERS[config.scorer.kind].final_settings
-                final = {name: getattr(config.scorer, name) for name in of_finalists}
+                final = config.scorer.model_dump(mode="json", include=set(of_finalists), exclude_none=True)
                 return {"verify": config.verify.model_dump(mode="json"), **swept, **final}
             case "train":
                 how = {"train": config.train.inputs, "version": TRAINING_VERSION}

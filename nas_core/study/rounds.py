@@ -22,6 +22,7 @@ from nas_core.searchers.settings import VerifyConfig
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
+from nas_core.study.config import StudyConfig
 from nas_core.study.contestants import has_whole_blocks, of_whole_blocks
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
@@ -119,18 +120,26 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
 def finalists(known: Snapshot) -> list[Genotype]:
     """The best few evaluated networks within the limits: those that are measured whole, the best first.
 
-    Where they are rated once more, the best of whole blocks come last, if they
-    are none of them: they are cut off further from the base, and gain more from more work.
+    Where they are cut off from a trained base and rated once more, the best of whole blocks come last, if they
+    are none of them: they are cut off further, and gain more from more work.
     """
     metrics = {Genotype.parse(text): metric for text, metric in known.measured.items() if metric is not None}
     within = (genotype for genotype in metrics if known.within(genotype, known.limits))
     ordered = sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])
     whole = [each for each in ordered if has_whole_blocks(known, each)][:OF_WHOLE_BLOCKS]
-    return list(dict.fromkeys((*ordered[:FINALISTS], *(whole if _are_rated_again(known) else ()))))
+    return list(dict.fromkeys((*ordered[:FINALISTS], *(whole if _favours_whole_blocks(known) else ()))))
 
 
-def _are_rated_again(known: Snapshot) -> bool:
-    return SCORERS[known.config.scorer.kind].rates_again(known.config.scorer)
+def most_finalists(config: StudyConfig) -> int:
+    """How many networks are rated once more, at most."""
+    scorer = SCORERS[config.scorer.kind]
+    if not scorer.rates_again(config.scorer):
+        return 0
+    return FINALISTS + (OF_WHOLE_BLOCKS if scorer.cuts_off_blocks else 0)
+
+
+def _favours_whole_blocks(known: Snapshot) -> bool:
+    return most_finalists(known.config) > FINALISTS
 
 
 def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:
@@ -285,7 +294,7 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
     tables, additive = with_additive_limits(known.cost_tables, known.limits)
     tried = [Genotype.parse(row.genotype) for row in known.evaluations]
     first = _solvers_best(known, tried)[:count] if known.searcher.checks_the_optimum else []
-    if _are_rated_again(known) and (whole := of_whole_blocks(known)) and whole not in (*tried, *first):
+    if _favours_whole_blocks(known) and (whole := of_whole_blocks(known)) and whole not in (*tried, *first):
         first = [*first[: count - 1], whole]
     knowledge = Knowledge(
         space=known.space,

@@ -89,8 +89,8 @@ class Effort:
     evaluations: int
 
 
-FULL = Effort(teacher_epochs=12, examples=55_000, distil_epochs=0.25, recovery_epochs=3, evaluations=32)
-QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=0.5, recovery_epochs=2, evaluations=32)
+FULL = Effort(teacher_epochs=12, examples=55_000, distil_epochs=0.1, recovery_epochs=3, evaluations=32)
+QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=0.25, recovery_epochs=2, evaluations=32)
 
 
 def main() -> None:
@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
     parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
+    parser.add_argument("--teacher-epochs", type=float, help="of its training; default: 12, quick 6, ConvNeXt 20")
     parser.add_argument("--recovery-steps", type=int, default=200, help="of every network before it is rated")
     parser.add_argument(
         "--final-steps", type=int, help="of the finalists; default: the recovery's, 1000 at most; 0: none"
@@ -178,7 +179,8 @@ class Run:
     @property
     def teacher_recipe(self) -> Recipe:
         plain: dict[str, Any] = {"epochs": self.effort.teacher_epochs, "weight_decay": 5e-4, "augment": "crop-flip"}
-        return Recipe(**plain | RECIPES.get(self.given.teacher, {}))
+        given = {"epochs": self.given.teacher_epochs} if self.given.teacher_epochs else {}
+        return Recipe(**plain | RECIPES.get(self.given.teacher, {}) | given)
 
     def workload(self, examples: int | None) -> Workload:
         from nas_core.workloads import WORKLOADS, build_workload

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from flows.export_command import handed_over
-from flows.shrink_command import Wish, _section, _sweep
+from flows.shrink_command import Wish, _section, _sweep, study_of
 from nas_core.base.errors import ConfigError
 from nas_core.report.collect import summarise
 from nas_core.report.text import summary_table
+from nas_core.study.brought import workload_of
 from nas_core.study.finished import finished
 from nas_core.study.rounds import finalists
 from tasks.profiling import to_time_whole
+from tests.benchmarks import teachers
 from tests.flows.test_export_command import model_config, run_here
 
 # the tightest limit leaves one network, 1-2, which is the farthest from the model; the loosest leaves all
@@ -40,6 +42,18 @@ def test_without_distillation_no_network_is_trained_to_be_rated():
     wish = Wish(model="timm:resnet18", checkpoint=None, data="digits", limits=["flops<=60%"], out=Path("out"))
     rated = [_section(each)["scorer"].get("recovery_steps") for each in (wish, replace(wish, distil_epochs=0))]
     assert rated == [None, 0]
+
+
+@pytest.mark.parametrize(("asked_for", "at_most", "epochs"), [(None, 20_000, 2.0), (None, 575, 0.5), (0.7, 575, 0.7)])
+def test_alternatives_learn_from_a_bounded_number_of_images(monkeypatch, asked_for, at_most, epochs):
+    monkeypatch.setattr("flows.shrink_command.DISTILLED", at_most)
+    model = f"{Path(teachers.__file__)}:resnet"
+    wish = Wish(
+        model=model, checkpoint=None, data="digits", limits=["flops<=60%"], out=Path("out"), distil_epochs=asked_for
+    )
+    config = study_of(wish, {})
+    assert workload_of(config).num_examples()[0] == 1150
+    assert config.scorer.recipe.epochs == epochs
 
 
 def test_without_points_a_range_stays_a_limit():

@@ -1,11 +1,21 @@
 """Finalists are rated once more on the cluster: once, whatever was cut off."""
 
+from nas_core.scoring.train import TrainScorer
 from nas_core.study.contestants import has_whole_blocks, of_whole_blocks
-from nas_core.study.rounds import finalists, next_round, record_round, to_rate_again, verification
+from nas_core.study.rounds import (
+    finalists,
+    most_finalists,
+    next_round,
+    record_round,
+    to_rate_again,
+    verification,
+)
 from nas_core.study.study import Study
 from tasks.scoring import rate_finalists
 from tasks.worker import Evaluator, prepare_job, profile_job, study_job
 from tests.flows.test_export_command import model_config
+from tests.nas_core.scoring.studies import RECIPE, SUPERNET
+from tests.nas_core.scoring.studies import study as digits_study
 from tests.nas_core.study.test_rounds import without_answer
 
 
@@ -36,3 +46,29 @@ def test_finalists_are_rated_once_and_a_second_run_chooses_the_same(cluster, tmp
     assert without_answer(verification(study.outputs)) == first
     assert rate_finalists.fn(study) == 0
     assert without_answer(verification(study.outputs)) == record
+
+
+def test_finalists_of_shared_weights_are_trained_by_themselves_and_the_best_of_them_is_chosen(cluster, tmp_path):
+    config = digits_study(
+        {**SUPERNET, "final_recipe": RECIPE},
+        profile={"resources": ["flops", "params"]},
+        select={"limits": ["flops<=80%"]},
+        verify={"evaluations": 0},
+    )
+    study = Study.create(config, str(tmp_path))
+    job, quiet = study_job(study), lambda *_: None
+    profile_job(job, ["flops", "params"], [], quiet)
+    prepare_job(job, (), quiet)
+    Evaluator(job).run([str(each) for each in study.design.genotypes])
+    study.refresh()
+    assert next_round(study.snapshot, study.outputs, 0) == []
+    wanted = list(map(str, to_rate_again(study.snapshot, study.outputs)))
+    assert len(wanted) == most_finalists(config) == 4
+    assert rate_finalists.fn(study) == 4
+    record = verification(study.outputs)
+    alone = TrainScorer(TrainScorer.Settings(recipe=config.scorer.recipe), study.scorer.setting)
+    trained = {row.genotype: row.metric for row in alone.evaluate(to_rate_again(study.snapshot, study.outputs))}
+    assert {row["genotype"]: row["metric"] for row in record["finals"]} == trained  # not what shared weights say
+    assert record["winner"] == max(trained, key=lambda genotype: trained[genotype])
+    assert all(row.scorer_id == study.scorer_id for row in study.evaluations())
+    assert rate_finalists.fn(study) == 0
