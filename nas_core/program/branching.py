@@ -14,9 +14,9 @@ With few groups left nearly every part that the bounds let through leads nowhere
 groups are split in two, both halves are searched, and those of one are looked up beside those of the other
 (``endings``); parts with too much room for that are branched to the end.
 
-The lists are looked at depth first, so that memory stays small, those with a part that has lost least before others:
-there better networks are found soonest. The goal falls from the relaxation's bound towards the known network's value,
-about ten times as much work at a time: where the time ends first, the last goal that nothing reached is the bound.
+The lists are looked at depth first, so that memory stays small. The goal falls from the
+relaxation's bound towards the known network's value, about ten times as much work at a time:
+where the time ends first, the last goal that nothing reached is the bound.
 Where a network far above the goal is found, the search begins anew with what is above it.
 """
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from nas_core.program.endings import Endings
 from nas_core.program.linear import Ints, LinearProgram
-from nas_core.program.lists import Parts, Search
+from nas_core.program.lists import Search
 from nas_core.program.multipliers import MOST_MATRIX
 from nas_core.program.relaxation import Relaxation, exact_bound
 
@@ -119,9 +119,9 @@ class Branching:
             if endings is not None and grown.left == endings.groups:
                 columns_G, roomy = search.ended(grown, endings)
                 self._note(search, columns_G)
-                todo += [] if roomy is None else _best_last(roomy)
+                todo += [] if roomy is None else roomy.pieces()
             else:
-                todo += _best_last(search.made(grown))
+                todo += search.made(grown).pieces()
         return True
 
     def _note(self, search: "Search", columns_G: Ints | None) -> None:
@@ -153,8 +153,3 @@ class Branching:
                     return None
             self.num_ending = min(fitting, self.num_ending - 1)
         return None
-
-
-def _best_last(parts: Parts) -> list[Parts]:
-    """Its pieces, of which the last is looked at first."""
-    return sorted(parts.pieces(), key=lambda piece: piece.most_left)

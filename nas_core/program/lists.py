@@ -50,11 +50,6 @@ class Parts:
             for at in np.array_split(np.arange(count), -(-count // MOST_PARTS))
         ]
 
-    @property
-    def most_left(self) -> float:
-        """What a part's value is at most, less its costs at the mean of the list's prices."""
-        return float((self.value_S - self.cost_SK @ self.prices_UK[-1]).max())
-
 
 @dataclass(frozen=True)
 class Grown:
