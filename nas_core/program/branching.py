@@ -15,7 +15,7 @@ groups are split in two, both halves are searched, and those of one are looked u
 (``endings``); parts with too much room for that are branched to the end.
 
 The lists are looked at depth first, so that memory stays small. The goal falls from the
-relaxation's bound towards the known network's value, about ten times as much work at a time:
+relaxation's bound towards the known network's value, about three times as much work at a time:
 where the time ends first, the last goal that nothing reached is the bound.
 Where a network far above the goal is found, the search begins anew with what is above it.
 """
@@ -36,7 +36,7 @@ FEW_IN_ALL = 1_000_000  # parts, below which no half is looked up
 FEWEST_GROUPS, DIVES = 4, 12  # of that half; and how often it is counted
 MOST_ALIKE = 100  # endings at one place
 SURE = 8  # times the float error that a unit of the values has to be
-FIRST, FURTHER = 0.1, 1.25  # of the way from bound to value: the first goal, and every next one
+FIRST, FURTHER = 0.1, 1.12  # of the way from bound to value: the first goal, and every next one
 WORK_GROWS_BY = 10  # the power of the way that the work of a goal grows by, about
 LESS = 0.5  # of a goal's work, that what is left for a better network found takes at most where it is begun anew
 SHORTEST_S = 1e-3  # that a goal counts as
