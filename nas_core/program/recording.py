@@ -31,10 +31,8 @@ PRICE_BITS = 22  # of the largest of a vector's numbers
 FEW_IN_ALL = 1_000_000  # parts, below which no half is looked up
 FEWEST_GROUPS, DIVES = 4, 12  # of that half; and how often it is counted
 NEAR = 5.0  # how much less a choice counts that loses all that may be lost, as a power of e
-LOOKED_UP_BY, OWN = (
-    8,
-    0.9,
-)  # vectors of a list, the first ones; mixed with the mean: a row without price allows any slack
+LOOKED_UP_BY = 8  # vectors of a list, the first ones
+OWN = 0.9  # of such a vector, mixed with the mean: a row without a price allows any slack
 BESIDE, MOST_ALIKE, FINE = 16, 100, 16  # endings in the same cells: about, at most; cells per slack of the whole room
 ORDERED_S = 5e-7  # that putting one ending in order takes, about
 
