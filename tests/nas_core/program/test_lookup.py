@@ -11,14 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas_core.program import certificate, certify, lookup, recording, replay, solve, write_problem
+from nas_core.program import lookup, recording, replay, write_problem
 from nas_core.program.checker import Checker, Claim, UnprovenError, check_certificate
 from nas_core.program.lookup import Direction, Endings, Listed
 from nas_core.program.replay import Parts, Search, read_vectors
-from tests.benchmarks.knapsacks import mmkp, problem_of
 from tests.nas_core.program.oracle import brute_force
-from tests.nas_core.program.test_branching import _too_large
-from tests.nas_core.program.test_replay import a_random_list, recorded, several_limits
+from tests.nas_core.program.test_replay import (
+    a_random_list,
+    certificate_of_branching,
+    random_vectors,
+    recorded,
+    several_limits,
+    some_rows,
+    with_two_best,
+)
 
 
 def all_parts(search: Search, groups: tuple[int, ...]) -> Parts:
@@ -100,18 +106,12 @@ def test_what_is_looked_up_shows_what_looking_at_all_networks_shows(
 ) -> None:
     monkeypatch.setattr(lookup, "MOST_SLACKS", most_slacks)
     num_looked_up = 0
-    for seed in range(30):
-        problem = several_limits(seed, style)
-        best = brute_force(problem, 2)
-        if len(best) < 2:
-            continue
-        stored = Checker(write_problem(problem), None)
-        first, second = (stored.value(selection.genotype.choices) for selection in best)
+    for stored, first, too_low in with_two_best(30, style):
         claim = Claim(stored, first)
         leaf = recorded(claim)
         claim.check_lists(leaf, claim.everything())
         num_looked_up += '"look"' in json.dumps(leaf)
-        for bound in {second, first - Fraction(1, 10**30)} - {first}:
+        for bound in too_low:
             with pytest.raises(UnprovenError, match=r"list|endings"):
                 Claim(stored, bound).check_lists(leaf, claim.everything())
     assert num_looked_up > 3
@@ -166,24 +166,17 @@ def random_endings(rng: np.random.Generator, claim: Claim, num_vectors: int, num
 def test_no_look_up_shows_a_bound_below_the_best_network(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a file names: what is true is shown, what is not is refused."""
     rng, num_shown = np.random.default_rng(0), 0
-    for seed in range(8):
-        problem = several_limits(seed, style)
-        best = brute_force(problem, 2)
-        if len(best) < 2:
-            continue
-        stored = Checker(write_problem(problem), None)
-        values = [stored.value(selection.genotype.choices) for selection in best]
+    for stored, first, too_low in with_two_best(8, style):
         for _ in range(6):
             monkeypatch.setattr(lookup, "MOST_SLACKS", int(rng.choice([1, 5, 4_000])))
-            claim = Claim(stored, values[0])
-            rows = rng.permutation(len(claim.rows))[: int(rng.integers(0, len(claim.rows) + 1))].tolist()
-            tables = [rng.integers(0, 1 << int(rng.integers(1, 28)), len(rows) + 1) for _ in range(5)]
-            vectors = [[max(1, int(v[0])), *v[1:].tolist()] for v in tables]
+            claim = Claim(stored, first)
+            rows = some_rows(rng, claim)
+            vectors = random_vectors(rng, len(rows))
             endings, tree = random_endings(rng, claim, len(vectors), len(rows))
             leaf = {"rows": rows, "vectors": vectors, "list": tree, "endings": endings}
             claim.check_lists(leaf, claim.everything())
             num_shown += 1
-            for bound in {values[1], values[0] - Fraction(1, 10**30)} - {values[0]}:
+            for bound in too_low:
                 with pytest.raises(UnprovenError, match="above the bound"):
                     Claim(stored, bound).check_lists(leaf, claim.everything())
     assert num_shown > 20
@@ -192,15 +185,7 @@ def test_no_look_up_shows_a_bound_below_the_best_network(style: str, monkeypatch
 @pytest.fixture(scope="module")
 def written() -> dict[str, Any]:
     """The certificate of a problem of which half is looked up."""
-    problem = problem_of(mmkp("I02"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nas_core.program.additive.core.levels", _too_large)
-        patch.setattr(certificate, "TREE_SHARE", 0.0)
-        patch.setattr(recording, "FEW_IN_ALL", 0)
-        patch.setattr(recording, "FEW_PARTS", 50)
-        patch.setattr(recording, "LEVELS", 2)
-        patch.setattr(recording, "MOST_PARTS", 200)
-        return dict(json.loads(json.dumps(certify(problem, solve(problem)))))
+    return certificate_of_branching(FEW_IN_ALL=0, FEW_PARTS=50, LEVELS=2)
 
 
 def leaf_of(data: dict[str, Any]) -> dict[str, Any]:

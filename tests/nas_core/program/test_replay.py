@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -56,24 +56,39 @@ def several_limits(seed: int, style: str) -> SelectionProblem:
     )
 
 
+def with_two_best(seeds: int, style: str) -> Iterator[tuple[Checker, Fraction, list[Fraction]]]:
+    """(checker, the best network's value, bounds that it is above) of problems with two networks or more."""
+    for seed in range(seeds):
+        problem = several_limits(seed, style)
+        best = brute_force(problem, 2)
+        if len(best) == 2:
+            stored = Checker(write_problem(problem), None)
+            first, second = (stored.value(selection.genotype.choices) for selection in best)
+            yield stored, first, sorted({second, first - Fraction(1, 10**30)} - {first})
+
+
+def random_vectors(rng: np.random.Generator, num_rows: int) -> list[list[int]]:
+    """Five vectors: a unit and the rows' multipliers, of up to 28 bits."""
+    tables = [rng.integers(0, 1 << int(rng.integers(1, 28)), num_rows + 1) for _ in range(5)]
+    return [[max(1, int(v[0])), *v[1:].tolist()] for v in tables]
+
+
+def some_rows(rng: np.random.Generator, claim: Claim) -> list[int]:
+    return list(rng.permutation(len(claim.rows))[: int(rng.integers(0, len(claim.rows) + 1))].tolist())
+
+
 @pytest.mark.parametrize("style", ["whole", "huge", "masked", "float"])
 @pytest.mark.parametrize("most", [3, 20_000])
 def test_lists_show_what_looking_at_all_networks_shows(style: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best network's value is shown; of one unit less the recorder says which network is above it."""
     monkeypatch.setattr(recording, "MOST_PARTS", most)
     num_shown = 0
-    for seed in range(12):
-        problem = several_limits(seed, style)
-        best = brute_force(problem, 2)
-        if len(best) < 2:
-            continue
-        stored = Checker(write_problem(problem), None)
-        first, second = (stored.value(selection.genotype.choices) for selection in best)
+    for stored, first, too_low in with_two_best(12, style):
         claim = Claim(stored, first)
         leaf = recorded(claim)
         claim.check_lists(leaf, claim.everything())
         num_shown += 1
-        for bound in {second, first - Fraction(1, 10**30)} - {first}:
+        for bound in too_low:
             untrue = Claim(stored, bound)
             with pytest.raises(UnprovenError, match="above it"):
                 Recorder(untrue, untrue.everything(), NEVER_ENDS).leaf()
@@ -117,23 +132,16 @@ def a_random_list(rng: np.random.Generator, left: list[int], num_vectors: int) -
 @pytest.mark.parametrize("style", ["whole", "huge", "masked", "float"])
 def test_no_lists_show_a_bound_below_the_best_network(style: str) -> None:
     rng, num_shown = np.random.default_rng(0), 0
-    for seed in range(8):
-        problem = several_limits(seed, style)
-        best = brute_force(problem, 2)
-        if len(best) < 2:
-            continue
-        stored = Checker(write_problem(problem), None)
-        values = [stored.value(selection.genotype.choices) for selection in best]
+    for stored, first, too_low in with_two_best(8, style):
         for _ in range(3):
-            claim = Claim(stored, values[0])
-            rows = rng.permutation(len(claim.rows))[: int(rng.integers(0, len(claim.rows) + 1))].tolist()
-            tables = [rng.integers(0, 1 << int(rng.integers(1, 28)), len(rows) + 1) for _ in range(5)]
-            vectors = [[max(1, int(v[0])), *v[1:].tolist()] for v in tables]
+            claim = Claim(stored, first)
+            rows = some_rows(rng, claim)
+            vectors = random_vectors(rng, len(rows))
             tree = a_random_list(rng, [group[0] for group in claim.groups], len(vectors))
             leaf = {"rows": rows, "vectors": vectors, "list": tree}
             claim.check_lists(leaf, claim.everything())  # what is left is looked at: true whatever the vectors are
             num_shown += 1
-            for bound in {values[1], values[0] - Fraction(1, 10**30)} - {values[0]}:
+            for bound in too_low:
                 with pytest.raises(UnprovenError, match="above the bound"):
                     Claim(stored, bound).check_lists(leaf, claim.everything())
     assert num_shown > 10
@@ -141,12 +149,17 @@ def test_no_lists_show_a_bound_below_the_best_network(style: str) -> None:
 
 @pytest.fixture(scope="module")
 def written() -> dict[str, Any]:
-    """The certificate of a problem that branching proves."""
+    return certificate_of_branching()
+
+
+def certificate_of_branching(**of_recording: int) -> dict[str, Any]:
+    """The certificate of a problem that branching proves, recorded with some of the recorder's numbers."""
     problem = problem_of(mmkp("I02"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nas_core.program.additive.core.levels", _too_large)
         patch.setattr(certificate, "TREE_SHARE", 0.0)
-        patch.setattr(recording, "MOST_PARTS", 200)
+        for name, number in {"MOST_PARTS": 200, **of_recording}.items():
+            patch.setattr(recording, name, number)
         result = solve(problem)
         assert result.route == "branching"
         return dict(json.loads(json.dumps(certify(problem, result))))
