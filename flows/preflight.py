@@ -111,6 +111,7 @@ def preflight_design(config: "AnalyticConfig", root: str) -> None:
 
 def _check_design_recipe(config: "AnalyticConfig") -> None:
     """As far as it can be known before there is a network."""
+    import tasks.worker  # noqa: F401 (knows how to fetch a teacher of MLflow's)
     from nas_core.training.recipe_check import check_recipe
 
     workload, train, side = build_workload(config.data), config.train, config.program.resolution
@@ -144,6 +145,7 @@ def _check_classes(study: Study) -> None:
 
 def _check_recipes(study: Study, trains: bool) -> None:
     """Whether recipes serve the data, and networks of the family; those of scorers and the winner's."""
+    import tasks.worker  # noqa: F401 (knows how to fetch a teacher of MLflow's)
     from nas_core.training.network import teacher_of
     from nas_core.training.recipe_check import check_recipe
 

@@ -30,7 +30,7 @@ MOST_RECOVERED = 4  # points of a sweep, where it is not said how many
 EVALUATIONS_PER_POINT = 4  # in verification
 MOST_VALIDATION = 2000  # images that networks are rated on
 COMPARED = ("depth", "uniform")  # beside the model itself and a random network
-DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, and epochs of few: more gains nothing
+DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, in so many epochs at most
 CLOSE = 0.005  # a preparation that is better by less is no better
 
 

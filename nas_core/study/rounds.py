@@ -154,19 +154,23 @@ def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:
 
 
 def record_finals(known: Snapshot, outputs: Outputs, rows: Sequence[Evaluation]) -> None:
-    """Note how the finalists were rated once more; the best of them is the winner."""
+    """Note how the finalists were rated once more; the best of them is the winner, if any could be."""
     record, sign = verification(outputs), _sign(known)
     metrics = {row.genotype: row.metric for row in rows if row.metric is not None}
-    if not metrics:
-        return
+    failed = [row for row in rows if row.metric is None]
     best = sorted(metrics, key=lambda genotype: -sign * metrics[genotype])
-    values = ", ".join(f"{metrics[genotype]:.4g}" for genotype in best)
-    beside = "" if best[0] == record["winner"] else f", where {record['winner']} was before"
-    told = f"of the {len(best)} best, rated once more by more work each ({values}), {best[0]} is the best{beside}"
-    reason = f"{record['reason']}; {told}" if record["reason"] else told
-    chosen = {"winner": best[0], "winner_metric": known.measured[best[0]], "reason": reason}
-    finals = [{"genotype": genotype, "metric": metrics[genotype]} for genotype in best]
-    outputs.write(VERIFICATION, {**record, **chosen, "finals": finals})
+    told, chosen = [record["reason"]] if record["reason"] else [], dict[str, Any]()
+    if best:
+        values = ", ".join(f"{metrics[genotype]:.4g}" for genotype in best)
+        beside = "" if best[0] == record["winner"] else f", where {record['winner']} was before"
+        told.append(
+            f"of the {len(best)} best, rated once more by more work each ({values}), {best[0]} is the best{beside}"
+        )
+        finals = [{"genotype": genotype, "metric": metrics[genotype]} for genotype in best]
+        chosen = {"winner": best[0], "winner_metric": known.measured[best[0]], "finals": finals}
+    if failed:
+        told.append(f"{len(failed)} of the {len(rows)} best could not be rated once more ({failed[0].message})")
+    outputs.write(VERIFICATION, {**record, **chosen, "reason": "; ".join(told)})
 
 
 def move_limits(known: Snapshot, outputs: Outputs) -> bool:

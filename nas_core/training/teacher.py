@@ -56,7 +56,7 @@ def load_teacher(
     if settings.model == OWN:
         return _own(own_model, device)
     if scheme := fetched_by(settings):
-        module, own = _fetched(settings.model, scheme), Normalisation()
+        module, own = FETCHERS[scheme](settings.model), Normalisation()
     elif settings.model.endswith(".pt2"):
         module, own = _program(settings.model), Normalisation()
     else:
@@ -84,8 +84,15 @@ def load_teacher(
 
 
 def fetched_by(settings: TeacherConfig) -> str:
-    """The scheme of the URI that the teacher is known by; "" where it is on this machine."""
+    """The scheme of the URI that the teacher is known by; "" where it is on this machine.
+
+    Raises:
+        NasError: for a scheme that nobody here fetches.
+    """
     scheme, _, rest = settings.model.partition(":")
+    if rest and scheme not in FETCHERS:
+        expected = f"a file, a model of timm's, or one of: {', '.join(f'{each}:/...' for each in sorted(FETCHERS))}"
+        raise NasError(f"{WHERE}.model", repr(settings.model), expected)
     return scheme if rest else ""
 
 
@@ -116,14 +123,6 @@ def _normalised(inputs: torch.Tensor, prepare: Normalisation, axes: int) -> torc
         return inputs
     mean, std = (broadcast(inputs.new_tensor(values), axes) for values in (prepare.mean, prepare.std))
     return (inputs - mean) / std
-
-
-def _fetched(uri: str, scheme: str) -> nn.Module:
-    if scheme not in FETCHERS:
-        expected = f"a file, a model of timm's, or one of: {', '.join(f'{each}:/...' for each in sorted(FETCHERS))}"
-        raise NasError(f"{WHERE}.model", repr(uri), expected)
-    module: nn.Module = FETCHERS[scheme](uri)
-    return module
 
 
 def _program(path: str) -> nn.Module:

@@ -319,8 +319,9 @@ def test_the_best_of_the_finalists_when_rated_once_more_is_chosen(tabular_config
     assert without_answer(verified(study, scorer)) == without_answer(
         before
     )  # run again, it comes to the same finalists
-    record_finals(study.snapshot, study.outputs, [failed])
-    assert without_answer(verification(study.outputs)) == without_answer(before)
+    record_finals(study.snapshot, study.outputs, [replace(failed, message="TypeError: no such thing")])
+    told = f"{before['reason']}; 1 of the 1 best could not be rated once more (TypeError: no such thing)"
+    assert without_answer(verification(study.outputs)) == {**without_answer(before), "reason": told}
 
 
 def test_finalists_that_are_over_a_limit_when_measured_whole_are_not_rated_again(tabular_config, tmp_path):

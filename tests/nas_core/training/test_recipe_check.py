@@ -4,6 +4,7 @@ import pytest
 from torch import nn
 
 from nas_core.base.errors import ConfigError
+from nas_core.base.fetching import FETCHERS
 from nas_core.training.export import deployed, exported_bytes
 from nas_core.training.network import build_network
 from nas_core.training.recipe_check import check_recipe
@@ -99,5 +100,12 @@ def test_a_teacher_is_asked_once(tmp_path, outputs, side, words):
         check(recipe)
 
 
-def test_a_teacher_by_its_uri_is_not_fetched():
+def test_a_teacher_by_its_uri_is_not_fetched(monkeypatch):
+    monkeypatch.setitem(FETCHERS, "models", lambda uri: pytest.fail(f"{uri} is fetched"))
     check({"teacher": {"model": "models:/nobody@champion"}})
+
+
+@pytest.mark.parametrize("model", ["nosuch.py:build", "s3://bucket/model"])
+def test_a_teacher_that_nobody_fetches_is_refused(model):
+    with pytest.raises(ConfigError, match=f"train.recipe.teacher.model: found '{model}', expected a file, a model of"):
+        check({"teacher": {"model": model}})
