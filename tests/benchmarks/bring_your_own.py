@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
     parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
-    parser.add_argument("--teacher-epochs", type=float, help="of its training; default: 12, quick 6, ConvNeXt 20")
+    parser.add_argument("--teacher-epochs", type=epochs, help="of its training; default: 12, quick 6, ConvNeXt 20")
     parser.add_argument("--recovery-steps", type=int, default=200, help="of every network before it is rated")
     parser.add_argument(
         "--final-steps", type=int, help="of the finalists; default: the recovery's, 1000 at most; 0: none"
@@ -128,6 +128,17 @@ def percents(text: str) -> list[int]:
     if not all(each.isdecimal() and 0 < int(each) < 100 for each in found):
         raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers from 1 to 99 and commas")
     return [int(each) for each in found]
+
+
+def epochs(text: str) -> float:
+    """``12``; raises ArgumentTypeError for what is no number above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number of epochs above 0")
+    return found
 
 
 class Run:
