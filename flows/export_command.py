@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas_core.base.errors import ConfigError, NasError
-from nas_core.study.finished import FileLatency, Finished, file_latency
+from nas_core.study.finished import FileLatency, Finished, file_latency, runs_by_torch, weights_latency
 
 if TYPE_CHECKING:
     from nas_core.training.handover import Format, Written
@@ -32,12 +32,14 @@ def handed_over(done: Finished, folder: Path, formats: "Collection[Format]") -> 
 
 
 def _latency(done: Finished, written: "Written") -> FileLatency | str:
-    """The ONNX file's latency, or why it was not measured."""
+    """The latency of the file that the study's limits are for, or why it was not measured."""
     from nas_core.training.handover import ONNX
 
-    if written.check is None:
-        return "there is no such file"
     try:
+        if runs_by_torch(done):
+            return weights_latency(done)
+        if written.check is None:
+            return f"there is no {ONNX}"
         return file_latency(done, (written.folder / ONNX).read_bytes(), written.check.way)
     except NasError as error:
         return f"{error.where}: {error.found}"

@@ -7,6 +7,7 @@ from nas_core.base.errors import ConfigError
 from nas_core.base.machine import usable_cpus
 
 WHERE = "profile.profilers.latency"
+CUDA_GRAPH = "cuda-graph"  # the runtime that replays a network's kernels, all launched at once
 # runtimes of ONNX files -> what they need
 MODULES = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 
@@ -18,6 +19,8 @@ def check_here(config: Any) -> None:
         expected = f"at most {have}, as this process may use"
         raise ConfigError(f"{WHERE}.num_threads", config.num_threads, expected, advice)
     check_installed(config.runtime)
+    if config.runtime == CUDA_GRAPH and config.device == "cpu":
+        raise ConfigError(f"{WHERE}.device", f"cpu with {CUDA_GRAPH}", "cuda or auto, as it is a GPU that has graphs")
     if is_of_files(config.runtime) and config.device == "cuda" and not on_cuda(config):
         expected = "cpu, or an ONNX Runtime for GPUs (onnxruntime-gpu)"
         raise ConfigError(f"{WHERE}.device", f"cuda with {config.runtime}", expected)
@@ -27,7 +30,7 @@ def check_installed(runtime: str) -> None:
     """Raises ConfigError where the runtime's packages are not installed; imports nothing."""
     missing = [name for name in MODULES.get(runtime, ()) if find_spec(name) is None]
     if missing:
-        there = ["eager", "compile", *(name for name in MODULES if all(map(find_spec, MODULES[name])))]
+        there = ["eager", "compile", CUDA_GRAPH, *(name for name in MODULES if all(map(find_spec, MODULES[name])))]
         package = "openvino" if missing == ["openvino"] else "'mathnas[export]'"
         advice = f"Install it: pip install {package}"
         found = f"{runtime}, without {', '.join(missing)}"

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.settings import Section
-from nas_core.costs.conditions import check_here, check_installed
+from nas_core.costs.conditions import check_here, check_installed, is_of_files
 from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import PROFILERS, Profiler, RowWriter
 from nas_core.families.family import Family
@@ -33,8 +33,10 @@ class LatencyProfiler(Profiler):
         warmup: int = Field(5, ge=0, le=10_000, description="Untimed runs before the timed ones.")
         repeats: int = Field(30, ge=3, le=100_000, description="Timed runs per block; the median counts.")
         channels_last: bool = Field(False, description="Measure latency with channels-last activations and weights.")
-        runtime: Literal["eager", "compile", "onnxruntime", "openvino"] = Field(
-            "eager", description="What runs the networks measured: torch, its compiler, or a runtime of ONNX files."
+        runtime: Literal["eager", "compile", "cuda-graph", "onnxruntime", "openvino"] = Field(
+            "eager",
+            description="What runs the networks measured: torch, its compiler, a GPU's graph of kernels, or a runtime "
+            "of ONNX files.",
         )
         device: Literal["auto", "cpu", "cuda"] = Field(
             "auto", description="Device measured; auto: a GPU where there is one."
@@ -54,7 +56,7 @@ class LatencyProfiler(Profiler):
         if runtime == "eager":  # as before there was a choice
             return known
         check_installed(runtime)
-        return {**known, runtime: version("torch" if runtime == "compile" else runtime)}
+        return {**known, runtime: version(runtime if is_of_files(runtime) else "torch")}
 
     @property
     def measures_here(self) -> bool:

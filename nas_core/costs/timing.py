@@ -28,7 +28,7 @@ import torch
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
-from nas_core.costs.conditions import check_here, is_of_files, on_cuda
+from nas_core.costs.conditions import CUDA_GRAPH, check_here, is_of_files, on_cuda
 from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
 from nas_core.costs.runtimes import Run, run_of, run_of_file
@@ -305,6 +305,9 @@ def torch_device(config: Any) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         advice = "torch sees no GPU here; use auto or cpu."
         raise ConfigError("profile.profilers.latency.device", "cuda", "a device of this machine", advice)
+    if config.runtime == CUDA_GRAPH and not torch.cuda.is_available():
+        advice = "torch sees no GPU here; use eager, compile or a runtime of ONNX files."
+        raise ConfigError("profile.profilers.latency.runtime", CUDA_GRAPH, "a runtime of this machine", advice)
     cuda = config.device != "cpu" and torch.cuda.is_available()
     return torch.device("cuda" if cuda else "cpu")
 

@@ -164,7 +164,7 @@ def _whole(row: Mapping[str, Any]) -> str:
 def latency_in_words(latency: FileLatency | str) -> list[str]:
     """The file's latency beside the base's, and whether the limits hold on it."""
     if isinstance(latency, str):
-        return [f"The ONNX file's latency was not measured: {latency}."]
+        return [f"The file's latency was not measured: {latency}."]
     mine, base = latency.medians
     times = len(latency.winner_ms)
     conditions = (
@@ -172,7 +172,7 @@ def latency_in_words(latency: FileLatency | str) -> list[str]:
     )
     low, high = min(latency.winner_ms), max(latency.winner_ms)
     lines = [
-        f"{ONNX} takes {format_milliseconds(mine)} (median of {times} times; {format_milliseconds(low)} to "
+        f"{latency.file} takes {format_milliseconds(mine)} (median of {times} times; {format_milliseconds(low)} to "
         f"{format_milliseconds(high)}): {conditions}."
     ]
     if base is not None:
@@ -233,4 +233,4 @@ def in_words(done: Finished, written: Written, latency: FileLatency | str) -> li
             f"{ONNX} agrees with torch on {check.num_examples} test examples: outputs to {check.worst:.1e}, the same "
             f"{', '.join(name.replace('_', ' ') for name in check.metrics)}."
         )
-    return [*lines, *(latency_in_words(latency) if ONNX in written.files else ())]
+    return [*lines, *(latency_in_words(latency) if ONNX in written.files or isinstance(latency, FileLatency) else ())]

@@ -3,12 +3,14 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import NasError, StoreError
 from nas_core.costs import profiler_of
 from nas_core.costs.conditions import check_here, is_of_files
 from nas_core.costs.latency import RESOURCE as LATENCY
+from nas_core.costs.profiler import Measurement
 from nas_core.costs.settings import ProfileConfig
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
@@ -117,12 +119,13 @@ def finished(root: str) -> Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class FileLatency:
-    """Milliseconds per batch of ONNX files, measured in turns: medians of every one of several times.
+    """Milliseconds per batch of the files named ``file``, measured in turns: medians of every one of several times.
 
     ``base_ms`` is empty where there is no base. ``kept`` says for each limit on
     latency in how many of the times the winner's file kept it.
     """
 
+    file: str
     device: str
     batch_size: int
     num_threads: int
@@ -141,19 +144,63 @@ def file_latency(done: Finished, winner: bytes, way: "Way", times: int = TIMES) 
     Raises:
         NasError: if the base is no network that ONNX can hold, or more threads are asked for than there are.
     """
-    from nas_core.costs.timing import device_name, time_files
-    from nas_core.training.handover import onnx_file
+    from nas_core.costs.timing import time_files
+    from nas_core.training.handover import ONNX, onnx_file
 
-    profiler = profiler_of(LATENCY, done.profile)
-    if not profiler.measures_here:
-        raise NasError("profile.profilers.latency.where", "latency is measured elsewhere", "another machine")
-    config = _of_files(profiler.settings)
+    config = _of_files(_latency_settings(done))
     check_here(config)
     modules = done.modules()
     files = [winner, *(onnx_file(module, way) for module in modules[1:])]
     rounds = [time_files(files, modules[0].input_shape, config) for _ in range(times)]
-    winner_ms, *rest = ([each[index].value for each in rounds] for index in range(len(files)))
+    return _file_latency(done, ONNX, rounds, config)
+
+
+def runs_by_torch(done: Finished) -> bool:
+    """Whether torch runs the study's networks on a GPU, for which the limits are then: not those of an ONNX file."""
+    from nas_core.costs.timing import torch_device
+
+    config = _latency_settings(done)
+    return not is_of_files(config.runtime) and torch_device(config).type == "cuda"
+
+
+def weights_latency(done: Finished, times: int = TIMES) -> FileLatency:
+    """Measure the winner as it is loaded from its weights, in turns with the base, on the device of the study.
+
+    Raises:
+        NasError: if a network does not run there.
+    """
+    from nas_core.costs.timing import time_networks
+    from nas_core.families.family import Part
+    from nas_core.training.handover import WEIGHTS, prepared
+
+    config = _latency_settings(done)
+    parts = [
+        Part(position=None, key=index, shapes=(module.input_shape,), build=partial(prepared, module))
+        for index, module in enumerate(done.modules())
+    ]
+    rounds = []
+    for _ in range(times):
+        measured = time_networks(parts, config)
+        if failed := next((each for each in measured if isinstance(each, Exception)), None):
+            raise NasError("profile.profilers.latency", failed, "networks that run there")
+        rounds.append([each for each in measured if isinstance(each, Measurement)])
+    return _file_latency(done, WEIGHTS, rounds, config)
+
+
+def _latency_settings(done: Finished) -> Any:
+    profiler = profiler_of(LATENCY, done.profile)
+    if not profiler.measures_here:
+        raise NasError("profile.profilers.latency.where", "latency is measured elsewhere", "another machine")
+    return profiler.settings
+
+
+def _file_latency(done: Finished, file: str, rounds: Sequence[Sequence[Measurement]], config: Any) -> FileLatency:
+    """Of every time, what the winner took and, where there is one, the base."""
+    from nas_core.costs.timing import device_name
+
+    winner_ms, *rest = ([each.value for each in column] for column in zip(*rounds, strict=True))
     return FileLatency(
+        file=file,
         device=device_name(config),
         batch_size=config.batch_size,
         num_threads=config.num_threads,

@@ -4,7 +4,8 @@
 
 A teacher is trained on Fashion-MNIST (``--data cifar10``: CIFAR-10) until it
 converges, once (``--teachers DIR`` keeps it). Each contestant has the limit's
-latency on this machine (one thread, eager, 32 images, in turns with the teacher), and the
+latency on this machine (one thread, eager, 32 images, in turns with the teacher, unless ``--timed-on``,
+``--runtime`` and ``--batch`` say otherwise; networks are trained on a GPU where there is one), and the
 same recovery by distillation from the teacher, its outputs and those of the blocks that
 stand in the same places; those that need no blocks distilled train longer by as
 many epochs as distilling ours cost, counted in FLOPs of the teacher's training (``epochs`` says how long
@@ -39,7 +40,9 @@ from safetensors.torch import save_file
 from scipy.stats import kendalltau
 from torch import nn
 
-from nas_core.costs import profile
+from nas_core.costs import profile, runtimes
+from nas_core.costs.latency import LatencyProfiler
+from nas_core.costs.timing import in_turns, torch_device
 from nas_core.families.model.pruning import narrowed, nearest, pruned, recalibrated
 from nas_core.families.trained_model import TrainedModel
 from nas_core.scoring.distil import DistilScorer
@@ -65,7 +68,6 @@ from tests.benchmarks.teachers import RECIPES
 
 WHERE = Path(__file__).parent / "teachers.py"
 REPEATS = 40  # runs of each whole network while it is compared with the teacher
-BATCH = 32  # images at a time while latency is measured
 TEACHERS = ("resnet", "mobilenet", "convnext")
 OVER = 1.05  # times the limit that a contestant may take
 FEATURES = 1.0  # weight of what blocks give in the recovery
@@ -105,6 +107,11 @@ def main() -> None:
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
     parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
     parser.add_argument("--teacher-epochs", type=epochs, help="of its training; default: 12, quick 6, ConvNeXt 20")
+    parser.add_argument("--batch", type=int, default=32, help="images at a time while latency is measured")
+    parser.add_argument("--timed-on", default="cpu", choices=["cpu", "cuda"], help="device whose latency is limited")
+    parser.add_argument(
+        "--runtime", default="eager", choices=["eager", "compile", "cuda-graph"], help="of what is timed"
+    )
     parser.add_argument("--recovery-steps", type=int, default=200, help="of every network before it is rated")
     parser.add_argument(
         "--final-steps", type=int, help="of the finalists; default: the recovery's, 1000 at most; 0: none"
@@ -141,6 +148,29 @@ def epochs(text: str) -> float:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stopwatch:
+    """Latency of networks relative to the teacher's, in turns with it, as ``timed`` says."""
+
+    teacher: nn.Module
+    example: torch.Tensor
+    timed: Any
+
+    def share(self, network: nn.Module) -> float:
+        runs = [self._run(copy.deepcopy(each).eval()) for each in (self.teacher, network)]
+        own, other = (self._median(timing) for timing in in_turns(runs, self.timed, torch_device(self.timed)))
+        return other / own
+
+    def _run(self, network: nn.Module) -> runtimes.Run | Exception:
+        place = torch_device(self.timed)
+        return runtimes.run_of(network.to(place), [self.example.to(place)], self.timed)
+
+    def _median(self, timing: np.ndarray | Exception) -> float:
+        if isinstance(timing, Exception):
+            raise timing
+        return float(np.median(timing))
+
+
 class Run:
     """One teacher, one library, several limits."""
 
@@ -170,7 +200,7 @@ class Run:
                     **scorer,
                 },
                 "design": {"kind": "one-swap"},
-                "profile": {"resources": ["flops", "params", "latency_ms"], "repeats": 20, "batch_size": BATCH},
+                "profile": {"resources": ["flops", "params", "latency_ms"], "repeats": 20, **self.timed},
                 "select": {"limits": [f"latency_ms<={limit}%"]},
                 "verify": {"evaluations": effort.evaluations, "patience": 5},
             },
@@ -210,7 +240,7 @@ class Run:
         shape, outputs = workload.sample.shape, workload.sample.num_outputs
         network = factory_of(f"{WHERE}:{self.given.teacher}")(shape[0], outputs)
         began = time.process_time()
-        train(network, self.teacher_recipe, splits, workload, seed=0, device="cpu")
+        train(network, self.teacher_recipe, splits, workload, seed=0)
         self.teacher_cpu_s = time.process_time() - began
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, self.weights)
 
@@ -249,7 +279,7 @@ class Run:
         measure_latency(study)
         network = assembled(study, Genotype.parse(searched(study)))
         took = {"wall_s": round(time.perf_counter() - began), "cpu_s": round(time.process_time() - began_cpu)}
-        share = Stopwatch(self.teacher, self.example).share(network)
+        share = self.stopwatch.share(network)
         return {
             **took,
             "accuracy": round(100 * self.tested(network), 2),
@@ -279,7 +309,7 @@ class Run:
         network = copy.deepcopy(family.teacher).requires_grad_(True)
         began = time.process_time()
         recipe = Recipe(epochs=1, batch_size=64, augment="crop-flip")
-        train(network, recipe, workload.load(), workload, seed=0, device="cpu")
+        train(network, recipe, workload.load(), workload, seed=0)
         return (time.process_time() - began) / 2560
 
     def agreements(self, study: Study) -> dict[str, Any]:
@@ -317,7 +347,7 @@ class Run:
             f"{limit} %: {winner}, predicted {study.predict([winner])[0].metric:.4f}",
             verification(study.outputs)["reason"],
         )
-        whole = Stopwatch(self.teacher, self.example)
+        whole = self.stopwatch
         goal = limit / 100
         networks: dict[str, Callable[[], nn.Module]] = {
             "ours": lambda: assembled(study, winner),
@@ -432,8 +462,18 @@ class Run:
         return [self.splits.prepare(self.splits.train[0][128 * index : 128 * (index + 1)]) for index in range(4)]
 
     @property
+    def stopwatch(self) -> Stopwatch:
+        timed = LatencyProfiler.Settings(**self.timed, warmup=5, repeats=REPEATS)
+        return Stopwatch(teacher=self.teacher, example=self.example, timed=timed)
+
+    @property
+    def timed(self) -> dict[str, Any]:
+        """What is timed how: settings of the latency profiler."""
+        return {"batch_size": self.given.batch, "runtime": self.given.runtime, "device": self.given.timed_on}
+
+    @property
     def example(self) -> torch.Tensor:
-        return cast(torch.Tensor, self.splits.prepare(self.splits.train[0][:BATCH]))
+        return cast(torch.Tensor, self.splits.prepare(self.splits.train[0][: self.given.batch]))
 
     # recovery
 
@@ -449,8 +489,7 @@ class Run:
             self.splits,
             workload,
             seed=seed,
-            device="cpu",
-            own_teacher=OwnModel(network=lambda: self.teacher, places=self.places),
+            own_teacher=OwnModel(network=lambda: copy.deepcopy(self.teacher), places=self.places),
         )
         return self.tested(network)
 
@@ -458,30 +497,7 @@ class Run:
         if not hasattr(self, "_test"):
             self._test = self.splits.load_test()
         metrics = self.workload(None).metrics
-        return measure_all(network.eval(), metrics, self._test, self.splits.prepare, device="cpu")["accuracy"]
-
-
-class Stopwatch:
-    """Latency of networks relative to the teacher's, in turns with it: one thread's CPU time, batch 1."""
-
-    def __init__(self, teacher: nn.Module, example: torch.Tensor) -> None:
-        self.teacher, self.example = teacher, example
-
-    def share(self, network: nn.Module) -> float:
-        ratios = []
-        with torch.inference_mode():
-            network.eval()
-            for repeat in range(REPEATS + 5):
-                ms = [self._ms(each) for each in (self.teacher, network)]
-                if repeat >= 5:
-                    ratios.append(ms)
-        own, other = np.median(np.array(ratios), axis=0)
-        return float(other / own)
-
-    def _ms(self, network: nn.Module) -> float:
-        began = time.thread_time_ns()
-        network(self.example)
-        return (time.thread_time_ns() - began) / 1e6
+        return measure_all(network.eval(), metrics, self._test, self.splits.prepare)["accuracy"]
 
 
 def measure_latency(study: Study) -> None:

@@ -11,7 +11,7 @@ from flows.shrink_command import hand_over, not_handed_over
 from nas_core.base.errors import ConfigError, StoreError
 from nas_core.costs import ProfileConfig
 from nas_core.study.contestants import contest, trainings
-from nas_core.study.finished import file_latency, finished
+from nas_core.study.finished import file_latency, finished, weights_latency
 from nas_core.study.study import Study
 from nas_core.training.handover import FORMATS, onnx_file
 from nas_core.training.winner import load_deployed
@@ -96,6 +96,12 @@ def test_limits_are_counted_run_by_run(study):
     onnx = onnx_file(load_deployed(study.store, "winner")[0], "trace")
     found = file_latency(done, onnx, "trace", times=2)
     assert (len(found.winner_ms), len(found.base_ms)) == (2, 2)
+    assert found.kept == {"latency_ms<=500%": 2}
+
+
+def test_what_torch_runs_is_measured_as_it_is_loaded_from_its_weights(study):
+    found = weights_latency(finished(study.store.root), times=2)
+    assert (found.file, len(found.winner_ms), len(found.base_ms)) == ("model.safetensors", 2, 2)
     assert found.kept == {"latency_ms<=500%": 2}
 
 

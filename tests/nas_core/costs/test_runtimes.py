@@ -20,6 +20,7 @@ from tests.spaces import build_family
 
 QUICK = ProfileConfig(warmup=1, repeats=3, device="cpu", runtime="onnxruntime")
 TIMED = QUICK.profilers["latency"]
+ON_GPU = {"device": "cuda", "batch_size": 4}
 
 
 def model_family():
@@ -37,6 +38,9 @@ def exported(monkeypatch):
     return count
 
 
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
 @pytest.mark.parametrize("runtime", ["eager", pytest.param("compile", marks=pytest.mark.slow), "onnxruntime"])
 def test_every_runtime_runs_the_network_itself(runtime):
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.GELU(), nn.Flatten(), nn.Linear(144, 5)).eval()
@@ -44,6 +48,43 @@ def test_every_runtime_runs_the_network_itself(runtime):
     run = run_of(network, [inputs], TIMED.model_copy(update={"runtime": runtime}))
     with torch.inference_mode():
         np.testing.assert_allclose(run.call(*run.inputs), network(inputs), atol=1e-5)
+
+
+@pytest.mark.gpu
+@NO_GPU
+@pytest.mark.parametrize("runtime", ["eager", "compile", "cuda-graph"])
+def test_a_gpu_runs_blocks_and_networks_in_every_runtime_of_torch(runtime):
+    config = QUICK.model_copy(update={"profilers": {"latency": TIMED.model_copy(update=ON_GPU | {"runtime": runtime})}})
+    for family in (build_family("tiny"), model_family()):
+        rows = profile(family, [Genotype((0,) * family.space.num_positions)], config, ["latency_ms"])
+        assert {row.status for row in rows} == {"ok"}
+        suffix = "" if runtime == "eager" else f", {runtime}"
+        assert {row.device for row in rows} == {torch.cuda.get_device_name() + suffix}
+
+
+@pytest.mark.gpu
+@NO_GPU
+def test_a_graph_runs_the_networks_own_kernels():
+    network = nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval().cuda()
+    inputs = torch.randn(4, 8, device="cuda")
+    run = run_of(network, [inputs], TIMED.model_copy(update=ON_GPU | {"runtime": "cuda-graph"}))
+    with torch.profiler.profile() as seen:
+        run.call(*run.inputs)
+        torch.cuda.synchronize()
+    names = [event.name for event in seen.events()]
+    assert any("gemm" in name or "linear" in name.lower() for name in names), names
+    assert sum(name == "cudaGraphLaunch" for name in names) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_graphs_without_a_gpu_are_refused():
+    for settings, field in (
+        ({"device": "auto"}, "runtime: found cuda-graph"),
+        ({"device": "cpu"}, "device: found cpu"),
+    ):
+        config = ProfileConfig(runtime="cuda-graph", **settings)
+        with pytest.raises(ConfigError, match=rf"latency\.{field}"):
+            profile(build_family("tiny"), [], config, ["latency_ms"])
 
 
 def test_blocks_and_networks_of_a_chain_are_measured_in_the_runtime():
