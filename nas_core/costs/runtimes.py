@@ -7,7 +7,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -74,15 +73,9 @@ def _captured(network: nn.Module, inputs: Sequence[torch.Tensor]) -> Callable[..
         for _ in range(WARM):  # what libraries set up at first cannot be captured
             network(*inputs)
     torch.cuda.current_stream().wait_stream(stream)
-    with torch.inference_mode(), torch.cuda.graph(graph, pool=_graph_memory()):
+    with torch.inference_mode(), torch.cuda.graph(graph):
         network(*inputs)
     return lambda *_: graph.replay()
-
-
-@cache
-def _graph_memory() -> Any:
-    """One memory for all graphs, as no two of them run at a time."""
-    return torch.cuda.graph_pool_handle()
 
 
 def run_of_file(data: bytes, inputs: Sequence[torch.Tensor], config: Any) -> Run:

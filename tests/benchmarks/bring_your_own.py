@@ -31,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -477,6 +478,11 @@ class Run:
 
     # recovery
 
+    @cached_property
+    def taught(self) -> nn.Module:
+        """The teacher where networks learn from it, one and the same; the one that is timed stays where it is."""
+        return copy.deepcopy(self.teacher)
+
     def recovered(self, network: nn.Module, seed: int, extra_epochs: float) -> float:
         workload = self.workload(self.effort.examples)
         recipe = Recipe(
@@ -489,7 +495,7 @@ class Run:
             self.splits,
             workload,
             seed=seed,
-            own_teacher=OwnModel(network=lambda: copy.deepcopy(self.teacher), places=self.places),
+            own_teacher=OwnModel(network=lambda: self.taught, places=self.places),
         )
         return self.tested(network)
 
