@@ -3,8 +3,11 @@
 Inference mode, evaluation mode, random weights, inputs of the real shape.
 Every part is warmed up; then the parts take turns, one timed run each per
 round, so that a machine that speeds up or slows down meanwhile (clock, heat)
-shifts all parts alike and not those that came last. Equal blocks on equal
-shapes are timed once. Garbage collection waits.
+shifts all parts alike and not those that came last. An untimed run before each
+timed one brings back into the caches what the other parts displaced: where a
+network is used it runs again and again, too. What counts is the mean of the
+faster half of the runs, as other work only ever makes some slower. Equal
+blocks on equal shapes are timed once. Garbage collection waits.
 
 Where ``runtime`` is not torch itself, every network is a file or a program of
 its own (``runtimes``), and what is timed are whole calls of it.
@@ -29,6 +32,7 @@ import torch
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
 from nas_core.costs.conditions import CUDA_GRAPH, check_here, is_of_files, on_cuda
+from nas_core.costs.measure_files import undisturbed
 from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
 from nas_core.costs.runtimes import Run, run_of, run_of_file
@@ -181,8 +185,8 @@ def _some_at_a_time(
             together = [run_of_one(item) for item in (first, *others[start : start + FILES_AT_ONCE])]
         mine = in_turns(together, config, device)
         whole = whole or mine[:1]
-        # as if the first had taken what it took among the first ones: a machine that drifts shifts all alike
-        whole += [_added(_less(timing, mine[0]), whole[0]) for timing in mine[1:]]
+        # as if the first had taken what it took among the first ones: a machine that drifts slows all alike
+        whole += [_at_the_pace_of(timing, mine[0], whole[0]) for timing in mine[1:]]
     return whole
 
 
@@ -269,7 +273,10 @@ def time_files(files: Sequence[bytes], shape: Sequence[int], config: Any) -> lis
 
 
 def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> list[Timing]:
-    """Milliseconds of ``config.repeats`` rounds of what runs, after those that warm up; what fails leaves the list."""
+    """Milliseconds of ``config.repeats`` rounds of what runs, after those that warm up; what fails leaves the list.
+
+    The run before each timed one is explained at the top of this file.
+    """
     clock = _clock(device, config)
     timings: list[Timing] = [run if isinstance(run, Exception) else np.zeros(config.repeats) for run in runs]
     with _quiet(config.num_threads), torch.inference_mode():
@@ -280,6 +287,7 @@ def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> 
                     continue
                 try:
                     run.before()
+                    run.call(*run.inputs)
                     ms = clock(run.call, run.inputs)
                 except Exception as error:
                     timings[index] = runs[index] = error
@@ -357,17 +365,18 @@ def _placed_on(device: torch.device, thing: Any, channels_last: bool) -> Any:
 
 
 def _measured(timing: Timing) -> Measured:
-    """The median of the repeats, and half the distance from their 10th to their 90th percentile."""
+    """What the repeats take undisturbed, and half the distance from their 10th to their 90th percentile."""
     if isinstance(timing, Exception):
         return timing
-    low, median, high = np.percentile(timing, [10, 50, 90])
-    return Measurement(value=float(median), spread=float(high - low) / 2, num_repeats=len(timing))
+    low, high = np.percentile(timing, [10, 90])
+    return Measurement(value=undisturbed(timing), spread=float(high - low) / 2, num_repeats=len(timing))
 
 
-def _less(first: Timing, second: Timing) -> Timing:
-    return (
-        first if isinstance(first, Exception) else _added(first, second if isinstance(second, Exception) else -second)
-    )
+def _at_the_pace_of(timing: Timing, own: Timing, reference: Timing) -> Timing:
+    """The timing as if what took ``own`` beside it had taken ``reference``; as it is where either failed."""
+    if isinstance(timing, Exception) or isinstance(own, Exception) or isinstance(reference, Exception):
+        return timing
+    return timing * undisturbed(reference) / undisturbed(own)
 
 
 def _added(first: Timing, second: Timing) -> Timing:

@@ -43,6 +43,7 @@ from torch import nn
 
 from nas_core.costs import profile, runtimes
 from nas_core.costs.latency import LatencyProfiler
+from nas_core.costs.measure_files import undisturbed
 from nas_core.costs.timing import in_turns, torch_device
 from nas_core.families.model.pruning import narrowed, nearest, pruned, recalibrated
 from nas_core.families.trained_model import TrainedModel
@@ -159,17 +160,17 @@ class Stopwatch:
 
     def share(self, network: nn.Module) -> float:
         runs = [self._run(copy.deepcopy(each).eval()) for each in (self.teacher, network)]
-        own, other = (self._median(timing) for timing in in_turns(runs, self.timed, torch_device(self.timed)))
+        own, other = (self._taken(timing) for timing in in_turns(runs, self.timed, torch_device(self.timed)))
         return other / own
 
     def _run(self, network: nn.Module) -> runtimes.Run | Exception:
         place = torch_device(self.timed)
         return runtimes.run_of(network.to(place), [self.example.to(place)], self.timed)
 
-    def _median(self, timing: np.ndarray | Exception) -> float:
+    def _taken(self, timing: np.ndarray | Exception) -> float:
         if isinstance(timing, Exception):
             raise timing
-        return float(np.median(timing))
+        return undisturbed(timing)
 
 
 class Run:

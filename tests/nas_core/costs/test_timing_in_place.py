@@ -19,7 +19,7 @@ FIXED_MS = 5.0
 
 
 class _Clockwork(nn.Module):
-    """A network that takes a known time: what its blocks take together, each run off by as much as a machine is."""
+    """A network that takes a known time: what its blocks take together, each run longer by what else a machine does."""
 
     def __init__(self, fails: tuple[int, int] | None = None) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _Clockwork(nn.Module):
         if self.fails is not None and genotype.choices[self.fails[0]] == self.fails[1]:
             raise RuntimeError("this block cannot run")
         total = FIXED_MS + sum(row[choice] for row, choice in zip(BLOCK_MS, genotype.choices, strict=True))
-        self.ms = total * (1 + self.rng.normal(0, 0.02))
+        self.ms = total * (1 + abs(self.rng.normal(0, 0.03)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
