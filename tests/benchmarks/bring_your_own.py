@@ -69,7 +69,7 @@ from tests.benchmarks.conditions import conditions
 from tests.benchmarks.teachers import RECIPES
 
 WHERE = Path(__file__).parent / "teachers.py"
-REPEATS = 40  # runs of each whole network while it is compared with the teacher
+REPEATS = 100  # runs of each whole network while it is compared with the teacher
 TEACHERS = ("resnet", "mobilenet", "convnext")
 OVER = 1.05  # times the limit that a contestant may take
 FEATURES = 1.0  # weight of what blocks give in the recovery
