@@ -350,6 +350,7 @@ def _wall_ms(call: Callable[..., Any], inputs: Sequence[Any]) -> float:
 
 def _cuda_ms(call: Callable[..., Any], inputs: Sequence[Any]) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize()  # else this run's launches would hide behind the kernels of the one before
     start.record()
     call(*inputs)
     end.record()

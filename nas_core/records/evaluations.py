@@ -61,7 +61,7 @@ class Evaluation:
 class Cost:
     """One price of a block, of the fixed part or of a whole network, on one device.
 
-    ``value`` is the median over ``num_repeats`` in the unit of ``resource``
+    ``value`` is of ``num_repeats`` runs, in the unit of ``resource``
     (``resources``) and ``spread`` half the distance between its 10th and 90th
     percentile; both are exact and 0 for counts. ``position`` is FIXED_PART for
     stem and head, WHOLE_NETWORK with ``genotype`` set for a network.

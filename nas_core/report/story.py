@@ -424,4 +424,4 @@ def whole_source(summary: StudySummary) -> str:
 
 def _measuring(known: ResourceAdditivity | MeasuredWhole) -> str:
     threads = f"{known.num_threads} thread{'s' if known.num_threads != 1 else ''}"
-    return f"median of {known.num_repeats} runs after warm-up; batch {known.batch_size}, {threads}; {known.device}"
+    return f"faster half of {known.num_repeats} runs after warm-up; batch {known.batch_size}, {threads}; {known.device}"

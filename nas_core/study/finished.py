@@ -119,7 +119,7 @@ def finished(root: str) -> Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class FileLatency:
-    """Milliseconds per batch of the files named ``file``, measured in turns: medians of every one of several times.
+    """Milliseconds per batch of the files named ``file``, measured in turns, several times.
 
     ``base_ms`` is empty where there is no base. ``kept`` says for each limit on
     latency in how many of the times the winner's file kept it.
