@@ -574,7 +574,8 @@ def select(
     min_distance: Annotated[int | None, typer.Option(min=1, help="Positions in which any two differ at least.")] = None,
     time_limit_s: Annotated[float, typer.Option("--time", min=0.001, help="Solver time limit, seconds.")] = 60.0,
     certify: Annotated[
-        Path | None, typer.Option(help="Write the proof here; it is checked by itself.", callback=_can_be_written)
+        Path | None,
+        typer.Option(help="Write the proof here, made and checked in as much time again.", callback=_can_be_written),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
