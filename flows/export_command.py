@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas_core.base.errors import ConfigError, NasError
-from nas_core.study.finished import FileLatency, Finished, file_latency, runs_by_torch, weights_latency
+from nas_core.study.finished import FileLatency, Finished, file_latency, is_timed_on_gpu, weights_latency
 
 if TYPE_CHECKING:
     from nas_core.training.handover import Format, Written
@@ -36,7 +36,7 @@ def _latency(done: Finished, written: "Written") -> FileLatency | str:
     from nas_core.training.handover import ONNX
 
     try:
-        if runs_by_torch(done):
+        if is_timed_on_gpu(done):
             return weights_latency(done)
         if written.check is None:
             return f"there is no {ONNX}"

@@ -155,8 +155,8 @@ def file_latency(done: Finished, winner: bytes, way: "Way", times: int = TIMES) 
     return _file_latency(done, ONNX, rounds, config)
 
 
-def runs_by_torch(done: Finished) -> bool:
-    """Whether torch runs the study's networks on a GPU, for which the limits are then: not those of an ONNX file."""
+def is_timed_on_gpu(done: Finished) -> bool:
+    """Whether torch runs the study's networks on a GPU: its limits are for that, not for an ONNX file."""
     from nas_core.costs.timing import torch_device
 
     config = _latency_settings(done)

@@ -39,8 +39,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from scipy.stats import kendalltau
+from sklearn.metrics import r2_score
 from torch import nn
 
+from nas_core.base.errors import ConfigError
 from nas_core.costs import profile, runtimes
 from nas_core.costs.latency import LatencyProfiler
 from nas_core.costs.measure_files import undisturbed
@@ -109,7 +111,7 @@ def main() -> None:
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
     parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
     parser.add_argument("--teacher-epochs", type=epochs, help="of its training; default: 12, quick 6, ConvNeXt 20")
-    parser.add_argument("--batch", type=int, default=32, help="images at a time while latency is measured")
+    parser.add_argument("--batch", type=at_least_one, default=32, help="images at a time while latency is measured")
     parser.add_argument("--timed-on", default="cpu", choices=["cpu", "cuda"], help="device whose latency is limited")
     parser.add_argument(
         "--runtime", default="eager", choices=["eager", "compile", "cuda-graph"], help="of what is timed"
@@ -123,6 +125,10 @@ def main() -> None:
     parser.add_argument("--untrained", type=int, default=80, help="limit of the answer without any training; 0: none")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     given = parser.parse_args()
+    try:
+        torch_device(LatencyProfiler.Settings(runtime=given.runtime, device=given.timed_on))
+    except ConfigError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(given, QUICK if given.quick else FULL, Path(folder))
@@ -137,6 +143,13 @@ def percents(text: str) -> list[int]:
     if not all(each.isdecimal() and 0 < int(each) < 100 for each in found):
         raise argparse.ArgumentTypeError(f"{text!r}, expected whole numbers from 1 to 99 and commas")
     return [int(each) for each in found]
+
+
+def at_least_one(text: str) -> int:
+    """``32``; raises ArgumentTypeError for what is no whole number above 0."""
+    if not text.isdecimal() or not 0 < int(text) <= 65_536:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 to 65536")
+    return int(text)
 
 
 def epochs(text: str) -> float:
@@ -410,10 +423,8 @@ class Run:
         guess = {text: study.costs_of(Genotype.parse(text))["latency_ms"] / base for text in shares}
         errors = {text: abs(guess[text] / shares[text] - 1) for text in shares}
         mine = [str(g) for g in drawn]
-        residual = sum((guess[t] - shares[t]) ** 2 for t in mine)
-        spread = sum((shares[t] - np.mean([shares[u] for u in mine])) ** 2 for t in mine)
         return {
-            "r2": round(1 - residual / spread, 3),
+            "r2": round(float(r2_score([shares[t] for t in mine], [guess[t] for t in mine])), 3),
             "worst": round(max(errors[t] for t in mine), 3),
             "worst_selected": round(max(errors[str(g)] for g in selected), 3),
             "winner": {

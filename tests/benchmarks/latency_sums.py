@@ -19,9 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
+from sklearn.metrics import r2_score
 
+from nas_core.base.errors import NasError
 from nas_core.costs import profile
 from nas_core.costs.settings import ProfileConfig
+from nas_core.costs.timing import torch_device
 from nas_core.families import FAMILIES
 from nas_core.families.family import Family
 from nas_core.records.evaluations import CostTable
@@ -46,25 +50,43 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=60, help="percent of the model's latency")
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     given = parser.parse_args()
+    if given.networks < 2 or given.side < 1 or not 0 < given.limit < 100:
+        parser.error("--networks is at least 2, --side at least 1, --limit from 1 to 99")
+    try:
+        studied = [
+            (name, runtime, *setting(name, runtime, given))
+            for name in names(given.models)
+            for runtime in names(given.runtimes)
+        ]
+    except (NasError, ValidationError) as error:
+        parser.error(" ".join(str(error).split()))
     found: dict[str, Any] = {}
-    for model in given.models.split(","):
-        for runtime in given.runtimes.split(","):
-            row = measured(model, runtime, given)
-            found.setdefault(model, {})[runtime] = row
-            if not given.json:
-                print(model, runtime, row, flush=True)
+    for model, runtime, family, config in studied:
+        row = found.setdefault(model, {})[runtime] = measured(family, config, given)
+        if not given.json:
+            print(model, runtime, row, flush=True)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() and given.device != "cpu" else "cpu"
     print(json.dumps({"models": found, "conditions": conditions(**vars(given) | {"device": device})}))
 
 
-def measured(model: str, runtime: str, given: argparse.Namespace) -> dict[str, Any]:
-    """One model in one runtime: the agreement of sums and whole networks."""
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def setting(model: str, runtime: str, given: argparse.Namespace) -> tuple[Family, ProfileConfig]:
+    """What is measured how; raises NasError or ValidationError before anything is, where that cannot be."""
     kind = FAMILIES["model"]
-    sample = Sample(shape=(3, given.side, given.side), num_outputs=1000)
-    family = kind(kind.Settings(model=f"timm:{model}"), sample)
+    family = kind(kind.Settings(model=f"timm:{model}"), Sample(shape=(3, given.side, given.side), num_outputs=1000))
     config = ProfileConfig(
         runtime=runtime, device=given.device, batch_size=given.batch, repeats=given.repeats, warmup=5
     )
+    torch_device(config.profilers["latency"])
+    _ = family.space  # splits the model: one without positions is refused here
+    return family, config
+
+
+def measured(family: Family, config: ProfileConfig, given: argparse.Namespace) -> dict[str, Any]:
+    """One model in one runtime: the agreement of sums and whole networks."""
     began = time.perf_counter()
     rows = profile(family, [], config, [LATENCY])
     seconds = time.perf_counter() - began
@@ -85,7 +107,7 @@ def measured(model: str, runtime: str, given: argparse.Namespace) -> dict[str, A
         "base_ms": round(taken[base], 3),
         "sum_of_base": round(table.total(base) / taken[base], 3),
         "least": round((table.fixed + sum(map(min, table.block))) / table.total(base), 3),
-        "r2": round(r_squared([sums[each] for each in drawn], [shares[each] for each in drawn]), 3),
+        "r2": round(float(r2_score([shares[each] for each in drawn], [sums[each] for each in drawn])), 3),
         "worst": round(max(errors[each] for each in drawn), 3),
         "selected": len(selected),
         "worst_selected": round(max((errors[each] for each in selected), default=0.0), 3),
@@ -123,11 +145,6 @@ def whole_ms(family: Family, genotypes: Sequence[Genotype], config: ProfileConfi
             raise RuntimeError(f"{row.genotype}: {row.message}")
         found[family.space.parse(row.genotype)] = row.value
     return found
-
-
-def r_squared(predicted: Sequence[float], measured_: Sequence[float]) -> float:
-    truth = np.array(measured_)
-    return float(1 - np.sum((np.array(predicted) - truth) ** 2) / np.sum((truth - truth.mean()) ** 2))
 
 
 if __name__ == "__main__":
