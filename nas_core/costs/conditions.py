@@ -42,6 +42,11 @@ def is_of_files(runtime: str) -> bool:
     return runtime in MODULES
 
 
+def needs_cuda(config: Any) -> bool:
+    """Whether torch measures so on a GPU only."""
+    return not is_of_files(config.runtime) and (config.device == "cuda" or config.runtime == CUDA_GRAPH)
+
+
 def on_cuda(config: Any) -> bool:
     """Whether ONNX files run on a GPU."""
     return config.runtime == "onnxruntime" and config.device != "cpu" and has_cuda()

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.settings import Section
-from nas_core.costs.conditions import check_here, check_installed, is_of_files
+from nas_core.costs.conditions import check_here, check_installed, is_of_files, needs_cuda
 from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import PROFILERS, Profiler, RowWriter
 from nas_core.families.family import Family
@@ -66,6 +66,10 @@ class LatencyProfiler(Profiler):
     def check(self) -> None:
         if self.measures_here:
             check_here(self.settings)
+            if needs_cuda(self.settings):
+                from nas_core.costs.timing import torch_device
+
+                torch_device(self.settings)
         elif self.settings.runtime not in CARRIED:
             expected = f"one of {', '.join(CARRIED)}, where it is measured elsewhere"
             raise ConfigError("profile.profilers.latency.runtime", self.settings.runtime, expected)

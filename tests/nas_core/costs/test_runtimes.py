@@ -89,8 +89,10 @@ def test_graphs_without_a_gpu_are_refused():
         ({"device": "cpu"}, "device: found cpu"),
     ):
         config = ProfileConfig(runtime="cuda-graph", **settings)
-        with pytest.raises(ConfigError, match=rf"latency\.{field}"):
-            profile(build_family("tiny"), [], config, ["latency_ms"])
+        profiler = PROFILERS["latency"](config.profilers["latency"])
+        for call in (profiler.check, lambda config=config: profile(build_family("tiny"), [], config, ["latency_ms"])):
+            with pytest.raises(ConfigError, match=rf"latency\.{field}"):
+                call()
 
 
 def test_blocks_and_networks_of_a_chain_are_measured_in_the_runtime():
