@@ -3,11 +3,12 @@
 Inference mode, evaluation mode, random weights, inputs of the real shape.
 Every part is warmed up; then the parts take turns, one timed run each per
 round, so that a machine that speeds up or slows down meanwhile (clock, heat)
-shifts all parts alike and not those that came last. An untimed run before each
-timed one brings back into the caches what the other parts displaced: where a
-network is used it runs again and again, too. What counts is the mean of the
-faster half of the runs, as other work only ever makes some slower. Equal
-blocks on equal shapes are timed once. Garbage collection waits.
+shifts all parts alike and not those that came last. A whole network runs once
+untimed before each timed run, which brings back into the caches what others
+displaced: where it is used it runs again and again, too. A block does not, as
+in its network other blocks run before it. What counts is the mean of the faster
+half of the runs, as other work only ever makes some slower. Equal blocks on
+equal shapes are timed once. Garbage collection waits.
 
 Where ``runtime`` is not torch itself, every network is a file or a program of
 its own (``runtimes``), and what is timed are whole calls of it.
@@ -35,7 +36,7 @@ from nas_core.costs.conditions import CUDA_GRAPH, check_here, is_of_files, on_cu
 from nas_core.costs.measure_files import undisturbed
 from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
-from nas_core.costs.runtimes import Run, run_of, run_of_file
+from nas_core.costs.runtimes import Run, run_of, run_of_file, settled
 from nas_core.families.family import Family, Part, Switched
 from nas_core.space.genotypes import Genotype
 from nas_core.space.rules import BlockId
@@ -151,7 +152,8 @@ def _time_switched(family: Family, network: Switched, genotypes: Sequence[Genoty
         inputs = [_placed_on(device, _example(config.batch_size, part.shapes[0], part.dtype), config.channels_last)]
         if config.runtime == "eager":
             runs: list[Run | Exception] = [
-                Run(call=placed, inputs=inputs, before=partial(placed.choose, genotype)) for genotype in genotypes
+                settled(Run(call=placed, inputs=inputs, before=partial(placed.choose, genotype)))
+                for genotype in genotypes
             ]
             return in_turns(runs, config, device)
     return _some_at_a_time(
@@ -169,7 +171,7 @@ def time_networks(networks: Sequence[Part], config: Any) -> list[Measured]:
     examples = _examples(networks, config)
 
     def run_of_one(part: Part) -> Run | Exception:
-        return _built_run(part, [examples[shape, part.dtype] for shape in part.shapes], config, any_batch=True)
+        return _built_run(part, [examples[shape, part.dtype] for shape in part.shapes], config, whole=True)
 
     return list(map(_measured, _some_at_a_time(run_of_one, networks, config, device)))
 
@@ -197,7 +199,7 @@ def _switched_run(
     key = (family.space.space_id, genotype)
     try:
         placed.choose(genotype)
-        return run_of(placed, inputs, config, key, any_batch=True)
+        return settled(run_of(placed, inputs, config, key, any_batch=True))
     except Exception as error:  # this network has no latency, the others have
         return error
 
@@ -227,7 +229,7 @@ def time_parts(parts: Sequence[Part], config: Any) -> list[Timing]:
                 part,
                 [examples[shape, part.dtype] for shape in part.shapes],
                 config,
-                any_batch=isinstance(part.key, Genotype),
+                whole=isinstance(part.key, Genotype),
             )
             for part in parts
         ]
@@ -247,10 +249,11 @@ def _examples(parts: Sequence[Part], config: Any) -> dict[tuple[tuple[int, ...],
         }
 
 
-def _built_run(part: Part, inputs: list[torch.Tensor], config: Any, *, any_batch: bool) -> Run | Exception:
+def _built_run(part: Part, inputs: list[torch.Tensor], config: Any, *, whole: bool) -> Run | Exception:
     try:
         module = _placed_on(torch_device(config), part.build().eval(), config.channels_last)
-        return run_of(module, inputs, config, any_batch=any_batch)
+        run = run_of(module, inputs, config, any_batch=whole)
+        return settled(run) if whole else run
     except Exception as error:  # out of memory, say: this part has no latency, the others have
         return error
 
@@ -264,7 +267,7 @@ def time_files(files: Sequence[bytes], shape: Sequence[int], config: Any) -> lis
     """
     with _quiet(config.num_threads):
         inputs = [_example(config.batch_size, shape, "float32")]
-    runs: list[Run | Exception] = [run_of_file(data, inputs, config) for data in files]
+    runs: list[Run | Exception] = [settled(run_of_file(data, inputs, config)) for data in files]
     measured = [_measured(timing) for timing in in_turns(runs, config, torch.device("cpu"))]
     for each in measured:
         if isinstance(each, Exception):
@@ -273,10 +276,7 @@ def time_files(files: Sequence[bytes], shape: Sequence[int], config: Any) -> lis
 
 
 def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> list[Timing]:
-    """Milliseconds of ``config.repeats`` rounds of what runs, after those that warm up; what fails leaves the list.
-
-    The run before each timed one is explained at the top of this file.
-    """
+    """Milliseconds of ``config.repeats`` rounds of what runs, after those that warm up; what fails leaves the list."""
     clock = _clock(device, config)
     timings: list[Timing] = [run if isinstance(run, Exception) else np.zeros(config.repeats) for run in runs]
     with _quiet(config.num_threads), torch.inference_mode():
@@ -287,7 +287,6 @@ def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> 
                     continue
                 try:
                     run.before()
-                    run.call(*run.inputs)
                     ms = clock(run.call, run.inputs)
                 except Exception as error:
                     timings[index] = runs[index] = error

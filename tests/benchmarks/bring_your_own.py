@@ -178,7 +178,7 @@ class Stopwatch:
 
     def _run(self, network: nn.Module) -> runtimes.Run | Exception:
         place = torch_device(self.timed)
-        return runtimes.run_of(network.to(place), [self.example.to(place)], self.timed)
+        return runtimes.settled(runtimes.run_of(network.to(place), [self.example.to(place)], self.timed))
 
     def _taken(self, timing: np.ndarray | Exception) -> float:
         if isinstance(timing, Exception):

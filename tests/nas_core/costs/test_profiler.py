@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from nas_core.families.blocks import MBConv
 from nas_core.families.family import Part
 from nas_core.records.evaluations import FIXED_PART, WHOLE_NETWORK, from_table, to_table
 from nas_core.records.resources import Resource
+from nas_core.space.genotypes import Genotype
 from tests.spaces import build_family
 
 QUICK = ProfileConfig(warmup=1, repeats=3, device="cpu")
@@ -139,7 +141,7 @@ def test_a_part_that_fails_while_it_is_timed_does_not_stop_the_others():
 
 
 def test_the_parts_take_turns():
-    """A machine that slows down meanwhile slows all parts alike; the first run of a turn is not timed."""
+    """A machine that slows down meanwhile slows all parts alike; a whole network runs untimed before."""
     runs: list[int] = []
 
     class Recorder(torch.nn.Module):
@@ -152,7 +154,12 @@ def test_the_parts_take_turns():
             return x
 
     time_parts([part(lambda index=index: Recorder(index), 1, 1, 1) for index in range(3)], TIMED)
-    assert runs == [0, 0, 1, 1, 2, 2] * (TIMED.warmup + TIMED.repeats)
+    assert runs == [0, 1, 2] * (TIMED.warmup + TIMED.repeats)
+
+    runs.clear()
+    whole = replace(part(lambda: Recorder(3), 1, 1, 1), key=Genotype((0,)))
+    time_parts([part(lambda: Recorder(0), 1, 1, 1), whole], TIMED)
+    assert runs == [0, 3, 3] * (TIMED.warmup + TIMED.repeats)
 
 
 def test_a_measurement_is_taken_as_configured(monkeypatch):
