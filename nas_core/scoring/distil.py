@@ -39,7 +39,7 @@ class DistilScorer(Scorer):
     """
 
     name = "distil"
-    version = 2
+    version = 3
     runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})
@@ -78,7 +78,9 @@ class DistilScorer(Scorer):
             "more, and the best of them is chosen; no more than recovery_steps: none is.",
         )
         rated_by: Literal["loss", "divergence", "metric"] = Field(
-            "loss", description="What networks are compared by: validation loss, KL to the model, or the data's metric."
+            "loss",
+            description="What networks are compared by: validation loss (of classes with their outputs scaled so that "
+            "it is lowest), KL to the model, or the data's metric.",
         )
         calibration_examples: int = Field(
             512, ge=2, description="Training examples that recalibrate normalisation statistics."

@@ -30,6 +30,7 @@ from nas_core.training.objective import LossOf
 from nas_core.training.settings import OWN, TeacherConfig
 from nas_core.training.teacher import OwnModel
 from nas_core.workloads.examples import batches_of, in_memory
+from nas_core.workloads.targets import calibrated_loss
 from nas_core.workloads.workload import Splits, metric_of
 
 if TYPE_CHECKING:
@@ -238,10 +239,16 @@ class DistilledBlocks:
 
     def _value(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
         if self.settings.rated_by == "loss":
-            return float(self.workload.loss(outputs, targets))
+            return self._loss(outputs, targets)
         if self.settings.rated_by == "divergence":
             return float(self.workload.agreement(outputs, self._taught, 1.0))
         return value_of(metric_of(self.workload, self.scorer.setting.metric), outputs, targets)
+
+    def _loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        """How sure a network is says little of how good it is before it is trained: of logits, that is set right."""
+        if not self.workload.gives_logits:
+            return float(self.workload.loss(outputs, targets))
+        return calibrated_loss(outputs, lambda scaled: self.workload.loss(scaled, targets))
 
     def start(self, genotype: Genotype) -> dict[str, torch.Tensor]:
         """Weights of the genotype's network by the names that it has in the family's ``module``, on the CPU."""

@@ -29,6 +29,7 @@ class ClassTargets(Targets):
     """One class for every example."""
 
     dtype: ClassVar[str] = "int64"
+    are_logits: ClassVar[bool] = True
 
     @property
     def called(self) -> str:

@@ -34,6 +34,10 @@ from nas_core.workloads.workload import WORKLOADS, Sample, Splits, Workload
 if TYPE_CHECKING:
     import torch
 
+LOSSES_OF_LOGITS = frozenset(  # torch's, as functions and as modules
+    {"cross_entropy", "CrossEntropyLoss", "binary_cross_entropy_with_logits", "BCEWithLogitsLoss"}
+)
+
 
 class SizedDataset(Protocol):
     """What is needed of a ``torch.utils.data.Dataset``: its length, and (input, target) by index."""
@@ -185,6 +189,7 @@ def dataset_workload(
             "output_names": output_names,
             "datasets": datasets,
             "loss": _loss_method(loss),
+            "gives_logits": getattr(loss, "__name__", type(loss).__name__) in LOSSES_OF_LOGITS,
         }
         made = type(function.__name__, (DatasetWorkload,), body)
         WORKLOADS.add(made)

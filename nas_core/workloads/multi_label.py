@@ -25,6 +25,7 @@ NO_CLASSES = "an example has several labels, not one class"
 class LabelTargets(Targets):
     """Labels, any number of which an example may have."""
 
+    are_logits: ClassVar[bool] = True
     refused: ClassVar[Mapping[str, str]] = {"mixup": NO_CLASSES, "cutmix": NO_CLASSES}
 
     @property

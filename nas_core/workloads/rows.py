@@ -103,6 +103,10 @@ class Rows(Workload):
         return {**self.table.targets.refused, **dict.fromkeys(("mixup", "cutmix", "erase", "policy"), "no images")}
 
     @property
+    def gives_logits(self) -> bool:
+        return self.table.targets.are_logits
+
+    @property
     def output_scale(self) -> Normalisation:
         return self.table.targets.scale
 

@@ -35,6 +35,7 @@ class MaskTargets(Targets):
     values: tuple[int, ...]
     dtype: ClassVar[str] = "uint8"
     dense: ClassVar[bool] = True
+    are_logits: ClassVar[bool] = True
     refused: ClassVar[Mapping[str, str]] = dict.fromkeys(("mixup", "cutmix", "policy", "loss"), NO_CLASSES)
 
     @property

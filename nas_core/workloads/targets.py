@@ -4,8 +4,9 @@ A set of data has one of them, and with it a loss, metrics, and what a report
 says of a trained network. N = examples, O = outputs of an example.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +19,7 @@ from nas_core.workloads.normalisation import Normalisation
 if TYPE_CHECKING:
     import torch
 
+POWERS = (-7.0, 5.0)  # of e: by what logits are multiplied at least and at most
 MOST_POINTS = 1000  # of a scatter that is kept of a trained network
 
 
@@ -28,6 +30,7 @@ class Targets(ABC):
     names: tuple[str, ...]
     dtype: ClassVar[str] = "float32"  # as a workload gives them to the loss
     dense: ClassVar[bool] = False  # whether there is one for every pixel
+    are_logits: ClassVar[bool] = False  # as `Workload.gives_logits`
     refused: ClassVar[Mapping[str, str]] = {}  # as `Workload.refused`
 
     @property
@@ -100,6 +103,20 @@ def divergence(outputs: "torch.Tensor", taught: "torch.Tensor", temperature: flo
     mine, theirs = (F.log_softmax(each / temperature, 1) for each in (outputs, taught))
     total = F.kl_div(mine, theirs, reduction="sum", log_target=True)
     return temperature**2 * total / (outputs.numel() // outputs.shape[1])
+
+
+def calibrated_loss(outputs: "torch.Tensor", loss_of: "Callable[[torch.Tensor], torch.Tensor]") -> float:
+    """The loss of logits times the number above 0 that makes it lowest: temperature scaling (Guo et al., 2017).
+
+    What a network loses by being too sure of what it takes for right is left out.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def loss(power: float) -> float:
+        return float(loss_of(outputs * math.exp(power)))
+
+    found = minimize_scalar(loss, bounds=POWERS, method="bounded", options={"xatol": 1e-3})
+    return min(float(found.fun), loss(0.0))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:

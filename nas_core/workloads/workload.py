@@ -166,6 +166,14 @@ class Workload(Registered, ABC):
         return divergence(outputs, taught, temperature)
 
     @property
+    def gives_logits(self) -> bool:
+        """Whether outputs are logits of which ``loss`` is a cross-entropy.
+
+        Times any number above 0 they give the same answers, more or less surely.
+        """
+        return False
+
+    @property
     def output_scale(self) -> Normalisation:
         """Mean and deviation of which a network's outputs are multiples; what is handed over gives them undone.
 

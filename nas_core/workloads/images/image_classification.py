@@ -69,6 +69,10 @@ class ImageWorkload(Workload):
         return self.targets.refused
 
     @property
+    def gives_logits(self) -> bool:
+        return self.targets.are_logits
+
+    @property
     def output_scale(self) -> Normalisation:
         return self.targets.scale
 

@@ -146,6 +146,7 @@ def test_a_function_is_enough(registered):
     outputs, targets = torch.randn(4, 2), splits.train[1]
     smoothed = F.cross_entropy(outputs, targets, label_smoothing=0.2)
     assert torch.equal(workload.loss(outputs, targets, 0.2), smoothed)
+    assert workload.gives_logits
     assert float(splits.prepare(splits.train[0]).mean()) == pytest.approx(0, abs=1e-5)
     with pytest.raises(DataError, match="found 2 channels, expected 3"):
         workload.load((2, 8, 8))
@@ -163,6 +164,7 @@ def test_a_loss_of_one_number_and_a_function_without_words(registered):
 
     workload = make(rows)(SplitSettings(validation_examples=2))
     targets = workload.load().train[1]
+    assert not workload.gives_logits
     assert float(workload.loss(torch.zeros(7, 1), targets, 0.1)) == pytest.approx(float(targets.square().mean()))
     with pytest.raises(PluginError, match="no docstring"):
         make(lambda settings: (sets, sets))
