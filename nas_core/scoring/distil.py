@@ -55,7 +55,11 @@ class DistilScorer(Scorer):
         )
         train: bool = Field(True, description="Train the alternatives; without, weights are cut and fitted only.")
         samples: int = Field(
-            256, ge=0, le=100_000, description="Training examples that tell importance and fit weights; 0: none."
+            256,
+            ge=0,
+            le=100_000,
+            description="Training examples that tell importance and fit weights, fewer of images beyond 256 x 256; "
+            "0: none.",
         )
         patience: int = Field(
             0,
@@ -87,7 +91,11 @@ class DistilScorer(Scorer):
         )
         eval_batch_size: int = Field(256, ge=1, description="Validation examples per forward pass.")
         memory_gb: float = Field(
-            4, gt=0, le=1e6, description="GB that activations and alternatives in training may take at a time."
+            4,
+            gt=0,
+            le=1e6,
+            description="GB that activations and alternatives in training may take at a time; a "
+            "quarter of it is the most that prepared images may, else they are prepared for each network anew.",
         )
         batch: int = Field(
             4, ge=1, le=10_000, description="Networks per Ray task; without recovery those that share prefixes gain."

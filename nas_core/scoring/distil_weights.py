@@ -5,6 +5,7 @@ N = examples, B = examples of a batch.
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -21,15 +22,16 @@ from nas_core.families.model.draft import Call
 from nas_core.families.model.rebuild import fill
 from nas_core.families.trained_model import TrainedModel
 from nas_core.records.evaluations import Evaluation
+from nas_core.scoring.rated_split import PreparedBatches, map_step, thinned
 from nas_core.scoring.scorer import OnProgress
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.features import spread
-from nas_core.training.loop import TrainingDiverged, laid_out, outputs_of, resolve_device, train, value_of
+from nas_core.training.loop import TrainingDiverged, evaluated_batch, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
 from nas_core.training.settings import OWN, TeacherConfig
 from nas_core.training.teacher import OwnModel
-from nas_core.workloads.examples import batches_of, in_memory
+from nas_core.workloads.examples import Examples, batches_of
 from nas_core.workloads.targets import calibrated_loss
 from nas_core.workloads.workload import Splits, metric_of
 
@@ -40,11 +42,20 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY_S = 30.0
 CALIBRATION_BATCH = 128  # most examples per calibration batch: part of what is measured, so no setting
+LARGE = 3 * 256**2  # values of an example: of larger ones fewer are taken at a time, or they would fill the memory
+FEWEST = 16  # but so many, for statistics and fits
+PREPARED_SHARE = 0.25  # of the memory stated that a split's prepared batches may take
 BYTES_TRAINED = 16  # of a weight in training: itself, its gradient, the optimizer's two averages
 SMOOTHING = 0.98  # of the losses by which an alternative is found to be done
 RECOVERY_TEMPERATURE = 2.0  # of both outputs while networks are distilled before they are rated
 RECOVERY_FEATURES = 1.0  # weight of what their blocks give meanwhile
 BETTER = 0.995  # share of the lowest loss so far below which a loss counts as lower
+
+
+def _fewer(wanted: int, inputs: torch.Tensor | Examples) -> int:
+    """So many of the inputs, fewer of large ones."""
+    most = wanted * LARGE // math.prod(inputs.shape[1:])
+    return min(wanted, max(FEWEST, most))
 
 
 class DistilledBlocks:
@@ -122,7 +133,8 @@ class DistilledBlocks:
         """How the model calls these positions for the samples, on the CPU."""
         if not self.settings.samples:
             return {}
-        inputs = self.data.train[0][: self.settings.samples]
+        inputs = self.data.train[0]
+        inputs = inputs[: _fewer(self.settings.samples, inputs)]
         (batch,) = batches_of(inputs, len(inputs))
         prepared = self.data.prepare(batch)
         return calls_of(self.family.teacher, [self.places[position].path for position in positions], prepared)
@@ -175,28 +187,42 @@ class DistilledBlocks:
 
     @cached_property
     def fixed(self) -> Fixed:
-        """Calibration and validation batches on the device, and what the model itself says of the latter."""
-        settings = self.settings
-        inputs = self.data.train[0][: settings.calibration_examples]
-        size = -(-len(inputs) // -(-len(inputs) // CALIBRATION_BATCH))
+        """Calibration and validation batches on the device."""
+        inputs = self.data.train[0][: self.settings.calibration_examples]
+        size = -(-len(inputs) // -(-len(inputs) // _fewer(CALIBRATION_BATCH, inputs)))
         return Fixed(calibration=self._batches(inputs, size), rated=self._rated)
 
     @cached_property
-    def _rated(self) -> list[torch.Tensor]:
-        return self._batches(self.data.validation[0], self.settings.eval_batch_size)
+    def _rated(self) -> PreparedBatches:
+        inputs = self.data.validation[0]
+        return self._batches(inputs, evaluated_batch(self.settings.eval_batch_size, inputs.shape[1:], self.device))
 
-    def _batches(self, inputs: Any, size: int) -> list[torch.Tensor]:
-        return [laid_out(self.data.prepare(batch.to(self.device))) for batch in batches_of(inputs, size)]
+    def _batches(self, inputs: torch.Tensor | Examples, size: int) -> PreparedBatches:
+        most_bytes = PREPARED_SHARE * self.settings.memory_gb * 1e9
+        return PreparedBatches(inputs, size, prepare=self.data.prepare, device=self.device, most_bytes=most_bytes)
+
+    @cached_property
+    def _step(self) -> int:
+        """Of large maps not every pixel is rated: whole ones of a split would fill the memory."""
+        return map_step(self.workload.sample, len(self.data.validation[0]))
+
+    @cached_property
+    def _targets(self) -> torch.Tensor:
+        batches = batches_of(self.data.validation[1], self._rated.size)
+        return torch.cat([thinned(batch, self._step) for batch in batches]).to(self.device)
 
     @cached_property
     def _taught(self) -> torch.Tensor:
         """The model's own outputs for the validation examples."""
+        return self._outputs_of(self.teacher)
+
+    def _outputs_of(self, network: nn.Module) -> torch.Tensor:
         with torch.inference_mode():
-            return torch.cat([self.teacher(batch) for batch in self._rated])
+            return torch.cat([thinned(network(batch), self._step) for batch in self._rated])
 
     def rate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
-        assembled, targets = self.assembled, in_memory(self.data.validation[1]).to(self.device)
+        assembled, targets = self.assembled, self._targets
         began = time.perf_counter()
         outcomes: dict[Genotype, float | Exception] = {}
         for genotype in sorted(set(genotypes)):
@@ -213,10 +239,8 @@ class DistilledBlocks:
     def _outputs(self, genotype: Genotype) -> torch.Tensor:
         """The network's outputs for the validation examples, after its recovery where it gets one."""
         if not self.settings.recovery_steps:
-            return self.assembled.outputs(genotype, self.fixed)
-        network = self.recovered(genotype, self.settings.recovery_steps)
-        with torch.inference_mode():
-            return torch.cat([network(batch) for batch in self._rated])
+            return self.assembled.outputs(genotype, self.fixed, lambda batch: thinned(batch, self._step))
+        return self._outputs_of(self.recovered(genotype, self.settings.recovery_steps))
 
     def recovered(self, genotype: Genotype, steps: int) -> nn.Module:
         """The network after so many steps of distillation from the model's outputs, in eval mode."""
@@ -262,12 +286,6 @@ class DistilledBlocks:
             return self.family.teacher.state_dict()
         self.assembled.outputs(self.space.check(genotype), Fixed(calibration=self.fixed.calibration, rated=[]))
         return self.assembled.weights(genotype)
-
-    def teacher_metric(self) -> float:
-        """The model's own metric on the validation split."""
-        metric = metric_of(self.workload, self.scorer.setting.metric)
-        outputs = outputs_of(self.teacher, self.data.validation[0], self.data.prepare, device=self.device)
-        return value_of(metric, outputs, in_memory(self.data.validation[1]))
 
 
 class Students(nn.Module):

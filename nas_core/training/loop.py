@@ -15,7 +15,7 @@ generator states.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import repeat
@@ -536,6 +536,11 @@ def loss_and_backward(
     return loss.detach()
 
 
+def evaluated_batch(most: int, shape: Sequence[int], device: torch.device) -> int:
+    """Examples of one forward pass: as many as asked for, on a CPU fewer of large images."""
+    return min(most, max(1, EVALUATED_VALUES // math.prod(shape))) if device.type == "cpu" else most
+
+
 def outputs_of(
     network: nn.Module,
     inputs: "torch.Tensor | Examples",
@@ -559,8 +564,7 @@ def outputs_of(
     count = len(inputs)
     group = group if count >= group.size else ALONE
     own = group.span(count)
-    if place.type == "cpu":
-        batch_size = min(batch_size, max(1, EVALUATED_VALUES // math.prod(inputs.shape[1:])))
+    batch_size = evaluated_batch(batch_size, inputs.shape[1:], place)
     batches = batches_of(placed(inputs[own], place), batch_size)
     wanted = repeat(None) if targets is None else batches_of(targets[own], batch_size)
     found = list[torch.Tensor]()

@@ -7,7 +7,7 @@ the calibration batches, first to last, as for one whole network.
 N = examples, B = examples of a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,8 +103,16 @@ class Assembled(nn.Module):
         for position, choice in enumerate(genotype.choices):
             self._switch(position).start(choice, 0, goes_on=False)
 
-    def outputs(self, genotype: Genotype, fixed: Fixed) -> torch.Tensor:
-        """The network's outputs for the rated examples, N x ..., after its statistics were set anew."""
+    def outputs(
+        self,
+        genotype: Genotype,
+        fixed: Fixed,
+        kept: Callable[[torch.Tensor], torch.Tensor] = lambda outputs: outputs,
+    ) -> torch.Tensor:
+        """The network's outputs for the rated examples, N x ..., after its statistics were set anew.
+
+        ``kept`` makes of a batch's outputs what is returned of them.
+        """
         start = self._shared(genotype)
         for position, choice in enumerate(genotype.choices):
             self._switch(position).start(choice, fixed.num_batches, goes_on=position < start)
@@ -116,7 +124,8 @@ class Assembled(nn.Module):
                 self._run(index, batch)
             for norm in norms:
                 norm.eval()
-            outputs = [self._run(index, batch) for index, batch in enumerate(fixed.rated, len(fixed.calibration))]
+            rated = enumerate(fixed.rated, len(fixed.calibration))
+            outputs = [kept(self._run(index, batch)) for index, batch in rated]
         self._previous = genotype
         return torch.cat(outputs) if outputs else torch.empty(0)
 

@@ -20,6 +20,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, scorer_of
 from nas_core.study.config import StudyConfig, parse_config
 from nas_core.workloads.targets import calibrated_loss
+from tests.real_images import write_pairs
 
 MODEL = "nas_core.testing.example_model:small_network"
 
@@ -37,6 +38,13 @@ def _config(**scorer: Any) -> StudyConfig:
     )
 
 
+SEGMENTER = """
+from torch import nn
+from nas_core.testing.example_model import small_network
+
+def segmenter(in_channels: int, num_outputs: int) -> nn.Module:
+    return nn.Sequential(*small_network(in_channels, 16)[:-1], nn.Conv2d(16, num_outputs, 1))
+"""
 LIBRARY = [{"kind": "narrower", "ratio": 0.5}, {"kind": "linear"}, {"kind": "skip"}]
 
 
@@ -73,6 +81,35 @@ def test_networks_are_rated_as_if_each_were_built_by_itself(distilled: DistilSco
             outputs = _built(distilled, genotype)(data.prepare(inputs))
         loss = calibrated_loss(outputs, partial(distilled.workload.loss, targets=targets))
         assert loss == pytest.approx(rows[str(genotype)], rel=1e-4)
+
+
+def test_batches_that_do_not_fit_into_the_memory_stated_are_made_each_time(distilled: DistilScorer) -> None:
+    genotype = Genotype((1,) * distilled.family.space.num_positions)
+    scorer = _scorer(_config(memory_gb=1e-9, eval_batch_size=40), Path(distilled.store.root))
+    assert _rated(scorer, genotype) == pytest.approx(_rated(distilled, genotype), rel=1e-5)
+    assert scorer.blocks.fixed.rated.kept is None
+
+
+@pytest.mark.parametrize("recovery_steps", [0, 2])
+def test_of_large_maps_some_pixels_are_rated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recovery_steps: int
+) -> None:
+    """Every second row and column of 28 x 28, with the loss of these alone."""
+    (tmp_path / "segmenter.py").write_text(SEGMENTER)
+    data = {"kind": "segmentation", "path": str(write_pairs(tmp_path / "pairs", 100)), "validation_examples": 20}
+    config = _config(recovery_steps=recovery_steps, train=False)
+    model = {"kind": "model", "model": f"{tmp_path}/segmenter.py:segmenter", "library": LIBRARY}
+    config = parse_config(config.model_dump() | {"space": model, "data": data}, "test")
+    monkeypatch.setattr("nas_core.scoring.rated_split.MOST_OF_MAPS", 20 * 2 * 14 * 14)
+    scorer = _scorer(config, tmp_path)
+    scorer.prepare(lambda *_: None)
+    genotype, blocks = Genotype((1,) * scorer.family.space.num_positions), scorer.blocks
+    network = blocks.recovered(genotype, recovery_steps) if recovery_steps else _built(scorer, genotype)
+    inputs, targets = blocks.data.validation
+    with torch.no_grad():
+        outputs = network(blocks.data.prepare(inputs))[..., ::2, ::2]
+    loss = calibrated_loss(outputs, partial(scorer.workload.loss, targets=targets[..., ::2, ::2]))
+    assert _rated(scorer, genotype) == pytest.approx(loss, rel=1e-4)
 
 
 def test_the_model_itself_is_never_changed(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Examples that networks run on one after another, to be rated or recalibrated, in no more memory than there is.
+
+N = examples, B = examples of a batch, H W = sides of a map.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import torch
+
+from nas_core.training.loop import laid_out
+from nas_core.workloads.examples import Examples, batches_of
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.workload import Sample
+
+MOST_OF_MAPS = 16_000_000  # values of all outputs together: 64 MB
+
+
+class PreparedBatches(Sequence[torch.Tensor]):
+    """Prepared batches, B x ..., on the device: kept where they take ``most_bytes`` at most, else made each time."""
+
+    def __init__(
+        self,
+        inputs: torch.Tensor | Examples,
+        size: int,
+        *,
+        prepare: Normalisation,
+        device: torch.device,
+        most_bytes: float,
+    ) -> None:
+        self.inputs, self.size, self.prepare, self.device = inputs, size, prepare, device
+        values = math.prod(inputs.shape)
+        self.kept = list(self._made()) if values * torch.float32.itemsize <= most_bytes else None
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs) // self.size)
+
+    @overload
+    def __getitem__(self, key: int) -> torch.Tensor: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> list[torch.Tensor]: ...
+
+    def __getitem__(self, key: int | slice) -> torch.Tensor | list[torch.Tensor]:
+        if isinstance(key, slice):
+            return [self[index] for index in range(*key.indices(len(self)))]
+        if self.kept is not None:
+            return self.kept[key]
+        start = range(0, len(self.inputs), self.size)[key]
+        return self._prepared(self.inputs[torch.arange(start, min(start + self.size, len(self.inputs)))])
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return self._made() if self.kept is None else iter(self.kept)
+
+    def _made(self) -> Iterator[torch.Tensor]:
+        return (self._prepared(batch) for batch in batches_of(self.inputs, self.size))
+
+    def _prepared(self, batch: torch.Tensor) -> torch.Tensor:
+        return laid_out(self.prepare(batch.to(self.device)))
+
+
+def map_step(sample: Sample, num_examples: int) -> int:
+    """Every how many rows and columns of a map count, so that all outputs together have ``MOST_OF_MAPS`` values."""
+    if not sample.dense:
+        return 1
+    values = num_examples * sample.num_outputs * math.prod(sample.shape[-2:])
+    return math.ceil(math.sqrt(values / MOST_OF_MAPS)) or 1
+
+
+def thinned(maps: torch.Tensor, step: int) -> torch.Tensor:
+    """Every ``step``-th row and column of maps, N ... H W; a copy, so that the rest can go."""
+    return maps if step == 1 else maps[..., ::step, ::step].clone()
