@@ -1,5 +1,6 @@
 """`mathnas shrink`: a trained model and limits in; a study that finds the faster model, and its files, out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ EVALUATIONS_PER_POINT = 4  # in verification
 MOST_VALIDATION = 2000  # images that networks are rated on
 COMPARED = ("depth", "uniform")  # beside the model itself and a random network
 DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, in so many epochs at most
+BATCH = 64  # images of a step, whatever is trained
+FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, the winner's own where that is shorter
+RATED_SHARE = 5  # all networks' is so many times shorter than that
 CLOSE = 0.005  # a preparation that is better by less is no better
 
 
@@ -81,9 +85,12 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
         section["data"]["validation_examples"] = min(MOST_VALIDATION, max(1, workload.num_examples()[0] // 5))
     if "normalise" in type(config.data).model_fields and "data.normalise" not in overrides:
         section["data"]["normalise"] = _preparation(section, overrides)
+    num_train, _ = workload_of(_parsed(section, overrides)).num_examples()
     if wish.distil_epochs is None:
-        num_train, _ = workload_of(_parsed(section, overrides)).num_examples()
         section["scorer"]["recipe"]["epochs"] = min(DISTIL_EPOCHS, round(DISTILLED / num_train, 4))
+    if section["scorer"]["train"]:  # without, no network is trained to be rated
+        final_steps = min(FINAL_STEPS, math.ceil(wish.epochs * num_train / BATCH))
+        section["scorer"] |= {"final_steps": final_steps, "recovery_steps": final_steps // RATED_SHARE}
     return _parsed(section, overrides)
 
 
@@ -169,7 +176,7 @@ def _is_range(text: str) -> bool:
 
 def _section(wish: Wish) -> dict[str, Any]:
     distil_epochs = DISTIL_EPOCHS if wish.distil_epochs is None else wish.distil_epochs
-    recipe = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
+    recipe = {"batch_size": BATCH, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
     taught = {"model": "own", "weight": 0.9, "temperature": 2.0, "features": 1.0}
     return {
         "name": wish.name,
@@ -186,7 +193,8 @@ def _section(wish: Wish) -> dict[str, Any]:
         "scorer": {
             "kind": "distil",
             "train": distil_epochs > 0,
-            **({} if distil_epochs > 0 else {"recovery_steps": 0}),  # no network is trained to be rated
+            "recovery_steps": 0,
+            "final_steps": 0,
             "recipe": {**recipe, "epochs": distil_epochs or 1, "clip_norm": None},
         },
         "design": {"kind": "one-swap"},

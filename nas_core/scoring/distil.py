@@ -79,7 +79,7 @@ class DistilScorer(Scorer):
             ge=0,
             le=10_000_000,
             description="Steps of distillation after which the best few networks within the limits are rated once "
-            "more, and the best of them is chosen; no more than recovery_steps: none is.",
+            "more, and the best of them is chosen; none is where these are no more than recovery_steps.",
         )
         rated_by: Literal["loss", "divergence", "metric"] = Field(
             "loss",
@@ -107,7 +107,7 @@ class DistilScorer(Scorer):
 
     @classmethod
     def rates_again(cls, settings: Any) -> bool:
-        return bool(0 < settings.recovery_steps < settings.final_steps)
+        return bool(settings.recovery_steps < settings.final_steps)
 
     @property
     def final(self) -> "DistilScorer | None":
@@ -123,7 +123,8 @@ class DistilScorer(Scorer):
         if self.final is None:
             return ()
         steps, final = self.settings.recovery_steps, self.settings.final_steps
-        return (f"Networks recover for {steps:,} steps before they are rated, the best few once more for {final:,}",)
+        first = f"recover for {steps:,} steps before they are rated" if steps else "are rated as they are assembled"
+        return (f"Networks {first}, the best few once more after a recovery of {final:,} steps",)
 
     @property
     def measure(self) -> Measure:

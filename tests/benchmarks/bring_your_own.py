@@ -288,7 +288,7 @@ class Run:
     def untrained(self, limit: int) -> dict[str, Any]:
         """The answer of weights that were only cut and fitted: what it takes from nothing on, and its accuracy."""
         began, began_cpu = time.perf_counter(), time.process_time()
-        config = self.config(limit, train=False, recovery_steps=0)
+        config = self.config(limit, train=False, recovery_steps=0, final_steps=0)
         study = Study.create(config, str(self.folder / "untrained"))
         study.scorer.prepare(lambda *_: None)
         measure_latency(study)

@@ -18,7 +18,7 @@ from tests.benchmarks import teachers
 from tests.flows.test_export_command import model_config, run_here
 
 # the tightest limit leaves one network, 1-2, which is the farthest from the model; the loosest leaves all
-NEAREST = {"rated_by": "divergence", "recovery_steps": 0}
+NEAREST = {"rated_by": "divergence", "recovery_steps": 0, "final_steps": 0}
 SELECT = {"limits": ["flops<=90%"], "sweep": "flops=300 .. 900 K", "points": 2, "recover": 2}
 
 
@@ -38,10 +38,16 @@ def test_a_range_with_points_is_a_sweep_whose_tightest_limit_is_the_studys():
     assert asked("latency_ms=30%..100%", points=8, recover=0)["recover"] == 0
 
 
-def test_without_distillation_no_network_is_trained_to_be_rated():
-    wish = Wish(model="timm:resnet18", checkpoint=None, data="digits", limits=["flops<=60%"], out=Path("out"))
-    rated = [_section(each)["scorer"].get("recovery_steps") for each in (wish, replace(wish, distil_epochs=0))]
-    assert rated == [None, 0]
+@pytest.mark.parametrize(
+    ("epochs", "distil_epochs", "rated", "finally_"),
+    [(5.0, None, 18, 90), (1.0, None, 3, 18), (5.0, 0, 0, 0), (500.0, None, 200, 1000)],
+)
+def test_networks_are_trained_to_be_rated_for_a_share_of_what_the_winner_is(epochs, distil_epochs, rated, finally_):
+    """1,150 images in steps of 64; without distillation not at all."""
+    model = f"{Path(teachers.__file__)}:resnet"
+    wish = Wish(model=model, checkpoint=None, data="digits", limits=["flops<=60%"], out=Path("out"))
+    scorer = study_of(replace(wish, epochs=epochs, distil_epochs=distil_epochs), {}).scorer
+    assert (scorer.recovery_steps, scorer.final_steps) == (rated, finally_)
 
 
 @pytest.mark.parametrize(("asked_for", "at_most", "epochs"), [(None, 20_000, 2.0), (None, 575, 0.5), (0.7, 575, 0.7)])

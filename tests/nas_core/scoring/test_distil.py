@@ -203,8 +203,16 @@ def test_the_final_rating_is_the_same_with_a_longer_recovery(distilled: DistilSc
     other = _scorer(_config(**known, recovery_steps=1, final_steps=30), root)
     assert final.scorer_id != short.scorer_id == other.scorer_id
     assert final.prepared
-    for given in ({"recovery_steps": 0}, {"recovery_steps": 20, "final_steps": 20}, {"final_steps": 0}):
+    for given in ({"recovery_steps": 20, "final_steps": 20}, {"final_steps": 0}):
         assert _scorer(_config(**given), root).final is None
+
+
+def test_networks_that_are_rated_as_assembled_may_have_a_final_rating_too(distilled: DistilScorer) -> None:
+    genotype, root = Genotype((1,) * distilled.family.space.num_positions), Path(distilled.store.root)
+    scorer = _scorer(_config(rated_by="divergence", final_steps=40), root)
+    assert scorer.final is not None
+    assert _rated(scorer.final, genotype) < _rated(scorer, genotype)
+    assert "rated as they are assembled, the best few once more after a recovery of 40 steps" in scorer.notes()[0]
 
 
 def test_a_network_that_fails_is_a_row(distilled: DistilScorer) -> None:
