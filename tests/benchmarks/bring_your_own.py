@@ -42,6 +42,7 @@ from scipy.stats import kendalltau
 from sklearn.metrics import r2_score
 from torch import nn
 
+from flows.shrink_command import RATED_SHARE
 from nas_core.base.errors import ConfigError
 from nas_core.costs import profile, runtimes
 from nas_core.costs.latency import LatencyProfiler
@@ -116,7 +117,9 @@ def main() -> None:
     parser.add_argument(
         "--runtime", default="eager", choices=["eager", "compile", "cuda-graph"], help="of what is timed"
     )
-    parser.add_argument("--recovery-steps", type=int, default=200, help="of every network before it is rated")
+    parser.add_argument(
+        "--recovery-steps", type=int, help="of every network before it is rated; default: a fifth of the finalists'"
+    )
     parser.add_argument(
         "--final-steps", type=int, help="of the finalists; default: the recovery's, 1000 at most; 0: none"
     )
@@ -209,7 +212,7 @@ class Run:
                 "data": self.data(effort.examples),
                 "scorer": {
                     "kind": "distil",
-                    "recovery_steps": self.given.recovery_steps,
+                    "recovery_steps": self.recovery_steps,
                     "final_steps": self.final_steps,
                     "recipe": {**RECOVERY, "epochs": effort.distil_epochs, "clip_norm": None},
                     **scorer,
@@ -406,6 +409,12 @@ class Run:
         if self.given.final_steps is not None:
             return int(self.given.final_steps)
         return min(1000, round(self.effort.recovery_epochs * self.effort.examples / RECOVERY["batch_size"]))
+
+    @property
+    def recovery_steps(self) -> int:
+        """Of every network before it is rated; by default as `mathnas shrink` has it."""
+        given = self.given.recovery_steps
+        return self.final_steps // RATED_SHARE if given is None else int(given)
 
     def extra_epochs(self, name: str) -> float:
         """Epochs that a contestant trains longer: what ours spent on the library."""
