@@ -4,6 +4,7 @@ And what all contestants take, measured whole in turns. No torch at import.
 """
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -30,11 +31,14 @@ if TYPE_CHECKING:
     from nas_core.families.model.remade import Remade
     from nas_core.workloads.workload import Splits
 
+log = logging.getLogger(__name__)
+
 COUNTED = tuple(each.name for each in CountsProfiler.resources)
 VERSION = 1  # raised when rivals are made differently
 SAMPLES = 256  # training examples that weights are fitted to
 STATISTICS_BATCH, STATISTICS_BATCHES = 128, 4  # that normalisation statistics are of
 OVER = 0.01  # of a limit, within which a network is not over it
+MOST_SAID = 300  # letters of what went wrong; the log has all of it
 
 NO_MODEL = "It is made of a trained model, and this study has none."
 NO_TORCH_PRUNING = "Torch-Pruning is not installed: pip install torch-pruning"
@@ -64,6 +68,10 @@ class Rivals:
                 continue
             except NasError as error:
                 yield Remark(role=kind, text=f"There is none: {error.found}.")
+                continue
+            except Exception as error:  # what others do with a model of any make must not cost the winner its training
+                log.exception("no rival by %s", kind)
+                yield Remark(role=kind, text=f"It could not be made: {type(error).__name__}: {error}"[:MOST_SAID])
                 continue
             yield Candidate(name=kind, role=kind, genotype=known["label"], remade=self._path(kind))
             if known["used"] > 1 + OVER:

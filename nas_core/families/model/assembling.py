@@ -58,7 +58,7 @@ def calls_of(network: nn.Module, paths: Iterable[str], inputs: Inputs) -> dict[s
 def observed(network: nn.Module, paths: Iterable[str], inputs: Inputs) -> dict[str, tuple[Call, torch.Tensor]]:
     """How the network calls the modules at these paths, and what each gives, for these inputs B x ...; no gradients.
 
-    Both are copies: a later layer may work in place.
+    Both are copies: a later layer may work in place. What takes or gives something else than a tensor is left out.
     """
     calls: dict[str, Call] = {}
     outputs: dict[str, torch.Tensor] = {}
@@ -66,17 +66,18 @@ def observed(network: nn.Module, paths: Iterable[str], inputs: Inputs) -> dict[s
         for path in paths:
 
             def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], path: str = path) -> None:
-                first, *context = args
-                calls[path] = Call(inputs=first.clone(), context=tuple(context), named=dict(named))
+                if args and isinstance(args[0], torch.Tensor):
+                    calls[path] = Call(inputs=args[0].clone(), context=tuple(args[1:]), named=dict(named))
 
-            def after(module: nn.Module, args: Any, output: torch.Tensor, path: str = path) -> None:
-                outputs[path] = output.clone()
+            def after(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
+                if isinstance(output, torch.Tensor):
+                    outputs[path] = output.clone()
 
             module = network.get_submodule(path)
             stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(after).remove)
         network(inputs)
-    return {path: (call, outputs[path]) for path, call in calls.items()}
+    return {path: (call, outputs[path]) for path, call in calls.items() if path in outputs}
 
 
 def drafted(original: nn.Module, call: Call, alternative: Alternative, samples: Call | None = None) -> Draft:

@@ -87,6 +87,18 @@ def test_what_there_is_not_is_said(tmp_path, monkeypatch):
     ]
 
 
+def test_what_cannot_be_made_does_not_cost_the_winner_its_training(tmp_path, monkeypatch, caplog):
+    def broken(*_, **__):
+        raise RuntimeError("shapes of another model")
+
+    monkeypatch.setattr("nas_core.families.model.pruning.narrowed", broken)
+    _, found = made(model_config(), tmp_path, "uniform")
+    assert found["candidates"] == []
+    said = "It could not be made: RuntimeError: shapes of another model"
+    assert found["remarks"] == [Remark(role="uniform", text=said)]
+    assert "Traceback" in caplog.text
+
+
 def test_networks_that_no_model_is_behind_have_no_rivals_of_that_kind(tmp_path):
     _, found = made(config_of(), tmp_path, "uniform", limits=["params<=80%"])
     assert found["remarks"] == [Remark(role="uniform", text="It is made of a trained model, and this study has none.")]

@@ -48,6 +48,28 @@ def test_a_layer_without_an_inside_is_narrowed_with_what_it_stands_in(model, ima
         narrowed(model, ["0"], 0.5, images)
 
 
+def test_what_a_layer_stands_in_may_give_something_else_than_a_tensor(images):
+    """As the backbones of torchvision's segmenters do."""
+
+    class Backbone(nn.Sequential):
+        def forward(self, x):
+            return {"out": super().forward(x)}
+
+    class Segmenter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = Backbone(*list(small_network(3, 10))[:-1])
+            self.head = nn.Conv2d(16, 5, 1)
+
+        def forward(self, x):
+            return self.head(self.backbone(x)["out"])
+
+    model = Segmenter().eval().requires_grad_(False)
+    made = narrowed(model, [f"backbone.{place}" for place in range(4)], 0.5, images)
+    assert [made.network.backbone[place].body[0].out_channels for place in (1, 2, 3)] == [8, 8, 8]
+    assert made.network.backbone[0].out_channels == 16
+
+
 def test_what_torch_pruning_cuts_is_described_by_plain_changes(model, images):
     pytest.importorskip("torch_pruning")
     before = copy.deepcopy(model.state_dict())
