@@ -32,7 +32,6 @@ EVALUATIONS_PER_POINT = 4  # in verification
 MOST_VALIDATION = 2000  # images that networks are rated on
 COMPARED = ("depth", "uniform")  # beside the model itself and a random network
 DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, in so many epochs at most
-BATCH = 64  # images of a step, whatever is trained
 FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, the winner's own where that is shorter
 RATED_SHARE = 5  # all networks' is so many times shorter than that
 CLOSE = 0.005  # a preparation that is better by less is no better
@@ -85,11 +84,13 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
         section["data"]["validation_examples"] = min(MOST_VALIDATION, max(1, workload.num_examples()[0] // 5))
     if "normalise" in type(config.data).model_fields and "data.normalise" not in overrides:
         section["data"]["normalise"] = _preparation(section, overrides)
-    num_train, _ = workload_of(_parsed(section, overrides)).num_examples()
+    config = _parsed(section, overrides)
+    num_train, _ = workload_of(config).num_examples()
     if wish.distil_epochs is None:
         section["scorer"]["recipe"]["epochs"] = min(DISTIL_EPOCHS, round(DISTILLED / num_train, 4))
-    if section["scorer"]["train"]:  # without, no network is trained to be rated
-        final_steps = min(FINAL_STEPS, math.ceil(wish.epochs * num_train / BATCH))
+    if config.scorer.train:  # without, no network is trained to be rated
+        recipe = config.train.recipe
+        final_steps = min(FINAL_STEPS, math.ceil(recipe.epochs * num_train / recipe.batch_size))
         section["scorer"] |= {"final_steps": final_steps, "recovery_steps": final_steps // RATED_SHARE}
     return _parsed(section, overrides)
 
@@ -176,7 +177,7 @@ def _is_range(text: str) -> bool:
 
 def _section(wish: Wish) -> dict[str, Any]:
     distil_epochs = DISTIL_EPOCHS if wish.distil_epochs is None else wish.distil_epochs
-    recipe = {"batch_size": BATCH, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
+    recipe = {"batch_size": 64, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.0, "augment": "crop-flip"}
     taught = {"model": "own", "weight": 0.9, "temperature": 2.0, "features": 1.0}
     return {
         "name": wish.name,
@@ -208,20 +209,19 @@ def _section(wish: Wish) -> dict[str, Any]:
 def _preparation(section: dict[str, Any], overrides: Mapping[str, str]) -> str:
     """Which preparation of images the model was trained with, told by its metric on validation images."""
     import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
-    from nas_core.training.loop import outputs_of, value_of
-    from nas_core.workloads.examples import in_memory
+    from nas_core.training.loop import measure
     from nas_core.workloads.workload import metric_of
 
     config = _parsed(section, overrides)
     teacher, workload = family_of(config).teacher, workload_of(config)
     assert teacher is not None, "the family of a trained model has one"
     splits, metric = workload.load(), metric_of(workload)  # read once, by the data's own mean and deviation
-    inputs, targets = splits.validation[0][:FEW], in_memory(splits.validation[1][:FEW])
+    inputs, targets = splits.validation
     channels = workload.sample.shape[0]
     preparations = {"data": splits.prepare, **{name: known_normalisation(name, channels) for name in KNOWN}}
     found: dict[str, float] = {}
     for name, prepare in preparations.items():
-        value = value_of(metric, outputs_of(teacher, inputs, prepare), targets)
+        value = measure(teacher, metric, (inputs[:FEW], targets[:FEW]), prepare, workload=workload)
         found[name] = value if metric.higher_is_better else -value
     best = max(found.values())
     return next(name for name, value in found.items() if value >= best - CLOSE)

@@ -115,7 +115,8 @@ class DistilledBlocks:
         values = torch.Size(place.in_shape).numel() + torch.Size(place.out_shape).numel()
         inner = 4  # tensors of the block's size that one alternative keeps for its backward pass
         trained = BYTES_TRAINED * weights + 4 * batch * values * (1 + inner)
-        return float(max(trained, 4 * self.settings.samples * values))
+        samples = _fewer(self.settings.samples, self.data.train[0])
+        return float(max(trained, 4 * samples * values))
 
     def _initial(self, position: int, samples: Mapping[str, Call]) -> nn.ModuleList:
         """The position's alternatives with what the model's block and the samples give them."""
@@ -203,8 +204,8 @@ class DistilledBlocks:
 
     @cached_property
     def _step(self) -> int:
-        """Of large maps not every pixel is rated: whole ones of a split would fill the memory."""
-        return map_step(self.workload.sample, len(self.data.validation[0]))
+        """Of large maps not every pixel is rated by loss: whole ones of a split would fill the memory."""
+        return 1 if self.settings.rated_by == "metric" else map_step(self.workload.sample, len(self.data.validation[0]))
 
     @cached_property
     def _targets(self) -> torch.Tensor:
@@ -218,7 +219,14 @@ class DistilledBlocks:
 
     def _outputs_of(self, network: nn.Module) -> torch.Tensor:
         with torch.inference_mode():
-            return torch.cat([thinned(network(batch), self._step) for batch in self._rated])
+            return torch.cat([self._kept(index, network(batch)) for index, batch in enumerate(self._rated)])
+
+    def _kept(self, index: int, outputs: torch.Tensor) -> torch.Tensor:
+        """What a rating needs of the outputs for a batch."""
+        if self.settings.rated_by == "metric":
+            start = index * self._rated.size
+            return self.workload.reduced(outputs, self._targets[start : start + self._rated.size])
+        return thinned(outputs, self._step)
 
     def rate(self, genotypes: Sequence[Genotype]) -> list[Evaluation]:
         """Rows of the genotypes; each one's seconds are its share of the pass it was part of."""
@@ -239,7 +247,7 @@ class DistilledBlocks:
     def _outputs(self, genotype: Genotype) -> torch.Tensor:
         """The network's outputs for the validation examples, after its recovery where it gets one."""
         if not self.settings.recovery_steps:
-            return self.assembled.outputs(genotype, self.fixed, lambda batch: thinned(batch, self._step))
+            return self.assembled.outputs(genotype, self.fixed, self._kept)
         return self._outputs_of(self.recovered(genotype, self.settings.recovery_steps))
 
     def recovered(self, genotype: Genotype, steps: int) -> nn.Module:

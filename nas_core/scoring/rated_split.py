@@ -4,8 +4,7 @@ N = examples, B = examples of a batch, H W = sides of a map.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import overload
+from collections.abc import Iterator
 
 import torch
 
@@ -17,7 +16,7 @@ from nas_core.workloads.workload import Sample
 MOST_OF_MAPS = 16_000_000  # values of all outputs together: 64 MB
 
 
-class PreparedBatches(Sequence[torch.Tensor]):
+class PreparedBatches:
     """Prepared batches, B x ..., on the device: kept where they take ``most_bytes`` at most, else made each time."""
 
     def __init__(
@@ -35,20 +34,6 @@ class PreparedBatches(Sequence[torch.Tensor]):
 
     def __len__(self) -> int:
         return -(-len(self.inputs) // self.size)
-
-    @overload
-    def __getitem__(self, key: int) -> torch.Tensor: ...
-
-    @overload
-    def __getitem__(self, key: slice) -> list[torch.Tensor]: ...
-
-    def __getitem__(self, key: int | slice) -> torch.Tensor | list[torch.Tensor]:
-        if isinstance(key, slice):
-            return [self[index] for index in range(*key.indices(len(self)))]
-        if self.kept is not None:
-            return self.kept[key]
-        start = range(0, len(self.inputs), self.size)[key]
-        return self._prepared(self.inputs[torch.arange(start, min(start + self.size, len(self.inputs)))])
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return self._made() if self.kept is None else iter(self.kept)

@@ -31,7 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,6 +74,7 @@ from tests.benchmarks.teachers import RECIPES
 WHERE = Path(__file__).parent / "teachers.py"
 REPEATS = 100  # runs of each whole network while it is compared with the teacher
 TEACHERS = ("resnet", "mobilenet", "convnext")
+CONTESTANTS = ("ours", "random", "uniform", "depth", "torch_pruning", "teacher")
 OVER = 1.05  # times the limit that a contestant may take
 FEATURES = 1.0  # weight of what blocks give in the recovery
 RECOVERY: dict[str, Any] = {
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument(
         "--limits", type=percents, default=[60, 40], help="percent of the teacher's latency, separated by commas"
     )
-    parser.add_argument("--seeds", type=int, default=None, help="seeds of the recoveries; default 3, quick 1")
+    parser.add_argument("--seeds", type=at_least_one, default=None, help="seeds of the recoveries; default 3, quick 1")
     parser.add_argument("--data", default="fashion-mnist", choices=["fashion-mnist", "cifar10"])
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
@@ -118,14 +119,18 @@ def main() -> None:
         "--runtime", default="eager", choices=["eager", "compile", "cuda-graph"], help="of what is timed"
     )
     parser.add_argument(
-        "--recovery-steps", type=int, help="of every network before it is rated; default: a fifth of the finalists'"
+        "--recovery-steps", type=steps, help="of every network before it is rated; default: a fifth of the finalists'"
     )
     parser.add_argument(
-        "--final-steps", type=int, help="of the finalists; default: the recovery's, 1000 at most; 0: none"
+        "--final-steps", type=steps, help="of the finalists; default: the recovery's, 1000 at most; 0: none"
     )
-    parser.add_argument("--only", default=None, help="contestants, separated by commas; default: all")
-    parser.add_argument("--judges", type=int, default=50, help="assembled networks that predictions are held against")
-    parser.add_argument("--untrained", type=int, default=80, help="limit of the answer without any training; 0: none")
+    parser.add_argument("--only", type=contestants, help="contestants, separated by commas; default: all")
+    parser.add_argument(
+        "--judges", type=judges, default=50, help="assembled networks that predictions are held against"
+    )
+    parser.add_argument(
+        "--untrained", type=percent_or_none, default=80, help="limit of the answer without any training; 0: none"
+    )
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     given = parser.parse_args()
     try:
@@ -148,11 +153,25 @@ def percents(text: str) -> list[int]:
     return [int(each) for each in found]
 
 
-def at_least_one(text: str) -> int:
-    """``32``; raises ArgumentTypeError for what is no whole number above 0."""
-    if not text.isdecimal() or not 0 < int(text) <= 65_536:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 to 65536")
+def whole(text: str, least: int, most: int) -> int:
+    """``32``; raises ArgumentTypeError for what is no whole number in this range."""
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from {least} to {most}")
     return int(text)
+
+
+at_least_one = partial(whole, least=1, most=65_536)
+steps = partial(whole, least=0, most=1_000_000)
+judges = partial(whole, least=2, most=10_000)  # one cannot be in order
+percent_or_none = partial(whole, least=0, most=99)
+
+
+def contestants(text: str) -> list[str]:
+    """``ours,depth``; raises ArgumentTypeError for a name that is none."""
+    found = text.split(",")
+    if unknown := [name for name in found if name not in CONTESTANTS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r}, expected some of {', '.join(CONTESTANTS)}")
+    return found
 
 
 def epochs(text: str) -> float:
@@ -376,7 +395,7 @@ class Run:
             "teacher": lambda: [copy.deepcopy(self.teacher)],
         }
         rows: dict[str, Any] = {}
-        for name in self.given.only.split(",") if self.given.only else networks:
+        for name in self.given.only or CONTESTANTS:
             try:
                 built = networks[name]()
             except ImportError as error:

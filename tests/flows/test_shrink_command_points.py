@@ -50,6 +50,22 @@ def test_networks_are_trained_to_be_rated_for_a_share_of_what_the_winner_is(epoc
     assert (scorer.recovery_steps, scorer.final_steps) == (rated, finally_)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "rated", "finally_"),
+    [
+        ({"train.recipe.epochs": "1"}, 3, 18),
+        ({"train.recipe.batch_size": "32"}, 36, 180),
+        ({"scorer.train": "false"}, 0, 0),
+        ({"scorer.recovery_steps": "0"}, 0, 90),
+    ],
+)
+def test_what_is_set_by_hand_counts(overrides, rated, finally_):
+    model = f"{Path(teachers.__file__)}:resnet"
+    wish = Wish(model=model, checkpoint=None, data="digits", limits=["flops<=60%"], out=Path("out"))
+    scorer = study_of(wish, overrides).scorer
+    assert (scorer.recovery_steps, scorer.final_steps) == (rated, finally_)
+
+
 @pytest.mark.parametrize(("asked_for", "at_most", "epochs"), [(None, 20_000, 2.0), (None, 575, 0.5), (0.7, 575, 0.7)])
 def test_alternatives_learn_from_a_bounded_number_of_images(monkeypatch, asked_for, at_most, epochs):
     monkeypatch.setattr("flows.shrink_command.DISTILLED", at_most)

@@ -7,9 +7,9 @@ the calibration batches, first to last, as for one whole network.
 N = examples, B = examples of a batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -21,12 +21,20 @@ from nas_core.space.genotypes import Genotype
 MAX_KEPT_BYTES = 2 * 2**30  # of blocks' outputs
 
 
+class Batches(Protocol):
+    """Prepared batches B x ..., the same each time that they are gone through."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[torch.Tensor]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fixed:
-    """Prepared batches B x ..., the same each time: those that set normalisation statistics, and those rated."""
+    """Those that set normalisation statistics, and those rated."""
 
-    calibration: Sequence[torch.Tensor]
-    rated: Sequence[torch.Tensor]
+    calibration: Batches
+    rated: Batches
 
     @property
     def num_batches(self) -> int:
@@ -107,11 +115,11 @@ class Assembled(nn.Module):
         self,
         genotype: Genotype,
         fixed: Fixed,
-        kept: Callable[[torch.Tensor], torch.Tensor] = lambda outputs: outputs,
+        kept: Callable[[int, torch.Tensor], torch.Tensor] = lambda _, outputs: outputs,
     ) -> torch.Tensor:
         """The network's outputs for the rated examples, N x ..., after its statistics were set anew.
 
-        ``kept`` makes of a batch's outputs what is returned of them.
+        ``kept`` makes of a rated batch's number and outputs what is returned of them.
         """
         start = self._shared(genotype)
         for position, choice in enumerate(genotype.choices):
@@ -124,8 +132,8 @@ class Assembled(nn.Module):
                 self._run(index, batch)
             for norm in norms:
                 norm.eval()
-            rated = enumerate(fixed.rated, len(fixed.calibration))
-            outputs = [kept(self._run(index, batch)) for index, batch in rated]
+            before = len(fixed.calibration)
+            outputs = [kept(index, self._run(before + index, batch)) for index, batch in enumerate(fixed.rated)]
         self._previous = genotype
         return torch.cat(outputs) if outputs else torch.empty(0)
 

@@ -19,7 +19,9 @@ from nas_core.scoring.distil_weights import DistilledBlocks
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, scorer_of
 from nas_core.study.config import StudyConfig, parse_config
+from nas_core.training.loop import measure
 from nas_core.workloads.targets import calibrated_loss
+from nas_core.workloads.workload import metric_of
 from tests.real_images import write_pairs
 
 MODEL = "nas_core.testing.example_model:small_network"
@@ -90,14 +92,15 @@ def test_batches_that_do_not_fit_into_the_memory_stated_are_made_each_time(disti
     assert scorer.blocks.fixed.rated.kept is None
 
 
+@pytest.mark.parametrize("rated_by", ["loss", "metric"])
 @pytest.mark.parametrize("recovery_steps", [0, 2])
-def test_of_large_maps_some_pixels_are_rated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recovery_steps: int
+def test_of_large_maps_some_pixels_are_rated_by_loss_all_by_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recovery_steps: int, rated_by: str
 ) -> None:
-    """Every second row and column of 28 x 28, with the loss of these alone."""
+    """Every second row and column of 28 x 28, with the loss of these alone; a metric is of counts of each image."""
     (tmp_path / "segmenter.py").write_text(SEGMENTER)
     data = {"kind": "segmentation", "path": str(write_pairs(tmp_path / "pairs", 100)), "validation_examples": 20}
-    config = _config(recovery_steps=recovery_steps, train=False)
+    config = _config(recovery_steps=recovery_steps, train=False, rated_by=rated_by, eval_batch_size=8)
     model = {"kind": "model", "model": f"{tmp_path}/segmenter.py:segmenter", "library": LIBRARY}
     config = parse_config(config.model_dump() | {"space": model, "data": data}, "test")
     monkeypatch.setattr("nas_core.scoring.rated_split.MOST_OF_MAPS", 20 * 2 * 14 * 14)
@@ -106,10 +109,13 @@ def test_of_large_maps_some_pixels_are_rated(
     genotype, blocks = Genotype((1,) * scorer.family.space.num_positions), scorer.blocks
     network = blocks.recovered(genotype, recovery_steps) if recovery_steps else _built(scorer, genotype)
     inputs, targets = blocks.data.validation
-    with torch.no_grad():
-        outputs = network(blocks.data.prepare(inputs))[..., ::2, ::2]
-    loss = calibrated_loss(outputs, partial(scorer.workload.loss, targets=targets[..., ::2, ::2]))
-    assert _rated(scorer, genotype) == pytest.approx(loss, rel=1e-4)
+    if rated_by == "metric":
+        expected = measure(network, metric_of(scorer.workload), (inputs, targets), blocks.data.prepare)
+    else:
+        with torch.no_grad():
+            outputs = network(blocks.data.prepare(inputs))[..., ::2, ::2]
+        expected = calibrated_loss(outputs, partial(scorer.workload.loss, targets=targets[..., ::2, ::2]))
+    assert _rated(scorer, genotype) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_model_itself_is_never_changed(tmp_path: Path) -> None:
