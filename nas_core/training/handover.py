@@ -6,6 +6,7 @@ What is written loads without any code of ours: ``load.py`` is
 
 import inspect
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from nas_core.training.winner import load_deployed
 from nas_core.workloads.examples import batches_of, in_memory
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import Normalisation
-from nas_core.workloads.workload import Workload
+from nas_core.workloads.workload import Sample, Workload
 
 Format = Literal["safetensors", "onnx", "pt2"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -34,6 +35,7 @@ WEIGHTS, DESCRIPTION, PROGRAM = rebuild.WEIGHTS, rebuild.DESCRIPTION, rebuild.PR
 ONNX, LOADER = "model.onnx", "load.py"
 EXAMPLE_BATCH = 2  # a batch of 1 would be taken for a constant
 CHECKED_BATCH, CHECKED = 25, 400  # test examples that the ONNX file is compared on
+CHECKED_VALUES = 100_000_000  # of their inputs or outputs at most: of large maps fewer are compared, a batch at least
 CLOSE = 1e-4  # relative to the largest output
 
 
@@ -178,7 +180,7 @@ def _compared(
     data: bytes, way: Way, module: Deployed, workload: Workload, metric: str, passed_over: Mapping[Way, str]
 ) -> OnnxCheck:
     inputs, targets = workload.load(module.input_shape).load_test()
-    count, network = min(CHECKED, len(targets)), prepared(module)
+    count, network = num_compared(module.input_shape, workload.sample, len(targets)), prepared(module)
     batches = [Normalisation()(batch).float() for batch in batches_of(inputs[:count], CHECKED_BATCH)]
     with torch.no_grad():
         expected = torch.cat([network(batch) for batch in batches])
@@ -192,6 +194,12 @@ def _compared(
         metrics={name: _pair(each, module.scale(expected), module.scale(found), wanted) for name, each in both.items()},
         passed_over=dict(passed_over),
     )
+
+
+def num_compared(shape: Sequence[int], sample: Sample, available: int) -> int:
+    """Test examples of this shape on which the ONNX file and torch are compared."""
+    outputs = sample.num_outputs * math.prod(shape[-2:]) if sample.dense else sample.num_outputs
+    return min(available, CHECKED, max(CHECKED_BATCH, CHECKED_VALUES // max(math.prod(shape), outputs)))
 
 
 def outputs_of_file(data: bytes, batches: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -16,12 +16,13 @@ from nas_core.families.member import Member
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.training.export import deployed
-from nas_core.training.handover import FORMATS, checked_onnx, formats_of, write
+from nas_core.training.handover import FORMATS, checked_onnx, formats_of, num_compared, write
 from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.training.winner import load_deployed, train_network
 from nas_core.workloads.images.digits import Digits
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.workload import Sample
 from tests.fresh import fresh_python
 from tests.spaces import tiny
 
@@ -148,6 +149,16 @@ def test_an_operator_that_onnx_does_not_have_is_one_line():
     with pytest.raises(NasError, match=r"found the operator aten.*linalg_eig") as caught:
         checked_onnx(deployed(Unknown(), NORMALISED, SHAPE), DATA, "accuracy")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("side", "num_outputs", "dense", "available", "count"),
+    [(224, 1000, False, 5000, 400), (224, 1000, False, 60, 60), (128, 21, True, 5000, 290), (512, 21, True, 5000, 25)],
+)
+def test_of_large_maps_fewer_are_compared(side, num_outputs, dense, available, count):
+    """100 million values at most, or a batch."""
+    sample = Sample(shape=(3, 32, 32), num_outputs=num_outputs, dense=dense)
+    assert num_compared((3, side, side), sample, available) == count
 
 
 def test_formats():
