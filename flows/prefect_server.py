@@ -6,6 +6,7 @@ started it is killed, so that a SIGKILL leaves nothing behind.
 
 import ctypes
 import os
+import random
 import re
 import signal
 import socket
@@ -16,7 +17,8 @@ import time
 import urllib.request
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from nas_core.base.errors import ClusterError, without_passwords
@@ -25,6 +27,7 @@ from tasks.saying import doing, repeatedly, say
 
 START_S = 120.0
 LOOK_S = 2.0  # between two looks at whether the server is there
+OWN_PORTS = range(20_000, 32_768)
 AWAY_S = 12.0  # it may be away for so long before that is said
 MOST_RESTARTS = 1
 MOST_WORDS_BYTES = 20_000
@@ -211,9 +214,16 @@ def _end_with_parent() -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on, of those that no process is given by itself.
+
+    The server takes seconds to bind it. Ray's workers listen on 10002 to 19999 and on ports that the system
+    chooses, from 32768 on: one of these may be taken by then.
+    """
+    for port in random.SystemRandom().sample(OWN_PORTS, len(OWN_PORTS)):
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ClusterError("port", "none is free", f"one of {OWN_PORTS[0]} to {OWN_PORTS[-1]} on 127.0.0.1")
 
 
 def _wait_for(url: str, process: Server) -> None:
@@ -226,7 +236,7 @@ def _wait_for(url: str, process: Server) -> None:
         try:
             with DIRECTLY.open(f"{url}/health", timeout=2):
                 return
-        except OSError:
+        except (OSError, HTTPException):  # another's port may answer in another language
             time.sleep(0.2)
     raise ClusterError(
         "Prefect server", process.words or f"no answer in {START_S:.0f} s", f"a server that answers at {url}"

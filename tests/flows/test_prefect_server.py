@@ -2,7 +2,9 @@
 
 import os
 import socket
+import threading
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -33,6 +35,26 @@ def test_a_port_that_is_taken_is_said_in_the_servers_own_words():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert "address already in use" in refused(port)
+
+
+def test_a_taken_port_that_answers_in_another_language_is_said_as_well():
+    """As Ray's gRPC does."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+
+        def answer():
+            with suppress(OSError):  # closed at the end
+                while True:
+                    asked, _ = taken.accept()
+                    with asked:
+                        asked.recv(1 << 16)
+                        asked.sendall(b"\0\0\6\4\0\0\0\0\0\0\5\0\0\x40\0")
+
+        threading.Thread(target=answer, daemon=True).start()
+        assert "address already in use" in refused(taken.getsockname()[1])
+
+
+def test_a_port_of_our_own_is_none_that_the_system_gives_to_others():
+    assert _free_port() in range(20_000, 32_768)
 
 
 def test_a_server_that_is_killed_is_started_again(capsys):
