@@ -31,8 +31,9 @@ from nas_core.study.sweep import optima
 
 Record = dict[str, Any]
 MOST_MOVES = 4  # times that limits are moved
-FINALISTS = 4  # best evaluated networks that are measured whole
-OF_WHOLE_BLOCKS = 2  # more of them, where they are rated once more
+MEASURED_WHOLE = 8  # best evaluated networks that are
+FINALISTS = 4  # of those that meet the limits then, the best that are rated once more
+OF_WHOLE_BLOCKS = 2  # more of them, of whole blocks
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
 USES_IT = 0.95  # share of a limit from which on a measured network uses it
 
@@ -118,16 +119,28 @@ def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def finalists(known: Snapshot) -> list[Genotype]:
-    """The best few evaluated networks within the limits: those that are measured whole, the best first.
+    """The best evaluated networks within the limits: those that are measured whole, the best first.
+
+    They are more than are rated once more, since some of them may be over a limit then.
+    """
+    return _best_of(known, _evaluated_within(known), MEASURED_WHOLE)
+
+
+def _best_of(known: Snapshot, ordered: Sequence[Genotype], count: int) -> list[Genotype]:
+    """The first ``count`` networks of an order.
 
     Where they are cut off from a trained base and rated once more, the best of whole blocks come last, if they
     are none of them: they are cut off further, and gain more from more work.
     """
+    whole = [each for each in ordered if has_whole_blocks(known, each)] if _favours_whole_blocks(known) else []
+    return list(dict.fromkeys((*ordered[:count], *whole[:OF_WHOLE_BLOCKS])))
+
+
+def _evaluated_within(known: Snapshot) -> list[Genotype]:
+    """The evaluated networks whose sums are within the limits, the best first."""
     metrics = {Genotype.parse(text): metric for text, metric in known.measured.items() if metric is not None}
     within = (genotype for genotype in metrics if known.within(genotype, known.limits))
-    ordered = sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])
-    whole = [each for each in ordered if has_whole_blocks(known, each)][:OF_WHOLE_BLOCKS]
-    return list(dict.fromkeys((*ordered[:FINALISTS], *(whole if _favours_whole_blocks(known) else ()))))
+    return sorted(within, key=lambda genotype: -_sign(known) * metrics[genotype])
 
 
 def most_finalists(config: StudyConfig) -> int:
@@ -143,13 +156,14 @@ def _favours_whole_blocks(known: Snapshot) -> bool:
 
 
 def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:
-    """The finalists among which a longer rating chooses: those that, as far as they were measured whole, meet limits.
+    """The finalists among which a longer rating chooses: the best that, as far as they were measured whole, meet limits.
 
     None where there is no choice among them.
     """
     record = verification(outputs)
     wholes = _wholes(known, record)
-    found = [each for each in finalists(known) if (whole := wholes.get(str(each))) is None or whole.meets]
+    meeting = [each for each in finalists(known) if (whole := wholes.get(str(each))) is None or whole.meets]
+    found = _best_of(known, meeting, FINALISTS)
     return found if len(found) > 1 and record["winner"] in map(str, found) else []
 
 

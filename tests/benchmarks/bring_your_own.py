@@ -6,7 +6,7 @@ A teacher is trained on Fashion-MNIST (``--data cifar10``: CIFAR-10) until it
 converges, once (``--teachers DIR`` keeps it). Each contestant has the limit's
 latency on this machine (one thread, eager, 32 images, in turns with the teacher, unless ``--timed-on``,
 ``--runtime`` and ``--batch`` say otherwise; networks are trained on a GPU where there is one), and the
-same recovery by distillation from the teacher, its outputs and those of the blocks that
+same recovery (on all cores) by distillation from the teacher, its outputs and those of the blocks that
 stand in the same places; those that need no blocks distilled train longer by as
 many epochs as distilling ours cost, counted in FLOPs of the teacher's training (``epochs`` says how long
 each trained). What the search evaluated, its finalists included, is not counted. Accuracies are
@@ -29,7 +29,8 @@ import copy
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -44,6 +45,7 @@ from torch import nn
 
 from flows.shrink_command import RATED_SHARE
 from nas_core.base.errors import ConfigError
+from nas_core.base.machine import usable_cpus
 from nas_core.costs import profile, runtimes
 from nas_core.costs.latency import LatencyProfiler
 from nas_core.costs.measure_files import undisturbed
@@ -95,19 +97,40 @@ class Effort:
     distil_epochs: float
     recovery_epochs: float
     evaluations: int
+    limits: Sequence[int]
+    seeds: int
+    judges: int
 
 
-FULL = Effort(teacher_epochs=12, examples=55_000, distil_epochs=0.1, recovery_epochs=3, evaluations=32)
-QUICK = Effort(teacher_epochs=6, examples=10_000, distil_epochs=0.25, recovery_epochs=2, evaluations=32)
+FULL = Effort(
+    teacher_epochs=12,
+    examples=55_000,
+    distil_epochs=0.1,
+    recovery_epochs=3,
+    evaluations=32,
+    limits=(60, 40),
+    seeds=3,
+    judges=50,
+)
+QUICK = Effort(
+    teacher_epochs=6,
+    examples=10_000,
+    distil_epochs=0.25,
+    recovery_epochs=2,
+    evaluations=32,
+    limits=(60,),
+    seeds=1,
+    judges=20,
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="less of everything: about ten minutes")
     parser.add_argument(
-        "--limits", type=percents, default=[60, 40], help="percent of the teacher's latency, separated by commas"
+        "--limits", type=percents, help="percent of the teacher's latency, separated by commas; default 60,40, quick 60"
     )
-    parser.add_argument("--seeds", type=at_least_one, default=None, help="seeds of the recoveries; default 3, quick 1")
+    parser.add_argument("--seeds", type=at_least_one, help="seeds of the recoveries; default 3, quick 1")
     parser.add_argument("--data", default="fashion-mnist", choices=["fashion-mnist", "cifar10"])
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
@@ -126,7 +149,7 @@ def main() -> None:
     )
     parser.add_argument("--only", type=contestants, help="contestants, separated by commas; default: all")
     parser.add_argument(
-        "--judges", type=judges, default=50, help="assembled networks that predictions are held against"
+        "--judges", type=judges, help="assembled networks that predictions are held against; default 50, quick 20"
     )
     parser.add_argument(
         "--untrained", type=percent_or_none, default=80, help="limit of the answer without any training; 0: none"
@@ -137,12 +160,13 @@ def main() -> None:
         torch_device(LatencyProfiler.Settings(runtime=given.runtime, device=given.timed_on))
     except ConfigError as error:
         parser.error(str(error))
+    effort = QUICK if given.quick else FULL
+    for name in ("limits", "seeds", "judges"):
+        setattr(given, name, getattr(given, name) or getattr(effort, name))
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(given, QUICK if given.quick else FULL, Path(folder))
-        found = run.found()
-    seeds = given.seeds or (1 if given.quick else 3)
-    print(json.dumps({**found, "conditions": conditions(**vars(given) | {"seeds": seeds, "threads": 1})}, default=str))
+        found = Run(given, effort, Path(folder)).found()
+    print(json.dumps({**found, "conditions": conditions(**vars(given) | {"threads": 1})}, default=str))
 
 
 def percents(text: str) -> list[int]:
@@ -213,9 +237,8 @@ class Run:
 
     def __init__(self, given: argparse.Namespace, effort: Effort, folder: Path) -> None:
         self.given, self.effort, self.folder = given, effort, folder
-        self.seeds = given.seeds or (1 if given.quick else 3)
+        self.seeds: int = given.seeds
         self.limits: list[int] = given.limits
-        self.teacher_cpu_s = 0.0
 
     def say(self, *words: object) -> None:
         if not self.given.json:
@@ -276,9 +299,8 @@ class Run:
         torch.manual_seed(0)
         shape, outputs = workload.sample.shape, workload.sample.num_outputs
         network = factory_of(f"{WHERE}:{self.given.teacher}")(shape[0], outputs)
-        began = time.process_time()
-        train(network, self.teacher_recipe, splits, workload, seed=0)
-        self.teacher_cpu_s = time.process_time() - began
+        with all_cores():
+            train(network, self.teacher_recipe, splits, workload, seed=0)
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, self.weights)
 
     def found(self) -> dict[str, Any]:
@@ -289,7 +311,6 @@ class Run:
         began = time.process_time()
         scorer.prepare(lambda *_: None)
         distil_cpu_s = time.process_time() - began
-        began = time.process_time()
         self.splits = study.scorer.workload.load()
         measure_latency(study)
         evaluated(study, study.design.genotypes)
@@ -369,7 +390,8 @@ class Run:
             g for g in dict.fromkeys(study.space.sample(rng) for _ in range(self.given.judges)) if str(g) not in tried
         ]
         predicted = [prediction.metric for prediction in study.predict(judges)]
-        rows = {row.genotype: row.metric for row in study.scorer.evaluate(judges)}
+        with all_cores():
+            rows = {row.genotype: row.metric for row in study.scorer.evaluate(judges)}
         truth = [rows[str(genotype)] for genotype in judges]
         flops = [-study.flops.total(genotype) for genotype in judges]  # the loss falls as they grow
         taus = [float(kendalltau(each, truth).statistic) for each in (predicted, flops)]
@@ -532,15 +554,16 @@ class Run:
             **{**RECOVERY, "epochs": self.effort.recovery_epochs + extra_epochs},
             teacher=TeacherConfig(model="own", weight=0.9, temperature=2.0, features=FEATURES),
         )
-        train(
-            network.requires_grad_(True),
-            recipe,
-            self.splits,
-            workload,
-            seed=seed,
-            own_teacher=OwnModel(network=lambda: self.taught, places=self.places),
-        )
-        return self.tested(network)
+        with all_cores():
+            train(
+                network.requires_grad_(True),
+                recipe,
+                self.splits,
+                workload,
+                seed=seed,
+                own_teacher=OwnModel(network=lambda: self.taught, places=self.places),
+            )
+            return self.tested(network)
 
     def tested(self, network: nn.Module) -> float:
         if not hasattr(self, "_test"):
@@ -555,10 +578,22 @@ def measure_latency(study: Study) -> None:
     study.refresh()
 
 
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Where nothing is timed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(usable_cpus())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def evaluated(study: Study, genotypes: Sequence[Genotype]) -> None:
     missing = [Genotype.parse(text) for text in study.missing(genotypes)]
     if missing:
-        study.store.add_evaluations(study.scorer.evaluate(missing))
+        with all_cores():
+            study.store.add_evaluations(study.scorer.evaluate(missing))
         study.refresh()
 
 
@@ -586,7 +621,8 @@ def rate_finalists(study: Study) -> None:
     if final is None or not wanted:
         return
     known = {row.genotype for row in study.final_evaluations()}
-    study.store.add_evaluations(final.evaluate([each for each in wanted if str(each) not in known]))
+    with all_cores():
+        study.store.add_evaluations(final.evaluate([each for each in wanted if str(each) not in known]))
     rows = {row.genotype: row for row in study.final_evaluations()}
     record_finals(study.snapshot, study.outputs, [rows[str(each)] for each in wanted])
 

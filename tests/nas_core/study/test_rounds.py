@@ -13,6 +13,8 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.config import parse_config
 from nas_core.study.rounds import (
+    FINALISTS,
+    MEASURED_WHOLE,
     finalists,
     move_limits,
     next_round,
@@ -267,7 +269,7 @@ def test_one_network_that_takes_more_than_its_sum_makes_way_for_the_next(tabular
     study, scorer = scored(tabular_config.model_copy(update={"select": select}), tmp_path / "study")
     verified(study, scorer)
     best = list(map(str, finalists(study.snapshot)))
-    assert len(best) == 4
+    assert len(best) == MEASURED_WHOLE
     assert best[0] == verification(study.outputs)["winner"]
     over = 1.1 * study.snapshot.limits[0].at_most / study.costs_of(Genotype.parse(best[0]))["flops"]
     rows = [row for genotype in best for row in _whole(study, genotype, over if genotype == best[0] else 1.0)[:1]]
@@ -308,7 +310,7 @@ def test_the_best_of_the_finalists_when_rated_once_more_is_chosen(tabular_config
     study, scorer = scored(tabular_config, tmp_path / "study")
     before = verified(study, scorer)
     best = to_rate_again(study.snapshot, study.outputs)
-    assert best == finalists(study.snapshot)
+    assert best == finalists(study.snapshot)[:FINALISTS]
     failed = replace(rated_again(study, best[:1], [0.0])[0], status="failed", metric=None)
     record_finals(study.snapshot, study.outputs, [failed, *rated_again(study, best[1:], [91.0, 93.0, 92.0])])
     record = verification(study.outputs)
@@ -324,7 +326,7 @@ def test_the_best_of_the_finalists_when_rated_once_more_is_chosen(tabular_config
     assert without_answer(verification(study.outputs)) == {**without_answer(before), "reason": told}
 
 
-def test_finalists_that_are_over_a_limit_when_measured_whole_are_not_rated_again(tabular_config, tmp_path):
+def test_finalists_that_are_over_a_limit_when_measured_whole_make_way_for_the_next(tabular_config, tmp_path):
     select = tabular_config.select.model_copy(update={"limits": ["flops<=300%"]})
     study, scorer = scored(tabular_config.model_copy(update={"select": select}), tmp_path / "study")
     verified(study, scorer)
@@ -333,4 +335,4 @@ def test_finalists_that_are_over_a_limit_when_measured_whole_are_not_rated_again
     rows = [row for genotype in best for row in _whole(study, genotype, over if genotype == best[1] else 1.0)[:1]]
     record_whole(study.outputs, [*rows, _whole(study, best[0], 1.0)[1]])
     assert not move_limits(study.snapshot, study.outputs)
-    assert list(map(str, to_rate_again(study.snapshot, study.outputs))) == [best[0], *best[2:]]
+    assert list(map(str, to_rate_again(study.snapshot, study.outputs))) == [best[0], *best[2 : 1 + FINALISTS]]
