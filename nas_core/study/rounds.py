@@ -156,7 +156,7 @@ def _favours_whole_blocks(known: Snapshot) -> bool:
 
 
 def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:
-    """The finalists among which a longer rating chooses: the best that, as far as they were measured whole, meet limits.
+    """The finalists among which a longer rating chooses: the best that, where they were measured whole, meet limits.
 
     None where there is no choice among them.
     """
