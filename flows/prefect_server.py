@@ -27,7 +27,7 @@ from tasks.saying import doing, repeatedly, say
 
 START_S = 120.0
 LOOK_S = 2.0  # between two looks at whether the server is there
-OWN_PORTS = range(20_000, 32_768)
+OWN_PORTS = range(20_000, 32_768)  # above Ray's, below those that Linux gives by itself
 AWAY_S = 12.0  # it may be away for so long before that is said
 MOST_RESTARTS = 1
 MOST_WORDS_BYTES = 20_000

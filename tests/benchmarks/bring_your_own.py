@@ -77,6 +77,7 @@ WHERE = Path(__file__).parent / "teachers.py"
 REPEATS = 100  # runs of each whole network while it is compared with the teacher
 TEACHERS = ("resnet", "mobilenet", "convnext")
 CONTESTANTS = ("ours", "random", "uniform", "depth", "torch_pruning", "teacher")
+EVALUATIONS = 32  # of verification, more where a limit moves
 OVER = 1.05  # times the limit that a contestant may take
 FEATURES = 1.0  # weight of what blocks give in the recovery
 RECOVERY: dict[str, Any] = {
@@ -96,7 +97,6 @@ class Effort:
     examples: int
     distil_epochs: float
     recovery_epochs: float
-    evaluations: int
     limits: Sequence[int]
     seeds: int
     judges: int
@@ -107,7 +107,6 @@ FULL = Effort(
     examples=55_000,
     distil_epochs=0.1,
     recovery_epochs=3,
-    evaluations=32,
     limits=(60, 40),
     seeds=3,
     judges=50,
@@ -117,7 +116,6 @@ QUICK = Effort(
     examples=10_000,
     distil_epochs=0.25,
     recovery_epochs=2,
-    evaluations=32,
     limits=(60,),
     seeds=1,
     judges=20,
@@ -237,8 +235,6 @@ class Run:
 
     def __init__(self, given: argparse.Namespace, effort: Effort, folder: Path) -> None:
         self.given, self.effort, self.folder = given, effort, folder
-        self.seeds: int = given.seeds
-        self.limits: list[int] = given.limits
 
     def say(self, *words: object) -> None:
         if not self.given.json:
@@ -262,7 +258,7 @@ class Run:
                 "design": {"kind": "one-swap"},
                 "profile": {"resources": ["flops", "params", "latency_ms"], "repeats": 20, **self.timed},
                 "select": {"limits": [f"latency_ms<={limit}%"]},
-                "verify": {"evaluations": effort.evaluations, "patience": 5},
+                "verify": {"evaluations": EVALUATIONS, "patience": 5},
             },
             "bring_your_own",
         )
@@ -324,7 +320,7 @@ class Run:
             answers["untrained"] = self.untrained(self.given.untrained)
             self.say(f"{self.given.untrained} % without training: {answers['untrained']}")
         answers["latency"] = {}
-        for limit in self.limits:
+        for limit in self.given.limits:
             answers["limits"][str(limit)], answers["latency"][str(limit)] = self.at(limit, study)
         return answers
 
@@ -410,7 +406,7 @@ class Run:
         goal = limit / 100
         networks: dict[str, Callable[[], list[nn.Module]]] = {
             "ours": lambda: [assembled(study, winner)],
-            "random": lambda: [assembled(study, self.random(study, seed)) for seed in range(self.seeds)],
+            "random": lambda: [assembled(study, self.random(study, seed)) for seed in range(self.given.seeds)],
             "uniform": lambda: [self.uniform(study, whole, goal)],
             "depth": lambda: [self.depth(study, whole, goal)],
             "torch_pruning": lambda: [self.torch_pruning(whole, goal)],
@@ -436,7 +432,7 @@ class Run:
             return {"missing": f"over the limit: {100 * min(shares):.1f} % of the latency"}
         accuracies = [
             100 * self.recovered(copy.deepcopy(networks[fitting[seed % len(fitting)]]), seed, extra)
-            for seed in range(self.seeds)
+            for seed in range(self.given.seeds)
         ]
         return {
             "accuracies": [round(accuracy, 2) for accuracy in accuracies],
