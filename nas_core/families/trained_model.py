@@ -357,15 +357,16 @@ def _candidates(
 ) -> tuple[tuple[Candidate, ...], dict[str, str]]:
     """The alternatives that stand in the block's place, and why the others do not."""
     from nas_core.families.model.assembling import drafted, flops_of, without_weights
+    from nas_core.families.model.draft import Original
 
-    own = flops_of(original, call)
+    known, own = Original(block=original, call=call), flops_of(original, call)
     found: list[Candidate] = []
     refused: dict[str, str] = {}
     for row in library:
         alternative = alternative_of(row)
         spec = BlockSpec.of(alternative.name, **alternative.settings.model_dump(mode="json"))
         try:
-            draft = drafted(original, call, alternative)
+            draft = drafted(known, alternative)
         except SpaceError as error:
             refused[str(spec)] = str(error.found)
             continue

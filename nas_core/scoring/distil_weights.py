@@ -18,7 +18,7 @@ from torch import nn
 from nas_core.base.identity import content_id, evaluation_seed
 from nas_core.families.model.assembled import Assembled, Fixed
 from nas_core.families.model.assembling import calls_of, drafted, observed, with_fresh_weights
-from nas_core.families.model.draft import Call
+from nas_core.families.model.draft import Call, Original
 from nas_core.families.model.rebuild import fill
 from nas_core.families.trained_model import TrainedModel
 from nas_core.records.evaluations import Evaluation
@@ -121,12 +121,16 @@ class DistilledBlocks:
     def _initial(self, position: int, samples: Mapping[str, Call]) -> nn.ModuleList:
         """The position's alternatives with what the model's block and the samples give them."""
         place, structure = self.places[position], self.family.structure
-        original = self.family.teacher.get_submodule(place.path)
-        call, made = structure.calls[place.path], []
+        original = Original(
+            block=self.family.teacher.get_submodule(place.path),
+            call=structure.calls[place.path],
+            samples=samples.get(place.path),
+        )
+        made = []
         with torch.random.fork_rng(devices=[]):  # where there is nothing to begin with, weights are the seed's
             torch.manual_seed(evaluation_seed(self.scorer.setting.seed, f"alternatives {position}"))
             for candidate in structure.candidates[position]:
-                draft = drafted(original, call, candidate.alternative, samples.get(place.path))
+                draft = drafted(original, candidate.alternative)
                 made.append(draft.block.requires_grad_(True))
         return nn.ModuleList(made)
 

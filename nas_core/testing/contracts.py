@@ -204,6 +204,7 @@ def _alternative(thing: Any) -> Iterator[Finding]:
     import torch
 
     from nas_core.families.model.assembling import drafted
+    from nas_core.families.model.draft import Original
     from nas_core.families.model.rebuild import changed, fill
     from nas_core.testing.example_model import example_blocks
 
@@ -211,7 +212,7 @@ def _alternative(thing: Any) -> Iterator[Finding]:
     for name, block, call in example_blocks():
         before = copy.deepcopy(block.state_dict())
         try:
-            draft = drafted(block, call, thing(example_settings(thing)), call)
+            draft = drafted(Original(block=block, call=call, samples=call), thing(example_settings(thing)))
         except SpaceError:
             continue
         stands += 1

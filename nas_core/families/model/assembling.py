@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.base.errors import SpaceError
 from nas_core.families.model.alternatives import Alternative
-from nas_core.families.model.draft import Call, Draft
+from nas_core.families.model.draft import Call, Draft, Original
 from nas_core.families.model.fitting import fit
 from nas_core.families.model.rebuild import Change
 from nas_core.families.model.tracing import Inputs
@@ -80,20 +80,20 @@ def observed(network: nn.Module, paths: Iterable[str], inputs: Inputs) -> dict[s
     return {path: (call, outputs[path]) for path, call in calls.items() if path in outputs}
 
 
-def drafted(original: nn.Module, call: Call, alternative: Alternative, samples: Call | None = None) -> Draft:
+def drafted(original: Original, alternative: Alternative) -> Draft:
     """The block as the alternative makes it, fitted to the samples where there are some.
 
     Raises:
         SpaceError: if it cannot stand there: the message says why.
     """
-    draft = Draft(original, call, samples)
+    draft = Draft(original)
     where = f"alternative {alternative.name}"
     if why := alternative.change(draft):
         raise SpaceError(where, why, "a block that it can be made of")
     fit(draft)
     try:
         with torch.no_grad():
-            output, wanted = call.run(draft.block.eval()), draft.shapes[1]
+            output, wanted = draft.call.run(draft.block.eval()), draft.shapes[1]
     except Exception as error:  # a class whose forward pass knows the old sizes
         raise SpaceError(where, f"{type(error).__name__}: {str(error)[:200]}", "a block that runs") from None
     if tuple(output.shape[1:]) != wanted:

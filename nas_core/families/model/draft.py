@@ -47,28 +47,91 @@ class Call:
         return value[:1].expand(count, *value.shape[1:])
 
 
-class Draft:
-    """A copy of a block that alternatives change; ``changes`` says how, by paths within the block.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Original:
+    """A block of a trained model, and what every alternative to it asks of it, found once.
 
     ``call`` runs the block on an example, ``samples`` are inputs (B x ...) by
     which importance is told and weights are fitted; without them weights decide.
     """
 
-    def __init__(self, original: nn.Module, call: Call, samples: Call | None = None) -> None:
-        self.original, self.call, self.samples = original, call, samples
-        self.block = copy.deepcopy(original)
-        self.changes: dict[str, Change] = {}
+    block: nn.Module
+    call: Call
+    samples: Call | None = None
 
     @cached_property
     def widths(self) -> list[Width]:
         with torch.no_grad():
-            return widths(self.original, self.call.run)
+            return widths(self.block, self.call.run)
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of what goes in and what comes out, without the batch axis."""
         with torch.no_grad():
-            return tuple(self.call.inputs.shape[1:]), tuple(self.call.run(self.original).shape[1:])
+            return tuple(self.call.inputs.shape[1:]), tuple(self.call.run(self.block).shape[1:])
+
+    @cached_property
+    def power(self) -> dict[str, torch.Tensor]:
+        """Path of a layer that mixes channels -> mean square of what it takes of the samples, by channel."""
+        assert self.samples is not None
+        power: dict[str, torch.Tensor] = {}
+
+        def look(path: str) -> Callable[..., None]:
+            def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+                axis = 1 if isinstance(layer, nn.Conv2d) else inputs[0].ndim - 1
+                power[path] = inputs[0].pow(2).mean([each for each in range(inputs[0].ndim) if each != axis])
+
+            return hook
+
+        with torch.no_grad(), hooked(self.block, (nn.Conv2d, nn.Linear), look):
+            self.samples.run(self.block)
+        return power
+
+    def output_of(self, path: str) -> torch.Tensor:
+        """What the block, or its layer at the path, gives for the samples."""
+        if path not in self._outputs:
+            self._outputs[path] = self._given_by(path)
+        return self._outputs[path]
+
+    @cached_property
+    def _outputs(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def _given_by(self, path: str) -> torch.Tensor:
+        assert self.samples is not None
+        kept: list[torch.Tensor] = []
+        handle = self.block.get_submodule(path).register_forward_hook(lambda _, __, output: kept.append(output.clone()))
+        try:
+            output = self.samples.run(self.block)
+        finally:
+            handle.remove()
+        return kept[-1] if path else output
+
+
+class Draft:
+    """A copy of a block that alternatives change; ``changes`` says how, by paths within the block."""
+
+    def __init__(self, known: Original) -> None:
+        self.known = known
+        self.block = copy.deepcopy(known.block)
+        self.changes: dict[str, Change] = {}
+
+    @property
+    def original(self) -> nn.Module:
+        return self.known.block
+
+    @property
+    def call(self) -> Call:
+        return self.known.call
+
+    @property
+    def widths(self) -> list[Width]:
+        return self.known.widths
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of what goes in and what comes out, without the batch axis."""
+        return self.known.shapes
 
     def layers(self, *kinds: type[nn.Module]) -> Iterator[tuple[str, Any]]:
         """Layers of these classes with their paths, the original's order."""
@@ -111,7 +174,7 @@ class Draft:
                 continue
             layer = self.original.get_submodule(cut.path)
             columns = _square(layer.weight, 1)  # type: ignore[arg-type]
-            reached = columns * (self._power(cut.path) if self.samples is not None else self._rows(width))
+            reached = columns * (self._rows(width) if self.known.samples is None else self.known.power[cut.path])
             for fold in reached.reshape(cut.fold, width.units, width.group).sum(-1):
                 total += fold.cpu()
         return total
@@ -124,27 +187,6 @@ class Draft:
                 rows = _square(self.original.get_submodule(cut.path).weight, 0)  # type: ignore[arg-type]
                 total += rows.reshape(cut.fold, width.channels).sum(0).cpu()
         return total
-
-    def _power(self, path: str) -> torch.Tensor:
-        """Mean square of each channel that the layer takes."""
-        return self._inputs_power[path]
-
-    @cached_property
-    def _inputs_power(self) -> dict[str, torch.Tensor]:
-        """Path of a layer that mixes channels -> mean square of what it takes, by channel."""
-        assert self.samples is not None
-        power: dict[str, torch.Tensor] = {}
-
-        def look(path: str) -> Callable[..., None]:
-            def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-                axis = 1 if isinstance(layer, nn.Conv2d) else inputs[0].ndim - 1
-                power[path] = inputs[0].pow(2).mean([each for each in range(inputs[0].ndim) if each != axis])
-
-            return hook
-
-        with torch.no_grad(), hooked(self.original, (nn.Conv2d, nn.Linear), look):
-            self.samples.run(self.original)
-        return power
 
     def _cut(self, path: str, side: str, kept: torch.Tensor) -> None:
         layer: Any = self.block.get_submodule(path)

@@ -26,11 +26,11 @@ RIDGE = 1e-3  # relative to the features' mean square
 
 def fit(draft: Draft) -> None:
     """Fit the draft's changed layers to its samples; without samples nothing changes."""
-    if draft.samples is None:
+    if draft.known.samples is None:
         return
     with torch.no_grad():
         for path in _changed(draft):
-            _fit_layer(draft, draft.samples, path)
+            _fit_layer(draft, draft.known.samples, path)
 
 
 def _changed(draft: Draft) -> list[str]:
@@ -61,7 +61,7 @@ def _last(module: nn.Module) -> nn.Module:
 
 def _fit_layer(draft: Draft, samples: Call, path: str) -> None:
     layer: Any = _last(draft.block.get_submodule(path))
-    wanted = _output_of(draft.original, path, samples)
+    wanted = draft.known.output_of(path)
     given = _input_of(draft.block, layer, samples)
     features_RI, targets_RO = _rows(layer, given, wanted)
     if not _is_rectified(draft.block.get_submodule(path)):
@@ -117,16 +117,6 @@ def _rows(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.
         features, targets = columns.transpose(1, 2).flatten(0, 1), wanted.flatten(2).transpose(1, 2).flatten(0, 1)
     step = -(-len(features) // MOST_ROWS)
     return features[::step].float(), targets[::step].float()
-
-
-def _output_of(block: nn.Module, path: str, samples: Call) -> torch.Tensor:
-    kept: list[torch.Tensor] = []
-    handle = block.get_submodule(path).register_forward_hook(lambda _, __, output: kept.append(output.clone()))
-    try:
-        output = samples.run(block)
-    finally:
-        handle.remove()
-    return kept[-1] if path else output
 
 
 def _input_of(block: nn.Module, layer: nn.Module, samples: Call) -> torch.Tensor:

@@ -18,6 +18,7 @@ from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torc
 from nas_core.families.batch_norm import average_statistics, forget_statistics, norms_of
 from nas_core.families.model.alternatives import Narrower
 from nas_core.families.model.assembling import calls_of, drafted, on_paths
+from nas_core.families.model.draft import Original
 from nas_core.families.model.rebuild import Change, changed, fill
 
 from timm.models import list_models, model_entrypoint  # isort: skip
@@ -58,7 +59,8 @@ def narrowed(
         if path not in few or any(inner.startswith(f"{path}.") for inner in done):
             continue
         try:
-            draft = drafted(teacher.get_submodule(path), few[path], alternative, calls.get(path))
+            block = Original(block=teacher.get_submodule(path), call=few[path], samples=calls.get(path))
+            draft = drafted(block, alternative)
         except SpaceError:
             continue
         network.set_submodule(path, draft.block)

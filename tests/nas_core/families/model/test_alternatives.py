@@ -12,7 +12,7 @@ from nas_core.base.settings import Section
 from nas_core.families import timm_compat
 from nas_core.families.model.alternatives import ALTERNATIVES, Alternative
 from nas_core.families.model.assembling import calls_of, drafted, observed
-from nas_core.families.model.draft import Call, Draft
+from nas_core.families.model.draft import Call, Draft, Original
 from nas_core.families.model.rebuild import changed, fill
 from nas_core.families.trained_model import LIBRARY, alternative_of
 
@@ -38,6 +38,10 @@ def residual() -> nn.Module:
     return timm_compat.BasicBlock(8, 8).eval().requires_grad_(False)
 
 
+def _drafted(block: nn.Module, call: Call, alternative: Alternative, samples: Call | None = None) -> Draft:
+    return drafted(Original(block=block, call=call, samples=samples), alternative)
+
+
 def _error(block: nn.Module, original: nn.Module, call: Call) -> float:
     with torch.no_grad():
         return float((call.run(block) - call.run(original)).pow(2).mean())
@@ -49,7 +53,7 @@ def test_changes_and_weights_build_the_block_again(
 ) -> None:
     call = Call(inputs=samples[:2])
     try:
-        draft = drafted(residual, call, alternative_of(row), Call(inputs=samples))
+        draft = _drafted(residual, call, alternative_of(row), Call(inputs=samples))
     except SpaceError:
         assert row["kind"] in (
             "fewer-heads",
@@ -68,7 +72,7 @@ def test_attention_is_changed_where_there_is_some(kind: str) -> None:
     call = calls_of(model, ["blocks.0"], torch.randn(2, 3, 32, 32))["blocks.0"]
     block = model.get_submodule("blocks.0")
     row = {"kind": kind, "ratio": 0.34} if kind == "fewer-heads" else {"kind": kind, "branch": "attn"}
-    draft = drafted(block, call, alternative_of(row))
+    draft = _drafted(block, call, alternative_of(row))
     again = fill(changed(copy.deepcopy(block), draft.changes), draft.block.state_dict())
     with torch.no_grad():
         assert torch.equal(call.run(again), call.run(draft.block))
@@ -80,8 +84,8 @@ def test_fitted_to_samples_the_error_is_smaller_on_others(kind: str, residual: n
     generator = torch.Generator().manual_seed(1)
     seen, others = (torch.randn(count, 8, 10, 10, generator=generator) for count in (96, 32))
     alternative, call = alternative_of({"kind": kind}), Call(inputs=others)
-    plain = drafted(residual, call, alternative).block
-    fitted = drafted(residual, call, alternative, Call(inputs=seen)).block
+    plain = _drafted(residual, call, alternative).block
+    fitted = _drafted(residual, call, alternative, Call(inputs=seen)).block
     assert _error(fitted, residual, call) < _error(plain, residual, call)
 
 
@@ -89,7 +93,7 @@ def test_the_original_is_left_alone(residual: nn.Module, samples: torch.Tensor) 
     before = {name: value.clone() for name, value in residual.state_dict().items()}
     for row in ROWS:
         try:
-            drafted(residual, Call(inputs=samples[:2]), alternative_of(row), Call(inputs=samples))
+            _drafted(residual, Call(inputs=samples[:2]), alternative_of(row), Call(inputs=samples))
         except SpaceError:
             continue
     assert all(torch.equal(value, before[name]) for name, value in residual.state_dict().items())
@@ -99,12 +103,12 @@ def test_a_stand_in_keeps_pixels_and_tokens_in_their_places() -> None:
     """Images have their channels second, tokens last; a stride is the stand-in's own."""
     image = nn.Conv2d(4, 6, 3, stride=2, padding=1).eval()
     call = Call(inputs=torch.randn(64, 4, 9, 7))
-    block = drafted(image, call, alternative_of({"kind": "linear"}), call).block
+    block = _drafted(image, call, alternative_of({"kind": "linear"}), call).block
     with torch.no_grad():
         assert call.run(block).shape == (64, 6, 5, 4)
     tokens = nn.Sequential(nn.LayerNorm(5), nn.Linear(5, 5)).eval()
     call = Call(inputs=torch.randn(32, 7, 5))
-    block = drafted(tokens, call, alternative_of({"kind": "linear"}), call).block
+    block = _drafted(tokens, call, alternative_of({"kind": "linear"}), call).block
     with torch.no_grad():
         assert _error(block, tokens, call) < 0.5 * float(call.run(tokens).var())
 
@@ -119,7 +123,7 @@ def test_one_convolution_gives_nothing_negative_where_the_block_does_not(rectifi
     ]
     block = nn.Sequential(*layers, *[nn.ReLU()] * rectified).eval()
     call = Call(inputs=torch.randn(64, 4, 9, 7))
-    draft = drafted(block, call, alternative_of({"kind": "convolution"}), call)
+    draft = _drafted(block, call, alternative_of({"kind": "convolution"}), call)
     with torch.no_grad():
         given = call.run(draft.block)
         again = fill(changed(copy.deepcopy(block), draft.changes), draft.block.state_dict())
@@ -128,7 +132,7 @@ def test_one_convolution_gives_nothing_negative_where_the_block_does_not(rectifi
     assert bool((given >= 0).all()) == rectified
     tokens = nn.Linear(5, 5)
     with pytest.raises(SpaceError, match="no image of C x H x W"):
-        drafted(tokens, Call(inputs=torch.randn(2, 7, 5)), alternative_of({"kind": "convolution"}))
+        _drafted(tokens, Call(inputs=torch.randn(2, 7, 5)), alternative_of({"kind": "convolution"}))
 
 
 def test_all_alternatives_are_described() -> None:
@@ -139,7 +143,7 @@ def test_a_strided_stand_in_of_few_channels_can_be_trained() -> None:
     """Channels last, as trainings have them: a strided 1x1 convolution of three channels ends the process there."""
     stem = nn.Conv2d(3, 8, 3, stride=2, padding=1).eval()
     call = Call(inputs=torch.randn(16, 3, 40, 40))
-    block = drafted(stem, call, alternative_of({"kind": "linear"}), call).block.requires_grad_(True)
+    block = _drafted(stem, call, alternative_of({"kind": "linear"}), call).block.requires_grad_(True)
     block = block.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for _ in range(4):
         outputs = block(call.inputs.to(memory_format=torch.channels_last))
@@ -159,7 +163,7 @@ def test_layers_that_work_in_place_change_nothing_that_is_learned_from() -> None
     call.run(model)
     assert torch.equal(call.inputs, given)
     rows = torch.randn(64, 3, 5, 5)
-    exact = drafted(model, Call(inputs=rows[:2]), _Silent(), Call(inputs=rows)).block
+    exact = _drafted(model, Call(inputs=rows[:2]), _Silent(), Call(inputs=rows)).block
     with torch.no_grad():
         torch.testing.assert_close(exact[1].weight, model[1].weight, atol=0.02, rtol=0.02)
 

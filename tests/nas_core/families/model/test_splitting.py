@@ -12,6 +12,7 @@ from nas_core.costs.counting import count_module
 from nas_core.families import timm_compat  # noqa: F401  # torchvision is mended before timm imports it
 from nas_core.families.model.alternatives import Narrower
 from nas_core.families.model.assembling import calls_of, drafted
+from nas_core.families.model.draft import Original
 from nas_core.families.model.splitting import ENOUGH, LARGEST, self_swap, split
 from nas_core.families.model.swapping import exchanged, reasons_against
 
@@ -316,7 +317,9 @@ def test_of_a_detector_that_takes_a_list_of_images_the_backbone_is_changed():
     assert state_of(model) == before
     calls = calls_of(model, blocks, images)
     assert calls[blocks[0]].inputs.shape == (2, 64, 8, 8)
-    halved = drafted(model.get_submodule(blocks[0]), calls[blocks[0]], Narrower(Narrower.Settings(ratio=0.5)))
+    halved = drafted(
+        Original(block=model.get_submodule(blocks[0]), call=calls[blocks[0]]), Narrower(Narrower.Settings(ratio=0.5))
+    )
     with exchanged(model, {blocks[0]: halved.block}):
         assert [{*each} for each in model(images)] == [{"boxes", "scores"}] * 2
     with pytest.raises(SpaceError, match="called 2 times"):  # for each image

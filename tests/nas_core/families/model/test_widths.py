@@ -8,7 +8,7 @@ from torch import nn
 
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model.assembling import calls_of
-from nas_core.families.model.draft import Call, Draft, rounded
+from nas_core.families.model.draft import Call, Draft, Original, rounded
 from nas_core.families.model.splitting import split
 from nas_core.families.model.widths import Width, indices
 
@@ -78,9 +78,9 @@ def _silenced(block: nn.Module, call: Call, width: Width, kept: list[int]) -> to
 def test_a_narrowed_block_is_the_block_with_its_other_channels_silenced(name: str, side: int, apart: bool) -> None:
     num_widths = 0
     for block, call in _blocks(name, side):
-        whole = Draft(block, call)
-        for width in whole.widths:
-            draft, units = Draft(block, call), max(1, width.units // 2)
+        original = Original(block=block, call=call)
+        for width in original.widths:
+            draft, units = Draft(original), max(1, width.units // 2)
             kept = torch.topk(draft.importance(width), units).indices.tolist()
             draft.narrow(width, units)
             with torch.no_grad():
@@ -95,7 +95,7 @@ def test_a_narrowed_block_is_the_block_with_its_other_channels_silenced(name: st
 def test_what_the_block_shares_with_others_is_not_narrowed() -> None:
     block = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
     call = Call(inputs=torch.randn(2, 4, 6, 6))
-    (width,) = Draft(block, call).widths
+    (width,) = Original(block=block, call=call).widths
     assert (width.channels, [cut.path for cut in width.cuts]) == (8, ["0", "2"])
 
 
@@ -109,8 +109,8 @@ def test_a_gate_on_what_comes_in_is_no_inner_width() -> None:
             out: torch.Tensor = self.out(x * self.expand(self.reduce(x.mean((2, 3), keepdim=True))).sigmoid())
             return out
 
-    draft = Draft(Gated().eval(), Call(inputs=torch.randn(2, 6, 5, 5)))
-    assert [width.cuts[0].path for width in draft.widths] == ["reduce"]  # `expand` meets the block's own input
+    original = Original(block=Gated().eval(), call=Call(inputs=torch.randn(2, 6, 5, 5)))
+    assert [width.cuts[0].path for width in original.widths] == ["reduce"]  # `expand` meets the block's own input
 
 
 @pytest.mark.parametrize(
