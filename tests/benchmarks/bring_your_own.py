@@ -69,6 +69,7 @@ from nas_core.study.study import Study
 from nas_core.training.loop import measure_all, train
 from nas_core.training.settings import TRAINING_PASSES, Recipe, TeacherConfig
 from nas_core.training.teacher import OwnModel
+from nas_core.workloads.images.image_classification import ImageClassification
 from nas_core.workloads.workload import Workload
 from tests.benchmarks.conditions import conditions
 from tests.benchmarks.teachers import RECIPES
@@ -77,6 +78,7 @@ WHERE = Path(__file__).parent / "teachers.py"
 REPEATS = 100  # runs of each whole network while it is compared with the teacher
 TEACHERS = ("resnet", "mobilenet", "convnext")
 CONTESTANTS = ("ours", "random", "uniform", "depth", "torch_pruning", "teacher")
+VALIDATED = 5000  # examples of validation
 EVALUATIONS = 32  # of verification, more where a limit moves
 OVER = 1.05  # times the limit that a contestant may take
 FEATURES = 1.0  # weight of what blocks give in the recovery
@@ -247,7 +249,7 @@ class Run:
         return parse_config(
             {
                 "space": {"kind": "model", "model": f"{WHERE}:{self.given.teacher}", "checkpoint": str(self.weights)},
-                "data": self.data(effort.examples),
+                "data": self.data(self.examples),
                 "scorer": {
                     "kind": "distil",
                     "recovery_steps": self.recovery_steps,
@@ -263,9 +265,15 @@ class Run:
             "bring_your_own",
         )
 
+    @cached_property
+    def examples(self) -> int:
+        """To train on: CIFAR-10 has fewer than Fashion-MNIST."""
+        workload = cast(ImageClassification, self.workload(None))
+        return min(self.effort.examples, workload.num_images() - VALIDATED)
+
     def data(self, examples: int | None) -> dict[str, Any]:
         path = {"path": self.given.path} if self.given.path else {}
-        return {"kind": self.given.data, "train_examples": examples, "validation_examples": 5000, **path}
+        return {"kind": self.given.data, "train_examples": examples, "validation_examples": VALIDATED, **path}
 
     @property
     def weights(self) -> Path:
@@ -345,7 +353,7 @@ class Run:
         """Relative to one epoch of the teacher's training on as many examples: FLOPs, and CPU seconds."""
         structure = cast(TrainedModel, study.family).structure
         epochs = self.effort.distil_epochs
-        examples = self.effort.examples * epochs
+        examples = self.examples * epochs
         family = cast(TrainedModel, study.family)
         base = Genotype((0,) * study.space.num_positions)
         own = study.flops.total(base)
@@ -448,7 +456,7 @@ class Run:
         """Of a finalist's recovery before one is chosen."""
         if self.given.final_steps is not None:
             return int(self.given.final_steps)
-        return min(1000, round(self.effort.recovery_epochs * self.effort.examples / RECOVERY["batch_size"]))
+        return min(1000, round(self.effort.recovery_epochs * self.examples / RECOVERY["batch_size"]))
 
     @property
     def recovery_steps(self) -> int:
@@ -545,7 +553,7 @@ class Run:
         return copy.deepcopy(self.teacher)
 
     def recovered(self, network: nn.Module, seed: int, extra_epochs: float) -> float:
-        workload = self.workload(self.effort.examples)
+        workload = self.workload(self.examples)
         recipe = Recipe(
             **{**RECOVERY, "epochs": self.effort.recovery_epochs + extra_epochs},
             teacher=TeacherConfig(model="own", weight=0.9, temperature=2.0, features=FEATURES),
