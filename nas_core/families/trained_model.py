@@ -33,6 +33,7 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "narrower", "ratio": 0.5},
     {"kind": "narrower", "ratio": 0.25},
     {"kind": "fewer-heads", "ratio": 0.5},
+    {"kind": "slimmer", "ratio": 0.5},
     {"kind": "depthwise-separable"},
     {"kind": "without", "branch": "attn"},
     {"kind": "without", "branch": "mlp"},

@@ -54,8 +54,7 @@ class Narrower(Alternative):
     Settings = _ShareOfWidths
 
     def change(self, draft: "Draft") -> str:
-        inner = [width for width in draft.widths if width.heads_of is None and width.units > 1]
-        return _narrowed(draft, inner, self.settings.ratio, self.settings.multiple)
+        return _narrowed(draft, _inner(draft), self.settings.ratio, self.settings.multiple)
 
 
 @ALTERNATIVES.add
@@ -67,7 +66,31 @@ class FewerHeads(Alternative):
     Settings = _Share
 
     def change(self, draft: "Draft") -> str:
-        return _narrowed(draft, [width for width in draft.widths if width.heads_of is not None], self.settings.ratio, 1)
+        return _narrowed(draft, _heads(draft), self.settings.ratio, 1)
+
+
+@ALTERNATIVES.add
+class Slimmer(Alternative):
+    """Of a transformer's block both: fewer heads of attention, and fewer channels elsewhere."""
+
+    name = "slimmer"
+
+    class Settings(_ShareOfWidths):
+        heads: float = Field(0.5, gt=0, lt=1, description="Share of the heads that is kept.")
+
+    def change(self, draft: "Draft") -> str:
+        if not (_heads(draft) and _inner(draft)):
+            return "it has no heads, or nothing else that could be narrower"
+        _narrowed(draft, _heads(draft), self.settings.heads, 1)
+        return _narrowed(draft, _inner(draft), self.settings.ratio, self.settings.multiple)
+
+
+def _heads(draft: "Draft") -> "list[Width]":
+    return [width for width in draft.widths if width.heads_of is not None]
+
+
+def _inner(draft: "Draft") -> "list[Width]":
+    return [width for width in draft.widths if width.heads_of is None and width.units > 1]
 
 
 def _narrowed(draft: "Draft", widths: "list[Width]", ratio: float, multiple: int) -> str:

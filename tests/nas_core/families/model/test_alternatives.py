@@ -57,6 +57,7 @@ def test_changes_and_weights_build_the_block_again(
     except SpaceError:
         assert row["kind"] in (
             "fewer-heads",
+            "slimmer",
             "without",
             "shallower",
         )  # a convolutional block has neither, and is no row
@@ -66,17 +67,33 @@ def test_changes_and_weights_build_the_block_again(
         assert torch.equal(call.run(again), call.run(draft.block))
 
 
-@pytest.mark.parametrize("kind", ["fewer-heads", "without"])
+@pytest.mark.parametrize("kind", ["fewer-heads", "slimmer", "without"])
 def test_attention_is_changed_where_there_is_some(kind: str) -> None:
     model = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, depth=1).eval()
     call = calls_of(model, ["blocks.0"], torch.randn(2, 3, 32, 32))["blocks.0"]
     block = model.get_submodule("blocks.0")
-    row = {"kind": kind, "ratio": 0.34} if kind == "fewer-heads" else {"kind": kind, "branch": "attn"}
+    row = {"kind": kind, **{"fewer-heads": {"ratio": 0.34}, "slimmer": {}, "without": {"branch": "attn"}}[kind]}
     draft = _drafted(block, call, alternative_of(row))
     again = fill(changed(copy.deepcopy(block), draft.changes), draft.block.state_dict())
     with torch.no_grad():
         assert torch.equal(call.run(again), call.run(draft.block))
     assert sum(p.numel() for p in draft.block.parameters()) < sum(p.numel() for p in block.parameters())
+
+
+def test_slimmer_is_both_fewer_heads_and_narrower() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, depth=1).eval()
+    call = calls_of(model, ["blocks.0"], torch.randn(2, 3, 32, 32))["blocks.0"]
+    original = Original(block=model.get_submodule("blocks.0"), call=call)
+    heads, inner, both = (
+        drafted(original, alternative_of(row)).changes
+        for row in (
+            {"kind": "fewer-heads", "ratio": 0.34},
+            {"kind": "narrower", "ratio": 0.25},
+            {"kind": "slimmer", "heads": 0.34, "ratio": 0.25},
+        )
+    )
+    assert both == {**heads, **inner}
+    assert len(both) == len(heads) + len(inner)
 
 
 @pytest.mark.parametrize("kind", ["narrower", "depthwise-separable", "low-rank", "convolution", "linear"])
