@@ -21,7 +21,7 @@ from nas_core.space.extremes import extreme_genotypes
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
-from nas_core.study.rounds import MEASURED_WHOLE, most_finalists
+from nas_core.study.rounds import most_finalists, most_measured_whole
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources
 from nas_core.study.stages import CONFIG, STAGES, Stage
@@ -263,7 +263,7 @@ def _num_timed(study: Study) -> int:
 def _num_timed_whole(config: StudyConfig) -> int:
     points = config.select.points if config.select.sweep else 0
     contestants = 2 + config.train.compare_random + len(config.train.compare) if config.train.compare else 0
-    return MEASURED_WHOLE + 1 + points + contestants  # the base among them
+    return most_measured_whole(config) + 1 + points + contestants  # the base among them
 
 
 def _rounded(found: Estimate) -> dict[str, Any]:

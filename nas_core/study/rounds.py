@@ -145,14 +145,22 @@ def _evaluated_within(known: Snapshot) -> list[Genotype]:
 
 def most_finalists(config: StudyConfig) -> int:
     """How many networks are rated once more, at most."""
+    rates_again = SCORERS[config.scorer.kind].rates_again(config.scorer)
+    return FINALISTS + _more_of_whole_blocks(config) if rates_again else 0
+
+
+def most_measured_whole(config: StudyConfig) -> int:
+    """How many networks are measured whole at a time, at most, the base left out."""
+    return MEASURED_WHOLE + _more_of_whole_blocks(config)
+
+
+def _more_of_whole_blocks(config: StudyConfig) -> int:
     scorer = SCORERS[config.scorer.kind]
-    if not scorer.rates_again(config.scorer):
-        return 0
-    return FINALISTS + (OF_WHOLE_BLOCKS if scorer.cuts_off_blocks else 0)
+    return OF_WHOLE_BLOCKS if scorer.cuts_off_blocks and scorer.rates_again(config.scorer) else 0
 
 
 def _favours_whole_blocks(known: Snapshot) -> bool:
-    return most_finalists(known.config) > FINALISTS
+    return _more_of_whole_blocks(known.config) > 0
 
 
 def to_rate_again(known: Snapshot, outputs: Outputs) -> list[Genotype]:
