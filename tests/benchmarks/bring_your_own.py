@@ -13,8 +13,8 @@ each trained). What the search evaluated, its finalists included, is not counted
 of the test split, in percent, mean and spread over ``--seeds``. A contestant that
 cannot be brought within ``OVER`` of the limit has none, and ``missing`` says how near it came.
 
-``uniform`` narrows the inside of every block alike, ``depth`` keeps the first
-block of each stage and narrows those alike where that is not enough, ``random`` are
+``uniform`` narrows the inside of every block alike, ``depth`` leaves out every
+second block of each stage and narrows those alike where that is not enough, ``random`` are
 networks of our library within the limit, one for each seed,
 ``torch_pruning`` is Torch-Pruning's magnitude pruner (where it is installed).
 ``tau`` is Kendall's of predicted and evaluated quality of ``--judges``
@@ -29,6 +29,7 @@ import copy
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -44,7 +45,7 @@ from sklearn.metrics import r2_score
 from torch import nn
 
 from flows.shrink_command import RATED_SHARE
-from nas_core.base.errors import ConfigError
+from nas_core.base.errors import ConfigError, SpaceError
 from nas_core.base.machine import usable_cpus
 from nas_core.costs import profile, runtimes
 from nas_core.costs.latency import LatencyProfiler
@@ -76,7 +77,7 @@ from tests.benchmarks.teachers import RECIPES
 
 WHERE = Path(__file__).parent / "teachers.py"
 REPEATS = 100  # runs of each whole network while it is compared with the teacher
-TEACHERS = ("resnet", "mobilenet", "convnext")
+TEACHERS = ("resnet", "mobilenet", "convnext", "vit")
 CONTESTANTS = ("ours", "random", "uniform", "depth", "torch_pruning", "teacher")
 VALIDATED = 5000  # examples of validation
 EVALUATIONS = 32  # of verification, more where a limit moves
@@ -135,7 +136,9 @@ def main() -> None:
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
     parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
-    parser.add_argument("--teacher-epochs", type=epochs, help="of its training; default: 12, quick 6, ConvNeXt 20")
+    parser.add_argument(
+        "--teacher-epochs", type=epochs, help="of its training; default: 12, quick 6, ConvNeXt and ViT 20"
+    )
     parser.add_argument("--batch", type=at_least_one, default=32, help="images at a time while latency is measured")
     parser.add_argument("--timed-on", default="cpu", choices=["cpu", "cuda"], help="device whose latency is limited")
     parser.add_argument(
@@ -424,7 +427,7 @@ class Run:
         for name in self.given.only or CONTESTANTS:
             try:
                 built = networks[name]()
-            except ImportError as error:
+            except (ImportError, SpaceError) as error:
                 rows[name] = {"missing": str(error)}
                 continue
             rows[name] = self.row(built, whole, 1.0 if name == "teacher" else goal, self.extra_epochs(name))
@@ -638,14 +641,14 @@ def assembled(study: Study, genotype: Genotype) -> nn.Module:
 
 
 def halved(study: Study) -> Genotype:
-    """Of a stage's blocks of one class all but the first left out, where they can be: halved depth at full width."""
-    seen, choices = set(), []
+    """Of a stage's blocks of one class every second left out, where it can be: halved depth at full width."""
+    stages, choices = Counter[tuple[str, str]](), []
     places = cast(TrainedModel, study.family).structure.split.places
     for position, place in zip(study.space.positions, places, strict=True):
         skip = next((index for index, block in enumerate(position.blocks) if block.kind == "skip"), 0)
         group = (place.path.rpartition(".")[0], place.kind)
-        choices.append(skip if group in seen else 0)
-        seen.add(group)
+        choices.append(skip if stages[group] % 2 else 0)
+        stages[group] += 1
     return Genotype(tuple(choices))
 
 

@@ -7,6 +7,7 @@ import copy
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,9 @@ from torch import nn
 from nas_core.base.errors import SpaceError
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.batch_norm import average_statistics, forget_statistics, norms_of
-from nas_core.families.model.alternatives import Narrower
+from nas_core.families.model.alternatives import Alternative, Narrower, Slimmer
 from nas_core.families.model.assembling import calls_of, drafted, on_paths
-from nas_core.families.model.draft import Original
+from nas_core.families.model.draft import Draft, Original
 from nas_core.families.model.rebuild import Change, changed, fill
 
 from timm.models import list_models, model_entrypoint  # isort: skip
@@ -40,7 +41,7 @@ class Made:
 def narrowed(
     teacher: nn.Module, paths: Sequence[str], share: float, samples: torch.Tensor, *, fitted: bool = True
 ) -> Made:
-    """The inside of every block at these paths with the same share of its channels.
+    """The inside of every block at these paths with the same share of its channels, and of its heads.
 
     Channels are chosen by their contribution and weights fitted to the samples
     B x ..., unless only the shapes matter. A single layer has no inside: what it
@@ -54,14 +55,14 @@ def narrowed(
     wanted = [*paths, *(path for path in around if path and path not in paths)]
     calls = calls_of(teacher, wanted, samples) if fitted else {}
     few = calls_of(teacher, wanted, samples[:2])
-    alternative = Narrower(Narrower.Settings(ratio=share, multiple=1))
+    narrower = Narrower(Narrower.Settings(ratio=share, multiple=1))
+    slimmer = Slimmer(Slimmer.Settings(ratio=share, multiple=1, heads=share))
     for path in wanted:
         if path not in few or any(inner.startswith(f"{path}.") for inner in done):
             continue
-        try:
-            block = Original(block=teacher.get_submodule(path), call=few[path], samples=calls.get(path))
-            draft = drafted(block, alternative)
-        except SpaceError:
+        block = Original(block=teacher.get_submodule(path), call=few[path], samples=calls.get(path))
+        draft = _first_of(block, (slimmer, narrower))
+        if draft is None:
             continue
         network.set_submodule(path, draft.block)
         changes |= on_paths(path, draft.changes)
@@ -69,6 +70,14 @@ def narrowed(
     if not done:
         raise SpaceError("uniform", "no block with an inside that could be narrower", "one at least")
     return Made(network=network.requires_grad_(True), changes=changes)
+
+
+def _first_of(block: Original, alternatives: Sequence[Alternative]) -> Draft | None:
+    """The first of the alternatives that stands in the block's place."""
+    for alternative in alternatives:
+        with suppress(SpaceError):
+            return drafted(block, alternative)
+    return None
 
 
 def pruned(teacher: nn.Module, share: float, samples: torch.Tensor) -> Made:

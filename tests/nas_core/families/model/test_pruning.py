@@ -11,6 +11,8 @@ from nas_core.families.model.pruning import NARROWEST, differences, narrowed, ne
 from nas_core.families.model.rebuild import changed, reshape
 from nas_core.testing.example_model import small_network
 
+from timm.models.vision_transformer import VisionTransformer  # isort: skip
+
 
 @pytest.fixture
 def model():
@@ -39,6 +41,15 @@ def test_every_block_is_as_much_narrower_and_described_by_its_changes(model, ima
     assert {n: t.shape for n, t in other.network.state_dict().items()} == {
         n: t.shape for n, t in made.network.state_dict().items()
     }
+
+
+def test_of_a_transformer_the_heads_are_as_much_fewer():
+    model = VisionTransformer(img_size=8, patch_size=4, num_classes=5, embed_dim=24, depth=2, num_heads=4).eval()
+    images = torch.randn(8, 3, 8, 8)
+    made = narrowed(model, ["blocks.0", "blocks.1"], 0.5, images)
+    assert [(each.attn.num_heads, each.mlp.fc1.out_features) for each in made.network.blocks] == [(2, 48), (2, 48)]
+    with torch.no_grad():
+        assert torch.equal(made.network.eval()(images), rebuilt(model, made)(images))
 
 
 def test_a_layer_without_an_inside_is_narrowed_with_what_it_stands_in(model, images):
