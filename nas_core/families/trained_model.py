@@ -357,7 +357,7 @@ def _candidates(
     original: "nn.Module", call: "Call", library: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[Candidate, ...], dict[str, str]]:
     """The alternatives that stand in the block's place, and why the others do not."""
-    from nas_core.families.model.assembling import drafted, flops_of, without_weights
+    from nas_core.families.model.assembling import drafted, flops_of, is_identity, without_weights
     from nas_core.families.model.draft import Original
 
     known, own = Original(block=original, call=call), flops_of(original, call)
@@ -371,8 +371,12 @@ def _candidates(
         except SpaceError as error:
             refused[str(spec)] = str(error.found)
             continue
-        if flops_of(draft.block, call) >= own:
+        flops = flops_of(draft.block, call)
+        if flops >= own:
             refused[str(spec)] = "it computes no less"
+            continue
+        if flops and is_identity(draft):
+            refused[str(spec)] = "it gives what it takes, as `skip` does without computing"
             continue
         if any(draft.changes == each.changes for each in found):
             refused[str(spec)] = "the same block as another alternative's"

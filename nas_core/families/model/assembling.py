@@ -101,6 +101,19 @@ def drafted(original: Original, alternative: Alternative) -> Draft:
     return draft
 
 
+def is_identity(draft: Draft) -> bool:
+    """Whether the draft's block gives what it takes, whatever its weights."""
+    with torch.no_grad():
+        if not torch.equal(draft.call.run(draft.block), draft.call.inputs):
+            return False
+    block = copy.deepcopy(draft.block).requires_grad_(True)
+    output = draft.call.run(block)
+    if not output.requires_grad:
+        return True
+    gradients = torch.autograd.grad(output.square().sum(), list(block.parameters()), allow_unused=True)
+    return not any(each is not None and bool(each.any()) for each in gradients)
+
+
 def flops_of(block: nn.Module, call: Call) -> float:
     """Multiply-adds of the block per example."""
     operations = FlopCounterMode(display=False)

@@ -11,12 +11,13 @@ from nas_core.base.errors import SpaceError
 from nas_core.base.settings import Section
 from nas_core.families import timm_compat
 from nas_core.families.model.alternatives import ALTERNATIVES, Alternative
-from nas_core.families.model.assembling import calls_of, drafted, observed
+from nas_core.families.model.assembling import calls_of, drafted, is_identity, observed
 from nas_core.families.model.draft import Call, Draft, Original
 from nas_core.families.model.rebuild import changed, fill
 from nas_core.families.trained_model import LIBRARY, alternative_of
 
 import timm  # isort: skip
+from timm.models.convnext import ConvNeXtBlock  # isort: skip
 
 ROWS: list[dict[str, Any]] = [
     *LIBRARY,
@@ -94,6 +95,16 @@ def test_slimmer_is_both_fewer_heads_and_narrower() -> None:
     )
     assert both == {**heads, **inner}
     assert len(both) == len(heads) + len(inner)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [({"kind": "without", "branch": "mlp"}, True), ({"kind": "skip"}, True), ({"kind": "linear"}, False)],
+)
+def test_what_gives_what_it_takes_and_cannot_learn_is_an_identity(row: dict[str, Any], expected: bool) -> None:
+    """ConvNeXt's only branch left out is one; a linear layer begins as one, but learns."""
+    block, call = ConvNeXtBlock(8).eval().requires_grad_(False), Call(inputs=torch.randn(2, 8, 6, 6))
+    assert is_identity(_drafted(block, call, alternative_of(row))) == expected
 
 
 @pytest.mark.parametrize("kind", ["narrower", "depthwise-separable", "low-rank", "convolution", "linear"])
