@@ -150,7 +150,11 @@ def check_link(name: str, higher_is_better: bool) -> None:
 
 
 def possible_links(metric_K: np.ndarray) -> Sequence[LinkName]:
-    """The links this metric allows, see ``fraction_scale`` and ``are_losses``."""
+    """The links that are tried for this metric, see ``fraction_scale`` and ``are_losses``.
+
+    Ranks are not tried for losses: where most networks are one swap from the base, a rank says how many networks lie
+    between two, not how much is lost, and its sums do not order networks of many swaps.
+    """
     if fraction_scale(metric_K) is not None:
         return ("identity", *ERROR_LINKS, "rank")
-    return ("identity", "log", "rank") if are_losses(metric_K) else ("identity", "rank")
+    return ("identity", "log") if are_losses(metric_K) else ("identity", "rank")

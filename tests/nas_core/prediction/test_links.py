@@ -47,7 +47,7 @@ def test_error_links_need_an_accuracy():
 
 def test_log_is_for_losses_above_0():
     losses_K = np.array([-4.0, -3.0, -1.0])
-    assert possible_links(losses_K) == ("identity", "log", "rank")
+    assert possible_links(losses_K) == ("identity", "log")
     assert make_link("log", losses_K).forward(losses_K) == pytest.approx(-np.log([4.0, 3.0, 1.0]))
     assert (make_link("log", losses_K).inverse(np.linspace(-1e4, 1e4, 11)) < 0).all()
     with pytest.raises(ConfigError, match="losses above 0"):
