@@ -58,6 +58,9 @@ class Original:
     block: nn.Module
     call: Call
     samples: Call | None = None
+    _outputs: dict[str, torch.Tensor] = field(
+        default_factory=dict, init=False, repr=False
+    )  # by paths that were asked for
 
     @cached_property
     def widths(self) -> list[Width]:
@@ -92,10 +95,6 @@ class Original:
         if path not in self._outputs:
             self._outputs[path] = self._given_by(path)
         return self._outputs[path]
-
-    @cached_property
-    def _outputs(self) -> dict[str, torch.Tensor]:
-        return {}
 
     def _given_by(self, path: str) -> torch.Tensor:
         assert self.samples is not None
