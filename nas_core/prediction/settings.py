@@ -11,7 +11,9 @@ class PredictConfig(Section):
     """How a network's metric is predicted from its blocks; `auto` lets cross-validation choose."""
 
     link: Literal["auto", "identity", "log-error", "reciprocal-error", "log", "rank"] = Field(
-        "auto", description="Monotone transform in which block effects add up; log is for losses above 0."
+        "auto",
+        description="Monotone transform in which block effects add up; log is for losses above 0, for which auto does "
+        "not try rank.",
     )
     flops_exponent: float | Literal["auto"] = Field(
         "auto", description="p in (mean FLOPs / FLOPs)^p: 0 additive, 1 the paper's rule (MathNAS Eq. 4)."
