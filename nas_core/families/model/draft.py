@@ -58,9 +58,7 @@ class Original:
     block: nn.Module
     call: Call
     samples: Call | None = None
-    _outputs: dict[str, torch.Tensor] = field(
-        default_factory=dict, init=False, repr=False
-    )  # by paths that were asked for
+    _outputs: dict[str, torch.Tensor] = field(default_factory=dict, init=False, repr=False)  # by path
 
     @cached_property
     def widths(self) -> list[Width]:
