@@ -45,7 +45,7 @@ from sklearn.metrics import r2_score
 from torch import nn
 
 from flows.shrink_command import RATED_SHARE
-from nas_core.base.errors import ConfigError, SpaceError
+from nas_core.base.errors import NasError, SpaceError
 from nas_core.base.machine import usable_cpus
 from nas_core.costs import profile, runtimes
 from nas_core.costs.latency import LatencyProfiler
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--data", default="fashion-mnist", choices=["fashion-mnist", "cifar10"])
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
-    parser.add_argument("--teachers", type=Path, default=None, help="folder that keeps trained teachers")
+    parser.add_argument("--teachers", type=folder_of_ours, default=None, help="folder that keeps trained teachers")
     parser.add_argument(
         "--teacher-epochs", type=epochs, help="of its training; default: 12, quick 6, ConvNeXt and ViT 20"
     )
@@ -159,16 +159,18 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     given = parser.parse_args()
-    try:
-        torch_device(LatencyProfiler.Settings(runtime=given.runtime, device=given.timed_on))
-    except ConfigError as error:
-        parser.error(str(error))
     effort = QUICK if given.quick else FULL
     for name in ("limits", "seeds", "judges"):
         setattr(given, name, getattr(given, name) or getattr(effort, name))
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        found = Run(given, effort, Path(folder)).found()
+        run = Run(given, effort, Path(folder))
+        try:
+            torch_device(LatencyProfiler.Settings(runtime=given.runtime, device=given.timed_on))
+            run.workload(None).check()
+        except NasError as error:
+            parser.error(str(error))
+        found = run.found()
     print(json.dumps({**found, "conditions": conditions(**vars(given) | {"threads": 1})}, default=str))
 
 
@@ -199,6 +201,15 @@ def contestants(text: str) -> list[str]:
     if unknown := [name for name in found if name not in CONTESTANTS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r}, expected some of {', '.join(CONTESTANTS)}")
     return found
+
+
+def folder_of_ours(text: str) -> Path:
+    """The folder, made where it is not there; raises ArgumentTypeError where it cannot be."""
+    try:
+        Path(text).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error.strerror}, expected a folder to write in") from None
+    return Path(text)
 
 
 def epochs(text: str) -> float:
@@ -280,9 +291,9 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        kept = self.given.teachers or self.folder
-        kept.mkdir(parents=True, exist_ok=True)
-        return kept / f"{self.given.data}-{self.given.teacher}-{self.teacher_recipe.epochs:g}.safetensors"
+        return (
+            self.given.teachers or self.folder
+        ) / f"{self.given.data}-{self.given.teacher}-{self.teacher_recipe.epochs:g}.safetensors"
 
     @property
     def teacher_recipe(self) -> Recipe:
