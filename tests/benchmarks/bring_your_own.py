@@ -291,9 +291,8 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        return (
-            self.given.teachers or self.folder
-        ) / f"{self.given.data}-{self.given.teacher}-{self.teacher_recipe.epochs:g}.safetensors"
+        kept = self.given.teachers or self.folder
+        return kept / f"{self.given.data}-{self.given.teacher}-{self.teacher_recipe.epochs:g}.safetensors"
 
     @property
     def teacher_recipe(self) -> Recipe:
