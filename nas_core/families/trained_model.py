@@ -22,17 +22,19 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_core.families.model.assembled import Assembled
-    from nas_core.families.model.draft import Call
+    from nas_core.families.model.draft import Call, Original
     from nas_core.families.model.rebuild import Change
     from nas_core.families.model.reference import Reference
-    from nas_core.families.model.splitting import Split
+    from nas_core.families.model.splitting import Place, Split
 
 OWN = BlockSpec.of("own")  # the model's own block: choice 0 of every position
 LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "narrower", "ratio": 0.75},
     {"kind": "narrower", "ratio": 0.5},
     {"kind": "narrower", "ratio": 0.25},
+    {"kind": "fewer-heads", "ratio": 0.75},
     {"kind": "fewer-heads", "ratio": 0.5},
+    {"kind": "fewer-heads", "ratio": 0.25},
     {"kind": "slimmer", "ratio": 0.5},
     {"kind": "depthwise-separable"},
     {"kind": "without", "branch": "attn"},
@@ -120,7 +122,8 @@ class TrainedModel(Family):
 
     @property
     def teacher_places(self) -> Sequence[str]:
-        return [place.path for place in self.structure.split.places]
+        """Blocks: what a branch gives says little where another branch has gone."""
+        return list(dict.fromkeys(place.block for place in self.structure.split.places))
 
     @cached_property
     def structure(self) -> "Structure":
@@ -277,7 +280,7 @@ def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dty
     calls = calls_of(network, [place.path for place in found.places], inputs)
     candidates, refused, places = list[tuple[Candidate, ...]](), {}, []
     for place in found.places:
-        stand, not_there = _candidates(network.get_submodule(place.path), calls[place.path], given.library)
+        stand, not_there = _candidates(_original(network, place, calls), given.library)
         refused[place.path] = not_there
         if stand:
             places.append(place)
@@ -353,14 +356,19 @@ def _in_rows(
         return reference, network, found
 
 
+def _original(network: "nn.Module", place: "Place", calls: "Mapping[str, Call]") -> "Original":
+    from nas_core.families.model.draft import Original
+
+    return Original(block=network.get_submodule(place.path), call=calls[place.path], is_branch=place.is_branch)
+
+
 def _candidates(
-    original: "nn.Module", call: "Call", library: Sequence[Mapping[str, Any]]
+    known: "Original", library: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[Candidate, ...], dict[str, str]]:
     """The alternatives that stand in the block's place, and why the others do not."""
     from nas_core.families.model.assembling import drafted, flops_of, is_identity, without_weights
-    from nas_core.families.model.draft import Original
 
-    known, own = Original(block=original, call=call), flops_of(original, call)
+    own = flops_of(known.block, known.call)
     found: list[Candidate] = []
     refused: dict[str, str] = {}
     for row in library:
@@ -371,7 +379,7 @@ def _candidates(
         except SpaceError as error:
             refused[str(spec)] = str(error.found)
             continue
-        flops = flops_of(draft.block, call)
+        flops = flops_of(draft.block, known.call)
         if flops >= own:
             refused[str(spec)] = "it computes no less"
             continue

@@ -125,6 +125,7 @@ class DistilledBlocks:
             block=self.family.teacher.get_submodule(place.path),
             call=structure.calls[place.path],
             samples=samples.get(place.path),
+            is_branch=place.is_branch,
         )
         made = []
         with torch.random.fork_rng(devices=[]):  # where there is nothing to begin with, weights are the seed's

@@ -131,8 +131,7 @@ class Rivals:
         teacher = self.family.teacher
         if kind == "torch_pruning":
             return pruned(teacher, share, self._samples)
-        paths = [place.path for place in self.family.structure.split.places]
-        return narrowed(teacher, paths, share, self._samples, fitted=fitted)
+        return narrowed(teacher, self.family.teacher_places, share, self._samples, fitted=fitted)
 
     def _sibling(self) -> "tuple[Remade, None, float]":
         """The largest sibling within the limits, the smallest where none is; its weights are fresh.

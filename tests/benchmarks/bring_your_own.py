@@ -519,8 +519,9 @@ class Run:
         network = assembled(study, half)
         if whole.share(network) <= goal:
             return network
-        kept = [path for path, choice in zip(study.family.teacher_places, half.choices, strict=True) if not choice]
-        return self.narrower(network, kept, whole, goal)
+        places = study.family.structure.split.places
+        kept = dict.fromkeys(place.block for place, choice in zip(places, half.choices, strict=True) if not choice)
+        return self.narrower(network, list(kept), whole, goal)
 
     def narrower(self, model: nn.Module, paths: Sequence[str], whole: "Stopwatch", goal: float) -> nn.Module:
         """The model with the same share of the inside of these blocks, so that it is as fast as the goal."""
@@ -652,13 +653,16 @@ def assembled(study: Study, genotype: Genotype) -> nn.Module:
 
 def halved(study: Study) -> Genotype:
     """Of a stage's blocks of one class every second left out, where it can be: halved depth at full width."""
-    stages, choices = Counter[tuple[str, str]](), []
-    places = cast(TrainedModel, study.family).structure.split.places
-    for position, place in zip(study.space.positions, places, strict=True):
+    family = cast(TrainedModel, study.family)
+    numbers, stages = dict[str, int](), Counter[tuple[str, str]]()
+    for path in family.teacher_places:
+        stage = (path.rpartition(".")[0], type(family.teacher.get_submodule(path)).__name__)
+        numbers[path] = stages[stage]
+        stages[stage] += 1
+    choices = []
+    for position, place in zip(study.space.positions, family.structure.split.places, strict=True):
         skip = next((index for index, block in enumerate(position.blocks) if block.kind == "skip"), 0)
-        group = (place.path.rpartition(".")[0], place.kind)
-        choices.append(skip if stages[group] % 2 else 0)
-        stages[group] += 1
+        choices.append(skip if numbers[place.block] % 2 else 0)
     return Genotype(tuple(choices))
 
 

@@ -270,19 +270,19 @@ def _begin_as_identity(layer: Any) -> None:
 
 @ALTERNATIVES.add
 class Skip(Alternative):
-    """Nothing in the block's place: what comes in goes out."""
+    """Nothing in the block's place: what comes in goes out; of a branch that is added to it, nothing is."""
 
     name = "skip"
 
     def change(self, draft: "Draft") -> str:
         from torch import nn
 
-        from nas_core.families.model.rebuild import Only
+        from nas_core.families.model.rebuild import Nothing, Only
 
         taken, given = draft.shapes
         if taken != given:
             return "it changes the shape"
-        draft.put("", Only(nn.Identity()))
+        draft.put("", Nothing() if draft.known.is_branch else Only(nn.Identity()))
         return ""
 
 

@@ -53,11 +53,13 @@ class Original:
 
     ``call`` runs the block on an example, ``samples`` are inputs (B x ...) by
     which importance is told and weights are fitted; without them weights decide.
+    ``is_branch``: what it gives is added to what goes past it.
     """
 
     block: nn.Module
     call: Call
     samples: Call | None = None
+    is_branch: bool = False
     _outputs: dict[str, torch.Tensor] = field(default_factory=dict, init=False, repr=False)  # by path
 
     @cached_property

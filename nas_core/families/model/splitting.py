@@ -2,7 +2,9 @@
 
 The tree of calls of one forward pass is walked from its root. A module is
 split into what it calls where it is large or where the calls in it form a
-chain; a residual block, whose calls form none, stays whole. What was found
+chain; a residual block, whose calls form none, stays whole, unless it is a
+row of branches of several layers each, such as attention and MLP: those are
+positions of their own. What was found
 last is proved: opaque copies in all positions at once change no bit of the
 output, and a module where one does is left out by name.
 """
@@ -41,6 +43,11 @@ class Place:
     flops: float  # multiply-adds per example
     share: float  # of the model's
     kind: str  # name of the module's class
+    block: str  # path of the block that it is a branch of: what it gives is added to what goes past it; else its own
+
+    @property
+    def is_branch(self) -> bool:
+        return self.block != self.path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,13 +256,19 @@ class _Walk:
         """The positions in a call: itself, or those in the calls inside it."""
         if self._usable(call):
             if whole and call.module_type in whole and not _holds_its_own_kind(call):
-                return [call]
+                return self._branches(call) or [call]
             if call.flops <= LARGE * self.root.flops and not self._is_series(call, whole):
-                return [call]
+                return self._branches(call) or [call]
         inside = [place for inner in call.inner for place in self._found(inner, whole)]
         if self._usable(call) and _cost(inside) < ENOUGH * call.flops:
             return [call]
         return inside
+
+    def _branches(self, call: Call) -> list[Call]:
+        """The branches of a residual block, where it has several that are blocks themselves, and little else."""
+        found = call.branches
+        are_blocks = all(self._usable(branch) and _num_layers(branch) > 1 for branch in found)
+        return found if len(found) > 1 and are_blocks and _cost(found) >= ENOUGH * call.flops else []
 
     def _is_series(self, call: Call, whole: set[type[nn.Module]] | None) -> bool:
         """Whether a call is made of blocks, rather than being one."""
@@ -349,11 +362,12 @@ def _named(model: nn.Module, inputs: Inputs, walk: _Walk, names: Sequence[str], 
 
 
 def _split_of(walk: _Walk, found: Sequence[Call]) -> Split:
-    places = tuple(_place_of(call, walk.root.flops) for call in found)
+    blocks = {branch.path: call.path for call in walk.root.everything() for branch in call.branches}
+    places = tuple(_place_of(call, walk.root.flops, blocks.get(call.path, call.path)) for call in found)
     return Split(places=places, flops=walk.root.flops, left_out=walk.left_out(found))
 
 
-def _place_of(call: Call, flops: float) -> Place:
+def _place_of(call: Call, flops: float, block: str) -> Place:
     assert call.taken is not None
     assert call.given is not None
     return Place(
@@ -363,6 +377,7 @@ def _place_of(call: Call, flops: float) -> Place:
         flops=call.flops,
         share=call.flops / flops,
         kind=call.module_type.__name__,
+        block=block,
     )
 
 

@@ -8,7 +8,7 @@ of, and what an operation changed in place is another tensor.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -38,6 +38,14 @@ class Seen:
     shape: tuple[int, ...] = field(compare=False)
 
 
+@dataclass(frozen=True)
+class Sum:
+    """An addition of two tensors of one shape."""
+
+    parts: tuple[Seen, Seen]
+    total: Seen
+
+
 @dataclass(kw_only=True, eq=False)
 class Call:
     """One call of a module; ``taken`` is its first argument, ``given`` its output, where each is a tensor."""
@@ -50,6 +58,8 @@ class Call:
     given: Seen | None = None
     flaw: str = ""  # why the module cannot be exchanged; empty: it can
     inner: list["Call"] = field(default_factory=list)  # the calls made directly inside, in order
+    sums: list[Sum] = field(default_factory=list)  # made directly inside, in order
+    scaled: dict[Seen, Seen] = field(default_factory=dict)  # products with numbers or smaller tensors: of what each is
 
     def everything(self) -> Iterator["Call"]:
         """The call and all calls inside it, in the order in which they begin."""
@@ -66,6 +76,35 @@ class Call:
                 return False
             at = call.given
         return bool(self.inner) and at is not None and at == self.given
+
+    @property
+    def branches(self) -> list["Call"]:
+        """The inner calls whose outputs are added, one after another, to what this takes until that is what it gives.
+
+        Scales and layers that cost nothing, such as norms, may stand between. Empty where it does something else, too.
+        """
+        layers = ((call.given, call.taken) for call in self.inner if not call.flops and call.given != call.taken)
+        free: dict[Seen | None, Seen | None] = dict([*self.scaled.items(), *layers])
+        makers = {call.given: call for call in self.inner if call.flops}
+
+        def source(seen: Seen | None) -> Seen | None:
+            while seen in free:
+                seen = free[seen]
+            return seen
+
+        passing, found = {self.taken}, []
+        for each in self.sums:
+            one, other = map(source, each.parts)
+            if one not in passing:
+                one, other = other, one
+            if one not in passing:
+                continue
+            passing.add(each.total)
+            if other not in passing:
+                found.append(makers.get(other))
+        if source(self.given) not in passing or None in found:
+            return []
+        return [call for call in found if call is not None]
 
 
 @contextmanager
@@ -177,10 +216,29 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        before = self._operands(func, args)
         result = func(*args, **(kwargs or {}))
+        if before:
+            self._note(before, self._seen(result), is_sum=func._overloadpacket in _SUMS)
         if formula := _FORMULAS.get(func._overloadpacket):
             self._flops += formula(*args, **(kwargs or {}), out_val=result)
         return result
+
+    def _operands(self, func: Any, args: tuple[Any, ...]) -> list[Seen]:
+        """Of a sum or a product the operands that are as large as what it gives."""
+        if not self._open or func._overloadpacket not in (*_SUMS, *_PRODUCTS):
+            return []
+        tensors = [each for each in args[:2] if isinstance(each, torch.Tensor)]
+        most = max(each.numel() for each in tensors)
+        return [self._seen(each) for each in tensors if each.numel() == most]
+
+    def _note(self, operands: list[Seen], given: Seen, *, is_sum: bool) -> None:
+        if given in operands:  # worked in place: its version is set once this is over
+            given = replace(given, version=given.version + 1)
+        if is_sum and len(operands) > 1:
+            self._open[-1].sums.append(Sum((operands[0], operands[1]), given))
+        elif not is_sum and len(operands) == 1:
+            self._open[-1].scaled[given] = operands[0]
 
     def begin(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = Call(path=path, module_type=class_of(module), index=self._num_calls, flops=-self._flops)
@@ -221,6 +279,9 @@ def _attention_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
     flops: int = sdpa_flop_count(query.shape, key.shape, value.shape)  # type: ignore[no-untyped-call]
     return flops
 
+
+_SUMS = (torch.ops.aten.add, torch.ops.aten.add_)
+_PRODUCTS = (torch.ops.aten.mul, torch.ops.aten.mul_)
 
 # torch's formulas, and the one kernel of attention that they leave out
 _FORMULAS: dict[Any, Any] = {

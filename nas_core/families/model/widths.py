@@ -83,12 +83,13 @@ def _fed_from_outside(block: nn.Module, run: Run) -> set[str]:
 def _heads(block: nn.Module) -> Iterator[Width]:
     for path, module in block.named_modules():
         qkv, proj, heads = (getattr(module, name, None) for name in ("qkv", "proj", "num_heads"))
-        if not (isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear) and isinstance(heads, int) and path):
+        if not (isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear) and isinstance(heads, int)):
             continue
         width, own = proj.in_features, list(module.parameters(recurse=False))
         if own or qkv.out_features != 3 * width or width % heads or heads < 2:
             continue  # tables of positions, or another layout: what belongs to a head is not known
-        cuts = (Cut(path=f"{path}.qkv", side="rows", fold=3), Cut(path=f"{path}.proj", side="columns"))
+        inside = f"{path}." if path else ""
+        cuts = (Cut(path=f"{inside}qkv", side="rows", fold=3), Cut(path=f"{inside}proj", side="columns"))
         yield Width(channels=width, group=width // heads, cuts=cuts, heads_of=path)
 
 

@@ -81,6 +81,26 @@ def test_attention_is_changed_where_there_is_some(kind: str) -> None:
     assert sum(p.numel() for p in draft.block.parameters()) < sum(p.numel() for p in block.parameters())
 
 
+def test_a_branch_by_itself_is_changed_as_in_its_block() -> None:
+    """A branch that is skipped adds nothing, as the block without it; its heads are found where it is the block."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, depth=1).eval()
+    calls = calls_of(model, ["blocks.0", "blocks.0.attn"], torch.randn(2, 3, 32, 32))
+    whole, branch = model.get_submodule("blocks.0"), model.get_submodule("blocks.0.attn")
+    for alone, inside in (
+        ({"kind": "skip"}, {"kind": "without", "branch": "attn"}),
+        ({"kind": "fewer-heads", "ratio": 0.34}, {"kind": "fewer-heads", "ratio": 0.34}),
+    ):
+        draft = drafted(Original(block=branch, call=calls["blocks.0.attn"], is_branch=True), alternative_of(alone))
+        expected = _drafted(whole, calls["blocks.0"], alternative_of(inside)).block
+        block = copy.deepcopy(whole)
+        block.set_submodule("attn", draft.block)
+        again = fill(changed(copy.deepcopy(branch), draft.changes), draft.block.state_dict())
+        with torch.no_grad():
+            assert torch.equal(calls["blocks.0"].run(block), calls["blocks.0"].run(expected))
+            assert torch.equal(calls["blocks.0.attn"].run(again), calls["blocks.0.attn"].run(draft.block))
+
+
 def test_slimmer_is_both_fewer_heads_and_narrower() -> None:
     model = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, depth=1).eval()
     call = calls_of(model, ["blocks.0"], torch.randn(2, 3, 32, 32))["blocks.0"]

@@ -74,6 +74,83 @@ def test_a_residual_network_is_split_into_its_blocks():
     assert place.share == place.flops / found.flops
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "branches"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": 32}, ("attn", "mlp")),
+        ("vit_tiny_patch16_224", {"img_size": 32, "init_values": 0.1}, ("attn", "mlp")),  # scaled before they are added
+        ("vit_srelpos_small_patch16_224", {"img_size": 32, "embed_dim": 48, "num_heads": 4}, ("attn", "mlp")),
+        ("mixer_s32_224", {"img_size": 32}, ("mlp_tokens", "mlp_channels")),
+    ],
+)
+def test_the_branches_of_a_transformers_block_are_positions(name, settings, branches):
+    model = made(name, **settings)
+    found = split(model, IMAGES)
+    inside = [(place.path, place.block) for place in found.places if place.is_branch]
+    depth = len(model.blocks)
+    assert inside == [(f"blocks.{i}.{branch}", f"blocks.{i}") for i in range(depth) for branch in branches]
+    coarser = split(model, IMAGES, wanted=len(found.places) - depth)
+    blocks = [place.path for place in coarser.places if place.path.startswith("blocks")]
+    assert blocks == [f"blocks.{index}" for index in range(depth)]
+    assert not any(place.is_branch for place in coarser.places)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
+def test_a_block_with_one_branch_stays_whole(name):
+    assert not any(place.is_branch for place in split(made(name), IMAGES).places)
+
+
+class Branched(nn.Module):
+    """Two branches, each with a norm before or behind it, added to what comes in; subclasses do something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.LayerNorm(8), nn.LayerNorm(8)])
+        self.one, self.other = Row(), Row()
+
+    def forward(self, x):
+        x = x + self.norms[0](self.one(x))
+        return self.norms[1](x + self.other(x))
+
+
+class InPlace(Branched):
+    def forward(self, x):
+        x = x + self.one(self.norms[0](x))
+        x += self.other(self.norms[1](x))
+        return x
+
+
+class Beside(Branched):
+    def forward(self, x):
+        return x + self.one(x) + self.other(self.norms[0](x))
+
+
+class Scaled(Branched):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Gated(Branched):
+    def forward(self, x):
+        return x.sigmoid() * super().forward(x)
+
+
+class Crossed(Branched):
+    def forward(self, x):
+        return self.one(x) + self.other(x)
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [(Branched, True), (InPlace, True), (Beside, True), (Scaled, True), (Gated, False), (Crossed, False)],
+)
+def test_branches_are_what_is_added_to_what_comes_in(block, expected):
+    torch.manual_seed(0)
+    found = split(nn.Sequential(*(block() for _ in range(5))), TOKENS)
+    names = [f"{index}.{name}" for index in range(5) for name in ("one", "other")]
+    assert [place.path for place in found.places] == (names if expected else [str(index) for index in range(5)])
+
+
 @pytest.mark.parametrize("name", TIMM)
 def test_costs_are_those_of_the_counter(name):
     side = 28 if "eva" in name else 32
