@@ -1,0 +1,50 @@
+"""The family of a trained model with branches: what its networks are, and what they are compared by."""
+
+import torch
+from torch import nn
+
+from nas_core.families.model import rebuild
+from nas_core.families.trained_model import TrainedModel
+from nas_core.workloads.workload import Sample
+from tests.benchmarks import teachers
+
+SAMPLE = Sample(shape=(1, 28, 28), num_outputs=5)
+IMAGES = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+def vit() -> TrainedModel:
+    settings = TrainedModel.Settings(model=f"{teachers.__file__}:vit", arguments={"depth": 4})
+    return TrainedModel(settings, SAMPLE)
+
+
+def test_positions_are_branches_and_what_networks_learn_from_is_blocks():
+    family = vit()
+    places = [place.path for place in family.structure.split.places]
+    branches = [f"blocks.{block}.{branch}" for block in range(4) for branch in ("attn", "mlp")]
+    assert [path for path in places if path.startswith("blocks")] == branches
+    assert [path for path in family.teacher_places if path.startswith("blocks")] == [
+        f"blocks.{block}" for block in range(4)
+    ]
+
+
+def test_a_network_without_a_branch_is_built_again_from_plain_data():
+    family = vit()
+    choices = []
+    for position in family.space.positions:
+        skipped = position.name in ("blocks.0.attn", "blocks.1.mlp")
+        kinds = [block.kind for block in position.blocks]
+        narrow = "fewer-heads" if "fewer-heads" in kinds else "narrower"
+        is_branch = position.name.startswith("blocks")
+        choices.append(kinds.index("skip" if skipped else narrow) if is_branch else 0)
+    genotype = family.space.parse("-".join(map(str, choices)))
+    network = family.module(genotype).eval()
+    first, second = network.get_submodule("blocks.0"), network.get_submodule("blocks.1")
+    assert isinstance(first, nn.Module)
+    assert not list(first.attn.parameters())
+    assert (first.mlp.fc1.out_features, second.attn.num_heads) == (192, 3)
+    assert not list(second.mlp.parameters())
+    origin = family.origin(genotype)
+    again = rebuild.changed(rebuild.made(origin["model"]), origin["changes"])
+    rebuild.fill(again, network.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(IMAGES), network(IMAGES))
