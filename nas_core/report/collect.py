@@ -562,7 +562,8 @@ def _training(study: Study) -> TrainingSummary | None:
     if output is None:
         return None
     metric = _own_metric(study)
-    networks = tuple(_trained(row, metric.name) for row in output["networks"])
+    epochs = study.config.train.recipe.epochs
+    networks = tuple(_trained(row, metric.name, epochs) for row in output["networks"])
     winner = output["networks"][0]
     return TrainingSummary(
         networks=networks,
@@ -576,7 +577,8 @@ def _training(study: Study) -> TrainingSummary | None:
     )
 
 
-def _trained(row: Mapping[str, Any], metric: str) -> TrainedNetwork:
+def _trained(row: Mapping[str, Any], metric: str, epochs: float) -> TrainedNetwork:
+    """A row of the training's output; ``epochs`` are the recipe's, of which an early stop leaves some out."""
     repeats = row.get("repeats", [])
     every = [row, *repeats]
     test, validation = ([each["metrics"][split][metric] for each in every] for split in ("test", "validation"))
@@ -594,7 +596,7 @@ def _trained(row: Mapping[str, Any], metric: str) -> TrainedNetwork:
         if repeats
         else (),
         curves=tuple(_curve(each, metric) for each in repeats),
-        num_epochs=len(row["history"]),
+        num_epochs=min(len(row["history"]), epochs + row.get("more_epochs", 0.0)),
         more_epochs=row.get("more_epochs", 0.0),
         examples_per_s=row.get("examples_per_s"),
         **_details(row.get("details", {}), is_shown=row["role"] == "winner"),

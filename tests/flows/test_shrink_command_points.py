@@ -103,7 +103,8 @@ def study(tmp_path_factory):
     """A trained model's study over a range of limits, without Ray and Prefect; nothing changes it."""
     config = model_config()
     select, scorer = config.select.model_copy(update=SELECT), config.scorer.model_copy(update=NEAREST)
-    config = config.model_copy(update={"select": select, "scorer": scorer})
+    train = config.train.model_copy(update={"recipe": config.train.recipe.model_copy(update={"epochs": 0.5})})
+    config = config.model_copy(update={"select": select, "scorer": scorer, "train": train})
     return run_here(config, tmp_path_factory.mktemp("study"))
 
 
@@ -119,6 +120,12 @@ def test_trained_points_are_in_the_summary_and_in_its_table(study):
     table = summary_table(summarise(study))
     assert "over the range flops=300 .. 900 K:" in table
     assert all(f"{value:.2%}".replace("%", " %") in table for value in tests)
+
+
+def test_a_part_of_an_epoch_counts_as_a_part(study):
+    rows = {row["role"]: row.get("more_epochs", 0.0) for row in study.output("training.json")["networks"]}
+    trained = {row.role: row.num_epochs for row in summarise(study).training.networks}
+    assert trained == {role: 0.5 + more for role, more in rows.items()}
 
 
 def test_points_are_handed_over_with_their_own_limits(study, tmp_path):
