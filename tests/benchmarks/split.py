@@ -188,12 +188,10 @@ def _members(arguments: argparse.Namespace) -> Iterator[tuple[str, Member | str]
 
 
 def _family_of(name: str) -> str:
-    import timm
+    from timm.models import is_model_in_modules, list_modules
 
     architecture = name.split(".")[0]
-    return next(
-        (family for family in timm.list_modules() if timm.is_model_in_modules(architecture, {family})), "unknown"
-    )
+    return next((family for family in list_modules() if is_model_in_modules(architecture, {family})), "unknown")
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, object]:

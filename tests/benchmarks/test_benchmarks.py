@@ -176,3 +176,12 @@ def test_shared_prefixes_rate_as_the_plain_way_does(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["shared_prefix", *words, "--json"])
     shared_prefix.main()
     assert json.loads(capsys.readouterr().out)["max_abs_diff"] < 1e-3
+
+
+def test_any_models_of_timm_are_split_by_their_names(monkeypatch, capsys):
+    from tests.benchmarks import split
+
+    monkeypatch.setattr("sys.argv", ["split", "--json", "--models", "test_vit,test_resnet"])
+    split.main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (figures["models"], figures["families"], figures["passed"], figures["failed"]) == (2, 2, 2, {})
