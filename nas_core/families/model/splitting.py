@@ -4,9 +4,9 @@ The tree of calls of one forward pass is walked from its root. A module is
 split into what it calls where it is large or where the calls in it form a
 chain; a residual block, whose calls form none, stays whole, unless it is a
 row of branches of several layers each, such as attention and MLP: those are
-positions of their own. What was found
-last is proved: opaque copies in all positions at once change no bit of the
-output, and a module where one does is left out by name.
+positions of their own. What was found last is proved: opaque copies in all
+positions at once change no bit of the output, and a module where one does is
+left out by name.
 """
 
 from collections import Counter

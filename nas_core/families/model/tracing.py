@@ -225,11 +225,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         return result
 
     def _operands(self, func: Any, args: tuple[Any, ...]) -> list[Seen]:
-        """Of a sum or a product the operands that are as large as what it gives."""
+        """Of a sum or a product the larger operand, or both where they are equally large."""
         if not self._open or func._overloadpacket not in (*_SUMS, *_PRODUCTS):
             return []
         tensors = [each for each in args[:2] if isinstance(each, torch.Tensor)]
-        most = max(each.numel() for each in tensors)
+        most = max((each.numel() for each in tensors), default=0)
         return [self._seen(each) for each in tensors if each.numel() == most]
 
     def _note(self, operands: list[Seen], given: Seen, *, is_sum: bool) -> None:
