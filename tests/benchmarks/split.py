@@ -62,11 +62,30 @@ class Result:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="only the JSON line")
-    parser.add_argument("--models", default="", help="names of timm's models, with commas, instead of the families")
-    parser.add_argument("--side", type=int, help="of the images, instead of the smallest")
+    parser.add_argument(
+        "--models", type=known_models, default=[], help="names of timm's models, with commas, instead of the families"
+    )
+    parser.add_argument("--side", type=side, help="of the images, pixels, instead of the smallest")
     parser.add_argument("--half", choices=("all", "developed", "held_back"), default="all")
     parser.add_argument("--choose", action="store_true", help="find the members anew and write their file")
     return parser.parse_args()
+
+
+def known_models(text: str) -> list[str]:
+    """``a,b``; raises ArgumentTypeError for a name that timm does not know."""
+    from timm.models import is_model
+
+    names = text.split(",")
+    if unknown := [name for name in names if not is_model(name)]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r}, expected names of timm's models and commas")
+    return names
+
+
+def side(text: str) -> int:
+    """``224``; raises ArgumentTypeError for what is no number of pixels."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number of pixels above 0")
+    return int(text)
 
 
 def is_held_back(family: str) -> bool:
@@ -176,7 +195,7 @@ def _members(arguments: argparse.Namespace) -> Iterator[tuple[str, Member | str]
     """Families with what is split of them, or why nothing is."""
     sides = (arguments.side,) if arguments.side else SIDES
     if arguments.models:
-        for name in arguments.models.split(","):
+        for name in arguments.models:
             yield _family_of(name), accepted(name, sides)
         return
     for family, row in json.loads(MEMBERS.read_text()).items():
