@@ -35,6 +35,8 @@ MEASURED_WHOLE = 8  # best evaluated networks that are
 FINALISTS = 4  # of those that meet the limits then, the best that are rated once more
 OF_WHOLE_BLOCKS = 2  # more of them, of whole blocks
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
+AIMS_AT = 0.975  # share of a limit that a network measured whole is to take: measured again it takes more or less
+MEETS = AIMS_AT + TELLS_APART  # share of a limit up to which a network measured whole is within it
 USES_IT = 0.95  # share of a limit from which on a measured network uses it
 
 
@@ -202,8 +204,10 @@ def move_limits(known: Snapshot, outputs: Outputs) -> bool:
     Where the best network is over a limit, the limit is held lower; where it
     leaves some of it unused, higher, once and before any is held lower: by as
     much as the sums of all finalists say too little or too much, at the
-    median. Where the sums are right but for one network, the best of the
-    finalists that meet the limits is the winner instead.
+    median, and so that a little is left (``AIMS_AT``), within which its file
+    takes more at one time than at another. Where the sums are right but for
+    one network, the best of the finalists that meet the limits is the winner
+    instead.
     """
     record = verification(outputs)
     if record["winner"] is None:
@@ -217,7 +221,7 @@ def move_limits(known: Snapshot, outputs: Outputs) -> bool:
     if not moved:
         winner = next((genotype for genotype, whole in wholes.items() if whole.meets), record["winner"])
         if winner != record["winner"]:
-            reason = f"{record['reason']}; {record['winner']} was rated better, but measured whole it is over a limit"
+            reason = f"{record['reason']}; {record['winner']} was rated better, but measured whole it {best.in_words}"
             chosen = {"winner": winner, "winner_metric": known.measured[winner], "reason": reason}
             outputs.write(VERIFICATION, {**record, **chosen})
         return False
@@ -243,8 +247,13 @@ class _Whole:
 
     @property
     def meets(self) -> bool:
-        """What is over by less than a measurement can tell is not."""
-        return self.used <= 1 + TELLS_APART
+        """Whether its file keeps the limits, each time it is measured."""
+        return self.used <= MEETS
+
+    @property
+    def in_words(self) -> str:
+        near = f"takes {100 * self.used:.1f} % of a limit, too much to keep it each time"
+        return "is over a limit" if self.used > 1 else near
 
 
 def _wholes(known: Snapshot, record: Record) -> dict[str, _Whole]:
@@ -276,10 +285,12 @@ def _moved(held: Mapping[str, float], wholes: Sequence[_Whole], *, lower: bool) 
     moved, nearest = {}, min(wholes, key=lambda whole: whole.used)
     for name in wholes[0].shares:
         before, fits = held.get(name, 1.0), 1 / median(whole.ratios[name] for whole in wholes if name in whole.ratios)
-        if lower and not nearest.meets and name in nearest.shares:
-            fits = min(fits, before / nearest.shares[name])
-        if (fits < before * (1 - TELLS_APART)) if lower else (fits > before * (1 + TELLS_APART)):
-            moved[name] = fits
+        aimed, none_meets = AIMS_AT * fits, nearest.shares.get(name, 0.0) > MEETS
+        if lower and none_meets:
+            aimed = min(aimed, AIMS_AT * before / nearest.shares[name])
+        too_high = none_meets or fits < before * (1 - TELLS_APART)
+        if too_high if lower else (aimed > before * (1 + TELLS_APART)):
+            moved[name] = aimed
     return moved
 
 
