@@ -9,6 +9,7 @@ from pydantic import Field
 from nas_core.base.errors import ConfigError
 from nas_core.base.settings import Section
 from nas_core.costs.conditions import check_here, check_installed, is_of_files, needs_cuda
+from nas_core.costs.measure_files import SESSIONS
 from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import PROFILERS, Profiler, RowWriter
 from nas_core.families.family import Family
@@ -32,7 +33,12 @@ class LatencyProfiler(Profiler):
         batch_size: int = Field(1, ge=1, le=65_536, description="Inputs per batch while latency is measured.")
         num_threads: int = Field(1, ge=1, le=1024, description="CPU threads while latency is measured.")
         warmup: int = Field(5, ge=0, le=10_000, description="Untimed runs before the timed ones.")
-        repeats: int = Field(30, ge=3, le=100_000, description="Timed runs per block; the faster half counts.")
+        repeats: int = Field(
+            30,
+            ge=3,
+            le=100_000,
+            description="Timed runs per block; the faster half counts, of files that of the fastest of some sessions.",
+        )
         channels_last: bool = Field(False, description="Measure latency with channels-last activations and weights.")
         runtime: Literal["eager", "compile", "cuda-graph", "onnxruntime", "openvino"] = Field(
             "eager",
@@ -57,7 +63,9 @@ class LatencyProfiler(Profiler):
         if runtime == "eager":  # as before there was a choice
             return known
         check_installed(runtime)
-        return {**known, runtime: version(runtime if is_of_files(runtime) else "torch")}
+        if is_of_files(runtime):
+            return {**known, "sessions": SESSIONS, runtime: version(runtime)}
+        return {**known, runtime: version("torch")}
 
     @property
     def measures_here(self) -> bool:

@@ -11,7 +11,9 @@ half of the runs, as other work only ever makes some slower. Equal blocks on
 equal shapes are timed once. Garbage collection waits.
 
 Where ``runtime`` is not torch itself, every network is a file or a program of
-its own (``runtimes``), and what is timed are whole calls of it.
+its own (``runtimes``), and what is timed are whole calls of it. Runs of files
+are shared out among sessions, of which the fastest counts: where its memory
+happens to lie makes one slower than another.
 
 The clock is, on a GPU, CUDA events around one run at a time; on one CPU
 thread, that thread's CPU time, which is the wall time of a quiet machine and
@@ -20,6 +22,7 @@ the wall time.
 """
 
 import gc
+import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +36,7 @@ import torch
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
 from nas_core.costs.conditions import CUDA_GRAPH, check_here, is_of_files, on_cuda
-from nas_core.costs.measure_files import undisturbed
+from nas_core.costs.measure_files import SESSIONS, SPAN_S, fastest, undisturbed
 from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
 from nas_core.costs.runtimes import Run, run_of, run_of_file, settled
@@ -183,13 +186,16 @@ def _some_at_a_time(
     first, *others = items
     whole: list[Timing] = []
     for start in range(0, max(1, len(others)), FILES_AT_ONCE):
-        with _quiet(config.num_threads), torch.no_grad():
-            together = [run_of_one(item) for item in (first, *others[start : start + FILES_AT_ONCE])]
-        mine = in_turns(together, config, device)
+        together = (first, *others[start : start + FILES_AT_ONCE])
+        mine = _in_sessions(partial(_each, run_of_one, together), config, device)
         whole = whole or mine[:1]
         # as if the first had taken what it took among the first ones: a machine that drifts slows all alike
         whole += [_at_the_pace_of(timing, mine[0], whole[0]) for timing in mine[1:]]
     return whole
+
+
+def _each(run_of_one: Callable[[Item], Run | Exception], items: Sequence[Item]) -> list[Run | Exception]:
+    return [run_of_one(item) for item in items]
 
 
 def _switched_run(
@@ -267,12 +273,30 @@ def time_files(files: Sequence[bytes], shape: Sequence[int], config: Any) -> lis
     """
     with _quiet(config.num_threads):
         inputs = [_example(config.batch_size, shape, "float32")]
-    runs: list[Run | Exception] = [settled(run_of_file(data, inputs, config)) for data in files]
-    measured = [_measured(timing) for timing in in_turns(runs, config, torch.device("cpu"))]
+
+    def opened() -> list[Run | Exception]:
+        return [settled(run_of_file(data, inputs, config)) for data in files]
+
+    measured = [_measured(timing) for timing in _in_sessions(opened, config, torch.device("cpu"))]
     for each in measured:
         if isinstance(each, Exception):
             raise each
     return [each for each in measured if isinstance(each, Measurement)]
+
+
+def _in_sessions(build: Callable[[], list[Run | Exception]], config: Any, device: torch.device) -> list[Timing]:
+    """``in_turns``; where ``build`` opens files, anew for a part of the repeats at a time, of which the fastest."""
+    if not is_of_files(config.runtime):
+        with _quiet(config.num_threads), torch.no_grad():
+            runs = build()
+        return in_turns(runs, config, device)
+    count = min(SESSIONS, config.repeats)
+    part = config.model_copy(update={"repeats": math.ceil(config.repeats / count)})
+    sessions, began = list[list[Timing]](), time.perf_counter()
+    with _quiet(config.num_threads), torch.no_grad():
+        while len(sessions) < count or time.perf_counter() - began < SPAN_S:
+            sessions.append(in_turns(build(), part, device))
+    return [fastest(column) for column in zip(*sessions, strict=True)]
 
 
 def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> list[Timing]:
@@ -390,8 +414,9 @@ def _quiet(num_threads: int) -> Iterator[None]:
     """``num_threads`` CPU threads, no garbage collection, and the caller's random state untouched."""
     threads_before, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(num_threads)
-    gc.collect()
-    gc.disable()
+    if collecting:
+        gc.collect()
+        gc.disable()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -11,7 +11,7 @@ from nas_core.base.errors import ConfigError
 from nas_core.base.machine import usable_cpus
 from nas_core.costs import PROFILERS, ProfileConfig, profile, profiler_id, runtimes
 from nas_core.costs import timing as timing_module
-from nas_core.costs.measure_files import undisturbed
+from nas_core.costs.measure_files import SESSIONS, undisturbed
 from nas_core.costs.runtimes import run_of
 from nas_core.costs.timing import time_files
 from nas_core.families import FAMILIES
@@ -119,26 +119,44 @@ def test_networks_of_a_model_are_files_of_their_own_each_made_once(monkeypatch, 
 
 def test_a_machine_that_slows_down_does_not_make_later_files_slower(monkeypatch):
     """Some files at a time: how much faster than the first each is, is taken from the rounds that both were in."""
-    family, drift = model_family(), iter((1.0, 3.0, 5.0))
+    family, drift = model_family(), (pace for pace in (1.0, 3.0, 5.0) for _ in range(TIMED.repeats))
     base = Genotype((0,) * family.space.num_positions)
     share = {base: 1.0, base.swap(0, 1): 0.75, base.swap(1, 1): 0.5, base.swap(2, 1): 0.25}
     monkeypatch.setattr(timing_module, "FILES_AT_ONCE", 1)
+    monkeypatch.setattr(timing_module, "SPAN_S", 0.0)
     monkeypatch.setattr(timing_module, "_switched_run", lambda family, placed, genotype, *_: genotype)
 
-    def in_turns(runs, *_):
+    def in_turns(runs, config, _):
         now = next(drift)
-        return [np.full(3, now * share[run]) for run in runs]
+        return [np.full(config.repeats, now * share[run]) for run in runs]
 
     monkeypatch.setattr(timing_module, "in_turns", in_turns)
     found = timing_module._time_switched(family, family.switched(), list(share), TIMED)
-    assert [timing.tolist() for timing in found] == [[each] * 3 for each in share.values()]
+    assert [timing.tolist() for timing in found] == [[each] for each in share.values()]
 
 
 def test_files_are_timed_beside_each_other():
     files = [runtimes.onnx_bytes(nn.Linear(4, width), [torch.randn(2, 4)], "trace") for width in (2, 3)]
     measured = time_files(files, (4,), TIMED)
-    assert [each.num_repeats for each in measured] == [3, 3]
+    assert [each.num_repeats for each in measured] == [1, 1]  # of the fastest of three sessions
     assert all(each.value > 0 for each in measured)
+
+
+def test_a_session_whose_memory_lies_badly_does_not_make_its_file_slower(monkeypatch):
+    """The repeats are shared out among sessions; the fastest counts."""
+    files = [runtimes.onnx_bytes(nn.Linear(4, width), [torch.randn(2, 4)], "trace") for width in (2, 3)]
+    opened, paces = [], iter((9.0, 9.0, 1.0, 9.0, 9.0))
+
+    def in_turns(runs, config, _):
+        opened.append(runs)
+        pace = next(paces)
+        return [np.full(config.repeats, pace), np.full(config.repeats, 2.0)]
+
+    monkeypatch.setattr(timing_module, "in_turns", in_turns)
+    monkeypatch.setattr(timing_module, "SPAN_S", 0.0)
+    first, second = time_files(files, (4,), TIMED.model_copy(update={"repeats": 30}))
+    assert (first.value, second.value, first.num_repeats) == (1.0, 2.0, 30 / SESSIONS)
+    assert len({id(run) for runs in opened for run in runs}) == 2 * SESSIONS
 
 
 def test_kept_files_stay_within_a_number_of_bytes(monkeypatch):
