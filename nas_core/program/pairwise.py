@@ -24,7 +24,7 @@ from nas_core.program.result import Status
 if TYPE_CHECKING:
     from scipy import sparse
 
-AGAIN, MOST_AGAIN_S = 2.0, 2.0  # time for showing it again: this share of HiGHS's, and seconds besides
+AGAIN, MOST_AGAIN_S = 2.0, 10.0  # time for showing it again: this share of HiGHS's, and seconds besides (9 x 6: 2 to 4)
 TOLERANCE = 1e-5  # of the scaled objective: what HiGHS's own tolerances leave open
 OBJECTIVE_SPREAD = 1e4  # HiGHS stops at an absolute gap of 1e-6, so at a relative one of 1e-10
 HIGHS_TIME_LIMIT, HIGHS_INFEASIBLE = 1, 2  # statuses of scipy.optimize.milp
