@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nas_core.study.choices import without_network
-from nas_core.study.rounds import last_answer, move_limits, next_round, record_round
+from nas_core.study.rounds import last_answer, leave_room, move_limits, next_round, record_round
 from nas_core.study.stages import SELECTION
 from nas_core.study.study import Study
 
@@ -29,6 +29,8 @@ def select(study: Study) -> dict[str, Any]:
 @task(task_run_name="plan-round-{index}", cache_policy=NO_CACHE)
 def plan_round(study: Study, index: int) -> list[str]:
     """The networks to evaluate in a round of verification; none when the choice stands or the budget is spent."""
+    if study.family.are_networks and leave_room(study.snapshot, study.outputs):
+        study.refresh()
     return next_round(study.snapshot, study.outputs, index)
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from nas_core.costs import is_measured, profiler_of
 from nas_core.program import solve
 from nas_core.program.limits import parse_limit
+from nas_core.program.result import Status
 from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import SCORERS
 from nas_core.searchers import Knowledge
@@ -76,6 +78,29 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
     }
     outputs.write(VERIFICATION, {**record, "rounds": [*record["rounds"], new_round]})
     return list(new_round["proposed"])
+
+
+def leave_room(known: Snapshot, outputs: Outputs) -> bool:
+    """Hold limits on what is measured a little lower, before the first round; returns whether any is.
+
+    So that what is found, measured whole, is as likely under its limit as over it by sums. Not where no
+    network is as far within the limits.
+    """
+    record = verification(outputs)
+    if record["rounds"] or record["winner"] or "held" in record:
+        return False
+    limited = {budget.resource for budget in known.limits if budget.at_most is not None}
+    held = dict.fromkeys(
+        sorted(name for name in limited if is_measured(name) and _is_measured_whole(known, name)), AIMS_AT
+    )
+    if not held or solve(known.holding(held).problem_of_most(None)).status is Status.INFEASIBLE:
+        return False
+    outputs.write(VERIFICATION, {**record, "held": held})
+    return True
+
+
+def _is_measured_whole(known: Snapshot, resource: str) -> bool:
+    return is_measured(resource) and profiler_of(resource, known.config.profile).whole_networks
 
 
 def _budget_of(config: VerifyConfig, record: Record) -> VerifyConfig:
@@ -288,7 +313,7 @@ def _moved(held: Mapping[str, float], wholes: Sequence[_Whole], *, lower: bool) 
         aimed, none_meets = AIMS_AT * fits, nearest.shares.get(name, 0.0) > MEETS
         if lower and none_meets:
             aimed = min(aimed, AIMS_AT * before / nearest.shares[name])
-        too_high = none_meets or fits < before * (1 - TELLS_APART)
+        too_high = none_meets or aimed < min(before, AIMS_AT) * (1 - TELLS_APART)
         if too_high if lower else (aimed > before * (1 + TELLS_APART)):
             moved[name] = aimed
     return moved

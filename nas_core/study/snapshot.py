@@ -374,7 +374,8 @@ class Snapshot:
 
 def _held_in_words(resource: str, share: float) -> str:
     if share < 1:
-        way, why = f"{100 * (1 - share):.1f} % lower", "was over it, or too near to keep it each time"
+        held = f"{100 * (1 - share):.1f} % lower, so that the chosen network, measured whole, keeps it each time"
     else:
-        way, why = f"{100 * (share - 1):.1f} % higher", "took less than the sum over its blocks"
-    return f"The limit on {resource} is held {way}, since the network chosen before, measured whole, {why}."
+        way = f"{100 * (share - 1):.1f} % higher"
+        held = f"{way}, since the network chosen before, measured whole, took less than the sum over its blocks"
+    return f"The limit on {resource} is held {held}."

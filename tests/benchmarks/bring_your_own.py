@@ -58,6 +58,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig, parse_config
 from nas_core.study.rounds import (
     finalists,
+    leave_room,
     move_limits,
     next_round,
     record_finals,
@@ -618,6 +619,8 @@ def evaluated(study: Study, genotypes: Sequence[Genotype]) -> None:
 def searched(study: Study) -> str:
     """The winner of the verification, in this process; chosen again where a limit had to move."""
     evaluated(study, study.design.genotypes)
+    if leave_room(study.snapshot, study.outputs):
+        study.refresh()
     index, has_moved = 0, True
     while has_moved:
         while proposed := next_round(study.snapshot, study.outputs, index):

@@ -1,5 +1,6 @@
 """Verification: rounds that resume, the choice that stands, and the real table's best network found."""
 
+import itertools
 from dataclasses import replace
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from nas_core.study.rounds import (
     FINALISTS,
     MEASURED_WHOLE,
     finalists,
+    leave_room,
     most_measured_whole,
     move_limits,
     next_round,
@@ -296,7 +298,45 @@ def test_a_choice_so_near_its_limit_that_it_may_not_keep_it_is_made_again(tabula
     study.refresh()
     assert 0.9 < dict(study.snapshot.held)["flops"] <= AIMS_AT / 0.995
     (told,) = [each for each in study.snapshot.cautions if "is held" in each]
-    assert "was over it, or too near to keep it each time" in told
+    assert "so that the chosen network, measured whole, keeps it each time" in told
+
+
+def timed(config, limits, root):
+    """A study whose design is evaluated and whose latencies are what its FLOPs say, in milliseconds per million."""
+    profile = config.profile.model_copy(update={"resources": ["flops", "params", "latency_ms"]})
+    select = config.select.model_copy(update={"limits": limits})
+    study, scorer = scored(config.model_copy(update={"profile": profile, "select": select}), root)
+    known = {"profiler_id": study.profiler_ids["latency_ms"], "resource": "latency_ms"}
+    study.store.add_costs([replace(row, value=row.value / 1e6, **known) for row in study.costs("flops")])
+    study.refresh()
+    return study, scorer
+
+
+@pytest.mark.parametrize(("limits", "held"), [
+    (["latency_ms<=300%", "flops<=400%"], {"latency_ms": AIMS_AT}),
+    (["latency_ms>=110%"], {}),
+    (["flops<=300%"], {}),  # counted, not measured
+])  # fmt: skip
+def test_room_is_left_below_limits_on_what_is_measured(tabular_config, tmp_path, limits, held):
+    """Before the first round, once."""
+    study, scorer = timed(tabular_config, limits, tmp_path / "study")
+    assert leave_room(study.snapshot, study.outputs) == bool(held)
+    study.refresh()
+    assert dict(study.snapshot.held) == held
+    assert not leave_room(study.snapshot, study.outputs)
+    record = verified(study, scorer)
+    assert record.get("held", {}) == held
+    assert study.snapshot.within(Genotype.parse(record["winner"]), study.snapshot.limits)
+
+
+def test_no_room_is_left_where_no_network_would_be_within_the_limit(tabular_config, tmp_path):
+    study, _ = timed(tabular_config, ["flops<=100%"], tmp_path / "study")
+    every = itertools.product(*(range(count) for count in study.space.num_choices))
+    least = min(study.costs_of(Genotype(choices))["latency_ms"] for choices in every)
+    near, _ = timed(tabular_config, [f"latency_ms<={1.01 * least!r}"], tmp_path / "near")
+    assert not leave_room(near.snapshot, near.outputs)
+    near, _ = timed(tabular_config, [f"latency_ms<={1.05 * least!r}"], tmp_path / "less near")
+    assert leave_room(near.snapshot, near.outputs)
 
 
 def test_only_the_resource_that_is_over_its_limit_is_held_lower(tabular_config, tmp_path):
