@@ -24,7 +24,9 @@ import numpy as np
 
 AT_ONCE = 16  # networks in memory that take turns, the first always among them
 SESSIONS = 5  # among which a network's repeats are shared out; the fastest counts
-SPAN_S = 1.0  # more of them while they took less: what else a machine does lasts longer than a small network's
+MOST_SESSIONS = 15  # where others use the machine, too
+SPAN_S = 2.0  # that they take together, at least: what else a machine does lasts longer than one of a small network
+CALM, CALM_SESSIONS = 1.05, 3  # times what the first network takes at least, and how many such sessions are wanted
 CPU = "CPUExecutionProvider"
 MANIFEST = "networks.json"
 COLUMNS = ("asked", "purpose", "genotype", "status", "ms", "spread_ms", "repeats", "batch_size", "num_threads",
@@ -141,9 +143,26 @@ def in_sessions(build: "Callable[[], list[Call | Exception]]", asked: dict[str, 
     count = min(SESSIONS, asked["repeats"])
     part = {**asked, "repeats": -(-asked["repeats"] // count)}
     sessions, began = list[list[np.ndarray | Exception]](), time.perf_counter()
-    while len(sessions) < count or time.perf_counter() - began < SPAN_S:
+    while len(sessions) < count or disturbed([sessions], began):
         sessions.append(in_turns(build(), part))
     return [fastest(column) for column in zip(*sessions, strict=True)]
+
+
+def disturbed(groups: "Sequence[Sequence[Sequence[np.ndarray | Exception]]]", began: float) -> list[int]:
+    """Groups that need another session: too few of theirs were calm, told by the first network, which all have.
+
+    Or all, where that was soon done since ``began``. None where the first network failed, or after the most of them.
+    """
+    firsts = [[session[0] for session in sessions] for sessions in groups]
+    least_G = [[undisturbed(each) for each in mine if isinstance(each, np.ndarray)] for mine in firsts]
+    if not all(least_G):
+        return []
+    calm_ms, is_soon = CALM * min(map(min, least_G)), time.perf_counter() - began < SPAN_S
+    return [
+        index
+        for index, mine in enumerate(least_G)
+        if len(mine) < MOST_SESSIONS and (is_soon or sum(ms <= calm_ms for ms in mine) < CALM_SESSIONS)
+    ]
 
 
 def fastest(sessions: "Sequence[np.ndarray | Exception]") -> "np.ndarray | Exception":

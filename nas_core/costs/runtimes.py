@@ -17,7 +17,7 @@ from nas_core.base.onnx_files import Session, Way, onnx_bytes
 from nas_core.costs.conditions import CUDA_GRAPH, on_cuda
 
 WARM = 3  # runs before a graph is captured
-MAX_KEPT_BYTES = 2**30  # of exported files
+MAX_KEPT_BYTES = 2**31  # of exported files
 QUICK_FIRST: tuple[Way, ...] = ("trace", "program")
 
 

@@ -11,9 +11,10 @@ half of the runs, as other work only ever makes some slower. Equal blocks on
 equal shapes are timed once. Garbage collection waits.
 
 Where ``runtime`` is not torch itself, every network is a file or a program of
-its own (``runtimes``), and what is timed are whole calls of it. Runs of files
-are shared out among sessions, of which the fastest counts: where its memory
-happens to lie makes one slower than another.
+its own (``runtimes``), and what is timed are whole calls of it. Runs of small
+files are shared out among sessions, of which the fastest counts: where its
+memory happens to lie makes one slower than another, and what else a machine
+does may last for seconds.
 
 The clock is, on a GPU, CUDA events around one run at a time; on one CPU
 thread, that thread's CPU time, which is the wall time of a quiet machine and
@@ -36,7 +37,7 @@ import torch
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
 from nas_core.costs.conditions import CUDA_GRAPH, check_here, is_of_files, on_cuda
-from nas_core.costs.measure_files import SESSIONS, SPAN_S, fastest, undisturbed
+from nas_core.costs.measure_files import SESSIONS, disturbed, fastest, undisturbed
 from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
 from nas_core.costs.runtimes import Run, run_of, run_of_file, settled
@@ -48,6 +49,7 @@ NETWORKS_AT_ONCE = 64  # whole networks in memory that take turns
 NETWORKS_PER_EFFECT = 3.0  # whole networks timed for each difference between blocks
 FILES_PER_EFFECT = 2.0  # of those that are files, or programs, of their own: each has to be made first
 RIDGE = 1e-3  # of a fit whose columns are shares of a network's time: it only settles what is not told apart
+LONG_MS = 20.0  # of a run; files that take longer are opened once
 FILES_AT_ONCE = 16  # sessions and compiled programs, which hold more than their weights
 Clock = Callable[[Callable[..., Any], Sequence[Any]], float]  # milliseconds of one run
 Item = TypeVar("Item")
@@ -184,10 +186,10 @@ def _some_at_a_time(
 ) -> list[Timing]:
     """What each item runs, timed in turns; the first is among all that are timed together."""
     first, *others = items
+    starts = range(0, max(1, len(others)), FILES_AT_ONCE)
+    builds = [partial(_each, run_of_one, (first, *others[start : start + FILES_AT_ONCE])) for start in starts]
     whole: list[Timing] = []
-    for start in range(0, max(1, len(others)), FILES_AT_ONCE):
-        together = (first, *others[start : start + FILES_AT_ONCE])
-        mine = _in_sessions(partial(_each, run_of_one, together), config, device)
+    for mine in _in_sessions(builds, config, device):
         whole = whole or mine[:1]
         # as if the first had taken what it took among the first ones: a machine that drifts slows all alike
         whole += [_at_the_pace_of(timing, mine[0], whole[0]) for timing in mine[1:]]
@@ -277,26 +279,44 @@ def time_files(files: Sequence[bytes], shape: Sequence[int], config: Any) -> lis
     def opened() -> list[Run | Exception]:
         return [settled(run_of_file(data, inputs, config)) for data in files]
 
-    measured = [_measured(timing) for timing in _in_sessions(opened, config, torch.device("cpu"))]
+    (timings,) = _in_sessions([opened], config, torch.device("cpu"))
+    measured = list(map(_measured, timings))
     for each in measured:
         if isinstance(each, Exception):
             raise each
     return [each for each in measured if isinstance(each, Measurement)]
 
 
-def _in_sessions(build: Callable[[], list[Run | Exception]], config: Any, device: torch.device) -> list[Timing]:
-    """``in_turns``; where ``build`` opens files, anew for a part of the repeats at a time, of which the fastest."""
-    if not is_of_files(config.runtime):
-        with _quiet(config.num_threads), torch.no_grad():
-            runs = build()
-        return in_turns(runs, config, device)
-    count = min(SESSIONS, config.repeats)
+def _in_sessions(
+    builds: Sequence[Callable[[], list[Run | Exception]]], config: Any, device: torch.device
+) -> list[list[Timing]]:
+    """``in_turns`` of what each of ``builds`` makes, one after the other; the first of each is one and the same.
+
+    Files of small networks are opened anew for a part of the repeats at a time, when all were timed, of which the
+    fastest counts: until some of each's times the first was about as fast as ever.
+    """
+    count = min(SESSIONS, config.repeats) if is_of_files(config.runtime) else 1
     part = config.model_copy(update={"repeats": math.ceil(config.repeats / count)})
-    sessions, began = list[list[Timing]](), time.perf_counter()
-    with _quiet(config.num_threads), torch.no_grad():
-        while len(sessions) < count or time.perf_counter() - began < SPAN_S:
-            sessions.append(in_turns(build(), part, device))
-    return [fastest(column) for column in zip(*sessions, strict=True)]
+    sessions: list[list[list[Timing]]] = [[] for _ in builds]
+    began = time.perf_counter()
+    while wanted := [index for index, mine in enumerate(sessions) if len(mine) < count] or disturbed(sessions, began):
+        for index in wanted:
+            with _quiet(config.num_threads), torch.no_grad():
+                runs = builds[index]()
+            if count > 1 and not any(sessions) and _takes_long(runs[0]):
+                count, part = 1, config
+            sessions[index].append(in_turns(runs, part, device))
+        if count == 1:
+            break
+    return [[fastest(column) for column in zip(*mine, strict=True)] for mine in sessions]
+
+
+def _takes_long(run: Run | Exception) -> bool:
+    """Whether a run of the network lasts as long as what disturbs it."""
+    if isinstance(run, Exception):
+        return False
+    run.before()
+    return _wall_ms(run.call, run.inputs) > LONG_MS
 
 
 def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> list[Timing]:

@@ -1,5 +1,6 @@
 """Networks timed by what runs them where they are used: ONNX Runtime, torch's compiler."""
 
+import itertools
 from importlib.util import find_spec
 
 import numpy as np
@@ -9,9 +10,9 @@ from torch import nn
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import usable_cpus
-from nas_core.costs import PROFILERS, ProfileConfig, profile, profiler_id, runtimes
+from nas_core.costs import PROFILERS, ProfileConfig, measure_files, profile, profiler_id, runtimes
 from nas_core.costs import timing as timing_module
-from nas_core.costs.measure_files import SESSIONS, undisturbed
+from nas_core.costs.measure_files import MOST_SESSIONS, SESSIONS, undisturbed
 from nas_core.costs.runtimes import run_of
 from nas_core.costs.timing import time_files
 from nas_core.families import FAMILIES
@@ -119,11 +120,12 @@ def test_networks_of_a_model_are_files_of_their_own_each_made_once(monkeypatch, 
 
 def test_a_machine_that_slows_down_does_not_make_later_files_slower(monkeypatch):
     """Some files at a time: how much faster than the first each is, is taken from the rounds that both were in."""
-    family, drift = model_family(), (pace for pace in (1.0, 3.0, 5.0) for _ in range(TIMED.repeats))
+    family, drift = model_family(), iter((1.0, 1.02, 1.04) * TIMED.repeats)
     base = Genotype((0,) * family.space.num_positions)
     share = {base: 1.0, base.swap(0, 1): 0.75, base.swap(1, 1): 0.5, base.swap(2, 1): 0.25}
     monkeypatch.setattr(timing_module, "FILES_AT_ONCE", 1)
-    monkeypatch.setattr(timing_module, "SPAN_S", 0.0)
+    monkeypatch.setattr(measure_files, "SPAN_S", 0.0)
+    monkeypatch.setattr(timing_module, "_takes_long", lambda run: False)
     monkeypatch.setattr(timing_module, "_switched_run", lambda family, placed, genotype, *_: genotype)
 
     def in_turns(runs, config, _):
@@ -142,21 +144,45 @@ def test_files_are_timed_beside_each_other():
     assert all(each.value > 0 for each in measured)
 
 
-def test_a_session_whose_memory_lies_badly_does_not_make_its_file_slower(monkeypatch):
-    """The repeats are shared out among sessions; the fastest counts."""
+def opened_sessions(monkeypatch, paces, repeats=30, span_s=0.0):
+    """Two small files timed in sessions at these paces, the second always in 2 ms; returns both, and the sessions."""
     files = [runtimes.onnx_bytes(nn.Linear(4, width), [torch.randn(2, 4)], "trace") for width in (2, 3)]
-    opened, paces = [], iter((9.0, 9.0, 1.0, 9.0, 9.0))
+    opened, pace = [], iter(paces)
 
     def in_turns(runs, config, _):
         opened.append(runs)
-        pace = next(paces)
-        return [np.full(config.repeats, pace), np.full(config.repeats, 2.0)]
+        return [np.full(config.repeats, next(pace)), np.full(config.repeats, 2.0)]
 
     monkeypatch.setattr(timing_module, "in_turns", in_turns)
-    monkeypatch.setattr(timing_module, "SPAN_S", 0.0)
-    first, second = time_files(files, (4,), TIMED.model_copy(update={"repeats": 30}))
+    monkeypatch.setattr(measure_files, "SPAN_S", span_s)
+    return time_files(files, (4,), TIMED.model_copy(update={"repeats": repeats})), opened
+
+
+def test_a_session_whose_memory_lies_badly_does_not_make_its_file_slower(monkeypatch):
+    """The repeats are shared out among sessions; the fastest counts."""
+    (first, second), opened = opened_sessions(monkeypatch, (9.0, 1.0, 1.02, 1.01, 9.0))
     assert (first.value, second.value, first.num_repeats) == (1.0, 2.0, 30 / SESSIONS)
     assert len({id(run) for runs in opened for run in runs}) == 2 * SESSIONS
+
+
+@pytest.mark.parametrize(("paces", "sessions"), [
+    ((9.0, 9.0, 9.0, 9.0, 1.0, 9.0, 1.0, 9.0, 1.0), 9),  # until three of them are calm
+    ((1.0, *range(2, 99)), MOST_SESSIONS),
+])  # fmt: skip
+def test_a_disturbed_machine_is_measured_longer(monkeypatch, paces, sessions):
+    (first, _), opened = opened_sessions(monkeypatch, map(float, paces))
+    assert (first.value, len(opened)) == (1.0, sessions)
+
+
+def test_what_is_soon_measured_is_measured_for_a_while(monkeypatch):
+    _, opened = opened_sessions(monkeypatch, itertools.repeat(1.0), span_s=60.0)
+    assert len(opened) == MOST_SESSIONS
+
+
+def test_files_that_take_long_are_opened_once(monkeypatch):
+    monkeypatch.setattr(timing_module, "LONG_MS", 0.0)
+    (first, _), opened = opened_sessions(monkeypatch, (9.0, 1.0))
+    assert (first.value, first.num_repeats, len(opened)) == (9.0, 30, 1)
 
 
 def test_kept_files_stay_within_a_number_of_bytes(monkeypatch):
