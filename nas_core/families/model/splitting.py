@@ -259,6 +259,8 @@ class _Walk:
                 return self._branches(call) or [call]
             if call.flops <= LARGE * self.root.flops and not self._is_series(call, whole):
                 return self._branches(call) or [call]
+        if branches := self._branches(call):  # of a block that is too large to be one position
+            return branches
         inside = [place for inner in call.inner for place in self._found(inner, whole)]
         if self._usable(call) and _cost(inside) < ENOUGH * call.flops:
             return [call]

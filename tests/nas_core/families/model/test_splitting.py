@@ -95,6 +95,13 @@ def test_the_branches_of_a_transformers_block_are_positions(name, settings, bran
     assert not any(place.is_branch for place in coarser.places)
 
 
+@pytest.mark.parametrize("depth", [2, 3])
+def test_the_branches_of_blocks_that_are_too_large_are_positions(depth):
+    model = made("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=depth)
+    inside = [place.path for place in split(model, IMAGES).places if place.is_branch]
+    assert inside == [f"blocks.{i}.{branch}" for i in range(depth) for branch in ("attn", "mlp")]
+
+
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
 def test_a_block_with_one_branch_stays_whole(name):
     assert not any(place.is_branch for place in split(made(name), IMAGES).places)
