@@ -11,7 +11,7 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.program import SelectionProblem, solve
 from nas_core.space.equivalence import function_id
 from nas_core.space.genotypes import NO_OPS, Genotype, Rule
-from nas_core.study.snapshot import Snapshot
+from nas_core.study.snapshot import AIMS_AT, Snapshot
 from nas_core.study.sweep import Point
 from nas_core.training.settings import Baseline
 
@@ -98,6 +98,7 @@ def contest(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -
     """
     if winner is None:
         raise IncompleteTableError("winner", "no selection", "a selected network", "Run `mathnas select` first.")
+    known = for_others(known)
     found: list[Candidate] = []
     remarks: list[Remark] = []
     seen: dict[str, str] = {}  # what a network computes -> the first that does
@@ -124,6 +125,11 @@ def contest(known: Snapshot, winner: str | None, points: Sequence[Point] = ()) -
         if point.recovered:
             add(point.name, "point", Genotype.parse(str(point.genotype)))
     return Contest(candidates=tuple(found), remarks=tuple(remarks))
+
+
+def for_others(known: Snapshot) -> Snapshot:
+    """What the winner is compared with may use its limits: those were held lower for what networks like it take."""
+    return known.holding({resource: max(share, AIMS_AT) for resource, share in known.held})
 
 
 def _random_within(known: Snapshot, count: int, seen: dict[str, str]) -> list[Genotype]:

@@ -27,7 +27,7 @@ from nas_core.study.choices import with_additive_limits
 from nas_core.study.config import StudyConfig
 from nas_core.study.contestants import has_whole_blocks, of_whole_blocks
 from nas_core.study.outputs import Outputs, read_output
-from nas_core.study.snapshot import Snapshot
+from nas_core.study.snapshot import AIMS_AT, Snapshot
 from nas_core.study.stages import VERIFICATION
 from nas_core.study.sweep import optima
 
@@ -37,7 +37,6 @@ MEASURED_WHOLE = 8  # best evaluated networks that are
 FINALISTS = 4  # of those that meet the limits then, the best that are rated once more
 OF_WHOLE_BLOCKS = 2  # more of them, of whole blocks
 TELLS_APART = 0.01  # share of a limit by which measured networks are told apart
-AIMS_AT = 0.975  # share of a limit that a network measured whole is to take: measured again it takes more or less
 MEETS = AIMS_AT + TELLS_APART  # share of a limit up to which a network measured whole is within it
 USES_IT = 0.95  # share of a limit from which on a measured network uses it
 

@@ -56,6 +56,7 @@ from nas_core.families.trained_model import TrainedModel
 from nas_core.scoring.distil import DistilScorer
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig, parse_config
+from nas_core.study.contestants import for_others
 from nas_core.study.rounds import (
     finalists,
     leave_room,
@@ -507,7 +508,7 @@ class Run:
 
     def random(self, study: Study, seed: int) -> Genotype:
         """A network of the library that uses the limit: the most expensive of some random ones within it."""
-        rng, budgets = np.random.default_rng(seed), study.snapshot.limits
+        rng, budgets = np.random.default_rng(seed), for_others(study.snapshot).limits
         drawn = (study.space.sample(rng) for _ in range(20_000))
         fitting = [genotype for genotype in drawn if study.within(genotype, budgets)][:20]
         return max(fitting, key=lambda genotype: study.costs_of(genotype)["latency_ms"])

@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from nas_core.space.genotypes import Genotype
-from nas_core.study.contestants import contest, depth, greedy, largest
+from nas_core.study.contestants import contest, depth, for_others, greedy, largest
+from nas_core.study.snapshot import AIMS_AT
 from nas_core.study.study import Study
 from tests.nas_core.study.test_rounds import scored
 
@@ -45,6 +46,17 @@ def test_the_largest_is_the_one_of_most_flops_within_the_limits(study):
     most = max(study.flops.total(network) for network in networks)
     assert study.flops.total(largest(study.snapshot)) == most
     assert largest(study.snapshot) in networks
+
+
+@pytest.mark.parametrize(("held", "others"), [(0.9, AIMS_AT), (0.99, 0.99), (1.1, 1.1)])
+def test_what_the_winner_is_compared_with_may_use_the_limits(study, held, others):
+    """The limit is held lower for what networks like the winner take beyond their sums: others need not."""
+    known = comparing(study, "largest", compare_random=1).snapshot.holding({"flops": held})
+    assert dict(for_others(known).held) == {"flops": others}
+    winner = str(known.best_evaluated(known.limits)[0])
+    found = {each.role: Genotype.parse(each.genotype) for each in contest(known, winner).candidates}
+    assert found["largest"] == largest(known.holding({"flops": others}))
+    assert known.within(found["random"], known.holding({"flops": others}).limits)
 
 
 def test_greedy_swaps_end_within_the_limits_and_are_no_better_than_the_optimum(study):
