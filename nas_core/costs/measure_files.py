@@ -17,6 +17,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def measured(archive: zipfile.ZipFile, asked: dict[str, Any]) -> Iterator[dict[s
     for start in range(0, max(1, len(others)), AT_ONCE):
         together = [first, *others[start : start + AT_ONCE]]
         print(f"{min(start + AT_ONCE, len(others))} of {len(others)} networks", file=sys.stderr)
-        timings = in_sessions(lambda: [_call(archive, each, inputs, asked) for each in together], asked)  # noqa: B023
+        timings = in_sessions(partial(_calls, archive, together, inputs, asked), asked)
         own = timings[0]
         if reference is None:
             reference = undisturbed(own) if isinstance(own, np.ndarray) else None
@@ -104,6 +105,12 @@ def example(asked: dict[str, Any]) -> np.ndarray:
     if asked["dtype"].startswith("float"):
         return rng.standard_normal(shape).astype(asked["dtype"])
     return rng.integers(0, 2, shape).astype(asked["dtype"])
+
+
+def _calls(
+    archive: zipfile.ZipFile, networks: "Sequence[dict[str, str]]", inputs: np.ndarray, asked: dict[str, Any]
+) -> "list[Call | Exception]":
+    return [_call(archive, each, inputs, asked) for each in networks]
 
 
 def _call(

@@ -82,16 +82,14 @@ def next_round(known: Snapshot, outputs: Outputs, index: int) -> list[str]:
 def leave_room(known: Snapshot, outputs: Outputs) -> bool:
     """Hold limits on what is measured a little lower, before the first round; returns whether any is.
 
-    So that what is found, measured whole, is as likely under its limit as over it by sums. Not where no
-    network is as far within the limits.
+    Sums are as often too low as too high, and one measurement differs from the next: at the limit itself every
+    second choice would be over it. Not where no network would be left within the limits.
     """
     record = verification(outputs)
     if record["rounds"] or record["winner"] or "held" in record:
         return False
-    limited = {budget.resource for budget in known.limits if budget.at_most is not None}
-    held = dict.fromkeys(
-        sorted(name for name in limited if is_measured(name) and _is_measured_whole(known, name)), AIMS_AT
-    )
+    limited = sorted({budget.resource for budget in known.limits if budget.at_most is not None})
+    held = {name: AIMS_AT for name in limited if _is_measured_whole(known, name)}
     if not held or solve(known.holding(held).problem_of_most(None)).status is Status.INFEASIBLE:
         return False
     outputs.write(VERIFICATION, {**record, "held": held})
