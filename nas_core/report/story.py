@@ -245,7 +245,7 @@ def within_limits(summary: StudySummary, winner: str) -> str:
         whole = summary.measured_whole(winner, limit.resource)
         if whole is not None:
             parts[-1] += f" ({format_amount(limit.resource, whole)} measured whole"
-            parts[-1] += ")" if limit.is_kept_by(whole) else ", which is outside)"
+            parts[-1] += ")" if summary.keeps_whole(winner, limit) else ", which is outside)"
     verdict = f"It does not keep the limit on {_joined(broken)}" if broken else "It keeps within the limits"
     return f"{verdict}: {_joined(parts)}."
 

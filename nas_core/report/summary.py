@@ -8,11 +8,12 @@ Genotypes are strings. Intervals are ``low``/``high``, both None when unknown.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from nas_core.base.errors import StoreError
+from nas_core.base.errors import ConfigError, StoreError
+from nas_core.program.limits import parse_limit
 from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.contestants import REMADE, TrainedAs
@@ -427,6 +428,17 @@ class StudySummary:
         """What a network takes of a resource, measured whole when the choice was made; None where it was not."""
         networks = (row for each in self.whole if each.resource == resource for row in each.networks)
         return next((row.measured for row in networks if row.genotype == genotype), None)
+
+    def keeps_whole(self, genotype: str, limit: Limit) -> bool:
+        """Whether a network that was measured whole keeps the limit then: a percentage is of the base measured so."""
+        whole, base = (self.measured_whole(each, limit.resource) for each in (genotype, self.base))
+        assert whole is not None, "it was measured whole"
+        known = {} if base is None else {limit.resource: base}
+        try:
+            asked = parse_limit(limit.text).resolve(known, resources=(limit.resource,))
+        except ConfigError:  # a percentage of what was not measured whole, or words
+            return limit.is_kept_by(whole)
+        return replace(limit, at_most=asked.at_most, at_least=asked.at_least).is_kept_by(whole)
 
     def summed_costs(self, genotype: str) -> dict[str, float]:
         """Costs of a network as sums over the cost tables."""

@@ -13,6 +13,7 @@ from nas_core.records.evaluations import EvaluationTable
 from nas_core.report import story
 from nas_core.report.collect import summarise
 from nas_core.report.page import render_page, tiles
+from nas_core.report.summary import Limit, MeasuredWhole, WholeNetwork
 from nas_core.report.text import format_metric, outcome_lines, summary_table
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import cautions_of, standing_of
@@ -233,6 +234,27 @@ def test_a_frontier_that_was_cut_short_is_not_called_whole(study):
     cut = replace(summary, frontiers=tuple(replace(front, complete=False) for front in summary.frontiers))
     assert "only a part of the frontier is shown" in render_page(cut, NO_FIGURES)
     assert "only a part of the frontier" not in render_page(summary, NO_FIGURES)
+
+
+@pytest.mark.parametrize(("text", "share", "words"), [
+    ("params<=60%", 0.59, "measured whole)"),
+    ("params<=60%", 0.61, "measured whole, which is outside)"),
+    ("params<=3 M", 0.61, "measured whole)"),  # the base takes 4 M
+    ("params<=2 M", 0.61, "measured whole, which is outside)"),
+])  # fmt: skip
+def test_a_percentage_is_of_the_base_as_it_was_measured_whole(study, text, share, words):
+    """Sums of blocks may take less than the whole of them, of the base as of the chosen network."""
+    summary = summarise(study)
+    networks = tuple(
+        WholeNetwork(genotype=genotype, summed=1e6, measured=4e6 * of_base, spread=1e4)
+        for genotype, of_base in ((study.winner, share), (str(study.base), 1.0))
+    )
+    whole = MeasuredWhole(
+        resource="params", networks=networks, device="a board", batch_size=1, num_threads=1, num_repeats=9
+    )
+    limit = Limit(resource="params", at_most=1.5e6, text=text)
+    summary = replace(summary, whole=(whole,), limits=(limit,))
+    assert words in story.within_limits(summary, study.winner)
 
 
 def test_what_was_measured_whole_stands_beside_the_sum(study):
