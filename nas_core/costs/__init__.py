@@ -46,6 +46,11 @@ def is_measured(resource: str) -> bool:
     return resource_of(resource).measured
 
 
+def is_measured_whole(resource: str, config: ProfileConfig | None = None) -> bool:
+    """Whether it is measured, and of whole networks, too."""
+    return is_measured(resource) and profiler_of(resource, config).whole_networks
+
+
 def profiler_id(config: ProfileConfig, resource: str) -> str:
     """Id of what the resource's values depend on: settings, code and library versions (the device is its own column).
 
@@ -142,6 +147,7 @@ __all__ = [
     "device_name",
     "extreme_genotypes",
     "is_measured",
+    "is_measured_whole",
     "profile",
     "profile_blocks",
     "profiler_id",

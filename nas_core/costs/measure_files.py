@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 
@@ -33,6 +33,8 @@ MANIFEST = "networks.json"
 COLUMNS = ("asked", "purpose", "genotype", "status", "ms", "spread_ms", "repeats", "batch_size", "num_threads",
            "device", "message")  # fmt: skip
 Call = Callable[[], object]
+# of each network the milliseconds of every repeat, or why there are none
+Timings = list[Union[np.ndarray, Exception]]  # noqa: UP007 (as Pythons before 3.10 have it)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,17 +65,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measured(archive: zipfile.ZipFile, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A row of every network: what it takes undisturbed, and half the distance from the 10th to the 90th percentile."""
     first, *others = asked["networks"]
-    inputs = example(asked)
+    inputs, count = example(asked), max(1, -(-len(others) // AT_ONCE))
+    groups = [[first, *others[AT_ONCE * index : AT_ONCE * (index + 1)]] for index in range(count)]
+
+    def timed(index: int, repeats: int) -> Timings:
+        print(f"group {index + 1} of {count}", file=sys.stderr)
+        calls = [_call(archive, each, inputs, asked) for each in groups[index]]
+        return in_turns(calls, {**asked, "repeats": repeats})
+
     reference: float | None = None
-    for start in range(0, max(1, len(others)), AT_ONCE):
-        together = [first, *others[start : start + AT_ONCE]]
-        print(f"{min(start + AT_ONCE, len(others))} of {len(others)} networks", file=sys.stderr)
-        timings = in_sessions(partial(_calls, archive, together, inputs, asked), asked)
+    found = in_sessions([partial(timed, index) for index in range(count)], asked["repeats"])
+    for networks, timings in zip(groups, found, strict=True):
         own = timings[0]
         if reference is None:
             reference = undisturbed(own) if isinstance(own, np.ndarray) else None
             yield _row(first, own)
-        for network, timing in zip(together[1:], timings[1:], strict=True):
+        for network, timing in zip(networks[1:], timings[1:], strict=True):
             if isinstance(timing, np.ndarray) and isinstance(own, np.ndarray) and reference is not None:
                 timing = timing * reference / undisturbed(own)  # a machine that drifts slows all alike
             yield _row(network, timing)
@@ -105,12 +112,6 @@ def example(asked: dict[str, Any]) -> np.ndarray:
     if asked["dtype"].startswith("float"):
         return rng.standard_normal(shape).astype(asked["dtype"])
     return rng.integers(0, 2, shape).astype(asked["dtype"])
-
-
-def _calls(
-    archive: zipfile.ZipFile, networks: "Sequence[dict[str, str]]", inputs: np.ndarray, asked: dict[str, Any]
-) -> "list[Call | Exception]":
-    return [_call(archive, each, inputs, asked) for each in networks]
 
 
 def _call(
@@ -145,17 +146,22 @@ def runner(data: bytes, inputs: np.ndarray, runtime: str, num_threads: int, prov
     return run
 
 
-def in_sessions(build: "Callable[[], list[Call | Exception]]", asked: dict[str, Any]) -> "list[np.ndarray | Exception]":
-    """``in_turns``, opened anew for a part of the repeats at a time, of which the fastest."""
-    count = min(SESSIONS, asked["repeats"])
-    part = {**asked, "repeats": -(-asked["repeats"] // count)}
-    sessions, began = list[list[np.ndarray | Exception]](), time.perf_counter()
-    while len(sessions) < count or disturbed([sessions], began):
-        sessions.append(in_turns(build(), part))
-    return [fastest(column) for column in zip(*sessions, strict=True)]
+def in_sessions(groups: "Sequence[Callable[[int], Timings]]", repeats: int) -> "list[Timings]":
+    """What each group took, which opens its files anew and times them so often; the first file of all is the same.
+
+    The repeats are shared out among sessions, which go over all groups in turn, until some of each were calm. Of
+    each file the fastest session counts.
+    """
+    count = min(SESSIONS, repeats)
+    sessions: list[list[Timings]] = [[] for _ in groups]
+    began = time.perf_counter()
+    while wanted := [index for index, mine in enumerate(sessions) if len(mine) < count] or disturbed(sessions, began):
+        for index in wanted:
+            sessions[index].append(groups[index](-(-repeats // count)))
+    return [[fastest(column) for column in zip(*mine, strict=True)] for mine in sessions]
 
 
-def disturbed(groups: "Sequence[Sequence[Sequence[np.ndarray | Exception]]]", began: float) -> list[int]:
+def disturbed(groups: "Sequence[Sequence[Timings]]", began: float) -> list[int]:
     """Groups that need another session: too few of theirs were calm, told by the first network, which all have.
 
     Or all, where that was soon done since ``began``. None where the first network failed, or after the most of them.
@@ -178,7 +184,7 @@ def fastest(sessions: "Sequence[np.ndarray | Exception]") -> "np.ndarray | Excep
     return failed or min((each for each in sessions if isinstance(each, np.ndarray)), key=undisturbed)
 
 
-def in_turns(calls: "list[Call | Exception]", asked: dict[str, Any]) -> "list[np.ndarray | Exception]":
+def in_turns(calls: "list[Call | Exception]", asked: dict[str, Any]) -> "Timings":
     """Milliseconds of every repeat, in rounds of one timed run of each network, after rounds that warm up.
 
     Another run before each timed one brings back into the caches what the networks before it displaced: where a

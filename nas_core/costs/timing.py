@@ -23,7 +23,6 @@ the wall time.
 """
 
 import gc
-import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,10 +36,10 @@ import torch
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
 from nas_core.costs.conditions import CUDA_GRAPH, check_here, is_of_files, on_cuda
-from nas_core.costs.measure_files import SESSIONS, disturbed, fastest, undisturbed
+from nas_core.costs.measure_files import in_sessions, undisturbed
 from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
-from nas_core.costs.runtimes import Run, run_of, run_of_file, settled
+from nas_core.costs.runtimes import Run, exported, run_of, run_of_file, settled
 from nas_core.families.family import Family, Part, Switched
 from nas_core.space.genotypes import Genotype
 from nas_core.space.rules import BlockId
@@ -175,10 +174,34 @@ def time_networks(networks: Sequence[Part], config: Any) -> list[Measured]:
     device = torch_device(config)
     examples = _examples(networks, config)
 
-    def run_of_one(part: Part) -> Run | Exception:
-        return _built_run(part, [examples[shape, part.dtype] for shape in part.shapes], config, whole=True)
+    def inputs_of(part: Part) -> list[torch.Tensor]:
+        return [examples[shape, part.dtype] for shape in part.shapes]
 
-    return list(map(_measured, _some_at_a_time(run_of_one, networks, config, device)))
+    if is_of_files(config.runtime):  # which are made once, however often they are opened
+        with _quiet(config.num_threads), torch.no_grad():
+            files = [(_file_of(part, inputs_of(part)), inputs_of(part)) for part in networks]
+        return list(map(_measured, _some_at_a_time(partial(_opened, config), files, config, device)))
+    timings = _some_at_a_time(
+        lambda part: _built_run(part, inputs_of(part), config, whole=True), networks, config, device
+    )
+    return list(map(_measured, timings))
+
+
+def _file_of(part: Part, inputs: list[torch.Tensor]) -> bytes | Exception:
+    try:
+        return exported(part.build().eval(), inputs, any_batch=True)
+    except Exception as error:  # this network has no latency, the others have
+        return error
+
+
+def _opened(config: Any, file: tuple[bytes | Exception, list[torch.Tensor]]) -> Run | Exception:
+    data, inputs = file
+    if isinstance(data, Exception):
+        return data
+    try:
+        return settled(run_of_file(data, inputs, config))
+    except Exception as error:
+        return error
 
 
 def _some_at_a_time(
@@ -275,11 +298,8 @@ def time_files(files: Sequence[bytes], shape: Sequence[int], config: Any) -> lis
     """
     with _quiet(config.num_threads):
         inputs = [_example(config.batch_size, shape, "float32")]
-
-    def opened() -> list[Run | Exception]:
-        return [settled(run_of_file(data, inputs, config)) for data in files]
-
-    (timings,) = _in_sessions([opened], config, torch.device("cpu"))
+    opened = [(data, inputs) for data in files]
+    timings = _some_at_a_time(partial(_opened, config), opened, config, torch.device("cpu"))
     measured = list(map(_measured, timings))
     for each in measured:
         if isinstance(each, Exception):
@@ -290,25 +310,19 @@ def time_files(files: Sequence[bytes], shape: Sequence[int], config: Any) -> lis
 def _in_sessions(
     builds: Sequence[Callable[[], list[Run | Exception]]], config: Any, device: torch.device
 ) -> list[list[Timing]]:
-    """``in_turns`` of what each of ``builds`` makes, one after the other; the first of each is one and the same.
+    """``in_turns`` of what each of ``builds`` makes; of small files some at a time (``in_sessions`` says how)."""
 
-    Files of small networks are opened anew for a part of the repeats at a time, when all were timed, of which the
-    fastest counts: until some of each's times the first was about as fast as ever.
-    """
-    count = min(SESSIONS, config.repeats) if is_of_files(config.runtime) else 1
-    part = config.model_copy(update={"repeats": math.ceil(config.repeats / count)})
-    sessions: list[list[list[Timing]]] = [[] for _ in builds]
-    began = time.perf_counter()
-    while wanted := [index for index, mine in enumerate(sessions) if len(mine) < count] or disturbed(sessions, began):
-        for index in wanted:
-            with _quiet(config.num_threads), torch.no_grad():
-                runs = builds[index]()
-            if count > 1 and not any(sessions) and _takes_long(runs[0]):
-                count, part = 1, config
-            sessions[index].append(in_turns(runs, part, device))
-        if count == 1:
-            break
-    return [[fastest(column) for column in zip(*mine, strict=True)] for mine in sessions]
+    def timed(build: Callable[[], list[Run | Exception]], repeats: int) -> list[Timing]:
+        with _quiet(config.num_threads), torch.no_grad():
+            runs = build()
+        return in_turns(runs, config.model_copy(update={"repeats": repeats}), device)
+
+    if is_of_files(config.runtime):
+        with _quiet(config.num_threads), torch.no_grad():
+            is_small = not _takes_long(builds[0]()[0])
+        if is_small:
+            return in_sessions([partial(timed, build) for build in builds], config.repeats)
+    return [timed(build, config.repeats) for build in builds]
 
 
 def _takes_long(run: Run | Exception) -> bool:

@@ -102,13 +102,7 @@ def test_limits_are_counted_run_by_run(study):
 
 def test_a_time_in_which_something_else_took_the_machine_is_measured_again(study, monkeypatch):
     done, calls = finished(study.store.root), []
-    taken = [
-        (1.0, 2.0),
-        (1.05, 2.0),
-        (1.0, 2.5),
-        (1.0, 2.0),
-        (1.0, 2.1),
-    ]  # the third is disturbed
+    taken = [(1.0, 2.0), (1.05, 2.0), (1.0, 2.5), (1.0, 2.0), (1.0, 2.1)]  # the third is disturbed
 
     def time_files(files, *_):
         calls.append(files)
