@@ -6,7 +6,7 @@ import numpy as np
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.identity import evaluation_seed
-from nas_core.costs import is_measured, profiler_of
+from nas_core.costs import is_measured_whole, profiler_of
 from nas_core.records.evaluations import WHOLE_NETWORK
 from nas_core.space.genotypes import Genotype
 from nas_core.study.rounds import finalists, record_whole
@@ -99,8 +99,8 @@ def to_measure_whole(study: Study) -> list[str]:
 
 
 def _is_timed_whole(study: Study, resource: str) -> bool:
-    profiler = profiler_of(resource, study.config.profile)
-    return is_measured(resource) and profiler.whole_networks and profiler.measures_here
+    config = study.config.profile
+    return is_measured_whole(resource, config) and profiler_of(resource, config).measures_here
 
 
 def is_profiled(study: Study, resource: str) -> bool:

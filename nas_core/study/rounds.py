@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from nas_core.costs import is_measured, profiler_of
+from nas_core.costs import is_measured_whole
 from nas_core.program import solve
 from nas_core.program.limits import parse_limit
 from nas_core.program.result import Status
@@ -89,15 +89,11 @@ def leave_room(known: Snapshot, outputs: Outputs) -> bool:
     if record["rounds"] or record["winner"] or "held" in record:
         return False
     limited = sorted({budget.resource for budget in known.limits if budget.at_most is not None})
-    held = {name: AIMS_AT for name in limited if _is_measured_whole(known, name)}
+    held = {name: AIMS_AT for name in limited if is_measured_whole(name, known.config.profile)}
     if not held or solve(known.holding(held).problem_of_most(None)).status is Status.INFEASIBLE:
         return False
     outputs.write(VERIFICATION, {**record, "held": held})
     return True
-
-
-def _is_measured_whole(known: Snapshot, resource: str) -> bool:
-    return is_measured(resource) and profiler_of(resource, known.config.profile).whole_networks
 
 
 def _budget_of(config: VerifyConfig, record: Record) -> VerifyConfig:
