@@ -375,7 +375,7 @@ class Snapshot:
 
 def _held_in_words(resource: str, share: float) -> str:
     if share < 1:
-        held = f"{100 * (1 - share):.1f} % lower, so that the chosen network, measured whole, keeps it each time"
+        held = f"{100 * (1 - share):.1f} % lower, as room for what the whole network takes"
     else:
         way = f"{100 * (share - 1):.1f} % higher"
         held = f"{way}, since the network chosen before, measured whole, took less than the sum over its blocks"
