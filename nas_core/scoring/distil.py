@@ -35,11 +35,12 @@ class DistilScorer(Scorer):
 
     Every alternative learns to give what the model's block gives (block-wise
     distillation; Li et al., 2020): the model is run once per batch, and feeds
-    all of them. Without epochs weights are only cut and fitted by least squares.
+    all of them. A linear map is not trained: least squares gave it already. Without
+    epochs weights are only cut and fitted by least squares.
     """
 
     name = "distil"
-    version = 3
+    version = 4
     runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})
@@ -191,7 +192,7 @@ class DistilScorer(Scorer):
         return self.blocks.start(genotype)
 
     def head_start(self, flops: CostTable) -> float:
-        """The model runs once for each example, and every alternative forward and backward."""
+        """The model runs once for each example, and every alternative forward and backward (solved ones do not)."""
         if not self.settings.train:
             return 0.0
         num_train, _ = self.workload.num_examples()

@@ -58,6 +58,11 @@ def _fewer(wanted: int, inputs: torch.Tensor | Examples) -> int:
     return min(wanted, max(FEWEST, most))
 
 
+def _learns(module: nn.Module) -> bool:
+    """Whether there is anything of it to train."""
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
 class DistilledBlocks:
     """The alternatives of one scorer: made into its store, and networks of them rated."""
 
@@ -87,7 +92,7 @@ class DistilledBlocks:
             samples = self._samples(group)
             students = Students({position: self._initial(position, samples) for position in group})
             del samples  # before the training takes its memory
-            if self.settings.train and any(True for _ in students.parameters()):
+            if self.settings.train and _learns(students):
                 self._train(students, group, lambda done, total, note=note: on_progress(done, total, note))
             for position in group:
                 self.store.write_bytes(self.scorer.weights_path(position), pack(students.of(position).state_dict()))
@@ -132,7 +137,7 @@ class DistilledBlocks:
             torch.manual_seed(evaluation_seed(self.scorer.setting.seed, f"alternatives {position}"))
             for candidate in structure.candidates[position]:
                 draft = drafted(original, candidate.alternative)
-                made.append(draft.block.requires_grad_(True))
+                made.append(draft.block.requires_grad_(not draft.is_solved))
         return nn.ModuleList(made)
 
     def _samples(self, positions: Sequence[int]) -> dict[str, Call]:
@@ -335,6 +340,10 @@ class Distiller:
 
     def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], patience: int) -> None:
         self.teacher, self.students, self.paths, self.patience = teacher, students, paths, patience
+        self.learning = {
+            position: [(column, block) for column, block in enumerate(students.of(position)) if _learns(block)]
+            for position in paths
+        }
 
     def __call__(self, inputs: torch.Tensor, loss_of: LossOf, step: int, weight: float | torch.Tensor) -> torch.Tensor:
         seen = observed(self.teacher, self.paths.values(), inputs)
@@ -342,8 +351,8 @@ class Distiller:
         for row, (position, path) in enumerate(self.paths.items()):
             call, target = seen.pop(path)
             unit = spread(target)  # once for all alternatives of a position
-            for column, block in enumerate(self.students.of(position)):
-                if any(True for _ in block.parameters()) and not self._is_done(row, column):
+            for column, block in self.learning[position]:
+                if not self._is_done(row, column):
                     loss = F.mse_loss(call.run(block), target) / unit
                     torch.autograd.backward(loss * weight)
                     losses.append(loss.detach())

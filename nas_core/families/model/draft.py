@@ -108,12 +108,16 @@ class Original:
 
 
 class Draft:
-    """A copy of a block that alternatives change; ``changes`` says how, by paths within the block."""
+    """A copy of a block that alternatives change; ``changes`` says how, by paths within the block.
+
+    ``is_solved``: it is one linear map, and samples enough say which is best, so that training cannot better it.
+    """
 
     def __init__(self, known: Original) -> None:
         self.known = known
         self.block = copy.deepcopy(known.block)
         self.changes: dict[str, Change] = {}
+        self.is_solved = False
 
     @property
     def original(self) -> nn.Module:

@@ -20,6 +20,7 @@ from nas_core.families.model.rebuild import Only
 
 MOST_FEATURES = 4_608  # of a layer that is fitted: the equations have their square
 MOST_ROWS = 16_384
+ENOUGH_ROWS = 16  # for each feature of a linear map: more examples would not change it
 RECTIFIED_STEPS = 8  # of the fit of a layer before a ReLU
 RIDGE = 1e-3  # relative to the features' mean square
 
@@ -65,7 +66,8 @@ def _fit_layer(draft: Draft, samples: Call, path: str) -> None:
     given = _input_of(draft.block, layer, samples)
     features_RI, targets_RO = _rows(layer, given, wanted)
     if not _is_rectified(draft.block.get_submodule(path)):
-        _step(layer, features_RI, targets_RO)
+        solved = _step(layer, features_RI, targets_RO)
+        draft.is_solved = solved and not path and len(features_RI) >= ENOUGH_ROWS * features_RI.shape[1]
         return
     for _ in range(RECTIFIED_STEPS):  # where a zero is wanted, anything below is as good
         now_RO = features_RI @ layer.weight.flatten(1).T + layer.bias
@@ -77,8 +79,8 @@ def _is_rectified(module: nn.Module) -> bool:
     return isinstance(inner, nn.Sequential) and isinstance(inner[-1], nn.ReLU)
 
 
-def _step(layer: Any, features_RI: torch.Tensor, targets_RO: torch.Tensor) -> None:
-    """Move the layer to the least-squares map from features to targets."""
+def _step(layer: Any, features_RI: torch.Tensor, targets_RO: torch.Tensor) -> bool:
+    """Move the layer to the least-squares map from features to targets; False where none is found."""
     weight_OI = layer.weight.flatten(1)
     bias_O = layer.bias if layer.bias is not None else None
     left = targets_RO - features_RI @ weight_OI.T
@@ -87,11 +89,12 @@ def _step(layer: Any, features_RI: torch.Tensor, targets_RO: torch.Tensor) -> No
         features_RI = torch.cat([features_RI, features_RI.new_ones(len(features_RI), 1)], 1)
     step = _ridge(features_RI, left)
     if step is None:
-        return
+        return False
     size = weight_OI.shape[1]
     layer.weight += step[:, :size].reshape(layer.weight.shape)
     if bias_O is not None:
         bias_O += step[:, size]
+    return True
 
 
 def _ridge(features_RI: torch.Tensor, targets_RO: torch.Tensor) -> torch.Tensor | None:

@@ -19,6 +19,7 @@ from nas_core.scoring.distil_weights import DistilledBlocks
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, scorer_of
 from nas_core.study.config import StudyConfig, parse_config
+from nas_core.training.checkpoint import unpack
 from nas_core.training.loop import measure
 from nas_core.workloads.targets import calibrated_loss
 from nas_core.workloads.workload import metric_of
@@ -141,6 +142,21 @@ def test_fitting_and_training_bring_alternatives_nearer_to_the_blocks(tmp_path: 
         swaps = [base.swap(position, 1) for position in range(len(base.choices))]
         lost[name] = np.mean([_rated(scorer, swap) for swap in swaps])
     assert max(lost["fitted"], lost["trained"]) < lost["cut"]
+
+
+@pytest.mark.parametrize(("samples", "is_trained"), [(64, False), (0, True)])
+def test_a_linear_map_is_trained_only_where_samples_did_not_say_which_is_best(
+    samples: int, is_trained: bool, tmp_path: Path
+) -> None:
+    """Two and no epochs of training differ in the narrower blocks each time."""
+    made = []
+    for name, train in (("trained", True), ("fitted", False)):
+        scorer = _scorer(_config(samples=samples, train=train), tmp_path / name)
+        scorer.prepare(lambda *_: None)
+        made.append(unpack(scorer.store.read_bytes(scorer.weights_path(1)))[0])
+    names = [candidate.alternative.name for candidate in scorer.blocks.family.structure.candidates[1]]
+    differ = {names[int(key.split(".")[0])] for key in made[0] if not torch.equal(made[0][key], made[1][key])}
+    assert differ == ({"narrower", "linear"} if is_trained else {"narrower"})
 
 
 def test_how_networks_are_rated_is_no_part_of_what_the_alternatives_are(distilled: DistilScorer) -> None:
