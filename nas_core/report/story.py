@@ -5,6 +5,7 @@ Plain text; the page escapes it.
 
 import math
 import statistics
+from collections.abc import Sequence
 
 from nas_core.report.summary import CalibrationSummary, MeasuredWhole, ResourceAdditivity, StudySummary, TrainedNetwork
 from nas_core.report.text import (
@@ -269,13 +270,18 @@ def certainty(summary: StudySummary) -> str:
         parts += [summary.outcome.why, *summary.outcome.cautions]
     elif summary.selection is not None:
         parts.append(summary.selection.sentence)
-    if summary.verification is not None:
+    if summary.verification is not None and not _is_said(summary.verification.sentence, parts):
         parts.append(summary.verification.sentence)
     if summary.calibration is not None:
         parts.append(calibration_verdict(summary.calibration))
     elif summary.outcome is None:  # whose cautions say it
         parts.append("Predictions were not compared with held-out networks, so how far to trust them is not known.")
     return " ".join(part for part in parts if part)
+
+
+def _is_said(sentence: str, parts: Sequence[str]) -> bool:
+    """Whether one of the parts has the sentence within one of its own."""
+    return any(sentence[1:].removesuffix(".") in part for part in parts)
 
 
 def calibration_verdict(result: CalibrationSummary) -> str:

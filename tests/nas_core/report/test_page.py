@@ -56,6 +56,14 @@ def page(study, drawn):
 
 
 @pytest.mark.situations
+def test_why_verification_ended_is_said_once(study):
+    reason = study.verification.sentence[1:].removesuffix(".")
+    assert story.certainty(study).count(reason) == 1
+    why = f"The best predicted network was not evaluated, since t{reason}; only evaluated networks are chosen."
+    told = replace(study, outcome=replace(study.outcome, why=why))
+    assert story.certainty(told).count(reason) == 1
+
+
 def test_a_path_of_blocks_that_do_worse_one_by_one_is_explained(study, drawn):
     words = "effects of single blocks do not add up"
     assert words not in render_page(study, drawn)
