@@ -55,7 +55,6 @@ def page(study, drawn):
     return render_page(study, drawn)
 
 
-@pytest.mark.situations
 def test_why_verification_ended_is_said_once(study):
     reason = study.verification.sentence[1:].removesuffix(".")
     assert story.certainty(study).count(reason) == 1
@@ -64,6 +63,7 @@ def test_why_verification_ended_is_said_once(study):
     assert story.certainty(told).count(reason) == 1
 
 
+@pytest.mark.situations
 def test_a_path_of_blocks_that_do_worse_one_by_one_is_explained(study, drawn):
     words = "effects of single blocks do not add up"
     assert words not in render_page(study, drawn)
