@@ -192,7 +192,10 @@ class DistilScorer(Scorer):
         return self.blocks.start(genotype)
 
     def head_start(self, flops: CostTable) -> float:
-        """The model runs once for each example, and every alternative forward and backward (solved ones do not)."""
+        """The model runs once for each example, and every alternative forward and backward.
+
+        Solved ones, which are not trained, count as well: which they are is known only once they are made.
+        """
         if not self.settings.train:
             return 0.0
         num_train, _ = self.workload.num_examples()

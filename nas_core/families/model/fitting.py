@@ -20,7 +20,7 @@ from nas_core.families.model.rebuild import Only
 
 MOST_FEATURES = 4_608  # of a layer that is fitted: the equations have their square
 MOST_ROWS = 16_384
-ENOUGH_ROWS = 16  # for each feature of a linear map: more examples would not change it
+ENOUGH_ROWS = 16  # for each feature of a linear map: more would hardly change it
 RECTIFIED_STEPS = 8  # of the fit of a layer before a ReLU
 RIDGE = 1e-3  # relative to the features' mean square
 
