@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FITTED_PASSES = 10  # of the samples through a network whose blocks are fitted in order, about
 LOSS = Measure(name="loss", label="loss", higher_is_better=False)
 DIVERGENCE = Measure(name="divergence", label="KL divergence to the model", higher_is_better=False, unit="nats")
 
@@ -36,11 +37,12 @@ class DistilScorer(Scorer):
     Every alternative learns to give what the model's block gives (block-wise
     distillation; Li et al., 2020): the model is run once per batch, and feeds
     all of them. A linear map is not trained: least squares gave it already. Without
-    epochs weights are only cut and fitted by least squares.
+    epochs weights are only cut and fitted by least squares: those of an alternative to
+    the block, then those of each network, block after block, to what really comes in.
     """
 
     name = "distil"
-    version = 4
+    version = 5
     runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})
@@ -119,6 +121,11 @@ class DistilScorer(Scorer):
         settings = self.settings.model_copy(update={"recovery_steps": steps})
         identity = content_id({"scorer": self.scorer_id, "recovery_steps": steps})
         return DistilScorer(settings, replace(self.setting, known_as=identity))
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether each network's blocks are fitted once more, in its order. Trained alternatives recover no better."""
+        return not self.settings.train and self.settings.samples > 0
 
     def notes(self) -> Sequence[str]:
         if self.final is None:
@@ -209,10 +216,11 @@ class DistilScorer(Scorer):
         # every alternative's forward and backward pass, about half a block each, after the model's own pass
         distilled = settings.recipe.epochs * num_train if settings.train else 0.0
         recovered = settings.recovery_steps * settings.recipe.batch_size
+        fitted = FITTED_PASSES * settings.samples if self.reconstructs else 0
         return Work(
             first_trained=distilled * (1 / TRAINING_PASSES + choices / 2),
             each_trained=recovered * (1 + 1 / TRAINING_PASSES),
-            each_run=num_validation + settings.calibration_examples,
+            each_run=num_validation + settings.calibration_examples + fitted,
         )
 
     @cached_property

@@ -20,6 +20,7 @@ from nas_core.families.model.assembled import Assembled, Fixed
 from nas_core.families.model.assembling import calls_of, drafted, observed, with_fresh_weights
 from nas_core.families.model.draft import Call, Original
 from nas_core.families.model.rebuild import fill
+from nas_core.families.model.reconstruction import Reconstruction
 from nas_core.families.trained_model import TrainedModel
 from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.rated_split import PreparedBatches, map_step, thinned
@@ -256,14 +257,21 @@ class DistilledBlocks:
 
     def _outputs(self, genotype: Genotype) -> torch.Tensor:
         """The network's outputs for the validation examples, after its recovery where it gets one."""
-        if not self.settings.recovery_steps:
-            return self.assembled.outputs(genotype, self.fixed, self._kept)
-        return self._outputs_of(self.recovered(genotype, self.settings.recovery_steps))
+        if self.settings.recovery_steps:
+            return self._outputs_of(self.recovered(genotype, self.settings.recovery_steps))
+        if self.scorer.reconstructs:
+            return self._outputs_of(self._whole(self._begun(genotype), genotype))
+        return self.assembled.outputs(genotype, self.fixed, self._kept)
+
+    def _whole(self, weights: Mapping[str, torch.Tensor], genotype: Genotype) -> nn.Module:
+        """The genotype's network with these weights, on the device, in eval mode."""
+        network = self.family.module(genotype)
+        network.load_state_dict(weights)
+        return network.to(self.device).eval()
 
     def recovered(self, genotype: Genotype, steps: int) -> nn.Module:
         """The network after so many steps of distillation from the model's outputs, in eval mode."""
-        network = self.family.module(genotype)
-        network.load_state_dict(self._recalibrated(genotype))
+        network = self._whole(self._begun(genotype), genotype)
         recipe = self.settings.recipe
         epochs = steps * recipe.batch_size / len(self.data.train[1])
         features = 0.0 if recipe.compile else RECOVERY_FEATURES  # compiled, no block is seen by itself
@@ -294,12 +302,30 @@ class DistilledBlocks:
 
     def start(self, genotype: Genotype) -> dict[str, torch.Tensor]:
         """Weights of the genotype's network by the names that it has in the family's ``module``, on the CPU."""
-        weights = self._recalibrated(genotype)
+        weights = self._begun(genotype)
         self.assembled.forget()
         return weights
 
-    def _recalibrated(self, genotype: Genotype) -> dict[str, torch.Tensor]:
+    def _begun(self, genotype: Genotype) -> dict[str, torch.Tensor]:
         """As ``start``; what the blocks of its beginning gave is kept for the next network."""
+        weights = self._recalibrated(genotype)
+        if not self.scorer.reconstructs or not any(genotype.choices):
+            return weights
+        network = self._whole(weights, genotype)
+        self._reconstruction.fit(network)
+        return {name: value.cpu() for name, value in network.state_dict().items()}
+
+    @cached_property
+    def _reconstruction(self) -> Reconstruction:
+        blocks = self.family.teacher_places
+        held = 4.0 * sum(math.prod(place.out_shape) for place in self.places)  # bytes of what the blocks give
+        most = max(FEWEST, int(PREPARED_SHARE * self.settings.memory_gb * 1e9 / held))
+        inputs = self.data.train[0]
+        (batch,) = batches_of(inputs[: min(most, _fewer(self.settings.samples, inputs))], len(inputs))
+        return Reconstruction(self.teacher, blocks, self.data.prepare(batch).to(self.device))
+
+    def _recalibrated(self, genotype: Genotype) -> dict[str, torch.Tensor]:
+        """Its weights as they were made, for statistics of what really comes in."""
         if not any(genotype.choices):
             return self.family.teacher.state_dict()
         self.assembled.outputs(self.space.check(genotype), Fixed(calibration=self.fixed.calibration, rated=[]))

@@ -64,14 +64,14 @@ def _fit_layer(draft: Draft, samples: Call, path: str) -> None:
     layer: Any = _last(draft.block.get_submodule(path))
     wanted = draft.known.output_of(path)
     given = _input_of(draft.block, layer, samples)
-    features_RI, targets_RO = _rows(layer, given, wanted)
+    features_RI, targets_RO = rows_of(layer, given, wanted)
     if not _is_rectified(draft.block.get_submodule(path)):
-        solved = _step(layer, features_RI, targets_RO)
+        solved = step_to(layer, features_RI, targets_RO)
         draft.is_solved = solved and not path and len(features_RI) >= ENOUGH_ROWS * features_RI.shape[1]
         return
     for _ in range(RECTIFIED_STEPS):  # where a zero is wanted, anything below is as good
         now_RO = features_RI @ layer.weight.flatten(1).T + layer.bias
-        _step(layer, features_RI, torch.where(targets_RO > 0, targets_RO, now_RO.clamp(max=0)))
+        step_to(layer, features_RI, torch.where(targets_RO > 0, targets_RO, now_RO.clamp(max=0)))
 
 
 def _is_rectified(module: nn.Module) -> bool:
@@ -79,7 +79,7 @@ def _is_rectified(module: nn.Module) -> bool:
     return isinstance(inner, nn.Sequential) and isinstance(inner[-1], nn.ReLU)
 
 
-def _step(layer: Any, features_RI: torch.Tensor, targets_RO: torch.Tensor) -> bool:
+def step_to(layer: Any, features_RI: torch.Tensor, targets_RO: torch.Tensor) -> bool:
     """Move the layer to the least-squares map from features to targets; False where none is found."""
     weight_OI = layer.weight.flatten(1)
     bias_O = layer.bias if layer.bias is not None else None
@@ -109,7 +109,7 @@ def _ridge(features_RI: torch.Tensor, targets_RO: torch.Tensor) -> torch.Tensor 
     return step if step.isfinite().all() else None
 
 
-def _rows(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def rows_of(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The layer's inputs as rows of features, and the outputs that each should have; as many as are needed."""
     if isinstance(layer, nn.Linear):
         features, targets = given.flatten(0, -2), wanted.flatten(0, -2)

@@ -72,18 +72,43 @@ def _built(scorer: DistilScorer, genotype: Genotype) -> nn.Module:
     return network.eval()
 
 
-def test_networks_are_rated_as_if_each_were_built_by_itself(distilled: DistilScorer) -> None:
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> DistilScorer:
+    scorer = _scorer(_config(train=False), tmp_path_factory.mktemp("fitted"))
+    scorer.prepare(lambda *_: None)
+    return scorer
+
+
+@pytest.mark.parametrize("made", ["distilled", "fitted"])
+def test_networks_are_rated_as_if_each_were_built_by_itself(made: str, request: pytest.FixtureRequest) -> None:
     """Outputs that are kept of a common beginning change nothing: the loss is that of the whole network."""
-    space, rng = distilled.family.space, np.random.default_rng(0)
+    scorer = request.getfixturevalue(made)
+    space, rng = scorer.family.space, np.random.default_rng(0)
     genotypes = sorted({space.sample(rng) for _ in range(12)} | {Genotype((0,) * space.num_positions)})
-    rows = {row.genotype: row.metric for row in distilled.evaluate(genotypes)}
-    data = distilled.blocks.data
+    rows = {row.genotype: row.metric for row in scorer.evaluate(genotypes)}
+    data = scorer.blocks.data
     inputs, targets = data.validation
     for genotype in genotypes[1:]:
         with torch.no_grad():
-            outputs = _built(distilled, genotype)(data.prepare(inputs))
-        loss = calibrated_loss(outputs, partial(distilled.workload.loss, targets=targets))
+            outputs = _built(scorer, genotype)(data.prepare(inputs))
+        loss = calibrated_loss(outputs, partial(scorer.workload.loss, targets=targets))
         assert loss == pytest.approx(rows[str(genotype)], rel=1e-4)
+
+
+def test_without_training_blocks_are_fitted_again_in_each_network(
+    fitted: DistilScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their outputs are nearer to the model's, on examples that they were not fitted to."""
+    genotype = Genotype((1,) * fitted.family.space.num_positions)
+    inputs = fitted.blocks.data.prepare(fitted.blocks.data.validation[0])
+
+    def distance() -> float:
+        with torch.no_grad():
+            return float((_built(fitted, genotype)(inputs) - fitted.blocks.teacher(inputs)).pow(2).mean())
+
+    again = distance()
+    monkeypatch.setattr(DistilScorer, "reconstructs", False)
+    assert again < 0.9 * distance()
 
 
 def test_batches_that_do_not_fit_into_the_memory_stated_are_made_each_time(distilled: DistilScorer) -> None:
