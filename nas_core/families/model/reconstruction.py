@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PROBE = 1e3  # times the layer's usual size: what it is made to give while what follows is probed
 EXACT = 1e-3  # relative: what follows is what was probed
+LAYOUTS: tuple[tuple[int, ...], ...] = ((), (0, 2, 3, 1))  # as it is, or channels last in the block only
 SILENT = 1e-6  # scale of a channel below which nothing of it arrives
 
 
@@ -63,7 +64,8 @@ def _before(block: nn.Module, wanted: torch.Tensor) -> "RemovableHandle":
 
     def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         handle.remove()  # or it would be called while the block is fitted
-        fit_block(module, Call(inputs=inputs[0], context=inputs[1:], named=named), wanted)
+        if inputs and isinstance(inputs[0], torch.Tensor):
+            fit_block(module, Call(inputs=inputs[0], context=inputs[1:], named=named), wanted)
 
     handle = block.register_forward_pre_hook(hook, with_kwargs=True)
     return handle
@@ -177,11 +179,15 @@ class _Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tail:
-    """What a block makes of what its last dense layer gives: scaled and shifted, with a ReLU or without."""
+    """What a block makes of what its last dense layer gives: scaled and shifted, with a ReLU or without.
+
+    ``scale`` and ``shift`` have the shape of what the layer gives; ``layout`` brings what the block gives into it.
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor
     is_rectified: bool
+    layout: tuple[int, ...]
 
     @classmethod
     def of(cls, block: nn.Module, call: Call, seen: _Seen) -> "_Tail | None":
@@ -189,15 +195,20 @@ class _Tail:
         size = PROBE * max(float(seen.given.abs().mean()), SILENT)
         up, down = (_output_with(block, call, seen.layer, sign * size) for sign in (1, -1))
         up_twice, down_twice = (_output_with(block, call, seen.layer, sign * 2 * size) for sign in (1, -1))
-        if up.shape != seen.given.shape:
-            return None
         rising, falling = (up_twice - up) / size, (down - down_twice) / size
         is_up = rising.abs() >= falling.abs()  # a ReLU lets one of them through
         scale = torch.where(is_up, rising, falling)
         shift = torch.where(is_up, up - scale * size, down + scale * size)
-        tail = cls(scale=scale, shift=shift, is_rectified=bool((seen.output >= 0).all()))
-        error = (tail.output(seen.given) - seen.output).abs().max()
-        return tail if error <= EXACT * seen.output.abs().max() else None
+        is_rectified = bool((seen.output >= 0).all())
+        for layout in LAYOUTS:
+            values = [_laid_out(each, seen.given.shape, layout) for each in (scale, shift, seen.output)]
+            if any(each.shape != seen.given.shape for each in values):
+                continue
+            tail = cls(scale=values[0], shift=values[1], is_rectified=is_rectified, layout=layout)
+            error = (tail.output(seen.given) - values[2]).abs().max()
+            if error <= EXACT * seen.output.abs().max():
+                return tail
+        return None
 
     def output(self, given: torch.Tensor) -> torch.Tensor:
         plain = self.scale * given + self.shift
@@ -205,10 +216,18 @@ class _Tail:
 
     def asked(self, seen: _Seen, wanted: torch.Tensor) -> torch.Tensor:
         """What the layer should give; where a zero is wanted of a ReLU, anything below is as good."""
+        wanted = _laid_out(wanted, seen.given.shape, self.layout)
         if self.is_rectified:
             now = self.scale * seen.given + self.shift
             wanted = torch.where(wanted > 0, wanted, now.clamp(max=0))
         return torch.where(self.scale.abs() > SILENT, (wanted - self.shift) / self.scale, seen.given)
+
+
+def _laid_out(output: torch.Tensor, shape: torch.Size, layout: tuple[int, ...]) -> torch.Tensor:
+    """What a block gives as its last dense layer gives it; of another shape where it cannot be."""
+    if layout:
+        return output.permute(layout) if output.ndim == len(layout) else output
+    return output.reshape(shape) if output.numel() == shape.numel() and output.shape[-1] == shape[-1] else output
 
 
 def _output_with(block: nn.Module, call: Call, layer: nn.Module, value: float) -> torch.Tensor:

@@ -15,6 +15,7 @@ from nas_core.workloads.workload import Sample
 from tests.benchmarks import teachers
 
 import timm  # isort: skip
+from timm.models.convnext import ConvNeXtBlock  # isort: skip
 
 SAMPLE = Sample(shape=(1, 28, 28), num_outputs=5)
 MAKERS = ("resnet", "mobilenet", "convnext", "vit")
@@ -90,6 +91,27 @@ def test_statistics_are_of_what_comes_in() -> None:
         for norm in (each for each in network.stages.modules() if isinstance(each, nn.BatchNorm2d)):
             norm.train()
         assert torch.allclose(network(inputs), evaluated, rtol=1e-2, atol=1e-2 * float(evaluated.std()))
+
+
+def test_a_block_whose_layers_see_tokens_is_fitted() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5, img_size=56).eval()
+    _expect_fitted(model.get_submodule("layers.0.blocks.1"), torch.randn(4, 14, 14, 96))
+
+
+def test_a_block_whose_layers_see_channels_last_is_fitted() -> None:
+    torch.manual_seed(0)
+    _expect_fitted(ConvNeXtBlock(8, ls_init_value=0.5).eval(), torch.randn(4, 8, 10, 10))
+
+
+def _expect_fitted(block: nn.Module, inputs: torch.Tensor) -> None:
+    other, call = copy.deepcopy(block), Call(inputs=inputs)
+    with torch.no_grad():
+        other.mlp.fc1.weight *= 0.7  # type: ignore[union-attr, operator]
+        wanted = call.run(block)
+        before = float((call.run(other) - wanted).pow(2).mean())
+        fit_block(other, call, wanted)
+        assert float((call.run(other) - wanted).pow(2).mean()) < 0.5 * before
 
 
 def test_a_block_that_does_more_with_its_last_layer_stays_as_it_is() -> None:
