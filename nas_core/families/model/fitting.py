@@ -63,7 +63,7 @@ def _last(module: nn.Module) -> nn.Module:
 def _fit_layer(draft: Draft, samples: Call, path: str) -> None:
     layer: Any = _last(draft.block.get_submodule(path))
     wanted = draft.known.output_of(path)
-    given = _input_of(draft.block, layer, samples)
+    given = input_of(draft.block, layer, samples)
     features_RI, targets_RO = rows_of(layer, given, wanted)
     if not _is_rectified(draft.block.get_submodule(path)):
         solved = step_to(layer, features_RI, targets_RO)
@@ -122,7 +122,8 @@ def rows_of(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torc
     return features[::step].float(), targets[::step].float()
 
 
-def _input_of(block: nn.Module, layer: nn.Module, samples: Call) -> torch.Tensor:
+def input_of(block: nn.Module, layer: nn.Module, samples: Call) -> torch.Tensor:
+    """What the layer takes while the block runs on the samples."""
     kept: list[torch.Tensor] = []
 
     def look(path: str) -> Callable[..., None]:

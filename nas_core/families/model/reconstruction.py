@@ -11,7 +11,7 @@ probing, and blocks where it does more stay as they are.
 R = rows (examples times pixels or tokens), I = features in, O = features out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas_core.families.batch_norm import average_statistics, forget_statistics, norms_of
+from nas_core.families.model.assembling import observed
 from nas_core.families.model.draft import Call
-from nas_core.families.model.fitting import MOST_FEATURES, rows_of, step_to
+from nas_core.families.model.fitting import MOST_FEATURES, input_of, rows_of, step_to
 from nas_core.families.model.widths import mixes
 
 if TYPE_CHECKING:
@@ -38,18 +39,8 @@ class Reconstruction:
     """What a model's blocks give for some inputs, B x ..., to which other networks' blocks are fitted."""
 
     def __init__(self, model: nn.Module, blocks: Sequence[str], inputs: torch.Tensor) -> None:
-        self.inputs, self.wanted = inputs, dict[str, torch.Tensor]()
-        with ExitStack() as stack, torch.no_grad():
-            for path in blocks:
-                stack.callback(model.get_submodule(path).register_forward_hook(self._keep(path)).remove)
-            model(inputs)
-
-    def _keep(self, path: str) -> Callable[..., None]:
-        def hook(block: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor):
-                self.wanted[path] = output.clone()
-
-        return hook
+        self.inputs = inputs
+        self.wanted = {path: output for path, (_, output) in observed(model, blocks, inputs).items()}
 
     def fit(self, network: nn.Module) -> None:
         """Fit the blocks of a network, which is in eval mode; their normalisation statistics are set anew, too."""
@@ -64,8 +55,7 @@ def _before(block: nn.Module, wanted: torch.Tensor) -> "RemovableHandle":
 
     def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         handle.remove()  # or it would be called while the block is fitted
-        if inputs and isinstance(inputs[0], torch.Tensor):
-            fit_block(module, Call(inputs=inputs[0], context=inputs[1:], named=named), wanted)
+        fit_block(module, Call(inputs=inputs[0], context=inputs[1:], named=named), wanted)
 
     handle = block.register_forward_pre_hook(hook, with_kwargs=True)
     return handle
@@ -126,19 +116,9 @@ def _deviation(norm: Any) -> torch.Tensor:
 def _take_statistics(norm: Any, block: nn.Module, call: Call) -> None:
     """Let the norm's statistics be those of what it takes now, and what it makes of that stay."""
     mean, deviation = norm.running_mean.clone(), _deviation(norm)
-    _set_statistics(norm, Call(inputs=_taken_by(norm, block, call)))
+    _set_statistics(norm, Call(inputs=input_of(block, norm, call)))
     norm.bias += (norm.running_mean - mean) * norm.weight / deviation
     norm.weight *= _deviation(norm) / deviation
-
-
-def _taken_by(layer: nn.Module, block: nn.Module, call: Call) -> torch.Tensor:
-    kept: list[torch.Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].clone()))
-    try:
-        call.run(block)
-    finally:
-        handle.remove()
-    return kept[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
