@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import Field
 
@@ -42,7 +42,7 @@ class DistilScorer(Scorer):
     """
 
     name = "distil"
-    version = 5
+    version = 6
     runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})
@@ -124,8 +124,14 @@ class DistilScorer(Scorer):
 
     @property
     def reconstructs(self) -> bool:
-        """Whether each network's blocks are fitted once more, in its order. Trained alternatives recover no better."""
-        return not self.settings.train and self.settings.samples > 0
+        """Whether each network's blocks are fitted once more, in its order.
+
+        They are where nothing is trained; and of tokens also where networks are rated as they are assembled,
+        since blocks of attention that take what they have never seen leave many near chance, all alike.
+        """
+        settings, places = self.settings, cast(TrainedModel, self.family).structure.split.places
+        takes_tokens = all(len(place.in_shape) == 2 for place in places)
+        return settings.samples > 0 and (not settings.train or (takes_tokens and not settings.recovery_steps))
 
     def notes(self) -> Sequence[str]:
         if self.final is None:

@@ -48,6 +48,17 @@ from nas_core.testing.example_model import small_network
 def segmenter(in_channels: int, num_outputs: int) -> nn.Module:
     return nn.Sequential(*small_network(in_channels, 16)[:-1], nn.Conv2d(16, num_outputs, 1))
 """
+TRANSFORMER = """
+import torch
+from torch import nn
+from nas_core.families import timm_compat
+from timm.models.vision_transformer import VisionTransformer
+
+def transformer(in_channels: int, num_outputs: int) -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"img_size": 8, "patch_size": 2, "embed_dim": 16, "depth": 3, "num_heads": 2}
+    return VisionTransformer(in_chans=in_channels, num_classes=num_outputs, **sizes)
+"""
 LIBRARY = [{"kind": "narrower", "ratio": 0.5}, {"kind": "linear"}, {"kind": "skip"}]
 
 
@@ -79,7 +90,21 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> DistilScorer:
     return scorer
 
 
-@pytest.mark.parametrize("made", ["distilled", "fitted"])
+@pytest.fixture(scope="module")
+def of_tokens(tmp_path_factory: pytest.TempPathFactory) -> DistilScorer:
+    folder = tmp_path_factory.mktemp("tokens")
+    scorer = _scorer(_of_tokens(folder), folder / "store")
+    scorer.prepare(lambda *_: None)
+    return scorer
+
+
+def _of_tokens(folder: Path, **scorer: Any) -> StudyConfig:
+    (folder / "transformer.py").write_text(TRANSFORMER)
+    model = {"kind": "model", "model": f"{folder}/transformer.py:transformer", "library": LIBRARY}
+    return parse_config(_config(**scorer).model_dump() | {"space": model}, "test")
+
+
+@pytest.mark.parametrize("made", ["distilled", "fitted", "of_tokens"])
 def test_networks_are_rated_as_if_each_were_built_by_itself(made: str, request: pytest.FixtureRequest) -> None:
     """Outputs that are kept of a common beginning change nothing: the loss is that of the whole network."""
     scorer = request.getfixturevalue(made)
@@ -95,10 +120,12 @@ def test_networks_are_rated_as_if_each_were_built_by_itself(made: str, request: 
         assert loss == pytest.approx(rows[str(genotype)], rel=1e-4)
 
 
-def test_without_training_blocks_are_fitted_again_in_each_network(
-    fitted: DistilScorer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("made", ["fitted", "of_tokens"])
+def test_blocks_are_fitted_again_in_each_network(
+    made: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their outputs are nearer to the model's, on examples that they were not fitted to."""
+    fitted = request.getfixturevalue(made)
     genotype = Genotype((1,) * fitted.family.space.num_positions)
     inputs = fitted.blocks.data.prepare(fitted.blocks.data.validation[0])
 
@@ -109,6 +136,15 @@ def test_without_training_blocks_are_fitted_again_in_each_network(
     again = distance()
     monkeypatch.setattr(DistilScorer, "reconstructs", False)
     assert again < 0.9 * distance()
+
+
+def test_distilled_blocks_are_fitted_again_only_of_tokens_and_without_recovery(
+    distilled: DistilScorer, of_tokens: DistilScorer, tmp_path: Path
+) -> None:
+    assert not distilled.reconstructs
+    assert of_tokens.reconstructs
+    assert not _scorer(_of_tokens(tmp_path, recovery_steps=2), tmp_path).reconstructs
+    assert not _scorer(_of_tokens(tmp_path, samples=0), tmp_path).reconstructs
 
 
 def test_batches_that_do_not_fit_into_the_memory_stated_are_made_each_time(distilled: DistilScorer) -> None:
