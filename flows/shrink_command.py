@@ -71,8 +71,10 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
     """The study that the wish means, the model's preparation told by its own metric.
 
     Raises:
-        NasError: for data or a model that are not there, or a model without positions.
+        NasError: for a limit that cannot be read, data or a model that are not there, or a model without positions.
     """
+    for text in wish.limits:
+        parse_limit(text)  # before data are read
     section = {**_section(wish), **_sweep(wish)}
     config = _parsed(section, overrides)
     if "side" in type(config.data).model_fields and (side := _side_of(wish)) is not None:

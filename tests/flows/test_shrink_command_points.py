@@ -98,6 +98,12 @@ def test_what_does_not_make_a_sweep_is_said(limits, more, words):
         asked(*limits, **more)
 
 
+def test_a_limit_that_cannot_be_read_is_said_before_data_are():
+    wish = Wish(model="timm:resnet18", checkpoint=None, data="nowhere/", limits=["latency_ms<=60%%"], out=Path("out"))
+    with pytest.raises(ConfigError, match="found '60%%'"):
+        study_of(wish, {})
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A trained model's study over a range of limits, without Ray and Prefect; nothing changes it."""
