@@ -2,15 +2,18 @@
 
 Each block of an assembled network takes something else than the model's block
 took, since blocks before it were replaced. So, in the order in which they run,
-the last dense layer of every block is fitted by least squares to let the block
+the last dense layers of every block are fitted by least squares to let the block
 give, of what really comes in, what the model's block gives (as He et al., 2017,
-and Luo et al., 2017, for pruned layers). What follows that layer in the block may
+and Luo et al., 2017, for pruned layers). What follows such a layer in the block may
 scale and shift its channels, add to them and rectify them: that is found by
-probing, and blocks where it does more stay as they are.
+probing, and layers of which more is made stay as they are. So do those whose fit does
+not hold for inputs that it was not made for.
 
 R = rows (examples times pixels or tokens), I = features in, O = features out.
 """
 
+import itertools
+from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
 PROBE = 1e3  # times the layer's usual size: what it is made to give while what follows is probed
+FITTED = 0.75  # of the examples; by the others a fit is judged
 EXACT = 1e-3  # relative: what follows is what was probed
 LAYOUTS: tuple[tuple[int, ...], ...] = ((), (0, 2, 3, 1))  # as it is, or channels last in the block only
 SILENT = 1e-6  # scale of a channel below which nothing of it arrives
@@ -62,26 +66,36 @@ def _before(block: nn.Module, wanted: torch.Tensor) -> "RemovableHandle":
 
 
 def fit_block(block: nn.Module, call: Call, wanted: torch.Tensor) -> None:
-    """Fit the block's last dense layer, where that brings what it gives nearer to what is wanted. No gradients."""
+    """Fit the block's last dense layers, where that brings what it gives nearer to what is wanted. No gradients.
+
+    There are several where branches are added: a shortcut's is the last, but the other branch can do more.
+    """
     _set_statistics(block, call)
-    seen = _Seen.of(block, call)
-    if seen is None or torch.equal(seen.output, wanted):
-        return
-    tail = _Tail.of(block, call, seen)
-    if tail is None:
-        return
-    changed = [*seen.layer.parameters(), *_values(seen.norm)]
-    before = [each.clone() for each in changed]
-    _fit_layer(seen, tail.asked(seen, wanted))
-    if seen.norm is not None:
-        _take_statistics(seen.norm, block, call)
-    if not _distance(call.run(block), wanted) < _distance(seen.output, wanted):
-        for each, value in zip(changed, before, strict=True):
-            each.copy_(value)
+    for back in itertools.count(1):
+        seen = _Seen.of(block, call, back)
+        if seen is None or torch.equal(seen.output, wanted):
+            return
+        tail = _Tail.of(block, call, seen)
+        if tail is None:
+            return
+        changed = [*seen.layer.parameters(), *_values(seen.norm)]
+        before = [each.clone() for each in changed]
+        _fit_layer(seen, tail.asked(seen, wanted))
+        if seen.norm is not None:
+            _take_statistics(seen.norm, block, call)
+        if not _distance(call.run(block), wanted) < _distance(seen.output, wanted):
+            for each, value in zip(changed, before, strict=True):
+                each.copy_(value)
+
+
+def _fitted(inputs: torch.Tensor) -> int:
+    """So many of the inputs, the first, are fitted to; the others tell whether that helps any."""
+    return max(1, int(FITTED * len(inputs)))
 
 
 def _distance(output: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((output - wanted).pow(2).mean())
+    """For the inputs that are not fitted to."""
+    return float((output - wanted)[_fitted(wanted) :].pow(2).mean())
 
 
 def _set_statistics(block: nn.Module, call: Call) -> None:
@@ -95,7 +109,8 @@ def _set_statistics(block: nn.Module, call: Call) -> None:
 
 def _fit_layer(seen: "_Seen", asked: torch.Tensor) -> None:
     layer, norm = seen.layer, seen.norm
-    features_RI, targets_RO = rows_of(layer, seen.taken, asked)
+    first = _fitted(seen.taken)
+    features_RI, targets_RO = rows_of(layer, seen.taken[:first], asked[:first])
     if layer.bias is not None or norm is None:
         step_to(layer, features_RI, targets_RO)
         return
@@ -123,7 +138,7 @@ def _take_statistics(norm: Any, block: nn.Module, call: Call) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """A run of a block: its last dense layer, what that took and gave, and what the block gave.
+    """A run of a block: one of its last dense layers, what that took and gave, and what the block gave.
 
     ``norm`` has running statistics of what the layer gives, where there is such a one.
     """
@@ -135,25 +150,26 @@ class _Seen:
     output: torch.Tensor
 
     @classmethod
-    def of(cls, block: nn.Module, call: Call) -> "_Seen | None":
-        runs: list[tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        takers: dict[int, nn.Module] = {}  # by what they take
+    def of(cls, block: nn.Module, call: Call, back: int) -> "_Seen | None":
+        """Of the layer that ran last (1), or so many from the end; None where none did, or one too wide."""
+        runs = deque[tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]](maxlen=back)
+        normed: list[tuple[torch.Tensor, nn.Module]] = []
 
         def look(layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
             if mixes(layer):
-                runs[:] = [(layer, inputs[0].clone(), output, output.clone())]
-            elif runs and inputs[0] is runs[0][2]:
-                takers[id(layer)] = layer
+                runs.append((layer, inputs[0].clone(), output, output.clone()))
+            else:
+                normed.append((inputs[0], layer))
 
         with ExitStack() as stack:
             for layer in block.modules():
                 if mixes(layer) or (isinstance(layer, _BatchNorm) and layer.affine and layer.track_running_stats):
                     stack.callback(layer.register_forward_hook(look).remove)
             output = call.run(block)
-        if not runs or runs[0][0].weight[0].numel() > MOST_FEATURES:  # type: ignore[index]
+        if len(runs) < back or runs[0][0].weight[0].numel() > MOST_FEATURES:
             return None
-        layer, taken, _, given = runs[0]
-        norm = next(reversed(takers.values())) if takers else None
+        layer, taken, passed_on, given = runs[0]
+        norm = next((each for inputs, each in reversed(normed) if inputs is passed_on), None)
         return cls(layer=layer, norm=norm, taken=taken, given=given, output=output)
 
 

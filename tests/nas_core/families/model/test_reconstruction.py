@@ -114,6 +114,22 @@ def _expect_fitted(block: nn.Module, inputs: torch.Tensor) -> None:
         assert float((call.run(other) - wanted).pow(2).mean()) < 0.5 * before
 
 
+@pytest.mark.parametrize("spoiled", ["conv2", "downsample.0"])
+def test_of_two_branches_that_are_added_both_are_fitted(spoiled: str) -> None:
+    """The shortcut's layer is the last that runs."""
+    torch.manual_seed(0)
+    block = timm.create_model("resnet18", num_classes=5).eval().get_submodule("layer2.0")
+    block.bn2.weight.data.fill_(1.0)  # type: ignore[union-attr, operator]
+    other, call = copy.deepcopy(block), Call(inputs=torch.randn(64, 64, 14, 14))
+    with torch.no_grad():
+        layer = other.get_submodule(spoiled)
+        layer.weight += 0.5 * torch.randn_like(layer.weight) * layer.weight.std()
+        wanted = call.run(block)
+        before = float((call.run(other) - wanted).pow(2).mean())
+        fit_block(other, call, wanted)
+        assert float((call.run(other) - wanted).pow(2).mean()) < 0.5 * before
+
+
 def test_a_block_that_does_more_with_its_last_layer_stays_as_it_is() -> None:
     """Of a squeeze-and-excitation the scale depends on what is scaled."""
     torch.manual_seed(0)
