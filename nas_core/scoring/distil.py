@@ -130,7 +130,7 @@ class DistilScorer(Scorer):
         since blocks of attention that take what they have never seen leave many near chance, all alike.
         """
         settings, places = self.settings, cast(TrainedModel, self.family).structure.split.places
-        takes_tokens = all(len(place.in_shape) == 2 for place in places)
+        takes_tokens = any(len(place.in_shape) == 2 for place in places)  # patches are cut from images
         return settings.samples > 0 and (not settings.train or (takes_tokens and not settings.recovery_steps))
 
     def notes(self) -> Sequence[str]:

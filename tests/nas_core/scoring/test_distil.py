@@ -143,6 +143,8 @@ def test_distilled_blocks_are_fitted_again_only_of_tokens_and_without_recovery(
 ) -> None:
     assert not distilled.reconstructs
     assert of_tokens.reconstructs
+    whole = {"kind": "model", "model": of_tokens.family.settings.model}  # and with other patches
+    assert _scorer(parse_config(_config().model_dump() | {"space": whole}, "test"), tmp_path).reconstructs
     assert not _scorer(_of_tokens(tmp_path, recovery_steps=2), tmp_path).reconstructs
     assert not _scorer(_of_tokens(tmp_path, samples=0), tmp_path).reconstructs
 
