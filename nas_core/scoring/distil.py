@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FITTED_PASSES = 10  # of the samples through a network whose blocks are fitted in order, about
+FITTED_PASSES = 16  # of the samples through a network whose blocks are fitted in order, about
 LOSS = Measure(name="loss", label="loss", higher_is_better=False)
 DIVERGENCE = Measure(name="divergence", label="KL divergence to the model", higher_is_better=False, unit="nats")
 
