@@ -145,11 +145,14 @@ class DistilledBlocks:
         """How the model calls these positions for the samples, on the CPU."""
         if not self.settings.samples:
             return {}
+        paths = [self.places[position].path for position in positions]
+        return calls_of(self.family.teacher, paths, self._prepared(self.settings.samples))
+
+    def _prepared(self, most: int) -> torch.Tensor:
+        """The first training examples as a network takes them, on the CPU: so many at most, fewer of large ones."""
         inputs = self.data.train[0]
-        inputs = inputs[: _fewer(self.settings.samples, inputs)]
-        (batch,) = batches_of(inputs, len(inputs))
-        prepared = self.data.prepare(batch)
-        return calls_of(self.family.teacher, [self.places[position].path for position in positions], prepared)
+        (batch,) = batches_of(inputs[: _fewer(most, inputs)], len(inputs))
+        return self.data.prepare(batch)
 
     def _train(self, students: "Students", positions: Sequence[int], on_step: Any) -> None:
         scorer = self.scorer
@@ -320,9 +323,8 @@ class DistilledBlocks:
         blocks = self.family.teacher_places
         held = 4.0 * sum(math.prod(place.out_shape) for place in self.places)  # bytes of what the blocks give
         most = max(FEWEST, int(PREPARED_SHARE * self.settings.memory_gb * 1e9 / held))
-        inputs = self.data.train[0]
-        (batch,) = batches_of(inputs[: min(most, _fewer(self.settings.samples, inputs))], len(inputs))
-        return Reconstruction(self.teacher, blocks, self.data.prepare(batch).to(self.device))
+        inputs = self._prepared(min(most, self.settings.samples)).to(self.device)
+        return Reconstruction(self.teacher, blocks, inputs)
 
     def _recalibrated(self, genotype: Genotype) -> dict[str, torch.Tensor]:
         """Its weights as they were made, for statistics of what really comes in."""

@@ -175,7 +175,7 @@ class _Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tail:
-    """What a block makes of what its last dense layer gives: scaled and shifted, with a ReLU or without.
+    """What a block makes of what one of its last dense layers gives: scaled and shifted, with a ReLU or without.
 
     ``scale`` and ``shift`` have the shape of what the layer gives; ``layout`` brings what the block gives into it.
     """
