@@ -13,12 +13,11 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import NasError
-from nas_core.base.onnx_files import Session, Way, onnx_bytes
+from nas_core.base.onnx_files import WAYS, Session, onnx_bytes
 from nas_core.costs.conditions import CUDA_GRAPH, on_cuda
 
 WARM = 3  # runs before a graph is captured
 MAX_KEPT_BYTES = 2**31  # of exported files
-QUICK_FIRST: tuple[Way, ...] = ("trace", "program")
 
 
 def _nothing() -> None:
@@ -96,7 +95,7 @@ def run_of_file(data: bytes, inputs: Sequence[torch.Tensor], config: Any) -> Run
 
 def exported(network: nn.Module, inputs: Sequence[torch.Tensor], any_batch: bool) -> bytes:
     """The network's ONNX file, made in the first way that leads to one; raises NasError if none does."""
-    for way in QUICK_FIRST:
+    for way in WAYS:
         try:
             return onnx_bytes(network, inputs, way, any_batch=any_batch)
         except NasError as error:

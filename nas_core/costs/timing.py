@@ -10,6 +10,10 @@ in its network other blocks run before it. What counts is the mean of the faster
 half of the runs, as other work only ever makes some slower. Equal blocks on
 equal shapes are timed once. Garbage collection waits.
 
+A whole network is timed as it is handed over: the preparation of its inputs is
+in it. Of a small network that is some hundredths of its time, and not the same
+share of a smaller one.
+
 Where ``runtime`` is not torch itself, every network is a file or a program of
 its own (``runtimes``), and what is timed are whole calls of it. Runs of small
 files are shared out among sessions, of which the fastest counts: where its
@@ -32,6 +36,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
@@ -40,7 +45,8 @@ from nas_core.costs.measure_files import in_sessions, undisturbed
 from nas_core.costs.parts import all_parts, fixed_parts
 from nas_core.costs.profiler import Measured, Measurement
 from nas_core.costs.runtimes import Run, exported, run_of, run_of_file, settled
-from nas_core.families.family import Family, Part, Switched
+from nas_core.families.family import Family, Part, Shape, Switched
+from nas_core.families.model import rebuild
 from nas_core.space.genotypes import Genotype
 from nas_core.space.rules import BlockId
 
@@ -49,6 +55,7 @@ NETWORKS_PER_EFFECT = 3.0  # whole networks timed for each difference between bl
 FILES_PER_EFFECT = 2.0  # of those that are files, or programs, of their own: each has to be made first
 RIDGE = 1e-3  # of a fit whose columns are shares of a network's time: it only settles what is not told apart
 LONG_MS = 20.0  # of a run; files that take longer are opened once
+AS_PREPARED = 0.5, 0.25  # mean and deviation of what is prepared: any but 0 and 1, which a runtime leaves out
 FILES_AT_ONCE = 16  # sessions and compiled programs, which hold more than their weights
 Clock = Callable[[Callable[..., Any], Sequence[Any]], float]  # milliseconds of one run
 Item = TypeVar("Item")
@@ -80,7 +87,7 @@ def time_family(
     if switched is not None:
         return time_in_place(family, switched, base, genotypes, config, blocks=blocks)
     parts_of = all_parts(family, base) if blocks else {}
-    shared = fixed_parts(family, base) if blocks else []
+    shared = [*_preparation(family, base), *fixed_parts(family, base)] if blocks else []
     distinct = _distinct([*shared, *(part for parts in parts_of.values() for part in parts)])
     together, later = genotypes[:NETWORKS_AT_ONCE], genotypes[NETWORKS_AT_ONCE:]
     timings = time_parts([*distinct, *(network_part(family, genotype) for genotype in together)], config)
@@ -151,17 +158,17 @@ def fitted_blocks(family: Family, networks: Mapping[Genotype, Measured]) -> tupl
 def _time_switched(family: Family, network: Switched, genotypes: Sequence[Genotype], config: Any) -> list[Timing]:
     """The genotypes' networks in turns; where each is a file of its own, some at a time, the first always with them."""
     device, part = torch_device(config), network_part(family, genotypes[0])
-    placed = _placed_on(device, network, config.channels_last)
+    placed = _placed_on(device, handed_over(network, part.shapes[0], part.dtype), config.channels_last)
     with _quiet(config.num_threads), torch.no_grad():
         inputs = [_placed_on(device, _example(config.batch_size, part.shapes[0], part.dtype), config.channels_last)]
         if config.runtime == "eager":
             runs: list[Run | Exception] = [
-                settled(Run(call=placed, inputs=inputs, before=partial(placed.choose, genotype)))
+                settled(Run(call=placed, inputs=inputs, before=partial(network.choose, genotype)))
                 for genotype in genotypes
             ]
             return in_turns(runs, config, device)
     return _some_at_a_time(
-        lambda genotype: _switched_run(family, placed, genotype, inputs, config), genotypes, config, device
+        lambda genotype: _switched_run(family, network, placed, genotype, inputs, config), genotypes, config, device
     )
 
 
@@ -224,12 +231,12 @@ def _each(run_of_one: Callable[[Item], Run | Exception], items: Sequence[Item]) 
 
 
 def _switched_run(
-    family: Family, placed: Any, genotype: Genotype, inputs: list[torch.Tensor], config: Any
+    family: Family, network: Switched, placed: Any, genotype: Genotype, inputs: list[torch.Tensor], config: Any
 ) -> Run | Exception:
-    """The genotype's network as a file, or a program, of its own."""
+    """The genotype's network, which is in what is ``placed``, as a file, or a program, of its own."""
     key = (family.space.space_id, genotype)
     try:
-        placed.choose(genotype)
+        network.choose(genotype)
         return settled(run_of(placed, inputs, config, key, any_batch=True))
     except Exception as error:  # this network has no latency, the others have
         return error
@@ -356,7 +363,7 @@ def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> 
 
 def _example(batch_size: int, shape: Sequence[int], dtype: str) -> torch.Tensor:
     """Random numbers; whole ones (tokens, say) are 0 or 1, which every vocabulary has."""
-    kind = getattr(torch, dtype)
+    kind: torch.dtype = getattr(torch, dtype)
     if kind.is_floating_point:
         return torch.randn(batch_size, *shape, dtype=kind)
     return torch.randint(0, 2, (batch_size, *shape), dtype=kind)
@@ -467,10 +474,31 @@ def network_part(family: Family, genotype: Genotype) -> Part:
     if len(shape) == 3:  # an image, whose size the genotype or the space decides
         shape[1:] = [family.space.resolution_of(genotype)] * 2
         shape[0] = family.space.in_channels or shape[0]
-    return Part(
-        position=None,
-        key=genotype,
-        shapes=(tuple(shape),),
-        dtype=family.sample.dtype,
-        build=lambda: family.module(genotype),
-    )
+    return whole_part(genotype, tuple(shape), family.sample.dtype, lambda: family.module(genotype))
+
+
+def whole_part(key: Hashable, shape: Shape, dtype: str, build: Callable[[], nn.Module]) -> Part:
+    """A whole network, which is built without the preparation of its inputs, as one part with it."""
+    return Part(position=None, key=key, shapes=(shape,), dtype=dtype, build=lambda: handed_over(build(), shape, dtype))
+
+
+def handed_over(network: Any, shape: Shape, dtype: str) -> nn.Module:
+    """The network behind the preparation of its inputs, of which whole numbers (tokens, say) have none."""
+    if not _are_floats(dtype):
+        whole: nn.Module = network
+        return whole
+    mean, std = ([value] * shape[0] for value in AS_PREPARED)
+    return rebuild.Prepared(network, mean, std, 1 + len(shape))
+
+
+def _preparation(family: Family, base: Genotype) -> list[Part]:
+    """What is done to a network's inputs before its first block, if anything is."""
+    whole = network_part(family, base)
+    if not _are_floats(whole.dtype):
+        return []
+    return [whole_part("preparation", whole.shapes[0], whole.dtype, nn.Identity)]
+
+
+def _are_floats(dtype: str) -> bool:
+    kind: torch.dtype = getattr(torch, dtype)
+    return kind.is_floating_point

@@ -227,8 +227,10 @@ class Rivals:
         return mine, base
 
     def _part(self, key: str, build: "Callable[[], nn.Module]") -> Part:
+        from nas_core.costs.timing import whole_part
+
         sample = self.study.family.sample
-        return Part(position=None, key=key, shapes=(sample.shape,), build=build, dtype=sample.dtype)
+        return whole_part(key, sample.shape, sample.dtype, build)
 
     def _measured(self, parts: Sequence[Part]) -> list[float]:
         from nas_core.costs.timing import time_networks

@@ -163,10 +163,10 @@ def onnx_file(module: Deployed, way: Way) -> bytes:
 
 
 def why_no_onnx(network: nn.Module, shape: Sequence[int]) -> str:
-    """Why no ONNX file can be made of a network that takes B x shape; "" if one can. The quick way is tried first."""
+    """Why no ONNX file can be made of a network that takes B x shape; "" if one can."""
     module = deployed(network, Normalisation(), tuple(shape))
     why = ""
-    for way in reversed(WAYS):
+    for way in WAYS:
         try:
             onnx_file(module, way)
         except NasError as error:

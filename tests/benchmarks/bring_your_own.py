@@ -50,7 +50,7 @@ from nas_core.base.machine import usable_cpus
 from nas_core.costs import profile, runtimes
 from nas_core.costs.latency import LatencyProfiler
 from nas_core.costs.measure_files import undisturbed
-from nas_core.costs.timing import in_turns, torch_device
+from nas_core.costs.timing import handed_over, in_turns, torch_device
 from nas_core.families.model.pruning import narrowed, nearest, pruned, recalibrated
 from nas_core.families.trained_model import TrainedModel
 from nas_core.scoring.distil import DistilScorer
@@ -239,8 +239,8 @@ class Stopwatch:
         return other / own
 
     def _run(self, network: nn.Module) -> runtimes.Run | Exception:
-        place = torch_device(self.timed)
-        return runtimes.settled(runtimes.run_of(network.to(place), [self.example.to(place)], self.timed))
+        place, whole = torch_device(self.timed), handed_over(network, self.example.shape[1:], "float32")
+        return runtimes.settled(runtimes.run_of(whole.to(place), [self.example.to(place)], self.timed))
 
     def _taken(self, timing: np.ndarray | Exception) -> float:
         if isinstance(timing, Exception):

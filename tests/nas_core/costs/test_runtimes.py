@@ -4,19 +4,24 @@ import itertools
 from importlib.util import find_spec
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import usable_cpus
+from nas_core.base.onnx_files import WAYS
 from nas_core.costs import PROFILERS, ProfileConfig, measure_files, profile, profiler_id, runtimes
 from nas_core.costs import timing as timing_module
 from nas_core.costs.measure_files import MOST_SESSIONS, SESSIONS, undisturbed
 from nas_core.costs.runtimes import run_of
-from nas_core.costs.timing import time_files
+from nas_core.costs.timing import network_part, time_files
 from nas_core.families import FAMILIES
 from nas_core.space.genotypes import Genotype
+from nas_core.training.export import deployed
+from nas_core.training.handover import onnx_file
+from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Sample
 from tests.spaces import build_family
 
@@ -118,6 +123,23 @@ def test_networks_of_a_model_are_files_of_their_own_each_made_once(monkeypatch, 
     assert len(exported) == made  # the base's file is kept
 
 
+@pytest.mark.parametrize("build", [model_family, lambda: build_family("tiny")])
+def test_the_file_that_is_timed_is_the_one_that_is_handed_over(monkeypatch, build):
+    family, files, real = build(), [], runtimes.exported
+    base = Genotype((0,) * family.space.num_positions)
+    monkeypatch.setattr(runtimes, "exported", lambda *given: files.append(real(*given)) or files[-1])
+    monkeypatch.setattr(runtimes, "_KEPT", runtimes._Kept())
+    profile(family, [base], QUICK, ["latency_ms"], blocks=False)
+    shape = network_part(family, base).shapes[0]
+    handed_over = onnx_file(deployed(family.module(base), Normalisation(mean=(0.2,), std=(0.3,)), shape), WAYS[0])
+    assert len(files) == 1
+    assert operators(files[0]) == operators(handed_over)
+
+
+def operators(data):
+    return [node.op_type for node in onnx.load_model_from_string(data).graph.node]
+
+
 def test_a_machine_that_slows_down_does_not_make_later_files_slower(monkeypatch):
     """Some files at a time: how much faster than the first each is, is taken from the rounds that both were in."""
     family, drift = model_family(), iter((1.0, 1.02, 1.04) * TIMED.repeats)
@@ -126,7 +148,7 @@ def test_a_machine_that_slows_down_does_not_make_later_files_slower(monkeypatch)
     monkeypatch.setattr(timing_module, "FILES_AT_ONCE", 1)
     monkeypatch.setattr(measure_files, "SPAN_S", 0.0)
     monkeypatch.setattr(timing_module, "_takes_long", lambda run: False)
-    monkeypatch.setattr(timing_module, "_switched_run", lambda family, placed, genotype, *_: genotype)
+    monkeypatch.setattr(timing_module, "_switched_run", lambda family, network, placed, genotype, *_: genotype)
 
     def in_turns(runs, config, _):
         now = next(drift)

@@ -45,7 +45,7 @@ def family() -> Family:
 @pytest.fixture(autouse=True)
 def clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "real" not in request.node.name:
-        monkeypatch.setattr(timing, "_clock", lambda device, threads: lambda module, inputs: module.ms)
+        monkeypatch.setattr(timing, "_clock", lambda device, threads: lambda prepared, inputs: prepared.network.ms)
 
 
 def _settings() -> Any:
@@ -79,3 +79,12 @@ def test_a_trained_models_networks_are_timed_for_real() -> None:
     assert set(found.blocks) == {
         (position, choice) for position, count in enumerate(family.space.num_choices) for choice in range(count)
     }
+
+
+def test_a_whole_network_is_timed_as_it_is_handed_over(family: Family) -> None:
+    """Floats are prepared in it, whole numbers have no preparation."""
+    images, network = torch.rand(2, 3, 4, 4), nn.Identity()
+    prepared = timing.whole_part("key", (3, 4, 4), "float32", lambda: network).build()(images)
+    mean, std = timing.AS_PREPARED
+    assert torch.allclose(prepared, (images - mean) / std)
+    assert timing.whole_part("key", (7,), "int64", lambda: network).build() is network
