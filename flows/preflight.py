@@ -2,14 +2,14 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas_core.base.errors import ConfigError, StoreError
-from nas_core.costs import profiler_of
+from nas_core.costs import ProfileConfig, profiler_of
 from nas_core.prediction.links import check_link
 from nas_core.program import parse_limit
 from nas_core.records.store import Store
@@ -51,7 +51,7 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
     _check_local_cluster(config.cluster)
     if trains := _trains(study, until):
         check_workers(config.train, config.cluster)
-    _check_profilers(study)
+    check_profilers(config.profile, study.profiler_ids)
     for text in config.select.limits:
         _check_limit(study, text)
     if config.select.sweep:
@@ -273,11 +273,11 @@ def check_workers(train: FullTrainingConfig, config: ClusterConfig) -> None:
             raise ConfigError("train.workers", train.workers, expected, advice)
 
 
-def _check_profilers(study: Study) -> None:
-    """What this machine cannot measure; where a cluster measures, its nodes say so."""
+def check_profilers(profile: ProfileConfig, resources: Iterable[str]) -> None:
+    """Raises ConfigError for what this machine cannot measure; where a cluster measures, its nodes say so."""
     if not names_cluster():
-        for resource in study.profiler_ids:
-            profiler_of(resource, study.config.profile).check()
+        for resource in resources:
+            profiler_of(resource, profile).check()
 
 
 def _is_this_machine(config: ClusterConfig) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.preflight import check_profilers
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.base.units import Amount
 from nas_core.base.yaml_text import write_yaml
@@ -71,12 +72,14 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
     """The study that the wish means, the model's preparation told by its own metric.
 
     Raises:
-        NasError: for a limit that cannot be read, data or a model that are not there, or a model without positions.
+        NasError: for a limit that cannot be read, what cannot be measured here, data or a model that are not there,
+            or a model without positions.
     """
     for text in wish.limits:
         parse_limit(text)  # before data are read
     section = {**_section(wish), **_sweep(wish)}
     config = _parsed(section, overrides)
+    check_profilers(config.profile, config.profile.resources)
     if "side" in type(config.data).model_fields and (side := _side_of(wish)) is not None:
         section["data"]["side"] = side
     if "validation_examples" in type(config.data).model_fields:

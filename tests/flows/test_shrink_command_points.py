@@ -104,6 +104,14 @@ def test_a_limit_that_cannot_be_read_is_said_before_data_are():
         study_of(wish, {})
 
 
+def test_threads_that_there_are_not_are_said_before_data_are():
+    wish = Wish(
+        model="timm:resnet18", checkpoint=None, data="fashion-mnist", limits=["latency_ms<=60%"], out=Path("out")
+    )
+    with pytest.raises(ConfigError, match="num_threads: found 1000, expected at most"):
+        study_of(wish, {"profile.profilers.latency.num_threads": "1000"})
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A trained model's study over a range of limits, without Ray and Prefect; nothing changes it."""
