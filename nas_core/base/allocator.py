@@ -1,4 +1,4 @@
-"""Memory that a step of a training frees and the next one asks for again: the C library keeps it meanwhile.
+"""Memory that a step of a training, or a timed run, frees and the next one asks for again: the C library keeps it.
 
 By default glibc gives large blocks back to the kernel, which hands them out again cleared, a page at a time: of a small
 convolutional network on two CPU cores that is a third of a step. Blocks that are larger still go back at once: kept,

@@ -8,7 +8,9 @@ untimed before each timed run, which brings back into the caches what others
 displaced: where it is used it runs again and again, too. A block does not, as
 in its network other blocks run before it. What counts is the mean of the faster
 half of the runs, as other work only ever makes some slower. Equal blocks on
-equal shapes are timed once. Garbage collection waits.
+equal shapes are timed once. Garbage collection waits. Memory that a run frees
+stays with the process: got back from the kernel page by page, large
+activations took two thirds of a run, or next to nothing, as they happened to lie.
 
 A whole network is timed as it is handed over: the preparation of its inputs is
 in it. Of a small network that is some hundredths of its time, and not the same
@@ -38,6 +40,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from nas_core.base.allocator import keep_freed_memory
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import cpu_name
 from nas_core.costs.conditions import CUDA_GRAPH, check_here, is_of_files, on_cuda
@@ -342,6 +345,7 @@ def _takes_long(run: Run | Exception) -> bool:
 
 def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> list[Timing]:
     """Milliseconds of ``config.repeats`` rounds of what runs, after those that warm up; what fails leaves the list."""
+    keep_freed_memory()
     clock = _clock(device, config)
     timings: list[Timing] = [run if isinstance(run, Exception) else np.zeros(config.repeats) for run in runs]
     with _quiet(config.num_threads), torch.inference_mode():

@@ -1,5 +1,8 @@
 """Blocks timed where they stand: whole networks take turns, and what each block costs is fitted to their times."""
 
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -88,3 +91,27 @@ def test_a_whole_network_is_timed_as_it_is_handed_over(family: Family) -> None:
     mean, std = timing.AS_PREPARED
     assert torch.allclose(prepared, (images - mean) / std)
     assert timing.whole_part("key", (7,), "int64", lambda: network).build() is network
+
+
+TIMES = """
+import resource
+import torch
+from nas_core.costs import PROFILERS
+from nas_core.costs.timing import time_networks, whole_part
+
+class Branches(torch.nn.Module):
+    def forward(self, x):
+        return sum(branch.relu() for branch in [x + number for number in range(8)])  # 16 MB of them
+
+part = whole_part("key", (8, 64, 64), "float32", Branches)
+settings = PROFILERS["latency"].Settings(batch_size=16, repeats=100, device="cpu")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+assert time_networks([part], settings)[0].value > 0
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+assert faults < 100_000, faults  # 370,000 otherwise
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library decides for itself")
+def test_a_timed_run_does_not_wait_for_memory() -> None:
+    subprocess.run([sys.executable, "-c", TIMES], check=True)
