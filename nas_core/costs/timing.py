@@ -367,8 +367,8 @@ def in_turns(runs: list[Run | Exception], config: Any, device: torch.device) -> 
 
 def _example(batch_size: int, shape: Sequence[int], dtype: str) -> torch.Tensor:
     """Random numbers; whole ones (tokens, say) are 0 or 1, which every vocabulary has."""
-    kind: torch.dtype = getattr(torch, dtype)
-    if kind.is_floating_point:
+    kind = getattr(torch, dtype)
+    if _are_floats(dtype):
         return torch.randn(batch_size, *shape, dtype=kind)
     return torch.randint(0, 2, (batch_size, *shape), dtype=kind)
 
