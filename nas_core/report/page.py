@@ -247,8 +247,8 @@ def _limit_tiles(summary: StudySummary) -> list[Tile]:
         if cost is None or limit.at_most is None:
             continue
         share = cost / limit.at_most if limit.at_most else 1.0
-        whole = summary.measured_whole(summary.winner, limit.resource)
-        beside = "" if whole is None else f"; {format_amount(limit.resource, whole)} measured whole"
+        whole = story.whole_in_words(summary, summary.winner, limit)
+        beside = f"; {whole}" if whole else ""
         found.append(
             Tile(
                 label=resource_name(limit.resource),

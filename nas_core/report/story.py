@@ -7,7 +7,14 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from nas_core.report.summary import CalibrationSummary, MeasuredWhole, ResourceAdditivity, StudySummary, TrainedNetwork
+from nas_core.report.summary import (
+    CalibrationSummary,
+    Limit,
+    MeasuredWhole,
+    ResourceAdditivity,
+    StudySummary,
+    TrainedNetwork,
+)
 from nas_core.report.text import (
     best_predicted,
     chosen_network,
@@ -243,12 +250,20 @@ def within_limits(summary: StudySummary, winner: str) -> str:
         parts.append(f"{format_amount(limit.resource, cost)} of {format_limit(limit)}")
         if not limit.is_kept_by(cost):
             broken.append(resource_name(limit.resource))
-        whole = summary.measured_whole(winner, limit.resource)
-        if whole is not None:
-            parts[-1] += f" ({format_amount(limit.resource, whole)} measured whole"
-            parts[-1] += ")" if summary.keeps_whole(winner, limit) else ", which is outside)"
+        if whole := whole_in_words(summary, winner, limit):
+            parts[-1] += f" ({whole})" if summary.keeps_whole(winner, limit) else f" ({whole}, which is outside)"
     verdict = f"It does not keep the limit on {_joined(broken)}" if broken else "It keeps within the limits"
     return f"{verdict}: {_joined(parts)}."
+
+
+def whole_in_words(summary: StudySummary, genotype: str, limit: Limit) -> str:
+    """What a network takes measured whole, of what the limit then is; "" where it was not measured."""
+    whole = summary.measured_whole(genotype, limit.resource)
+    if whole is None:
+        return ""
+    most = summary.limit_whole(limit).at_most
+    of = "" if most in (None, limit.at_most) else f", of at most {format_amount(limit.resource, most)} then"
+    return f"{format_amount(limit.resource, whole)} measured whole{of}"
 
 
 def _named_amount(resource: str, value: float) -> str:

@@ -429,16 +429,21 @@ class StudySummary:
         networks = (row for each in self.whole if each.resource == resource for row in each.networks)
         return next((row.measured for row in networks if row.genotype == genotype), None)
 
-    def keeps_whole(self, genotype: str, limit: Limit) -> bool:
-        """Whether a network that was measured whole keeps the limit then: a percentage is of the base measured so."""
-        whole, base = (self.measured_whole(each, limit.resource) for each in (genotype, self.base))
-        assert whole is not None, "it was measured whole"
+    def limit_whole(self, limit: Limit) -> Limit:
+        """The limit on a network that is measured whole: a percentage is of the base measured so."""
+        base = self.measured_whole(self.base, limit.resource)
         known = {} if base is None else {limit.resource: base}
         try:
             asked = parse_limit(limit.text).resolve(known, resources=(limit.resource,))
         except ConfigError:  # a percentage of what was not measured whole, or words
-            return limit.is_kept_by(whole)
-        return replace(limit, at_most=asked.at_most, at_least=asked.at_least).is_kept_by(whole)
+            return limit
+        return replace(limit, at_most=asked.at_most, at_least=asked.at_least)
+
+    def keeps_whole(self, genotype: str, limit: Limit) -> bool:
+        """Whether a network that was measured whole keeps the limit then."""
+        whole = self.measured_whole(genotype, limit.resource)
+        assert whole is not None, "it was measured whole"
+        return self.limit_whole(limit).is_kept_by(whole)
 
     def summed_costs(self, genotype: str) -> dict[str, float]:
         """Costs of a network as sums over the cost tables."""

@@ -237,10 +237,11 @@ def test_a_frontier_that_was_cut_short_is_not_called_whole(study):
 
 
 @pytest.mark.parametrize(("text", "share", "words"), [
-    ("params<=60%", 0.59, "measured whole)"),
-    ("params<=60%", 0.61, "measured whole, which is outside)"),
-    ("params<=3 M", 0.61, "measured whole)"),  # the base takes 4 M
-    ("params<=2 M", 0.61, "measured whole, which is outside)"),
+    ("params<=60%", 0.59, "(2.36 M measured whole, of at most 2.40 M then)"),
+    ("params<=60%", 0.61, "(2.44 M measured whole, of at most 2.40 M then, which is outside)"),
+    ("params<=3 M", 0.61, "(2.44 M measured whole, of at most 3.00 M then)"),  # the base takes 4 M
+    ("params<=2 M", 0.61, "(2.44 M measured whole, of at most 2.00 M then, which is outside)"),
+    ("params<=1.5 M", 0.61, "(2.44 M measured whole, which is outside)"),
 ])  # fmt: skip
 def test_a_percentage_is_of_the_base_as_it_was_measured_whole(study, text, share, words):
     """Sums of blocks may take less than the whole of them, of the base as of the chosen network."""
