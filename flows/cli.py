@@ -165,11 +165,11 @@ def run(
         _print_plan(study_config, where, last, as_json)
         return
     need("run", "run")
-    from nas_core.records.store import Store
+    from nas_core.records.store import Store, no_empty_folder
     from nas_core.study.sources import Sources
     from nas_core.study.study import Study
 
-    with never_silent():
+    with never_silent(), no_empty_folder(where):
         with doing("checking the study and its data"):  # every image is read, the first time
             study = Study(study_config, Store(where), Sources.of(study_config, where))
             is_finished = rerun_from is None and study.is_finished(last)
@@ -337,9 +337,10 @@ def run_design(
     from flows.prefect_server import prefect_api
     from flows.preflight import preflight_design
     from nas_core.records.lease import hold
-    from nas_core.records.store import Store
+    from nas_core.records.store import Store, no_empty_folder
 
-    preflight_design(analytic, where)
+    with no_empty_folder(where):
+        preflight_design(analytic, where)
     with never_silent(), hold(Store(where), float("inf") if wait else 0.0), prefect_api():
         from flows.designing import design as design_flow
 

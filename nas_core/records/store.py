@@ -27,14 +27,15 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import nas_core
-from nas_core.base.errors import StoreError, without_passwords
+from nas_core.base.errors import NasError, StoreError, without_passwords
 from nas_core.records.evaluations import (
     SCHEMA_VERSION,
     Cost,
@@ -66,6 +67,20 @@ PART_NAME = re.compile(r"^[0-9a-f]{32}\.parquet$")
 def absolute(root: str) -> str:
     """The root as workers find it, too, which run in folders of their own; URIs stay as they are."""
     return root if "://" in root or not root.strip() else str(Path(os.path.expanduser(root)).absolute())
+
+
+@contextmanager
+def no_empty_folder(root: str) -> Iterator[None]:
+    """What is refused meanwhile leaves no folder behind that it made on this machine and wrote nothing into."""
+    folder = Path(root)
+    missing = [] if "://" in root else [each for each in (folder, *folder.parents) if not os.path.exists(each)]
+    try:
+        yield
+    except NasError:
+        with contextlib.suppress(OSError, ValueError):  # it has content by now, or a root that is no path
+            for each in missing:
+                each.rmdir()
+        raise
 
 
 class Store:

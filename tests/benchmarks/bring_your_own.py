@@ -18,9 +18,10 @@ second block of each stage and narrows those alike where that is not enough, ``r
 networks of our library within the limit, one for each seed,
 ``torch_pruning`` is Torch-Pruning's magnitude pruner (where it is installed).
 ``tau`` is Kendall's of predicted and evaluated quality of ``--judges``
-assembled networks without recovery, ``tau_flops`` that of counting FLOPs, and ``recovered`` has both where
-networks recover before they are rated. ``untrained`` is the
-answer at ``--untrained`` percent of weights that were only cut and fitted: all
+assembled networks without recovery, told from a balanced design of ``BARE_PER_BLOCK`` times as many networks as
+blocks, each of which is rated in a moment (``design``: how many, and how long they took), and ``tau_flops`` that of
+counting FLOPs; ``recovered`` has both where networks recover before they are rated, told from the design of the search.
+``untrained`` is the answer at ``--untrained`` percent of weights that were only cut and fitted: all
 that it takes from nothing on.
 """
 
@@ -54,6 +55,7 @@ from nas_core.costs.timing import handed_over, in_turns, torch_device
 from nas_core.families.model.pruning import narrowed, nearest, pruned, recalibrated
 from nas_core.families.trained_model import TrainedModel
 from nas_core.scoring.distil import DistilScorer
+from nas_core.searchers.settings import DesignConfig
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig, parse_config
 from nas_core.study.contestants import for_others
@@ -82,6 +84,7 @@ REPEATS = 100  # runs of each whole network while it is compared with the teache
 TEACHERS = ("resnet", "mobilenet", "convnext", "vit")
 CONTESTANTS = ("ours", "random", "uniform", "depth", "torch_pruning", "teacher")
 VALIDATED = 5000  # examples of validation
+BARE_PER_BLOCK = 4  # networks of the design where none recovers before it is rated, for each block of the library
 EVALUATIONS = 32  # of verification, more where a limit moves
 OVER = 1.05  # times the limit that a contestant may take
 FEATURES = 1.0  # weight of what blocks give in the recovery
@@ -391,15 +394,19 @@ class Run:
 
     def agreements(self, study: Study) -> dict[str, Any]:
         """Agreement before recovery, by the same weights, and after it."""
-        bare = Study.create(self.config(recovery_steps=0), str(self.folder / "bare"))
+        design = DesignConfig(kind="balanced", networks=BARE_PER_BLOCK * sum(study.space.num_choices))
+        config = self.config(recovery_steps=0).model_copy(update={"design": design})
+        bare = Study.create(config, str(self.folder / "bare"))
         scorer, weights = cast(DistilScorer, bare.scorer), cast(DistilScorer, study.scorer)
         for position in range(study.space.num_positions):
             bare.store.write_bytes(
                 scorer.weights_path(position), study.store.read_bytes(weights.weights_path(position))
             )
         measure_latency(bare)
+        began = time.perf_counter()
         evaluated(bare, bare.design.genotypes)
-        return {**self.agreement(bare), "recovered": self.agreement(study)}
+        took = {"networks": len(bare.design.genotypes), "wall_s": round(time.perf_counter() - began)}
+        return {**self.agreement(bare), "design": took, "recovered": self.agreement(study)}
 
     def agreement(self, study: Study) -> dict[str, Any]:
         """Kendall's tau of predicted and evaluated quality, and of counting FLOPs."""

@@ -87,6 +87,7 @@ def test_a_dry_run_counts_and_changes_nothing(study_file, tmp_path):
 def test_a_wrong_study_is_one_clear_message(study_file, tmp_path, sections, expected):
     path = study_file(**sections)
     assert expected in refused("run", path, "--root", tmp_path / "root")
+    assert not (tmp_path / "root").exists()
 
 
 def test_a_process_says_it_in_one_line_and_ends_with_2(study_file, tmp_path):

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nas_core.base.errors import StoreError
+from nas_core.base.errors import ConfigError, StoreError
 from nas_core.records.evaluations import Cost, Evaluation, to_table
-from nas_core.records.store import Store, _checksum, missing, shared_store
+from nas_core.records.store import Store, _checksum, missing, no_empty_folder, shared_store
 
 
 def evaluation(genotype="0-1", metric=0.5, **changes):
@@ -126,6 +126,27 @@ def test_a_root_that_is_a_file_is_said(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError):
         Store(tmp_path / "file" / "study")
+
+
+def test_what_is_refused_leaves_no_empty_folder(tmp_path):
+    def write_and_refuse(root, written):
+        with no_empty_folder(str(root)):
+            store = Store(root)
+            for path in written:
+                store.write_bytes(path, b"x")
+            raise ConfigError("data.path", "nowhere", "a folder")
+
+    def refused(root, *written):
+        with pytest.raises(ConfigError):
+            write_and_refuse(root, written)
+
+    refused(tmp_path / "studies" / "mine")
+    assert not list(tmp_path.iterdir())
+    refused(tmp_path / "studies" / "mine", "study.yaml")
+    assert (tmp_path / "studies" / "mine" / "study.yaml").is_file()
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty")
+    assert (tmp_path / "empty").is_dir()  # it was there before
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self"), reason="needs Linux's /proc")
