@@ -60,6 +60,13 @@ class Family(Registered, ABC):
         self.given = sample is not None  # by data; else the family's own sample serves
         self.sample = sample or self.default_sample
 
+    def check(self) -> None:
+        """Whether what the networks are made from is there, before anything is made of it; cheap.
+
+        Raises:
+            NasError: naming what is not there.
+        """
+
     @property
     @abstractmethod
     def space(self) -> SearchSpace:

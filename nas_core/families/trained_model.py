@@ -110,6 +110,9 @@ class TrainedModel(Family):
             side=shape[-1] if self.sample.is_image else None,
         )
 
+    def check(self) -> None:
+        self.reference.check()
+
     @property
     def own(self) -> "Reference":
         """The reference to the model as its positions need it."""
@@ -118,6 +121,7 @@ class TrainedModel(Family):
     @cached_property
     def teacher(self) -> "nn.Module":
         """The trained model, in eval mode; raises DataError where its weights are missing or another model's."""
+        self.check()
         return self.own.trained()
 
     @property

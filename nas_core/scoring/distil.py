@@ -170,7 +170,7 @@ class DistilScorer(Scorer):
         if not isinstance(self.family, TrainedModel):
             found = f"distil with the family {self.family.name}, which has no trained model"
             raise ConfigError("scorer.kind", found, "the family `model`, or a scorer that trains networks")
-        self.family.reference.check()
+        self.family.check()
 
     @property
     def prepared(self) -> bool:

@@ -90,10 +90,11 @@ class Sources:
         """Everything as it is now.
 
         Raises:
-            NasError: for data that the scorer looks at and that are not there, or a wrong space.
+            NasError: for data that the scorer looks at or a trained model that are not there, or a wrong space.
         """
         data = _notes(config)
         family = family_of(config, data.sample if data else None)
+        family.check()
         return cls(
             config_id=_config_id(config),
             root=place_of(root),

@@ -1,8 +1,10 @@
 """The family of a trained model with branches: what its networks are, and what they are compared by."""
 
+import pytest
 import torch
 from torch import nn
 
+from nas_core.base.errors import DataError
 from nas_core.families.model import rebuild
 from nas_core.families.trained_model import TrainedModel
 from nas_core.workloads.workload import Sample
@@ -25,6 +27,15 @@ def test_positions_are_branches_and_what_networks_learn_from_is_blocks():
     assert [path for path in family.teacher_places if path.startswith("blocks")] == [
         f"blocks.{block}" for block in range(4)
     ]
+
+
+def test_weights_that_are_not_there_are_said_before_positions_are_looked_for(tmp_path):
+    settings = TrainedModel.Settings(model=f"{teachers.__file__}:vit", checkpoint=str(tmp_path / "none.safetensors"))
+    family = TrainedModel(settings, SAMPLE)
+    for ask in (family.check, lambda: family.teacher):
+        with pytest.raises(DataError, match=r"none\.safetensors: found no file"):
+            ask()
+    assert "structure" not in family.__dict__
 
 
 def test_a_network_without_a_branch_is_built_again_from_plain_data():
