@@ -121,7 +121,7 @@ class TrainedModel(Family):
     @cached_property
     def teacher(self) -> "nn.Module":
         """The trained model, in eval mode; raises DataError where its weights are missing or another model's."""
-        self.check()
+        self.check()  # first: looking for positions may take a minute
         return self.own.trained()
 
     @property

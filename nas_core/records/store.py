@@ -29,7 +29,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
@@ -69,7 +68,7 @@ def absolute(root: str) -> str:
     return root if "://" in root or not root.strip() else str(Path(os.path.expanduser(root)).absolute())
 
 
-@contextmanager
+@contextlib.contextmanager
 def no_empty_folder(root: str) -> Iterator[None]:
     """What is refused meanwhile leaves no folder behind that it made on this machine and wrote nothing into."""
     folder = Path(root)
