@@ -12,7 +12,7 @@ import typer
 from flows.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [path for path in (ROOT / "README.md", ROOT / "infra/README.md") if path.exists()]
+PAGES = [path for path in map(ROOT.joinpath, ("README.md", "infra/README.md", "tests/benchmarks/README.md")) if path.exists()]
 TEXT = (ROOT / "README.md").read_text()
 
 
