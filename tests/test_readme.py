@@ -12,7 +12,8 @@ import typer
 from flows.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [path for path in map(ROOT.joinpath, ("README.md", "infra/README.md", "tests/benchmarks/README.md")) if path.exists()]
+WRITTEN = ("README.md", "infra/README.md", "tests/benchmarks/README.md")
+PAGES = [ROOT / page for page in WRITTEN if (ROOT / page).exists()]
 TEXT = (ROOT / "README.md").read_text()
 
 
@@ -68,9 +69,16 @@ def test_its_make_targets_exist(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", TEXT))
-def test_its_links_lead_somewhere(link):
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_its_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_its_benchmarks_exist(page):
+    named = re.findall(r"python -m\s+tests\.benchmarks\.(\w+)", page.read_text())
+    assert [name for name in named if not (ROOT / f"tests/benchmarks/{name}.py").exists()] == []
 
 
 def test_its_file_map_names_what_is_there():
