@@ -342,7 +342,8 @@ def _in_rows(
     reference: "Reference", network: "nn.Module", found: "Split", wanted: int, inputs: "torch.Tensor"
 ) -> "tuple[Reference, nn.Module, Split]":
     """The same with neighbouring positions put together, where that comes nearer to the wanted number."""
-    from nas_core.families.model.splitting import rows_of, split
+    from nas_core.families.model.joining import rows_of
+    from nas_core.families.model.splitting import split
 
     rows = rows_of(network, found, wanted)
     if not rows:

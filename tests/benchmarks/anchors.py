@@ -93,11 +93,11 @@ FULL = Effort(
     settings={"scorer.recovery_steps": "500", "scorer.final_steps": "5000", "train.compare": "[uniform,depth]"},
 )
 REDUCED = Effort(
-    teacher_epochs=8,
+    teacher_epochs=24,
     examples=20_000,
     distil_epochs=0.5,
-    recovery=2,
-    positions={"resnet56": 9},
+    recovery=6,
+    positions={"resnet56": 14},
     settings={
         "data.train_examples": "10000",
         "design.kind": "balanced",

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -130,34 +129,6 @@ def are_blocks(model: nn.Module, found: Split) -> bool:
 def _num_weighted(module: nn.Module) -> int:
     """How many modules in it, itself included, have a matrix of weights or more of their own."""
     return sum(any(weight.ndim > 1 for weight in each.parameters(recurse=False)) for each in module.modules())
-
-
-def rows_of(model: nn.Module, found: Split, wanted: int) -> dict[str, list[int]]:
-    """Which neighbours in sequences are to stand together so that there are about ``wanted`` positions.
-
-    Path of an ``nn.Sequential`` -> how many of its modules make up each row, in order. Blocks that keep their input's
-    shape come first, and what costs least together; no row holds more than LARGEST of the model. Empty where nothing
-    can be put together.
-    """
-    places = {place.path: place for place in found.places}
-    rows = {
-        path: [[places.get(f"{path}.{name}" if path else name)] for name, _ in module.named_children()]
-        for path, module in model.named_modules()
-        if type(module) is nn.Sequential
-    }
-    for _ in range(len(found.places) - wanted):
-        pairs = [
-            (any(each.in_shape != each.out_shape for each in both), sum(each.share for each in both), path, number)
-            for path, each in rows.items()
-            for number, neighbours in enumerate(pairwise(each))
-            if len(both := [place for row in neighbours for place in row if place]) == sum(map(len, neighbours))
-        ]
-        pairs = [pair for pair in pairs if pair[1] <= LARGEST]
-        if not pairs:
-            break
-        *_, path, number = min(pairs)
-        rows[path][number : number + 2] = [rows[path][number] + rows[path][number + 1]]
-    return {path: [len(row) for row in each] for path, each in rows.items() if any(len(row) > 1 for row in each)}
 
 
 def _backbone(root: Call, inputs: Inputs) -> tuple[str, ...]:
@@ -318,8 +289,16 @@ class _Walk:
         return self._parts(parts[0]) if len(parts) == 1 else parts
 
     def _merged(self, found: list[Call], wanted: int) -> list[Call]:
-        """Positions replaced by a module around them, the smallest first, while that comes closer to the number."""
-        around = [call for call in self.root.everything() if self._usable(call)]
+        """Positions replaced by a module around them, the smallest first, while that comes closer to the number.
+
+        A stage that would be far larger than the others stays blocks, where those can stand together in rows.
+        """
+        most = 2 * self.root.flops / wanted
+        around = [
+            call
+            for call in self.root.everything()
+            if self._usable(call) and (call.flops <= most or not _is_in_rows(call))
+        ]
         for call in sorted(around, key=lambda call: call.flops):
             inside = set(call.everything())
             coarser = [place for place in found if place not in inside] + [call]
@@ -342,6 +321,12 @@ def _looks_like_a_block(call: Call) -> bool:
 
 def _holds_its_own_kind(call: Call) -> bool:
     return any(inner.module_type is call.module_type for inner in call.everything() if inner is not call)
+
+
+def _is_in_rows(call: Call) -> bool:
+    """Whether most of a call is modules in a sequence, any number of which can stand together (joining.py)."""
+    rows = (inner for inner in call.everything() if inner.module_type is nn.Sequential)
+    return any(sum(part.flops > 0 for part in row.inner) > 1 and row.flops >= ENOUGH * call.flops for row in rows)
 
 
 def _cost(calls: Sequence[Call] | Iterator[Call]) -> float:

@@ -85,6 +85,13 @@ def branching(num_outputs: int) -> nn.Module:
     return Branching(num_outputs)
 
 
+def by_stages(num_outputs: int) -> nn.Module:
+    """A stage of two blocks and one of eight, which holds four fifths of the model."""
+    blocks = [[ByModules.Block() for _ in range(count)] for count in (2, 8)]
+    head = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16 * 16, num_outputs))
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *(nn.Sequential(*stage) for stage in blocks), head)
+
+
 def family_of(maker: str, **settings) -> TrainedModel:
     settings = {
         "model": f"{__name__}:{maker}",
@@ -158,3 +165,10 @@ def test_fewer_positions_are_rows_of_blocks():
         origin = family.origin(family.space.parse("1-2"))
         again = rebuild.changed(rebuild.made(origin["model"]), origin["changes"])
         rebuild.fill(again, family.module(family.space.parse("1-2")).state_dict())
+
+
+@pytest.mark.parametrize(("wanted", "most"), [(5, 0.5), (6, 0.3), (8, 0.25)])
+def test_a_long_stage_is_several_rows_where_the_wanted_number_allows_it(wanted, most):
+    places = family_of("by_stages", wanted=wanted, library=[{"kind": "skip"}]).structure.split.places
+    assert max(place.share for place in places) <= most
+    assert len(places) == wanted - 2  # nothing stands for the stem and the head
