@@ -314,6 +314,8 @@ def _ranking(
     ranker = Ranker(lp, relaxation, effort, keyed.refuses if refused or lp.is_relaxed else None)
     listing = ranker.best(count)
     networks = keyed(listing.columns_SG)[:count]
+    if not networks and listing.floor == LOWEST:
+        return None  # that there is none is for another way to prove
     floor = -np.inf if listing.floor == LOWEST else total(ranker.whole.unit * (listing.floor + ranker.whole.slack))
     return Ranking(networks=tuple(networks), floor=floor, route="ranking")
 

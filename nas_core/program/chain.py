@@ -21,7 +21,7 @@ from nas_core.program.core import FIRST_COLUMNS, GROWTH, KEEP, MAX_KEEP, Level
 from nas_core.program.halves import MAX_STATES, CoreTooLargeError, Half, Matches, Prices, spell, windows
 from nas_core.program.linear import Floats, Ints, LinearProgram
 from nas_core.program.pairwise import PairTerms
-from nas_core.program.relaxation import FLOAT_ERROR, MAX_NESTED, minimise
+from nas_core.program.relaxation import FLOAT_ERROR, MAX_NESTED, minimise, without_smallest
 
 
 def is_chain(lp: LinearProgram, terms: PairTerms) -> bool:
@@ -70,7 +70,7 @@ class Chain:
             raise CoreTooLargeError
         duals_K = np.zeros(len(self.lp.limits_K))
         duals_K[self.priced] = found / self.scale_K[self.priced]
-        return duals_K
+        return without_smallest(duals_K)
 
     def at(self, lambda_K: Floats) -> tuple[float, Floats]:
         """The bound that multipliers (of scaled rows) prove, and its subgradient: the slack of the best network."""

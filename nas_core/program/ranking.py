@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from nas_core.program.answers import Effort
 from nas_core.program.linear import EPSILON, Floats, Ints, LinearProgram
-from nas_core.program.relaxation import Relaxation, multipliers
+from nas_core.program.relaxation import Relaxation, multipliers, without_smallest
 
 Bools = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.uint16]  # of a column within its group
@@ -155,6 +155,7 @@ class _Prices:
         self.useful: dict[int, Ints] = {}  # of a depth: the multipliers that bound some part there
 
     def add(self, lambda_K: Floats) -> None:
+        lambda_K = without_smallest(lambda_K)
         if any(np.allclose(lambda_K, other, rtol=1e-6, atol=0) for other in self.lambda_LK):
             return
         reduced_C = self.whole.value_C - lambda_K @ self.lp.rows_KC

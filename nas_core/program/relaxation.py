@@ -34,6 +34,7 @@ MAX_ROUNDS = 60
 TOLERANCE = 1e-13  # of the dual's magnitude
 FLOAT_ERROR = 1e-12  # of summed magnitudes, where a sum has few thousand terms: far above what it can round away
 PRICE_BITS = 40  # of a multiplier in an exact bound
+LEAST_MULTIPLIER = 1e-290  # of smaller ones, products lose more digits than ``FLOAT_ERROR`` and ``EPSILON`` say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,12 @@ def multipliers(lp: LinearProgram, priced: Ints) -> Floats | None:
     if found is None:
         return None
     duals_K[priced] = found
-    return duals_K
+    return without_smallest(duals_K)
+
+
+def without_smallest(lambda_K: Floats) -> Floats:
+    """The multipliers, those that are negative or too small for sums with a known error as zero; bounds hold by any."""
+    return np.where(lambda_K >= LEAST_MULTIPLIER, lambda_K, 0.0)
 
 
 class Dual(Protocol):

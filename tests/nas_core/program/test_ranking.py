@@ -106,6 +106,19 @@ def test_of_millions_that_are_worth_the_same_the_first_are_listed() -> None:
     assert [s.genotype for s in top_k(equal, 20).selections] == first
 
 
+@pytest.mark.parametrize("score", [0.0, 0.25, 1e-300])
+def test_of_networks_that_are_all_worth_the_same_those_within_the_limit_are_listed(score: float) -> None:
+    block = (2654208.0, 1990656.0, 1327104.0, 663552.0, 405504.0, 147456.0, 0.0)
+    flops = ((165888.0, 25344.0, 18432.0), *[block] * 4)
+    scores = tuple((score,) * len(row) for row in flops)
+    for percent in range(8, 100, 7):
+        limits = (Budget(resource="flops", at_most=percent / 100 * 10782768),)
+        problem = SelectionProblem(score=scores, costs={"flops": flops}, budgets=limits)
+        answer = top_k(problem, 3)
+        assert answer.status is Status.OPTIMAL, percent
+        assert [s.genotype for s in answer.selections] == [genotype for genotype, _ in in_order(problem)[:3]]
+
+
 def test_rules_and_single_networks_are_kept_out() -> None:
     problem = supernet(6, 4, 2, decimals=1)
     free = in_order(problem)
