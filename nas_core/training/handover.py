@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -115,15 +116,21 @@ def write(
 
 
 def _maker(description: Mapping[str, Any]) -> dict[str, bytes]:
-    """The file that makes the model, where the study names one: the loader looks for it beside itself."""
-    place = Path(description.get("model", {}).get("name", "").rpartition(":")[0])
-    return {place.name: place.read_bytes()} if place.suffix == ".py" and place.is_file() else {}
+    """The file that makes the model, where the study names one, and what it imports of the files beside it."""
+    file = Path(description.get("model", {}).get("name", "").rpartition(":")[0]).absolute()
+    if file.suffix != ".py" or not file.is_file():
+        return {}
+    finder = ModuleFinder(path=[str(file.parent)])
+    finder.run_script(str(file))  # which reads, and runs nothing
+    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    return {f"{rebuild.SOURCE}/{each.relative_to(file.parent)}": each.read_bytes() for each in sorted(files)}
 
 
 def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
     except OSError as error:
         raise ConfigError(f"folder {folder}", error.strerror or str(error), "a folder that can be written") from None

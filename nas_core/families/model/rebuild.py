@@ -20,6 +20,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from torch import fx, nn
 
 Change = Mapping[str, Any]  # {"put": a described module} or {"set": {attribute: value}}
 WEIGHTS, DESCRIPTION, PROGRAM = "model.safetensors", "architecture.json", "model.pt2"
+SOURCE = "source"  # folder of the file that makes the model, and of what it imports beside it
 SHOWN = 3  # of an image's outputs, the largest
 
 
@@ -297,13 +299,28 @@ def factory_of(name: str) -> Callable[..., Any]:
     if not place.endswith(".py"):
         found: Callable[..., Any] = getattr(importlib.import_module(place), factory)
         return found
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{place}: no Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, factory)
+    found = getattr(_module_of(Path(place).absolute()), factory)
     return found
+
+
+def _module_of(file: Path) -> ModuleType:
+    """The module in a file, which imports what lies beside it as a script does."""
+    name, folder = f"_file_{file.stem}", str(file.parent)
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file}: no Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look their module up
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)  # for what its functions import; last, so that it hides nothing
+    return module
 
 
 def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
@@ -339,8 +356,8 @@ def _maker(description: Mapping[str, Any], folder: str | Path) -> dict[str, Any]
         return None
     model = dict(description["model"])
     place, _, factory = model["name"].rpartition(":")
-    if place.endswith(".py"):  # as it lies beside this file, or where it lay
-        files = [path for path in (Path(folder, Path(place).name), Path(place)) if path.is_file()]
+    if place.endswith(".py"):  # as it was handed over, or where it lay
+        files = [path for path in (Path(folder, SOURCE, Path(place).name), Path(place)) if path.is_file()]
         return {**model, "name": f"{files[0]}:{factory}"} if files else None
     scheme = model["name"].partition(":")[0]
     known = scheme == "timm" or (scheme != "mlflow" and importlib.util.find_spec(scheme.partition(".")[0]) is not None)

@@ -1,6 +1,7 @@
 """What is handed over: files that load where only torch and timm are, with the outputs that were measured."""
 
 import json
+import shutil
 import subprocess
 
 import numpy as np
@@ -54,6 +55,54 @@ def of_a_model(name):
     return Member(family=made, genotype=Genotype(choices))
 
 
+PROJECT = {  # as people write them; load.py is what the loader is called, too
+    "load.py": """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from parts.blocks import Block
+
+
+@dataclass
+class Shape:
+    channels: int
+
+
+def build(in_channels, num_outputs):
+    torch.manual_seed(0)
+    width = Shape(channels=8).channels
+    blocks = [Block(width) for _ in range(4)]
+    ends = nn.Conv2d(in_channels, width, 3, padding=1), nn.Linear(width, num_outputs)
+    return nn.Sequential(ends[0], *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), ends[1])
+""",
+    "parts/__init__.py": "",
+    "parts/blocks.py": """
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.second(self.first(x).relu())
+""",
+    "other.py": "",  # that nothing imports
+}
+
+
+def of_a_file(folder):
+    for name, text in PROJECT.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return of_a_model(f"{folder}/load.py:build")
+
+
 def of_a_chain():
     space = tiny()
     return space.architecture(space.parse("1-0-1"))
@@ -63,12 +112,14 @@ def of_a_chain():
 def written(tmp_path_factory):
     """Folder, files and the trained network by the kind of network."""
     found = {}
-    kinds = {"model": of_a_model("timm:test_resnet"), "chain": of_a_chain()}
+    project = tmp_path_factory.mktemp("project")
+    kinds = {"model": of_a_model("timm:test_resnet"), "file": of_a_file(project), "chain": of_a_chain()}
     for kind, described in kinds.items():
         store = Store(tmp_path_factory.mktemp(kind))
         trained = train_network(described, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner")
         folder = tmp_path_factory.mktemp("files") / kind
         found[kind] = write(store, trained.as_dict(), DATA, folder), load_deployed(store, "winner")[0], trained
+    shutil.rmtree(project)
     return found
 
 
@@ -92,7 +143,7 @@ def test_files_load_where_only_torch_timm_and_safetensors_are(written, images, t
         assert line.startswith(f"{files.folder}/image.png  {int(expected[0].argmax())}: ")
 
 
-@pytest.mark.parametrize("kind", ["model", "chain"])
+@pytest.mark.parametrize("kind", ["model", "file", "chain"])
 @torch.no_grad()
 def test_the_front_loads_a_folder_in_one_line(written, images, kind):
     files, module, _ = written[kind]
@@ -108,6 +159,14 @@ def test_the_onnx_file_is_compared_on_real_images_in_other_batches(written, kind
     assert files.check.metrics["accuracy"] == pytest.approx((trained.test_metric, trained.test_metric))
     assert set(files.files) == {"model.safetensors", "architecture.json", "model.onnx", "model.pt2", "load.py"}
     assert all((files.folder / name).stat().st_size == size for name, size in files.files.items())
+
+
+def test_the_file_that_makes_a_model_lies_apart_with_what_it_imports(written):
+    files, _, _ = written["file"]
+    assert "def load(" in (files.folder / "load.py").read_text()
+    sources = {path.relative_to(files.folder / "source").as_posix() for path in files.folder.rglob("source/**/*.py")}
+    assert sources == set(PROJECT) - {"other.py"}
+    assert {f"source/{name}" for name in sources} <= set(files.files)
 
 
 def test_what_a_network_is_made_of_is_said(written):
