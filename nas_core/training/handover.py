@@ -122,7 +122,7 @@ def _maker(description: Mapping[str, Any]) -> dict[str, bytes]:
         return {}
     finder = ModuleFinder(path=[str(file.parent)])
     finder.run_script(str(file))  # which reads, and runs nothing
-    files = {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    files = {Path(path) for module in finder.modules.values() if (path := getattr(module, "__file__", None))}
     return {f"{rebuild.SOURCE}/{each.relative_to(file.parent)}": each.read_bytes() for each in sorted(files)}
 
 
