@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nas_core.families.model.rebuild import Change, described
-from nas_core.families.model.widths import Width, indices, out_width, widths
+from nas_core.families.model.widths import Width, first_input, indices, out_width, widths
 
 ROUNDED_DOWN_AT_MOST = 0.9  # of the width asked for: rounding to the device's liking takes no more
 
@@ -80,9 +80,10 @@ class Original:
         power: dict[str, torch.Tensor] = {}
 
         def look(path: str) -> Callable[..., None]:
-            def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-                axis = 1 if isinstance(layer, nn.Conv2d) else inputs[0].ndim - 1
-                power[path] = inputs[0].pow(2).mean([each for each in range(inputs[0].ndim) if each != axis])
+            def hook(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+                first = first_input(inputs, named)
+                axis = 1 if isinstance(layer, nn.Conv2d) else first.ndim - 1
+                power[path] = first.pow(2).mean([each for each in range(first.ndim) if each != axis])
 
             return hook
 
@@ -220,7 +221,9 @@ def hooked(
 ) -> Iterator[None]:
     """Calls ``look(path)`` before every layer of these kinds runs."""
     handles = [
-        layer.register_forward_pre_hook(look(path)) for path, layer in block.named_modules() if isinstance(layer, kinds)
+        layer.register_forward_pre_hook(look(path), with_kwargs=True)
+        for path, layer in block.named_modules()
+        if isinstance(layer, kinds)
     ]
     try:
         yield

@@ -17,6 +17,7 @@ from torch import nn
 
 from nas_core.families.model.draft import Call, Draft, hooked
 from nas_core.families.model.rebuild import Only
+from nas_core.families.model.widths import first_input
 
 MOST_FEATURES = 4_608  # of a layer that is fitted: the equations have their square
 MOST_ROWS = 16_384
@@ -127,9 +128,9 @@ def input_of(block: nn.Module, layer: nn.Module, samples: Call) -> torch.Tensor:
     kept: list[torch.Tensor] = []
 
     def look(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             if module is layer:
-                kept.append(inputs[0].clone())
+                kept.append(first_input(inputs, named).clone())
 
         return hook
 

@@ -11,6 +11,7 @@ in the model is known by the weights. A network that is not made of a model is
 read from ``model.pt2``, an exported program.
 """
 
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -25,6 +26,9 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 Change = Mapping[str, Any]  # {"put": a described module} or {"set": {attribute: value}}
 WEIGHTS, DESCRIPTION, PROGRAM = "model.safetensors", "architecture.json", "model.pt2"
@@ -162,6 +166,13 @@ def reshape(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Modu
 
 
 def made(model: Mapping[str, Any]) -> nn.Module:
+    """The model as positions need it: plain, cut into parts, in rows. Raises what ``whole`` does."""
+    network = plain(whole(model))
+    network = cut(network, model["cut"]) if model.get("cut") else network
+    return in_rows(network, model.get("rows", {}))
+
+
+def whole(model: Mapping[str, Any]) -> nn.Module:
     """The model as its maker builds it: ``timm:NAME``, ``package.module:factory`` or ``FILE.py:factory``.
 
     Raises:
@@ -176,8 +187,37 @@ def made(model: Mapping[str, Any]) -> nn.Module:
         network = factory_of(name)(**arguments)
     else:
         raise ValueError(f"{name}: neither timm:NAME nor package.module:factory nor FILE.py:factory")
-    network = cut(network, model["cut"]) if model.get("cut") else network
-    return in_rows(network, model.get("rows", {}))
+    return network
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """The network itself, each layer with weights of its own that are what it computes with, in evaluation mode.
+
+    What it computes from other weights (weight_norm, spectral_norm, any parametrization) is held as it is, and what
+    layers share is copied, since they are changed one by one.
+    """
+    network.eval()
+    for module in network.modules():
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(module, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(module, hook.name)
+                module._load_state_dict_pre_hooks.clear()  # torch leaves them, asking for weights that are gone
+    seen = set[int]()
+    for path, module in list(network.named_modules(remove_duplicate=False)):
+        if id(module) in seen and path and next(module.parameters(), None) is not None:
+            network.set_submodule(path, copy.deepcopy(module))
+        seen.add(id(module))
+    for module in network.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if id(weight) in seen:
+                setattr(module, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
+            seen.add(id(weight))
+    return network
 
 
 class Part(fx.GraphModule):

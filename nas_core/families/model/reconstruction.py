@@ -27,7 +27,7 @@ from nas_core.families.batch_norm import average_statistics, forget_statistics, 
 from nas_core.families.model.assembling import observed
 from nas_core.families.model.draft import Call
 from nas_core.families.model.fitting import MOST_FEATURES, input_of, rows_of, step_to
-from nas_core.families.model.widths import mixes
+from nas_core.families.model.widths import first_input, mixes
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -155,16 +155,17 @@ class _Seen:
         runs = deque[tuple[Any, torch.Tensor, torch.Tensor, torch.Tensor]](maxlen=back)
         normed: list[tuple[torch.Tensor, nn.Module]] = []
 
-        def look(layer: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        def look(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: torch.Tensor) -> None:
+            first = first_input(inputs, named)
             if mixes(layer):
-                runs.append((layer, inputs[0].clone(), output, output.clone()))
+                runs.append((layer, first.clone(), output, output.clone()))
             else:
-                normed.append((inputs[0], layer))
+                normed.append((first, layer))
 
         with ExitStack() as stack:
             for layer in block.modules():
                 if mixes(layer) or (isinstance(layer, _BatchNorm) and layer.affine and layer.track_running_stats):
-                    stack.callback(layer.register_forward_hook(look).remove)
+                    stack.callback(layer.register_forward_hook(look, with_kwargs=True).remove)
             output = call.run(block)
         if len(runs) < back or runs[0][0].weight[0].numel() > MOST_FEATURES:
             return None

@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,7 @@ class Reference:
 
     def arranged(self, network: nn.Module) -> nn.Module:
         """The network as positions need it, of the same modules: cut into parts, with rows of blocks."""
+        network = rebuild.plain(network)
         if not self.cut and not self.rows:
             return network
         parts = rebuild.cut(network, self.cut) if self.cut else network
@@ -103,7 +104,7 @@ class Reference:
             expected = "timm:NAME, package.module:factory, FILE.py:factory, mlflow:NAME@alias or FILE.pt2"
             raise NasError(WHERE, repr(self.model), expected)
         try:
-            network = rebuild.made(replace(self, cut=(), rows={}).made_by)
+            network = rebuild.whole(self.made_by)
         except Exception as error:  # a user's own code, or timm's for arguments it does not take
             found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise NasError(f"{WHERE} {self.model}", found, "a model that can be made") from None

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 Run = Callable[[nn.Module], torch.Tensor]  # calls a block as its model calls it
 
@@ -48,6 +49,12 @@ class Width:
 def mixes(layer: nn.Module) -> bool:
     """Whether every channel that goes out depends on all that come in."""
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+
+
+def first_input(inputs: Sequence[Any], named: Mapping[str, Any]) -> torch.Tensor:
+    """The tensor that a layer is called with, whether by its place or by its name."""
+    found: torch.Tensor = next(each for each in (*inputs, *named.values()) if isinstance(each, torch.Tensor))
+    return found
 
 
 def widths(block: nn.Module, run: Run) -> list[Width]:
@@ -127,7 +134,7 @@ class _Marks:
             if path and path == self.producer:
                 handles.append(layer.register_forward_hook(self._mark))
             elif in_width(layer):
-                handles.append(layer.register_forward_pre_hook(self._before(path)))
+                handles.append(layer.register_forward_pre_hook(self._before(path), with_kwargs=True))
                 if not mixes(layer):
                     handles.append(layer.register_forward_hook(self._after(path)))
         try:
@@ -142,15 +149,15 @@ class _Marks:
         return marked
 
     def _before(self, path: str) -> Callable[..., Any]:
-        def look(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            first = inputs[0]
+        def look(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            first = first_input(inputs, named)
             if not first.isnan().any():
-                return inputs
+                return inputs, named
             axis = channel_axis(layer, first) % first.ndim
             others = [each for each in range(first.ndim) if each != axis]
             seen = first.isnan().any(dim=others).nonzero().flatten().tolist() if others else []
             self.found[path] = self.found.get(path, set()) | set(seen)
-            return (torch.nan_to_num(first), *inputs[1:])
+            return tree_map(lambda leaf: torch.nan_to_num(first) if leaf is first else leaf, (inputs, named))
 
         return look
 

@@ -1,0 +1,118 @@
+"""Models as people write them: weights that are shared or computed, layers called by name."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import nn
+from torch.nn.utils import spectral_norm, weight_norm
+from torch.nn.utils.parametrizations import spectral_norm as spectral
+from torch.nn.utils.parametrizations import weight_norm as weight
+
+from nas_core.families.model import rebuild
+from nas_core.families.trained_model import TrainedModel
+from nas_core.workloads.workload import Sample
+
+pytestmark = pytest.mark.situations
+
+SAMPLE = Sample(shape=(3, 16, 16), num_outputs=5)
+IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.second = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.second(input=self.norm(self.first(x)).relu())
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.blocks = nn.Sequential(*(Block() for _ in range(4)))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    made = Model()
+    made.blocks.train()(torch.randn(8, 16, 16, 16))  # statistics of its own
+    return made.eval()
+
+
+def tied() -> nn.Module:
+    made = model()
+    made.blocks[2].first.weight = made.blocks[1].first.weight
+    return made
+
+
+def shared() -> nn.Module:
+    made = model()
+    made.blocks[3].norm = made.blocks[1].norm
+    made.blocks[2].second = made.blocks[0].second
+    return made
+
+
+def computed(way) -> nn.Module:
+    made = model()
+    for block in made.blocks:
+        block.first, block.second = way(block.first), way(block.second)
+    return made
+
+
+def weight_normed() -> nn.Module:
+    return computed(weight)
+
+
+def spectral_normed() -> nn.Module:
+    return computed(spectral)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+def weight_normed_as_of_old() -> nn.Module:
+    return computed(weight_norm)
+
+
+def spectral_normed_as_of_old() -> nn.Module:
+    return computed(spectral_norm)
+
+
+MAKERS = [model, tied, shared, weight_normed, spectral_normed, weight_normed_as_of_old, spectral_normed_as_of_old]
+
+
+@pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+@torch.no_grad()
+def test_alternatives_stand_and_are_rebuilt(maker, tmp_path):
+    teacher = maker().eval()
+    torch.save(teacher.state_dict(), tmp_path / "mine.pth")
+    outputs = teacher(IMAGES)
+    library = [{"kind": "narrower", "ratio": 0.5}, {"kind": "linear"}]
+    settings = {
+        "model": f"{__name__}:{maker.__name__}",
+        "checkpoint": str(tmp_path / "mine.pth"),
+        "library": library,
+    }
+    family = TrainedModel(TrainedModel.Settings.model_validate(settings), SAMPLE)
+    assert torch.equal(family.teacher(IMAGES), outputs)
+    narrowed = [
+        place.path
+        for place, kinds in zip(family.structure.split.places, family.structure.candidates, strict=True)
+        if kinds[0].spec.kind == "narrower"
+    ]
+    assert narrowed == [f"blocks.{index}" for index in range(4)]
+    genotype = family.space.parse("-".join(["1"] * family.space.num_positions))
+    network = family.module(genotype).eval()
+    assert network.get_submodule("blocks.1.first").out_channels == 8
+    weights = load(save(network.state_dict()))
+    origin = family.origin(genotype)
+    again = rebuild.fill(rebuild.changed(rebuild.made(copy.deepcopy(origin["model"])), origin["changes"]), weights)
+    assert torch.equal(again.eval()(IMAGES), network(IMAGES))
