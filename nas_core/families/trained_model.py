@@ -320,6 +320,7 @@ def _network_split(
         return cut, parts, split_of(parts)
 
     network, found, flaw = reference.fresh().requires_grad_(False), None, None
+    _check_output(given.model, network, inputs)
     if given.cut:
         return in_parts()
     try:
@@ -336,6 +337,22 @@ def _network_split(
         assert flaw is not None
         raise flaw
     return reference, network, found
+
+
+def _check_output(name: str, network: "nn.Module", inputs: "torch.Tensor") -> None:
+    """Raises SpaceError where the model does not give one tensor."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            output = network(inputs.clone())
+    except Exception:  # inputs that it does not take are said where it is split
+        return
+    if not isinstance(output, torch.Tensor):
+        known = f" ({', '.join(map(str, output))})" if isinstance(output, dict) else ""
+        advice = "Name a function that makes the model and gives only the tensor that the metric is about."
+        found = f"outputs that are a {type(output).__name__}{known}"
+        raise SpaceError(f"space.model {name}", found, "one tensor", advice)
 
 
 def _in_rows(

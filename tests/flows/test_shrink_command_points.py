@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from flows.export_command import handed_over
 from flows.shrink_command import Wish, _section, _sweep, study_of
@@ -38,15 +39,25 @@ def test_a_range_with_points_is_a_sweep_whose_tightest_limit_is_the_studys():
     assert asked("latency_ms=30%..100%", points=8, recover=0)["recover"] == 0
 
 
+@pytest.fixture
+def trained(tmp_path):
+    """A wish about a model with a checkpoint."""
+    torch.save(teachers.resnet(1, 10).state_dict(), tmp_path / "mine.pth")
+    model = f"{Path(teachers.__file__)}:resnet"
+    return Wish(
+        model=model, checkpoint=tmp_path / "mine.pth", data="digits", limits=["flops<=60%"], out=tmp_path / "out"
+    )
+
+
 @pytest.mark.parametrize(
     ("epochs", "distil_epochs", "rated", "finally_"),
     [(5.0, None, 18, 90), (1.0, None, 3, 18), (5.0, 0, 0, 0), (500.0, None, 200, 1000)],
 )
-def test_networks_are_trained_to_be_rated_for_a_share_of_what_the_winner_is(epochs, distil_epochs, rated, finally_):
+def test_networks_are_rated_after_a_share_of_the_training_that_the_winner_has(
+    trained, epochs, distil_epochs, rated, finally_
+):
     """1,150 images in steps of 64; without distillation not at all."""
-    model = f"{Path(teachers.__file__)}:resnet"
-    wish = Wish(model=model, checkpoint=None, data="digits", limits=["flops<=60%"], out=Path("out"))
-    scorer = study_of(replace(wish, epochs=epochs, distil_epochs=distil_epochs), {}).scorer
+    scorer = study_of(replace(trained, epochs=epochs, distil_epochs=distil_epochs), {}).scorer
     assert (scorer.recovery_steps, scorer.final_steps) == (rated, finally_)
 
 
@@ -59,21 +70,15 @@ def test_networks_are_trained_to_be_rated_for_a_share_of_what_the_winner_is(epoc
         ({"scorer.recovery_steps": "0"}, 0, 90),
     ],
 )
-def test_what_is_set_by_hand_counts(overrides, rated, finally_):
-    model = f"{Path(teachers.__file__)}:resnet"
-    wish = Wish(model=model, checkpoint=None, data="digits", limits=["flops<=60%"], out=Path("out"))
-    scorer = study_of(wish, overrides).scorer
+def test_what_is_set_by_hand_counts(trained, overrides, rated, finally_):
+    scorer = study_of(trained, overrides).scorer
     assert (scorer.recovery_steps, scorer.final_steps) == (rated, finally_)
 
 
 @pytest.mark.parametrize(("asked_for", "at_most", "epochs"), [(None, 20_000, 2.0), (None, 575, 0.5), (0.7, 575, 0.7)])
-def test_alternatives_learn_from_a_bounded_number_of_images(monkeypatch, asked_for, at_most, epochs):
+def test_alternatives_learn_from_a_bounded_number_of_images(trained, monkeypatch, asked_for, at_most, epochs):
     monkeypatch.setattr("flows.shrink_command.DISTILLED", at_most)
-    model = f"{Path(teachers.__file__)}:resnet"
-    wish = Wish(
-        model=model, checkpoint=None, data="digits", limits=["flops<=60%"], out=Path("out"), distil_epochs=asked_for
-    )
-    config = study_of(wish, {})
+    config = study_of(replace(trained, distil_epochs=asked_for), {})
     assert workload_of(config).num_examples()[0] == 1150
     assert config.scorer.recipe.epochs == epochs
 

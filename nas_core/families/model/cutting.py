@@ -101,6 +101,9 @@ def _shapes(graph: fx.GraphModule, inputs: torch.Tensor) -> dict[str, tuple[int,
             shapes[n.name] = tuple(result.shape) if isinstance(result, torch.Tensor) else ()
             return result
 
-    with torch.no_grad():
-        Looking(graph).run(inputs.clone())
+    try:
+        with torch.no_grad():
+            Looking(graph).run(inputs.clone())
+    except Exception as error:  # what the model's own code and torch raise for inputs that it does not take
+        raise ValueError(f"it does not run on inputs of shape {tuple(inputs.shape)}: {type(error).__name__}") from None
     return shapes

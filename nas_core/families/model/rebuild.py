@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -175,19 +176,29 @@ def made(model: Mapping[str, Any]) -> nn.Module:
 def whole(model: Mapping[str, Any]) -> nn.Module:
     """The model as its maker builds it: ``timm:NAME``, ``package.module:factory`` or ``FILE.py:factory``.
 
+    In full precision; one that is compiled, or spread over devices, is what it was made of.
+
     Raises:
         ValueError: for a model that is neither.
+        TypeError: if what is made is no module, one of TorchScript, or one whose layers do not have their sizes yet.
     """
     name, arguments = str(model["name"]), dict(model.get("arguments", {}))
     scheme, _, rest = name.partition(":")
-    network: nn.Module
+    network: Any
     if scheme == "timm":
         network = _timm().create_model(rest, **arguments)
     elif rest:
         network = factory_of(name)(**arguments)
     else:
         raise ValueError(f"{name}: neither timm:NAME nor package.module:factory nor FILE.py:factory")
-    return network
+    while hasattr(network, "_orig_mod") or isinstance(network, nn.DataParallel):  # torch.compile names it so
+        network = network.module if isinstance(network, nn.DataParallel) else network._orig_mod
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        raise TypeError(f"it gives {type(network).__name__}, not a torch.nn.Module")
+    if any(map(is_lazy, network.parameters())):
+        raise TypeError("its layers get their sizes when it is called first: call it once before it is returned")
+    full: nn.Module = network.float()
+    return full
 
 
 def plain(network: nn.Module) -> nn.Module:

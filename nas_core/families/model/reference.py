@@ -50,6 +50,11 @@ class Reference:
     def is_timm(self) -> bool:
         return self.model.startswith("timm:")
 
+    @property
+    def _is_made(self) -> bool:
+        """Whether a function makes the model."""
+        return ":" in self.model and not self.is_timm and not self.model.startswith("mlflow:")
+
     def _asked_for(self) -> dict[str, Any]:
         """Channels and outputs, for a maker that has parameters of these names."""
         if self.is_timm:
@@ -129,6 +134,9 @@ class Reference:
         network = self._whole()
         if self.checkpoint is not None:
             self._load(network)
+        elif self._is_made and weights_hash(network) != weights_hash(self._whole()):
+            advice = "Name the file of your trained weights (.safetensors, .pth): space.checkpoint, or --checkpoint."
+            raise DataError(f"{WHERE} {self.model}", "other weights each time it is made", "trained weights", advice)
         return self.arranged(network).requires_grad_(False)
 
     def _load(self, network: nn.Module) -> None:

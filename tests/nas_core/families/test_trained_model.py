@@ -14,8 +14,8 @@ SAMPLE = Sample(shape=(1, 28, 28), num_outputs=5)
 IMAGES = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
 
-def vit() -> TrainedModel:
-    settings = TrainedModel.Settings(model=f"{teachers.__file__}:vit", arguments={"depth": 4})
+def vit(checkpoint: str | None = None) -> TrainedModel:
+    settings = TrainedModel.Settings(model=f"{teachers.__file__}:vit", arguments={"depth": 4}, checkpoint=checkpoint)
     return TrainedModel(settings, SAMPLE)
 
 
@@ -38,8 +38,9 @@ def test_weights_that_are_not_there_are_said_before_positions_are_looked_for(tmp
     assert "structure" not in family.__dict__
 
 
-def test_a_network_without_a_branch_is_built_again_from_plain_data():
-    family = vit()
+def test_a_network_without_a_branch_is_built_again_from_plain_data(tmp_path):
+    torch.save(teachers.vit(1, 5, depth=4).state_dict(), tmp_path / "mine.pth")
+    family = vit(checkpoint=str(tmp_path / "mine.pth"))
     choices = []
     for position in family.space.positions:
         skipped = position.name in ("blocks.0.attn", "blocks.1.mlp")

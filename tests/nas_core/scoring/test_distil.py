@@ -42,10 +42,12 @@ def _config(**scorer: Any) -> StudyConfig:
 
 
 SEGMENTER = """
+import torch
 from torch import nn
 from nas_core.testing.example_model import small_network
 
 def segmenter(in_channels: int, num_outputs: int) -> nn.Module:
+    torch.manual_seed(0)
     return nn.Sequential(*small_network(in_channels, 16)[:-1], nn.Conv2d(16, num_outputs, 1))
 """
 TRANSFORMER = """

@@ -10,6 +10,7 @@ from torch.nn.utils import spectral_norm, weight_norm
 from torch.nn.utils.parametrizations import spectral_norm as spectral
 from torch.nn.utils.parametrizations import weight_norm as weight
 
+from nas_core.base.errors import DataError, NasError, SpaceError
 from nas_core.families.model import rebuild
 from nas_core.families.trained_model import TrainedModel
 from nas_core.workloads.workload import Sample
@@ -85,7 +86,45 @@ def spectral_normed_as_of_old() -> nn.Module:
     return computed(spectral_norm)
 
 
+def in_halves() -> nn.Module:
+    return model().half()
+
+
+def in_parallel() -> nn.Module:
+    return nn.DataParallel(model())
+
+
+def compiled() -> nn.Module:
+    return torch.compile(model())
+
+
+class Several(Model):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": super().forward(x), "features": x}
+
+
+def scripted() -> nn.Module:
+    return torch.jit.script(nn.Linear(3, 5))
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(16, 3), nn.Flatten(), nn.LazyLinear(5))
+
+
+def no_module() -> int:
+    return 5
+
+
+def fresh() -> nn.Module:
+    return Model()
+
+
 MAKERS = [model, tied, shared, weight_normed, spectral_normed, weight_normed_as_of_old, spectral_normed_as_of_old]
+
+
+def family_of(maker, sample=SAMPLE, **settings) -> TrainedModel:
+    given = TrainedModel.Settings.model_validate({"model": f"{__name__}:{maker.__name__}", **settings})
+    return TrainedModel(given, sample)
 
 
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
@@ -96,12 +135,7 @@ def test_alternatives_stand_and_are_rebuilt(maker, tmp_path):
     torch.save(teacher.state_dict(), tmp_path / "mine.pth")
     outputs = teacher(IMAGES)
     library = [{"kind": "narrower", "ratio": 0.5}, {"kind": "linear"}]
-    settings = {
-        "model": f"{__name__}:{maker.__name__}",
-        "checkpoint": str(tmp_path / "mine.pth"),
-        "library": library,
-    }
-    family = TrainedModel(TrainedModel.Settings.model_validate(settings), SAMPLE)
+    family = family_of(maker, checkpoint=str(tmp_path / "mine.pth"), library=library)
     assert torch.equal(family.teacher(IMAGES), outputs)
     narrowed = [
         place.path
@@ -116,3 +150,40 @@ def test_alternatives_stand_and_are_rebuilt(maker, tmp_path):
     origin = family.origin(genotype)
     again = rebuild.fill(rebuild.changed(rebuild.made(copy.deepcopy(origin["model"])), origin["changes"]), weights)
     assert torch.equal(again.eval()(IMAGES), network(IMAGES))
+
+
+@pytest.mark.parametrize("maker", [in_halves, in_parallel, compiled], ids=lambda maker: maker.__name__)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")  # of torch.compile's own imports
+def test_a_model_is_what_it_was_made_of(maker):
+    places = family_of(maker).structure.split.places
+    assert [place.path for place in places] == ["stem", *(f"blocks.{index}" for index in range(4))]
+
+
+@pytest.mark.parametrize(
+    ("maker", "said"),
+    [
+        (Several, r"Several: found outputs that are a dict \(logits, features\), expected one tensor"),
+        (no_module, "it gives int, not a torch"),
+        (lazy, "its layers get their sizes when it is called first"),
+        pytest.param(
+            scripted,
+            "it gives RecursiveScriptModule, not a torch",
+            marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+        ),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_what_is_no_model_to_change_is_one_line(maker, said):
+    with pytest.raises(NasError, match=said):
+        _ = family_of(maker).structure
+
+
+def test_a_model_of_other_channels_is_one_line():
+    with pytest.raises(SpaceError, match="to have 3 channels, but got 1"):
+        _ = family_of(model, Sample(shape=(1, 16, 16), num_outputs=5)).structure
+
+
+def test_a_forgotten_checkpoint_is_said():
+    with pytest.raises(DataError, match=r"other weights each time it is made.*--checkpoint"):
+        _ = family_of(fresh).teacher
+    assert torch.equal(family_of(model).teacher(IMAGES), model()(IMAGES))
