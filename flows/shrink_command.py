@@ -35,6 +35,7 @@ COMPARED = ("depth", "uniform")  # beside the model itself and a random network
 DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, in so many epochs at most
 FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, the winner's own where that is shorter
 RATED_SHARE = 5  # all networks' is so many times shorter than that
+PAIRS = {"segmentation": "masks", "image-to-image": "targets"}  # kind of data -> the folder beside images/
 CLOSE = 0.005  # a preparation that is better by less is no better
 
 
@@ -75,16 +76,19 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
         NasError: for a limit that cannot be read, what cannot be measured here, data or a model that are not there,
             or a model without positions.
     """
-    for text in wish.limits:
-        parse_limit(text)  # before data are read
+    _check_out(wish.out)
+    limits = [parse_limit(text) for text in wish.limits]  # before data are read
     section = {**_section(wish), **_sweep(wish)}
     config = _parsed(section, overrides)
+    for limit in limits:
+        limit.resolve(dict.fromkeys(config.profile.resources, 1.0))
     check_profilers(config.profile, config.profile.resources)
     if "side" in type(config.data).model_fields and (side := _side_of(wish)) is not None:
         section["data"]["side"] = side
     if "validation_examples" in type(config.data).model_fields:
-        section["data"]["validation_examples"] = 1  # to be asked how many there are, however few
-        workload = workload_of(_parsed(section, overrides))
+        section["data"]["validation_examples"] = 1  # to be asked how many there are, however few, and however many
+        whole = {name: text for name, text in overrides.items() if name != "data.train_examples"}  # of them are used
+        workload = workload_of(_parsed(section, whole))
         workload.check()
         section["data"]["validation_examples"] = min(MOST_VALIDATION, max(1, workload.num_examples()[0] // 5))
     if "normalise" in type(config.data).model_fields and "data.normalise" not in overrides:
@@ -98,6 +102,12 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
         final_steps = min(FINAL_STEPS, math.ceil(recipe.epochs * num_train / recipe.batch_size))
         section["scorer"] |= {"final_steps": final_steps, "recovery_steps": final_steps // RATED_SHARE}
     return _parsed(section, overrides)
+
+
+def _check_out(out: Path) -> None:
+    there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--out {out}", f"{there}, a file", "a folder, or a name that is free")
 
 
 def _parsed(section: Mapping[str, Any], overrides: Mapping[str, str]) -> StudyConfig:
@@ -140,7 +150,9 @@ def _short(spec: Mapping[str, Any]) -> str:
 def _data_of(wish: Wish) -> dict[str, Any]:
     path = Path(wish.data)
     if path.is_dir() and not any(path.glob("*.parquet")):
-        return {"kind": "folder", "path": str(path.absolute())}
+        names = {each.name for folder in (path, path / "train") for each in folder.glob("*/")}
+        kind = next((kind for kind, beside in PAIRS.items() if {"images", beside} <= names), "folder")
+        return {"kind": kind, "path": str(path.absolute())}
     if path.exists():
         return {"kind": "parquet", "path": str(path.absolute())}
     if wish.data in WORKLOADS:

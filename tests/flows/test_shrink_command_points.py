@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from flows.export_command import handed_over
-from flows.shrink_command import Wish, _section, _sweep, study_of
-from nas_core.base.errors import ConfigError
+from flows.shrink_command import Wish, _data_of, _section, _sweep, study_of
+from nas_core.base.errors import ConfigError, DataError
 from nas_core.report.collect import summarise
 from nas_core.report.text import summary_table
 from nas_core.study.brought import workload_of
@@ -107,6 +107,38 @@ def test_a_limit_that_cannot_be_read_is_said_before_data_are():
     wish = Wish(model="timm:resnet18", checkpoint=None, data="nowhere/", limits=["latency_ms<=60%%"], out=Path("out"))
     with pytest.raises(ConfigError, match="found '60%%'"):
         study_of(wish, {})
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"), [("latencyms<=60%", "a resource of the problem: flops, latency_ms, params"), ("flops<=1 Q", "Q")]
+)
+def test_a_resource_or_a_unit_that_there_is_not_is_said_before_data_are_read(trained, limit, said):
+    with pytest.raises(ConfigError, match=said):
+        study_of(replace(trained, limits=[limit]), {"data.train_examples": "1000000"})
+
+
+def test_a_file_in_the_place_of_the_folder_is_said_first(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match=r"--out .*: found .*file, a file, expected a folder"):
+            study_of(replace(trained, out=out, data="nowhere/"), {})
+
+
+def test_as_many_examples_as_validation_leaves_may_be_asked_for(trained):
+    assert workload_of(study_of(trained, {"data.train_examples": "1150"})).num_examples() == (1150, 287)
+    with pytest.raises(DataError, match="found 1151, expected at most 1150, what validation leaves"):
+        study_of(trained, {"data.train_examples": "1151"})
+
+
+def test_images_beside_masks_are_a_segmentation(tmp_path):
+    wish = Wish(model="timm:resnet18", checkpoint=None, data=str(tmp_path), limits=[], out=tmp_path / "out")
+    kinds = {("cat", "dog"): "folder", ("images", "masks"): "segmentation", ("images", "targets"): "image-to-image"}
+    for names, kind in kinds.items():
+        for below in (kind, f"{kind}-parts/train"):
+            for name in names:
+                (tmp_path / below / name).mkdir(parents=True)
+        for folder in (kind, f"{kind}-parts"):
+            assert _data_of(replace(wish, data=str(tmp_path / folder)))["kind"] == kind
 
 
 def test_threads_that_there_are_not_are_said_before_data_are():
