@@ -7,6 +7,7 @@ user's own that returns one, ``mlflow:NAME@alias`` a model that MLflow has,
 
 import hashlib
 import inspect
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from nas_core.base.errors import DataError, NasError
 from nas_core.base.fetching import FETCHERS
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model import rebuild
+from nas_core.families.model.checkpoints import load_weights
 
-from timm.models import is_model, load_checkpoint  # isort: skip
+from timm.models import is_model  # isort: skip
 
 WHERE = "space.model"
 
@@ -133,21 +135,12 @@ class Reference:
         self.check()
         network = self._whole()
         if self.checkpoint is not None:
-            self._load(network)
+            expected = f"weights of {self.model} for {self.in_channels} channels and {self.num_outputs} outputs"
+            load_weights(network, self.checkpoint, expected)
         elif self._is_made and weights_hash(network) != weights_hash(self._whole()):
             advice = "Name the file of your trained weights (.safetensors, .pth): space.checkpoint, or --checkpoint."
             raise DataError(f"{WHERE} {self.model}", "other weights each time it is made", "trained weights", advice)
         return self.arranged(network).requires_grad_(False)
-
-    def _load(self, network: nn.Module) -> None:
-        assert self.checkpoint is not None
-        try:
-            load_checkpoint(network, self.checkpoint, weights_only=True)
-        except Exception as error:  # torch and safetensors raise whatever the file makes them raise
-            expected = f"weights of {self.model} for {self.in_channels} channels and {self.num_outputs} outputs"
-            raise DataError(
-                f"space.checkpoint {self.checkpoint}", " ".join(str(error).split())[:300], expected
-            ) from None
 
     @property
     def code(self) -> str:
@@ -159,11 +152,16 @@ class Reference:
 
 def _program(path: str) -> nn.Module:
     """The modules that an exported program was made of."""
+    logger = logging.getLogger("torch.export")
+    level = logger.level
     try:
+        logger.setLevel(logging.CRITICAL)  # it tells the whole way to what is one line here
         return _as_module(torch.export.load(path))
     except Exception as error:  # torch raises whatever the file makes it raise
-        found = " ".join(str(error).split())[:300]
+        found = " ".join(str(error).partition("Please check")[0].split())[:300] or type(error).__name__
         raise DataError(f"{WHERE} {path}", found, "a program that torch.export.save wrote") from None
+    finally:
+        logger.setLevel(level)
 
 
 def _as_module(model: Any) -> nn.Module:

@@ -1,5 +1,6 @@
 """A trained model by its name: made, its weights read; what is wrong is one line before anything is computed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ def test_a_factory_in_a_file_is_given_channels_and_outputs(tmp_path: Path) -> No
         "from torch import nn\n\ndef build(in_chans, num_classes):\n    return nn.Conv2d(in_chans, num_classes, 1)\n"
     )
     (tmp_path / "mine.py").write_text(source)
-    model = _reference(f"{tmp_path / 'mine.py'}:build").trained()
+    torch.save(nn.Conv2d(3, 5, 1).state_dict(), tmp_path / "mine.pth")
+    model = replace(_reference(f"{tmp_path / 'mine.py'}:build"), checkpoint=str(tmp_path / "mine.pth")).trained()
     assert isinstance(model, nn.Conv2d)
     assert (model.in_channels, model.out_channels) == (3, 5)
 
