@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def onnx_bytes(network: nn.Module, inputs: Sequence[torch.Tensor], way: Way, *, 
     named: dict[str, Any] = {"input_names": names, "output_names": [OUTPUT], "verbose": False}
     buffer = io.BytesIO()
     try:
-        with silence(logs=True), torch.no_grad():
+        with silence(logs=True), patch.object(torch._C, "_jit_onnx_log"), torch.no_grad():  # it prints whole graphs
             if way == "program":
                 sizes = tuple({0: torch.export.Dim("batch", min=1)} if any_batch else None for _ in inputs)
                 program = torch.onnx.export(network, tuple(inputs), dynamo=True, dynamic_shapes=sizes, **named)

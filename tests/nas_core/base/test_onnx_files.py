@@ -30,3 +30,23 @@ def test_an_operator_that_onnx_does_not_have_is_named(way):
     with pytest.raises(NasError, match=r"ONNX: found the operator aten.{1,2}linalg_eig\w*, expected") as caught:
         onnx_bytes(Eigenvalues().eval(), [torch.randn(2, 4, 4)], way)
     assert len(str(caught.value).splitlines()) == 1
+
+
+class Attention(nn.Module):
+    """Of tokens made inside, of a batch of any size: which a trace cannot write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.inner(tokens, tokens, tokens, need_weights=False)[0]
+
+
+def test_a_way_that_fails_prints_nothing(capfd):
+    network, inputs = Attention().eval(), [torch.randn(2, 4, 3, 3)]
+    with pytest.raises(NasError):
+        onnx_bytes(network, inputs, "trace")
+    assert capfd.readouterr() == ("", "")
+    assert onnx_bytes(network, inputs, "program")
