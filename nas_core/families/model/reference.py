@@ -9,7 +9,8 @@ import hashlib
 import inspect
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from nas_core.base.errors import DataError, NasError
 from nas_core.base.fetching import FETCHERS
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model import rebuild
-from nas_core.families.model.checkpoints import load_weights
+from nas_core.families.model.checkpoints import PROGRAM, load_weights, not_finite, what_it_is
 
 from timm.models import is_model  # isort: skip
 
@@ -152,16 +153,34 @@ class Reference:
 
 def _program(path: str) -> nn.Module:
     """The modules that an exported program was made of."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
+    where, expected = f"{WHERE} {path}", "a program that torch.export.save wrote"
+    if not Path(path).is_file():
+        raise DataError(where, "no file", expected)
     try:
-        logger.setLevel(logging.CRITICAL)  # it tells the whole way to what is one line here
-        return _as_module(torch.export.load(path))
-    except Exception as error:  # torch raises whatever the file makes it raise
-        found = " ".join(str(error).partition("Please check")[0].split())[:300] or type(error).__name__
-        raise DataError(f"{WHERE} {path}", found, "a program that torch.export.save wrote") from None
+        with _unlogged("torch.export", "torch._export"):  # they tell the whole way to what is one line here
+            network = _as_module(torch.export.load(path))
+    except Exception:  # torch raises whatever the file makes it raise
+        found = what_it_is(Path(path)) or "a file that torch.export.load cannot read"
+        if found == PROGRAM:
+            found += f" that is damaged, or that torch {torch.__version__} cannot read"
+        raise DataError(where, found, expected) from None
+    broken = not_finite(network)
+    if broken:
+        raise DataError(where, f"weights that are NaN or infinite ({', '.join(broken[:3])})", "finite weights")
+    return network
+
+
+@contextmanager
+def _unlogged(*names: str) -> Iterator[None]:
+    """Nothing of these loggers is shown meanwhile."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _as_module(model: Any) -> nn.Module:

@@ -1,5 +1,8 @@
 """A trained model by its name: made, its weights read; what is wrong is one line before anything is computed."""
 
+import io
+import logging
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,9 +93,46 @@ def test_a_program_is_a_model_with_positions(tmp_path: Path) -> None:
         assert family.module(Genotype((1,) * len(own.choices))).eval()(inputs).shape == (2, 10)
 
 
-def test_a_broken_program_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "model.pt2").write_bytes(b"no program")
-    with pytest.raises(DataError, match=r"a program that torch\.export\.save wrote"):
+def _zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(f"model/{name}", "{}")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"no program", "a text file that begins with 'no program'"),
+        (b"", "an empty file"),
+        (_zipped("data.pkl", "constants.pkl"), "a TorchScript archive"),
+        (_zipped("archive_format", "models/model.json"), "an exported program that is damaged, or that torch .*"),
+        (_zipped("archive_format")[:-9], "a file that is cut short"),
+    ],
+    ids=["text", "empty", "TorchScript", "damaged", "cut short"],
+)
+def test_a_broken_program_is_one_line(
+    content: bytes, found: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "model.pt2").write_bytes(content)
+    with pytest.raises(DataError, match=rf"found {found}, expected a program that torch\.export\.save wrote$"):
+        _reference(str(tmp_path / "model.pt2")).fresh()
+    assert (*capfd.readouterr(), caplog.text) == ("", "", "")
+    assert logging.getLogger("torch.export").isEnabledFor(logging.ERROR)
+
+
+def test_a_program_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found no file"):
+        _reference(str(tmp_path / "model.pt2")).fresh()
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own use of what it deprecates
+def test_a_program_has_finite_weights(tmp_path: Path) -> None:
+    network = nn.Linear(2, 2)
+    nn.init.constant_(network.bias, torch.nan)
+    torch.export.save(torch.export.export(network, (torch.ones(1, 2),)), tmp_path / "model.pt2")
+    with pytest.raises(DataError, match=r"model\.pt2: found weights that are NaN or infinite \(bias\)"):
         _reference(str(tmp_path / "model.pt2")).fresh()
 
 
