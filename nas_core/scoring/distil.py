@@ -171,6 +171,7 @@ class DistilScorer(Scorer):
             found = f"distil with the family {self.family.name}, which has no trained model"
             raise ConfigError("scorer.kind", found, "the family `model`, or a scorer that trains networks")
         self.family.check()
+        self.family.reference.check_weights()
 
     @property
     def prepared(self) -> bool:

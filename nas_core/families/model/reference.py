@@ -54,9 +54,12 @@ class Reference:
         return self.model.startswith("timm:")
 
     @property
-    def _is_made(self) -> bool:
-        """Whether a function makes the model."""
-        return ":" in self.model and not self.is_timm and not self.model.startswith("mlflow:")
+    def has_weights(self) -> bool:
+        """Whether the model has weights that stay: not where a function draws them anew each time."""
+        is_made = ":" in self.model and not self.is_timm and not self.model.startswith("mlflow:")
+        if self.checkpoint is not None or not is_made:
+            return True
+        return weights_hash(self._whole()) == weights_hash(self._whole())
 
     def _asked_for(self) -> dict[str, Any]:
         """Channels and outputs, for a maker that has parameters of these names."""
@@ -127,6 +130,12 @@ class Reference:
             expected = "a file of trained weights (.safetensors, .pth)"
             raise DataError(f"space.checkpoint {self.checkpoint}", "no file", expected)
 
+    def check_weights(self) -> None:
+        """Raises DataError if a function draws the weights anew each time; makes the model twice."""
+        if not self.has_weights:
+            advice = "Name the file of your trained weights (.safetensors, .pth): space.checkpoint, or --checkpoint."
+            raise DataError(f"{WHERE} {self.model}", "other weights each time it is made", "trained weights", advice)
+
     def trained(self) -> nn.Module:
         """The model with its trained weights, in eval mode; nothing of it wants gradients.
 
@@ -138,9 +147,8 @@ class Reference:
         if self.checkpoint is not None:
             expected = f"weights of {self.model} for {self.in_channels} channels and {self.num_outputs} outputs"
             load_weights(network, self.checkpoint, expected)
-        elif self._is_made and weights_hash(network) != weights_hash(self._whole()):
-            advice = "Name the file of your trained weights (.safetensors, .pth): space.checkpoint, or --checkpoint."
-            raise DataError(f"{WHERE} {self.model}", "other weights each time it is made", "trained weights", advice)
+        else:
+            self.check_weights()
         return self.arranged(network).requires_grad_(False)
 
     @property
@@ -148,7 +156,9 @@ class Reference:
         """Hash of the weights: another file, another space."""
         if self.checkpoint is not None and Path(self.checkpoint).is_file():
             return hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest()[:16]
-        return "" if self.is_timm else weights_hash(self.trained())
+        if self.is_timm or not self.has_weights:
+            return ""
+        return weights_hash(self.trained())
 
 
 def _program(path: str) -> nn.Module:

@@ -187,3 +187,8 @@ def test_a_forgotten_checkpoint_is_said():
     with pytest.raises(DataError, match=r"other weights each time it is made.*--checkpoint"):
         _ = family_of(fresh).teacher
     assert torch.equal(family_of(model).teacher(IMAGES), model()(IMAGES))
+
+
+def test_a_model_that_is_trained_from_its_start_is_the_same_space_in_every_process():
+    assert family_of(fresh).space.space_id == family_of(fresh).space.space_id
+    assert family_of(fresh).reference.code != family_of(model).reference.code
