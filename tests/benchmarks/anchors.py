@@ -7,7 +7,7 @@ with the published share of FLOPs as the limit. Everything is kept there and gon
 given again: the teacher's epochs, alternatives, evaluations, trainings.
 
 ``--full`` is the published amount of training, for a GPU (hours); without it everything is less,
-for two CPU cores (about an hour for ResNet-20), and only differences to the teacher can be compared with what is
+for two CPU cores (an hour and a half for ResNet-56), and only differences to the teacher can be compared with what is
 published. CIFAR-10 is looked for under ``MATHNAS_DATA``. Accuracies are of the test split, in percent. The published
 networks were trained on all 50,000 images; here a part of them is validated on.
 """
