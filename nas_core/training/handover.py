@@ -4,12 +4,12 @@ What is written loads without any code of ours: ``load.py`` is
 ``families/model/rebuild.py``, copied. B = examples of a batch.
 """
 
+import ast
 import inspect
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -120,10 +120,28 @@ def _maker(description: Mapping[str, Any]) -> dict[str, bytes]:
     file = Path(description.get("model", {}).get("name", "").rpartition(":")[0]).absolute()
     if file.suffix != ".py" or not file.is_file():
         return {}
-    finder = ModuleFinder(path=[str(file.parent)])
-    finder.run_script(str(file))  # which reads, and runs nothing
-    files = {Path(path) for module in finder.modules.values() if (path := getattr(module, "__file__", None))}
+    files = [file]
+    for each in files:
+        files += [other for other in _imported(each, file.parent) if other not in files]
     return {f"{rebuild.SOURCE}/{each.relative_to(file.parent)}": each.read_bytes() for each in sorted(files)}
+
+
+def _imported(file: Path, folder: Path) -> list[Path]:
+    """The files below the folder that a Python file imports, those of packages around them included."""
+    names = list[Path]()
+    try:
+        parsed = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # what imports it copes with that
+        return []
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Import):
+            names += [folder.joinpath(*alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            root = file.parents[node.level - 1] if node.level else folder
+            module = root.joinpath(*(node.module or "").split("."))
+            names += [module / alias.name for alias in node.names]
+    around = {each for name in names for each in (name, *name.parents) if folder in each.parents}
+    return sorted(path for each in around for path in (each.with_suffix(".py"), each / "__init__.py") if path.is_file())
 
 
 def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:

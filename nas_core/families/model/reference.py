@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Reference:
     def is_timm(self) -> bool:
         return self.model.startswith("timm:")
 
-    @property
+    @cached_property
     def has_weights(self) -> bool:
         """Whether the model has weights that stay: not where a function draws them anew each time."""
         is_made = ":" in self.model and not self.is_timm and not self.model.startswith("mlflow:")

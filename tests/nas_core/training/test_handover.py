@@ -64,7 +64,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from parts.blocks import Block
+from parts.deep.blocks import Block
+
+try:
+    import broken
+except SyntaxError:
+    pass
 
 
 @dataclass
@@ -79,19 +84,22 @@ def build(in_channels, num_outputs):
     ends = nn.Conv2d(in_channels, width, 3, padding=1), nn.Linear(width, num_outputs)
     return nn.Sequential(ends[0], *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), ends[1])
 """,
-    "parts/__init__.py": "",
-    "parts/blocks.py": """
+    "parts/deep/blocks.py": """
 from torch import nn
+
+from .sizes import KERNEL
 
 
 class Block(nn.Module):
     def __init__(self, width):
         super().__init__()
-        self.first, self.second = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.first, self.second = nn.Conv2d(width, width, KERNEL, padding=1), nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x):
         return x + self.second(self.first(x).relu())
 """,
+    "parts/deep/sizes.py": "KERNEL = 3",
+    "broken.py": "def",
     "other.py": "",  # that nothing imports
 }
 
