@@ -350,7 +350,10 @@ def factory_of(name: str) -> Callable[..., Any]:
     if not place.endswith(".py"):
         found: Callable[..., Any] = getattr(importlib.import_module(place), factory)
         return found
-    found = getattr(_module_of(Path(place).absolute()), factory)
+    module = _module_of(Path(place).absolute())
+    if not hasattr(module, factory):
+        raise AttributeError(f"{place} has no {factory}")
+    found = getattr(module, factory)
     return found
 
 

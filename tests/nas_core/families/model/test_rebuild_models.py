@@ -192,3 +192,10 @@ def test_a_forgotten_checkpoint_is_said():
 def test_a_model_that_is_trained_from_its_start_is_the_same_space_in_every_process():
     assert family_of(fresh).space.space_id == family_of(fresh).space.space_id
     assert family_of(fresh).reference.code != family_of(model).reference.code
+
+
+def test_a_function_that_a_file_does_not_have_is_said_by_the_file_s_name(tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    settings = TrainedModel.Settings(model=f"{tmp_path}/mine.py:build")
+    with pytest.raises(NasError, match=r"mine\.py has no build, expected a model that can be made"):
+        _ = TrainedModel(settings, SAMPLE).structure
