@@ -69,9 +69,9 @@ class Session:
         routes = dict.fromkeys(filter(None, [listed.route]))
         status = Status.OPTIMAL if len(chosen) == k else Status.INFEASIBLE if listed.is_all else Status.STOPPED
         if status is Status.STOPPED and not (chosen and rest):
-            status, another, bound = self._one_by_one(chosen, k, min_distance, effort, routes)
-            if another is not None:
-                rest = tuple({s.genotype: s for s in (another, *rest)}.values())
+            status, another, bound = self._one_by_one(chosen, bound, k, min_distance, effort, routes)
+            found = {s.genotype: s for s in rest if s not in chosen}
+            rest = tuple((found | ({another.genotype: another} if another is not None else {})).values())
         num_proven = len(chosen)
         if status is not Status.OPTIMAL and status is not Status.INFEASIBLE:
             chosen += sorted(rest, key=lambda s: s.value, reverse=True)[: k - num_proven]
@@ -91,15 +91,14 @@ class Session:
         )
 
     def _one_by_one(
-        self, chosen: list[Selection], k: int, min_distance: int, effort: Effort, routes: dict[str, None]
+        self, chosen: list[Selection], bound: float, k: int, min_distance: int, effort: Effort, routes: dict[str, None]
     ) -> tuple[Status, Selection | None, float]:
         """Append the next best networks, each proven, until there are k, or no others, or the time is over.
 
-        Returns OPTIMAL, INFEASIBLE or what came of the next one, that one if it was found but not proven, and a
-        bound on all but the chosen.
+        ``bound`` holds for all but those chosen so far. Returns OPTIMAL, INFEASIBLE or what came of the next one,
+        that one if it was found but not proven, and a bound on all but the chosen.
         """
         candidates: dict[int, _Candidate] = {}
-        bound = float("inf")
         while len(chosen) < k:
             if chosen and effort.left_s == 0:
                 return Status.STOPPED, None, bound
@@ -137,13 +136,18 @@ class Session:
         is_all = floor == -float("inf") and len(rows) < wanted
         num_proven = sum(key > floor for key, _ in rows)
         proven = self._apart([genotype for _, genotype in rows[:num_proven]], k, min_distance)
+        selections = self._selections(proven, effort.deadline)
+        route = rankings[0][1].route
+        if len(selections) < len(proven):  # the time is over: what was listed and not evaluated is left
+            next_value = rounded_up(evaluate(self.problem, proven[len(selections)]).value)
+            return _Listed(proven=selections, bound=next_value, route=route)
         rest = [genotype for _, genotype in rows[num_proven:]] if min_distance == 1 else []
         return _Listed(
-            proven=self._selections(proven, effort.deadline),
+            proven=selections,
             rest=self._selections(rest, effort.deadline),
             bound=min(float("inf"), rounded_up(floor)),
             is_all=is_all,
-            route=rankings[0][1].route,
+            route=route,
         )
 
     def _seconds_each(self) -> float:

@@ -1,5 +1,6 @@
 """The best k in order: against all networks, on every way the search can go, and cut off."""
 
+import math
 import time
 from dataclasses import replace
 from fractions import Fraction
@@ -19,10 +20,12 @@ from nas_core.program import (
     routes,
     top_k,
 )
+from nas_core.program.answers import Effort
 from nas_core.program.checker import UnprovenError, check_certificate
 from nas_core.program.exact import evaluate, violations
+from nas_core.program.session import Session
 from nas_core.space.genotypes import Genotype, Rule
-from tests.nas_core.program.oracle import networks
+from tests.nas_core.program.oracle import brute_force, networks
 from tests.nas_core.program.random_problems import random_problem
 
 WAYS = {
@@ -154,6 +157,31 @@ def test_what_time_cut_off_is_said_and_the_rest_proven() -> None:
         check_certificate(certify(problem, answer, time_limit_s=0.5))
     assert time.monotonic() - started < 60
     assert told == sorted(told) or len(told) > 2
+
+
+@pytest.mark.parametrize("min_distance", [1, 2])
+def test_what_was_listed_and_not_evaluated_in_time_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch, min_distance: int
+) -> None:
+    problem = replace(supernet(3, 3, 1), budgets=())
+    expected = top_k(problem, 50, min_distance=min_distance)
+    assert expected.status is Status.OPTIMAL
+    evaluated = Session._selections
+    monkeypatch.setattr(Session, "_selections", lambda self, genotypes, _: evaluated(self, genotypes[:1], math.inf))
+    answer = top_k(problem, 50, min_distance=min_distance)
+    assert (answer.status, answer.selections) == (Status.OPTIMAL, expected.selections)
+    over = Session(problem).top_k(50, min_distance, Effort(deadline=time.monotonic()))
+    assert over.status is Status.FEASIBLE
+    assert expected.selections[1].value <= over.bound < math.inf
+
+
+@pytest.mark.parametrize("kind", ["additive", "pairs", "ratio"])
+def test_no_network_is_answered_twice_where_there_is_no_time_at_all(kind: str) -> None:
+    for seed in range(40):
+        problem = random_problem(seed, kind)
+        answer = Session(problem).top_k(5, 1, Effort(deadline=time.monotonic()))
+        assert len({s.genotype for s in answer.selections}) == len(answer.selections)
+        assert answer.status is not Status.OPTIMAL or answer.selections == brute_force(problem, 5)
 
 
 def test_networks_apart_are_the_greedy_ones() -> None:
