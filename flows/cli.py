@@ -252,9 +252,9 @@ def shrink(
     with never_silent():
         study = _run_stages(config, where, None, "report", wait_s=0.0)
     files = hand_over(study, wish.out)
-    _print_outcome(study, as_json)
+    _print_outcome(study, as_json, result_in_words(study))
     if not as_json:
-        print("\n".join([*result_in_words(study), *files]))
+        print("\n".join(files))
 
 
 @app.command()
@@ -431,14 +431,14 @@ def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool, m
         print(plan_in_words(found))
 
 
-def _print_outcome(study: "Study", as_json: bool) -> None:
+def _print_outcome(study: "Study", as_json: bool, compared: list[str] | None = None) -> None:
     from nas_core.report.text import summary_table
 
     summary = _summary(study)
     if as_json:
         _print_json(summary.to_dict())
         return
-    print(summary_table(summary))
+    print(summary_table(summary, compared))
     if study.store.exists(REPORT):
         print(f"Report: {study.store.uri(REPORT)}")
     tracking = study.output(TRACKING)

@@ -10,7 +10,7 @@ from flows.preflight import check_profilers
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.base.units import Amount
 from nas_core.base.yaml_text import write_yaml
-from nas_core.families.trained_model import TrainedModel
+from nas_core.families.trained_model import OWN, TrainedModel
 from nas_core.program.limits import parse_limit
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, trained_metric, workload_of
@@ -272,16 +272,9 @@ def _side_of(wish: Wish) -> int | None:
 
 
 def result_in_words(study: "Study") -> list[str]:
-    """The table at the end: the model, the result, what it is compared with; each trained with equal work."""
+    """The table at the end: the model, the result, what it is compared with; and what stands where in the result."""
     from nas_core.base.words import aligned
-    from nas_core.report.text import (
-        format_amount,
-        format_metric,
-        format_percent,
-        longer_in_words,
-        short_genotype,
-        trained_name,
-    )
+    from nas_core.report.text import format_amount, format_metric, format_percent, short_genotype, trained_name
 
     trained = study.output(TRAINING) or {"networks": ()}
     latency = "latency whole" if any("measured" in row for row in trained["networks"]) else "latency"
@@ -298,9 +291,19 @@ def result_in_words(study: "Study") -> list[str]:
         label = short_genotype(row["genotype"])
         epochs = f"{recipe.epochs + row.get('more_epochs', 0):.3g}"
         rows.append([label, trained_name(name), format_metric(metric, tested), *timed, *counts, epochs])
-    remarks = [f"{trained_name(row['role'])}: {row['text']}" for row in trained.get("remarks", ())]
-    longer = longer_in_words({row["role"]: row.get("more_epochs", 0.0) for row in trained["networks"]})
-    return [*aligned(rows), *filter(None, [longer]), *remarks]
+    return [*aligned(rows), *_what_stands_where(study)]
+
+
+def _what_stands_where(study: "Study") -> list[str]:
+    """``shrunk: narrower 0.5 at layer1.0, layer2.1; as in the model at stem``: the winner's blocks in one line."""
+    if study.winner is None:
+        return []
+    where: dict[str, list[str]] = {}
+    for position, choice in zip(study.space.positions, Genotype.parse(study.winner).choices, strict=True):
+        block = position.blocks[choice]
+        words = "as in the model" if block == OWN else _short(block.as_dict())
+        where.setdefault(words, []).append(position.name)
+    return ["shrunk: " + "; ".join(f"{words} at {', '.join(names)}" for words, names in where.items())]
 
 
 def _whole_ms(row: Mapping[str, Any] | None) -> float | None:

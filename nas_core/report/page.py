@@ -385,23 +385,30 @@ def block_table(summary: StudySummary) -> Table | None:
     rows_of = summary.block_effects.effects if summary.block_effects is not None else ()
     effects = {(row.position, row.choice): row for row in rows_of}
     tables = [t for t in summary.cost_tables if winner.resolution in (None, t.resolution)]
+    has_channels = any(position.out_channels for position in summary.space.positions)  # a trained model's say none
     rows = []
     for index, choice in enumerate(winner.choices):
         position = summary.space.positions[index]
         effect = effects.get((index, choice))
         rows.append(
             (
-                str(index),
+                _position(summary, index),
                 str(choice),
                 describe_block(position.blocks[choice]),
-                f"{position.out_channels}, stride {position.stride}",
+                *([f"{position.out_channels}, stride {position.stride}"] if has_channels else []),
                 format_metric_change(summary.scorer.metric, effect.effect if effect is not None else None),
                 *[format_amount(table.resource, table.block[index][choice]) for table in tables],
             )
         )
     turned = "effect" if summary.scorer.metric.higher_is_better else "effect (positive is better)"
-    head = ("position", "choice", "block", "channels", turned, *[resource_name(table.resource) for table in tables])
+    channels = ["channels"] if has_channels else []
+    head = ("position", "choice", "block", *channels, turned, *[resource_name(table.resource) for table in tables])
     return Table(head=head, rows=tuple(rows))
+
+
+def _position(summary: StudySummary, index: int) -> str:
+    """A position's number, as in a genotype, and its name: ``3 layer2.0``."""
+    return f"{index} {summary.space.positions[index].name}"
 
 
 def classes_table(summary: StudySummary) -> Table | None:
@@ -510,7 +517,7 @@ def instead_table(summary: StudySummary) -> Table | None:
         blocks = summary.space.positions[index].blocks
         best, saver = (_swap_cell(summary, reasons, found[0]) if found else "–" for found in (mine, savers))
         saver = "the same" if savers[:1] == mine[:1] and savers else saver
-        rows.append((str(index), describe_block(blocks[choice]), best, saver))
+        rows.append((_position(summary, index), describe_block(blocks[choice]), best, saver))
     saving = f"saves {resource_name(first)} and loses least" if first else "saves and loses least"
     head = ("position", "chosen block", "best other block", saving)
     return Table(head=head, rows=tuple(rows))
@@ -539,7 +546,7 @@ def swaps_table(summary: StudySummary) -> Table | None:
         return None
     rows = [
         (
-            str(swap.position),
+            _position(summary, swap.position),
             describe_block(summary.space.positions[swap.position].blocks[swap.choice]),
             format_metric_change(summary.scorer.metric, swap.change),
             *(_change(name, swap.costs[name]).removesuffix(f" {resource_name(name)}") for name in reasons.resources),

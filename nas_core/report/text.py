@@ -220,22 +220,12 @@ def describe_block(spec: BlockSpec) -> str:
     return ", ".join(parts)
 
 
-def summary_table(summary: StudySummary) -> str:
-    """The end of ``mathnas run``: winner, base and random networks side by side, as plain text."""
-    resources, whole = shown_resources(summary), measured_resources(summary)
-    names = [*map(resource_name, resources), *(f"{resource_name(name)}, whole" for name in whole)]
-    header = ["", "genotype", compared_by(summary), *names]
-    rows = [
-        [
-            trained_name(label),
-            short_genotype(genotype),
-            format_tested(summary.metric, trained_as(summary, label, genotype), value),
-        ]
-        + [format_amount(r, summary.costs_of(genotype).get(r)) for r in resources]
-        + [format_amount(r, measured_of(summary, label, genotype).get(r)) for r in whole]
-        for label, genotype, value in compared_networks(summary)
-    ]
-    lines = [*aligned([header, *rows])]
+def summary_table(summary: StudySummary, compared: Sequence[str] | None = None) -> str:
+    """The end of ``mathnas run``: winner, base and random networks side by side, as plain text.
+
+    ``compared`` are the lines of another table of these networks.
+    """
+    lines = [*(_compared_table(summary) if compared is None else compared)]
     lines += [f"not compared, diverged: {row}" for row in (summary.training.diverged if summary.training else ())]
     lines += [f"not all as asked for, {row}" for row in (summary.training.remarks if summary.training else ())]
     lines.append(trained_longer(summary))
@@ -252,6 +242,23 @@ def summary_table(summary: StudySummary) -> str:
     lines.append(f"evaluated: {format_count(summary.num_evaluated)} networks of {size}")
     lines.append(failure_warning(summary))
     return "\n".join(line.rstrip() for line in lines if line)
+
+
+def _compared_table(summary: StudySummary) -> list[str]:
+    resources, whole = shown_resources(summary), measured_resources(summary)
+    names = [*map(resource_name, resources), *(f"{resource_name(name)}, whole" for name in whole)]
+    header = ["", "genotype", compared_by(summary), *names]
+    rows = [
+        [
+            trained_name(label),
+            short_genotype(genotype),
+            format_tested(summary.metric, trained_as(summary, label, genotype), value),
+        ]
+        + [format_amount(r, summary.costs_of(genotype).get(r)) for r in resources]
+        + [format_amount(r, measured_of(summary, label, genotype).get(r)) for r in whole]
+        for label, genotype, value in compared_networks(summary)
+    ]
+    return aligned([header, *rows])
 
 
 def sweep_rows(summary: StudySummary) -> list[list[str]]:

@@ -1,5 +1,6 @@
 """`mathnas shrink --points`: what is asked for becomes a study, and a study's points become tables and files."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from flows.export_command import handed_over
-from flows.shrink_command import Wish, _data_of, _section, _sweep, study_of
+from flows.shrink_command import Wish, _data_of, _section, _sweep, result_in_words, study_of
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.report.collect import summarise
 from nas_core.report.text import summary_table
@@ -171,6 +172,19 @@ def test_trained_points_are_in_the_summary_and_in_its_table(study):
     table = summary_table(summarise(study))
     assert "over the range flops=300 .. 900 K:" in table
     assert all(f"{value:.2%}".replace("%", " %") in table for value in tests)
+
+
+def test_the_end_says_what_stands_where_and_compares_networks_in_one_table(study):
+    lines = result_in_words(study)
+    assert lines[0].split() == ["network", "role", "test", "latency", "of", "the", "model", "FLOPs", "params", "epochs"]
+    assert lines[1].split()[:2] == [study.winner, "shrunk"]
+    first, second = map(int, study.winner.split("-"))
+    assert (first, second != 0) == (0, True)  # the first position is as in the model, the second is not
+    kind = study.space.positions[1].blocks[second].kind
+    assert re.fullmatch(rf"shrunk: as in the model at 0; {kind}( [\d.]+)? at 2", lines[-1])
+    text = summary_table(summarise(study), lines)
+    assert text.startswith("\n".join(lines))
+    assert "genotype" not in text
 
 
 def test_a_part_of_an_epoch_counts_as_a_part(study):

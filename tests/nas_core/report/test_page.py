@@ -163,7 +163,7 @@ def test_classes_are_shown_the_worst_first_where_there_are_some(study):
 def test_why_these_blocks_is_told_position_by_position(study):
     swaps = study.reasons.swaps
     table = instead_table(study)
-    assert [row[0] for row in table.rows] == [str(index) for index in range(8)]
+    assert [row[0] for row in table.rows] == [f"{index} p{index}" for index in range(8)]
     best = max((swap for swap in swaps if swap.position == 0), key=lambda swap: swap.change)
     assert format_metric_change(study.scorer.metric, best.change) in table.rows[0][2]
     assert all(text in table.rows[0][2] for text in best.breaks)
