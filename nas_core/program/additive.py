@@ -21,6 +21,7 @@ from nas_core.program.result import Status
 WIDE = 2.0**20  # losses further apart than this are looked at in turn, so that rounding of the large hides no small
 MANY_COLUMNS = 1_000  # of a program with one limit, from which the dynamic program is quicker than the core search
 FIRST_SHARE, FIRST_MOST_S = 0.25, 3.0  # of the time left, for a first network
+SOON_SHARE, SOON_S = 0.05, 0.2  # after which it is asked whether there is any: a search never learns that there is none
 SEARCH_SHARE, SEARCH_MOST_S = 0.5, 20.0  # kept back from a proof, for a better network if it does not come about
 MANY_LIMITS = 4  # beyond which CP-SAT was not seen to prove anything in a minute, rules left out
 MANY_GROUPS = 60  # beyond which branching shows nothing either, with so many limits
@@ -101,8 +102,14 @@ def _by_structure(
     answer = _by_one_limit(lp, relaxation, judge, apart, effort)
     if answer is not None:
         return answer
-    first = replace(effort, deadline=time.monotonic() + min(FIRST_SHARE * effort.left_s, FIRST_MOST_S))
-    incumbent = incumbents.good_network(lp, relaxation, judge, apart, first)
+    soon, first = _within(effort, SOON_SHARE, SOON_S), _within(effort, FIRST_SHARE, FIRST_MOST_S)
+    incumbent = incumbents.good_network(lp, relaxation, judge, apart, soon)
+    if incumbent is None:
+        answer = cpsat.best(lp, relaxation, judge, apart, _within(effort, BRIEFLY, BRIEFLY_MOST_S))
+        if answer.status.is_proven:
+            return answer
+        incumbent = answer.choices
+    incumbent = incumbents.good_network(lp, relaxation, judge, apart, first, incumbent) or incumbent
     if incumbent is not None and attains(incumbent):
         return Answer(status=Status.OPTIMAL, choices=incumbent, bound=relaxation.bound, route="bound attained")
     answer = _proof(lp, relaxation, judge, apart, effort, incumbent, attains)
@@ -118,6 +125,11 @@ def _by_structure(
     if attains(choices):
         return Answer(status=Status.OPTIMAL, choices=choices, bound=bound, route="bound attained")
     return Answer(status=Status.FEASIBLE, choices=choices, bound=bound, route=f"{answer.route}, search")
+
+
+def _within(effort: Effort, share: float, most_s: float) -> Effort:
+    """A share of the time left, so many seconds at most."""
+    return replace(effort, deadline=time.monotonic() + min(share * effort.left_s, most_s))
 
 
 def _proof(
@@ -311,6 +323,8 @@ def _ranking(
         listed = ranking_of_levels(levels, relaxation, keyed, count, "core search")
         if listed is not None:
             return listed
+    if _has_none(lp, relaxation, judge, effort):
+        return Ranking(networks=(), floor=-np.inf, route=cpsat.ROUTE)
     ranker = Ranker(lp, relaxation, effort, keyed.refuses if refused or lp.is_relaxed else None)
     listing = ranker.best(count)
     networks = keyed(listing.columns_SG)[:count]
@@ -318,6 +332,15 @@ def _ranking(
         return None  # that there is none is for another way to prove
     floor = -np.inf if listing.floor == LOWEST else total(ranker.whole.unit * (listing.floor + ranker.whole.slack))
     return Ranking(networks=tuple(networks), floor=floor, route="ranking")
+
+
+def _has_none(lp: LinearProgram, relaxation: Relaxation, judge: Judge, effort: Effort) -> bool:
+    """Whether it is soon proven that there is no network at all, which a ranking would not learn."""
+    soon = _within(effort, SOON_SHARE, SOON_S)
+    if next(incumbents.networks(lp, relaxation, (), soon.deadline, effort.seed), None) is not None:
+        return False
+    briefly = _within(effort, BRIEFLY, BRIEFLY_MOST_S)
+    return cpsat.best(lp, relaxation, judge, (), briefly).status is Status.INFEASIBLE
 
 
 def ranking_of_levels(

@@ -15,6 +15,7 @@ from nas_core.program import (
     Status,
     certificate,
     certify,
+    cpsat,
     enumeration,
     ranking,
     routes,
@@ -173,6 +174,20 @@ def test_what_was_listed_and_not_evaluated_in_time_is_not_forgotten(
     over = Session(problem).top_k(50, min_distance, Effort(deadline=time.monotonic()))
     assert over.status is Status.FEASIBLE
     assert expected.selections[1].value <= over.bound < math.inf
+
+
+def test_that_no_network_is_within_the_limits_is_proven_before_the_best_ones_are_looked_for() -> None:
+    rng = np.random.default_rng(2)
+    costs = {f"c{k}": rng.integers(0, 100, (12, 4)).astype(float) for k in range(4)}
+    budgets = []
+    for name, cost in costs.items():  # each limit is met, and all of them by a mix of networks, but by none
+        at = float(cost[np.arange(12), rng.integers(0, 4, 12)].sum())
+        budgets.append(Budget(resource=name, at_least=at, at_most=at))
+    tables = {name: cost.tolist() for name, cost in costs.items()}
+    score = rng.integers(-100, 100, (12, 4)).astype(float).tolist()
+    problem = SelectionProblem(score=score, costs=tables, budgets=tuple(budgets))
+    answer = Session(problem).top_k(3, 1, Effort.seconds(60))
+    assert (answer.status, answer.route) == (Status.INFEASIBLE, cpsat.ROUTE)
 
 
 @pytest.mark.parametrize("kind", ["additive", "pairs", "ratio"])
