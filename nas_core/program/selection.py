@@ -40,7 +40,8 @@ def top_k(
     """The best network, then the best at least ``min_distance`` places from those before it, k in all.
 
     A place is a position; another resolution counts as one. Networks of equal value come in the order of their
-    choices, as numbers. Fewer than k if there are no more, which is then proven as well.
+    choices, as numbers; where one is asked for, it is any of the best. Fewer than k if there are no more, which is
+    then proven as well.
     ``tell`` is called now and then with the number of ranks proven so far.
     """
     effort = Effort.seconds(time_limit_s, workers, seed)
