@@ -22,7 +22,7 @@ from flows.extras import need, not_installed
 from flows.plugins_command import check, plugins
 from flows.printing import drop_output, print_what_can_be_printed
 from nas_core.base.errors import ConfigError, NasError, SpaceError, StoreError
-from nas_core.study.stages import CONFIG, DESIGN_CONFIG, REPORT, STAGES, SUMMARY, TRACKING, Stage
+from nas_core.study.stages import CONFIG, DESIGN_CONFIG, MOST_TOP, REPORT, STAGES, SUMMARY, TRACKING, Stage
 from tasks.saying import doing, never_silent
 
 if TYPE_CHECKING:
@@ -571,7 +571,7 @@ def select(
     limit: Annotated[
         list[str] | None, typer.Option(help="Such as 'flops<=60%' or 'latency_ms<=12 ms'; repeatable.")
     ] = None,
-    top: Annotated[int | None, typer.Option(min=1, max=10_000, help="Distinct best networks wanted.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, max=MOST_TOP, help="Distinct best networks wanted.")] = None,
     min_distance: Annotated[int | None, typer.Option(min=1, help="Positions in which any two differ at least.")] = None,
     time_limit_s: Annotated[float, typer.Option("--time", min=0.001, help="Solver time limit, seconds.")] = 60.0,
     certify: Annotated[

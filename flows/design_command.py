@@ -38,7 +38,7 @@ def design(
         float, typer.Option(help="stop at this relative gap; 0 goes on to a proof of optimality", min=0.0)
     ] = 0.0,
     time_limit_s: Annotated[float, typer.Option("--time", help="CPU seconds", min=0.1)] = 60.0,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     score: Annotated[Path | None, typer.Option(help="rate the structure in this JSON file instead")] = None,
     frontier: Annotated[str | None, typer.Option(help="sweep this limit: flops, params or rho")] = None,
     points: Annotated[int, typer.Option(help="of the frontier", min=2)] = 5,

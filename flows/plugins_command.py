@@ -71,7 +71,7 @@ def check(
 
     found = check_all(import_plugin(plugin).origin)
     if not found:
-        expected = "at least one of: a family, block kind, workload, scorer, profiler, searcher"
+        expected = "at least one of: a family, block kind, alternative, workload, scorer, profiler, searcher"
         raise PluginError(plugin, "nothing registered", expected, "Register a class with `@SCORERS.add` or the like.")
     failures = [failure for mine in found.values() for failure in mine]
     if as_json:

@@ -301,8 +301,8 @@ def _check_tracking(store: Store, dry_run: str = "") -> None:
 
 def _check_limit(study: Study, text: str, field: str = "limits") -> None:
     resource = parse_limit(text).resource
-    known = list(study.profiler_ids)
+    known = [name for name in study.profiler_ids if study.family.are_networks or name != "flops"]
     if not any(name == resource or name.rpartition("_")[0] == resource for name in known):
-        expected = f"a resource of profile.resources: {', '.join(known)}"
+        expected = f"a resource of profile.resources: {', '.join(known) or 'of choices a function of yours gives one'}"
         raise ConfigError(f"select.{field}: {text!r}", resource, expected)
     parse_limit(text).resolve(dict.fromkeys(known, 1.0))  # a unit that does not fit the resource

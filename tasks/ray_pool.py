@@ -393,6 +393,7 @@ class _Work:
     attempts: int = 0
     started: float = 0.0
     actor: Any = None
+    stopped: str = ""  # why we stopped it ourselves
 
 
 class _Lanes:
@@ -539,7 +540,7 @@ def _outcome(ref: Any, work: _Work) -> BatchDone | str:
     except (*CRASHES, exceptions.TaskCancelledError, exceptions.GetTimeoutError) as error:
         if isinstance(error, exceptions.NodeDiedError) or NODE_DIED in str(error):
             return NodeDied(first_line(error))
-        return f"{type(error).__name__}: {first_line(error)}"
+        return work.stopped or f"{type(error).__name__}: {first_line(error)}"
 
 
 def _again_or_give_up(work: _Work, reason: str, max_attempts: int, todo: "deque[_Work]") -> Iterator[BatchDone]:
@@ -562,5 +563,6 @@ def _again_or_give_up(work: _Work, reason: str, max_attempts: int, todo: "deque[
 def _cancel_hung(under_way: dict[Any, _Work], lanes: _Lanes, timeout_s: float) -> None:
     for ref, work in under_way.items():
         if time.monotonic() - work.started > timeout_s:
+            work.stopped = f"took longer than cluster.batch_timeout_s, {timeout_s:g} s, and was stopped"
             lanes.drop(work.actor)
             _cancel([ref], force=work.actor is None)

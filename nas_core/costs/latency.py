@@ -26,6 +26,7 @@ class LatencyProfiler(Profiler):
     """Milliseconds per batch on this device, undisturbed, and the spread. A block that does nothing costs 0."""
 
     name = "latency"
+    needs_networks = True
     version = 3  # whole networks with the preparation of their inputs
     resources = (Resource(name=RESOURCE, unit="milliseconds per batch", measured=True),)
 

@@ -26,6 +26,7 @@ class Profiler(Registered, ABC):
 
     resources: ClassVar[tuple[Resource, ...]]  # all given in one pass
     whole_networks: ClassVar[bool] = True  # whether it gives rows of whole networks, too
+    needs_networks: ClassVar[bool] = False  # whether it measures torch modules, which plain choices are not
 
     def __init__(self, settings: Section) -> None:
         self.settings: Any = settings

@@ -75,8 +75,14 @@ class Explanation:
         if not self.conflict:
             return "The rules and the excluded networks alone leave no network."
         collide = " and ".join(map(str, self.conflict))
+        above = {budget.resource for budget in self.conflict if budget.at_least is not None}
+        below = {budget.resource for budget in self.conflict if budget.at_most is not None}
+        ends = [("least", self.least, above - below), ("most", self.most, self.most.keys() - above)]
         reach = ", ".join(
-            f"least {name} {format_number(value)}" for name, value in self.least.items() if value is not None
+            f"{end} {name} {format_number(value)}"
+            for end, values, left_out in ends
+            for name, value in values.items()
+            if value is not None and name not in left_out
         )
         fixes = " or ".join(relaxation.text for relaxation in self.relaxations if relaxation.by is not None)
         verb = "cannot be met" if len(self.conflict) == 1 else "collide"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_core.base.errors import shortened
+from nas_core.base.errors import UnknownNameError, shortened
 from nas_core.records.evaluations import CostTable
 from nas_core.report.strip import NO_OP_KIND, Strip, strips
 from nas_core.report.style import THEMES, Theme, ThemeName, rc_params
@@ -81,6 +81,8 @@ def save_figures(summary: StudySummary, folder: Path | None = None, theme: Theme
 
 def drawn(summary: StudySummary, name: str, theme: ThemeName = "light") -> "Figure":
     """One figure as matplotlib has it, which notebooks show; raises as ``render``."""
+    if name not in FIGURES:
+        raise UnknownNameError("figure", repr(name), f"one of: {', '.join(FIGURES)}")
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -95,7 +97,7 @@ def render(summary: StudySummary, name: str, theme: ThemeName = "light") -> byte
 
     Raises:
         NotYetRunError: if its stage has not run.
-        KeyError: if there is no figure of that name.
+        UnknownNameError: if there is no figure of that name.
     """
     import matplotlib as mpl
 

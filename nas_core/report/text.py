@@ -422,5 +422,7 @@ def shown_resources(summary: StudySummary) -> list[str]:
     """Resources worth a column: the limited ones first, then the others known for the base network."""
     limited = [limit.resource for limit in summary.limits]
     known = ["flops", "params", "latency_ms", "energy_mj", "activation_bytes"]
-    costs = summary.costs_of(summary.base)
+    costs = dict(summary.costs_of(summary.base))
+    if costs.get("flops") == 0:  # of plain choices, which are no networks
+        del costs["flops"]
     return list(dict.fromkeys([*limited, *[r for r in known if r in costs], *sorted(costs)]))

@@ -59,7 +59,7 @@ class FunctionScorer(Scorer):
             given = {name: getattr(self, f"_{name}")(genotype) for name in self.wanted}
             result = type(self).function(**given, **self._own_settings)
             metric = self._number(self.metric_name, result)
-        except Exception as error:  # whatever goes wrong with one network is that network's row
+        except (Exception, SystemExit) as error:  # whatever goes wrong with one network is that network's row
             return self.rows.failed(genotype, error, time.perf_counter() - began), []
         wall_s, others = time.perf_counter() - began, []
         for name, rows in self._other_rows.items():

@@ -15,6 +15,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.snapshot import Snapshot
 
 PROVEN = "optimal"  # the status of a selection that is
+UNVERIFIED = "The best predicted network is chosen by its prediction alone: nothing has been verified yet."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def outcome_of(
         chosen=mine,
         chosen_evaluated=known.measured.get(mine),
         verified=chosen is not None,
-        why=_why(best["genotype"], seen, rows.get(chosen or ""), ended, finalists),
+        why=_why(best["genotype"], seen, rows.get(chosen), ended, finalists) if chosen else UNVERIFIED,
         cautions=tuple(answer.get("cautions", ())),
         rated_again=mine in finalists,
     )
@@ -91,7 +92,7 @@ def _evaluation(genotype: str, rows: Mapping[str, Evaluation], known: Snapshot) 
 def _why(best: str, seen: Evaluation | None, chosen: Evaluation | None, ended: str, again: Collection[str]) -> str:
     """Why the best predicted network is the chosen one, or is not."""
     if chosen is None or chosen.metric is None:
-        return "The best predicted network is chosen by its prediction alone: nothing has been verified yet."
+        return "The evaluation of the chosen network is no longer stored; the same `mathnas run` makes it again."
     if chosen.genotype == best:
         of = "of the finalists, which were rated once more" if best in again else "of those evaluated"
         return f"The best predicted network is also the best {of}."

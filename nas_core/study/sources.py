@@ -19,7 +19,8 @@ from typing import Any
 from nas_core.base.errors import DataError, NasError
 from nas_core.base.identity import content_id
 from nas_core.base.plugins import find, imported
-from nas_core.costs import is_measured, profiler_id
+from nas_core.costs import is_measured, profiler_id, profiler_of
+from nas_core.families import FAMILIES
 from nas_core.records.store import Store
 from nas_core.scoring.scorer import SCORERS
 from nas_core.space.genotypes import SearchSpace
@@ -214,9 +215,11 @@ def _notes(config: StudyConfig) -> DataNotes | None:
 
 
 def _profiler_ids(config: StudyConfig) -> dict[str, str]:
-    """Resource -> id of what measures it; FLOPs are always counted, since designs need them."""
-    resources = dict.fromkeys(("flops", *config.profile.resources))
-    return {resource: _profiler_id(config, resource) for resource in resources}
+    """Resource -> id of what measures it; FLOPs are always counted, since designs need them (0 of plain choices)."""
+    resources = config.profile.resources
+    if not FAMILIES[config.space.kind].are_networks:
+        resources = [name for name in resources if not profiler_of(name, config.profile).needs_networks]
+    return {resource: _profiler_id(config, resource) for resource in dict.fromkeys(("flops", *resources))}
 
 
 def _profiler_id(config: StudyConfig, resource: str) -> str:

@@ -8,6 +8,8 @@ Stage = Literal["profile", "score", "select", "verify", "train", "report"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 State = Literal["missing", "partial", "failed", "stale", "done", "running"]
 
+MOST_TOP = 10_000  # networks that are asked for in order
+
 CONFIG = "study.yaml"
 DESIGN_CONFIG = "design.yaml"  # of a DesignProject, whose files have some of the same names
 FIGURES = "figures"

@@ -52,11 +52,10 @@ def _output_status(stage: Stage, known: Snapshot, outputs: Outputs) -> StageStat
         return StageStatus(state="stale", done=0, total=1)
     if record is None or not all(are_there):
         return StageStatus(state="partial" if any(are_there) else "missing", done=0, total=1)
-    if (stage == "verify" and _lost_of_verification(known, outputs)) or (
-        stage == "train" and _lost_of_training(outputs)
-    ):
-        return StageStatus(state="partial", done=0, total=1)
     stale = record["inputs"] != outputs.inputs_of(stage)
+    lost = {"verify": lambda: _lost_of_verification(known, outputs), "train": lambda: _lost_of_training(outputs)}
+    if not stale and stage in lost and lost[stage]():
+        return StageStatus(state="partial", done=0, total=1)
     return StageStatus(state="stale" if stale else "done", done=0 if stale else 1, total=1)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nas_core.base.errors import StoreError
+from nas_core.base.errors import ConfigError, StoreError
 from nas_core.costs import Additivity
 from nas_core.families import Family
 from nas_core.prediction import Prediction, Predictor
@@ -30,7 +30,7 @@ from nas_core.study.outcome import Outcome, outcome_of
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources, notices, place_of
-from nas_core.study.stages import CONFIG, DESIGN_CONFIG, STAGES, TRAINING, Stage, StageStatus
+from nas_core.study.stages import CONFIG, DESIGN_CONFIG, MOST_TOP, STAGES, TRAINING, Stage, StageStatus
 from nas_core.study.status import status_of
 from nas_core.study.sweep import Point, points
 
@@ -223,18 +223,24 @@ class Study:
 
     def select(
         self,
-        limits: Sequence[str],
+        limits: Sequence[str] | str,
         *,
-        top: int,
+        top: int | None = None,
         min_distance: int = 1,
         time_limit_s: float = 60.0,
         tell: Callable[[int], None] | None = None,
     ) -> Answer:
         """The ``top`` best predicted networks within the limits, and where the study's chosen network stands.
 
-        ``tell`` is called with the number of ranks proven so far.
+        As many as ``select.top`` says where it is not given. ``tell`` is called with the number of ranks proven so far.
+
+        Raises:
+            ConfigError: for a limit that cannot be read, or a ``top`` that is no number from 1 to ``MOST_TOP``.
         """
-        known = self.snapshot
+        known, top = self.snapshot, self.config.select.top if top is None else top
+        limits = [limits] if isinstance(limits, str) else limits
+        if not 1 <= top <= MOST_TOP:
+            raise ConfigError("top", top, f"a number from 1 to {MOST_TOP:,}")
         answer = known.answer(tuple(limits), top=top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
         if (text := self.winner) is None:
             return answer
@@ -277,6 +283,7 @@ class Study:
 
     def predict(self, genotypes: Sequence[Genotype | str]) -> list[Prediction]:
         """The metric expected of each network, with its 90 % interval."""
+        genotypes = [genotypes] if isinstance(genotypes, str) else genotypes
         networks = [self.space.parse(each) if isinstance(each, str) else each for each in genotypes]
         return list(self.snapshot.predictor.predict(networks))
 

@@ -92,6 +92,8 @@ def test_what_is_no_network_costs_nothing_and_what_a_function_takes_is_not_guess
     sections = {"plugins": [str(plugin)], "scorer": {"kind": "speed-of-flags"}, "space": space, "select": {}}
     try:
         plan, words = json.loads(dry_run("--json", **sections).stdout), dry_run(**sections).stdout
+        timed = {"select": {"limits": ["latency_ms<=1 ms"]}, "profile": {"resources": ["flops", "latency_ms"]}}
+        assert "of choices a function of yours gives one" in dry_run(call=refused, **{**sections, **timed})
     finally:
         SCORERS.forget(imported.pop(str(plugin)).origin)
     assert (plan["resources"], plan["estimate_s"]) == ({}, None)

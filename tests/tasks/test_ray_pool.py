@@ -67,6 +67,13 @@ def test_a_deadly_item_is_given_up_alone(cluster):
     assert sum(batch.num_failed for batch in done) == 2
 
 
+def test_what_takes_too_long_is_said_to(cluster, monkeypatch):
+    config = cluster.config.model_copy(update={"batch_timeout_s": 1.5, "max_attempts": 1})
+    monkeypatch.setattr(cluster, "config", config)
+    (done,) = run_batches(cluster, Slow, [], [["a"]], cluster.evaluation_request, long=False)
+    assert done.crash == ("gave up after 1 tries; took longer than cluster.batch_timeout_s, 1.5 s, and was stopped")
+
+
 def test_a_new_worker_without_room_gets_that_of_an_idle_one(cluster, monkeypatch):
     """As after the loss of a node: two workers are wanted, each as large as what is left."""
     monkeypatch.setattr("tasks.ray_pool.STALLED_S", 1.0)

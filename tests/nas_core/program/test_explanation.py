@@ -99,6 +99,16 @@ def test_the_digits_tell_the_limit_from_what_is_attainable() -> None:
     )
 
 
+def test_of_a_limit_from_below_the_most_is_said() -> None:
+    problem = SelectionProblem(
+        score=((0.0, 1.0),), costs={"a": ((1, 2),), "b": ((3, 4),)}, budgets=(Budget(resource="a", at_least=5),)
+    )
+    text = str(solve(problem).explanation)
+    assert text == "a >= 5 cannot be met; attainable: most a 2; cheapest relaxation: -3 a."
+    both = problem.with_budgets([Budget(resource="a", at_least=2), Budget(resource="b", at_most=3)])
+    assert "attainable: least b 3, most a 2; " in str(solve(both).explanation)
+
+
 def test_a_limit_that_binds_nothing_is_said() -> None:
     problem = TWO.with_budgets([Budget(resource="latency_ms", at_most=11.0), Budget(resource="params", at_most=4e6)])
     assert solve(problem).notes == ("latency_ms <= 11 binds nothing: the most that any network has is 11 ms.",)

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nas_core.base.errors import ConfigError, UnknownNameError
 from nas_core.program import solve
 from nas_core.records.evaluations import EvaluationTable
 from nas_core.report import story
-from nas_core.report.collect import summarise
+from nas_core.report.collect import figure, summarise
 from nas_core.report.page import render_page, tiles
 from nas_core.report.summary import Limit, MeasuredWhole, WholeNetwork
 from nas_core.report.text import format_metric, outcome_lines, summary_table
@@ -122,6 +123,24 @@ def test_before_verification_the_choice_is_by_prediction_alone(tabular_config, t
     assert (known.verified, early.verified) == (False, False)
     assert early.chosen_evaluated is not None
     assert "(best predicted, not verified)" in outcome_lines(early, study.scorer.measure)[1]
+
+
+def test_a_chosen_network_whose_evaluation_is_gone_is_not_called_unverified(study):
+    rest = replace(study.snapshot, evaluations=[r for r in study.evaluations() if r.genotype != study.winner])
+    gone = outcome_of(study.last_answer(), study.winner, rest)
+    assert "is no longer stored" in gone.why
+    assert gone.verified
+
+
+def test_from_python_a_limit_may_be_alone_and_what_is_wrong_is_one_line(study):
+    limit = study.config.select.limits[0]
+    assert study.select(limit).selections == study.select([limit], top=study.config.select.top).selections
+    assert study.predict(study.winner) == study.predict([study.winner])
+    for top in (0, -1, 10_001):
+        with pytest.raises(ConfigError, match=r"top: found -?\d+, expected a number from 1 to 10,000"):
+            study.select([limit], top=top)
+    with pytest.raises(UnknownNameError, match=r"figure: found 'nope', expected one of: .*frontier"):
+        figure(study, "nope")
 
 
 def answer_with(study, genotype):

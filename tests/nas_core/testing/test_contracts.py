@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import nas_core.study.config  # noqa: F401 (registers our own)
+from nas_core import Sample, dataset_workload, scorer
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
 from nas_core.scoring import SCORERS, Scorer
 from nas_core.testing import check, registries
 from nas_core.testing.contracts import CONTRACTS
+from nas_core.workloads import WORKLOADS
+from nas_core.workloads.regression import REGRESSION
 from tests.real_images import write_image_table, write_pairs
 
 EXAMPLE_SPACE = Path(__file__).parents[3] / "flows/configs/space-example.yaml"
@@ -86,6 +90,36 @@ def test_what_is_not_kept_is_said(monkeypatch):
     monkeypatch.setattr("nas_core.scoring.scorer.SCORERS", registry)
     (failure,) = check("scorer", "backwards")
     assert failure.promise == "one row per genotype, in order"
+
+
+def test_a_function_of_other_positions_than_the_examples_breaks_no_promise(monkeypatch, caplog):
+    @scorer("of-three", metric="seconds", higher_is_better=False)
+    def rated(values):
+        """Takes three values."""
+        one, two, three = values
+        return float(one + two + three)
+
+    try:
+        assert check("scorer", "of-three") == []
+    finally:
+        SCORERS._entries.pop("of-three")
+    assert "of-three rates no network of" in caplog.text
+
+
+def test_a_set_of_fewer_examples_than_are_held_back_is_tried_with_less():
+    sample, metrics = Sample(shape=(3,), num_outputs=1), list(REGRESSION.values())
+
+    @dataset_workload("few-rows", sample=sample, loss=torch.nn.MSELoss(), metrics=metrics)
+    def rows(settings):
+        """Forty rows."""
+        inputs = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+        rows = torch.utils.data.TensorDataset(inputs, inputs.sum(1, keepdim=True))
+        return torch.utils.data.Subset(rows, range(40)), torch.utils.data.Subset(rows, range(40, 50))
+
+    try:
+        assert check("workload", "few-rows") == []
+    finally:
+        WORKLOADS._entries.pop("few-rows")
 
 
 def test_settings_that_cannot_be_tested_without_an_example_are_named(monkeypatch):
