@@ -66,7 +66,7 @@ def parse_count(text: str, where: str) -> int:
     amount = parse_amount(text.strip(), where)
     number = round(amount.number * COUNT.get(amount.unit, 0))
     if not 0 < number < 2**63:
-        raise ConfigError(where, repr(text), "a positive number with k, M, G or T, such as '1.82 G'")
+        raise ConfigError(where, repr(text), "a positive number below 9.2e18 with k, M, G or T, such as '1.82 G'")
     return number
 
 

@@ -167,7 +167,7 @@ class Structure:
             return cls(skeleton=skeleton, stem=int(stem["out"]), blocks=blocks)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                "structure", repr(error), "rows with kind, out, bottleneck, kernel, depth, stride"
+                "structure", _missing(error), "rows with kind, out, bottleneck, kernel, depth, stride"
             ) from None
 
     @classmethod
@@ -299,3 +299,8 @@ class DesignedNetwork:
         return cls(
             structure=Structure.from_dict(data), in_channels=data["in_channels"], num_classes=data["num_classes"]
         )
+
+
+def _missing(error: Exception) -> str:
+    """What is wrong with the rows: a key that is not there by its name."""
+    return f"no {error.args[0]}" if isinstance(error, KeyError) else str(error)

@@ -157,7 +157,10 @@ def read_columns(path: Path, *, texts: Sequence[str] = ()) -> Columns:
         table = _parquet(path) if is_parquet else _csv(path, texts)
     except OSError as error:
         raise DataError(f"data.path {path}", error.strerror or str(error), FORMATS) from None
-    except (pa.ArrowException, UnicodeDecodeError, ValueError) as error:
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.object[error.start]:#04x}, which is no UTF-8 text"
+        raise DataError(f"data.path {path}", byte, FORMATS, "Save the CSV file as UTF-8.") from None
+    except (pa.ArrowException, ValueError) as error:
         raise DataError(f"data.path {path}", " ".join(str(error).split())[:200], FORMATS) from None
     doubled = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
     if doubled:

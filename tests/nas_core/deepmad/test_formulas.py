@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from nas_core.base.errors import DataError
 from nas_core.deepmad.formulas import PAPER, TINYNAS, Batch, effectiveness, flops, params, rate
 from nas_core.deepmad.structure import Structure, published
 from tests.nas_core.deepmad import plain
@@ -88,3 +89,9 @@ def test_a_million_structures_a_second() -> None:
     for _ in range(10):
         TINYNAS.score(batch), flops(batch), params(batch), effectiveness(batch)
     assert 200_000 / (time.process_time() - begin) > 1e6
+
+
+@pytest.mark.parametrize(("rows", "found"), [({}, "no structure"), ({"structure": 3}, "'int' object is not iterable")])
+def test_what_is_no_structure_is_said(rows, found):
+    with pytest.raises(DataError, match=f"^structure: found {found}, expected rows with kind"):
+        Structure.from_dict(rows)

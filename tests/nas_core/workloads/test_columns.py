@@ -31,6 +31,13 @@ def test_a_csv_whatever_its_delimiter(tmp_path, delimiter):
     assert notes == ["rows by split: test 1, train 1"]
 
 
+@pytest.mark.parametrize(("encoding", "byte"), [("latin-1", "0xe9"), ("utf-16", "0xff")])
+def test_a_csv_in_another_encoding_is_told_how_to_save_it(tmp_path, encoding, byte):
+    (tmp_path / "x.csv").write_bytes("name,x\ncafé,1\n".encode(encoding))
+    with pytest.raises(DataError, match=rf"found byte {byte}, which is no UTF-8 text, .* Save the CSV file as UTF-8"):
+        read_columns(tmp_path / "x.csv")
+
+
 def test_parquet_is_told_by_its_content(tmp_path):
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "x.csv")
     assert read_columns(tmp_path / "x.csv").numbers("x").tolist() == [1, 2]
