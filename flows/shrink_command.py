@@ -15,19 +15,23 @@ from nas_core.program.limits import parse_limit
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
-from nas_core.study.stages import TRAINING
+from nas_core.study.stages import INSIDE, TRAINING
 from nas_core.study.sweep import limits_of
 from nas_core.workloads import WORKLOADS
 from nas_core.workloads.normalisation import KNOWN, known_normalisation
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas_core.study.study import Study
+    from nas_core.workloads.normalisation import Normalisation
+    from nas_core.workloads.workload import Splits, Workload
 
 HEADER = """\
 # Made by `mathnas shrink`. Run it again with `mathnas run {path} --root {root}`; what is done is kept.
 # `mathnas init` shows every field with what it means.
 """
-FEW = 512  # validation images that tell the preparation
+FEW = 512  # validation examples that tell the preparation
 MOST_RECOVERED = 4  # points of a sweep, where it is not said how many
 EVALUATIONS_PER_POINT = 4  # in verification
 MOST_VALIDATION = 2000  # images that networks are rated on
@@ -36,7 +40,7 @@ DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, 
 FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, the winner's own where that is shorter
 RATED_SHARE = 5  # all networks' is so many times shorter than that
 PAIRS = {"segmentation": "masks", "image-to-image": "targets"}  # kind of data -> the folder beside images/
-CLOSE = 0.005  # a preparation that is better by less is no better
+CLOSE = 0.005  # of the metric: a preparation that is better by less is no better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,7 @@ class Wish:
     @property
     def root(self) -> Path:
         """The study's folder."""
-        return self.out / "study"
+        return self.out / INSIDE
 
     @property
     def name(self) -> str:
@@ -91,8 +95,7 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
         workload = workload_of(_parsed(section, whole))
         workload.check()
         section["data"]["validation_examples"] = min(MOST_VALIDATION, max(1, workload.num_examples()[0] // 5))
-    if "normalise" in type(config.data).model_fields and "data.normalise" not in overrides:
-        section["data"]["normalise"] = _preparation(section, overrides)
+    section["data"] |= _trained_with(section, overrides)
     config = _parsed(section, overrides)
     num_train, _ = workload_of(config).num_examples()
     if wish.distil_epochs is None:
@@ -223,25 +226,44 @@ def _section(wish: Wish) -> dict[str, Any]:
     }
 
 
-def _preparation(section: dict[str, Any], overrides: Mapping[str, str]) -> str:
-    """Which preparation of images the model was trained with, told by its metric on validation images."""
+def _trained_with(section: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
+    """What the model was trained with, told by its metric on validation examples: settings of the data.
+
+    That is the preparation of images, and whether it gives numbers in their own unit.
+    """
+    config = _parsed(section, overrides)
+    fields = {name for name in type(config.data).model_fields if f"data.{name}" not in overrides}
+    is_prepared = "normalise" in fields
+    units = [True, False] if "standardise_targets" in fields and config.data.task == "regression" else [None]
+    if not is_prepared and units == [None]:
+        return {}
     import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
+
+    teacher, workload = family_of(config).teacher, workload_of(config)
+    assert teacher is not None, "the family of a trained model has one"
+    splits = workload.load()  # read once, by the data's own mean and deviation
+    prepared = {"data": splits.prepare}
+    if is_prepared:
+        prepared |= {name: known_normalisation(name, workload.sample.shape[0]) for name in KNOWN}
+    found = list[tuple[float, dict[str, Any]]]()
+    for unit in units:
+        given = {} if unit is None else {"standardise_targets": unit}
+        mine = workload_of(_parsed({**section, "data": {**section["data"], **given}}, overrides))
+        for name, prepare in prepared.items():
+            said = {**given, **({"normalise": name} if is_prepared else {})}
+            found.append((_rated(teacher, mine, splits, prepare), said))
+    best = max(value for value, _ in found)
+    return next(said for value, said in found if value >= best - CLOSE * abs(best))
+
+
+def _rated(teacher: "nn.Module", workload: "Workload", splits: "Splits", prepare: "Normalisation") -> float:
+    """The model's metric on a few validation examples; larger is better."""
     from nas_core.training.loop import measure
     from nas_core.workloads.workload import metric_of
 
-    config = _parsed(section, overrides)
-    teacher, workload = family_of(config).teacher, workload_of(config)
-    assert teacher is not None, "the family of a trained model has one"
-    splits, metric = workload.load(), metric_of(workload)  # read once, by the data's own mean and deviation
-    inputs, targets = splits.validation
-    channels = workload.sample.shape[0]
-    preparations = {"data": splits.prepare, **{name: known_normalisation(name, channels) for name in KNOWN}}
-    found: dict[str, float] = {}
-    for name, prepare in preparations.items():
-        value = measure(teacher, metric, (inputs[:FEW], targets[:FEW]), prepare, workload=workload)
-        found[name] = value if metric.higher_is_better else -value
-    best = max(found.values())
-    return next(name for name, value in found.items() if value >= best - CLOSE)
+    metric, (inputs, targets) = metric_of(workload), splits.validation
+    value = measure(teacher, metric, (inputs[:FEW], targets[:FEW]), prepare, workload=workload)
+    return value if metric.higher_is_better else -value
 
 
 def _runtime() -> str:

@@ -11,6 +11,7 @@ State = Literal["missing", "partial", "failed", "stale", "done", "running"]
 MOST_TOP = 10_000  # networks that are asked for in order
 
 CONFIG = "study.yaml"
+INSIDE = "study"  # the study in the folder that `mathnas shrink` hands over, which has a CONFIG of its own
 DESIGN_CONFIG = "design.yaml"  # of a DesignProject, whose files have some of the same names
 FIGURES = "figures"
 DESIGN = "design.json"  # the networks of a study's design; the answer to a DesignProject's program

@@ -30,7 +30,7 @@ from nas_core.study.outcome import Outcome, outcome_of
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources, notices, place_of
-from nas_core.study.stages import CONFIG, DESIGN_CONFIG, MOST_TOP, STAGES, TRAINING, Stage, StageStatus
+from nas_core.study.stages import CONFIG, DESIGN_CONFIG, INSIDE, MOST_TOP, STAGES, TRAINING, Stage, StageStatus
 from nas_core.study.status import status_of
 from nas_core.study.sweep import Point, points
 
@@ -80,6 +80,8 @@ class Study:
             raise StoreError(
                 root, f"no {CONFIG}", "the folder of a study", "`mathnas run CONFIG --root DIR` makes one."
             )
+        if store.exists(f"{INSIDE}/{CONFIG}"):
+            raise StoreError(root, f"the {CONFIG} of a study", f"the study's folder, {root.rstrip('/')}/{INSIDE}")
         config = load_config(store.read_bytes(CONFIG), source=store.uri(CONFIG))
         return cls(config, store, Sources.stored_for(config, store))
 

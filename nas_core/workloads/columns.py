@@ -248,6 +248,7 @@ class Wanted:
     task: Task
     columns: tuple[str, ...]
     separator: str = "|"
+    in_units: bool = False  # networks give numbers as they are
 
     @property
     def are_separated(self) -> bool:
@@ -275,7 +276,8 @@ class Wanted:
             raise DataError("data.targets", "no column", f"of: {', '.join(columns.names)}")
         if self.task == "regression":
             numbers_NO = np.stack([columns.numbers(name) for name in self.columns], axis=1).astype(np.float32)
-            return NumberTargets.of(self.columns, numbers_NO[is_train_N].astype(np.float64)), numbers_NO
+            numbers = numbers_NO[is_train_N].astype(np.float64)
+            return NumberTargets.of(self.columns, numbers, in_units=self.in_units), numbers_NO
         if self.task == "multi-label":
             return _labels(columns, self.columns, self.separator)
         if len(self.columns) > 1:
@@ -293,10 +295,20 @@ class TargetSettings(Section):
         "with a separator.",
     )
     separator: str = Field("|", min_length=1, description="What stands between labels in one column.")
+    standardise_targets: bool = Field(
+        True,
+        description="Whether networks give numbers in units of the training targets' deviation; false: in their own "
+        "unit, as a model may that was trained elsewhere.",
+    )
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(task=self.task, columns=tuple(self.targets), separator=self.separator)
+        return Wanted(
+            task=self.task,
+            columns=tuple(self.targets),
+            separator=self.separator,
+            in_units=not self.standardise_targets,
+        )
 
 
 def _classes(words: Sequence[str]) -> tuple[ClassTargets, np.ndarray]:

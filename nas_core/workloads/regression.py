@@ -62,21 +62,24 @@ class NumberTargets(Targets):
     """Numbers, each with its own unit; networks learn them in units of the training targets' deviation.
 
     ``mean`` and ``std`` are those of the training split's targets. Targets and
-    metrics are as people read them; only a network's outputs are scaled.
+    metrics are as people read them; only a network's outputs are scaled, unless
+    it gives them ``in_units``, as a model may that was trained elsewhere.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    in_units: bool = False
     refused: ClassVar[Mapping[str, str]] = {"mixup": NO_CLASSES, "cutmix": NO_CLASSES, "loss": NO_CLASSES}
 
     @classmethod
-    def of(cls, names: Sequence[str], targets_NO: np.ndarray) -> "NumberTargets":
+    def of(cls, names: Sequence[str], targets_NO: np.ndarray, *, in_units: bool = False) -> "NumberTargets":
         """Those of the training split; a number that is always the same is left as it is."""
         std_O = targets_NO.std(0)
         return cls(
             names=tuple(names),
             mean=tuple(map(float, targets_NO.mean(0))),
             std=tuple(float(std) or 1.0 for std in std_O),
+            in_units=in_units,
         )
 
     @property
@@ -93,16 +96,24 @@ class NumberTargets(Targets):
         return lambda outputs, targets: of(self.scale.undone(outputs.double()), targets)
 
     @property
-    def scale(self) -> Normalisation:
+    def standard(self) -> Normalisation:
         return Normalisation(mean=self.mean, std=self.std)
+
+    @property
+    def scale(self) -> Normalisation:
+        """What outputs are scaled by."""
+        return Normalisation() if self.in_units else self.standard
+
+    def _standardised(self, outputs: "torch.Tensor") -> "torch.Tensor":
+        return self.standard(outputs) if self.in_units else outputs
 
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
         """Mean squared error in units of the training targets' deviation."""
-        return regression_loss(outputs, self.scale(targets.to(outputs.dtype)))
+        return regression_loss(self._standardised(outputs), self.standard(targets.to(outputs.dtype)))
 
     def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
-        """Mean squared difference; numbers have no temperature."""
-        return regression_loss(outputs, taught)
+        """Mean squared difference in units of that deviation; numbers have no temperature."""
+        return regression_loss(self._standardised(outputs), self._standardised(taught))
 
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
         found_NO, true_NO = self.scale.undone(outputs.double()).cpu(), targets.double().cpu()

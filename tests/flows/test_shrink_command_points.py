@@ -1,6 +1,7 @@
 """`mathnas shrink --points`: what is asked for becomes a study, and a study's points become tables and files."""
 
 import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,22 @@ from tests.flows.test_export_command import model_config, run_here
 # the tightest limit leaves one network, 1-2, which is the farthest from the model; the loosest leaves all
 NEAREST = {"rated_by": "divergence", "recovery_steps": 0, "final_steps": 0}
 SELECT = {"limits": ["flops<=90%"], "sweep": "flops=300 .. 900 K", "points": 2, "recover": 2}
+
+
+SUM = """
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 16))
+
+    def forward(self, x):
+        return x + self.body(x)
+
+def build():
+    return nn.Sequential(nn.Linear(3, 16), Block(), Block(), nn.Linear(16, 1))
+"""
 
 
 def asked(*limits, **more):
@@ -140,6 +157,31 @@ def test_images_beside_masks_are_a_segmentation(tmp_path):
                 (tmp_path / below / name).mkdir(parents=True)
         for folder in (kind, f"{kind}-parts"):
             assert _data_of(replace(wish, data=str(tmp_path / folder)))["kind"] == kind
+
+
+@pytest.mark.parametrize("in_units", [True, False])
+def test_whether_a_model_of_numbers_gives_them_in_their_unit_is_told_by_its_error(tmp_path, in_units):
+    inputs_NF = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    price_N = 1000 + 50 * inputs_NF.sum(1)
+    rows = zip(inputs_NF.tolist(), price_N.tolist(), strict=True)
+    lines = [",".join(f"{value:.6f}" for value in (*inputs, price)) for inputs, price in rows]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,c,price", *lines]))
+    (tmp_path / "model.py").write_text(SUM)
+    network = runpy.run_path(str(tmp_path / "model.py"))["build"]()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.zero_()
+        network[0].weight[:3] = torch.eye(3)
+        network[3].weight[:, :3] = 50.0 if in_units else 3**-0.5
+        network[3].bias.fill_(1000.0 if in_units else 0.0)
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    wish = Wish(
+        model=f"{tmp_path / 'model.py'}:build", checkpoint=tmp_path / "mine.pth", data="rows", limits=["flops<=60%"],
+        out=tmp_path / "out",
+    )  # fmt: skip
+    data = {"data.path": str(tmp_path / "table.csv"), "data.targets": "[price]", "data.task": "regression"}
+    assert study_of(wish, data).data.standardise_targets is not in_units
+    assert study_of(wish, {**data, "data.standardise_targets": "true"}).data.standardise_targets
 
 
 def test_threads_that_there_are_not_are_said_before_data_are():

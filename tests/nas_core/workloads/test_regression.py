@@ -36,6 +36,19 @@ def test_the_loss_is_of_numbers_alike_in_size():
     assert float(loss) == pytest.approx(1, rel=1e-2)
 
 
+def test_a_model_that_was_trained_elsewhere_may_give_numbers_in_their_unit():
+    mine, true = NumberTargets.of(("price", "share"), TRUE, in_units=True), torch.from_numpy(TRUE)
+    found = true * 1.1
+    for name, metric in mine.metrics.items():
+        scaled = TARGETS.metrics[name].of(TARGETS.scale(found), true)
+        assert metric.of(found, true) == pytest.approx(scaled, rel=1e-3)
+    assert float(mine.loss(found, true)) == pytest.approx(float(TARGETS.loss(TARGETS.scale(found), true)), rel=1e-4)
+    taught = TARGETS.agreement(TARGETS.scale(found), TARGETS.scale(true), 1.0)
+    assert float(mine.agreement(found, true, 1.0)) == pytest.approx(float(taught), rel=1e-4)
+    assert mine.scale.mean == ()  # what is handed over changes nothing of the outputs
+    assert mine.details(true, true)["scatter"][0]["predicted"] == pytest.approx(TRUE[:, 0].tolist())
+
+
 def test_what_is_kept_of_the_test_split_is_in_units():
     details = TARGETS.details(TARGETS.scale(torch.from_numpy(TRUE)), torch.from_numpy(TRUE))
     price, share = details["scatter"]
