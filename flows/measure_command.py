@@ -51,7 +51,7 @@ def write(study: Study, path: Path) -> list[str]:
 def bring(study: Study, path: Path) -> list[str]:
     """Take what the file wrote."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         found = getattr(error, "strerror", None) or "what is no text"
         raise ConfigError(f"--from {path}", found, "the file that was written there") from None

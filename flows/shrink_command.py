@@ -10,12 +10,13 @@ from flows.preflight import check_profilers
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.base.units import Amount
 from nas_core.base.yaml_text import write_yaml
+from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.families.trained_model import OWN, TrainedModel
 from nas_core.program.limits import parse_limit
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
-from nas_core.study.stages import INSIDE, TRAINING
+from nas_core.study.stages import INSIDE, TRAINING, VERIFICATION
 from nas_core.study.sweep import limits_of
 from nas_core.workloads import WORKLOADS
 from nas_core.workloads.normalisation import KNOWN, known_normalisation
@@ -40,6 +41,7 @@ DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, 
 FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, the winner's own where that is shorter
 RATED_SHARE = 5  # all networks' is so many times shorter than that
 PAIRS = {"segmentation": "masks", "image-to-image": "targets"}  # kind of data -> the folder beside images/
+TABLES = (".csv", ".tsv")  # which say neither what they hold nor what is predicted
 CLOSE = 0.005  # of the metric: a preparation that is better by less is no better
 
 
@@ -156,6 +158,9 @@ def _data_of(wish: Wish) -> dict[str, Any]:
         names = {each.name for folder in (path, path / "train") for each in folder.glob("*/")}
         kind = next((kind for kind, beside in PAIRS.items() if {"images", beside} <= names), "folder")
         return {"kind": kind, "path": str(path.absolute())}
+    if path.suffix.lower() in TABLES:
+        advice = f"--data image-table --set data.path={path}, or --data rows --set data.path={path}."
+        raise DataError("--data", f"{path}, a table", "a folder of images, or what the table is", advice)
     if path.exists():
         return {"kind": "parquet", "path": str(path.absolute())}
     if wish.data in WORKLOADS:
@@ -299,16 +304,15 @@ def result_in_words(study: "Study") -> list[str]:
     from nas_core.report.text import format_amount, format_metric, format_percent, short_genotype, trained_name
 
     trained = study.output(TRAINING) or {"networks": ()}
-    latency = "latency whole" if any("measured" in row for row in trained["networks"]) else "latency"
-    recipe = study.config.train.recipe
-    rows = [["network", "role", "test", latency, "of the model", "FLOPs", "params", "epochs"]]
-    metric = trained_metric(study.config)
-    base = next((row for row in trained["networks"] if row["role"] == "base"), None)
+    title, latency = _latency_of(study, trained["networks"])
+    recipe, metric = study.config.train.recipe, trained_metric(study.config)
+    rows = [["network", "role", "test", title, "of the model", "FLOPs", "params", "epochs"]]
+    own = next((latency.get(row["name"]) for row in trained["networks"] if row["role"] == "base"), None)
     for row in trained["networks"]:
-        mine, own = _whole_ms(row), _whole_ms(base)
+        mine = latency.get(row["name"])
         name = {"winner": "shrunk", "base": "the model"}.get(row["role"], row["name"])
         tested = row["metrics"]["test"][row["metric_name"]]
-        timed = [format_amount("latency_ms", mine), format_percent(mine / own, 1) if mine and own else ""]
+        timed = [format_amount(LATENCY, mine), format_percent(mine / own, 1) if mine and own else ""]
         counts = [format_amount(what, row["costs"].get(what)) for what in ("flops", "params")]
         label = short_genotype(row["genotype"])
         epochs = f"{recipe.epochs + row.get('more_epochs', 0):.3g}"
@@ -328,12 +332,19 @@ def _what_stands_where(study: "Study") -> list[str]:
     return ["shrunk: " + "; ".join(f"{words} at {', '.join(names)}" for words, names in where.items())]
 
 
-def _whole_ms(row: Mapping[str, Any] | None) -> float | None:
-    """What a trained network takes, measured whole in turns with the others; the sum of its blocks where it was not."""
-    if row is None:
-        return None
-    known: Mapping[str, float] = {**row["costs"], **row.get("measured", {})}
-    return known.get("latency_ms")
+def _latency_of(study: "Study", networks: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, float]]:
+    """What a latency is of, and the trained networks' by their names: measured whole in turns, where they were.
+
+    Else, as where that was done on another machine before they were trained; else the sums of their blocks.
+    """
+    verified = (study.output(VERIFICATION) or {}).get("whole") or ()
+    elsewhere = {row["genotype"]: row["value"] for row in verified if row["status"] == "ok"}
+    of_whole = {row["name"]: elsewhere[row["genotype"]] for row in networks if row["genotype"] in elsewhere}
+    in_turns = {row["name"]: row["measured"][LATENCY] for row in networks if LATENCY in row.get("measured", {})}
+    for found in (in_turns, of_whole):
+        if any(row["role"] == "base" and row["name"] in found for row in networks):
+            return "latency whole", found
+    return "latency", {row["name"]: row["costs"][LATENCY] for row in networks if LATENCY in row["costs"]}
 
 
 def not_handed_over(config: StudyConfig) -> list[str]:

@@ -160,6 +160,7 @@ class Elsewhere:
             asdict(writer.network(genotype, LATENCY, measured)) for genotype, measured in brought.networks.items()
         ]
         record_whole(study.outputs, rows)
+        study.store.delete(record_path("report"))  # it does not show them yet
         study.refresh()
         said = f"{len(rows)} networks measured whole on {brought.device}"
         if not move_limits(study.snapshot, study.outputs):

@@ -229,6 +229,25 @@ def test_the_end_says_what_stands_where_and_compares_networks_in_one_table(study
     assert "genotype" not in text
 
 
+def test_what_was_measured_on_another_machine_is_in_the_table(study, monkeypatch):
+    rows = [{"genotype": name, "status": "ok", "value": ms} for name, ms in (("0-0", 0.2), (study.winner, 0.1))]
+    outputs = {**(study.output("verification.json") or {}), "whole": rows}
+    known = study.output
+    monkeypatch.setattr(study, "output", lambda name: outputs if name == "verification.json" else known(name))
+    lines = result_in_words(study)
+    assert "latency whole" in lines[0]
+    assert "100 µs" in lines[1]
+    assert "50.0 %" in lines[1]
+    assert "–" in lines[3]  # a point, which was not measured there
+
+
+def test_a_table_is_asked_what_it_is(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b")
+    wish = Wish(model="m.py:f", checkpoint=None, data=str(tmp_path / "x.csv"), limits=[], out=tmp_path / "out")
+    with pytest.raises(DataError, match=r"--data: found .*x.csv, a table, .* --data rows --set data.path=.*x.csv"):
+        _data_of(wish)
+
+
 def test_a_part_of_an_epoch_counts_as_a_part(study):
     rows = {row["role"]: row.get("more_epochs", 0.0) for row in study.output("training.json")["networks"]}
     trained = {row.role: row.num_epochs for row in summarise(study).training.networks}

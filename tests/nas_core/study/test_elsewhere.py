@@ -15,7 +15,7 @@ from nas_core.base.errors import ClusterError, ConfigError, NasError
 from nas_core.costs.carried import packed
 from nas_core.space.genotypes import Genotype
 from nas_core.study.rounds import AIMS_AT
-from nas_core.study.stages import VERIFICATION
+from nas_core.study.stages import VERIFICATION, record_path
 from nas_core.study.study import Study
 from tasks.profiling import is_profiled, profile, to_time_whole
 from tasks.worker import profile_job, study_job
@@ -180,11 +180,13 @@ def test_the_chosen_network_over_its_limit_is_chosen_again(measured, tmp_path):
         f"{asked.asked},whole,1,1,{network},ok,{ms},0.1,5,a phone,\n"
         for network, ms in ((study.base, 10), (winner, 12))
     )
-    (tmp_path / "whole.csv").write_text(head + "".join(rows))
+    (tmp_path / "whole.csv").write_text(head + "".join(rows), encoding="utf-8-sig")  # as a spreadsheet saves it
+    study.outputs.write(record_path("report"), {"inputs": "of what was known then"})
     summed = study.costs_of(Genotype.parse(winner))["latency_ms"] / study.costs_of(study.base)["latency_ms"]
     assert "the limit moves" in bring(study, tmp_path / "whole.csv")[0]
     assert dict(study.snapshot.held)["latency_ms"] == pytest.approx(AIMS_AT * min(summed, 0.9) / 1.2)
     assert {row["device"] for row in study.output(VERIFICATION)["whole"]} == {"a phone"}
+    assert not study.store.exists(record_path("report"))  # the page does not show them yet
 
 
 def test_over_ssh_the_file_goes_there_and_the_numbers_come_back(measured, bare, tmp_path, monkeypatch):
