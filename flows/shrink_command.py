@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.preflight import check_profilers
-from nas_core.base.errors import ConfigError, DataError
+from nas_core.base.errors import ConfigError, DataError, NasError
 from nas_core.base.units import Amount
 from nas_core.base.yaml_text import write_yaml
 from nas_core.costs.latency import RESOURCE as LATENCY
@@ -16,7 +16,7 @@ from nas_core.program.limits import parse_limit
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
-from nas_core.study.stages import INSIDE, TRAINING, VERIFICATION
+from nas_core.study.stages import CONFIG, INSIDE, TRAINING, VERIFICATION
 from nas_core.study.sweep import limits_of
 from nas_core.workloads import WORKLOADS
 from nas_core.workloads.normalisation import KNOWN, known_normalisation
@@ -85,6 +85,7 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
     _check_out(wish.out)
     limits = [parse_limit(text) for text in wish.limits]  # before data are read
     section = {**_section(wish), **_sweep(wish)}
+    _check_same(wish.out, section["space"]["model"])
     config = _parsed(section, overrides)
     for limit in limits:
         limit.resolve(dict.fromkeys(config.profile.resources, 1.0))
@@ -113,6 +114,17 @@ def _check_out(out: Path) -> None:
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ConfigError(f"--out {out}", f"{there}, a file", "a folder, or a name that is free")
+
+
+def _check_same(out: Path, model: str) -> None:
+    """Raises ConfigError where the folder holds what was made of another model: its files would be replaced."""
+    try:
+        space = load_config((out / CONFIG).read_bytes(), source=str(out / CONFIG)).space
+    except (OSError, NasError):  # none, or one that cannot be read any more, which the run says
+        return
+    before = str(getattr(space, "model", model))
+    if before.rpartition("/")[2] != model.rpartition("/")[2]:  # the same one may lie in another folder now
+        raise ConfigError(f"--out {out}", f"what was made of {before}", "a folder of its own for another model")
 
 
 def _parsed(section: Mapping[str, Any], overrides: Mapping[str, str]) -> StudyConfig:

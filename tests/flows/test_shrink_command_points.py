@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from flows.export_command import handed_over
-from flows.shrink_command import Wish, _data_of, _section, _sweep, result_in_words, study_of
+from flows.shrink_command import Wish, _data_of, _section, _sweep, result_in_words, study_of, written
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.report.collect import summarise
 from nas_core.report.text import summary_table
@@ -140,6 +140,17 @@ def test_a_file_in_the_place_of_the_folder_is_said_first(trained, tmp_path):
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigError, match=r"--out .*: found .*file, a file, expected a folder"):
             study_of(replace(trained, out=out, data="nowhere/"), {})
+
+
+def test_what_was_made_of_another_model_is_not_replaced(trained, tmp_path):
+    written(study_of(trained, {}), trained)
+    study_of(replace(trained, limits=["flops<=50%"], epochs=1), {})  # the same model may be asked for something else
+    moved = tmp_path / "moved" / "teachers.py"
+    moved.parent.mkdir()
+    moved.write_text(Path(teachers.__file__).read_text())
+    study_of(replace(trained, model=f"{moved}:resnet"), {})
+    with pytest.raises(ConfigError, match=r"--out .*: found what was made of .*teachers.py:resnet, expected a folder"):
+        study_of(replace(trained, model=f"{Path(teachers.__file__)}:mobilenet"), {})
 
 
 def test_as_many_examples_as_validation_leaves_may_be_asked_for(trained):
