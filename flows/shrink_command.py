@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from flows.preflight import check_profilers
 from nas_core.base.errors import ConfigError, DataError, NasError
@@ -246,7 +246,7 @@ def _section(wish: Wish) -> dict[str, Any]:
 def _trained_with(section: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
     """What the model was trained with, told by its metric on validation examples: settings of the data.
 
-    That is the preparation of images, and whether it gives numbers in their own unit.
+    That is the preparation of its inputs, and whether it gives numbers in their own unit.
     """
     config = _parsed(section, overrides)
     fields = {name for name in type(config.data).model_fields if f"data.{name}" not in overrides}
@@ -261,7 +261,8 @@ def _trained_with(section: dict[str, Any], overrides: Mapping[str, str]) -> dict
     splits = workload.load()  # read once, by the data's own mean and deviation
     prepared = {"data": splits.prepare}
     if is_prepared:
-        prepared |= {name: known_normalisation(name, workload.sample.shape[0]) for name in KNOWN}
+        names = set(KNOWN) & set(get_args(type(config.data).model_fields["normalise"].annotation))
+        prepared |= {name: known_normalisation(name, workload.sample.shape[0]) for name in KNOWN if name in names}
     found = list[tuple[float, dict[str, Any]]]()
     for unit in units:
         given = {} if unit is None else {"standardise_targets": unit}

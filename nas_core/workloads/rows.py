@@ -47,6 +47,11 @@ class RowSettings(TargetSettings, SplitSettings):
         USUAL_SPLIT,
         description="Column that says train or test; empty: rows are drawn, as where there is no column `split`.",
     )
+    normalise: Literal["data", "none"] = Field(
+        "data",
+        description="Numbers to predict from are brought to mean 0 and deviation 1 of the training rows, or left as "
+        "they are, as for a model that was trained so elsewhere.",
+    )
     on_error: Literal["stop", "skip"] = Field(
         "stop", description="Rows with an empty cell: stop before anything is computed, or leave them out and say so."
     )
@@ -128,9 +133,9 @@ class Rows(Workload):
         self.check()
         rows = np.flatnonzero(table.is_train_N)
         train, validation = (self._pair(rows[chosen]) for chosen in self.settings.divided(len(rows)))
-        found = Normalisation.of(train[0])
-        pairs = zip(found.mean, found.std, table.is_number_F, strict=True)
-        kept = [(mean, std) if is_number else (0.0, 1.0) for mean, std, is_number in pairs]
+        found, is_scaled_F = Normalisation.of(train[0]), table.is_number_F & (self.settings.normalise == "data")
+        pairs = zip(found.mean, found.std, is_scaled_F, strict=True)
+        kept = [(mean, std) if is_scaled else (0.0, 1.0) for mean, std, is_scaled in pairs]
         return Splits(
             train=train,
             validation=validation,

@@ -170,10 +170,11 @@ def test_images_beside_masks_are_a_segmentation(tmp_path):
             assert _data_of(replace(wish, data=str(tmp_path / folder)))["kind"] == kind
 
 
-@pytest.mark.parametrize("in_units", [True, False])
-def test_whether_a_model_of_numbers_gives_them_in_their_unit_is_told_by_its_error(tmp_path, in_units):
-    inputs_NF = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
-    price_N = 1000 + 50 * inputs_NF.sum(1)
+@pytest.mark.parametrize(("in_units", "raw"), [(True, False), (False, False), (True, True)])
+def test_the_scale_of_a_model_of_numbers_is_told_by_its_error(tmp_path, in_units, raw):
+    standard_NF = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
+    inputs_NF = 20 + 3 * standard_NF
+    price_N = 1000 + 50 * (inputs_NF if raw else standard_NF).sum(1)
     rows = zip(inputs_NF.tolist(), price_N.tolist(), strict=True)
     lines = [",".join(f"{value:.6f}" for value in (*inputs, price)) for inputs, price in rows]
     (tmp_path / "table.csv").write_text("\n".join(["a,b,c,price", *lines]))
@@ -191,7 +192,9 @@ def test_whether_a_model_of_numbers_gives_them_in_their_unit_is_told_by_its_erro
         out=tmp_path / "out",
     )  # fmt: skip
     data = {"data.path": str(tmp_path / "table.csv"), "data.targets": "[price]", "data.task": "regression"}
-    assert study_of(wish, data).data.standardise_targets is not in_units
+    told = study_of(wish, data).data
+    assert told.standardise_targets is not in_units
+    assert told.normalise == ("none" if raw else "data")
     assert study_of(wish, {**data, "data.standardise_targets": "true"}).data.standardise_targets
 
 
