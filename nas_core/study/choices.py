@@ -115,8 +115,18 @@ def answer_of(
         ),
         explanation=result.explanation.as_dict() if result.explanation else None,
         notes=result.notes,
-        cautions=cautions,
+        cautions=(*_unseen(predictor, genotypes[:1]), *cautions),
     )
+
+
+def _unseen(predictor: Predictor, best: Sequence[Genotype]) -> tuple[str, ...]:
+    """A sentence where the best one holds blocks that the predictor has seen in no network."""
+    seen = {block for genotype in predictor.table.genotypes for block in enumerate(genotype.choices)}
+    unseen = [block for genotype in best for block in enumerate(genotype.choices) if block not in seen]
+    if not unseen:
+        return ()
+    named = ", ".join(f"{choice} at position {position}" for position, choice in unseen)
+    return (f"No evaluated network holds these blocks of the best one: {named}; what they do is a guess.",)
 
 
 def cautions_of(predictor: Predictor, num_held_out: int) -> tuple[str, ...]:

@@ -132,6 +132,18 @@ def test_a_chosen_network_whose_evaluation_is_gone_is_not_called_unverified(stud
     assert gone.verified
 
 
+def test_a_block_that_no_evaluated_network_holds_is_said_to_be_guessed(study):
+    known = study.snapshot
+    largest = max(known.space.genotypes(), key=lambda genotype: known.costs_of(genotype)["flops"])
+    limits = (f"flops>={known.costs_of(largest)['flops']:.0f}",)
+    rows = [r for r in study.evaluations() if Genotype.parse(r.genotype).choices[2] != largest.choices[2]]
+    answer = replace(known, evaluations=rows).answer(limits, top=1)
+    assert answer.selections[0].genotype == str(largest)
+    said = f"No evaluated network holds these blocks of the best one: {largest.choices[2]} at position 2; "
+    assert answer.cautions[0].startswith(said)
+    assert not [words for words in known.answer(limits, top=1).cautions if "No evaluated network" in words]
+
+
 def test_from_python_a_limit_may_be_alone_and_what_is_wrong_is_one_line(study):
     limit = study.config.select.limits[0]
     assert study.select(limit).selections == study.select([limit], top=study.config.select.top).selections
