@@ -128,7 +128,7 @@ def test_the_blocks_of_the_chosen_network(study, page):
     rows, winner = page.table("network", "position"), Genotype.parse(study.winner)
     assert tuple(int(row["choice"]) for row in rows) == winner.choices
     for row in rows:
-        block = int(row["position"]), int(row["choice"])
+        block = int(row["position"].split()[0]), int(row["choice"])
         assert only(row["effect"]).is_of(effects[block])
         assert only(row["multiply-adds"]).is_of(tables["flops"].block[block[0]][block[1]])
 
