@@ -28,8 +28,6 @@ from nas_core.workloads.images.layouts import TEST_SHARE, are_test
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.workload import WORKLOADS
 
-READING = threading.Lock()  # tar files are read through one handle
-
 
 class TimmSettings(EncodedSettings):
     """A set of images by the name that timm has for it."""
@@ -101,7 +99,7 @@ class ReaderItems(Items):
 
     def content(self, index: int) -> Encoded:
         data = _dataset(self.source)
-        with READING:
+        with _reading():
             image = getattr(data, "reader", data)[int(self.rows_N[index])][0]
             if not hasattr(image, "read"):  # an image of Pillow's
                 decoded: Encoded = image
@@ -133,6 +131,22 @@ def _dataset(source: Source) -> Any:
     if hasattr(reader, "tar_state"):  # timm opens a tar when the first image of it is read, and never closes it
         weakref.finalize(reader, _close, [reader.tar_state])
     return data
+
+
+@lru_cache(maxsize=1)
+def _reading() -> threading.Lock:
+    """Held while a tar is read, since that is through one handle."""
+    return threading.Lock()
+
+
+def _begin_anew() -> None:
+    """In a forked process: a handle that the parent opened has one place in the file for both, who read side by side."""
+    _dataset.cache_clear()
+    _reading.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _close(tars: Iterable[Any]) -> None:

@@ -1,6 +1,7 @@
 """Images by timm's readers: the same as those of the folder that they were packed from."""
 
 import itertools
+import os
 import tarfile
 
 import numpy as np
@@ -68,6 +69,20 @@ def test_tars_are_read_by_loader_processes(photos, tmp_path):
     index = torch.arange(len(first.train[1]))
     second.train[0].expect(index.split(3))
     assert all(torch.equal(second.train[0][some], first.train[0][some]) for some in index.split(3))
+
+
+def test_a_process_that_is_forked_reads_a_tar_through_its_own_handle(photos, tmp_path):
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(photos / "train", arcname="all")
+    source = Source("", str(tmp_path / "all.tar"), "train", False, "")
+    items, _ = _items(source)
+    first = items.content(0)
+    handle = _dataset(source).reader.tar_state.tf.fileobj.fileno()
+    here = os.lseek(handle, 0, os.SEEK_CUR)
+    if (child := os.fork()) == 0:
+        os._exit(0 if items.content(len(items) - 1) != first else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert os.lseek(handle, 0, os.SEEK_CUR) == here
 
 
 @pytest.mark.parametrize("num_tars", [1, 2])
