@@ -140,7 +140,7 @@ def _reading() -> threading.Lock:
 
 
 def _begin_anew() -> None:
-    """In a forked process: a handle that the parent opened has one place in the file for both, who read side by side."""
+    """In a forked process: what the parent opened has one place in the file for both, and they read side by side."""
     _dataset.cache_clear()
     _reading.cache_clear()
 
