@@ -266,7 +266,7 @@ def _trained_with(section: dict[str, Any], overrides: Mapping[str, str]) -> dict
     found = list[tuple[float, dict[str, Any]]]()
     for unit in units:
         given = {} if unit is None else {"standardise_targets": unit}
-        mine = workload_of(_parsed({**section, "data": {**section["data"], **given}}, overrides))
+        mine = workload_of(_parsed({**section, "data": {**section["data"], **given}}, overrides)) if given else workload
         for name, prepare in prepared.items():
             said = {**given, **({"normalise": name} if is_prepared else {})}
             found.append((_rated(teacher, mine, splits, prepare), said))
