@@ -42,6 +42,7 @@ FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, t
 RATED_SHARE = 5  # all networks' is so many times shorter than that
 PAIRS = {"segmentation": "masks", "image-to-image": "targets"}  # kind of data -> the folder beside images/
 TABLES = (".csv", ".tsv")  # which say neither what they hold nor what is predicted
+OTHER_CHANNELS = {1: 3, 3: 1}  # gray images for a model of colour ones, and the other way round
 CLOSE = 0.005  # of the metric: a preparation that is better by less is no better
 
 
@@ -98,6 +99,8 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
         workload = workload_of(_parsed(section, whole))
         workload.check()
         section["data"]["validation_examples"] = min(MOST_VALIDATION, max(1, workload.num_examples()[0] // 5))
+    if "space.in_channels" not in overrides:
+        section["space"] |= _channels_taken(section, overrides)
     section["data"] |= _trained_with(section, overrides)
     config = _parsed(section, overrides)
     num_train, _ = workload_of(config).num_examples()
@@ -243,6 +246,33 @@ def _section(wish: Wish) -> dict[str, Any]:
     }
 
 
+def _channels_taken(section: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, int]:
+    """Channels of images that the model takes, where they are not those of the data: gray ones, or colour ones."""
+    import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
+
+    sample = workload_of(_parsed(section, overrides)).sample
+    if not sample.is_image or sample.shape[0] not in OTHER_CHANNELS:
+        return {}
+    others = {"in_channels": OTHER_CHANNELS[sample.shape[0]]}
+    changed = {**section, "space": {**section["space"], **others}}
+    is_other = not _takes_its_inputs(section, overrides) and _takes_its_inputs(changed, overrides)
+    return others if is_other else {}
+
+
+def _takes_its_inputs(section: dict[str, Any], overrides: Mapping[str, str]) -> bool:
+    """Whether the trained model runs on an input of the shape that its family is made for."""
+    import torch
+
+    family = family_of(_parsed(section, overrides))
+    assert isinstance(family, TrainedModel), "the study of `mathnas shrink` has a trained model"
+    try:
+        with torch.inference_mode():
+            family.reference.trained()(torch.zeros(1, *family.sample.shape))
+    except Exception:  # a user's own code; where nothing serves, what is wrong is said when positions are found
+        return False
+    return True
+
+
 def _trained_with(section: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
     """What the model was trained with, told by its metric on validation examples: settings of the data.
 
@@ -256,13 +286,14 @@ def _trained_with(section: dict[str, Any], overrides: Mapping[str, str]) -> dict
         return {}
     import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
 
-    teacher, workload = family_of(config).teacher, workload_of(config)
+    family, workload = family_of(config), workload_of(config)
+    teacher, shape = family.teacher, family.sample.shape
     assert teacher is not None, "the family of a trained model has one"
-    splits = workload.load()  # read once, by the data's own mean and deviation
+    splits = workload.load(shape)  # read once, by the data's own mean and deviation
     prepared = {"data": splits.prepare}
     if is_prepared:
         names = set(KNOWN) & set(get_args(type(config.data).model_fields["normalise"].annotation))
-        prepared |= {name: known_normalisation(name, workload.sample.shape[0]) for name in KNOWN if name in names}
+        prepared |= {name: known_normalisation(name, shape[0]) for name in KNOWN if name in names}
     found = list[tuple[float, dict[str, Any]]]()
     for unit in units:
         given = {} if unit is None else {"standardise_targets": unit}

@@ -291,8 +291,9 @@ class _Runs:
         self._end(run_id, row["wall_s"])
 
     def _log_network_files(self, run_id: str, row: Mapping[str, Any]) -> None:
-        paths = self.store.paths(f"winner/{row['name']}")
-        wanted = {f"network/{PurePosixPath(path).name}": path for path in paths if "checkpoint" not in path}
+        folder = f"winner/{row['name']}"
+        paths = [path for path in self.store.paths(folder) if not path.startswith(f"{folder}/checkpoint")]
+        wanted = {f"network/{PurePosixPath(path).relative_to(folder)}": path for path in paths}
         self._log_artifacts(run_id, wanted)
 
     def _register(self, run_id: str, row: Mapping[str, Any]) -> dict[str, str]:

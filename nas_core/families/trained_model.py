@@ -16,6 +16,7 @@ from nas_core.base.settings import PathText, Section, resolved_path
 from nas_core.families.family import FAMILIES, Family, Part
 from nas_core.families.model.alternatives import ALTERNATIVES, Alternative
 from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
+from nas_core.workloads.workload import Sample
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,9 @@ class TrainedModel(Family):
             "the graph of the forward pass; empty: where modules give too little, or single layers only.",
         )
         wanted: int | None = Field(None, ge=2, le=1000, description="About so many positions; empty: as found.")
+        in_channels: int | None = Field(
+            None, ge=1, le=1000, description="Channels that it takes of images; empty: those of the data."
+        )
         library: list[dict[str, Any]] = Field(
             [dict(row) for row in LIBRARY],
             description="Alternatives tried at every position, each a kind with settings.",
@@ -95,6 +99,12 @@ class TrainedModel(Family):
             for row in rows:
                 alternative_of(row)
             return rows
+
+    def __init__(self, settings: Section, sample: Sample | None = None) -> None:
+        super().__init__(settings, sample)
+        channels = self.settings.in_channels
+        if channels is not None and self.sample.is_image:  # gray images for a model of colour ones, say
+            self.sample = replace(self.sample, shape=(channels, *self.sample.shape[1:]))
 
     @property
     def reference(self) -> "Reference":

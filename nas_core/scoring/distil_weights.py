@@ -76,7 +76,7 @@ class DistilledBlocks:
 
     @cached_property
     def data(self) -> Splits:
-        return self.workload.load(self.workload.sample.shape)
+        return self.workload.load(self.family.sample.shape)
 
     @cached_property
     def teacher(self) -> nn.Module:

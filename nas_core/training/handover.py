@@ -4,7 +4,6 @@ What is written loads without any code of ours: ``load.py`` is
 ``families/model/rebuild.py``, copied. B = examples of a batch.
 """
 
-import ast
 import inspect
 import json
 import math
@@ -21,6 +20,7 @@ from nas_core.base.errors import ConfigError, NasError
 from nas_core.base.onnx_files import WAYS, Session, Way, onnx_bytes
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model import rebuild
+from nas_core.families.model.source import source_files
 from nas_core.records.store import Store
 from nas_core.training.export import Deployed, deployed
 from nas_core.training.loop import value_of
@@ -98,7 +98,7 @@ def write(
         DESCRIPTION: store.read_bytes(row["architecture_path"]),
         LOADER: inspect.getsource(rebuild).encode(),
     }
-    contents |= _maker(json.loads(contents[DESCRIPTION]))
+    contents |= _source(store, row["name"], json.loads(contents[DESCRIPTION]))
     check, refused = None, {}
     if "safetensors" in formats:
         contents[WEIGHTS] = store.read_bytes(row["weights_path"])
@@ -115,33 +115,11 @@ def write(
     )
 
 
-def _maker(description: Mapping[str, Any]) -> dict[str, bytes]:
-    """The file that makes the model, where the study names one, and what it imports of the files beside it."""
-    file = Path(description.get("model", {}).get("name", "").rpartition(":")[0]).absolute()
-    if file.suffix != ".py" or not file.is_file():
-        return {}
-    files = [file]
-    for each in files:
-        files += [other for other in _imported(each, file.parent) if other not in files]
-    return {f"{rebuild.SOURCE}/{each.relative_to(file.parent)}": each.read_bytes() for each in sorted(files)}
-
-
-def _imported(file: Path, folder: Path) -> list[Path]:
-    """The files below the folder that a Python file imports, those of packages around them included."""
-    names = list[Path]()
-    try:
-        parsed = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):  # what imports it copes with that
-        return []
-    for node in ast.walk(parsed):
-        if isinstance(node, ast.Import):
-            names += [folder.joinpath(*alias.name.split(".")) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            root = file.parents[node.level - 1] if node.level else folder
-            module = root.joinpath(*(node.module or "").split("."))
-            names += [module / alias.name for alias in node.names]
-    around = {each for name in names for each in (name, *name.parents) if folder in each.parents}
-    return sorted(path for each in around for path in (each.with_suffix(".py"), each / "__init__.py") if path.is_file())
+def _source(store: Store, name: str, description: Mapping[str, Any]) -> dict[str, bytes]:
+    """The file that makes the model, and what it imports beside it, as they were when the network was trained."""
+    folder = f"winner/{name}/"
+    kept = {path.removeprefix(folder): store.read_bytes(path) for path in store.paths(f"{folder}{rebuild.SOURCE}")}
+    return kept or source_files(description.get("model", {}))  # what earlier versions trained has none
 
 
 def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:

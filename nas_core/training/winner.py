@@ -1,19 +1,23 @@
 """The full training of one network: resumable, tested once, left in the store ready to use.
 
 ``winner/<name>/`` holds ``weights.safetensors``, ``architecture.json``,
-``program.pt2`` and, written last, ``result.json``: a training whose result is
-there is not repeated.
+``program.pt2``, in ``source/`` the file that makes a user's model, and, written
+last, ``result.json``: a training whose result is there is not repeated.
 """
 
 import logging
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from nas_core.base.identity import content_id
+from nas_core.families.model import rebuild
+from nas_core.families.model.source import source_files
 from nas_core.records.store import Store
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
@@ -225,12 +229,33 @@ def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
     """The trained network with its preparation, from its weights and its architecture."""
     description = store.read_json(f"winner/{name}/architecture.json")
     architecture = description_from_dict(description)
-    network = build_network(architecture, seed=0)
-    network.load_state_dict(unpack(store.read_bytes(f"winner/{name}/weights.safetensors"))[0])
+    weights, _ = unpack(store.read_bytes(f"winner/{name}/weights.safetensors"))
+    network = _remade(store, name, description)
+    if network is None:
+        network = build_network(architecture, seed=0)
+        network.load_state_dict(weights)
+    else:
+        rebuild.fill(network, weights)
     given = description["input"]
     fitting = Fitting(**given["fitting"]) if "fitting" in given else None  # not in what earlier versions wrote
     scale = Normalisation.from_dict(description["output"]) if "output" in description else None
     return deployed(network, Normalisation.from_dict(given), tuple(given["shape"]), fitting, scale), architecture
+
+
+def _remade(store: Store, name: str, description: Mapping[str, Any]) -> nn.Module | None:
+    """What a trained model was changed into, made as its files are loaded: they serve where the model is gone.
+
+    None for other networks, and where only what the model came from can make it.
+    """
+    folder = f"winner/{name}"
+    if store.is_local:
+        return rebuild.remade(description, store.uri(folder))
+    with tempfile.TemporaryDirectory() as local:
+        for path in store.paths(f"{folder}/{rebuild.SOURCE}"):
+            copied = Path(local, path.removeprefix(f"{folder}/"))
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copied.write_bytes(store.read_bytes(path))
+        return rebuild.remade(description, local)
 
 
 def _record(
@@ -326,4 +351,6 @@ def _write(
         **({"output": module.scale.as_dict()} if module.scale.mean else {}),
     }
     store.write_json(trained.architecture_path, description)
+    for path, content in source_files(description.get("model", {})).items():
+        store.write_bytes(f"winner/{trained.name}/{path}", content)
     store.write_bytes(trained.program_path, exported_bytes(module))

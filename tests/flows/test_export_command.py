@@ -11,6 +11,7 @@ from flows.shrink_command import hand_over, not_handed_over
 from nas_core.base.errors import ConfigError, StoreError
 from nas_core.costs import ProfileConfig
 from nas_core.costs.profiler import Measurement
+from nas_core.families.model.rebuild import factory_of
 from nas_core.study.contestants import contest, trainings
 from nas_core.study.finished import file_latency, finished, weights_latency
 from nas_core.study.study import Study
@@ -176,3 +177,55 @@ def test_a_model_that_onnx_cannot_hold_is_said_before_anything_is_trained(study,
 
 def test_formats_are_those_of_the_options_default():
     assert ",".join(FORMATS) in mathnas("export", "--help").stdout
+
+
+MINE = """
+from torch import nn
+from mine_blocks import Block
+
+def build():
+    layers = [nn.Conv2d(3, 16, 3, padding=1), Block(16), Block(16), Block(16)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+"""
+BLOCKS = """
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+
+    def forward(self, images):
+        return images + self.body(images)
+"""
+
+
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory):
+    """A study of a model of colour images and gray data, whose model is gone."""
+    place = tmp_path_factory.mktemp("mine")
+    (place / "mine.py").write_text(MINE)
+    (place / "mine_blocks.py").write_text(BLOCKS)
+    torch.save(factory_of(f"{place}/mine.py:build")().state_dict(), place / "mine.pth")
+    config = model_config()
+    space = {"model": f"{place}/mine.py:build", "checkpoint": str(place / "mine.pth"), "in_channels": 3}
+    study = run_here(config.model_copy(update={"space": config.space.model_copy(update=space)}), place / "study")
+    for gone in ("mine.py", "mine_blocks.py", "mine.pth"):
+        (place / gone).unlink()
+    return study
+
+
+def test_a_study_is_handed_over_when_its_model_is_gone(carried, tmp_path):
+    done = mathnas("export", carried.store.root, "--to", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "source").iterdir()} == {"mine.py", "mine_blocks.py"}
+    assert "model.onnx agrees with torch on 360 test examples" in done.stdout
+    assert "The base network's file, in turns with it" in done.stdout
+
+
+def test_gray_images_reach_a_model_of_colour_ones(carried):
+    network, test = carried.winner_module(), finished(carried.store.root).workload.load((3, 8, 8)).load_test()
+    assert network.input_shape == (3, 8, 8)
+    assert test[0].shape[1] == 3
+    accuracy = (network(test[0]).argmax(1) == test[1]).float().mean().item()
+    assert accuracy == pytest.approx(finished(carried.store.root).winner["metrics"]["test"]["accuracy"], abs=1e-6)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from flows.export_command import handed_over
 from flows.shrink_command import Wish, _data_of, _section, _sweep, result_in_words, study_of, written
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.report.collect import summarise
 from nas_core.report.text import summary_table
-from nas_core.study.brought import workload_of
+from nas_core.study.brought import family_of, workload_of
 from nas_core.study.finished import finished
 from nas_core.study.rounds import finalists
 from tasks.profiling import to_time_whole
@@ -287,3 +289,28 @@ def test_points_are_measured_whole_beside_the_winner_and_the_base(study):
         study.store.delete("verification.json")
     assert resources == ["latency_ms"]
     assert set(networks) == points | {study.winner, str(study.base), *map(str, finalists(study.snapshot))}
+
+
+@pytest.mark.parametrize(("given", "of_model", "said"), [(1, 3, 3), (3, 1, 1), (1, 1, None), (3, 3, None)])
+def test_images_are_given_the_channels_that_the_model_takes(trained, tmp_path, given, of_model, said):
+    """Gray images to a model of colour ones, and the other way round."""
+    model, checkpoint = tmp_path / "mine.py", tmp_path / "mine.pth"
+    model.write_text(
+        f"from tests.benchmarks import teachers\n\ndef build():\n    return teachers.resnet({of_model}, 10)\n"
+    )
+    torch.save(teachers.resnet(of_model, 10).state_dict(), checkpoint)
+    wish = replace(trained, model=f"{model}:build", data=str(image_folder(tmp_path / "images", given)))
+    config = study_of(wish, {})
+    assert config.space.in_channels == said
+    assert family_of(config).sample.shape == (of_model, 8, 8)
+
+
+def image_folder(folder, channels):
+    """The first 200 digits as files, in gray or in colour."""
+    digits = load_digits()
+    for index, (image, label) in enumerate(zip(digits.images[:200], digits.target[:200], strict=True)):
+        of_class = folder / str(label)
+        of_class.mkdir(parents=True, exist_ok=True)
+        gray = Image.fromarray((image * 15).astype("uint8"))
+        (gray if channels == 1 else gray.convert("RGB")).save(of_class / f"{index}.png")
+    return folder

@@ -387,10 +387,9 @@ def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
     from safetensors.torch import load_file
 
     description = _description(folder)
-    maker = _maker(description, folder)
-    if maker is None:
+    network = remade(description, folder)
+    if network is None:
         return torch.export.load(Path(folder, PROGRAM)).module()
-    network = changed(made(maker), description["changes"])
     fill(network, load_file(Path(folder, WEIGHTS)))
     given = description["input"]
     if prepared:
@@ -402,6 +401,12 @@ def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
 def _description(folder: str | Path) -> dict[str, Any]:
     description: dict[str, Any] = json.loads(Path(folder, DESCRIPTION).read_text(encoding="utf-8"))
     return description
+
+
+def remade(description: Mapping[str, Any], folder: str | Path) -> nn.Module | None:
+    """The network described, with fresh weights, made by the folder's ``source/``; None where nothing here makes it."""
+    maker = _maker(description, folder)
+    return None if maker is None else changed(made(maker), description["changes"])
 
 
 def _maker(description: Mapping[str, Any], folder: str | Path) -> dict[str, Any] | None:
