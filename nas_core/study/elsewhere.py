@@ -118,6 +118,13 @@ class Elsewhere:
             networks = {self.study.space.parse(row["genotype"]): _measured(row) for row in rows}
         except ValueError as error:
             raise ConfigError(source, error, "times above 0 in the columns ms, spread_ms and repeats") from None
+        if len(networks) < len(rows):
+            found = f"{len(rows)} rows of {len(networks)} networks"
+            raise ConfigError(source, found, "one row of each network, as the file writes them")
+        own = networks.get(self.base if purpose == "blocks" else self.study.base)
+        if isinstance(own, Exception):
+            found = f"the base network failed there: {own}"
+            raise ConfigError(source, found, "a machine that runs it, since percentages are of what it takes")
         if purpose == "blocks" and (missing := [each for each in self._of_blocks() if each not in networks]):
             found = f"no row of {len(missing)} networks, such as {missing[0]}"
             raise ConfigError(source, found, "the whole file that was written there")

@@ -116,6 +116,8 @@ def test_measurements_of_another_study_and_other_files_are_refused(measured, tmp
         (lambda text: with_ms(text, "inf"), "inf ms"),
         (lambda text: with_ms(text, "-1"), "-1 ms"),
         (lambda text: text + "x" * 200_000, "field larger than"),
+        (lambda text: text + text.splitlines(True)[-1], r"\d+ rows of \d+ networks"),
+        (lambda text: text.replace(",0-0-0,ok,", ",0-0-0,failed,", 1), "the base network failed there"),
     ],
 )
 def test_what_was_cut_off_or_changed_is_refused(measured, tmp_path, change, words):
