@@ -385,7 +385,7 @@ def longer_in_words(more_epochs: Mapping[str, float]) -> str:
     if not told:
         return ""
     return (
-        "What holds no distilled block was trained longer, by as many multiply-adds as distilling took: "
+        "What holds no alternative was trained longer, by as many multiply-adds as distilling took: "
         f"{', '.join(told)} epochs more."
     )
 
