@@ -181,7 +181,7 @@ def test_formats_are_those_of_the_options_default():
 
 MINE = """
 from torch import nn
-from mine_blocks import Block
+from parts import Block
 
 def build():
     layers = [nn.Conv2d(3, 16, 3, padding=1), Block(16), Block(16), Block(16)]
@@ -205,12 +205,12 @@ def carried(tmp_path_factory):
     """A study of a model of colour images and gray data, whose model is gone."""
     place = tmp_path_factory.mktemp("mine")
     (place / "mine.py").write_text(MINE)
-    (place / "mine_blocks.py").write_text(BLOCKS)
+    (place / "parts.py").write_text(BLOCKS)
     torch.save(factory_of(f"{place}/mine.py:build")().state_dict(), place / "mine.pth")
     config = model_config()
     space = {"model": f"{place}/mine.py:build", "checkpoint": str(place / "mine.pth"), "in_channels": 3}
     study = run_here(config.model_copy(update={"space": config.space.model_copy(update=space)}), place / "study")
-    for gone in ("mine.py", "mine_blocks.py", "mine.pth"):
+    for gone in ("mine.py", "parts.py", "mine.pth"):
         (place / gone).unlink()
     return study
 
@@ -218,7 +218,7 @@ def carried(tmp_path_factory):
 def test_a_study_is_handed_over_when_its_model_is_gone(carried, tmp_path):
     done = mathnas("export", carried.store.root, "--to", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "source").iterdir()} == {"mine.py", "mine_blocks.py"}
+    assert {path.name for path in (tmp_path / "source").iterdir()} == {"mine.py", "parts.py"}
     assert "model.onnx agrees with torch on 360 test examples" in done.stdout
     assert "The base network's file, in turns with it" in done.stdout
 

@@ -18,6 +18,7 @@ import inspect
 import itertools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -357,6 +358,9 @@ def factory_of(name: str) -> Callable[..., Any]:
     return found
 
 
+_FOLDERS: dict[str, bool] = {}  # that files which make models were read from -> whether they are searched for that
+
+
 def _module_of(file: Path) -> ModuleType:
     """The module in a file, which imports what lies beside it as a script does."""
     name, folder = f"_file_{file.stem}", str(file.parent)
@@ -364,7 +368,9 @@ def _module_of(file: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{file}: no Python file")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look their module up
-    sys.path.insert(0, folder)
+    _forget_namesakes(file.parent)
+    others = [path for path in sys.path if _FOLDERS.get(path)]
+    sys.path[:] = [folder, *(path for path in sys.path if path not in others)]
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -372,9 +378,27 @@ def _module_of(file: Path) -> ModuleType:
         raise
     finally:
         sys.path.remove(folder)
+        sys.path += others
+    _FOLDERS.setdefault(folder, folder not in sys.path)
     if folder not in sys.path:
         sys.path.append(folder)  # for what its functions import; last, so that it hides nothing
     return module
+
+
+def _forget_namesakes(folder: Path) -> None:
+    """Modules imported beside another such file that are called as files here: these are others, of another version."""
+    others = []
+    for name, module in list(sys.modules.items()):
+        known = getattr(module, "__dict__", {})
+        places = [known.get("__file__"), *known.get("__path__", ())]  # a package may have no file
+        if not any(place and place.startswith(f"{other}{os.sep}") for place in places for other in _FOLDERS):
+            continue
+        own = folder.joinpath(*name.split("."))
+        here = [path for path in (own.with_suffix(".py"), own / "__init__.py", own) if path.exists()]
+        if here and not any(str(path) in places for path in here):
+            others.append(name)
+    for name in others:  # afterwards: a package's path may be that of what it is in
+        del sys.modules[name]
 
 
 def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:

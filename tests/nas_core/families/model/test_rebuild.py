@@ -1,11 +1,13 @@
-"""The loader that travels with a network: images as the study makes them."""
+"""The loader that travels with a network: images as the study makes them, and files that make models."""
+
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from nas_core.families.model.rebuild import image_of
+from nas_core.families.model.rebuild import factory_of, image_of
 from nas_core.workloads.images.decoding import Fitting, square
 
 pytestmark = pytest.mark.situations
@@ -34,3 +36,23 @@ def test_an_image_becomes_the_square_that_the_study_makes_of_it(tmp_path, fittin
 def test_a_gray_image_has_one_channel(tmp_path):
     Image.fromarray(PHOTO[..., 0]).save(tmp_path / "gray.png")
     assert image_of(tmp_path / "gray.png", {"shape": [1, 8, 8]}).shape == (1, 8, 8)
+
+
+VERSIONS = {  # of a model, with neighbours that are called alike
+    "first": {"parts/__init__.py": "", "parts/deep.py": "NAME = 'first'"},
+    "second": {"parts/deep.py": "NAME = 'second'"},  # a folder that is a package without saying so
+    "third": {"parts.py": "class deep:\n    NAME = 'third'"},
+}
+
+
+def test_files_of_several_folders_import_their_own_neighbours(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    for version, files in VERSIONS.items():
+        for name, text in {"maker.py": "from parts import deep\n\ndef build():\n    return deep.NAME", **files}.items():
+            (tmp_path / version / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / version / name).write_text(text)
+        if version != "third":
+            path = tmp_path / version / "maker.py"
+            path.write_text(path.read_text().replace("from parts import deep", "import parts.deep as deep"))
+    order = ["first", "second", "third", "second", "first", "first"]
+    assert [factory_of(f"{tmp_path / name}/maker.py:build")() for name in order] == order
