@@ -448,14 +448,54 @@ def _maker(description: Mapping[str, Any], folder: str | Path) -> dict[str, Any]
 
 
 def image_of(path: str | Path, given: Mapping[str, Any]) -> torch.Tensor:
-    """The image as fractions C x S x S, made square as ``given``, the description's input, says; opaque images."""
+    """The image as fractions C x S x S, made square as ``given``, the description's input, says.
+
+    It is seen as the study saw its images: upright, transparency on the background, of 16 bits the upper eight.
+
+    Raises:
+        ValueError: for an image of other channels than the network takes.
+    """
+    import numpy as np
+
+    channels, _, side = given["shape"]
+    fitting = {"fit": "squash", "interpolation": "bilinear", "crop_pct": 1.0, "background": "white"}
+    fitting |= given.get("fitting", {})
+    pictures = _pictures(Path(path), channels, fitting["background"])
+    values = np.concatenate([np.atleast_3d(np.array(_square(each, side, fitting))) for each in pictures], axis=2)
+    if values.shape[2] not in (1, channels):
+        raise ValueError(f"{path}: {values.shape[2]} channels, the network takes {channels}")
+    return (torch.from_numpy(values).float() / 255).permute(2, 0, 1).expand(channels, -1, -1)
+
+
+def _pictures(path: Path, channels: int, background: str) -> list[Any]:
+    """What PIL scales: one gray or colour image of 8 bits, or one for each channel of an array."""
     import numpy as np
     from PIL import Image, ImageOps
 
-    channels, _, side = given["shape"]
-    fitting = {"fit": "squash", "interpolation": "bilinear", "crop_pct": 1.0, **given.get("fitting", {})}
+    if path.suffix.lower() == ".npy":
+        array = _eight_bits(np.load(path, allow_pickle=False))
+        return [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(np.atleast_3d(array), 2, 0)]
     with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened).convert("L" if channels == 1 else "RGB")
+        image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I"):
+        return [Image.fromarray(_eight_bits(np.asarray(image).astype("uint16")))]
+    mode = "L" if channels == 1 or image.mode in ("1", "L", "LA", "La") else "RGB"  # gray is repeated afterwards
+    if image.has_transparency_data:
+        below = Image.new("RGBA", image.size, background)
+        below.alpha_composite((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
+        image = below
+    return [image.convert(mode)]
+
+
+def _eight_bits(array: Any) -> Any:
+    """Of 16 bits the upper eight."""
+    return (array >> 8).astype("uint8") if array.dtype.itemsize == 2 else array
+
+
+def _square(image: Any, side: int, fitting: Mapping[str, Any]) -> Any:
+    """The image scaled and cut, or filled up, to a square of this side."""
+    from PIL import Image
+
     scale, (width, height) = math.floor(side / fitting["crop_pct"]), image.size
     new = scale, scale
     if fitting["fit"] == "pad":
@@ -466,10 +506,9 @@ def image_of(path: str | Path, given: Mapping[str, Any]) -> torch.Tensor:
     image = image.resize(new, Image.Resampling[fitting["interpolation"].upper()])
     left, top = (round(max(0, length - side) / 2) for length in new)
     kept = min(side, new[0]), min(side, new[1])
-    square = Image.new(image.mode, (side, side), fitting.get("background", "white"))
+    square = Image.new(image.mode, (side, side), fitting["background"])
     square.paste(image.crop((left, top, left + kept[0], top + kept[1])), tuple((side - length) // 2 for length in kept))
-    values = torch.from_numpy(np.array(square)).float() / 255
-    return values[None] if channels == 1 else values.permute(2, 0, 1)
+    return square
 
 
 def main(folder: str, *paths: str) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from nas_core.families.model.rebuild import factory_of, image_of
-from nas_core.workloads.images.decoding import Fitting, square
+from nas_core.workloads.images.decoding import Fitting, decoded, square
 
 pytestmark = pytest.mark.situations
 
@@ -36,6 +36,41 @@ def test_an_image_becomes_the_square_that_the_study_makes_of_it(tmp_path, fittin
 def test_a_gray_image_has_one_channel(tmp_path):
     Image.fromarray(PHOTO[..., 0]).save(tmp_path / "gray.png")
     assert image_of(tmp_path / "gray.png", {"shape": [1, 8, 8]}).shape == (1, 8, 8)
+
+
+def saved(kind, path):
+    """A photo as a file of this kind."""
+    colour, ramp = Image.fromarray(PHOTO[:50, :70]), np.linspace(0, 255, 70, dtype=np.uint8)[None].repeat(50, 0)
+    if kind in ("array", "wide array"):
+        np.save(path, PHOTO[:50, :70] if kind == "array" else PHOTO[:50, :70].astype(np.uint16) * 257)
+        return
+    made = {
+        "16 bits": lambda: Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257),
+        "transparent": lambda: (colour.putalpha(Image.fromarray(ramp)), colour)[1],
+        "transparent gray": lambda: colour.convert("LA"),
+        "palette": lambda: colour.convert("P"),
+    }
+    made[kind]().save(path)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("fitting", [Fitting(background="#ff8000"), Fitting(fit="pad", background="#ff8000")])
+@pytest.mark.parametrize("kind", ["16 bits", "transparent", "transparent gray", "palette", "array", "wide array"])
+def test_an_image_is_read_as_the_study_reads_its_images(tmp_path, kind, fitting, channels):
+    path = tmp_path / ("image.npy" if "array" in kind else "image.png")
+    saved(kind, path)
+    if channels == 1 and kind in ("transparent", "palette", "array", "wide array"):
+        return  # colours: a study of gray images has none of them
+    kinds = {name: getattr(fitting, name) for name in ("fit", "interpolation", "crop_pct", "background")}
+    found = image_of(path, {"shape": [channels, 32, 32], "fitting": kinds})
+    expected = decoded(path, 32, channels, fitting).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_an_array_of_other_channels_is_refused(tmp_path):
+    saved("array", tmp_path / "image.npy")
+    with pytest.raises(ValueError, match="3 channels, the network takes 5"):
+        image_of(tmp_path / "image.npy", {"shape": [5, 8, 8]})
 
 
 VERSIONS = {  # of a model, with neighbours that are called alike
