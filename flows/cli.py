@@ -237,7 +237,7 @@ def shrink(
         epochs=epochs,
         distil_epochs=distil_epochs,
     )
-    config = study_of(wish, _overrides(set_ or []))
+    config = study_of(wish, _overrides(set_ or []), lambda said: print(f"mathnas: {said}", file=sys.stderr))
     where = absolute(str(wish.root))
     if not as_json:
         print("\n".join(positions_in_words(config)))

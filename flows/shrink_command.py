@@ -1,15 +1,15 @@
 """`mathnas shrink`: a trained model and limits in; a study that finds the faster model, and its files, out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
+from flows.model_as_given import channels_taken, known_to_timm, parsed, tested, trained_with
 from flows.preflight import check_profilers
 from nas_core.base.errors import ConfigError, DataError, NasError
 from nas_core.base.units import Amount
-from nas_core.base.yaml_text import write_yaml
 from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.families.trained_model import OWN, TrainedModel
 from nas_core.program.limits import parse_limit
@@ -19,20 +19,14 @@ from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import CONFIG, INSIDE, TRAINING, VERIFICATION
 from nas_core.study.sweep import limits_of
 from nas_core.workloads import WORKLOADS
-from nas_core.workloads.normalisation import KNOWN, known_normalisation
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from nas_core.study.study import Study
-    from nas_core.workloads.normalisation import Normalisation
-    from nas_core.workloads.workload import Splits, Workload
 
 HEADER = """\
 # Made by `mathnas shrink`. Run it again with `mathnas run {path} --root {root}`; what is done is kept.
 # `mathnas init` shows every field with what it means.
 """
-FEW = 512  # validation examples that tell the preparation
 MOST_RECOVERED = 4  # points of a sweep, where it is not said how many
 EVALUATIONS_PER_POINT = 4  # in verification
 MOST_VALIDATION = 2000  # images that networks are rated on
@@ -42,8 +36,6 @@ FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, t
 RATED_SHARE = 5  # all networks' is so many times shorter than that
 PAIRS = {"segmentation": "masks", "image-to-image": "targets"}  # kind of data -> the folder beside images/
 TABLES = (".csv", ".tsv")  # which say neither what they hold nor what is predicted
-OTHER_CHANNELS = {1: 3, 3: 1}  # gray images for a model of colour ones, and the other way round
-CLOSE = 0.005  # of the metric: a preparation that is better by less is no better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +68,8 @@ class Wish:
         return f"{plain or 'model'}-shrunk"[:60]
 
 
-def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
-    """The study that the wish means, the model's preparation told by its own metric.
+def study_of(wish: Wish, overrides: Mapping[str, str], tell: Callable[[str], object] = lambda _: None) -> StudyConfig:
+    """The study that the wish means, the model's preparation told by its own metric; ``tell`` is given both in words.
 
     Raises:
         NasError: for a limit that cannot be read, what cannot be measured here, data or a model that are not there,
@@ -85,9 +77,11 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
     """
     _check_out(wish.out)
     limits = [parse_limit(text) for text in wish.limits]  # before data are read
+    if "plugins" in overrides:  # whose data may be meant
+        parsed({"name": wish.name}, {"plugins": overrides["plugins"]})
     section = {**_section(wish), **_sweep(wish)}
     _check_same(wish.out, section["space"]["model"])
-    config = _parsed(section, overrides)
+    config = parsed(section, overrides)
     for limit in limits:
         limit.resolve(dict.fromkeys(config.profile.resources, 1.0))
     check_profilers(config.profile, config.profile.resources)
@@ -96,13 +90,15 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
     if "validation_examples" in type(config.data).model_fields:
         section["data"]["validation_examples"] = 1  # to be asked how many there are, however few, and however many
         whole = {name: text for name, text in overrides.items() if name != "data.train_examples"}  # of them are used
-        workload = workload_of(_parsed(section, whole))
+        workload = workload_of(parsed(section, whole))
         workload.check()
         section["data"]["validation_examples"] = min(MOST_VALIDATION, max(1, workload.num_examples()[0] // 5))
     if "space.in_channels" not in overrides:
-        section["space"] |= _channels_taken(section, overrides)
-    section["data"] |= _trained_with(section, overrides)
-    config = _parsed(section, overrides)
+        section["space"] |= channels_taken(section, overrides)
+    found = trained_with(section, overrides)
+    section["data"] |= found.settings
+    tell(found.in_words)
+    config = parsed(section, overrides)
     num_train, _ = workload_of(config).num_examples()
     if wish.distil_epochs is None:
         section["scorer"]["recipe"]["epochs"] = min(DISTIL_EPOCHS, round(DISTILLED / num_train, 4))
@@ -110,7 +106,7 @@ def study_of(wish: Wish, overrides: Mapping[str, str]) -> StudyConfig:
         recipe = config.train.recipe
         final_steps = min(FINAL_STEPS, math.ceil(recipe.epochs * num_train / recipe.batch_size))
         section["scorer"] |= {"final_steps": final_steps, "recovery_steps": final_steps // RATED_SHARE}
-    return _parsed(section, overrides)
+    return parsed(section, overrides)
 
 
 def _check_out(out: Path) -> None:
@@ -128,10 +124,6 @@ def _check_same(out: Path, model: str) -> None:
     before = str(getattr(space, "model", model))
     if before.rpartition("/")[2] != model.rpartition("/")[2]:  # the same one may lie in another folder now
         raise ConfigError(f"--out {out}", f"what was made of {before}", "a folder of its own for another model")
-
-
-def _parsed(section: Mapping[str, Any], overrides: Mapping[str, str]) -> StudyConfig:
-    return load_config(write_yaml(section).encode(), source="mathnas shrink", overrides=overrides)
 
 
 def written(config: StudyConfig, wish: Wish) -> Path:
@@ -246,75 +238,6 @@ def _section(wish: Wish) -> dict[str, Any]:
     }
 
 
-def _channels_taken(section: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, int]:
-    """Channels of images that the model takes, where they are not those of the data: gray ones, or colour ones."""
-    import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
-
-    sample = workload_of(_parsed(section, overrides)).sample
-    if not sample.is_image or sample.shape[0] not in OTHER_CHANNELS:
-        return {}
-    others = {"in_channels": OTHER_CHANNELS[sample.shape[0]]}
-    changed = {**section, "space": {**section["space"], **others}}
-    is_other = not _takes_its_inputs(section, overrides) and _takes_its_inputs(changed, overrides)
-    return others if is_other else {}
-
-
-def _takes_its_inputs(section: dict[str, Any], overrides: Mapping[str, str]) -> bool:
-    """Whether the trained model runs on an input of the shape that its family is made for."""
-    import torch
-
-    family = family_of(_parsed(section, overrides))
-    assert isinstance(family, TrainedModel), "the study of `mathnas shrink` has a trained model"
-    try:
-        with torch.inference_mode():
-            family.reference.trained()(torch.zeros(1, *family.sample.shape))
-    except Exception:  # a user's own code; where nothing serves, what is wrong is said when positions are found
-        return False
-    return True
-
-
-def _trained_with(section: dict[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
-    """What the model was trained with, told by its metric on validation examples: settings of the data.
-
-    That is the preparation of its inputs, and whether it gives numbers in their own unit.
-    """
-    config = _parsed(section, overrides)
-    fields = {name for name in type(config.data).model_fields if f"data.{name}" not in overrides}
-    is_prepared = "normalise" in fields
-    units = [True, False] if "standardise_targets" in fields and config.data.task == "regression" else [None]
-    if not is_prepared and units == [None]:
-        return {}
-    import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
-
-    family, workload = family_of(config), workload_of(config)
-    teacher, shape = family.teacher, family.sample.shape
-    assert teacher is not None, "the family of a trained model has one"
-    splits = workload.load(shape)  # read once, by the data's own mean and deviation
-    prepared = {"data": splits.prepare}
-    if is_prepared:
-        names = set(KNOWN) & set(get_args(type(config.data).model_fields["normalise"].annotation))
-        prepared |= {name: known_normalisation(name, shape[0]) for name in KNOWN if name in names}
-    found = list[tuple[float, dict[str, Any]]]()
-    for unit in units:
-        given = {} if unit is None else {"standardise_targets": unit}
-        mine = workload_of(_parsed({**section, "data": {**section["data"], **given}}, overrides)) if given else workload
-        for name, prepare in prepared.items():
-            said = {**given, **({"normalise": name} if is_prepared else {})}
-            found.append((_rated(teacher, mine, splits, prepare), said))
-    best = max(value for value, _ in found)
-    return next(said for value, said in found if value >= best - CLOSE * abs(best))
-
-
-def _rated(teacher: "nn.Module", workload: "Workload", splits: "Splits", prepare: "Normalisation") -> float:
-    """The model's metric on a few validation examples; larger is better."""
-    from nas_core.training.loop import measure
-    from nas_core.workloads.workload import metric_of
-
-    metric, (inputs, targets) = metric_of(workload), splits.validation
-    value = measure(teacher, metric, (inputs[:FEW], targets[:FEW]), prepare, workload=workload)
-    return value if metric.higher_is_better else -value
-
-
 def _runtime() -> str:
     """What runs the networks that are timed: where there is no GPU, what runs the file that is handed over."""
     import torch
@@ -332,13 +255,7 @@ def _from_here(model: str) -> str:
 
 def _side_of(wish: Wish) -> int | None:
     """The side of images that a model of timm's takes; None where it takes what the data have."""
-    if not wish.model.startswith("timm:"):
-        return None
-    from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
-
-    import timm  # isort: skip
-
-    known = timm.get_pretrained_cfg(wish.model.removeprefix("timm:"))
+    known = known_to_timm(wish.model)
     return int(known.input_size[-1]) if known is not None else None
 
 
@@ -350,17 +267,20 @@ def result_in_words(study: "Study") -> list[str]:
     trained = study.output(TRAINING) or {"networks": ()}
     title, latency = _latency_of(study, trained["networks"])
     recipe, metric = study.config.train.recipe, trained_metric(study.config)
-    rows = [["network", "role", "test", title, "of the model", "FLOPs", "params", "epochs"]]
+    titles = [title, "of the model"] if latency else []
+    rows = [["network", "role", "test", *titles, "FLOPs", "params", "epochs"]]
     own = next((latency.get(row["name"]) for row in trained["networks"] if row["role"] == "base"), None)
     for row in trained["networks"]:
         mine = latency.get(row["name"])
         name = {"winner": "shrunk", "base": "the model"}.get(row["role"], row["name"])
-        tested = row["metrics"]["test"][row["metric_name"]]
-        timed = [format_amount(LATENCY, mine), format_percent(mine / own, 1) if mine and own else ""]
+        value = row["metrics"]["test"][row["metric_name"]]
+        timed = [format_amount(LATENCY, mine), format_percent(mine / own, 1) if mine and own else ""][: len(titles)]
         counts = [format_amount(what, row["costs"].get(what)) for what in ("flops", "params")]
         label = short_genotype(row["genotype"])
         epochs = f"{recipe.epochs + row.get('more_epochs', 0):.3g}"
-        rows.append([label, trained_name(name), format_metric(metric, tested), *timed, *counts, epochs])
+        rows.append([label, trained_name(name), format_metric(metric, value), *timed, *counts, epochs])
+        if row["role"] == "base" and (value := tested(study)) is not None:
+            rows.append([label, "as it was given", format_metric(metric, value), *timed, *counts, "0"])
     return [*aligned(rows), *_what_stands_where(study)]
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from nas_core.base.errors import DataError, PluginError
 from nas_core.workloads.metrics import Measure, Metric, Metrics, by_name
-from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.normalisation import Normalisation, known_normalisation
 from nas_core.workloads.settings import SplitSettings
 from nas_core.workloads.workload import WORKLOADS, Sample, Splits, Workload
 
@@ -54,7 +54,7 @@ class DatasetWorkload(Workload):
     objects, plain functions ``(outputs, targets) -> number`` whose attribute
     ``higher_is_better`` says which way is better, or metrics of torchmetrics.
     ``normalise`` brings inputs to mean 0 and deviation 1 per channel or feature
-    of the training inputs.
+    of the training inputs, where the settings do not say otherwise.
     """
 
     Settings = SplitSettings
@@ -106,9 +106,26 @@ class DatasetWorkload(Workload):
             train=(chosen, targets[train_index]),
             validation=(inputs[validation_index], targets[validation_index]),
             load_test=lambda: self._tensors(test, "test", shape),
-            prepare=Normalisation.of(chosen) if self.normalise and is_number else Normalisation(),
+            prepare=self._preparation(chosen) if is_number else Normalisation(),
             output_names=self.output_names,
         )
+
+    def _preparation(self, inputs: "torch.Tensor") -> Normalisation:
+        """How training inputs are brought to a common scale: as the settings say, else as the class does."""
+        said = self.settings.normalise
+        if said == "data":
+            return Normalisation.of(inputs) if self.normalise else Normalisation()
+        if isinstance(said, str) and said != "none" and not self.sample.is_image:
+            expected = "data, none or {mean: [...], std: [...]} for inputs that are no images"
+            raise DataError("data.normalise", said, expected)
+        return known_normalisation(said, inputs.shape[1])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        known = super().identity
+        if known["settings"].get("normalise") == "data":  # as it always was: ids stay what they were
+            known["settings"].pop("normalise")
+        return known
 
     def _tensors(
         self, dataset: SizedDataset, split: str, shape: tuple[int, ...] | None

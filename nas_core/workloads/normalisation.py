@@ -7,10 +7,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from nas_core.base.errors import DataError
 
 if TYPE_CHECKING:
     import torch
+
+    from nas_core.workloads.settings import Scale
 
 FULL_BYTE = 255  # stored bytes are fractions of it
 BATCH = 256  # inputs whose bytes are counted at once
@@ -115,18 +119,28 @@ def _scale_and_shift(
         return broadcast(scale, ndim).to(device), broadcast(shift, ndim).to(device)
 
 
-# (mean, deviation) of the three colours, as timm calls them
-KNOWN = {
+Known = Literal["imagenet", "half", "clip", "none"]
+KNOWN: dict[Known, tuple[tuple[float, ...], tuple[float, ...]]] = {  # mean and deviation of the three colours
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
 
-def known_normalisation(name: str, channels: int) -> Normalisation:
-    """The one of this name; images without three colours get the colours' average in every channel."""
-    mean, std = (_for(values, channels) for values in KNOWN[name])
-    return Normalisation(mean=mean, std=std)
+def known_normalisation(said: "Known | Scale", channels: int) -> Normalisation:
+    """The one that settings say, not by the data: images without three colours get the colours' average everywhere.
+
+    Raises:
+        DataError: for numbers of other channels.
+    """
+    if isinstance(said, str):
+        mean, std = (_for(values, channels) for values in KNOWN[said])
+        return Normalisation(mean=mean, std=std)
+    for name, values in (("mean", said.mean), ("std", said.std)):
+        if len(values) != channels:
+            raise DataError(f"data.normalise.{name}", f"{len(values)} numbers", f"{channels}, one per channel")
+    return Normalisation(mean=said.mean, std=said.std)
 
 
 def _for(values: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -1,14 +1,37 @@
 """Which data networks are scored and trained on, and how their training split is divided."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText, Section
+from nas_core.workloads.normalisation import Known
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+class Scale(Section):
+    """Mean and deviation that inputs are brought to 0 and 1 by, one per channel: of images as shares of brightness."""
+
+    mean: tuple[float, ...] = Field(min_length=1)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
+
+
+def _preparation(value: object) -> object:
+    """A name, or a scale; anything else is one error and not one for each."""
+    try:
+        known = value in NAMES if isinstance(value, str) else Scale.model_validate(value)
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError(f"one of {', '.join(NAMES)}, or {{mean: [...], std: [...]}} with deviations above 0")
+    return value
+
+
+NAMES = ("data", *get_args(Known))
+Preparation = Annotated[Literal["data"] | Known | Scale, BeforeValidator(_preparation)]
 
 
 class SplitSettings(Section):
@@ -21,6 +44,12 @@ class SplitSettings(Section):
         1000, ge=1, description="Examples held out of the training split to score networks on."
     )
     split_seed: int = Field(0, ge=0, description="Seed of the train/validation split.")
+    normalise: Preparation = Field(
+        "data",
+        description="How inputs are brought to a common scale: by the training inputs' mean and deviation, ImageNet's, "
+        "0.5 and 0.5, CLIP's, or not (of images: fractions from 0 to 1); or `{mean: [...], std: [...]}`, one number "
+        "per channel. A trained model needs what it was trained with.",
+    )
 
     def check_sizes(self, num_examples: int, of_full_training: int | None = None) -> None:
         """Raises DataError if the splits asked for, here or by a full training, exceed the training split."""
@@ -72,11 +101,6 @@ class ImageSettings(SplitSettings):
     )
     loaders: int = Field(
         0, ge=0, le=1024, description="Processes that decode images as they are needed; 0: one per thread."
-    )
-    normalise: Literal["data", "imagenet", "half", "none"] = Field(
-        "data",
-        description="How images are brought to a common scale: by the training images' mean and deviation, by "
-        "ImageNet's, by 0.5 and 0.5, or not (fractions from 0 to 1). A trained model needs what it was trained with.",
     )
 
 

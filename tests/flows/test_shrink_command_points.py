@@ -11,13 +11,18 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from flows.export_command import handed_over
+from flows.model_as_given import _usual
 from flows.shrink_command import Wish, _data_of, _section, _sweep, result_in_words, study_of, written
 from nas_core.base.errors import ConfigError, DataError
+from nas_core.families.trained_model import TrainedModel
 from nas_core.report.collect import summarise
 from nas_core.report.text import summary_table
 from nas_core.study.brought import family_of, workload_of
 from nas_core.study.finished import finished
 from nas_core.study.rounds import finalists
+from nas_core.training.loop import measure
+from nas_core.workloads import WORKLOADS
+from nas_core.workloads.workload import Sample, metric_of
 from tasks.profiling import to_time_whole
 from tests.benchmarks import teachers
 from tests.flows.test_export_command import model_config, run_here
@@ -200,6 +205,70 @@ def test_the_scale_of_a_model_of_numbers_is_told_by_its_error(tmp_path, in_units
     assert study_of(wish, {**data, "data.standardise_targets": "true"}).data.standardise_targets
 
 
+TURBINE = """
+import torch
+from torch.nn.functional import mse_loss
+from torch.utils.data import TensorDataset
+
+from nas_core import Sample, dataset_workload
+
+
+def error(outputs, targets):
+    return (outputs - targets).abs().mean()
+
+
+error.higher_is_better = False
+SAMPLE = Sample(shape=(3,), num_outputs=1)
+
+
+@dataset_workload("turbine", sample=SAMPLE, loss=mse_loss, metrics=[error], example={"validation_examples": 50})
+def turbine(settings):
+    "Numbers as the model takes them."
+    inputs = 20 + 3 * torch.randn(600, 3, generator=torch.Generator().manual_seed(0))
+    sums = inputs.sum(1, keepdim=True)
+    return TensorDataset(inputs[:500], sums[:500]), TensorDataset(inputs[500:], sums[500:])
+"""
+
+
+def test_data_of_a_plug_in_are_meant_by_their_name_and_left_as_they_are_for_a_model_of_them(tmp_path):
+    (tmp_path / "turbine.py").write_text(TURBINE)
+    (tmp_path / "model.py").write_text(SUM)
+    network = runpy.run_path(str(tmp_path / "model.py"))["build"]()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.zero_()
+        network[0].weight[:3] = torch.eye(3)
+        network[3].weight[:, :3] = 1
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    wish = Wish(
+        model=f"{tmp_path / 'model.py'}:build", checkpoint=tmp_path / "mine.pth", data="turbine",
+        limits=["flops<=60%"], out=tmp_path / "out",
+    )  # fmt: skip
+    said = []
+    data = study_of(wish, {"plugins": f"[{tmp_path / 'turbine.py'}]"}, said.append).data
+    assert data.normalise == "none"
+    assert re.fullmatch(r"the model as it is: error [\d.e-]+ on 99 validation examples, data.normalise: none", said[0])
+    workload = WORKLOADS["turbine"]
+    assert workload(data).load().prepare.mean == (0.0, 0.0, 0.0)
+    with pytest.raises(DataError, match="found 2 numbers, expected 3, one per channel"):
+        workload(workload.Settings(validation_examples=50, normalise={"mean": [0, 0], "std": [1, 1]})).load()
+    with pytest.raises(DataError, match="found imagenet, expected data, none or"):
+        workload(workload.Settings(validation_examples=50, normalise="imagenet")).load()
+    assert "normalise" not in workload(workload.Settings()).identity["settings"]  # ids stay what they were
+
+
+@pytest.mark.parametrize(
+    ("model", "channels", "own"), [("dpn68", 3, True), ("dpn68", 1, False), ("resnet18", 3, False)]
+)
+def test_a_scale_that_only_timm_knows_is_tried(model, channels, own):
+    family = TrainedModel(
+        TrainedModel.Settings(model=f"timm:{model}"), Sample(shape=(channels, 32, 32), num_outputs=10)
+    )
+    tried = _usual(family)
+    assert tried[:4] == ["imagenet", "half", "clip", "none"]
+    assert [each.mean for each in tried[4:]] == [pytest.approx((0.4863, 0.4588, 0.4078), abs=1e-4)] * own
+
+
 def test_threads_that_there_are_not_are_said_before_data_are():
     wish = Wish(
         model="timm:resnet18", checkpoint=None, data="fashion-mnist", limits=["latency_ms<=60%"], out=Path("out")
@@ -236,6 +305,10 @@ def test_the_end_says_what_stands_where_and_compares_networks_in_one_table(study
     lines = result_in_words(study)
     assert lines[0].split() == ["network", "role", "test", "latency", "of", "the", "model", "FLOPs", "params", "epochs"]
     assert lines[1].split()[:2] == [study.winner, "shrunk"]
+    given = [line.split() for line in lines if "as it was given" in line]
+    teacher, splits = study.family.teacher, study.scorer.workload.load()
+    accuracy = measure(teacher, metric_of(study.scorer.workload), splits.load_test(), splits.prepare)
+    assert [row[5:7] + row[-1:] for row in given] == [[f"{100 * accuracy:.2f}", "%", "0"]]
     first, second = map(int, study.winner.split("-"))
     assert (first, second != 0) == (0, True)  # the first position is as in the model, the second is not
     kind = study.space.positions[1].blocks[second].kind
@@ -254,7 +327,7 @@ def test_what_was_measured_on_another_machine_is_in_the_table(study, monkeypatch
     assert "latency whole" in lines[0]
     assert "100 µs" in lines[1]
     assert "50.0 %" in lines[1]
-    assert "–" in lines[3]  # a point, which was not measured there
+    assert "–" in lines[4]  # a point, which was not measured there
 
 
 def test_a_table_is_asked_what_it_is(tmp_path):

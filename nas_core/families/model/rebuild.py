@@ -458,7 +458,7 @@ def image_of(path: str | Path, given: Mapping[str, Any]) -> torch.Tensor:
     import numpy as np
 
     channels, _, side = given["shape"]
-    fitting = {"fit": "squash", "interpolation": "bilinear", "crop_pct": 1.0, "background": "white"}
+    fitting: dict[str, Any] = {"fit": "squash", "interpolation": "bilinear", "crop_pct": 1.0, "background": "white"}
     fitting |= given.get("fitting", {})
     pictures = _pictures(Path(path), channels, fitting["background"])
     values = np.concatenate([np.atleast_3d(np.array(_square(each, side, fitting))) for each in pictures], axis=2)
