@@ -48,6 +48,7 @@ app = typer.Typer(
 INTERRUPTED = 130  # exit code of a process that SIGINT ended, as shells have it
 
 Root = Annotated[str, typer.Argument(help="The study's folder, or an s3:// or gs:// URI.")]
+FROM_HELP = "Repeat this stage and those after it; what was evaluated or trained with the same settings is kept."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -145,7 +146,7 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a field, e.g. seed=3 or verify.patience=2.")
     ] = None,
-    from_: Annotated[str | None, typer.Option("--from", help="Repeat this stage and those after it.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help=FROM_HELP)] = None,
     until: Annotated[str, typer.Option(help="Last stage to run.")] = "report",
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another driver of the study to end.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be evaluated; change nothing.")] = False,

@@ -136,8 +136,8 @@ class TrainedModel(Family):
 
     @property
     def teacher_places(self) -> Sequence[str]:
-        """Blocks: what a branch gives says little where another branch has gone."""
-        return list(dict.fromkeys(place.block for place in self.structure.split.places))
+        """Blocks: what a branch gives says little where another branch has gone, except beside the model's input."""
+        return list(dict.fromkeys(place.block or place.path for place in self.structure.split.places))
 
     @cached_property
     def structure(self) -> "Structure":

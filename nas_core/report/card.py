@@ -86,9 +86,11 @@ def _use(written: Written, given: Mapping[str, Any]) -> list[str]:
         line.replace(f"{written.folder}/", "").replace(f'"{written.folder}"', '"."')
         for line in how_to_load(written, given).values()
     ]
-    shell = f"python {LOADER} . IMAGE...   # the largest outputs of images"
+    what = "the largest outputs of images" if given.get("gives_logits", True) else "what comes out for images"
+    takes_images = len(given["input"]["shape"]) == 3
+    shell = ["", "```sh", f"python {LOADER} . IMAGE...   # {what}", "```"] if takes_images else []
     needs = f"`{LOADER}` needs torch, timm and safetensors; what it reads is beside it."
-    return [*files, *absent, "", "```python", *code, "```", "", f"```sh\n{shell}\n```", "", needs]
+    return [*files, *absent, "", "```python", *code, "```", *shell, "", needs]
 
 
 def _input(row: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:

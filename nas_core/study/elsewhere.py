@@ -16,7 +16,7 @@ from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import Measured, Measurement, Profiler, RowWriter
 from nas_core.records.evaluations import Cost
 from nas_core.space.genotypes import Genotype
-from nas_core.study.rounds import move_limits, record_whole, verification
+from nas_core.study.rounds import chosen_in_words, move_limits, record_whole, retract_moves, verification
 from nas_core.study.stages import record_path
 from nas_core.study.study import Study
 
@@ -159,19 +159,30 @@ class Elsewhere:
 
     def _take_whole(self, brought: Brought) -> str:
         writer, study = self._writer(brought), self.study
-        if verification(study.outputs)["winner"] is None:
+        chosen = verification(study.outputs)["winner"]
+        if chosen is None:
             raise NasError(
                 study.store.root, "no chosen network", "one that was measured whole", "`mathnas run` goes on."
             )
+        for what, genotype in (("base", study.base), ("chosen", Genotype.parse(chosen))):
+            measured = brought.networks.get(genotype)
+            if not isinstance(measured, Measurement):
+                found = f"no row of the {what} network, {genotype}" if measured is None else f"it failed: {measured}"
+                raise NasError(f"measurements: {genotype}", found, f"what the {what} network takes")
         rows: list[dict[str, Any]] = [
             asdict(writer.network(genotype, LATENCY, measured)) for genotype, measured in brought.networks.items()
         ]
+        retract_moves(study.outputs, rows)
         record_whole(study.outputs, rows)
         study.store.delete(record_path("report"))  # it does not show them yet
         study.refresh()
-        said = f"{len(rows)} networks measured whole on {brought.device}"
+        failed = sum(row["status"] != "ok" for row in rows)
+        said = (
+            f"{len(rows) - failed} networks measured whole on {brought.device}{f', {failed} failed' if failed else ''}"
+        )
         if not move_limits(study.snapshot, study.outputs):
-            return f"{said}: the chosen one is within the limits, as far as latency was measured."
+            study.refresh()
+            return f"{said}: {chosen_in_words(study.snapshot, study.outputs)}"
         study.store.delete(record_path("verify"))
         study.refresh()
         return f"{said}: the limit moves to where the chosen one meets it; `mathnas run` chooses again."

@@ -76,6 +76,8 @@ class Rivals:
             yield Candidate(name=kind, role=kind, genotype=known["label"], remade=self._path(kind))
             if known["used"] > 1 + OVER:
                 yield Remark(role=kind, text=f"Measured whole, it takes {known['used']:.2f} of the limit.")
+            if unseen := [text for text in self.config.select.limits if not _is_seen(text)]:
+                yield Remark(role=kind, text=f"What it takes is not known of {', '.join(unseen)}.")
 
     def _path(self, kind: str) -> str:
         """Where in the store a rival is, without the suffix: by all that it depends on."""
@@ -192,11 +194,14 @@ class Rivals:
         return profiler_of(LATENCY, self.config.profile)
 
     def used(self, network: "nn.Module") -> float:
-        """The largest share of an upper limit that the network takes, whole; 0 without a limit that can be looked at.
+        """The largest share of an upper limit that the network takes, whole.
 
         Latency is measured in turns with the base network, and a percentage is of what that takes then.
+
+        Raises:
+            NasError: without a limit that can be looked at, or where latency is measured elsewhere.
         """
-        base, shares = self.study.costs_of(self.study.base), [0.0]
+        base, shares = self.study.costs_of(self.study.base), list[float]()
         counts = self._counts(lambda: copy.deepcopy(network))
         for text in self.config.select.limits:
             limit = parse_limit(text)
@@ -211,6 +216,9 @@ class Rivals:
                 ms, own = self._timed(network)
                 relative = limit.at_most.unit == "%"
                 shares.append(ms / (own * most.at_most / base[LATENCY]) if relative else ms / most.at_most)
+        if not shares:
+            expected = f"a limit on {', '.join(COUNTED)} or {LATENCY}"
+            raise NasError("limits", "no limit from above on what a network of no space can be asked for", expected)
         return max(shares)
 
     def _counts(self, build: "Callable[[], nn.Module]") -> Any:
@@ -270,3 +278,9 @@ class Rivals:
         from nas_core.families.model.remade import Remade
 
         return replace(Remade.from_dict(self.store.read_json(f"{path}.json")), family=self.family)
+
+
+def _is_seen(text: str) -> bool:
+    """Whether a network that is none of the space can be held against this limit, or need not be."""
+    limit = parse_limit(text)
+    return limit.at_most is None or limit.resource in (*COUNTED, LATENCY, LATENCY.rpartition("_")[0])

@@ -131,11 +131,34 @@ def record_round(known: Snapshot, outputs: Outputs, index: int) -> Record:
     return record
 
 
+OTHERWISE = 0.1  # of a time, beyond which another measurement of the same network says something else
+
+
 def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
     """Note what whole networks (the chosen one and the base) were measured at, beside what verification found."""
     kept = ("genotype", "resource", "resolution", "status", "value", "spread", "num_repeats", "batch_size")
     measured = [{name: row[name] for name in (*kept, "num_threads", "device", "message")} for row in rows]
     outputs.write(VERIFICATION, {**verification(outputs), "whole": measured})
+
+
+def retract_moves(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Forget how limits were moved by measurements of which these rows say otherwise."""
+    record = verification(outputs)
+    before = {row["genotype"]: row["value"] for row in record.get("whole", ()) if row["status"] == "ok"}
+    told = {str(move["winner"]) for move in record.get("moved", ())}
+    now = {row["genotype"]: row["value"] for row in rows if row["status"] == "ok"}
+    again = told & before.keys() & now.keys()
+    if any(abs(now[each] - before[each]) > OTHERWISE * before[each] for each in again):
+        outputs.write(VERIFICATION, {**record, "held": {}, "moved": []})
+
+
+def chosen_in_words(known: Snapshot, outputs: Outputs) -> str:
+    """How the chosen network stands to the limits on what was measured of it whole."""
+    record = verification(outputs)
+    whole = _wholes(known, record).get(str(record["winner"]))
+    if whole is None:
+        return f"no limit is on the most of it; {record['winner']} stays the chosen one."
+    return f"the chosen one, {record['winner']}, {'is within the limits' if whole.meets else whole.in_words}."
 
 
 def finalists(known: Snapshot) -> list[Genotype]:

@@ -370,7 +370,9 @@ class Snapshot:
         """
         result = solve(self.problem_of_most(None))
         if result.status is Status.INFEASIBLE:
-            raise infeasible(self.config.select.limits, str(result.explanation))
+            held = [_held_in_words(resource, share) for resource, share in self.held]
+            advice = ["`mathnas run --from verify` chooses without that, and measures anew."] if held else []
+            raise infeasible(self.config.select.limits, " ".join((str(result.explanation), *held, *advice)))
 
 
 def _held_in_words(resource: str, share: float) -> str:

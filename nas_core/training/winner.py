@@ -182,7 +182,7 @@ def train_network(
         return trained
     store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
     module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None), workload.output_scale)
-    _write(store, trained, architecture, module, splits.prepare)
+    _write(store, trained, architecture, module, splits.prepare, gives_logits=workload.gives_logits)
     store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
     checkpoint.remove()
     log.info("%s %s: test %s %.4f", name, architecture.label, own.label, trained.test_metric)
@@ -339,7 +339,13 @@ def _beside_untouched(workload: Workload, outputs: torch.Tensor, pair: Pair) -> 
 
 
 def _write(
-    store: Store, trained: TrainedNetwork, architecture: Description, module: Deployed, prepare: Normalisation
+    store: Store,
+    trained: TrainedNetwork,
+    architecture: Description,
+    module: Deployed,
+    prepare: Normalisation,
+    *,
+    gives_logits: bool,
 ) -> None:
     store.write_bytes(trained.weights_path, pack(module.network.state_dict()))
     values = "images of any size as floats in [0, 1] or as uint8" if module.takes_images else "floats"
@@ -348,6 +354,7 @@ def _write(
         **architecture.as_dict(),
         "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict(), **fitting},
         "output_names": list(trained.output_names),
+        "gives_logits": gives_logits,
         **({"output": module.scale.as_dict()} if module.scale.mean else {}),
     }
     store.write_json(trained.architecture_path, description)

@@ -514,12 +514,15 @@ def _square(image: Any, side: int, fitting: Mapping[str, Any]) -> Any:
 def main(folder: str, *paths: str) -> None:
     """Print the largest outputs of each image, by name."""
     network, description = load(folder), _description(folder)
-    names = description.get("output_names", ())
+    names, shape = description.get("output_names", ()), description["input"]["shape"]
+    if len(shape) != 3:
+        sys.exit(f"It takes B x {' x '.join(map(str, shape))} and no images: call what load({folder!r}) gives.")
     for path in paths:
         with torch.no_grad():
             outputs = network(image_of(path, description["input"])[None])[0]
         if outputs.ndim == 3:  # of every pixel
-            print(path, "outputs of", " x ".join(map(str, outputs.shape)), *_shares(outputs, names), sep="  ")
+            shares = _shares(outputs, names) if description.get("gives_logits", True) else ()
+            print(path, "outputs of", " x ".join(map(str, outputs.shape)), *shares, sep="  ")
             continue
         values, places = outputs.flatten().topk(min(SHOWN, outputs.numel()))
         pairs = zip(places.tolist(), values.tolist(), strict=True)

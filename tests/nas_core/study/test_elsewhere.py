@@ -167,6 +167,23 @@ def test_a_study_that_is_measured_here_has_nothing_to_carry(tmp_path):
         write(study, tmp_path / "measure.pyz")
 
 
+WRONG_WHOLES = {
+    "all failed": "the base network failed there",
+    "the chosen one failed": "it failed: no memory, expected what the chosen network takes",
+    "cut off": "no row of the chosen network, .*, expected what the chosen network takes",
+    "without the base": "no row of the base network",
+}
+WRONG_CHANGES = {
+    "all failed": lambda rows: [row.replace(",ok,", ",failed,") for row in rows],
+    "the chosen one failed": lambda rows: [
+        rows[0],
+        rows[1].replace(",ok,", ",failed,").replace("a phone,", "a phone,no memory"),
+    ],
+    "cut off": lambda rows: rows[:1],
+    "without the base": lambda rows: rows[1:],
+}
+
+
 def test_the_chosen_network_over_its_limit_is_chosen_again(measured, tmp_path):
     study = study_at(tmp_path)
     bring(study, measured[1])
@@ -182,6 +199,12 @@ def test_the_chosen_network_over_its_limit_is_chosen_again(measured, tmp_path):
         f"{asked.asked},whole,1,1,{network},ok,{ms},0.1,5,a phone,\n"
         for network, ms in ((study.base, 10), (winner, 12))
     )
+    rows = list(rows)
+    for wrong, said in WRONG_WHOLES.items():
+        (tmp_path / "whole.csv").write_text(head + "".join(WRONG_CHANGES[wrong](rows)))
+        with pytest.raises(NasError, match=said):
+            bring(study, tmp_path / "whole.csv")
+        assert "whole" not in study.output(VERIFICATION)
     (tmp_path / "whole.csv").write_text(head + "".join(rows), encoding="utf-8-sig")  # as a spreadsheet saves it
     study.outputs.write(record_path("report"), {"inputs": "of what was known then"})
     summed = study.costs_of(Genotype.parse(winner))["latency_ms"] / study.costs_of(study.base)["latency_ms"]
@@ -189,6 +212,9 @@ def test_the_chosen_network_over_its_limit_is_chosen_again(measured, tmp_path):
     assert dict(study.snapshot.held)["latency_ms"] == pytest.approx(AIMS_AT * min(summed, 0.9) / 1.2)
     assert {row["device"] for row in study.output(VERIFICATION)["whole"]} == {"a phone"}
     assert not study.store.exists(record_path("report"))  # the page does not show them yet
+    (tmp_path / "whole.csv").write_text(head + rows[0] + rows[1].replace(",ok,12,", ",ok,8.6,"))  # it was a mistake
+    assert bring(study, tmp_path / "whole.csv")[0].endswith(f"the chosen one, {winner}, is within the limits.")
+    assert dict(study.snapshot.held) == {}
 
 
 def test_over_ssh_the_file_goes_there_and_the_numbers_come_back(measured, bare, tmp_path, monkeypatch):
