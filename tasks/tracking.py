@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 TABLE = "evaluations.json"
 TEST_BATCH = 500
+LONGEST_PARAM = 500  # letters
 DESIGN_FILES = (DESIGN_CONFIG, DESIGN, TRAINING)
 FILES = (CONFIG, SELECTION, VERIFICATION, TRAINING, BLOCK_SCORES, REPORT)
 SECONDS_TO_ANSWER = "10"
@@ -241,6 +242,30 @@ class _Runs:
         self.save()
         return str(run.info.run_id)
 
+    def _settle_on(self, key: str, settings: Mapping[str, Any]) -> None:
+        """Let ``key`` name a run of these settings: parameters cannot change, so runs of others stay what they were."""
+        runs, wanted = self.ids["runs"], {name: str(value)[:LONGEST_PARAM] for name, value in settings.items()}
+        before = [name for name in runs if name == key or name.startswith(f"{key} ")]
+        fitting = next((name for name in before if self._is_of(runs[name], wanted)), None)
+        if fitting == key or not before:
+            return
+        run = runs.pop(fitting) if fitting else None
+        if key in runs:
+            earlier = runs.pop(key)
+            runs[f"{key} {earlier}"] = earlier
+        if run is not None:
+            runs[key] = run
+
+    def _is_of(self, run_id: str, wanted: Mapping[str, str]) -> bool:
+        """Whether the run's parameters are these, as far as it has them."""
+        import mlflow
+
+        try:
+            known = self.client.get_run(run_id).data.params
+        except mlflow.exceptions.MlflowException:  # gone: a new one is made
+            return True
+        return all(known.get(name, value) == value for name, value in wanted.items())
+
     def log_data(self, run_id: str, name: str, known: Mapping[str, Any]) -> None:
         """What the networks were fed, in MLflow's own terms; ``known`` is what identifies it."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -279,6 +304,7 @@ class _Runs:
         trained_as = content_id({"study": inputs, "name": row["name"]})
         run_id = self._run(trained_as, f"{row['name']} {row['genotype']}", tags, row["wall_s"])
         if self.client.get_run(run_id).info.status == "FINISHED":
+            self.client.set_tag(run_id, "mlflow.parentRunId", parent)  # other settings may lead to the same training
             self._crown(run_id)
             return
         self._log_batches(run_id, _curves(row))
@@ -336,6 +362,9 @@ class _Runs:
         if model is None:
             return
         self.client.set_registered_model_alias(model["name"], self.config.alias, model["version"])
+        page = self.client.get_model_version(model["name"], model["version"]).description  # of the one that wins now
+        if page:
+            self.client.update_registered_model(model["name"], description=page)
         self.ids["model"] = {**model, "uri": f"models:/{model['name']}@{self.config.alias}"}
 
     def _log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
@@ -343,7 +372,7 @@ class _Runs:
         from mlflow.entities import Param
 
         known = self.client.get_run(run_id).data.params
-        params = [Param(name, str(value)[:500]) for name, value in values.items() if name not in known]
+        params = [Param(name, str(value)[:LONGEST_PARAM]) for name, value in values.items() if name not in known]
         for start in range(0, len(params), 100):
             self.client.log_batch(run_id, params=params[start : start + 100])
 
@@ -366,6 +395,7 @@ class _StudyRuns(_Runs):
         super().__init__(study.store, study.config.tracking, study.config.name, study.output(TRACKING), tags)
 
     def parent(self) -> str:
+        self._settle_on("study", self.settings)
         return self._run("study", self.name, {**self.tags, "mathnas.kind": "study"}, self.wall_s)
 
     @property
@@ -373,8 +403,8 @@ class _StudyRuns(_Runs):
         return float(sum(record["wall_s"] for stage, record in self.study.records().items() if stage != "report"))
 
     def log_settings(self, run_id: str) -> None:
-        """Settings as parameters (the first time; they cannot change), selection and counts as metrics."""
-        self._log_params(run_id, _flat(self.study.config.model_dump(mode="json")))
+        """Settings as parameters, selection and counts as metrics."""
+        self._log_params(run_id, self.settings)
         rows = self.study.evaluations()
         numbers = {
             "evaluations": float(len(rows)),
@@ -387,6 +417,10 @@ class _StudyRuns(_Runs):
             numbers |= {"selected_predicted": best["predicted"], "solve_s": selected["solve_s"]}
             numbers |= {f"selected_{name}": value for name, value in best["costs"].items()}
         self._log_batches(run_id, [(name, float(value), 0) for name, value in numbers.items()])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return _flat(self.study.config.model_dump(mode="json"))
 
     def log_tables(self, run_id: str) -> None:
         """Evaluations as a table that MLflow's page shows, whole every time."""
@@ -408,6 +442,7 @@ class _DesignRuns(_Runs):
 
     def parent(self) -> str:
         key = content_id({"program": self.answer["program_id"], "search": self.answer["search"]})
+        self._settle_on(key, self.settings)
         return self._run(key, self.name, {**self.tags, "mathnas.kind": "design"}, self.wall_s)
 
     @property
@@ -417,10 +452,14 @@ class _DesignRuns(_Runs):
 
     def log_settings(self, run_id: str) -> None:
         """Settings as parameters, the answer's figures as metrics (``solver_cpu_s`` in CPU seconds)."""
-        self._log_params(run_id, _flat(self.project.config.model_dump(mode="json")))
+        self._log_params(run_id, self.settings)
         numbers = {name: self.answer[name] for name in ("flops", "params", "rho", "solved_nodes")}
         numbers |= what_is_proved(self.answer)
         self._log_batches(run_id, [(name, float(value), 0) for name, value in numbers.items()])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return _flat(self.project.config.model_dump(mode="json"))
 
 
 def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:

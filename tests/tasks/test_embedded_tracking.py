@@ -103,3 +103,19 @@ def test_a_link_to_a_study_is_the_study(original, tmp_path):
     settle(copy)
     (tmp_path / "link").symlink_to(copy.root)
     assert not settle(Store(tmp_path / "link"))
+
+
+def test_other_settings_are_another_run_and_earlier_ones_the_run_that_was_of_them(original, tmp_path):
+    """Parameters cannot change: those of an earlier run would stand beside figures that they did not lead to."""
+    copy = Store(shutil.copytree(original.root, tmp_path / "copy"))
+    found = {}
+    for limit in ("70 %", "40 %", "70 %", "55 %", "40 %"):
+        runs = tracking._Runs(copy, TrackingConfig(), "mine", copy.read_json("tracking.json"), {})
+        runs._settle_on("study", {"limit": limit})
+        run = runs._run("study", "mine", {})
+        runs._log_params(run, {"limit": limit, "seed": 0})
+        runs.finish(run)
+        assert runs.client.get_run(run).data.params == {"limit": limit, "seed": "0"}
+        assert found.setdefault(limit, run) == run
+    assert len(set(found.values())) == 3
+    assert found["70 %"] == original.read_json("tracking.json")["runs"]["study"], "a run without any goes on"
