@@ -70,6 +70,16 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
         _check_tracking(study.store, dry_run)
     check_scores_hold(study, keep=not dry_run)
     check_base(study.space, config.design.base)
+    _check_limits(study, until)
+
+
+def _check_limits(study: Study, until: Stage) -> None:
+    """Where costs are known: before a finished study gets a configuration without networks."""
+    from tasks.profiling import is_profiled
+
+    selects = STAGES.index(until) >= STAGES.index("select")
+    if selects and all(is_profiled(study, resource) for resource in study.profiler_ids):
+        study.snapshot.holding({}).check_limits()
 
 
 def notes(study: Study, until: Stage = "report") -> list[str]:

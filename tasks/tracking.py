@@ -350,6 +350,8 @@ class _Runs:
     def _describe_model(self, name: str, version: str, row: Mapping[str, Any]) -> None:
         """The registry's page of the model says what it is, takes and gives; a program reads the same of the tags."""
         given = self.store.read_json(row["architecture_path"])["input"]
+        if len(given["shape"]) == 3:  # MLflow exports the model anew, for images of one size
+            given = {**given, "values": "images of this size as floats in [0, 1]"}
         text = describe_model(name, row, given).replace("@ALIAS", f"@{self.config.alias}")
         self.client.update_registered_model(name, description=text)
         self.client.update_model_version(name, version, description=text)

@@ -212,18 +212,22 @@ def with_additive_limits(
         if combine_of(budget.resource) != "max":
             kept.append(budget)
             continue
-        if budget.at_most is not None:
-            over = f"{budget.resource}_over_{budget.at_most:g}"
+        for side in budget.sides():
+            name, above = counted_as(side), side.at_most
+            if above is None:
+                assert side.at_least is not None, "one side is given"
+                above = math.nextafter(side.at_least, -math.inf)
             for label, mine in tables.items():
-                additive[label][over] = _count(mine[budget.resource], over, above=budget.at_most)
-            kept.append(Budget(resource=over, at_most=0))
-        if budget.at_least is not None:
-            reached = f"{budget.resource}_from_{budget.at_least:g}"
-            for label, mine in tables.items():
-                below = math.nextafter(budget.at_least, -math.inf)
-                additive[label][reached] = _count(mine[budget.resource], reached, above=below)
-            kept.append(Budget(resource=reached, at_least=1))
+                additive[label][name] = _count(mine[budget.resource], name, above=above)
+            kept.append(Budget(resource=name, at_least=1) if side.at_most is None else Budget(resource=name, at_most=0))
     return additive, tuple(kept)
+
+
+def counted_as(side: Budget) -> str:
+    """What the program calls the number of blocks that exceed an upper limit, or reach a lower one."""
+    if side.at_most is not None:
+        return f"{side.resource}_over_{side.at_most:g}"
+    return f"{side.resource}_from_{side.at_least:g}"
 
 
 def _count(table: CostTable, name: str, above: float) -> CostTable:

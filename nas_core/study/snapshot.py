@@ -28,6 +28,7 @@ from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.brought import searcher_of
 from nas_core.study.choices import Answer, answer_of, cautions_of, infeasible, with_additive_limits
 from nas_core.study.config import StudyConfig
+from nas_core.study.peaks import as_asked
 
 AIMS_AT = 0.975  # share of a limit that a network measured whole is to take: measured again it takes more or less
 # what is kept where other rows come: names of cached properties, and of what `once_for_each` keeps
@@ -332,8 +333,11 @@ class Snapshot:
         tell: Callable[[int], None] | None = None,
     ) -> Answer:
         """The ``top`` best predicted networks within the limits; ``tell`` is called with the number proven so far."""
-        problem = self.problem(self.budgets(limits))
+        budgets = self.budgets(limits)
+        problem = self.problem(budgets)
         result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
+        if result.explanation is not None:
+            result = replace(result, explanation=as_asked(self, result.explanation, budgets))
         return answer_of(self.predictor, result, limits, self.costs_of, self.measured, self.cautions)
 
     @cached_property
@@ -343,9 +347,12 @@ class Snapshot:
         held = (_held_in_words(resource, share) for resource, share in self.held)
         return (*cautions_of(self.fitted, 0 if held_out is None else len(held_out)), *held)
 
-    def problem_of_most(self, resource: str | None) -> SelectionProblem:
-        """The program whose optimum takes most of a resource within the limits, or any network; needs costs only."""
-        tables, budgets = with_additive_limits(self.cost_tables, self.limits)
+    def problem_of_most(self, resource: str | None, limits: Sequence[Budget] | None = None) -> SelectionProblem:
+        """The program whose optimum takes most of a resource within limits, or any network; needs costs only.
+
+        ``limits`` are those of the configuration where none are given.
+        """
+        tables, budgets = with_additive_limits(self.cost_tables, self.limits if limits is None else limits)
         zeros = tuple((0.0,) * count for count in self.space.num_choices)
         rows = [
             Table(
@@ -372,7 +379,9 @@ class Snapshot:
         if result.status is Status.INFEASIBLE:
             held = [_held_in_words(resource, share) for resource, share in self.held]
             advice = ["`mathnas run --from verify` chooses without that, and measures anew."] if held else []
-            raise infeasible(self.config.select.limits, " ".join((str(result.explanation), *held, *advice)))
+            assert result.explanation is not None, "a program that is proven infeasible is explained"
+            explanation = as_asked(self, result.explanation, self.limits)
+            raise infeasible(self.config.select.limits, " ".join((str(explanation), *held, *advice)))
 
 
 def _held_in_words(resource: str, share: float) -> str:

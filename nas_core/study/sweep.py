@@ -5,7 +5,7 @@ is searched anew for any of them.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from nas_core.base.errors import ConfigError
@@ -81,7 +81,7 @@ def limits_of(text: str, num_points: int) -> tuple[str, ...]:
 
 
 def spread(num_points: int, wanted: int) -> tuple[int, ...]:
-    """Indices of the points to recover, evenly apart, both ends among them; of one the tightest."""
+    """Indices of points to recover, of those with a network: evenly apart with both ends; of one the tightest."""
     if wanted >= num_points:
         return tuple(range(num_points))
     return tuple(round(index * (num_points - 1) / max(wanted - 1, 1)) for index in range(wanted))
@@ -95,12 +95,11 @@ def points(known: Snapshot, *, verified: bool, winner: str | None = None) -> tup
     """
     select = known.config.select
     limits = sweep_limits(known)
-    recovered = spread(len(limits), select.recover)
     own = known.config.select.limits
-    return tuple(
-        _point(known, limit, index in recovered, verified, winner if limit in own else None)
-        for index, limit in enumerate(limits)
-    )
+    found = [_point(known, limit, verified, winner if limit in own else None) for limit in limits]
+    there = [index for index, point in enumerate(found) if point.genotype is not None]
+    recovered = {there[each] for each in spread(len(there), select.recover)}
+    return tuple(replace(point, recovered=index in recovered) for index, point in enumerate(found))
 
 
 def sweep_limits(known: Snapshot) -> tuple[str, ...]:
@@ -126,7 +125,8 @@ def _answer(known: Snapshot, limit: str) -> Answer:
     return known.answer(limits_at(known, limit), top=1, time_limit_s=known.config.select.time_limit_s)
 
 
-def _point(known: Snapshot, limit: str, recovered: bool, verified: bool, winner: str | None) -> Point:
+def _point(known: Snapshot, limit: str, verified: bool, winner: str | None) -> Point:
+    """The point at a limit, none of which is recovered yet."""
     answer, (budget,) = _answer(known, limit), known.budgets((limit,))
     assert budget.at_most is not None, "a point's limit is an upper one"
     best = answer.selections[0].genotype if answer.selections else None
@@ -139,7 +139,7 @@ def _point(known: Snapshot, limit: str, recovered: bool, verified: bool, winner:
     return Point(
         limit=limit,
         at_most=budget.at_most,
-        recovered=recovered,
+        recovered=False,
         genotype=genotype,
         predicted=prediction.metric,
         low=prediction.low,

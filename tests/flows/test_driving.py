@@ -4,13 +4,13 @@ import pytest
 
 from flows.driving import drive
 from flows.stage import stage_run
-from nas_core.base.errors import ConfigError
+from nas_core.base.errors import ConfigError, InfeasibleError
 from nas_core.records.lease import driver
 from nas_core.records.store import Store
 from nas_core.study.study import Study
 from tests.benchmarks.reads import Watched
 from tests.flows.test_study import failed_rows
-from tests.nas_core.study.test_rounds import with_select
+from tests.nas_core.study.test_rounds import scored, with_select
 
 
 def test_whoever_drives_inside_gets_the_same_study(tabular_config, tmp_path):
@@ -44,6 +44,16 @@ def test_a_mistake_is_said_before_anything_is_written(tabular_config, tmp_path):
     with pytest.raises(ConfigError, match=r"latency_ms"), drive(wrong, str(root), until="verify"):
         pass
     assert not Store(root).paths()
+
+
+def test_an_impossible_limit_leaves_a_study_whose_costs_are_known_as_it_is(tabular_config, tmp_path):
+    study, _ = scored(tabular_config, tmp_path / "study")
+    study.write_config()
+    before = study.store.read_bytes("study.yaml")
+    wrong = with_select(tabular_config, limits=["params<=1"])
+    with pytest.raises(InfeasibleError, match="attainable: least params"), drive(wrong, study.store.root):
+        pass
+    assert study.store.read_bytes("study.yaml") == before
 
 
 def test_a_run_reads_every_part_once_and_fits_once_a_round(api, cluster, tabular_config, tmp_path):

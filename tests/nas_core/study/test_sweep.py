@@ -75,6 +75,14 @@ def test_a_limit_that_nothing_keeps_says_why(tabular_config, tmp_path):
     assert all(point.genotype for point in others)
 
 
+@pytest.mark.parametrize(("recover", "expected"), [(1, [1]), (2, [1, 3]), (4, [1, 2, 3])])
+def test_a_limit_that_nothing_keeps_takes_no_other_points_recovery(tabular_config, tmp_path, recover, expected):
+    config = with_select(tabular_config, limits=[], sweep="params=1%..300%", points=4, recover=recover)
+    points = scored(config, tmp_path / "study")[0].points()
+    assert points[0].genotype is None
+    assert [index for index, point in enumerate(points) if point.recovered] == expected
+
+
 def test_verification_evaluates_the_points_and_chooses_among_what_was_evaluated(swept):
     study, scorer = swept
     best = [str(genotype) for genotype in optima(study.snapshot)]

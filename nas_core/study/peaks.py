@@ -1,0 +1,72 @@
+"""Why no network is within the limits, of resources whose total is the largest of their blocks', such as peak memory.
+
+The program counts the blocks that exceed such a limit (``choices.with_additive_limits``); people ask for the resource.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nas_core.program import Budget, Status, solve
+from nas_core.program.limits import format_amount
+from nas_core.program.result import Explanation, Relaxation
+from nas_core.records.resources import combine_of
+from nas_core.study.choices import counted_as
+
+if TYPE_CHECKING:
+    from nas_core.study.snapshot import Snapshot
+
+
+def as_asked(known: "Snapshot", explanation: Explanation, budgets: Sequence[Budget]) -> Explanation:
+    """The explanation in the resources that the budgets are of, not in the program's counts of them."""
+    sides = [side for budget in budgets for side in budget.sides()]
+    asked = {counted_as(side): side for side in sides if combine_of(side.resource) == "max"}
+    if not asked:
+        return explanation
+    peaks = {side.resource for side in asked.values()}
+    others = {name: [side for side in sides if side.resource != name] for name in peaks}
+    mine = {name: _extreme(known, name, 1, []) for name in peaks}
+    given = {name: _extreme(known, name, 1, others[name]) for name in peaks}
+    lower = {side.resource for side in asked.values() if side.at_least is not None}
+    most = {name: _extreme(known, name, -1, []) for name in lower}
+    return replace(
+        explanation,
+        least={name: value for name, value in explanation.least.items() if name not in asked} | mine,
+        least_given_others={n: value for n, value in explanation.least_given_others.items() if n not in asked} | given,
+        most={name: value for name, value in explanation.most.items() if name not in asked} | most,
+        conflict=tuple(asked.get(budget.resource, budget) for budget in explanation.conflict),
+        relaxations=tuple(
+            _relaxation(known, side, [each for each in sides if each is not side])
+            if (side := asked.get(relaxation.budget.resource)) is not None
+            else relaxation
+            for relaxation in explanation.relaxations
+        ),
+    )
+
+
+def _extreme(known: "Snapshot", resource: str, sign: int, others: Sequence[Budget]) -> float | None:
+    """Least (sign 1) or most (sign -1) attainable within other limits; None if there is none."""
+    tables = [mine[resource] for mine in known.cost_tables.values()]
+    values = sorted({value for table in tables for row in (*table.block, (table.fixed,)) for value in row})
+    values = values if sign > 0 else values[::-1]
+    low, high = 0, len(values)
+    while low < high:  # the first that some network keeps to
+        middle = (low + high) // 2
+        bound = {"at_most": values[middle]} if sign > 0 else {"at_least": values[middle]}
+        problem = known.problem_of_most(None, (*others, Budget(resource=resource, **bound)))
+        if solve(problem).status is Status.INFEASIBLE:
+            low = middle + 1
+        else:
+            high = middle
+    return values[low] if low < len(values) else None
+
+
+def _relaxation(known: "Snapshot", side: Budget, others: Sequence[Budget]) -> Relaxation:
+    sign = 1 if side.at_most is not None else -1
+    bound = side.at_most if side.at_most is not None else side.at_least
+    assert bound is not None, "one side is given"
+    reach = _extreme(known, side.resource, sign, others)
+    if reach is None:
+        return Relaxation(budget=side, by=None, text=f"{side}: no change of it alone is enough")
+    by = max(0.0, (reach - bound) * sign)
+    return Relaxation(budget=side, by=by, text=format_amount(side.resource, sign * by, sign=True))
