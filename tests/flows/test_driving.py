@@ -51,7 +51,10 @@ def test_an_impossible_limit_leaves_a_study_whose_costs_are_known_as_it_is(tabul
     study.write_config()
     before = study.store.read_bytes("study.yaml")
     wrong = with_select(tabular_config, limits=["params<=1"])
-    with pytest.raises(InfeasibleError, match="attainable: least params"), drive(wrong, study.store.root):
+    with (
+        pytest.raises(InfeasibleError, match="attainable: least params"),
+        drive(wrong, study.store.root, until="verify"),
+    ):
         pass
     assert study.store.read_bytes("study.yaml") == before
 
