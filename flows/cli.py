@@ -441,7 +441,8 @@ def _print_outcome(study: "Study", as_json: bool, compared: list[str] | None = N
         return
     print(summary_table(summary, compared))
     if study.store.exists(REPORT):
-        print(f"Report: {study.store.uri(REPORT)}")
+        of_before = "" if study.status_of("report").is_over else "  (of before: stage report has not run since)"
+        print(f"Report: {study.store.uri(REPORT)}{of_before}")
     tracking = study.output(TRACKING)
     if tracking is not None:
         _print_tracking(study.store, tracking)
@@ -450,7 +451,10 @@ def _print_outcome(study: "Study", as_json: bool, compared: list[str] | None = N
 def _print_tracking(store: "Store", runs: dict[str, Any]) -> None:
     """Where MLflow shows the runs: its page opens on something else without being told."""
     from tasks.embedded_tracking import address
+    from tasks.tracking import logged_elsewhere
 
+    if said := logged_elsewhere(store, runs):
+        print(f"mathnas: {said}", file=sys.stderr)
     uri, page = address(store, runs), runs.get("page", "")  # no page in what earlier versions wrote
     if uri.startswith("http"):
         print(f"MLflow: {uri}/{page}")

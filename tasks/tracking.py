@@ -172,6 +172,14 @@ def logged_to(store: Store) -> str:
     return without_passwords(uri) if os.environ.get("MLFLOW_TRACKING_URI") else EMBEDDED
 
 
+def logged_elsewhere(store: Store, ids: Mapping[str, Any] | None) -> str:
+    """That the runs are not where MLFLOW_TRACKING_URI says now, and how to have them there; "" where they are."""
+    uri = logged_to(store)
+    if not os.environ.get("MLFLOW_TRACKING_URI") or not ids or ids.get("uri") == uri:
+        return ""
+    return f"it was logged to {address(store, ids)} and not to {uri}: `mathnas run --from report` logs it there"
+
+
 class _Runs:
     """The runs of one study or design, by the ids that its store keeps."""
 

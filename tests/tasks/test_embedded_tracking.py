@@ -105,6 +105,15 @@ def test_a_link_to_a_study_is_the_study(original, tmp_path):
     assert not settle(Store(tmp_path / "link"))
 
 
+def test_that_runs_are_not_where_they_would_be_logged_now_is_said(original, monkeypatch):
+    ids = original.read_json("tracking.json")
+    assert tracking.logged_elsewhere(original, ids) == ""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    said = tracking.logged_elsewhere(original, ids)
+    assert said.startswith(f"it was logged to sqlite:///{original.root}/mlflow.db and not to http://127.0.0.1:5000:")
+    assert tracking.logged_elsewhere(original, {"uri": "http://127.0.0.1:5000"}) == ""
+
+
 def test_other_settings_are_another_run_and_earlier_ones_the_run_that_was_of_them(original, tmp_path):
     """Parameters cannot change: those of an earlier run would stand beside figures that they did not lead to."""
     copy = Store(shutil.copytree(original.root, tmp_path / "copy"))
