@@ -6,6 +6,7 @@ from torch import nn
 
 from nas_core.base.errors import DataError
 from nas_core.families.model import rebuild
+from nas_core.families.model.pruning import narrowed
 from nas_core.families.trained_model import TrainedModel
 from nas_core.workloads.workload import Sample
 from tests.benchmarks import teachers
@@ -60,3 +61,38 @@ def test_a_network_without_a_branch_is_built_again_from_plain_data(tmp_path):
     rebuild.fill(again, network.state_dict())
     with torch.no_grad():
         assert torch.equal(again.eval()(IMAGES), network(IMAGES))
+
+
+DENOISER = """
+import copy
+
+from torch import nn
+
+class Denoiser(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.relu, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1)
+        layers = [nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1)]
+        self.blocks = nn.ModuleList(nn.Sequential(*copy.deepcopy(layers)) for _ in range(3))
+
+    def forward(self, images):
+        found = self.relu(self.first(images))
+        for block in self.blocks:
+            found = found + block(found)
+        return images + self.last(found)
+
+def build():
+    return Denoiser()
+"""
+
+
+def test_a_model_whose_output_is_added_to_its_input_can_be_made_narrower(tmp_path):
+    (tmp_path / "model.py").write_text(DENOISER)
+    sample = Sample(shape=(1, 12, 12), num_outputs=1, dense=True)
+    family = TrainedModel(TrainedModel.Settings(model=f"{tmp_path / 'model.py'}:build"), sample)
+    assert "" not in family.teacher_places
+    images = torch.randn(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    model = family.reference.fresh()
+    made = narrowed(model, family.teacher_places, 0.5, images)
+    assert made.network(images).shape == images.shape
+    assert {path for path in made.changes if path.startswith("blocks")}

@@ -87,6 +87,12 @@ def test_what_there_is_not_is_said(tmp_path, monkeypatch):
     ]
 
 
+def test_without_a_limit_that_it_can_be_held_against_there_is_none(tmp_path):
+    _, found = made(model_config(), tmp_path, "uniform", limits=["flops>=10%"])
+    said = "There is none: no limit from above on what a network of no space can be asked for."
+    assert (found["candidates"], found["remarks"]) == ([], [Remark(role="uniform", text=said)])
+
+
 def test_what_cannot_be_made_does_not_cost_the_winner_its_training(tmp_path, monkeypatch, caplog):
     def broken(*_, **__):
         raise RuntimeError("shapes of another model")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from nas_core.families.model.rebuild import factory_of, image_of
+from nas_core.families.model.rebuild import factory_of, image_of, main
 from nas_core.workloads.images.decoding import Fitting, decoded, square
 
 pytestmark = pytest.mark.situations
@@ -91,3 +91,26 @@ def test_files_of_several_folders_import_their_own_neighbours(tmp_path, monkeypa
             path.write_text(path.read_text().replace("from parts import deep", "import parts.deep as deep"))
     order = ["first", "second", "third", "second", "first", "first"]
     assert [factory_of(f"{tmp_path / name}/maker.py:build")() for name in order] == order
+
+
+@pytest.mark.parametrize("gives_logits", [True, False])
+def test_maps_of_classes_are_counted_and_others_are_not(tmp_path, capsys, monkeypatch, gives_logits):
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    description = {
+        "input": {"shape": [3, 8, 8]},
+        "output_names": ["red", "green", "blue"],
+        "gives_logits": gives_logits,
+    }
+    monkeypatch.setattr("nas_core.families.model.rebuild.load", lambda _: lambda images: images)
+    monkeypatch.setattr("nas_core.families.model.rebuild._description", lambda _: description)
+    main("folder", str(tmp_path / "photo.png"))
+    said = capsys.readouterr().out
+    assert "outputs of  3 x 8 x 8" in said
+    assert ("green" in said) == gives_logits
+
+
+def test_a_network_of_rows_says_that_it_takes_no_images(monkeypatch):
+    monkeypatch.setattr("nas_core.families.model.rebuild.load", lambda _: None)
+    monkeypatch.setattr("nas_core.families.model.rebuild._description", lambda _: {"input": {"shape": [10]}})
+    with pytest.raises(SystemExit, match=r"It takes B x 10 and no images: call what load\('folder'\) gives"):
+        main("folder", "photo.png")
