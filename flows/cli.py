@@ -213,6 +213,7 @@ def shrink(
 ) -> None:
     """Make a trained model faster: within the limits, as good as can be, with a proof of what was chosen."""
     need("run", "shrink")
+    _quiet_prefect()  # before anything imports it
     from flows.shrink_command import (
         Wish,
         hand_over,

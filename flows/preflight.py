@@ -3,12 +3,13 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_core.base.errors import ConfigError, StoreError
+from nas_core.base.errors import ConfigError, IncompleteTableError, StoreError
 from nas_core.costs import ProfileConfig, profiler_of
 from nas_core.prediction.links import check_link
 from nas_core.program import parse_limit
@@ -75,11 +76,9 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
 
 def _check_limits(study: Study, until: Stage) -> None:
     """Where costs are known: before a finished study gets a configuration without networks."""
-    from tasks.profiling import is_profiled
-
-    selects = STAGES.index(until) >= STAGES.index("select")
-    if selects and all(is_profiled(study, resource) for resource in study.profiler_ids):
-        study.snapshot.holding({}).check_limits()
+    if STAGES.index(until) >= STAGES.index("select"):
+        with suppress(IncompleteTableError):
+            study.snapshot.holding({}).check_limits()
 
 
 def notes(study: Study, until: Stage = "report") -> list[str]:
