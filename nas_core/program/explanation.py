@@ -153,16 +153,26 @@ class _Finder:
         return tuple(kept), is_smallest
 
     def relaxation(self, side: Budget, others: list[Budget]) -> Relaxation:
-        sign = 1 if side.at_most is not None else -1
-        bound = side.at_most if side.at_most is not None else side.at_least
-        assert bound is not None, "one side is given"
-        reach, is_proven = self._extreme(side.resource, sign, tuple(others))
-        if reach is None:
-            known = "no change of it alone is enough" if is_proven else "the time was too short to tell"
-            return Relaxation(budget=side, by=None, text=f"{side}: {known}")
-        by = float(max(Fraction(0), (reach - exact(float(bound))) * sign))
-        text = format_amount(side.resource, sign * by, sign=True)
-        return Relaxation(budget=side, by=by, text=text if is_proven else f"{text} or less")
+        reach, is_proven = self._extreme(side.resource, sign_of(side), tuple(others))
+        if reach is None and not is_proven:
+            return Relaxation(budget=side, by=None, text=f"{side}: the time was too short to tell")
+        return relaxed(side, reach, is_proven)
+
+
+def sign_of(side: Budget) -> int:
+    """1 for an upper limit, which the least attainable total is held against; -1 for a lower one."""
+    return 1 if side.at_most is not None else -1
+
+
+def relaxed(side: Budget, reach: Fraction | None, is_proven: bool = True) -> Relaxation:
+    """What lets the total ``reach`` in, the nearest attainable one; where that is not proven, a nearer one may be."""
+    if reach is None:
+        return Relaxation(budget=side, by=None, text=f"{side}: no change of it alone is enough")
+    bound = side.at_most if side.at_most is not None else side.at_least
+    assert bound is not None, "one side is given"
+    by = float(max(Fraction(0), (reach - exact(float(bound))) * sign_of(side)))
+    text = format_amount(side.resource, sign_of(side) * by, sign=True)
+    return Relaxation(budget=side, by=by, text=text if is_proven else f"{text} or less")
 
 
 def _slice(deadline: float, parts: int) -> float:

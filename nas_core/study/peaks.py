@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nas_core.program import Budget, Status, solve
-from nas_core.program.limits import format_amount
+from nas_core.program import Budget
+from nas_core.program.answers import Effort
+from nas_core.program.exact import exact
+from nas_core.program.explanation import relaxed, sign_of
 from nas_core.program.result import Explanation, Relaxation
+from nas_core.program.session import Session
 from nas_core.records.resources import combine_of
 from nas_core.study.choices import counted_as
 
@@ -45,7 +48,7 @@ def as_asked(known: "Snapshot", explanation: Explanation, budgets: Sequence[Budg
 
 
 def _extreme(known: "Snapshot", resource: str, sign: int, others: Sequence[Budget]) -> float | None:
-    """Least (sign 1) or most (sign -1) attainable within other limits; None if there is none."""
+    """Least (sign 1) or most (sign -1) that a network is found to take within other limits; None if none is found."""
     tables = [mine[resource] for mine in known.cost_tables.values()]
     values = sorted({value for table in tables for row in (*table.block, (table.fixed,)) for value in row})
     values = values if sign > 0 else values[::-1]
@@ -54,19 +57,13 @@ def _extreme(known: "Snapshot", resource: str, sign: int, others: Sequence[Budge
         middle = (low + high) // 2
         bound = {"at_most": values[middle]} if sign > 0 else {"at_least": values[middle]}
         problem = known.problem_of_most(None, (*others, Budget(resource=resource, **bound)))
-        if solve(problem).status is Status.INFEASIBLE:
-            low = middle + 1
-        else:
+        if Session(problem).top_k(1, 1, Effort.seconds(known.config.select.time_limit_s)).selections:
             high = middle
+        else:
+            low = middle + 1
     return values[low] if low < len(values) else None
 
 
 def _relaxation(known: "Snapshot", side: Budget, others: Sequence[Budget]) -> Relaxation:
-    sign = 1 if side.at_most is not None else -1
-    bound = side.at_most if side.at_most is not None else side.at_least
-    assert bound is not None, "one side is given"
-    reach = _extreme(known, side.resource, sign, others)
-    if reach is None:
-        return Relaxation(budget=side, by=None, text=f"{side}: no change of it alone is enough")
-    by = max(0.0, (reach - bound) * sign)
-    return Relaxation(budget=side, by=by, text=format_amount(side.resource, sign * by, sign=True))
+    reach = _extreme(known, side.resource, sign_of(side), others)
+    return relaxed(side, None if reach is None else exact(reach))
