@@ -48,6 +48,21 @@ def build():
 """
 
 
+def wish_of_sums(folder, data, weight, bias):
+    """A wish about a model that gives ``bias`` and ``weight`` times the sum of three numbers."""
+    (folder / "model.py").write_text(SUM)
+    network = runpy.run_path(str(folder / "model.py"))["build"]()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network[0].weight[:3] = torch.eye(3)
+        network[3].weight[:, :3] = weight
+        network[3].bias.fill_(bias)
+    torch.save(network.state_dict(), folder / "mine.pth")
+    model = f"{folder / 'model.py'}:build"
+    return Wish(model=model, checkpoint=folder / "mine.pth", data=data, limits=["flops<=60%"], out=folder / "out")
+
+
 def asked(*limits, **more):
     wish = Wish(model="timm:resnet18", checkpoint=None, data="digits", limits=limits, out=Path("out"), **more)
     return {**_section(wish), **_sweep(wish)}["select"]
@@ -185,19 +200,7 @@ def test_the_scale_of_a_model_of_numbers_is_told_by_its_error(tmp_path, in_units
     rows = zip(inputs_NF.tolist(), price_N.tolist(), strict=True)
     lines = [",".join(f"{value:.6f}" for value in (*inputs, price)) for inputs, price in rows]
     (tmp_path / "table.csv").write_text("\n".join(["a,b,c,price", *lines]))
-    (tmp_path / "model.py").write_text(SUM)
-    network = runpy.run_path(str(tmp_path / "model.py"))["build"]()
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.zero_()
-        network[0].weight[:3] = torch.eye(3)
-        network[3].weight[:, :3] = 50.0 if in_units else 3**-0.5
-        network[3].bias.fill_(1000.0 if in_units else 0.0)
-    torch.save(network.state_dict(), tmp_path / "mine.pth")
-    wish = Wish(
-        model=f"{tmp_path / 'model.py'}:build", checkpoint=tmp_path / "mine.pth", data="rows", limits=["flops<=60%"],
-        out=tmp_path / "out",
-    )  # fmt: skip
+    wish = wish_of_sums(tmp_path, "rows", *((50.0, 1000.0) if in_units else (3**-0.5, 0.0)))
     data = {"data.path": str(tmp_path / "table.csv"), "data.targets": "[price]", "data.task": "regression"}
     told = study_of(wish, data).data
     assert told.standardise_targets is not in_units
@@ -232,18 +235,7 @@ def turbine(settings):
 
 def test_data_of_a_plug_in_are_meant_by_their_name_and_left_as_they_are_for_a_model_of_them(tmp_path):
     (tmp_path / "turbine.py").write_text(TURBINE)
-    (tmp_path / "model.py").write_text(SUM)
-    network = runpy.run_path(str(tmp_path / "model.py"))["build"]()
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.zero_()
-        network[0].weight[:3] = torch.eye(3)
-        network[3].weight[:, :3] = 1
-    torch.save(network.state_dict(), tmp_path / "mine.pth")
-    wish = Wish(
-        model=f"{tmp_path / 'model.py'}:build", checkpoint=tmp_path / "mine.pth", data="turbine",
-        limits=["flops<=60%"], out=tmp_path / "out",
-    )  # fmt: skip
+    wish = wish_of_sums(tmp_path, "turbine", 1.0, 0.0)
     said = []
     data = study_of(wish, {"plugins": f"[{tmp_path / 'turbine.py'}]"}, said.append).data
     assert data.normalise == "none"

@@ -38,29 +38,44 @@ def test_a_gray_image_has_one_channel(tmp_path):
     assert image_of(tmp_path / "gray.png", {"shape": [1, 8, 8]}).shape == (1, 8, 8)
 
 
-def saved(kind, path):
-    """A photo as a file of this kind."""
-    colour, ramp = Image.fromarray(PHOTO[:50, :70]), np.linspace(0, 255, 70, dtype=np.uint8)[None].repeat(50, 0)
-    if kind in ("array", "wide array"):
-        np.save(path, PHOTO[:50, :70] if kind == "array" else PHOTO[:50, :70].astype(np.uint16) * 257)
-        return
-    made = {
-        "16 bits": lambda: Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257),
-        "transparent": lambda: (colour.putalpha(Image.fromarray(ramp)), colour)[1],
-        "transparent gray": lambda: colour.convert("LA"),
-        "palette": lambda: colour.convert("P"),
-    }
-    made[kind]().save(path)
+def seen_through(image):
+    """The image, less and less transparent from left to right."""
+    shares = np.linspace(0, 255, image.width, dtype=np.uint8)[None].repeat(image.height, 0)
+    image.putalpha(Image.fromarray(shares))
+    return image
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+COLOUR = Image.fromarray(PHOTO[:50, :70])
+GRAY = COLOUR.convert("L")
+GRAYS = {
+    "16 bits": Image.fromarray(np.asarray(GRAY).astype(np.uint16) * 257),
+    "transparent": seen_through(GRAY.copy()),
+    "array": np.asarray(GRAY),
+}
+COLOURS = {
+    "transparent": seen_through(COLOUR.copy()),
+    "palette": COLOUR.convert("P"),
+    "array": np.asarray(COLOUR),
+    "array of 16 bits": np.asarray(COLOUR).astype(np.uint16) * 257,
+}
+KINDS = [(image, channels) for image in GRAYS.values() for channels in (1, 3)]
+KINDS += [(image, 3) for image in COLOURS.values()]
+NAMES = [f"gray, {name}, {channels}" for name in GRAYS for channels in (1, 3)] + [f"colour, {name}" for name in COLOURS]
+
+
+def saved(image, folder):
+    """The path of a file that holds it."""
+    if isinstance(image, np.ndarray):
+        np.save(folder / "image.npy", image)
+        return folder / "image.npy"
+    image.save(folder / "image.png")
+    return folder / "image.png"
+
+
 @pytest.mark.parametrize("fitting", [Fitting(background="#ff8000"), Fitting(fit="pad", background="#ff8000")])
-@pytest.mark.parametrize("kind", ["16 bits", "transparent", "transparent gray", "palette", "array", "wide array"])
-def test_an_image_is_read_as_the_study_reads_its_images(tmp_path, kind, fitting, channels):
-    path = tmp_path / ("image.npy" if "array" in kind else "image.png")
-    saved(kind, path)
-    if channels == 1 and kind in ("transparent", "palette", "array", "wide array"):
-        return  # colours: a study of gray images has none of them
+@pytest.mark.parametrize(("image", "channels"), KINDS, ids=NAMES)
+def test_an_image_is_read_as_the_study_reads_its_images(tmp_path, image, channels, fitting):
+    path = saved(image, tmp_path)
     kinds = {name: getattr(fitting, name) for name in ("fit", "interpolation", "crop_pct", "background")}
     found = image_of(path, {"shape": [channels, 32, 32], "fitting": kinds})
     expected = decoded(path, 32, channels, fitting).transpose(2, 0, 1) / 255
@@ -68,9 +83,8 @@ def test_an_image_is_read_as_the_study_reads_its_images(tmp_path, kind, fitting,
 
 
 def test_an_array_of_other_channels_is_refused(tmp_path):
-    saved("array", tmp_path / "image.npy")
     with pytest.raises(ValueError, match="3 channels, the network takes 5"):
-        image_of(tmp_path / "image.npy", {"shape": [5, 8, 8]})
+        image_of(saved(COLOURS["array"], tmp_path), {"shape": [5, 8, 8]})
 
 
 VERSIONS = {  # of a model, with neighbours that are called alike
@@ -81,7 +95,7 @@ VERSIONS = {  # of a model, with neighbours that are called alike
 
 
 def test_files_of_several_folders_import_their_own_neighbours(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [*sys.path])
     for version, files in VERSIONS.items():
         for name, text in {"maker.py": "from parts import deep\n\ndef build():\n    return deep.NAME", **files}.items():
             (tmp_path / version / name).parent.mkdir(parents=True, exist_ok=True)
