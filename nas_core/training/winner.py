@@ -358,6 +358,7 @@ def _write(
         **({"output": module.scale.as_dict()} if module.scale.mean else {}),
     }
     store.write_json(trained.architecture_path, description)
+    store.delete(f"winner/{trained.name}/{rebuild.SOURCE}")  # of another model, trained under this name before
     for path, content in source_files(description.get("model", {})).items():
         store.write_bytes(f"winner/{trained.name}/{path}", content)
     store.write_bytes(trained.program_path, exported_bytes(module))
