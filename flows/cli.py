@@ -254,7 +254,7 @@ def shrink(
     with never_silent():
         study = _run_stages(config, where, None, "report", wait_s=0.0)
     files = hand_over(study, wish.out)
-    _print_outcome(study, as_json, result_in_words(study))
+    _print_outcome(study, as_json, None if as_json else result_in_words(study))
     if not as_json:
         print("\n".join(files))
 

@@ -157,7 +157,7 @@ def chosen_in_words(known: Snapshot, outputs: Outputs) -> str:
     record = verification(outputs)
     whole = _wholes(known, record).get(str(record["winner"]))
     if whole is None:
-        return f"no limit is on the most of it; {record['winner']} stays the chosen one."
+        return f"no limit from above is on their latency; {record['winner']} stays the chosen one."
     return f"the chosen one, {record['winner']}, {'is within the limits' if whole.meets else whole.in_words}."
 
 
