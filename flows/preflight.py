@@ -24,6 +24,7 @@ from nas_core.study.study import Study
 from nas_core.study.sweep import limits_of
 from nas_core.training.settings import FullTrainingConfig
 from nas_core.workloads import build_workload
+from nas_core.workloads.normalisation import known_normalisation
 from nas_core.workloads.workload import metric_of
 from tasks.addresses import check_addresses, names_cluster
 
@@ -160,6 +161,9 @@ def _check_recipes(study: Study, trains: bool) -> None:
 
     config, workload, space = study.config, workload_of(study.config), study.family.space
     shape = workload.sample.shape_at(max(space.resolutions), space.in_channels or workload.sample.shape[0])
+    said: Any = getattr(workload.settings, "normalise", "data")
+    if said != "data":
+        known_normalisation(said, shape[0])  # raises for numbers of other channels
     own_model = teacher_of(described(study.family, _any_genotype(study))) if study.family.are_networks else None
     train, recipe = config.train, getattr(config.scorer, "recipe", None)
     if recipe is not None:

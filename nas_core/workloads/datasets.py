@@ -27,7 +27,7 @@ import numpy as np
 
 from nas_core.base.errors import DataError, PluginError
 from nas_core.workloads.metrics import Measure, Metric, Metrics, by_name
-from nas_core.workloads.normalisation import Normalisation, known_normalisation
+from nas_core.workloads.normalisation import KNOWN, Normalisation, known_normalisation
 from nas_core.workloads.settings import SplitSettings
 from nas_core.workloads.workload import WORKLOADS, Sample, Splits, Workload
 
@@ -84,6 +84,9 @@ class DatasetWorkload(Workload):
         if not len(test):
             raise DataError(f"data: {self.name}", "an empty test set", "one test example at least")
         self.settings.check_sizes(len(train), train_examples)
+        if self.settings.normalise in KNOWN.keys() - {"none"} and not self.sample.is_image:
+            expected = "data, none or {mean: [...], std: [...]} for inputs that are no images"
+            raise DataError("data.normalise", self.settings.normalise, expected)
 
     def num_examples(self) -> tuple[int, int]:
         return self.settings.num_examples(len(self._sets[0]))
@@ -115,9 +118,6 @@ class DatasetWorkload(Workload):
         said = self.settings.normalise
         if said == "data":
             return Normalisation.of(inputs) if self.normalise else Normalisation()
-        if isinstance(said, str) and said != "none" and not self.sample.is_image:
-            expected = "data, none or {mean: [...], std: [...]} for inputs that are no images"
-            raise DataError("data.normalise", said, expected)
         return known_normalisation(said, inputs.shape[1])
 
     @property

@@ -62,6 +62,8 @@ def study(folder, **sections):
          "train.recipe.mixup: found 0.2, expected none for data of kind segmentation"),
         ({"space": {"kind": "tiny"}, "data": NUMBERS, "scorer": {"kind": "train", "recipe": {"loss": "bce"}}},
          "scorer.recipe.loss: found bce, expected workload for data of kind image-table: targets are numbers"),
+        ({"space": {"kind": "tiny"}, "data": {**NUMBERS, "normalise": {"mean": [0.5] * 2, "std": [0.2] * 2}}},
+         "data.normalise.mean: found 2 numbers, expected"),
         ({"space": {"kind": "tiny"}, "data": {**NUMBERS, "kind": "rows", "features": ["wide", "tall"]}},
          "found rows of shape 2, expected images"),
     ],
