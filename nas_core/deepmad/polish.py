@@ -39,6 +39,28 @@ def to_batch(domain: Domain, rows: Ints) -> Batch:
     )
 
 
+def least_row(domain: Domain) -> Ints:
+    """The row none of whose numbers can be smaller in any structure of the domain.
+
+    Every rule says that one number is at least a growing function of another,
+    so raising what breaks a rule ends in this row, or above a range, where the
+    domain has no structure.
+    """
+    S, above = domain.skeleton.num_blocks, domain.multiple_above
+    ranges = [domain.stem, *(b.out for b in domain.blocks), *(b.bottleneck for b in domain.blocks)]
+    row = [above(low) for low, _ in ranges]
+    before: list[int] = []
+    while row != before and all(value <= high for value, (_, high) in zip(row, ranges, strict=True)):
+        before = list(row)
+        for i in range(S):
+            c, o, b = i, 1 + i, 1 + S + i
+            row[o] = max(row[o], row[c] if domain.monotone else 0, above(row[b] / domain.wide))
+            row[b] = max(row[b], above(domain.narrow * row[o]))
+            row[c] = max(row[c], above(row[o] / domain.growth) if domain.growth is not None else 0)
+    row += [block.kernels[0] for block in domain.blocks] + [block.depth[0] for block in domain.blocks]
+    return np.array(row, dtype=np.int64)
+
+
 def round_point(domain: Domain, layout: Layout, x_V: Floats, low_V: Floats, high_V: Floats) -> Ints:
     """A relaxed point as integers: everything to the nearest value of the domain and the box."""
     S = layout.num_blocks

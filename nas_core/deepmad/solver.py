@@ -13,9 +13,9 @@ import numpy as np
 
 from nas_core.base.errors import ConfigError, InfeasibleError
 from nas_core.deepmad.concave import Program, nonempty, root
-from nas_core.deepmad.domain import Check, Domain, Limits, limit_values, verify
+from nas_core.deepmad.domain import Check, Domain, Limits, limit_values, usages, verify
 from nas_core.deepmad.formulas import Objective, Rating, rate
-from nas_core.deepmad.polish import Polisher, to_batch
+from nas_core.deepmad.polish import Polisher, least_row, to_batch
 from nas_core.deepmad.structure import Structure
 from nas_core.deepmad.tree import Progress, Tree
 
@@ -88,6 +88,8 @@ def design(
         raise InfeasibleError(
             "domain", "ranges and ratios of channels that contradict each other", "one structure at least"
         )
+    if _out_of_reach(domain, limits):
+        raise explain(domain, limits, objective, proved=True)
     tree = Tree(program, gap, seed)
     tree.run(begin + cpu_s, report)
     if tree.row is None:
@@ -112,6 +114,27 @@ def design(
     )
 
 
+def _floors(domain: Domain) -> dict[str, float]:
+    """What the smallest structure costs, which is the least that any costs.
+
+    FLOPs and parameters grow with every number of a structure, but for the
+    pooled shortcut that a MobileNet's block has only where it keeps its
+    channels c: 4 c per pixel. One step more of them costs more where
+    step x narrow >= 4; elsewhere nothing is said of FLOPs.
+    """
+    batch = to_batch(domain, least_row(domain)[None])
+    floors = usages(batch, Limits(flops=1, params=1))
+    if domain.skeleton.family != "resnet" and domain.step * domain.narrow < 4:
+        del floors["flops"]
+    return {name: float(value_B[0]) for name, value_B in floors.items()}
+
+
+def _out_of_reach(domain: Domain, limits: Limits) -> list[str]:
+    """The limits that not even the smallest structure keeps."""
+    floors, bound = _floors(domain), limit_values(limits)
+    return [name for name, least in floors.items() if least > bound.get(name, np.inf)]
+
+
 class _Least:
     """Minus the value of one limit as an objective for the local search."""
 
@@ -120,7 +143,10 @@ class _Least:
 
     def of(self, name: str, subject_to: Limits) -> float:
         """The least value of a limit's quantity that the local search finds within ``subject_to``; inf if none."""
-        low, high = 0.0, np.inf
+        floors = _floors(self.domain)
+        if name in floors and not limit_values(replace(subject_to, **{name: None})):
+            return floors[name]
+        low, high = floors.get(name, 0.0), np.inf
         polisher = Polisher(self.domain, subject_to, self.objective)
         starts = [polisher.low.copy(), polisher.high.copy()]
         shallow = polisher.high.copy()
@@ -156,14 +182,19 @@ def explain(domain: Domain, limits: Limits, objective: Objective, *, proved: boo
     bound = limit_values(limits)
     free = replace(limits, flops=None, params=None, rho=None, latency_us=None, latency_table=None)
     alone = {name: least.of(name, free) for name in bound if name != "latency_us"}
-    colliding = _colliding(domain, limits, objective)
-    given = [f"{name} {bound[name]:g} (least attainable alone {value:.6g})" for name, value in alone.items()]
-    advice = f"These limits collide: {', '.join(colliding)}." if colliding else "Relax a limit."
-    trade = _least_given_others(least, limits, colliding)
-    certainty = "no structure keeps" if proved else "in the time nothing that keeps"
-    return InfeasibleError(
-        "limits", f"{certainty} {'; '.join(given)}", "limits that some structure keeps", f"{advice}{trade}"
-    )
+    given = [f"{name} {_written(name, bound[name])} (at least {_written(name, v)} alone)" for name, v in alone.items()]
+    if beyond := _out_of_reach(domain, limits):
+        advice = f"Not even the smallest structure keeps {' and '.join(beyond)}."
+    elif colliding := _colliding(domain, limits, objective):
+        advice = f"These limits collide: {', '.join(colliding)}.{_least_given_others(least, limits, colliding)}"
+    else:
+        advice = "Relax a limit."
+    certainty = "limits that no structure keeps" if proved else "limits that no structure was found to keep in the time"
+    return InfeasibleError("limits", f"{certainty}: {'; '.join(given)}", "limits that some structure keeps", advice)
+
+
+def _written(name: str, value: float) -> str:
+    return f"{value:,.0f}" if name in ("flops", "params") else f"{value:.6g}"
 
 
 def _least_given_others(least: _Least, limits: Limits, colliding: list[str]) -> str:
@@ -178,7 +209,9 @@ def _least_given_others(least: _Least, limits: Limits, colliding: list[str]) -> 
         if name == "latency_us":
             continue
         value = least.of(name, replace(limits, **others))
-        parts.append(f"{name} at least {value:.6g}" if np.isfinite(value) else f"{name} cannot repair it alone")
+        parts.append(
+            f"{name} at least {_written(name, value)}" if np.isfinite(value) else f"{name} cannot repair it alone"
+        )
     return f" With the others kept: {'; '.join(parts)}."
 
 
@@ -202,6 +235,8 @@ def _only(limits: Limits, names: list[str]) -> Limits:
 
 def _attainable(domain: Domain, limits: Limits, objective: Objective) -> bool:
     """Whether some structure keeps these limits: a short search."""
+    if _out_of_reach(domain, limits):
+        return False
     tree = Tree(Program(domain, limits, objective), gap=1.0)
     if tree.row is None:
         tree.run(time.process_time() + 3.0)

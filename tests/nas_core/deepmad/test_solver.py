@@ -4,6 +4,8 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,10 @@ from nas_core.base.errors import ConfigError, InfeasibleError
 from nas_core.deepmad.barrier import relax
 from nas_core.deepmad.channels import best_channels
 from nas_core.deepmad.concave import Nodes, Program, nonempty, root, stack, tighten
-from nas_core.deepmad.domain import BlockDomain, Domain, Limits, default_domain, read_changes, verify, within
+from nas_core.deepmad.domain import BlockDomain, Domain, Limits, default_domain, read_changes, usages, verify, within
 from nas_core.deepmad.formulas import PAPER, TINYNAS, Batch, Objective, rate
 from nas_core.deepmad.latency_table import LatencyTable
-from nas_core.deepmad.polish import to_batch, to_row
+from nas_core.deepmad.polish import least_row, to_batch, to_row
 from nas_core.deepmad.solver import design
 from nas_core.deepmad.structure import Skeleton, published
 from nas_core.deepmad.tree import Tree
@@ -149,15 +151,37 @@ def test_limits_that_cannot_be_kept_say_what_is_attainable() -> None:
     with pytest.raises(InfeasibleError) as caught:
         design(tiny("resnet"), Limits(flops=100, params=60_000, rho=0.5), TINYNAS, cpu_s=10.0)
     text = str(caught.value)
-    assert "These limits collide: flops." in text
-    assert "least attainable alone" in text
+    assert "Not even the smallest structure keeps flops." in text
+    assert "params 60,000 (at least" in text
+
+
+@pytest.mark.parametrize(
+    "rules", [{}, {"monotone": False}, {"narrow": 1.0, "wide": 1.0}, {"growth": 1.0}, {"stem": (8, 24)}], ids=str
+)
+@pytest.mark.parametrize("family", ["resnet", "mobilenet"])
+def test_the_smallest_structure_costs_the_least_of_all(family: str, rules: dict[str, Any]) -> None:
+    domain = replace(tiny(family), **rules)
+    rows = every_row(domain)
+    used = usages(to_batch(domain, rows), Limits(flops=1, params=1))
+    smallest = least_row(domain)
+    assert (rows == smallest).all(axis=1).any()
+    assert (rows >= smallest).all()
+    for name, value_B in usages(to_batch(domain, smallest[None]), Limits(flops=1, params=1)).items():
+        assert value_B[0] == used[name].min(), name
+
+
+def test_a_limit_below_the_smallest_structure_is_answered_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tree, "run", lambda *_: pytest.fail("searched"))
+    domain = default_domain(published()["R18"].structure.skeleton)
+    with pytest.raises(InfeasibleError, match="Not even the smallest structure keeps params") as caught:
+        design(domain, Limits(flops=1_820_000_000, params=1_000), TINYNAS, cpu_s=10_000.0)
+    least = usages(to_batch(domain, least_row(domain)[None]), Limits(flops=1, params=1))
+    assert f"{least['params'][0]:,.0f}" in str(caught.value)
 
 
 def test_colliding_limits_are_named_together() -> None:
     domain = tiny("resnet")
     batch = to_batch(domain, every_row(domain))
-    from nas_core.deepmad.domain import usages
-
     used = usages(batch, Limits(flops=10**12, rho=10.0))
     lean = used["flops"] <= np.quantile(used["flops"], 0.02)
     rho = float(used["rho"][lean].min()) * 0.98
