@@ -83,7 +83,16 @@ class Section(BaseModel):
                 raise wrong_field(cls.__name__, str(key), value, f"one of the keys: {known}")
         if cls.model_config.get("strict"):
             return data
-        return {key: cls._with_numbers(key, value) for key, value in data.items()}
+        return {key: cls._completed(key, cls._with_numbers(key, value)) for key, value in data.items()}
+
+    @classmethod
+    def _completed(cls, name: str, value: Any) -> Any:
+        default = cls.model_fields[name].default
+        return default.completed(value) if isinstance(default, Section) and isinstance(value, Mapping) else value
+
+    def completed(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What is given of a field whose default is this section: what is left out is as it is here."""
+        return {**self.model_dump(mode="json", exclude_unset=True), **given}
 
     @classmethod
     def _with_numbers(cls, name: str, value: Any) -> Any:

@@ -1,12 +1,12 @@
 """The supernet scorer: shared weights trained once, then every network rated as a path through them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.identity import content_id, evaluation_seed
@@ -16,7 +16,7 @@ from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer, Work
 from nas_core.scoring.train import TrainScorer
 from nas_core.space.genotypes import Genotype
-from nas_core.training.settings import SHORT_RECIPE, ShortRecipe
+from nas_core.training.settings import Recipe
 
 if TYPE_CHECKING:
     from nas_core.scoring.supernet_weights import SupernetWeights
@@ -40,7 +40,7 @@ class SupernetScorer(Scorer):
     prepares_together = True
 
     class Settings(Section):
-        recipe: ShortRecipe = Field(SHORT_RECIPE, description="Training of the shared weights.")
+        recipe: Recipe = Field(Recipe(), description="Training of the shared weights.")
         random_paths: int = Field(
             2, ge=0, le=64, description="Random networks per step, beside the smallest and the largest."
         )
@@ -55,11 +55,16 @@ class SupernetScorer(Scorer):
         batch: int = Field(
             32, ge=1, le=10_000, description="Networks per Ray task; those that share prefixes go together."
         )
-        final_recipe: ShortRecipe | None = Field(
+        final_recipe: Recipe | None = Field(
             None,
             description="Training from fresh weights of the best few networks within the limits, each by itself, after "
             "which the best of them is chosen: shared weights hardly tell near-equals apart. None: their word stands.",
         )
+
+        @field_validator("final_recipe", mode="before")
+        @classmethod
+        def _from_a_form(cls, recipe: Any) -> Any:
+            return Recipe().completed(recipe) if isinstance(recipe, Mapping) else recipe
 
     @classmethod
     def rates_again(cls, settings: Any) -> bool:

@@ -14,7 +14,7 @@ from nas_core.base.settings import Section
 from nas_core.records.evaluations import Epoch, Evaluation
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer, Work
 from nas_core.space.genotypes import Genotype
-from nas_core.training.settings import SHORT_RECIPE, ShortRecipe
+from nas_core.training.settings import Recipe
 from nas_core.workloads.workload import metric_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TrainScorer(Scorer):
     duration = "minutes"
 
     class Settings(Section):
-        recipe: ShortRecipe = Field(SHORT_RECIPE, description="The short recipe.")
+        recipe: Recipe = Field(Recipe(), description="The short recipe.")
         validate_epochs: int = Field(
             1,
             ge=0,

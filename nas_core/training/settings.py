@@ -4,12 +4,10 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     ValidationInfo,
@@ -269,6 +267,19 @@ class Recipe(Section):
                 known["teacher"][field] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return known
 
+    def completed(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As of any section; a named recipe leaves nothing out.
+
+        A form sends every field: those that are as it filled them in, from
+        this recipe, give way to the name. A person writes beside a name what counts.
+        """
+        if given.get("name") is None:
+            return super().completed(given)
+        filled_in = self.values
+        if not {key for key, value in filled_in.items() if value is not None} <= given.keys():
+            return given
+        return {key: value for key, value in given.items() if key == "name" or value != filled_in.get(key, given)}
+
     @property
     def in_words(self) -> str:
         """What a person is told of it, on one line."""
@@ -312,34 +323,13 @@ def warmup_steps(text: str, num_steps: int, steps_per_epoch: int) -> int:
     return min(round(number * per_unit), num_steps - 1)
 
 
-@dataclass(frozen=True)
-class ChosenOnAForm:
-    """Of a recipe that a form sends: a form fills in every field, so what is as it was filled in gives way to a name.
-
-    What a person writes beside a name is not all fields, and counts.
-    """
-
-    filled_in: Recipe
-
-    def __call__(self, data: Any) -> Any:
-        if not isinstance(data, Mapping) or data.get("name") is None:
-            return data
-        filled = self.filled_in.values
-        if not {key for key, value in filled.items() if value is not None} <= data.keys():
-            return data
-        return {key: value for key, value in data.items() if key == "name" or value != filled.get(key, data)}
-
-
-SHORT_RECIPE = Recipe()
 FULL_RECIPE = Recipe(epochs=30, label_smoothing=0.1, augment="crop-flip", ema_decay=0.998)
-ShortRecipe = Annotated[Recipe, BeforeValidator(ChosenOnAForm(SHORT_RECIPE))]
-FullRecipe = Annotated[Recipe, BeforeValidator(ChosenOnAForm(FULL_RECIPE))]
 
 
 class FullTrainingConfig(Section):
     """The full training of one network."""
 
-    recipe: FullRecipe = Field(FULL_RECIPE, description="The full recipe.")
+    recipe: Recipe = Field(FULL_RECIPE, description="The full recipe.")
     train_examples: int | None = Field(None, ge=1, description="Images to train on; empty: all but validation.")
     checkpoint_every_s: float = Field(30, ge=0, description="Time between checkpoints of a training.")
     workers: int = Field(
