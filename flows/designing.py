@@ -5,7 +5,7 @@ from prefect import flow
 import tasks.designing as work
 from nas_core.base.errors import ClusterError
 from nas_core.records.lease import hold
-from nas_core.records.store import Store
+from nas_core.records.store import Store, absolute
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.analytic_project import DesignProject
 from tasks.artifacts import show_design
@@ -21,6 +21,7 @@ def design(config: AnalyticConfig, root: str, wait_s: float = 0) -> str:
         root: folder or URI of the design's store, which no study shares.
         wait_s: seconds to wait for another driver of the same design to end.
     """
+    root = absolute(root)
     with Session(), hold(Store(root), wait_s) as lease:
         project = DesignProject.create(config, root)
         if project.answer is None:

@@ -5,14 +5,14 @@ from contextlib import ExitStack, contextmanager
 
 from flows.preflight import preflight
 from nas_core.records.lease import hold
-from nas_core.records.store import Store
+from nas_core.records.store import Store, place_of
 from nas_core.study.config import StudyConfig
 from nas_core.study.sources import Sources
 from nas_core.study.stages import Stage
 from nas_core.study.study import Study
 from tasks.saying import doing
 
-_driven: dict[str, Study] = {}  # root -> the study
+_driven: dict[str, Study] = {}  # place -> the study
 
 
 @contextmanager
@@ -25,7 +25,8 @@ def drive(config: StudyConfig, root: str, *, until: Stage | None = None, wait_s:
     Raises:
         NasError: as ``preflight`` does; StudyHeldError if another process drives it.
     """
-    outer = _driven.get(root)
+    place = place_of(root)
+    outer = _driven.get(place)
     if outer is not None and outer.config == config:
         yield outer
         return
@@ -39,13 +40,13 @@ def drive(config: StudyConfig, root: str, *, until: Stage | None = None, wait_s:
     with _patiently(study.store, wait_s):
         study.write_config()
         study.refresh()  # the preflight's look may be old: another driver may have ended just now
-        _driven[root] = study
+        _driven[place] = study
         try:
             yield study
         finally:
-            _driven.pop(root)
+            _driven.pop(place)
             if outer is not None:
-                _driven[root] = outer
+                _driven[place] = outer
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from uuid import uuid4
 from filelock import FileLock
 
 from nas_core.base.errors import NasError, StoreError, StudyHeldError
-from nas_core.records.store import Store
+from nas_core.records.store import Store, place_of
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class Lease:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-_held: dict[str, Lease] = {}
+_held: dict[str, Lease] = {}  # place -> the lease
 
 
 @contextlib.contextmanager
@@ -172,18 +172,19 @@ def hold(store: Store, wait_s: float = 0.0) -> Iterator[Lease]:
     Raises:
         StudyHeldError: if another process drives it, and still does after ``wait_s``.
     """
-    lease = _held.get(store.root)
+    place = place_of(store.root)
+    lease = _held.get(place)
     if lease is None:
         lease = Lease(store)
         lease.acquire(wait_s)
-        _held[store.root] = lease
+        _held[place] = lease
     lease.depth += 1
     try:
         yield lease
     finally:
         lease.depth -= 1
         if lease.depth == 0:
-            del _held[store.root]
+            del _held[place]
             lease.release()
 
 

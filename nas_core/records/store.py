@@ -68,6 +68,11 @@ def absolute(root: str) -> str:
     return root if "://" in root or not root.strip() else str(Path(os.path.expanduser(root)).absolute())
 
 
+def place_of(root: str) -> str:
+    """What the root is known by, however it is written and whatever links lead there."""
+    return root.rstrip("/") if "://" in root else os.path.realpath(os.path.expanduser(root))
+
+
 @contextlib.contextmanager
 def no_empty_folder(root: str) -> Iterator[None]:
     """What is refused meanwhile leaves no folder behind that it made on this machine and wrote nothing into."""
@@ -94,7 +99,7 @@ class Store:
     """
 
     def __init__(self, root: str | Path, *, create: bool = True) -> None:
-        self.root = str(root)
+        self.root = absolute(str(root))
         self._fs, self._base = _filesystem(self.root)
         self.is_local = self._fs.type_name == "local"
         self._rows_of: dict[str, list[Any]] = {}  # path of a part that was read -> its rows
@@ -377,7 +382,7 @@ def _filesystem(root: str) -> "tuple[fs.FileSystem, str]":
         advice = "Credentials come from the environment, such as AWS_ACCESS_KEY_ID; a root is written in many places."
         raise StoreError("root", root, "a URI without credentials", advice)
     if "://" not in root:
-        return fs.LocalFileSystem(), str(Path(os.path.expanduser(root)).absolute())
+        return fs.LocalFileSystem(), root
     try:
         filesystem, base = fs.FileSystem.from_uri(root)
     except (ValueError, OSError, ImportError) as error:

@@ -10,7 +10,6 @@ is said: by ``changes`` where the study is driven again, by ``notices`` where it
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from nas_core.base.identity import content_id
 from nas_core.base.plugins import find, imported
 from nas_core.costs import is_measured, profiler_id, profiler_of
 from nas_core.families import FAMILIES
-from nas_core.records.store import Store
+from nas_core.records.store import Store, place_of
 from nas_core.scoring.scorer import SCORERS
 from nas_core.space.genotypes import SearchSpace
 from nas_core.study.brought import family_of, scorer_of, space_of, workload_of
@@ -187,11 +186,6 @@ def _moved(known: Sources, store: Store) -> str:
     if store.is_local and Path(known.root, SOURCES).is_file():
         return f"this study is a copy of {known.root}, which it leaves alone"
     return f"this study was moved: it was run in {known.root} and goes on in {here}"
-
-
-def place_of(root: str) -> str:
-    """The root as another process finds it, whatever links lead there."""
-    return root if "://" in root else os.path.realpath(os.path.expanduser(root))
 
 
 def _config_id(config: StudyConfig) -> str:

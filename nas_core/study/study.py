@@ -18,7 +18,7 @@ from nas_core.prediction import Prediction, Predictor
 from nas_core.program import Budget
 from nas_core.records.evaluations import Cost, CostTable, Evaluation, EvaluationTable
 from nas_core.records.lease import driver
-from nas_core.records.store import Store
+from nas_core.records.store import Store, place_of
 from nas_core.scoring import Scorer
 from nas_core.searchers.designs import Design
 from nas_core.space.genotypes import Genotype, SearchSpace
@@ -29,7 +29,7 @@ from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.outcome import Outcome, outcome_of
 from nas_core.study.outputs import Outputs, read_output
 from nas_core.study.snapshot import Snapshot
-from nas_core.study.sources import Sources, notices, place_of
+from nas_core.study.sources import Sources, notices
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, INSIDE, MOST_TOP, STAGES, TRAINING, Stage, StageStatus
 from nas_core.study.status import status_of
 from nas_core.study.sweep import Point, points

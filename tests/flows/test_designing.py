@@ -142,7 +142,7 @@ def test_only_what_is_missing_is_done_again(finished, tmp_path):
 def test_limits_that_nothing_keeps_stop_before_training(api, tmp_path):
     from flows.designing import design
 
-    with pytest.raises(InfeasibleError, match="least attainable"):
+    with pytest.raises(InfeasibleError, match="Not even the smallest structure keeps flops"):
         design(config_with(flops=1000, params=None, rho=None, cpu_s=1), str(tmp_path / "impossible"))
 
 

@@ -28,6 +28,14 @@ def test_whoever_drives_inside_gets_the_same_study(tabular_config, tmp_path):
     assert driver(Store(root)) is None
 
 
+def test_a_root_is_the_same_study_however_it_is_written(tabular_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with drive(tabular_config, "study") as outer:
+        assert outer.store.root == str(tmp_path / "study")  # as workers find it, which run elsewhere
+        with drive(tabular_config, str(tmp_path / "study")) as inner:
+            assert inner is outer
+
+
 def test_what_another_process_stored_is_seen_at_the_next_stage(api, tabular_config, tmp_path):
     root = str(tmp_path / "study")
     with drive(tabular_config, root) as study:

@@ -79,6 +79,17 @@ def test_the_lease_is_given_back(store):
     assert not store.exists(LEASE)
 
 
+def test_one_study_is_one_however_its_root_is_written(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(store.root)
+    with hold(store) as mine:
+        for root in ("study", "./study/", f"{store.root}/", "study/../study", "link"):
+            with hold(Store(root)) as other:
+                assert other is mine
+        assert driver(store) is not None
+    assert driver(store) is None
+
+
 def test_waiting_ends_when_the_holder_does(store, other_driver):
     threading.Timer(0.5, other_driver.kill).start()
     waiter = threading.Thread(target=other_driver.wait)  # reaps it
