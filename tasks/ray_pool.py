@@ -39,6 +39,7 @@ NODE_DIED = "its node has died"  # in Ray's words of an actor
 POLL_S = 0.5
 REPORT_S = 0.2  # between two reports of a job
 STALLED_S = 10.0
+MOST_NODE_DEATHS = 5  # under the same networks, which nodes do not die of: then they are asked one by one
 ANSWER_S = 5.0  # of the actor that passes reports on
 RESULT_S = 60.0  # for a result to come from another node
 
@@ -101,10 +102,14 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         self._session.__enter__()
-        if not ray_connection.is_connected():
-            _Lanes.kept.clear()  # of a Ray that died, if any
-            ray_connection.connect()
-            Session.connected = True
+        try:
+            if not ray_connection.is_connected():
+                _Lanes.kept.clear()  # of a Ray that died, if any
+                ray_connection.connect()
+                Session.connected = True
+        except BaseException:
+            self._session.leave()  # `__exit__` is not called
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -133,12 +138,14 @@ class Cluster:
         """
         config = self.config
         nodes = _alive_nodes()
-        node = max(nodes, key=lambda resources: resources.get("CPU", 0.0), default={})
+        needed = {"GPU": config.num_gpus} if config.num_gpus > 0 else {}
+        able = [node for node in nodes if _room(node, {**needed, **config.resources})]
+        node = max(able, key=lambda resources: resources.get("CPU", 0.0), default={})
         side_by_side = float(num_jobs)
         if config.num_gpus > 0:
             side_by_side = max(node.get("GPU", 1.0) / config.num_gpus, 1.0)
         elif processes > 1:
-            side_by_side = max(1.0, node.get("CPU", 1.0) // _largest_share(nodes, processes))
+            side_by_side = max(1.0, node.get("CPU", 1.0) // _largest_share(able, processes))
         cpus = config.training_cpus or max(config.num_cpus, node.get("CPU", 1.0) // side_by_side)
         return Request(num_cpus=cpus, num_gpus=config.num_gpus, resources=config.resources, processes=processes)
 
@@ -172,9 +179,8 @@ class Cluster:
 
     def num_workers(self, request: Request) -> int:
         """How many such requests the cluster can hold at a time, fully grown; one at least."""
-        totals = self.totals
-        room = [totals.get(name, 0.0) / amount for name, amount in request.as_demand().items()]
-        return max(1, int(min(room, default=1)), self.config.max_workers)
+        demand = request.as_demand()
+        return max(1, sum(_room(node, demand) for node in _alive_nodes()), self.config.max_workers)
 
 
 def _alive_nodes() -> list[dict[str, float]]:
@@ -249,7 +255,7 @@ def run_jobs(
     ``on_progress(i, done, total, note)`` is called on the driver, ``on_wait()``
     now and then. A job whose
     worker dies is tried ``max_attempts`` times; jobs resume from checkpoints of
-    their own. The first exception of a job is raised as it is.
+    their own. The first exception of a job ends the others and is raised as it is.
     """
     release_workers()
     cluster.check(request)
@@ -261,6 +267,7 @@ def run_jobs(
     queues: dict[int, Queue] = {}  # of the jobs that have not ended
     refs: list[Any] = []
     waiting: list[Any] = []
+    results: dict[int, Any] = {}
     watch = _Watch(cluster, request)
     try:
         while waiting or len(refs) < len(arguments):
@@ -274,12 +281,13 @@ def run_jobs(
             for index, rows in reports.items():
                 for done, total, note in rows:
                     on_progress(index, done, total, note)
-            for ref in ended:
-                _end(queues.pop(refs.index(ref)))
+            for index in map(refs.index, ended):
+                _end(queues.pop(index))
+                results[index] = _result(refs[index])  # what failed ends the others now, not in hours
             watch.saw(moved=bool(ended) or any(reports.values()))
             if on_wait is not None:
                 on_wait()
-        return [_result(ref) for ref in refs]
+        return [results[index] for index in range(len(refs))]
     finally:
         _cancel(refs, force=True)
         for queue in queues.values():
@@ -391,6 +399,7 @@ def _run_once(build: Callable[..., BatchWorker], arguments: Sequence[Any], batch
 class _Work:
     items: list[str]
     attempts: int = 0
+    node_deaths: int = 0
     started: float = 0.0
     actor: Any = None
     stopped: str = ""  # why we stopped it ourselves
@@ -525,7 +534,7 @@ def run_batches(
 
 
 class NodeDied(str):
-    """Why a worker died that took its networks' machine along: they have no part in that."""
+    """Why a worker died whose node did: its networks hardly have a part in that."""
 
 
 def _outcome(ref: Any, work: _Work) -> BatchDone | str:
@@ -544,20 +553,19 @@ def _outcome(ref: Any, work: _Work) -> BatchDone | str:
 
 
 def _again_or_give_up(work: _Work, reason: str, max_attempts: int, todo: "deque[_Work]") -> Iterator[BatchDone]:
-    if isinstance(reason, NodeDied):
-        log.warning("a node died with %d networks: %s", len(work.items), reason)
-        todo.append(_Work(work.items, work.attempts))
-        return
-    attempts = work.attempts + 1
-    log.warning("a worker died with %d networks (attempt %d): %s", len(work.items), attempts, reason)
-    if len(work.items) > 1:  # one of them may be the culprit: alone, it cannot take the others along
+    of_node = isinstance(reason, NodeDied)
+    attempts, deaths = work.attempts + (not of_node), work.node_deaths + of_node
+    what = "node" if of_node else "worker"
+    log.warning("a %s died with %d networks (attempt %d): %s", what, len(work.items), attempts + deaths, reason)
+    if of_node and deaths < MOST_NODE_DEATHS:
+        todo.append(_Work(work.items, attempts, deaths))
+    elif len(work.items) > 1:  # one of them may be the culprit: alone, it cannot take the others along
         todo.extend(_Work([item], work.attempts) for item in work.items)
-    elif attempts < max_attempts:
-        todo.append(_Work(work.items, attempts))
+    elif not of_node and attempts < max_attempts:
+        todo.append(_Work(work.items, attempts, deaths))
     else:
-        yield BatchDone(
-            items=tuple(work.items), num_failed=len(work.items), crash=f"gave up after {attempts} tries; {reason}"
-        )
+        crash = f"gave up after {attempts + deaths} tries; {reason}"
+        yield BatchDone(items=tuple(work.items), num_failed=len(work.items), crash=crash)
 
 
 def _cancel_hung(under_way: dict[Any, _Work], lanes: _Lanes, timeout_s: float) -> None:

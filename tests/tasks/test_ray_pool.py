@@ -5,12 +5,24 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 
 import pytest
 from ray import cloudpickle
 
 from nas_core.base.errors import ClusterError, DataError
-from tasks.ray_pool import Request, run_batches, run_jobs
+from nas_core.study.config import ClusterConfig
+from tasks.ray_pool import (
+    MOST_NODE_DEATHS,
+    Cluster,
+    NodeDied,
+    Request,
+    Session,
+    _again_or_give_up,
+    _Work,
+    run_batches,
+    run_jobs,
+)
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not see the directory of the tests
 
@@ -124,3 +136,58 @@ def test_an_impossible_request_fails_at_once(cluster):
 def test_actors_leave_the_cpus_to_later_work(cluster):
     finished(cluster, [["a"], ["b"]])
     assert run_jobs(cluster, slow_square, [(4,)], cluster.training_request(), lambda *_: None) == [16]
+
+
+def sleep_long(number, report):
+    if number == 0:
+        raise DataError("data.path", number, "images")
+    time.sleep(600)
+
+
+def test_a_job_that_fails_ends_the_others(cluster):
+    with pytest.raises(DataError, match="found 0"):
+        run_jobs(cluster, sleep_long, [(600,), (0,)], cluster.evaluation_request, lambda *_: None)
+
+
+def test_networks_whose_nodes_die_again_and_again_are_given_up_each_by_itself():
+    todo, given_up = deque([_Work(["a", "b"])]), []
+    while todo:
+        given_up += _again_or_give_up(todo.popleft(), NodeDied("the node died"), 3, todo)
+    assert sorted(done.items for done in given_up) == [("a",), ("b",)]
+    assert all(f"gave up after {MOST_NODE_DEATHS} tries" in done.crash for done in given_up)
+
+
+def test_the_death_of_a_node_takes_no_attempt_from_a_network():
+    todo = deque([_Work(["a"], 1)])
+    assert not [*_again_or_give_up(todo.popleft(), NodeDied("the node died"), 3, todo)]
+    assert (todo[0].items, todo[0].attempts) == (["a"], 1)
+
+
+def test_a_connection_that_fails_leaves_the_session(monkeypatch):
+    def fails():
+        raise ClusterError("RAY_ADDRESS", "nothing", "a cluster")
+
+    monkeypatch.setattr("tasks.ray_connection.is_connected", lambda: False)
+    monkeypatch.setattr("tasks.ray_connection.connect", fails)
+    depth = Session.depth
+    with pytest.raises(ClusterError), Cluster(ClusterConfig()):
+        pass
+    assert Session.depth == depth
+
+
+CPU_NODE, GPU_NODE = {"CPU": 64.0}, {"CPU": 16.0, "GPU": 4.0}
+
+
+def test_a_training_asks_for_its_share_of_a_node_that_has_what_it_needs(monkeypatch):
+    monkeypatch.setattr("tasks.ray_pool._alive_nodes", lambda: [CPU_NODE, GPU_NODE, GPU_NODE])
+    cluster = Cluster(ClusterConfig(num_gpus=1))
+    request = cluster.training_request(num_jobs=3)
+    assert (request.num_cpus, request.num_gpus) == (4, 1)
+    cluster.check(request)
+    assert cluster.num_workers(request) == 8
+    assert Cluster(ClusterConfig()).training_request(num_jobs=2).num_cpus == 32
+
+
+def test_workers_are_counted_node_by_node(monkeypatch):
+    monkeypatch.setattr("tasks.ray_pool._alive_nodes", lambda: [{"CPU": 3.0}, {"CPU": 3.0}])
+    assert Cluster(ClusterConfig()).num_workers(Request(num_cpus=2)) == 2
