@@ -14,11 +14,13 @@ from nas_core.report.text import (
     short_genotype,
     trained_name,
 )
+from nas_core.study.analytic_project import WINNER
 from nas_core.study.finished import FileLatency, Finished
 from nas_core.training.handover import LOADER, ONNX, PROGRAM, WEIGHTS, Written
 
 PACKAGES = ("mathnas", "torch", "timm", "onnx", "onnxruntime", "onnxscript", "safetensors")
-ROLES = {"winner": "this network", "base": "the base network, trained alike", "random": "drawn within the limits",
+ROLES = {"winner": "the study's winner, trained alike", "base": "the base network, trained alike",
+         "random": "drawn within the limits",
          "point": "the best at another limit, trained alike"}  # fmt: skip
 
 
@@ -48,7 +50,8 @@ def _made_of(done: Finished, given: Mapping[str, Any]) -> list[str]:
         lines += [f"- `{path}`: {_change(change)}" for path, change in changes.items()]
         lines += [] if changes else ["- nothing of the model is changed but its weights"]
     if done.study is not None:
-        outcome = done.study.outcome()
+        outcome = done.study.outcome() if done.name == WINNER else None  # which is what is said of the winner
+        lines += [] if done.name == WINNER else ["- the best at one of the limits that the study swept"]
         lines.append(f"- limits: {', '.join(f'`{limit}`' for limit in done.limits) or 'none'}")
         lines += [f"- {line}" for line in (outcome_lines(outcome, done.study.scorer.measure) if outcome else ())]
         lines.append(f"- space `{done.study.space.name}` of {done.study.space.num_networks:,} networks")
@@ -114,9 +117,8 @@ def _rated(done: Finished) -> list[str]:
     rows = [head, ["---"] * len(head)]
     for row in done.networks:
         tested = (f"{row['metrics']['test'][name]:.4f}" for name in names)
-        rows.append(
-            [f"`{short_genotype(row['genotype'])}`", ROLES.get(row["role"]) or trained_name(row["role"]), *tested]
-        )
+        what = "this network" if row is done.winner else ROLES.get(row["role"]) or trained_name(row["role"])
+        rows.append([f"`{short_genotype(row['genotype'])}`", what, *tested])
     table = [f"| {' | '.join(row)} |" for row in rows]
     return [
         *table,

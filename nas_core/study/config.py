@@ -69,7 +69,9 @@ class ClusterConfig(Section):
     max_attempts: int = Field(
         3, ge=1, le=100, description="Tries of a batch whose worker dies before it is recorded as failed."
     )
-    batch_timeout_s: float = Field(86_400, gt=0, description="Time after which a batch counts as hung, its wait for a free worker included.")
+    batch_timeout_s: float = Field(
+        86_400, gt=0, description="Time after which a batch counts as hung; its wait for a free worker counts."
+    )
 
 
 class TrackingConfig(Section):

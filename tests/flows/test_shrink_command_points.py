@@ -342,6 +342,11 @@ def test_points_are_handed_over_with_their_own_limits(study, tmp_path):
     card = (tmp_path / "README.md").read_text()
     assert point.winner["genotype"] in card
     assert "flops<=300 K" in card
+    rated = card.partition("## Rated")[2].partition("##")[0].splitlines()
+    rows = {line.split("`")[1]: line.split("|")[2].strip() for line in rated if line.startswith("| `")}
+    assert rows[point.winner["genotype"]] == "this network"
+    assert rows[study.winner] == "the study's winner, trained alike"
+    assert "chosen" not in card  # what is said of the winner
 
 
 def test_points_are_measured_whole_beside_the_winner_and_the_base(study):
