@@ -143,7 +143,9 @@ class TrainedModel(Family):
     def structure(self) -> "Structure":
         """Where the model can be changed and into what; found once per process."""
         key = self.settings.model_dump_json(exclude={"kind", "checkpoint"})
-        return _structure(key, self.sample.shape, self.sample.num_outputs, self.sample.dtype)
+        return _structure(
+            key, self.reference.computation, self.sample.shape, self.sample.num_outputs, self.sample.dtype
+        )
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -158,7 +160,7 @@ class TrainedModel(Family):
             resolutions=(self.sample.shape[-1] if self.sample.is_image else 1,),
             num_classes=self.sample.num_outputs,
             positions=positions,
-            code=(("weights", self.reference.code),),
+            code=self.reference.identity,
         )
 
     def changes(self, genotype: Genotype) -> "dict[str, Change]":
@@ -274,7 +276,7 @@ class Structure:
 
 
 @functools.lru_cache(maxsize=4)
-def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dtype: str) -> Structure:
+def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num_outputs: int, dtype: str) -> Structure:
     from nas_core.families.model.assembling import calls_of
     from nas_core.families.model.reference import Reference
 
@@ -304,7 +306,7 @@ def _structure(settings_json: str, shape: tuple[int, ...], num_outputs: int, dty
         raise SpaceError("space.library", f"no alternative that stands anywhere ({why})", "one at least")
     found = replace(found, places=tuple(places))
     return Structure(
-        key=settings_json,
+        key=f"{settings_json} {computation}",
         own=own,
         network=network,
         split=found,

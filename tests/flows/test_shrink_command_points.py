@@ -346,7 +346,7 @@ def test_points_are_handed_over_with_their_own_limits(study, tmp_path):
     rows = {line.split("`")[1]: line.split("|")[2].strip() for line in rated if line.startswith("| `")}
     assert rows[point.winner["genotype"]] == "this network"
     assert rows[study.winner] == "the study's winner, trained alike"
-    assert "chosen" not in card  # what is said of the winner
+    assert "chosen:" not in card  # what is said of the winner
 
 
 def test_points_are_measured_whole_beside_the_winner_and_the_base(study):

@@ -8,6 +8,7 @@ user's own that returns one, ``mlflow:NAME@alias`` a model that MLflow has,
 import hashlib
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ from torch import nn
 
 from nas_core.base.errors import DataError, NasError
 from nas_core.base.fetching import FETCHERS
+from nas_core.base.identity import content_id
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model import rebuild
 from nas_core.families.model.checkpoints import PROGRAM, load_weights, not_finite, what_it_is
+from nas_core.families.model.source import source_files
 
 from timm.models import is_model  # isort: skip
 
@@ -151,6 +154,24 @@ class Reference:
         else:
             self.check_weights()
         return self.arranged(network).requires_grad_(False)
+
+    @property
+    def identity(self) -> tuple[tuple[str, str], ...]:
+        """What networks made of the model depend on beside their blocks: its weights, and what computes with them."""
+        known = {"weights": self.code, "model": self.computation}
+        known["arguments"] = content_id(dict(self.arguments)) if self.arguments else ""
+        return tuple((name, value) for name, value in known.items() if value or name == "weights")
+
+    @cached_property
+    def computation(self) -> str:
+        """Hash of a Python file's text with that of what it imports beside it, or of a program; "" of timm's models."""
+        if files := source_files({"name": self.model}):
+            return content_id({name: content.decode(errors="replace") for name, content in files.items()})
+        if self.model.endswith(".pt2") or self.model.startswith("mlflow:"):
+            network = self._whole()
+            graphs = [str(part.graph) for part in network.modules() if hasattr(part, "graph")]
+            return content_id({"modules": re.sub(" at 0x[0-9a-f]+", "", repr(network)), "graphs": graphs})
+        return ""
 
     @property
     def code(self) -> str:

@@ -5,6 +5,7 @@ import logging
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,6 +77,46 @@ def test_a_factory_in_a_file_is_given_channels_and_outputs(tmp_path: Path) -> No
     model = replace(_reference(f"{tmp_path / 'mine.py'}:build"), checkpoint=str(tmp_path / "mine.pth")).trained()
     assert isinstance(model, nn.Conv2d)
     assert (model.in_channels, model.out_channels) == (3, 5)
+
+
+BLOCKS = """
+from torch import nn
+from helper import Act
+
+def build(act=Act):
+    return nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), Act()) for _ in range(3)))
+"""
+
+
+def test_what_computes_with_the_weights_is_part_of_the_space(tmp_path: Path) -> None:
+    """The same checkpoint in a model that was edited is another model; so are other arguments."""
+    (tmp_path / "mine.py").write_text(BLOCKS)
+    (tmp_path / "helper.py").write_text("from torch import nn\nAct = nn.ReLU\n")
+    torch.save(nn.Sequential(*(nn.Sequential(nn.Linear(8, 8)) for _ in range(3))).state_dict(), tmp_path / "mine.pth")
+
+    def space_id(**more: Any) -> str:
+        settings = {"model": f"{tmp_path}/mine.py:build", "checkpoint": f"{tmp_path}/mine.pth", **more}
+        return TrainedModel(TrainedModel.Settings(**settings), Sample(shape=(8,), num_outputs=8)).space.space_id
+
+    first = space_id()
+    assert space_id() == first
+    (tmp_path / "helper.py").write_text("from torch import nn\nAct = nn.Tanh\n")
+    edited = space_id()
+    assert edited != first
+    assert space_id(arguments={"act": None}) != edited
+    (tmp_path / "helper.py").write_text("from torch import nn\nAct = nn.ReLU\n")
+    assert space_id() == first
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own use of what it deprecates
+def test_a_program_is_known_by_its_graph(tmp_path: Path) -> None:
+    def computation(act: nn.Module, name: str) -> str:
+        network = nn.Sequential(nn.Linear(4, 4), act)
+        torch.export.save(torch.export.export(network, (torch.zeros(2, 4),)), tmp_path / name)
+        return _reference(str(tmp_path / name)).computation
+
+    assert computation(nn.ReLU(), "one.pt2") == computation(nn.ReLU(), "again.pt2")
+    assert computation(nn.ReLU(), "one.pt2") != computation(nn.Tanh(), "other.pt2")
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own use of what it deprecates
