@@ -9,7 +9,7 @@ from nas_core.base.identity import content_id
 from nas_core.base.yaml_text import write_yaml
 from nas_core.families.family import Family
 from nas_core.families.trained_model import TrainedModel
-from nas_core.study.brought import family_of, trained_metric, workload_of
+from nas_core.study.brought import check_outputs, family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import KNOWN, Known, Normalisation, known_normalisation
@@ -97,17 +97,27 @@ def trained_with(section: Mapping[str, Any], overrides: Mapping[str, str]) -> To
     units = [True, False] if "standardise_targets" in asked and config.data.task == "regression" else [None]
     teacher, shape = family.teacher, family.sample.shape
     assert teacher is not None, "the family of a trained model has one"
+    masks = "Classes of masks are all values that are found in them, but `data.ignore`."
+    advice = masks if config.data.kind == "segmentation" else ""
+    check_outputs(teacher, workload.sample, shape, config.data.kind, f"{config.space.model}: outputs", advice)
     splits = workload.load(shape)  # read once, by the data's own mean and deviation
     prepared = [(cast("Preparation", "data"), splits.prepare)]
     if is_prepared:
         prepared += [(said, known_normalisation(said, shape[0])) for said in _usual(family)]
-    found = list[tuple[float, Told]]()
+    found, failed = list[tuple[float, Told]](), list[Exception]()
     for unit in units:
         given = {} if unit is None else {"standardise_targets": unit}
         mine = workload_of(parsed({**section, "data": {**section["data"], **given}}, overrides)) if given else workload
         for said, prepare in prepared:
             known = {"normalise": said if isinstance(said, str) else said.model_dump(mode="json")}
-            found.append(_rated(teacher, mine, splits, prepare, {**given, **(known if is_prepared else {})}))
+            try:
+                found.append(_rated(teacher, mine, splits, prepare, {**given, **(known if is_prepared else {})}))
+            except RuntimeError as error:  # a program with its preparation inside takes fractions only
+                failed.append(error)
+    if not found:
+        raise NasError(
+            config.space.model, " ".join(str(failed[0]).split())[:300], "a model that takes the data's inputs"
+        )
     best = max(value for value, _ in found)
     return next(told for value, told in found if value >= best - CLOSE * abs(best))
 

@@ -16,7 +16,7 @@ from nas_core.program import parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
 from nas_core.space.genotypes import Genotype
-from nas_core.study.brought import described, workload_of
+from nas_core.study.brought import check_outputs, described, workload_of
 from nas_core.study.config import ClusterConfig
 from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
@@ -207,22 +207,12 @@ def _check_outputs(study: Study) -> None:
     family, sample = study.family, workload_of(study.config).sample
     if not family.are_networks or (family.space.is_chain and not sample.dense):
         return
-    import torch
-
-    space = family.space
+    space, kind = family.space, study.config.data.kind
     genotype = _any_genotype(study)
     shape = sample.shape_at(space.resolution_of(genotype), space.in_channels or sample.shape[0])
-    inputs = torch.zeros(2, *shape, dtype=getattr(torch, sample.dtype))
-    with torch.inference_mode():
-        outputs = family.module(genotype).eval()(inputs)
-    found = getattr(outputs, "shape", None)
-    wanted = (2, sample.num_outputs, *(shape[1:] if sample.dense else ()))
-    if found is None or tuple(found) != wanted:
-        said = "what is no tensor" if found is None else " x ".join(map(str, ("N", *found[1:])))
-        expected = f"{' x '.join(map(str, ('N', *wanted[1:])))}, as data of kind {study.config.data.kind} want"
-        advice = "A head `conv-upsample` enlarges by its `scale`, the product of the strides before it."
-        where = f"space {space.name}: outputs"
-        raise ConfigError(where, said, expected, advice if sample.dense and space.is_chain else "")
+    advice = "A head `conv-upsample` enlarges by its `scale`, the product of the strides before it."
+    where, is_map = f"space {space.name}: outputs", sample.dense and space.is_chain
+    check_outputs(family.module(genotype).eval(), sample, shape, kind, where, advice if is_map else "")
 
 
 def _check_writable(store: Store) -> None:

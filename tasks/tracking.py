@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -498,6 +499,8 @@ def registered_model(store: Store) -> Any:
 def logged_model(uri: str) -> Any:
     """A model of the server that MLFLOW_TRACKING_URI names, such as ``models:/study@champion`` or ``runs:/ID/model``.
 
+    A module, or an exported program, as which MLflow logs models unless told otherwise.
+
     Raises:
         ConfigError: without such a server.
         DataError: if it has no such model.
@@ -506,12 +509,16 @@ def logged_model(uri: str) -> Any:
     if not server:
         raise ConfigError("MLFLOW_TRACKING_URI", "nothing", f"the tracking server that has {uri}")
     import mlflow
+    import torch
 
     mlflow.set_tracking_uri(server)
     mlflow.set_registry_uri(server)
     try:
-        with silence():
-            return mlflow.pytorch.load_model(uri)
+        with silence(), warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+            warnings.simplefilter("ignore", FutureWarning)  # of torch's own use of what it deprecates
+            model = mlflow.pytorch.load_model(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+            programs = [*Path(folder).rglob("model.pt2")]  # of which MLflow gives a module without the modules inside
+            return torch.export.load(programs[0]) if programs else model
     except Exception as error:  # mlflow wraps every kind of network, database and file error in its own
         words = str(error).splitlines()[0][:200]
         raise DataError(uri, words, f"a model of PyTorch's that {without_passwords(server)} has") from None

@@ -20,6 +20,7 @@ from nas_core.base.silence import silence
 Way = Literal["trace", "program"]  # what one run did; torch.export's graph
 WAYS: tuple[Way, ...] = ("trace", "program")  # a trace is written in a tenth of the time, and ONNX Runtime fuses more
 INPUT, OUTPUT = "inputs", "outputs"
+COLOURS = re.compile("\x1b\\[[0-9;]*m")  # of terminals
 _OPERATOR = re.compile(r"(?:No ONNX function found for <OpOverload\(op=|Exporting the operator )'([\w:.]+)'")
 
 
@@ -55,7 +56,7 @@ def _in_words(error: Exception) -> str:
     named = _OPERATOR.search(str(error))
     if named is not None:
         return f"the operator {named[1]}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {' '.join(COLOURS.sub('', str(error)).split())[:200]}"
 
 
 class Session:

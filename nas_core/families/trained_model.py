@@ -438,10 +438,11 @@ def alternative_of(row: Mapping[str, Any]) -> Alternative:
 
 
 def _example(shape: tuple[int, ...], dtype: str) -> "torch.Tensor":
-    """Two inputs, always the same."""
+    """Two inputs, always the same: images from 0 to 1, which models with their preparation inside insist on."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     if getattr(torch, dtype).is_floating_point:
-        return torch.randn(2, *shape, generator=generator)
+        draw = torch.rand if len(shape) == 3 else torch.randn
+        return draw(2, *shape, generator=generator)
     return torch.randint(0, 2, (2, *shape), generator=generator)

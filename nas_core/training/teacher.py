@@ -56,7 +56,8 @@ def load_teacher(
     if settings.model == OWN:
         return _own(own_model, device)
     if scheme := fetched_by(settings):
-        module, own = FETCHERS[scheme](settings.model), Normalisation()
+        fetched, own = FETCHERS[scheme](settings.model), Normalisation()
+        module = fetched.module() if isinstance(fetched, torch.export.ExportedProgram) else fetched
     elif settings.model.endswith(".pt2"):
         module, own = _program(settings.model), Normalisation()
     else:

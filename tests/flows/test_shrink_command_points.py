@@ -384,3 +384,13 @@ def image_folder(folder, channels):
         gray = Image.fromarray((image * 15).astype("uint8"))
         (gray if channels == 1 else gray.convert("RGB")).save(of_class / f"{index}.png")
     return folder
+
+
+def test_outputs_that_do_not_fit_the_data_are_one_line(tmp_path):
+    """Said before anything is measured with them, which would end wherever the metric's code does."""
+    rows = [f"{x},{x % 7},{x % 3},{x % 5},{2 * x}" for x in range(300)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,y,z,other,price", *rows]))
+    data = {"data.path": str(tmp_path / "rows.csv"), "data.task": "regression", "data.targets": "[price, other]"}
+    said = "build: outputs: found N x 1, expected N x 2, as data of kind rows want"
+    with pytest.raises(ConfigError, match=said):
+        study_of(wish_of_sums(tmp_path, "rows", 1.0, 0.0), data)

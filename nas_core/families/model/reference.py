@@ -218,9 +218,8 @@ def _unlogged(*names: str) -> Iterator[None]:
 def _as_module(model: Any) -> nn.Module:
     """A module with the structure that it had before it was exported, if it was."""
     if isinstance(model, torch.export.ExportedProgram):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch's own use of what it deprecates
-            unflattened = torch.export.unflatten(model)
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # torch's own use of it, each time it is copied
+        unflattened = torch.export.unflatten(model)
         for part in unflattened.modules():  # examples of every value, which cannot be copied
             for node in getattr(getattr(part, "graph", None), "nodes", ()):
                 node.meta.clear()
