@@ -19,6 +19,7 @@ from nas_core.scoring import Work
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
+from nas_core.study.stages import Stage
 from nas_core.study.study import Study
 from nas_core.workloads.workload import Footprint
 
@@ -63,7 +64,7 @@ class Amounts:
     timed: int  # networks, or blocks that come to so many, whose latency is measured
     timed_whole: int
     size: float
-    reports: bool
+    stages: tuple[Stage, ...]  # that are not over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +153,11 @@ class _Arithmetic:
     def result(self) -> Estimate:
         stages = {"profile": self._profile(), "score": self._score(), "verify": self._verify(), "train": self._train()}
         reported = (REPORT_STARTS + LOGGED_STARTS * self.amounts.trainings) * self.trial.start_s
-        stages["report"] = reported if self.amounts.reports else 0.0
+        stages["report"] = reported
+        stages = {stage: seconds if stage in self.amounts.stages else 0.0 for stage, seconds in stages.items()}
         return Estimate(
             stages_s=stages,
-            around_s=AROUND_STARTS * self.trial.start_s,
+            around_s=AROUND_STARTS * self.trial.start_s if self.amounts.stages else 0.0,
             disk_mb=self._disk_bytes() / 1e6,
             memory_mb=self._memory_bytes() / 1e6,
             workers=self._workers,

@@ -88,15 +88,20 @@ def plan(config: StudyConfig, root: str, until: Stage = "report", *, measures: b
 @contextmanager
 def _study(config: StudyConfig, root: str) -> Iterator[Study]:
     """The study as it is stored; where it is not, one in a folder that is gone afterwards."""
-    try:
-        store = Store(root, create=False)
-        if store.exists(CONFIG):
-            yield Study(config, store, Sources.of(config, store.root))  # as the run will find it
-            return
-    except StoreError:
-        pass  # nothing is there yet
+    if (store := _stored(root)) is not None:
+        yield Study(config, store, Sources.of(config, store.root))  # as the run will find it
+        return
     with tempfile.TemporaryDirectory() as folder:
         yield Study(config, Store(folder))
+
+
+def _stored(root: str) -> Store | None:
+    """The store of a study; None where there is none yet."""
+    try:
+        store = Store(root, create=False)
+        return store if store.exists(CONFIG) else None
+    except StoreError:
+        return None
 
 
 def _priced(study: Study) -> Snapshot:
@@ -218,7 +223,7 @@ def _amounts(study: Study, until: Stage, scored: int, verified: int, trains: boo
         timed=_num_timed(study) if "profile" in stages else 0,
         timed_whole=_num_timed_whole(config) if "verify" in stages and _measures_latency(config) else 0,
         size=size,
-        reports="report" in stages,
+        stages=tuple(stages),
     )
 
 

@@ -55,8 +55,8 @@ def normal_scores(metric_K: np.ndarray) -> np.ndarray:
 class Link:
     """A strictly increasing map from metric to link value, and its inverse.
 
-    ``top`` is the metric of a perfect network where that is known (1 or 100),
-    else infinity. ``knots`` are (metric, score) pairs of the rank link.
+    ``top`` is the metric of a perfect network where that is known (1 or 100; 0
+    of what was turned), else infinity. ``knots`` are (metric, score) pairs of the rank link.
     """
 
     name: LinkName
@@ -86,7 +86,7 @@ class Link:
             case "identity":
                 metric_N = value_N
             case "log-error":
-                metric_N = self.top * (1 + FLOOR - np.exp(-value_N))
+                metric_N = self.top * (1 + FLOOR - np.exp(np.clip(-value_N, *LOG_RANGE)))
             case "reciprocal-error":
                 # A value of 0 or less would be an error without bound: the worst attainable one stands for it.
                 metric_N = self.top * (1 + FLOOR - 1 / np.maximum(value_N, 1 / (1 + FLOOR)))
@@ -130,11 +130,19 @@ def make_link(name: LinkName, metric_K: np.ndarray) -> Link:
     knots, index = np.unique(metric_K, return_index=True)
     return Link(
         name=name,
-        top=np.inf if scale is None else scale,
+        top=_top(name, metric_K),
         bottom=-np.inf if scale is None else 0.0,
         knots_metric=knots,
         knots_value=normal_scores(metric_K)[index],
     )
+
+
+def _top(name: LinkName, metric_K: np.ndarray) -> float:
+    """Numbers up to 100 need be no percentages: they are taken for that only where a link has to know an error."""
+    scale = fraction_scale(metric_K)
+    if scale is not None and (scale == 1 or name in ERROR_LINKS):
+        return scale
+    return 0.0 if np.max(metric_K) <= 0 else np.inf
 
 
 def check_link(name: str, higher_is_better: bool) -> None:

@@ -138,6 +138,7 @@ def format_metric(metric: Measure, value: float | None) -> str:
     """A metric's value: fractions as ``93.13 %``, anything else with four digits and its unit."""
     if value is None or math.isnan(value):
         return "–"
+    value += 0.0  # no -0
     if metric.is_fraction:
         return f"{value * 100:.2f} %"
     return f"{value:.4g} {metric.unit}".rstrip()
@@ -156,6 +157,7 @@ def format_metric_change(metric: Measure, change: float | None) -> str:
     """A signed difference of two values: ``+1.25 points`` for fractions."""
     if change is None or math.isnan(change):
         return "–"
+    change += 0.0  # no -0
     text = f"{change * 100:+.2f} points" if metric.is_fraction else f"{change:+.3g} {metric.unit}".rstrip()
     return text.replace("-", "−")
 

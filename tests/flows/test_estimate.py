@@ -6,6 +6,7 @@ import pytest
 
 from flows.estimate import Amounts, Trial, TrialError, estimated, slowest, tried
 from nas_core.study.config import StudyConfig
+from nas_core.study.stages import STAGES
 from nas_core.study.study import Study
 
 TRIAL = Trial(
@@ -37,7 +38,7 @@ AMOUNTS = Amounts(
     timed=0,
     timed_whole=0,
     size=1.0,
-    reports=True,
+    stages=STAGES,
 )
 
 
@@ -50,6 +51,13 @@ def study(tmp_path):
         return Study.create(config, str(tmp_path / "study"))
 
     return make
+
+
+def test_stages_that_are_over_take_nothing(study):
+    nothing = replace(AMOUNTS, stages=(), scored=0, trainings=0)
+    assert estimated(study(), TRIAL, nothing).seconds == 0
+    found = estimated(study(), TRIAL, replace(AMOUNTS, stages=("report",), scored=0, trainings=0)).stages_s
+    assert {stage for stage, seconds in found.items() if seconds} == {"report"}
 
 
 def test_seconds_follow_from_what_examples_take(study):

@@ -8,13 +8,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from flows.plan import plan_in_words
+from flows.plan import plan, plan_in_words
 from flows.preflight import check_workers
-from nas_core.base.errors import ConfigError
+from nas_core.base.errors import ConfigError, StoreError
 from nas_core.base.plugins import imported
 from nas_core.report.text import format_quantity
 from nas_core.scoring.scorer import SCORERS
-from nas_core.study.config import ClusterConfig
+from nas_core.study.config import ClusterConfig, StudyConfig
+from nas_core.study.study import Study
 from nas_core.training.settings import TrainConfig
 from tests.command import mathnas, mathnas_process, refused
 
@@ -162,6 +163,13 @@ def test_a_folder_without_test_images_stops_the_plan(dry_run, images, tmp_path):
     shutil.copytree(images / "train", tmp_path / "alone" / "train")
     message = dry_run(call=refused, data={"kind": "folder", "path": str(tmp_path / "alone"), "validation_examples": 12})
     assert "train/ alone" in message
+
+
+def test_a_stored_output_that_cannot_be_read_is_one_line(tmp_path):
+    study = Study.create(StudyConfig.model_validate({"space": {"kind": "tiny"}}), str(tmp_path / "study"))
+    study.store.write_json("verification.json", {})
+    with pytest.raises(StoreError, match=r"verification\.json.*found no key"):
+        plan(study.config, study.store.root, measures=False)
 
 
 def test_an_address_that_does_not_answer_stops_the_plan(dry_run):

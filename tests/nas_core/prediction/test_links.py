@@ -38,6 +38,16 @@ def test_scale_is_inferred_or_refused(metric, scale):
     assert fraction_scale(np.array(metric)) == scale
 
 
+def test_predictions_are_what_the_metric_can_be():
+    far = np.linspace(-1e4, 1e4, 11)
+    for name, metric_K in {"identity": [-0.3, -0.1], "rank": [-0.3, 0.0], "log": [-3.0, -1.0]}.items():
+        assert make_link(name, np.array(metric_K)).inverse(far).max() <= 0  # losses, turned
+    for name in ("identity", "rank"):
+        assert make_link(name, np.array([0.2, 0.9])).inverse(far).max() == 1
+        assert make_link(name, np.array([25.0, 98.0])).inverse(far).max() > 1000  # requests per second, say
+    assert make_link("log-error", np.array([25.0, 98.0])).inverse(far).max() == pytest.approx(100, abs=0.2)
+
+
 def test_error_links_need_an_accuracy():
     metric_K = np.array([-4.0, -3.0, 1.0])
     assert possible_links(metric_K) == ("identity", "rank")
