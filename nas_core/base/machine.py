@@ -3,7 +3,9 @@
 import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -52,3 +54,12 @@ def _quota(folder: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return int(most) / int(period) if int(most) > 0 else None
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Package -> its version, of those that are installed here."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

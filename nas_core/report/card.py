@@ -1,10 +1,10 @@
 """The model card that travels with a network's files: what it is, what it rates at, costs, and how to load it."""
 
-import importlib.metadata
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from nas_core.base.machine import installed_versions
 from nas_core.base.words import aligned
 from nas_core.report.text import (
     format_milliseconds,
@@ -35,7 +35,7 @@ def card(done: Finished, written: Written, latency: FileLatency | str) -> str:
         "Cost": _costs(done, latency),
         "The ONNX file": _onnx(written),
         "Training": _training(done, row),
-        "Made with": [f"- {name} {version}" for name, version in _versions().items()],
+        "Made with": [f"- {name} {version}" for name, version in installed_versions(PACKAGES).items()],
     }
     head = f"# {done.config.name}: {row['genotype']}"
     texts = [f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items() if lines]
@@ -212,16 +212,6 @@ def _training(done: Finished, row: Mapping[str, Any]) -> list[str]:
         f"- {row['steps']:,} steps in {row['wall_s']:.0f} s on {row['device']}",
         f"- recipe, where it is not the default: {recipe}",
     ]
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def in_words(done: Finished, written: Written, latency: FileLatency | str) -> list[str]:

@@ -1,7 +1,6 @@
 """Makes the summary that a report shows from what a study's store holds. No torch, no solver but for frontiers."""
 
 import contextlib
-import importlib.metadata
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import nas_core
 from nas_core.base.errors import NasError
+from nas_core.base.machine import installed_versions
 from nas_core.base.registry import summary_of
 from nas_core.costs import Additivity
 from nas_core.prediction import Predictor
@@ -112,6 +112,7 @@ def summarise(study: Study, sections: Collection[str] | None = None) -> StudySum
         data=_data(study),
         scorer=_scorer(study, rows),
         device=next((row.device for row in rows if row.device), ""),
+        are_networks=study.family.are_networks,
         provenance=_provenance(study),
         num_evaluated=len({row.genotype for row in rows if row.status == "ok"}),
         num_failed=sum(row.status == "failed" for row in rows),
@@ -189,7 +190,7 @@ def _provenance(study: Study) -> Provenance:
         space_id=study.space.space_id,
         scorer_id=study.scorer_id,
         profiler_id=", ".join(f"{name} {identity}" for name, identity in study.profiler_ids.items()),
-        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        versions=installed_versions(PACKAGES),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         devices={stage: record["device"] for stage, record in records.items() if record["device"]},
         commands=("mathnas run study.yaml --root STUDY",),

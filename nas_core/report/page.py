@@ -705,7 +705,7 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
         "confusion": story.training_source(summary, first=True),
         "scatter": story.training_source(summary, first=True),
         "shown": story.training_source(summary, first=True),
-        "study_cost": f"wall-clock times of this study's stages; {summary.device}",
+        "study_cost": "; ".join(filter(None, ("wall-clock times of this study's stages", summary.device))),
         "network": story.metric_source(summary),
     }
     on_page = name != "network"  # which the page draws as inline SVG

@@ -107,7 +107,8 @@ def _expected(summary: StudySummary, winner: str) -> str:
         known = f"Its predicted {label} is {format_metric(summary.scorer.metric, selected.predicted)}"
     else:
         known = f"Its {label} is not known"
-    return f"{known}. It has not been fully trained, so how it does on test data is not known."
+    untrained = " It has not been fully trained, so how it does on test data is not known."
+    return f"{known}.{untrained if summary.are_networks else ''}"
 
 
 def comparison(summary: StudySummary) -> list[str]:
@@ -370,7 +371,7 @@ def effort(summary: StudySummary) -> str:
     failed = f"; {format_count(summary.num_failed)} more failed" if summary.num_failed else ""
     warning = failure_warning(summary)
     seconds = sum(stage.wall_s for stage in summary.stages)
-    on = "" if summary.scorer.kind == "tabular" else f" on {summary.device}"
+    on = "" if summary.scorer.kind == "tabular" or not summary.device else f" on {summary.device}"
     took = f" The study took {format_duration(seconds)}{on}." if seconds else ""
     evaluated = format_count(summary.num_evaluated)
     of_all = format_count(space.num_networks)
@@ -392,7 +393,11 @@ def metric_source(summary: StudySummary) -> str:
 
 def _stage_source(summary: StudySummary, stage: str) -> list[str]:
     rows = [row for row in summary.stages if row.stage == stage]
-    return [f"{format_duration(row.wall_s)} on {row.device or summary.device}" for row in rows]
+    devices = [row.device or summary.device for row in rows]
+    return [
+        format_duration(row.wall_s) + (f" on {device}" if device else "")
+        for row, device in zip(rows, devices, strict=True)
+    ]
 
 
 def training_source(summary: StudySummary, first: bool = False) -> str:

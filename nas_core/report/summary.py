@@ -395,6 +395,7 @@ class StudySummary:
     additivity: tuple[ResourceAdditivity, ...] = ()
     whole: tuple[MeasuredWhole, ...] = ()
     training: TrainingSummary | None = None
+    are_networks: bool = True  # else choices, which no one trains or times
 
     @property
     def winner(self) -> str | None:

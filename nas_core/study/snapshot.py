@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from nas_core.base.errors import IncompleteTableError, SpaceError, StoreError
 from nas_core.costs import Additivity, additivity, is_measured
 from nas_core.costs.additivity import MIN_NETWORKS
+from nas_core.families.family import FAMILIES
 from nas_core.prediction import Calibration, Predictor, calibrate, fit
 from nas_core.program import Budget, SelectionProblem, Status, Table, solve, top_k
 from nas_core.program.limits import parse_limit
@@ -30,6 +31,7 @@ from nas_core.study.choices import Answer, answer_of, cautions_of, infeasible, w
 from nas_core.study.config import StudyConfig
 from nas_core.study.peaks import as_asked
 
+FLOPS = "flops"
 AIMS_AT = 0.975  # share of a limit that a network measured whole is to take: measured again it takes more or less
 # what is kept where other rows come: names of cached properties, and of what `once_for_each` keeps
 FROM_COSTS = ("_prices", "additivity", "cost_tables", "_budgets", "flops", "design")
@@ -159,7 +161,13 @@ class Snapshot:
 
     def costs_of(self, genotype: Genotype) -> dict[str, float]:
         """A network's total of every resource, in the resource's unit."""
-        return {resource: table.total(genotype) for resource, table in self.cost_tables[genotype.resolution].items()}
+        tables = self.cost_tables[genotype.resolution]
+        return {name: table.total(genotype) for name, table in tables.items() if self.are_networks or name != FLOPS}
+
+    @property
+    def are_networks(self) -> bool:
+        """Whether what is chosen can be built, timed and trained; plain choices have no FLOPs to speak of."""
+        return FAMILIES[self.config.space.kind].are_networks
 
     @cached_property
     def searcher(self) -> Searcher:
