@@ -11,7 +11,7 @@ from flows.estimate import Amounts, Estimate, TrialError, estimated, slowest, tr
 from nas_core.base.errors import StoreError
 from nas_core.base.machine import usable_cpus
 from nas_core.costs import is_measured, profile_blocks, profiler_of
-from nas_core.program import parse_limit
+from nas_core.program.limits import is_called, parse_limit
 from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
 from nas_core.records.store import Store
@@ -124,7 +124,7 @@ def _priced(study: Study) -> Snapshot:
 
 def _is_of(limit: str, resources: Mapping[str, str]) -> bool:
     name = parse_limit(limit).resource
-    return any(name in (known, known.rpartition("_")[0]) for known in resources)
+    return any(is_called(known, name) for known in resources)
 
 
 def _data(study: Study) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from nas_core.base.errors import ConfigError, IncompleteTableError, StoreError
 from nas_core.costs import ProfileConfig, profiler_of
 from nas_core.prediction.links import check_link
-from nas_core.program import parse_limit
+from nas_core.program.limits import is_called, parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
 from nas_core.space.genotypes import Genotype
@@ -305,7 +305,7 @@ def _check_tracking(store: Store, dry_run: str = "") -> None:
 def _check_limit(study: Study, text: str, field: str = "limits") -> None:
     resource = parse_limit(text).resource
     known = [name for name in study.profiler_ids if study.family.are_networks or name != "flops"]
-    if not any(name == resource or name.rpartition("_")[0] == resource for name in known):
+    if not any(is_called(name, resource) for name in known):
         expected = f"a resource of profile.resources: {', '.join(known) or 'of choices a function of yours gives one'}"
         raise ConfigError(f"select.{field}: {text!r}", resource, expected)
     parse_limit(text).resolve(dict.fromkeys(known, 1.0))  # a unit that does not fit the resource

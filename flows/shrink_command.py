@@ -11,8 +11,9 @@ from flows.preflight import check_profilers
 from nas_core.base.errors import ConfigError, DataError, NasError
 from nas_core.base.units import Amount
 from nas_core.costs.latency import RESOURCE as LATENCY
+from nas_core.costs.profiler import PROFILERS
 from nas_core.families.trained_model import OWN, TrainedModel
-from nas_core.program.limits import parse_limit
+from nas_core.program.limits import is_called, parse_limit
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
@@ -27,6 +28,7 @@ HEADER = """\
 # Made by `mathnas shrink`. Run it again with `mathnas run {path} --root {root}`; what is done is kept.
 # `mathnas init` shows every field with what it means.
 """
+ALWAYS_PRICED = ("flops", "params", LATENCY)
 MOST_RECOVERED = 4  # points of a sweep, where it is not said how many
 EVALUATIONS_PER_POINT = 4  # in verification
 MOST_VALIDATION = 2000  # images that networks are rated on
@@ -231,11 +233,19 @@ def _section(wish: Wish) -> dict[str, Any]:
             "recipe": {**recipe, "epochs": distil_epochs or 1, "clip_norm": None},
         },
         "design": {"kind": "one-swap"},
-        "profile": {"resources": ["flops", "params", "latency_ms"], "profilers": {"latency": {"runtime": _runtime()}}},
+        "profile": {"resources": _resources(wish), "profilers": {"latency": {"runtime": _runtime()}}},
         "select": {"limits": list(wish.limits)},
         "verify": {"evaluations": 24, "patience": 3},
         "train": {"recipe": {**recipe, "epochs": wish.epochs, "teacher": taught}, "compare": list(COMPARED)},
     }
+
+
+def _resources(wish: Wish) -> list[str]:
+    """What blocks cost: always FLOPs, parameters and latency, and what else a limit names."""
+    known = [resource.name for name in PROFILERS for resource in PROFILERS[name].resources]
+    named = [parse_limit(text).resource for text in wish.limits]
+    more = [resource for resource in known if any(is_called(resource, name) for name in named)]
+    return list(dict.fromkeys((*ALWAYS_PRICED, *more)))
 
 
 def _runtime() -> str:
@@ -262,7 +272,14 @@ def _side_of(wish: Wish) -> int | None:
 def result_in_words(study: "Study") -> list[str]:
     """The table at the end: the model, the result, what it is compared with; and what stands where in the result."""
     from nas_core.base.words import aligned
-    from nas_core.report.text import format_amount, format_metric, format_percent, short_genotype, trained_name
+    from nas_core.report.text import (
+        format_amount,
+        format_metric,
+        format_percent,
+        format_seeds,
+        short_genotype,
+        trained_name,
+    )
 
     trained = study.output(TRAINING) or {"networks": ()}
     title, latency = _latency_of(study, trained["networks"])
@@ -273,12 +290,12 @@ def result_in_words(study: "Study") -> list[str]:
     for row in trained["networks"]:
         mine = latency.get(row["name"])
         name = {"winner": "shrunk", "base": "the model"}.get(row["role"], row["name"])
-        value = row["metrics"]["test"][row["metric_name"]]
+        tests = [each["metrics"]["test"][row["metric_name"]] for each in (row, *row.get("repeats", ()))]
         timed = [format_amount(LATENCY, mine), format_percent(mine / own, 1) if mine and own else ""][: len(titles)]
         counts = [format_amount(what, row["costs"].get(what)) for what in ("flops", "params")]
         label = short_genotype(row["genotype"])
         epochs = f"{recipe.epochs + row.get('more_epochs', 0):.3g}"
-        rows.append([label, trained_name(name), format_metric(metric, value), *timed, *counts, epochs])
+        rows.append([label, trained_name(name), format_seeds(metric, tests), *timed, *counts, epochs])
         if row["role"] == "base" and (value := tested(study)) is not None:
             rows.append([label, "as it was given", format_metric(metric, value), *timed, *counts, "0"])
     return [*aligned(rows), *_what_stands_where(study)]

@@ -126,11 +126,16 @@ def _noun(resource: str) -> str:
     return stem.removeprefix("num_")
 
 
+def is_called(resource: str, name: str) -> bool:
+    """Whether a limit's name means the resource: ``latency`` is short for ``latency_ms``, whose unit goes without."""
+    return resource == name or (resource.rpartition("_")[0] == name and unit_of(resource) is not None)
+
+
 def _resource_named(name: str, known: Iterable[str], text: str) -> str:
     names = sorted(known)
     if name in names:
         return name
-    loose = [other for other in names if other.rpartition("_")[0] == name and unit_of(other) is not None]
+    loose = [other for other in names if is_called(other, name)]
     if len(loose) == 1:
         return loose[0]
     raise ConfigError(f"limit {text!r}", repr(name), f"a resource of the problem: {', '.join(names) or 'it has none'}")

@@ -146,11 +146,17 @@ def format_metric(metric: Measure, value: float | None) -> str:
 
 def format_tested(metric: Measure, row: TrainedNetwork | None, value: float | None) -> str:
     """A network's metric on the test split; of several trainings their mean and standard deviation."""
-    text = format_metric(metric, value)
     if row is None or len(row.tests) < 2:
+        return format_metric(metric, value)
+    return format_seeds(metric, [each.value for each in row.tests])
+
+
+def format_seeds(metric: Measure, values: Sequence[float]) -> str:
+    """What one network came to from each of several seeds: the mean, and of two or more the standard deviation."""
+    text = format_metric(metric, statistics.fmean(values))
+    if len(values) < 2:
         return text
-    spread = statistics.stdev(each.value for each in row.tests)
-    return f"{text} ± {format_metric_change(metric, spread).lstrip('+')}"
+    return f"{text} ± {format_metric_change(metric, statistics.stdev(values)).lstrip('+')}"
 
 
 def format_metric_change(metric: Measure, change: float | None) -> str:

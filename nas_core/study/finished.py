@@ -12,7 +12,7 @@ from nas_core.costs.conditions import check_here, is_of_files
 from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.profiler import Measurement
 from nas_core.costs.settings import ProfileConfig
-from nas_core.program import parse_limit
+from nas_core.program.limits import is_called, parse_limit
 from nas_core.records.store import Store
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.analytic_project import WINNER, DesignProject
@@ -225,7 +225,7 @@ def _kept(limits: Sequence[str], winner_ms: Sequence[float], base_ms: Sequence[f
     found = {}
     for text in limits:
         limit = parse_limit(text)
-        if limit.resource not in (LATENCY, LATENCY.rpartition("_")[0]) or limit.at_most is None:
+        if not is_called(LATENCY, limit.resource) or limit.at_most is None:
             continue
         if base_ms is None and limit.at_most.unit == "%":
             continue

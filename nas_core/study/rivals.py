@@ -18,7 +18,7 @@ from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.profiler import Profiler
 from nas_core.families.family import Part
 from nas_core.families.trained_model import TrainedModel
-from nas_core.program.limits import parse_limit
+from nas_core.program.limits import is_called, parse_limit
 from nas_core.space.genotypes import Genotype
 from nas_core.study.contestants import REMADE, Candidate, Remark
 from nas_core.study.study import Study
@@ -283,4 +283,4 @@ class Rivals:
 def _is_seen(text: str) -> bool:
     """Whether a network that is none of the space can be held against this limit, or need not be."""
     limit = parse_limit(text)
-    return limit.at_most is None or limit.resource in (*COUNTED, LATENCY, LATENCY.rpartition("_")[0])
+    return limit.at_most is None or any(is_called(known, limit.resource) for known in (*COUNTED, LATENCY))

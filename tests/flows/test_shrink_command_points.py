@@ -310,6 +310,21 @@ def test_the_end_says_what_stands_where_and_compares_networks_in_one_table(study
     assert "genotype" not in text
 
 
+def test_of_several_seeds_the_table_has_mean_and_deviation(study, monkeypatch):
+    training = study.output("training.json")
+    first = training["networks"][0]
+    name = first["metric_name"]
+
+    def seed(value):
+        return {**first, "metrics": {**first["metrics"], "test": {**first["metrics"]["test"], name: value}}}
+
+    rows = [{**seed(0.9), "repeats": [seed(0.8)]}, *training["networks"][1:]]
+    known = study.output
+    changed = {**training, "networks": rows}
+    monkeypatch.setattr(study, "output", lambda path: changed if path == "training.json" else known(path))
+    assert "85.00 % ± 7.07 points" in result_in_words(study)[1]
+
+
 def test_what_was_measured_on_another_machine_is_in_the_table(study, monkeypatch):
     rows = [{"genotype": name, "status": "ok", "value": ms} for name, ms in (("0-0", 0.2), (study.winner, 0.1))]
     outputs = {**(study.output("verification.json") or {}), "whole": rows}
@@ -394,3 +409,13 @@ def test_outputs_that_do_not_fit_the_data_are_one_line(tmp_path):
     said = "build: outputs: found N x 1, expected N x 2, as data of kind rows want"
     with pytest.raises(ConfigError, match=said):
         study_of(wish_of_sums(tmp_path, "rows", 1.0, 0.0), data)
+
+
+def test_a_limit_on_memory_prices_memory(trained):
+    config = study_of(replace(trained, limits=["flops<=60%", "activation_bytes<=80%"]), {})
+    assert config.profile.resources == ["flops", "params", "latency_ms", "activation_bytes"]
+    assert study_of(replace(trained, limits=["latency<=60%"]), {}).profile.resources == [
+        "flops",
+        "params",
+        "latency_ms",
+    ]
