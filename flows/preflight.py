@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_core.base.errors import ConfigError, IncompleteTableError, StoreError
+from nas_core.base.machine import usable_cpus
 from nas_core.costs import ProfileConfig, profiler_of
 from nas_core.prediction.links import check_link
 from nas_core.program.limits import is_called, parse_limit
@@ -263,7 +264,7 @@ def check_workers(train: FullTrainingConfig, config: ClusterConfig) -> None:
     if not _is_this_machine(config):
         return
     advice = "Name a cluster in RAY_ADDRESS, or take fewer workers."
-    each, have = max(config.training_cpus, config.num_cpus, 0.01), os.cpu_count() or 1
+    each, have = max(config.training_cpus, config.num_cpus, 0.01), usable_cpus()
     if train.workers * each > have:
         expected = f"at most {int(have / each)}, as this machine has {have} CPUs and each takes {each:g}"
         raise ConfigError("train.workers", train.workers, expected, advice)

@@ -28,6 +28,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from nas_core.base.errors import ClusterError
+from nas_core.base.machine import usable_cpus
 from tasks.addresses import check_address
 from tasks.saying import doing, say
 
@@ -266,6 +267,7 @@ def _start() -> Connection:
 def _start_in(folder: str) -> None:
     # an explicit "local": without it Ray joins whatever cluster a leftover file names
     options = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False, **COMMON}
+    options["num_cpus"] = usable_cpus()
     with _elsewhere(), _sigterm_stays(), doing("starting a local Ray"):
         ray.init(**options, _temp_dir=folder)  # in this thread: its processes end with the thread that started them
 

@@ -244,7 +244,9 @@ class _Runs:
         if known is not None:
             try:
                 return str(self.client.get_run(known).info.run_id)
-            except mlflow.exceptions.MlflowException:
+            except mlflow.exceptions.MlflowException as error:
+                if not _is_gone(error):
+                    raise
                 log.warning("run %s is gone from %s: logging to a new one", known, self.ids["uri"])
         began_ms = int(1000 * (time.time() - wall_s))
         run = self.client.create_run(self._experiment(), began_ms, run_name=name, tags=dict(tags))
@@ -272,8 +274,10 @@ class _Runs:
 
         try:
             known = self.client.get_run(run_id).data.params
-        except mlflow.exceptions.MlflowException:  # gone: a new one is made
-            return True
+        except mlflow.exceptions.MlflowException as error:
+            if not _is_gone(error):
+                raise
+            return True  # a new one is made
         return all(known.get(name, value) == value for name, value in wanted.items())
 
     def log_data(self, run_id: str, name: str, known: Mapping[str, Any]) -> None:
@@ -486,6 +490,11 @@ def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
     points += [(f"test_{name}", float(value), 0) for name, value in row["metrics"]["test"].items()]
     points += [("training_seconds", row["wall_s"], 0), ("training_examples_per_s", row["examples_per_s"], 0)]
     return points
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether the server has no such run; else it did not answer as it should, and a new one would be a double."""
+    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
 
 
 def registered_model(store: Store) -> Any:

@@ -91,10 +91,20 @@ class SupernetScorer(Scorer):
     def seed(self) -> int:
         return evaluation_seed(self.setting.seed, "supernet")
 
+    @cached_property
+    def weights_id(self) -> str:
+        """Id of what the shared weights depend on: how networks are rated with them does not matter to them."""
+        known = {name: self.identity[name] for name in ("recipe", "random_paths", "sandwich")}
+        return content_id({"scorer": SCORERS.identity(self.name), "settings": known, "data": self.workload.identity})
+
     @property
     def weights_path(self) -> str:
         """Where in the store the shared weights are, once they are trained."""
-        return f"scorers/{self.scorer_id}/{self.family.space.space_id}/supernet-s{self.setting.seed}.safetensors"
+        before = self._path_of(self.scorer_id)  # where earlier versions kept them
+        return before if self.store.exists(before) else self._path_of(self.weights_id)
+
+    def _path_of(self, identity: str) -> str:
+        return f"scorers/{identity}/{self.family.space.space_id}/supernet-s{self.setting.seed}.safetensors"
 
     @property
     def prepared(self) -> bool:

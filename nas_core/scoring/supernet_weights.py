@@ -74,7 +74,7 @@ class SupernetWeights:
         checkpoint = Checkpoint(
             store=self.store,
             path=scorer.weights_path.replace(".safetensors", ".checkpoint.safetensors"),
-            run_id=content_id({"scorer": scorer.scorer_id, "space": self.space.space_id, "seed": scorer.seed}),
+            run_id=content_id({"weights": scorer.weights_id, "space": self.space.space_id, "seed": scorer.seed}),
             every_s=CHECKPOINT_EVERY_S,
         )
         try:

@@ -219,4 +219,5 @@ def _profiler_ids(config: StudyConfig) -> dict[str, str]:
 def _profiler_id(config: StudyConfig, resource: str) -> str:
     """The profiler's own id, and for what is measured the node that `cluster.profile_resources` asks for."""
     known, node = profiler_id(config.profile, resource), config.cluster.profile_resources
-    return content_id({"profiler": known, "node": node}) if node and is_measured(resource) else known
+    here = is_measured(resource) and profiler_of(resource, config.profile).measures_here  # on a node of the cluster
+    return content_id({"profiler": known, "node": node}) if node and here else known

@@ -16,6 +16,7 @@ from nas_core.records.lease import hold
 from nas_core.records.store import Store
 from nas_core.study.stages import STAGES
 from nas_core.study.study import Study
+from nas_core.workloads.metrics import Metric
 from tasks.embedded_tracking import address
 from tests.command import mathnas, mathnas_process, refused
 from tests.conftest import config_of
@@ -202,6 +203,39 @@ def test_a_model_is_registered_once_though_the_server_went_away(copied, monkeypa
             tracking.log_study(study)
     assert tracking.log_study(study)["model"]["version"] == "1"
     assert tracking.registered_model(study.store) is not None
+
+
+def test_a_server_that_fails_is_not_taken_for_one_without_the_run(copied, monkeypatch):
+    """A new run would be logged beside the one that is there."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from tasks import tracking
+
+    study = Study.open(copied)
+    runs = tracking.log_study(study)["runs"]
+
+    def busy(*_):
+        raise MlflowException("the database is locked")
+
+    with monkeypatch.context() as away:
+        away.setattr(mlflow.MlflowClient, "get_run", busy)
+        with pytest.raises(MlflowException, match="locked"):
+            tracking.log_study(study)
+    assert tracking.log_study(study)["runs"] == runs
+
+
+@pytest.mark.parametrize(
+    ("is_fraction", "trained", "off", "is_same"),
+    [(True, 0.93, 0.004, True), (True, 0.93, 0.02, False), (False, 5e-4, 1e-3, False), (False, 5e-4, 1e-5, True)],
+)
+def test_a_registered_model_is_held_to_its_metrics_own_size(is_fraction, trained, off, is_same):
+    from tasks.reporting import _tolerance
+
+    metric = Metric(
+        name="m", label="m", higher_is_better=True, is_fraction=is_fraction, counts_examples=is_fraction, of=max
+    )
+    assert (off <= _tolerance(metric, trained, num_examples=400)) == is_same
 
 
 def gone_after(calls, method):

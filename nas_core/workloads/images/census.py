@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nas_core.base.identity import content_id
+from nas_core.base.machine import usable_cpus
 from nas_core.workloads.images.cache import alone, cache_folder, keep
 from nas_core.workloads.images.decoding import Facts, quiet
 from nas_core.workloads.images.items import Items
@@ -57,7 +58,7 @@ def census(place: str, splits: Sequence[Items]) -> list[Census]:
 def _read_gaps(path: Path, splits: Sequence[Items], found: Sequence[Census], place: str) -> None:
     jobs = [(items, each, index) for items, each in zip(splits, found, strict=True) for index in each.gaps]
     saved = said = time.monotonic()
-    with ThreadPoolExecutor(num_threads()) as pool:  # Pillow decodes without Python's lock
+    with ThreadPoolExecutor(usable_cpus()) as pool:  # Pillow decodes without Python's lock
         for done, _ in enumerate(pool.map(lambda job: _look(*job), jobs), start=1):
             now = time.monotonic()
             if now - said > SAY_EVERY_S:
@@ -85,11 +86,6 @@ def what_is_wrong(error: Exception) -> str:
     if words.startswith("cannot identify image file"):
         return "no image, as far as Pillow knows"
     return (words or type(error).__name__)[:200]
-
-
-def num_threads() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # remembering

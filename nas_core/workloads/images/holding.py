@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nas_core.base.errors import DataError
+from nas_core.base.machine import usable_cpus
 from nas_core.workloads.examples import Examples, batches_of
 from nas_core.workloads.images.cache import (
     alone,
@@ -34,7 +35,6 @@ from nas_core.workloads.images.cache import (
     size_of,
     used_now,
 )
-from nas_core.workloads.images.census import num_threads
 from nas_core.workloads.images.decoding import quiet
 from nas_core.workloads.images.pixels import Pixels
 from nas_core.workloads.normalisation import Normalisation
@@ -128,7 +128,7 @@ def _chunks(pixels: Pixels) -> list[range]:
 
 def _decoded(pixels: Pixels, chunks: Sequence[range]) -> Iterator[tuple[range, np.ndarray]]:
     """Batches in parallel; Pillow decodes without Python's lock."""
-    size, threads = len(chunks), num_threads()
+    size, threads = len(chunks), usable_cpus()
     with ThreadPoolExecutor(threads) as pool, quiet():
         for start in range(0, size, 2 * threads):  # so that no more batches wait than are being written
             some = chunks[start : start + 2 * threads]

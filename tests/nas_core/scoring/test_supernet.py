@@ -123,6 +123,19 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, monkeypatch)
     assert not [path for path in broken.paths() if "checkpoint" in path]
 
 
+def test_how_networks_are_rated_leaves_the_shared_weights_as_they_are(tmp_path):
+    store = Store(tmp_path)
+    first = build_scorer(study(SUPERNET), store)
+    first.prepare(lambda *_: None)
+    other = build_scorer(study({**SUPERNET, "calibration_examples": 100}), store)
+    assert other.scorer_id != first.scorer_id
+    assert other.prepared
+    assert not build_scorer(study({**SUPERNET, "random_paths": 3}), store).prepared
+    before = f"scorers/{other.scorer_id}/{other.family.space.space_id}/supernet-s3.safetensors"
+    store.write_bytes(before, store.read_bytes(other.weights_path))  # as earlier versions kept them
+    assert other.weights_path == before
+
+
 def test_rating_before_training_says_so(tmp_path):
     config = study(SUPERNET)
     with pytest.raises(StoreError, match=r"supernet-s3\.safetensors"):
