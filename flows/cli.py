@@ -163,7 +163,7 @@ def run(
         stages = ", ".join(STAGES[: STAGES.index(last) + 1])
         raise ConfigError("--from", rerun_from, f"a stage of those to run, up to {last}: {stages}")
     if dry_run:
-        _print_plan(study_config, where, last, as_json)
+        _print_plan(_planned(study_config, where, last), as_json)
         return
     need("run", "run")
     from nas_core.records.store import Store, no_empty_folder
@@ -245,8 +245,9 @@ def shrink(
         print("\n".join(positions_in_words(config)))
     for warning in not_handed_over(config):
         print(f"mathnas: {warning}", file=sys.stderr)
-    if dry_run or not as_json:  # the plan is the preflight, too: nothing is written of a wish that is refused
-        _print_plan(config, where, "report", as_json, measures=dry_run)
+    found = _planned(config, where, "report", measures=dry_run)  # the preflight: of what is refused nothing is written
+    if dry_run or not as_json:
+        _print_plan(found, as_json)
     if dry_run:
         return
     path = written(config, wish)
@@ -422,11 +423,16 @@ def _print_json(data: object) -> None:
     print(json.dumps(data, indent=2))
 
 
-def _print_plan(config: "StudyConfig", root: str, until: Stage, as_json: bool, measures: bool = True) -> None:
-    from flows.plan import plan, plan_in_words
+def _planned(config: "StudyConfig", root: str, until: Stage, measures: bool = True) -> dict[str, Any]:
+    from flows.plan import plan
 
     with never_silent(), doing("checking the study and its data"):
-        found = plan(config, root, until, measures=measures)
+        return plan(config, root, until, measures=measures)
+
+
+def _print_plan(found: dict[str, Any], as_json: bool) -> None:
+    from flows.plan import plan_in_words
+
     if as_json:
         _print_json(found)
     else:
@@ -579,7 +585,10 @@ def select(
     ] = None,
     top: Annotated[int | None, typer.Option(min=1, max=MOST_TOP, help="Distinct best networks wanted.")] = None,
     min_distance: Annotated[int | None, typer.Option(min=1, help="Positions in which any two differ at least.")] = None,
-    time_limit_s: Annotated[float, typer.Option("--time", min=0.001, help="Solver time limit, seconds.")] = 60.0,
+    time_limit_s: Annotated[
+        float | None,
+        typer.Option("--time", min=0.001, help="Solver time limit, seconds; else the study's, of a problem 60."),
+    ] = None,
     certify: Annotated[
         Path | None,
         typer.Option(help="Write the proof here, made and checked in as much time again.", callback=_can_be_written),
@@ -588,30 +597,30 @@ def select(
 ) -> None:
     """Select the best networks within limits from what is stored. Evaluates nothing, changes nothing."""
     from flows.select_command import certify_study, progress_line, select_stored_problem
+    from nas_core.program.selection import TIME_LIMIT_S
 
     if source.endswith(".json"):
-        asked: dict[str, Any] = {"top": top or 1, "min_distance": min_distance or 1, "time_limit_s": time_limit_s}
+        asked: dict[str, Any] = {"top": top or 1, "min_distance": min_distance or 1}
+        asked["time_limit_s"] = time_limit_s or TIME_LIMIT_S
         select_stored_problem(Path(source), limit or [], **asked, certify=certify, as_json=as_json)
         return
     study = _open(source)
     _say_notices(study)
     config = study.config.select
-    with progress_line(top or config.top) as tell:
-        answer = study.select(
-            config.limits if limit is None else limit,
-            top=top or config.top,
-            min_distance=min_distance or config.min_distance,
-            time_limit_s=time_limit_s,
-            tell=tell,
-        )
+    limits = config.limits if limit is None else limit
+    asked = {
+        "top": top or config.top,
+        "min_distance": min_distance or config.min_distance,
+        "time_limit_s": time_limit_s or config.time_limit_s,
+    }
+    with progress_line(asked["top"]) as tell:
+        answer = study.select(limits, **asked, tell=tell)
     if as_json:
         _print_json(answer.as_dict())
     else:
         _print_answer(answer)
     if certify is not None:
-        asked = {"top": top or config.top, "min_distance": min_distance or config.min_distance}
-        limits = config.limits if limit is None else limit
-        certify_study(study, limits, certify, **asked, time_limit_s=time_limit_s, quiet=as_json)
+        certify_study(study, limits, certify, **asked, quiet=as_json)
     answer.required()
 
 

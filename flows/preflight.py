@@ -12,6 +12,7 @@ import numpy as np
 from nas_core.base.errors import ConfigError, IncompleteTableError, StoreError
 from nas_core.base.machine import usable_cpus
 from nas_core.costs import ProfileConfig, profiler_of
+from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.prediction.links import check_link
 from nas_core.program.limits import is_called, parse_limit
 from nas_core.records.store import Store
@@ -304,9 +305,12 @@ def _check_tracking(store: Store, dry_run: str = "") -> None:
 
 
 def _check_limit(study: Study, text: str, field: str = "limits") -> None:
-    resource = parse_limit(text).resource
+    limit = parse_limit(text)
+    resource = limit.resource
     known = [name for name in study.profiler_ids if study.family.are_networks or name != "flops"]
     if not any(is_called(name, resource) for name in known):
         expected = f"a resource of profile.resources: {', '.join(known) or 'of choices a function of yours gives one'}"
         raise ConfigError(f"select.{field}: {text!r}", resource, expected)
-    parse_limit(text).resolve(dict.fromkeys(known, 1.0))  # a unit that does not fit the resource
+    limit.resolve(dict.fromkeys(known, 1.0))  # a unit that does not fit the resource
+    if is_called(LATENCY, resource) and limit.at_most is not None and limit.at_most.number <= 0:
+        raise ConfigError(f"select.{field}: {text!r}", str(limit.at_most), "an amount above 0, as any network takes")

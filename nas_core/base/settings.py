@@ -257,5 +257,6 @@ def _override(data: dict[str, Any], dotted: str, text: str) -> Any:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {dotted}", f"{section} is no section", "section.field=value")
-    target[last] = read_yaml(text, f"--set {dotted}={text}", "a YAML value")
+    is_mark = text.strip() in ("|", ">")  # of a block of text in YAML, which is empty
+    target[last] = text.strip() if is_mark else read_yaml(text, f"--set {dotted}={text}", "a YAML value")
     return target[last]

@@ -153,7 +153,8 @@ class Rivals:
             made = Remade(family=self.family, label=f"timm:{name}", instead=f"timm:{name}")
             try:
                 flops = self._counts(made.module).flops
-            except Exception:  # one that does not take these images
+            except Exception as error:  # one that does not take these images, say
+                log.warning("%s is left out: %s", name, " ".join(str(error).split())[:200])
                 continue
             if flops < most:
                 smaller[name] = flops

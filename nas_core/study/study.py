@@ -228,18 +228,22 @@ class Study:
         limits: Sequence[str] | str,
         *,
         top: int | None = None,
-        min_distance: int = 1,
-        time_limit_s: float = 60.0,
+        min_distance: int | None = None,
+        time_limit_s: float | None = None,
         tell: Callable[[int], None] | None = None,
     ) -> Answer:
         """The ``top`` best predicted networks within the limits, and where the study's chosen network stands.
 
-        As many as ``select.top`` says where it is not given. ``tell`` is called with the number of ranks proven so far.
+        What is not given is as the study's ``select`` section says. ``tell`` is called with the number of ranks
+        proven so far.
 
         Raises:
             ConfigError: for a limit that cannot be read, or a ``top`` that is no number from 1 to ``MOST_TOP``.
         """
-        known, top = self.snapshot, self.config.select.top if top is None else top
+        known, config = self.snapshot, self.config.select
+        top = config.top if top is None else top
+        min_distance = config.min_distance if min_distance is None else min_distance
+        time_limit_s = config.time_limit_s if time_limit_s is None else time_limit_s
         limits = [limits] if isinstance(limits, str) else limits
         if not 1 <= top <= MOST_TOP:
             raise ConfigError("top", top, f"a number from 1 to {MOST_TOP:,}")

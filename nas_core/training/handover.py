@@ -127,7 +127,9 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
+            aside = folder / f"{name}.new"  # what is there stays whole until this is
+            aside.write_bytes(data)
+            aside.replace(folder / name)
     except OSError as error:
         raise ConfigError(f"folder {folder}", error.strerror or str(error), "a folder that can be written") from None
 

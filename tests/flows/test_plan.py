@@ -105,6 +105,8 @@ def test_what_is_no_network_costs_nothing_and_what_a_function_takes_is_not_guess
 @pytest.mark.parametrize(
     ("sections", "arguments", "expected"),
     [
+        ({"select": {"limits": ["latency_ms<=0 ms"]}}, (), "found 0 ms, expected an amount above 0"),
+        ({"select": {"limits": ["latency<=-1 ms"]}}, (), "found -1 ms, expected an amount above 0"),
         ({"select": {"limits": ["flop<=70%"]}}, (), "found flop, expected a resource of profile.resources: flops"),
         ({"select": {"limits": ["flops<=70 ms"]}}, (), "unit 'ms', expected a unit of flops"),
         ({"select": {"limits": ["flops<=0.001%"]}}, (), "cannot be met; attainable: least flops"),

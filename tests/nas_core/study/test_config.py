@@ -60,6 +60,13 @@ def test_overrides_reach_nested_fields(tmp_path):
     assert (config.verify.patience, config.train.recipe.epochs) == (4, 2.5)
 
 
+def test_a_bar_is_a_bar(tmp_path):
+    """In YAML it begins a block of text, which would be empty."""
+    path = tmp_path / "study.yaml"
+    path.write_text("data: {kind: image-table, path: photos.csv, targets: [tags]}\n")
+    assert read_config(path, {"data.separator": "|"}).data.separator == "|"
+
+
 def test_paths_are_relative_to_the_file_and_know_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("TABLES", "tables")
     (tmp_path / "study.yaml").write_text("scorer: {kind: tabular, path: $TABLES/t.parquet}\n")

@@ -1,5 +1,6 @@
 """What is proven to be predicted best, what was chosen, why they differ, and what speaks against the predictor."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -142,6 +143,16 @@ def test_a_block_that_no_evaluated_network_holds_is_said_to_be_guessed(study):
     said = f"No evaluated network holds these blocks of the best one: {largest.choices[2]} at position 2; "
     assert answer.cautions[0].startswith(said)
     assert not [words for words in known.answer(limits, top=1).cautions if "No evaluated network" in words]
+
+
+def test_what_is_not_asked_is_as_the_study_says(study):
+    apart = study.config.model_copy(
+        update={"select": study.config.select.model_copy(update={"top": 3, "min_distance": 2})}
+    )
+    found = Study(apart, study.store, study.sources).select(study.config.select.limits).selections
+    networks = [Genotype.parse(choice.genotype) for choice in found]
+    assert len(networks) == 3
+    assert all(one.distance(other) >= 2 for one, other in itertools.combinations(networks, 2))
 
 
 def test_from_python_a_limit_may_be_alone_and_what_is_wrong_is_one_line(study):
