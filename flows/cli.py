@@ -1,7 +1,7 @@
 """The command line `mathnas`. Verbs are the stages; heavy imports happen inside the verb that needs them.
 
 Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
-130 when interrupted. Only this module prints.
+130 when interrupted. Only this room prints; long commands have a module each.
 """
 
 import contextlib

@@ -25,7 +25,7 @@ from nas_core.workloads.workload import Footprint
 
 MOST_AT_ONCE = 4  # trials side by side
 TRIAL_S = 300.0
-THREADS_GAIN = 0.75  # a training by so many threads is so often faster, to this power
+THREADS_GAIN = 0.75  # n threads train n ** THREADS_GAIN times as fast
 TOGETHER_GAIN = 0.85  # of each of the processes that train one network
 # in starts of a worker
 AROUND_STARTS = 10.0  # the driver's own modules, Ray, Prefect's server
@@ -33,7 +33,7 @@ STAGE_STARTS = 0.5
 TOGETHER_STARTS = 5.0  # processes that find each other
 REPORT_STARTS, LOGGED_STARTS = 4.0, 0.7  # the page and its figures; each trained network in MLflow
 STUDY_BYTES = 6e6  # databases, page, figures, tables
-KEPT_PROCESSES = 3  # that there are for each that trains: Ray keeps those before it a while, which are not handed on
+KEPT_PROCESSES = 3  # processes alive per training: Ray keeps those of earlier ones for a while
 REPORTER_BYTES = 70e6  # of a process beside each training
 COPIES = 2  # of a trained network: in the study and in MLflow
 

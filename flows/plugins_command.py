@@ -11,7 +11,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 
 
 def plugins(as_json: AsJson = False) -> None:
-    """List what a study can name: families, block kinds, workloads, scorers, profilers, searchers; ours and others'.
+    """List what a study can name: families, blocks, alternatives, workloads, scorers, profilers, searchers; plug-ins'.
 
     Others' are those of installed packages with an entry point `mathnas.plugins`.
     """

@@ -1,4 +1,4 @@
-"""The MLflow store inside a study: where it is, and that a study which was moved or copied keeps to itself.
+"""The MLflow store inside a study's folder, and how it survives that the folder is moved or copied.
 
 MLflow writes down absolute places of artifacts, since it takes a relative one
 for one below the process's own working directory. A study names its store

@@ -1,9 +1,8 @@
 """The connection to Ray, which may die under the work: made within a time, watched, given up with a message.
 
-Where Ray's processes are gone its own calls wait for ever, hear no signal, or end
-the process. So ``ask`` makes them in a thread of their own, and the driver's
-thread, which waits for the answer, looks meanwhile at what the connection depends
-on. A local Ray that dies is started again once: the task that lost it is tried
+Ray's calls can block for ever, ignore signals or end the process once Ray has
+died. So ``ask`` runs them in a helper thread, while the driver's thread waits for
+the answer and checks that Ray is alive. A local Ray that dies is started again once: the task that lost it is tried
 again, and asks the store what is still missing. A cluster is not ours to start.
 """
 

@@ -1,6 +1,6 @@
-"""What a person at the terminal hears: a line now and then, whatever happens, so that a run that works is known to.
+"""Status lines at the terminal, so that the user sees that the run is alive.
 
-A terminal that has gone ends no work.
+Errors of a terminal that was closed are ignored.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""Memory that a step of a training, or a timed run, frees and the next one asks for again: the C library keeps it.
+"""Keeps freed memory in the process from one training step, or timed run, to the next.
 
-By default glibc gives large blocks back to the kernel, which hands them out again cleared, a page at a time: of a small
-convolutional network on two CPU cores that is a third of a step. Blocks that are larger still go back at once: kept,
-they would break up what is free, and a process would grow by half. Other C libraries, and allocators that are put in
+By default glibc returns large blocks to the kernel, which clears them page by page on the next request: a third of a
+step of a small convolutional network on two CPU cores. Blocks that are larger still are returned at once: kept, they
+would fragment the free memory, and a process would grow by half. Other C libraries, and allocators that are put in
 glibc's place, decide for themselves.
 """
 

@@ -192,10 +192,10 @@ class OneOf:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Alternatives for Prefect's page, which knows ``anyOf`` only and shows the one with the most keys of a value.
+        """JSON schema for Prefect's form, which supports only ``anyOf`` and picks the option that shares most keys.
 
-        So kinds with the same keys are one alternative, and one whose keys are
-        some of another's stands before it.
+        So kinds with equal keys are merged, and one whose keys are a part of
+        another's comes before it.
         """
         sections = [handler(TypeAdapter(self.registry.section(name)).core_schema) for name in self.registry]
         alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}

@@ -147,10 +147,10 @@ def runner(data: bytes, inputs: np.ndarray, runtime: str, num_threads: int, prov
 
 
 def in_sessions(groups: "Sequence[Callable[[int], Timings]]", repeats: int) -> "list[Timings]":
-    """What each group took, which opens its files anew and times them so often; the first file of all is the same.
+    """Time all groups in several sessions; each session opens the files anew and visits the groups in turn.
 
-    The repeats are shared out among sessions, which go over all groups in turn, until some of each were calm. Of
-    each file the fastest session counts.
+    The repeats are shared out among the sessions, until some of them were calm for each group. Of each file the
+    fastest session counts. The first file is the same in all groups.
     """
     count = min(SESSIONS, repeats)
     sessions: list[list[Timings]] = [[] for _ in groups]

@@ -428,7 +428,7 @@ def _candidates(
 
 
 def alternative_of(row: Mapping[str, Any]) -> Alternative:
-    """The alternative that a row of the library names; raises NasError for an unknown kind or setting."""
+    """The alternative that a row of the library names; raises ValueError for an unknown kind or setting."""
     given = {name: value for name, value in row.items() if name != "kind"}
     kind = row.get("kind")
     if not isinstance(kind, str) or kind not in ALTERNATIVES:

@@ -76,7 +76,7 @@ def calibrate(
 ) -> Calibration:
     """Agreement of the predictor with measured networks that it was not fitted to.
 
-    Where such networks had a say in what the predictor is, each is predicted as it is without that say.
+    If held-out networks helped to choose the predictor's settings, each is predicted by those chosen without it.
     ``costs_of`` a network may hold ``params`` and ``flops``: the orderings it is compared with.
 
     Raises:

@@ -4,9 +4,9 @@ Everything is tried on the scale of ranks, which links share: an alternative's
 score is the share of the variance of the networks' normal scores that
 leave-one-group-out predictions explain (1 is perfect, 0 is guessing the mean).
 Groups are networks that compute the same function, so none straddles a split.
-A network counts where others that count have its blocks, too: what is guessed of a
-block that nobody else has tells nothing about how effects add up, and of one-swap
-networks none counts. Where too few do, networks held out count beside them.
+A network counts for validation only if each of its blocks occurs in other networks
+that count; otherwise its error reflects a guess about an unseen block. One-swap designs
+have no such networks. Where there are too few, held-out networks count beside them.
 
 Axes: K fitted networks, H held-out ones, T those that count, N any networks, D one-hot columns (``encoding``).
 """
@@ -124,7 +124,7 @@ class ScoreTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class Apart:
-    """What a held-out network was expected to be by the alternative that all others choose: a link value and its sd."""
+    """A held-out network's prediction, by the settings that were chosen without it: a link value and its sd."""
 
     link: Link
     mean: float

@@ -165,7 +165,7 @@ def sign_of(side: Budget) -> int:
 
 
 def relaxed(side: Budget, reach: Fraction | None, is_proven: bool = True) -> Relaxation:
-    """What lets the total ``reach`` in, the nearest attainable one; where that is not proven, a nearer one may be."""
+    """How far ``side`` has to move to admit ``reach``, the nearest attainable total; not proven, less may be enough."""
     if reach is None:
         return Relaxation(budget=side, by=None, text=f"{side}: no change of it alone is enough")
     bound = side.at_most if side.at_most is not None else side.at_least

@@ -116,9 +116,7 @@ class Search:
         )
 
     def children(self, parts: Parts, last: Collection[int] = ()) -> list[Parts]:
-        """The parts that have chosen in a few groups more and may lead to the goal, in lists; groups of ``last`` wait
-        until no other is left.
-        """
+        """Each part extended by a few groups: those that can still reach the goal. Groups in ``last`` come last."""
         grown = self.grown(parts, last)
         return [] if grown is None else self.made(grown).pieces()
 
@@ -216,8 +214,8 @@ class Search:
         return Endings(groups, [arrays.pop() for arrays in found], self.duals_K, top, self.room)
 
     def ended(self, grown: Grown, endings: Endings) -> tuple[Ints | None, Parts | None]:
-        """[G] columns of the best network of these parts and endings, if one is worth the goal; and the parts that have
-        too much room for the endings beside them to be looked up.
+        """The best completed network ([G] columns; None if none is worth the goal), and the parts with too many
+        matching endings to look up.
         """
         value_S, cost_SK = self._sums(grown)
         spare_SK = self.lp.limits_K - cost_SK

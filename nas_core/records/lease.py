@@ -33,7 +33,7 @@ LOCK = ".lease.lock"
 LOCK_POLL_S = 0.02  # between two tries for the lock, which is held for as long as a file takes to read and write
 BEAT_S = 2.0  # between two beats of the counter
 SILENT_S = 30.0  # without a beat for this long, a holder elsewhere counts as dead
-SETTLE_S = 2.0  # object stores have no exclusive creation: of two claims within this time the later one stands
+SETTLE_S = 2.0  # object stores cannot create exclusively: of two claims within this time the later one wins
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 A stage that has not run is None or empty, and the page names the command that
 makes it. Units: metrics as they were measured (`Measure` says how they are
-read), costs in ``nas_core.records.evaluations.UNITS``, times in seconds.
+read), costs in their resource's (``records.resources.units``), times in seconds.
 Genotypes are strings. Intervals are ``low``/``high``, both None when unknown.
 """
 
@@ -144,7 +144,7 @@ class SelectionSummary:
     """The solver's answer and what it proved. ``networks`` is best first; empty if none was found.
 
     ``bound`` is in the metric's unit: no network within the limits has a better
-    prediction. ``gap`` is relative, 0 when optimality is proven.
+    prediction. ``gap`` is in the objective's unit, 0 when optimality is proven.
     """
 
     status: str  # optimal, feasible, infeasible, unknown

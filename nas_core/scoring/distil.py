@@ -124,10 +124,10 @@ class DistilScorer(Scorer):
 
     @property
     def reconstructs(self) -> bool:
-        """Whether each network's blocks are fitted once more, in its order.
+        """Whether the blocks of each assembled network are fitted once more, in order.
 
-        They are where nothing is trained; and of tokens also where networks are rated as they are assembled,
-        since blocks of attention that take what they have never seen leave many near chance, all alike.
+        They are where nothing is trained. Networks of tokens are, too, where they are rated as assembled:
+        attention blocks that see unfamiliar inputs leave many of them near chance.
         """
         settings, places = self.settings, cast(TrainedModel, self.family).structure.split.places
         takes_tokens = any(len(place.in_shape) == 2 for place in places)  # patches are cut from images

@@ -61,7 +61,7 @@ class Scorer(Registered, ABC):
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
     space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too
     final_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``final`` reads: the verification's too
-    cuts_off_blocks: ClassVar[bool] = False  # of a trained base; those without gain most from a ``final`` rating
+    cuts_off_blocks: ClassVar[bool] = False  # networks reuse blocks of a trained base; others gain most from ``final``
     when_failed: ClassVar[str] = "Mend the cause, then run `mathnas score DIR --retry-failed`."  # DIR: the study's root
     split: ClassVar[str] = "validation"  # the data that the metric is measured on
 

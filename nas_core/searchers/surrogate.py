@@ -3,7 +3,7 @@
 The metric of what was evaluated is turned into normal scores (the rank link),
 so that collapsed networks do not bend the fit and, as better networks come in,
 the scale stretches where it matters. A Gaussian process on blocks and pairs
-(``regression``) is fitted under a grid of settings, averaged by evidence;
+(``gaussian_process``) is fitted under a grid of settings, averaged by evidence;
 candidates are valued by mean + BETA sd. Within a batch the variance, but not the mean, is
 updated for the members already chosen (Desautels et al., 2014), which keeps
 later members away from near-copies of earlier ones.

@@ -189,7 +189,7 @@ def infeasible(limits: Sequence[str], explanation: str) -> InfeasibleError:
 
 
 def bound_of(predictor: Predictor, result: SelectionResult) -> float | None:
-    """What no network within the limits is predicted to exceed; a top-k's own bound is that of its last."""
+    """Upper bound on the predicted metric of all networks within the limits (a top-k's own bound is of its k-th)."""
     bound = max(result.bound, result.best.value)
     return predictor.to_metric(bound) if math.isfinite(bound) else None
 
@@ -197,11 +197,10 @@ def bound_of(predictor: Predictor, result: SelectionResult) -> float | None:
 def with_additive_limits(
     tables: Mapping[int | None, Mapping[str, CostTable]], budgets: Sequence[Budget]
 ) -> tuple[dict[int | None, dict[str, CostTable]], tuple[Budget, ...]]:
-    """Tables and budgets in which every resource adds up, for the selection program.
+    """Limits on resources that are a maximum over blocks (peak memory), as additive ones for the selection program.
 
-    A resource whose total is the largest of its blocks' (``combine_of``), such as
-    peak memory, becomes a count of the blocks that exceed the limit, which must
-    be 0, or of those that reach a lower one, which must be 1 at least.
+    An upper limit becomes: 0 blocks above it; a lower one: at least 1 block
+    that reaches it (``combine_of`` tells which resources those are).
     """
     additive = {
         label: {name: table for name, table in mine.items() if combine_of(name) != "max"}

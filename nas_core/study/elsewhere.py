@@ -20,7 +20,7 @@ from nas_core.study.rounds import chosen_in_words, move_limits, record_whole, re
 from nas_core.study.stages import record_path
 from nas_core.study.study import Study
 
-Purpose = Literal["blocks", "whole"]  # what blocks cost; what the chosen network, the base and a sweep's points take
+Purpose = Literal["blocks", "whole"]  # what blocks cost; what base, finalists and a sweep's points take whole
 NEEDED = ("asked", "purpose", "genotype", "status", "ms", "spread_ms", "repeats", "device", "message")
 
 

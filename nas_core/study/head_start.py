@@ -1,8 +1,7 @@
-"""Equal work for what a winner is compared with.
+"""Extra training that gives comparisons as much compute as the winner had.
 
-The winner's blocks have learnt before it is trained, where its scorer lets them: alternatives were distilled. What
-holds none of them, such as the model itself or the model made narrower, is trained longer for it, by as many
-multiply-adds. The networks that the search evaluated are nobody's training, and do not count.
+The winner's alternatives were distilled before it is trained. Networks that hold none of them, such as the model itself
+or a narrower one, are trained longer by the same number of multiply-adds. Evaluations of the search do not count.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Why no network is within the limits, of resources whose total is the largest of their blocks', such as peak memory.
+"""Explains limits that nothing meets, on resources that are a maximum over blocks, such as peak memory.
 
 The program counts the blocks that exceed such a limit (``choices.with_additive_limits``); people ask for the resource.
 """

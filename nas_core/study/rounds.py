@@ -135,7 +135,7 @@ OTHERWISE = 0.1  # of a time, beyond which another measurement of the same netwo
 
 
 def record_whole(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Note what whole networks (the chosen one and the base) were measured at, beside what verification found."""
+    """Record what whole networks (base, finalists, a sweep's points) were measured at, beside verification."""
     kept = ("genotype", "resource", "resolution", "status", "value", "spread", "num_repeats", "batch_size")
     measured = [{name: row[name] for name in (*kept, "num_threads", "device", "message")} for row in rows]
     outputs.write(VERIFICATION, {**verification(outputs), "whole": measured})
@@ -172,8 +172,8 @@ def finalists(known: Snapshot) -> list[Genotype]:
 def _best_of(known: Snapshot, ordered: Sequence[Genotype], count: int) -> list[Genotype]:
     """The first ``count`` networks of an order.
 
-    Where they are cut off from a trained base and rated once more, the best of whole blocks come last, if they
-    are none of them: they are cut off further, and gain more from more work.
+    Where the scorer cuts blocks from a trained base and rates the best networks twice, the best of those made of
+    whole blocks are added: they gain most from the second rating.
     """
     whole = [each for each in ordered if has_whole_blocks(known, each)] if _favours_whole_blocks(known) else []
     return list(dict.fromkeys((*ordered[:count], *whole[:OF_WHOLE_BLOCKS])))
@@ -239,16 +239,14 @@ def record_finals(known: Snapshot, outputs: Outputs, rows: Sequence[Evaluation])
 
 
 def move_limits(known: Snapshot, outputs: Outputs) -> bool:
-    """Move limits to where networks, measured whole, would meet them; returns whether any is moved.
+    """Adjust the limits that the program uses, so that networks meet the real ones measured whole; returns whether any.
 
-    What the program adds up over blocks is not what the whole of them takes.
-    Where the best network is over a limit, the limit is held lower; where it
-    leaves some of it unused, higher, once and before any is held lower: by as
-    much as the sums of all finalists say too little or too much, at the
-    median, and so that a little is left (``AIMS_AT``), within which its file
-    takes more at one time than at another. Where the sums are right but for
-    one network, the best of the finalists that meet the limits is the winner
-    instead.
+    A whole network does not take just the sum of its blocks' costs. If the best
+    one is over a limit, the program's limit is lowered; if it leaves room, it
+    is raised, once, before any is lowered. The correction is the median of the
+    finalists' ratios of whole to sum, less a margin (``AIMS_AT``), since a file
+    takes more at one time than at another. If the sums are right but for the
+    winner's, the best finalist that meets the limits becomes the winner.
     """
     record = verification(outputs)
     if record["winner"] is None:

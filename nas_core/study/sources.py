@@ -1,10 +1,9 @@
-"""What a study read of things that lie outside its store, kept in it: reading the study needs none of them.
+"""A study's own copy of what it read outside its store: space, data and code, in ``sources.json``.
 
-Space, data and code are looked at when a study is driven, and what they said is
-written down as ``sources.json``. From then on `select`, `status`, `report`, the
-frames of a notebook and the workers of the run take it from there, so that a
-file which is edited or gone meanwhile changes nothing. What is different now
-is said: by ``changes`` where the study is driven again, by ``notices`` where it is read.
+They are read when a study is driven. From then on `select`, `status`, `report`, the
+frames of a notebook and the workers of the run use the copy, so that a file which
+is edited or gone changes nothing. ``changes`` reports what differs now where the
+study is driven again, ``notices`` where it is only read.
 """
 
 import contextlib

@@ -43,9 +43,9 @@ log = logging.getLogger(__name__)
 class Study:
     """A study in a store. ``open`` reads one as it was run, ``create`` makes one or changes its configuration.
 
-    The store is read when something of it is first asked for; what was added
-    since is seen after ``refresh``. Space, data and code are known by what the
-    store keeps of them, or by ``sources``, where they were looked at just now.
+    The store is read lazily; ``refresh`` shows rows that were added since.
+    Space, data and code come from the store's copy, unless ``sources`` says
+    what they are now.
     """
 
     def __init__(self, config: StudyConfig, store: Store, sources: Sources | None = None) -> None:

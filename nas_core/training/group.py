@@ -31,9 +31,9 @@ class Group:
         return self.rank == 0
 
     def rows(self, batch_size: int) -> torch.Tensor:
-        """Which examples of a batch are this process's: as many from its end as from its beginning.
+        """Indices of this process's examples of a batch: equally many from its front and from its back.
 
-        Mixing takes the n-th example together with the n-th from the end, so both are here.
+        Mixup pairs the n-th example with the n-th from the end, so both have to be here.
         """
         half = batch_size // 2
         first = torch.arange(half * self.rank // self.size, half * (self.rank + 1) // self.size)

@@ -271,7 +271,7 @@ class Streamed(Examples):
 
 
 class _Announced:
-    """The batches to come, by their numbers: what loaders read them in the order of, and what is still to be taken."""
+    """Queue of the upcoming batches: the order in which loaders read them, and how many are taken already."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []
@@ -295,7 +295,7 @@ class _Announced:
 
 @contextmanager
 def _none_collected() -> Iterator[None]:
-    """Processes that begin meanwhile leave alone what is garbage here, such as a loader of others that ended early."""
+    """Processes forked meanwhile do not collect this process's garbage, such as a loader that ended early."""
     gc.freeze()
     try:
         yield
@@ -304,9 +304,9 @@ def _none_collected() -> Iterator[None]:
 
 
 def _leave_endings(_: int) -> None:
-    """In a loader's process: what others have registered for the end of the process that it was made of is not for it.
+    """In a loader's process: drop the exit handlers that were inherited by the fork.
 
-    Prefect's services fail there, and the loader with them, after its work.
+    Prefect's would fail there, and the loader with them, after its work.
     """
     getattr(threading, "_threading_atexits", []).clear()
 
