@@ -37,9 +37,7 @@ def train(config: AnalyticConfig, root: str) -> dict[str, Any]:
     with Cluster(config.cluster) as cluster, Progress(stage="train", total=1, noun="steps") as progress:
         job = (config.model_dump_json(), root)
         request = cluster.training_request(processes=config.train.workers)
-        (result,) = run_jobs(
-            cluster, train_design_job, [job], request, lambda _, done, total, note: progress.note(done, total, note)
-        )
+        (result,) = run_jobs(cluster, train_design_job, [job], request, progress.of_job, progress.show)
     return DesignProject(config, Store(root)).record_training(result)
 
 

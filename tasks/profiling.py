@@ -41,7 +41,7 @@ def profile(study: Study, resources: Sequence[str]) -> int:
             profile_job,
             [job],
             request,
-            lambda _, done, total, note: progress.note(done, total, note),
+            progress.of_job,
             progress.show,
         )
     _must_be_brought(study, brought)
@@ -74,9 +74,7 @@ def time_whole(study: Study) -> int:
         Progress(stage="time", total=len(resources), noun="resources") as progress,
     ):
         request, job = cluster.profile_request, (study_job(study), resources, genotypes)
-        (rows,) = run_jobs(
-            cluster, time_job, [job], request, lambda _, done, total, note: progress.note(done, total, note)
-        )
+        (rows,) = run_jobs(cluster, time_job, [job], request, progress.of_job, progress.show)
     record_whole(study.outputs, rows)
     return len(genotypes)
 

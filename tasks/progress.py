@@ -37,6 +37,7 @@ class Progress:
     _last_line: float = 0.0
     _last_artifact: float = 0.0
     _note: str = ""
+    _jobs: dict[int, tuple[int, int]] = field(default_factory=dict)
     _shown: tuple[int, int, str] | None = None
     _bar: Any = None
     _bar_task: Any = None
@@ -73,7 +74,17 @@ class Progress:
 
     def note(self, done: int, total: int, note: str) -> None:
         """How far the present unit is, such as epochs of a training."""
-        self.done, self.total, self._note = done, total, note
+        self.of_job(0, done, total, note)
+
+    def of_job(self, index: int, done: int, total: int, note: str) -> None:
+        """How far one of several jobs is, as ``run_jobs`` tells it; the whole is what all have told."""
+        if index not in self._jobs:  # what it begins with is of an earlier run, and says nothing of the rate
+            if not self._jobs:
+                self._started, self._done_before = time.monotonic(), 0
+            self._done_before += done
+        self._jobs[index] = done, total
+        known = self._jobs.values()
+        self.done, self.total, self._note = sum(done for done, _ in known), sum(total for _, total in known), note
         self.show()
 
     @property

@@ -17,7 +17,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -27,7 +26,7 @@ import ray
 from ray.exceptions import RayTaskError
 
 from nas_core.base.errors import ClusterError
-from nas_core.base.machine import usable_cpus
+from nas_core.base.machine import own_folder, usable_cpus
 from tasks.addresses import check_address
 from tasks.saying import doing, say
 
@@ -326,9 +325,7 @@ def _elsewhere() -> Iterator[None]:
 
     A user's own folders `flows` and `tasks` there would be taken for ours.
     """
-    folder = Path(tempfile.gettempdir()) / "mathnas-workers"
-    folder.mkdir(exist_ok=True)
-    with contextlib.chdir(folder):
+    with contextlib.chdir(own_folder("workers")):
         yield
 
 

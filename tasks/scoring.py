@@ -33,7 +33,7 @@ def prepare_scorer(study: Study) -> None:
             prepare_job,
             jobs,
             request,
-            lambda _, done, total, note: progress.note(done, total, note),
+            progress.of_job,
             progress.show,
         )
 

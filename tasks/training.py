@@ -82,7 +82,7 @@ def _compared(study: Study, job: StudyJob, cluster: Cluster) -> dict[str, Any]:
             rivals_job,
             [(job, list(found.candidates))],
             cluster.profile_request,
-            lambda _, done, total, note: progress.note(done, total, note),
+            progress.of_job,
             progress.show,
         )
     return {**made, "remarks": [*found.remarks, *made["remarks"]]}

@@ -4,14 +4,13 @@ Every new worker process imports this module, so it imports neither Prefect nor
 MLflow, and torch only inside the jobs that need it.
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_core.base.errors import SpaceError
 from nas_core.base.fetching import FETCHERS
+from nas_core.base.machine import own_folder
 from nas_core.base.plugins import Ticket, import_carried, imported
 from nas_core.records.store import Store, shared_store
 from nas_core.space.genotypes import Genotype
@@ -35,7 +34,6 @@ def _logged_model(uri: str) -> Any:
 
 
 FETCHERS.update(models=_logged_model, runs=_logged_model)
-UNPACKED = Path(tempfile.gettempdir()) / "mathnas-plugins"  # of every worker of a node
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +87,7 @@ def carried(names: Sequence[str], store: Store) -> tuple[Ticket, ...]:
 def import_tickets(tickets: Sequence[Ticket], store: Store) -> None:
     """Import plug-ins in a worker."""
     for ticket in tickets:
-        import_carried(ticket, lambda path=ticket.path: store.read_bytes(path), UNPACKED)  # type: ignore[misc]
+        import_carried(ticket, lambda path=ticket.path: store.read_bytes(path), own_folder("plugins"))  # type: ignore[misc]
 
 
 class Evaluator:

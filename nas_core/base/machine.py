@@ -1,12 +1,17 @@
 """The machine that is worked on."""
 
+import getpass
 import math
 import os
 import platform
+import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from nas_core.base.errors import NasError
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -54,6 +59,23 @@ def _quota(folder: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return int(most) / int(period) if int(most) > 0 else None
+
+
+def own_folder(name: str) -> Path:
+    """A folder below the machine's temporary one that is this user's alone: what lies there is imported.
+
+    Raises:
+        NasError: where somebody else has made it.
+    """
+    user = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+    mine = Path(tempfile.gettempdir()) / f"mathnas-{user}"
+    mine.mkdir(mode=0o700, exist_ok=True)
+    known = mine.lstat()
+    if hasattr(os, "getuid") and (not stat.S_ISDIR(known.st_mode) or known.st_uid != os.getuid()):
+        raise NasError(f"folder {mine}", "another user's", "one of this user's", "TMPDIR names another place.")
+    folder = mine / name
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What networks cost: one profiler per file behind one protocol (``profiler.Profiler``).
 
 Counts are exact and the same everywhere; latency is measured on the machine at
-hand. Importing this package imports no torch: ``profile*``, ``count_networks``,
-``extreme_genotypes`` and ``device_name`` do, when they are called.
+hand. Importing this package imports no torch: ``profile*``, ``count_networks`` and
+``extreme_genotypes`` do, when they are called.
 """
 
 from collections.abc import Sequence
@@ -57,11 +57,6 @@ def profiler_id(config: ProfileConfig, resource: str) -> str:
     Counts do not depend on how latency is measured.
     """
     return id_of(profiler_of(resource, config), resource)
-
-
-def device_name(config: ProfileConfig, resource: str = "latency_ms") -> str:
-    """Name of the device that is measured, such as a CPU's model name; ``any`` for counts."""
-    return profiler_of(resource, config).device
 
 
 def profile(
@@ -144,7 +139,6 @@ __all__ = [
     "additivity",
     "cost_tables",
     "count_networks",
-    "device_name",
     "extreme_genotypes",
     "is_measured",
     "is_measured_whole",

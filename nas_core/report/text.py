@@ -21,7 +21,6 @@ _RESOURCE_NAMES = {
     "params": "parameters",
     "activation_bytes": "activation memory",
     "latency_ms": "latency",
-    "energy_mj": "energy",
 }
 TRAINED_NAMES = {  # what was found within the same limits by simpler means
     "depth": "fewer blocks",
@@ -429,7 +428,7 @@ def _evaluated(summary: StudySummary, genotype: str) -> float | None:
 def shown_resources(summary: StudySummary) -> list[str]:
     """Resources worth a column: the limited ones first, then the others known for the base network."""
     limited = [limit.resource for limit in summary.limits]
-    known = ["flops", "params", "latency_ms", "energy_mj", "activation_bytes"]
+    known = ["flops", "params", "latency_ms", "activation_bytes"]
     costs = dict(summary.costs_of(summary.base))
     if costs.get("flops") == 0:  # of plain choices, which are no networks
         del costs["flops"]

@@ -368,6 +368,7 @@ class Distiller:
 
     def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], patience: int) -> None:
         self.teacher, self.students, self.paths, self.patience = teacher, students, paths, patience
+        self.noted: dict[tuple[int, int], int] = {}  # the step of which a loss was noted last
         self.learning = {
             position: [(column, block) for column, block in enumerate(students.of(position)) if _learns(block)]
             for position in paths
@@ -391,8 +392,9 @@ class Distiller:
         return self.patience > 0 and bool(self.students.waited[row, column] >= self.patience)
 
     def _note(self, row: int, column: int, loss: torch.Tensor, step: int) -> None:
-        if not self.patience:
+        if not self.patience or self.noted.get((row, column)) == step:  # a step may be run in parts
             return
+        self.noted[row, column] = step
         smooth, lowest, waited = self.students.smooth, self.students.lowest, self.students.waited
         smooth[row, column] = loss if step == 0 else SMOOTHING * smooth[row, column] + (1 - SMOOTHING) * loss
         if smooth[row, column] < BETTER * lowest[row, column]:

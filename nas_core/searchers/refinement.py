@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nas_core.prediction.observations import observe
-from nas_core.prediction.settings import PredictConfig
 from nas_core.program import Budget, SelectionProblem, top_k
 from nas_core.records.evaluations import CostTable, EvaluationTable
 from nas_core.searchers.searcher import SEARCHERS, Knowledge, Searcher
@@ -74,13 +73,10 @@ class SurrogateSearcher(Searcher):
         return propose(
             known.space,
             known.table,
-            known.predict,
-            base=known.base,
             k=number,
             budgets=known.budgets,
             costs=known.costs,
             avoid=known.tried,
-            flops=known.flops,
             seed=known.seed,
             round=known.round,
         )
@@ -89,14 +85,11 @@ class SurrogateSearcher(Searcher):
 def propose(
     space: SearchSpace,
     table: EvaluationTable,
-    config: PredictConfig,
     *,
-    base: Genotype,
     k: int,
     budgets: Sequence[Budget] = (),
     costs: Sequence[CostTable] = (),
     avoid: Collection[Genotype] = (),
-    flops: CostTable | None = None,
     seed: int = 0,
     round: int = 0,
 ) -> list[Genotype]:

@@ -1,10 +1,13 @@
-"""How many CPUs may be kept busy: affinity and the quotas of cgroups, a container's among them."""
+"""The machine: how many CPUs may be kept busy (affinity, quotas of cgroups), folders of a user's own."""
 
 import os
+import stat
+import tempfile
 
 import pytest
 
-from nas_core.base.machine import usable_cpus
+from nas_core.base.errors import NasError
+from nas_core.base.machine import own_folder, usable_cpus
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -33,3 +36,16 @@ def test_quotas_of_cgroups_count(tmp_path, own, files, quota):
 
 def test_a_machine_without_cgroups_has_its_cores(tmp_path):
     assert usable_cpus(tmp_path, tmp_path / "none") == CORES
+
+
+def test_a_users_folder_is_a_users_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = own_folder("plugins")
+    assert own_folder("plugins") == folder
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    folder.rmdir()
+    folder.parent.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.parent.symlink_to(tmp_path / "elsewhere")  # as another user would lead us
+    with pytest.raises(NasError, match="found another user's"):
+        own_folder("plugins")

@@ -27,24 +27,24 @@ def start(space):
 
 def test_proposals_are_new_distinct_and_repeatable():
     space = plain_space((3, 3, 3, 3))
-    base, evaluated = start(space)
+    _base, evaluated = start(space)
     table = table_of(pairwise_metric(space), evaluated)
     avoid = {Genotype((2, 2, 2, 2))}
-    chosen = propose(space, table, CONFIG, base=base, k=6, avoid=avoid, seed=1, round=2)
+    chosen = propose(space, table, k=6, avoid=avoid, seed=1, round=2)
     assert len(set(chosen)) == 6
     assert not set(chosen) & (set(evaluated) | avoid)
-    assert chosen == propose(space, table, CONFIG, base=base, k=6, avoid=avoid, seed=1, round=2)
+    assert chosen == propose(space, table, k=6, avoid=avoid, seed=1, round=2)
 
 
 def test_proposals_keep_budgets_and_rules():
     rule = Rule(kind="implies", blocks=((0, 2), (1, 1)))
     space = plain_space((3, 3, 3, 3), rules=(rule,))
-    base, evaluated = start(space)
+    _base, evaluated = start(space)
     costs = costs_of(space)
     most = float(np.median([costs.total(genotype) for genotype in space.genotypes()]))
     table = table_of(pairwise_metric(space), evaluated)
     budgets = [Budget(resource="flops", at_most=most, at_least=most / 2)]
-    chosen = propose(space, table, CONFIG, base=base, k=8, budgets=budgets, costs=[costs])
+    chosen = propose(space, table, k=8, budgets=budgets, costs=[costs])
     assert len(chosen) == 8
     assert all(space.allows(genotype) and most / 2 <= costs.total(genotype) <= most for genotype in chosen)
 
@@ -54,7 +54,7 @@ def test_equal_functions_are_proposed_once():
     base, _ = start(space)
     evaluated = [base, Genotype((1, 0, 0)), Genotype((2, 0, 0)), Genotype((1, 1, 0))]
     table = table_of(lambda genotype: sum(genotype.choices) / 10, evaluated)
-    chosen = propose(space, table, CONFIG, base=base, k=100)
+    chosen = propose(space, table, k=100)
     functions = [function_id(space, genotype) for genotype in (*evaluated, *chosen)]
     assert len(set(functions)) == len(functions)
     assert set(functions) == {function_id(space, genotype) for genotype in space.genotypes()}
@@ -62,21 +62,21 @@ def test_equal_functions_are_proposed_once():
 
 def test_nothing_left_is_nothing_proposed():
     space = plain_space((2, 2))
-    base, _ = start(space)
+    _base, _ = start(space)
     table = table_of(pairwise_metric(space), list(space.genotypes()))
-    assert propose(space, table, CONFIG, base=base, k=4) == []
+    assert propose(space, table, k=4) == []
 
 
 def test_large_spaces_are_searched_by_program_and_climb():
     space = plain_space((4,) * 12)
-    base, evaluated = start(space)
+    _base, evaluated = start(space)
     metric = pairwise_metric(space, strength=0.02)
     costs = costs_of(space)
     most = 0.95 * float(np.median([costs.total(genotype) for genotype in evaluated]))
     table = table_of(metric, evaluated)
     best = max(metric(genotype) for genotype in evaluated if costs.total(genotype) <= most)
     budgets = [Budget(resource="flops", at_most=most)]
-    chosen = propose(space, table, CONFIG, base=base, k=4, budgets=budgets, costs=[costs])
+    chosen = propose(space, table, k=4, budgets=budgets, costs=[costs])
     assert len(chosen) == 4
     assert all(costs.total(genotype) <= most for genotype in chosen)
     assert max(metric(genotype) for genotype in chosen) > best
@@ -90,7 +90,7 @@ def test_proposals_find_the_best_of_a_small_space(kind):
     evaluated = list(design.genotypes)
     while len(evaluated) < 45:
         table = table_of(metric, evaluated)
-        evaluated += propose(space, table, CONFIG, base=design.base, k=min(4, 45 - len(evaluated)))
+        evaluated += propose(space, table, k=min(4, 45 - len(evaluated)))
     assert len(set(evaluated)) == 45
     assert max(space.genotypes(), key=metric) in evaluated
 
@@ -104,7 +104,7 @@ def test_functions_a_table_names_are_proposed_once():
     assert len(equivalents(space, Genotype((0, 0, 0)))) == 8
     assert function_id(space, Genotype((0, 2, 1))) == function_id(space, Genotype((1, 1, 2)))
     evaluated = [Genotype((0, 0, 0)), Genotype((0, 0, 2)), Genotype((2, 0, 2))]
-    chosen = propose(space, table_of(lambda g: g.choices.count(2), evaluated), CONFIG, base=evaluated[0], k=9)
+    chosen = propose(space, table_of(lambda g: g.choices.count(2), evaluated), k=9)
     assert [names[genotype.choices] for genotype in chosen] == ["3"]
     design = make_design(space, DesignConfig(), seed=0)
     assert len(design.genotypes) == 4

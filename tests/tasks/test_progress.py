@@ -1,0 +1,33 @@
+"""What is said of work under way: the whole of several jobs, and a rate that counts what was done now."""
+
+import pytest
+
+from tasks import progress
+from tasks.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "tell", lambda _: None)
+    return now
+
+
+def test_of_several_jobs_the_whole_is_said(clock):
+    with Progress(stage="prepare", total=1, noun="steps") as known:
+        known.of_job(0, 10, 100, "one")
+        known.of_job(1, 0, 300, "two")
+        clock[0] = 10.0
+        known.of_job(0, 30, 100, "one")
+        assert known.text == "30/400 steps, 2.0/s, 3:05 left, one"
+
+
+def test_what_an_earlier_run_did_is_not_of_this_ones_rate(clock):
+    with Progress(stage="train", total=100, noun="%") as known:
+        clock[0] = 5.0
+        known.note(80, 100, "winner")
+        assert known.text == "80 %, winner"
+        clock[0] = 15.0
+        known.note(90, 100, "winner")
+        assert known.text == "90 %, 0:10 left, winner"
