@@ -13,7 +13,6 @@ from nas_core.costs import (
     ProfileConfig,
     Profiler,
     cost_tables,
-    device_name,
     profile,
     profile_blocks,
     profiler_id,
@@ -66,7 +65,7 @@ def test_profiler_contract(name):
         assert row.num_repeats >= 1
         assert row.space_id == space.space_id
         assert row.profiler_id == profiler_id(QUICK, row.resource)
-        assert row.device == device_name(QUICK, row.resource)
+        assert row.device == profiler_of(row.resource, QUICK).device
         place = (row.position, row.choice)
         absent = row.position >= 0 and space.positions[row.position].blocks[row.choice].kind == "absent"
         assert row.resource == "activation_bytes" or (row.value == 0) == absent, place

@@ -153,7 +153,7 @@ def test_a_file_is_made_once_and_goes_on_where_it_was_broken_off(photos, cache, 
         made.append(len(index))
         return real(self, index)
 
-    monkeypatch.setattr(holding, "num_threads", lambda: 1)
+    monkeypatch.setattr(holding, "usable_cpus", lambda: 1)
     monkeypatch.setattr(EncodedPixels, "batch", batch)
     with pytest.raises(KeyboardInterrupt):
         workload(photos, hold="map").load()
