@@ -71,7 +71,8 @@ class Rivals:
                 continue
             except Exception as error:  # what others do with a model of any make must not cost the winner its training
                 log.exception("no rival by %s", kind)
-                yield Remark(role=kind, text=f"It could not be made: {type(error).__name__}: {error}"[:MOST_SAID])
+                said = (str(error).strip() or "nothing said").splitlines()[0]  # torch adds whole graphs
+                yield Remark(role=kind, text=f"It could not be made: {type(error).__name__}: {said}"[:MOST_SAID])
                 continue
             yield Candidate(name=kind, role=kind, genotype=known["label"], remade=self._path(kind))
             if known["used"] > 1 + OVER:
