@@ -2,8 +2,9 @@
 
 Ray's calls can block for ever, ignore signals or end the process once Ray has
 died. So ``ask`` runs them in a helper thread, while the driver's thread waits for
-the answer and checks that Ray is alive. A local Ray that dies is started again once: the task that lost it is tried
-again, and asks the store what is still missing. A cluster is not ours to start.
+the answer and checks that Ray is alive. A local Ray that dies is started again
+once: the task that lost it is tried again, and asks the store what is still
+missing. A cluster is not ours to start.
 """
 
 import contextlib

@@ -106,7 +106,7 @@ class TrainedModel(Family):
         if channels is not None and self.sample.is_image:  # gray images for a model of colour ones, say
             self.sample = replace(self.sample, shape=(channels, *self.sample.shape[1:]))
 
-    @property
+    @cached_property
     def reference(self) -> "Reference":
         from nas_core.families.model.reference import Reference
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mlflow.models import infer_signature
 
+import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
 from nas_core.families.model.reference import Reference
 from nas_core.families.trained_model import TrainedModel
 from nas_core.space.genotypes import Genotype
