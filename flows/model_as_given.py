@@ -9,7 +9,7 @@ from nas_core.base.identity import content_id
 from nas_core.base.yaml_text import write_yaml
 from nas_core.families.family import Family
 from nas_core.families.trained_model import TrainedModel
-from nas_core.study.brought import check_outputs, family_of, trained_metric, workload_of
+from nas_core.study.brought import family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import KNOWN, Known, Normalisation, known_normalisation
@@ -89,6 +89,7 @@ def trained_with(section: Mapping[str, Any], overrides: Mapping[str, str]) -> To
     That is the preparation of its inputs, and whether it gives numbers in their own unit.
     """
     import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
+    from nas_core.families.outputs import check_outputs
 
     config = parsed(section, overrides)
     family, workload = family_of(config), workload_of(config)

@@ -18,7 +18,7 @@ from nas_core.program.limits import is_called, parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
 from nas_core.space.genotypes import Genotype
-from nas_core.study.brought import check_outputs, described, workload_of
+from nas_core.study.brought import described, workload_of
 from nas_core.study.config import ClusterConfig
 from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
@@ -206,6 +206,8 @@ def _check_outputs(study: Study) -> None:
 
     Heads of chains say what they give, but not of which size maps are.
     """
+    from nas_core.families.outputs import check_outputs
+
     family, sample = study.family, workload_of(study.config).sample
     if not family.are_networks or (family.space.is_chain and not sample.dense):
         return

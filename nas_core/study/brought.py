@@ -1,9 +1,7 @@
 """What a study's configuration names, made: its family, workload, scorer, searcher. No torch at import."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nas_core.base.errors import ConfigError
 from nas_core.families.family import FAMILIES, Family
 from nas_core.families.member import Member
 from nas_core.records.store import Store
@@ -16,8 +14,6 @@ from nas_core.workloads.metrics import Metric
 from nas_core.workloads.workload import Sample, metric_of
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from nas_core.study.analytic_config import AnalyticConfig
 
 
@@ -35,34 +31,6 @@ def family_of(config: StudyConfig, sample: Sample | None = None) -> Family:
     if not SCORERS[config.scorer.kind].needs_data:
         return family(config.space, None)
     return family(config.space, sample or workload_of(config).sample)
-
-
-def check_outputs(
-    network: "nn.Module", sample: Sample, shape: Sequence[int], kind: str, where: str, advice: str = ""
-) -> None:
-    """Whether a network gives what data of this kind want of two inputs of this shape.
-
-    Raises:
-        ConfigError: with the shape found and the one wanted, or with what the network says of such inputs.
-    """
-    import torch
-
-    inputs = torch.zeros(2, *shape, dtype=getattr(torch, sample.dtype))
-    wanted = (2, sample.num_outputs, *(shape[1:] if sample.dense else ()))
-    expected = f"{_batched(wanted)}, as data of kind {kind} want"
-    try:
-        with torch.inference_mode():
-            outputs = network(inputs)
-    except Exception as error:  # a user's own code
-        said = f"of inputs of {_batched(inputs.shape)}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise ConfigError(where, said, expected) from None
-    found = getattr(outputs, "shape", None)
-    if found is None or tuple(found) != wanted:
-        raise ConfigError(where, "what is no tensor" if found is None else _batched(found), expected, advice)
-
-
-def _batched(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, ("N", *shape[1:])))
 
 
 def space_of(config: StudyConfig, family: Family) -> SearchSpace:
