@@ -142,11 +142,11 @@ class DistilledBlocks:
         return nn.ModuleList(made)
 
     def _samples(self, positions: Sequence[int]) -> dict[str, Call]:
-        """How the model calls these positions for the samples, on the CPU."""
+        """How the model calls these positions for the samples, on the device."""
         if not self.settings.samples:
             return {}
         paths = [self.places[position].path for position in positions]
-        return calls_of(self.family.teacher, paths, self._prepared(self.settings.samples))
+        return calls_of(self.teacher, paths, self._prepared(self.settings.samples).to(self.device))
 
     def _prepared(self, most: int) -> torch.Tensor:
         """The first training examples as a network takes them, on the CPU: so many at most, fewer of large ones."""
@@ -368,7 +368,7 @@ class Distiller:
 
     def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], patience: int) -> None:
         self.teacher, self.students, self.paths, self.patience = teacher, students, paths, patience
-        self.noted: dict[tuple[int, int], int] = {}  # the step of which a loss was noted last
+        self.noted = -1  # the step of which losses were noted last
         self.learning = {
             position: [(column, block) for column, block in enumerate(students.of(position)) if _learns(block)]
             for position in paths
@@ -376,28 +376,35 @@ class Distiller:
 
     def __call__(self, inputs: torch.Tensor, loss_of: LossOf, step: int, weight: float | torch.Tensor) -> torch.Tensor:
         seen = observed(self.teacher, self.paths.values(), inputs)
-        losses = []
+        is_done, losses = self._done(), dict[tuple[int, int], torch.Tensor]()
         for row, (position, path) in enumerate(self.paths.items()):
             call, target = seen.pop(path)
             unit = spread(target)  # once for all alternatives of a position
             for column, block in self.learning[position]:
-                if not self._is_done(row, column):
+                if not is_done[row][column]:
                     loss = F.mse_loss(call.run(block), target) / unit
                     torch.autograd.backward(loss * weight)
-                    losses.append(loss.detach())
-                    self._note(row, column, loss.detach(), step)
-        return torch.stack(losses).mean() if losses else inputs.new_zeros(())
+                    losses[row, column] = loss.detach()
+        if not losses:
+            return inputs.new_zeros(())
+        values = torch.stack(list(losses.values()))
+        self._note(list(losses), values, step)
+        return values.mean()
 
-    def _is_done(self, row: int, column: int) -> bool:
-        return self.patience > 0 and bool(self.students.waited[row, column] >= self.patience)
+    def _done(self) -> list[list[bool]]:
+        """Of each position, which alternatives learn no more; told once a step, as it waits for the device."""
+        waited = self.students.waited
+        return [[bool(self.patience) and each >= self.patience for each in row] for row in waited.tolist()]
 
-    def _note(self, row: int, column: int, loss: torch.Tensor, step: int) -> None:
-        if not self.patience or self.noted.get((row, column)) == step:  # a step may be run in parts
+    def _note(self, places: Sequence[tuple[int, int]], losses_P: torch.Tensor, step: int) -> None:
+        """Follow the losses of the P alternatives at these places; of a step that is run in parts, the first part's."""
+        if not self.patience or self.noted == step:
             return
-        self.noted[row, column] = step
+        self.noted = step
         smooth, lowest, waited = self.students.smooth, self.students.lowest, self.students.waited
-        smooth[row, column] = loss if step == 0 else SMOOTHING * smooth[row, column] + (1 - SMOOTHING) * loss
-        if smooth[row, column] < BETTER * lowest[row, column]:
-            lowest[row, column], waited[row, column] = smooth[row, column], 0
-        else:
-            waited[row, column] += 1
+        rows, columns = torch.tensor(places, device=smooth.device).T
+        smooth_P = losses_P if step == 0 else SMOOTHING * smooth[rows, columns] + (1 - SMOOTHING) * losses_P
+        is_better_P = smooth_P < BETTER * lowest[rows, columns]
+        smooth[rows, columns] = smooth_P
+        waited[rows, columns] = torch.where(is_better_P, 0, waited[rows, columns] + 1)
+        lowest[rows, columns] = torch.where(is_better_P, smooth_P, lowest[rows, columns])

@@ -5,9 +5,9 @@
 A teacher is trained on Fashion-MNIST (``--data cifar10``: CIFAR-10) until it
 converges, once (``--teachers DIR`` keeps it). Each contestant has the limit's
 latency on this machine (one thread, eager, 32 images, in turns with the teacher, unless ``--timed-on``,
-``--runtime`` and ``--batch`` say otherwise; networks are trained on a GPU where there is one), and the
-same recovery (on all cores) by distillation from the teacher, its outputs and those of the blocks that
-stand in the same places; those that need no blocks distilled train longer by as
+``--runtime`` and ``--batch`` say otherwise; ``--resource flops``: so many multiply-adds), and the
+same recovery (on a GPU where there is one, else on all cores) by distillation from the teacher, its outputs and
+those of the blocks that stand in the same places; those that need no blocks distilled train longer by as
 many epochs as distilling ours cost, counted in FLOPs of the teacher's training (``epochs`` says how long
 each trained). What the search evaluated, its finalists included, is not counted. Accuracies are
 of the test split, in percent, mean and spread over ``--seeds``. A contestant that
@@ -18,7 +18,7 @@ second block of each stage and narrows those alike where that is not enough, ``r
 networks of our library within the limit, one for each seed,
 ``torch_pruning`` is Torch-Pruning's magnitude pruner (where it is installed).
 ``tau`` is Kendall's of predicted and evaluated quality of ``--judges``
-assembled networks without recovery, told from a balanced design of ``BARE_PER_BLOCK`` times as many networks as
+assembled networks without recovery, told from a balanced design of ``--bare`` times as many networks as
 blocks, each of which is rated in a moment (``design``: how many, and how long they took), and ``tau_flops`` that of
 counting FLOPs; ``recovered`` has both where networks recover before they are rated, told from the design of the search.
 ``untrained`` is the answer at ``--untrained`` percent of weights that were only cut and fitted: all
@@ -31,10 +31,12 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,6 +51,7 @@ from flows.shrink_command import RATED_SHARE
 from nas_core.base.errors import NasError, SpaceError
 from nas_core.base.machine import usable_cpus
 from nas_core.costs import profile, runtimes
+from nas_core.costs.counting import count_module
 from nas_core.costs.latency import LatencyProfiler
 from nas_core.costs.measure_files import undisturbed
 from nas_core.costs.timing import handed_over, in_turns, torch_device
@@ -74,19 +77,21 @@ from nas_core.study.study import Study
 from nas_core.training.loop import measure_all, train
 from nas_core.training.settings import TRAINING_PASSES, Recipe, TeacherConfig
 from nas_core.training.teacher import OwnModel
+from nas_core.workloads import WORKLOADS, build_workload
 from nas_core.workloads.images.image_classification import ImageClassification
-from nas_core.workloads.workload import Workload
+from nas_core.workloads.workload import Sample, Splits, Workload
+from tests.benchmarks import teachers
 from tests.benchmarks.conditions import conditions
-from tests.benchmarks.teachers import RECIPES
 
-WHERE = Path(__file__).parent / "teachers.py"
+WHERE = teachers.__name__  # importable, so that networks travel to other processes
 REPEATS = 100  # runs of each whole network while it is compared with the teacher
-TEACHERS = ("resnet", "mobilenet", "convnext", "vit")
+TEACHERS = ("resnet", "mobilenet", "convnext", "vit", "resnet20", "resnet56", "wide")
 CONTESTANTS = ("ours", "random", "uniform", "depth", "torch_pruning", "teacher")
 VALIDATED = 5000  # examples of validation
 BARE_PER_BLOCK = 4  # networks of the design where none recovers before it is rated, for each block of the library
 EVALUATIONS = 32  # of verification, more where a limit moves
 OVER = 1.05  # times the limit that a contestant may take
+LATENCY = "latency_ms"
 FEATURES = 1.0  # weight of what blocks give in the recovery
 RECOVERY: dict[str, Any] = {
     "batch_size": 64,
@@ -142,8 +147,15 @@ def main() -> None:
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
     parser.add_argument("--teachers", type=folder_of_ours, default=None, help="folder that keeps trained teachers")
     parser.add_argument(
-        "--teacher-epochs", type=epochs, help="of its training; default: 12, quick 6, ConvNeXt and ViT 20"
+        "--teacher-epochs", type=epochs, help="of its training; default: 12, quick 6, others as teachers.py has them"
     )
+    parser.add_argument("--recovery-epochs", type=epochs, help="of each contestant; default: 3, quick 2")
+    parser.add_argument("--distil-epochs", type=epochs, help="of the library; default: 0.1, quick 0.25")
+    parser.add_argument(
+        "--bare", type=at_least_one, default=BARE_PER_BLOCK, help="networks of the design without recovery, a block"
+    )
+    parser.add_argument("--resource", default=LATENCY, choices=[LATENCY, "flops"], help="what is limited")
+    parser.add_argument("--workers", type=at_least_one, default=1, help="recoveries at a time, each in a process")
     parser.add_argument("--batch", type=at_least_one, default=32, help="images at a time while latency is measured")
     parser.add_argument("--timed-on", default="cpu", choices=["cpu", "cuda"], help="device whose latency is limited")
     parser.add_argument(
@@ -165,6 +177,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     given = parser.parse_args()
     effort = QUICK if given.quick else FULL
+    asked = {name: getattr(given, name) for name in ("recovery_epochs", "distil_epochs")}
+    effort = replace(effort, **{name: value for name, value in asked.items() if value})
     for name in ("limits", "seeds", "judges"):
         setattr(given, name, getattr(given, name) or getattr(effort, name))
     torch.set_num_threads(1)
@@ -251,6 +265,44 @@ class Stopwatch:
         return undisturbed(timing)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FlopCount:
+    """Multiply-adds of networks relative to the teacher's."""
+
+    teacher: nn.Module
+    sample: Sample
+
+    def share(self, network: nn.Module) -> float:
+        return self._count(network) / self._count(self.teacher)
+
+    def _count(self, network: nn.Module) -> int:
+        return count_module(lambda: copy.deepcopy(network), self.sample.shape, dtype=self.sample.dtype).flops
+
+
+class OverLimitError(Exception):
+    """No network of a contestant reaches the goal; says how near the nearest comes."""
+
+
+Measure = Stopwatch | FlopCount
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brought:
+    """A contestant's networks within the limit, and their mean share of what is limited."""
+
+    networks: Sequence[nn.Module]
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Who stands at one limit, who cannot and why, and how latency was told."""
+
+    brought: Mapping[str, Brought]
+    missing: dict[str, Any]
+    errors: dict[str, Any]
+
+
 class Run:
     """One teacher, one library, several limits."""
 
@@ -277,12 +329,20 @@ class Run:
                     **scorer,
                 },
                 "design": {"kind": "one-swap"},
-                "profile": {"resources": ["flops", "params", "latency_ms"], "repeats": 20, **self.timed},
-                "select": {"limits": [f"latency_ms<={limit}%"]},
+                "profile": {"resources": self.resources, **({"repeats": 20, **self.timed} if self.is_timed else {})},
+                "select": {"limits": [f"{self.given.resource}<={limit}%"]},
                 "verify": {"evaluations": EVALUATIONS, "patience": 5},
             },
             "bring_your_own",
         )
+
+    @property
+    def is_timed(self) -> bool:
+        return bool(self.given.resource == LATENCY)
+
+    @property
+    def resources(self) -> list[str]:
+        return ["flops", "params", *([LATENCY] if self.is_timed else [])]
 
     @cached_property
     def examples(self) -> int:
@@ -303,13 +363,10 @@ class Run:
     def teacher_recipe(self) -> Recipe:
         plain: dict[str, Any] = {"epochs": self.effort.teacher_epochs, "weight_decay": 5e-4, "augment": "crop-flip"}
         given = {"epochs": self.given.teacher_epochs} if self.given.teacher_epochs else {}
-        return Recipe(**plain | RECIPES.get(self.given.teacher, {}) | given)
+        return Recipe(**plain | teachers.RECIPES.get(self.given.teacher, {}) | given)
 
     def workload(self, examples: int | None) -> Workload:
-        from nas_core.workloads import WORKLOADS, build_workload
-
-        section = WORKLOADS.section(self.given.data)
-        return build_workload(section.model_validate(self.data(examples)))
+        return workload_of(self.data(examples))
 
     def train_teacher(self) -> None:
         from nas_core.families.model.rebuild import factory_of
@@ -333,21 +390,24 @@ class Run:
         began = time.process_time()
         scorer.prepare(lambda *_: None)
         distil_cpu_s = time.process_time() - began
-        self.splits = study.scorer.workload.load()
+        self.splits = loaded(**self.data(self.examples))
         measure_latency(study)
         evaluated(study, study.design.genotypes)
         self.say(f"library of {sum(study.space.num_choices)} blocks: distilled in {distil_cpu_s:.0f} CPU s")
         self.teacher = cast(TrainedModel, study.family).teacher
         self.places = study.family.teacher_places
-        answers = {"limits": {}, "distil": self.distil_cost(study, distil_cpu_s)}
+        answers: dict[str, Any] = {"distil": self.distil_cost(study, distil_cpu_s)}
         self.extra = answers["distil"]["flops_ratio"] * self.effort.distil_epochs
         answers |= self.agreements(study)
         if self.given.untrained:
             answers["untrained"] = self.untrained(self.given.untrained)
             self.say(f"{self.given.untrained} % without training: {answers['untrained']}")
-        answers["latency"] = {}
-        for limit in self.given.limits:
-            answers["limits"][str(limit)], answers["latency"][str(limit)] = self.at(limit, study)
+        contests = {limit: self.contest(limit, study) for limit in self.given.limits}
+        answers["latency"] = {str(limit): contest.errors for limit, contest in contests.items()}
+        answers["limits"] = {str(limit): contest.missing for limit, contest in contests.items()}
+        for limit, name, row in self.rows(contests):
+            answers["limits"][str(limit)][name] = row
+            self.say(f"{limit} %: {name} {row}")
         return answers
 
     def untrained(self, limit: int) -> dict[str, Any]:
@@ -359,7 +419,7 @@ class Run:
         measure_latency(study)
         network = assembled(study, Genotype.parse(searched(study)))
         took = {"wall_s": round(time.perf_counter() - began), "cpu_s": round(time.process_time() - began_cpu)}
-        share = self.stopwatch.share(network)
+        share = self.measure.share(network)
         return {
             **took,
             "accuracy": round(100 * self.tested(network), 2),
@@ -394,7 +454,7 @@ class Run:
 
     def agreements(self, study: Study) -> dict[str, Any]:
         """Agreement before recovery, by the same weights, and after it."""
-        design = DesignConfig(kind="balanced", networks=BARE_PER_BLOCK * sum(study.space.num_choices))
+        design = DesignConfig(kind="balanced", networks=self.given.bare * sum(study.space.num_choices))
         config = self.config(recovery_steps=0).model_copy(update={"design": design})
         bare = Study.create(config, str(self.folder / "bare"))
         scorer, weights = cast(DistilScorer, bare.scorer), cast(DistilScorer, study.scorer)
@@ -425,14 +485,15 @@ class Run:
 
     # contestants at one limit
 
-    def at(self, limit: int, library: Study) -> tuple[dict[str, Any], dict[str, Any]]:
+    def contest(self, limit: int, library: Study) -> Contest:
+        """What stands against each other at one limit, before any recovery: nothing is timed beside one."""
         study = Study.create(self.config(limit), library.store.root)
         winner = Genotype.parse(searched(study))
         self.say(
             f"{limit} %: {winner}, predicted {study.predict([winner])[0].metric:.4f}",
             verification(study.outputs)["reason"],
         )
-        whole = self.stopwatch
+        whole = self.measure
         goal = limit / 100
         networks: dict[str, Callable[[], list[nn.Module]]] = {
             "ours": lambda: [assembled(study, winner)],
@@ -442,34 +503,47 @@ class Run:
             "torch_pruning": lambda: [self.torch_pruning(whole, goal)],
             "teacher": lambda: [copy.deepcopy(self.teacher)],
         }
-        rows: dict[str, Any] = {}
+        brought, missing = dict[str, Brought](), dict[str, Any]()
         for name in self.given.only or CONTESTANTS:
             try:
-                built = networks[name]()
-            except (ImportError, SpaceError) as error:
-                rows[name] = {"missing": str(error)}
-                continue
-            rows[name] = self.row(built, whole, 1.0 if name == "teacher" else goal, self.extra_epochs(name))
-            self.say(f"{limit} %: {name} {rows[name]}")
-        predicted = study.costs_of(winner)["latency_ms"] / study.costs_of(study.base)["latency_ms"]
-        return rows, self.latency_errors(study, whole, winner, predicted)
+                brought[name] = self.brought(networks[name](), whole, 1.0 if name == "teacher" else goal)
+            except (ImportError, SpaceError, OverLimitError) as error:
+                missing[name] = {"missing": str(error)}
+                self.say(f"{limit} %: {name} {missing[name]}")
+        resource = self.given.resource
+        predicted = study.costs_of(winner)[resource] / study.costs_of(study.base)[resource]
+        errors = self.latency_errors(study, whole, winner, predicted) if self.is_timed else {}
+        return Contest(brought=brought, missing=missing, errors=errors)
 
-    def row(self, networks: Sequence[nn.Module], whole: "Stopwatch", goal: float, extra: float) -> dict[str, Any]:
-        """Accuracies after recovery by several seeds, of those of a contestant's networks that reach the goal."""
+    def rows(self, contests: Mapping[int, Contest]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        """Limit, contestant, and its row, one recovery after another, or as many at a time as there are workers."""
+        places = [(limit, name, each) for limit, of in contests.items() for name, each in of.brought.items()]
+        seeds = range(self.given.seeds)
+        accuracies = self.recovered(
+            (each.networks[seed % len(each.networks)], seed, self.extra_epochs(name))
+            for _, name, each in places
+            for seed in seeds
+        )
+        for limit, name, each in places:
+            yield limit, name, self.row(each, [next(accuracies) for _ in seeds], self.extra_epochs(name))
+
+    def brought(self, networks: Sequence[nn.Module], whole: Measure, goal: float) -> Brought:
+        """Those of a contestant's networks that reach the goal; raises OverLimitError if none does."""
         shares = [whole.share(network) for network in networks]
         fitting = [index for index, share in enumerate(shares) if share <= OVER * goal]
         if not fitting:
-            return {"missing": f"over the limit: {100 * min(shares):.1f} % of the latency"}
-        accuracies = [
-            100 * self.recovered(copy.deepcopy(networks[fitting[seed % len(fitting)]]), seed, extra)
-            for seed in range(self.given.seeds)
-        ]
+            raise OverLimitError(f"over the limit: {100 * min(shares):.1f} % of it")
+        share = float(np.mean([shares[index] for index in fitting]))
+        return Brought(networks=[networks[index] for index in fitting], share=share)
+
+    def row(self, brought: Brought, accuracies: Sequence[float], extra: float) -> dict[str, Any]:
+        """Accuracies after recovery by several seeds, and what they were before."""
         return {
             "accuracies": [round(accuracy, 2) for accuracy in accuracies],
             "accuracy": round(float(np.mean(accuracies)), 2),
             "spread": round(float(np.std(accuracies)), 2),
-            "before": round(100 * float(np.mean([self.tested(networks[index]) for index in fitting])), 2),
-            "latency": round(100 * float(np.mean([shares[index] for index in fitting])), 1),
+            "before": round(100 * float(np.mean([self.tested(each) for each in brought.networks])), 2),
+            "latency" if self.is_timed else self.given.resource: round(100 * brought.share, 1),
             "epochs": round(self.effort.recovery_epochs + extra, 1),
         }
 
@@ -490,16 +564,16 @@ class Run:
         """Epochs that a contestant trains longer: what ours spent on the library."""
         return 0.0 if name in ("ours", "random") else self.extra
 
-    def latency_errors(self, study: Study, whole: "Stopwatch", winner: Genotype, predicted: float) -> dict[str, Any]:
+    def latency_errors(self, study: Study, whole: Measure, winner: Genotype, predicted: float) -> dict[str, Any]:
         """Predicted against measured latency, relative to the teacher's, of random networks and of selected ones."""
         rng = np.random.default_rng(2)
-        base = study.costs_of(study.base)["latency_ms"]
+        base = study.costs_of(study.base)[LATENCY]
         drawn = list({study.space.sample(rng) for _ in range(20)})
         selected = [
             Genotype.parse(choice.genotype) for choice in study.select(study.config.select.limits, top=10).selections
         ]
         shares = {str(g): whole.share(assembled(study, g)) for g in dict.fromkeys((*drawn, *selected))}
-        guess = {text: study.costs_of(Genotype.parse(text))["latency_ms"] / base for text in shares}
+        guess = {text: study.costs_of(Genotype.parse(text))[LATENCY] / base for text in shares}
         errors = {text: abs(guess[text] / shares[text] - 1) for text in shares}
         mine = [str(g) for g in drawn]
         return {
@@ -518,12 +592,12 @@ class Run:
         rng, budgets = np.random.default_rng(seed), for_others(study.snapshot).limits
         drawn = (study.space.sample(rng) for _ in range(20_000))
         fitting = [genotype for genotype in drawn if study.within(genotype, budgets)][:20]
-        return max(fitting, key=lambda genotype: study.costs_of(genotype)["latency_ms"])
+        return max(fitting, key=lambda genotype: study.costs_of(genotype)[self.given.resource])
 
-    def uniform(self, study: Study, whole: "Stopwatch", goal: float) -> nn.Module:
+    def uniform(self, study: Study, whole: Measure, goal: float) -> nn.Module:
         return self.narrower(self.teacher, study.family.teacher_places, whole, goal)
 
-    def depth(self, study: Study, whole: "Stopwatch", goal: float) -> nn.Module:
+    def depth(self, study: Study, whole: Measure, goal: float) -> nn.Module:
         half = halved(study)
         network = assembled(study, half)
         if whole.share(network) <= goal:
@@ -532,7 +606,7 @@ class Run:
         kept = dict.fromkeys(place.block for place, choice in zip(places, half.choices, strict=True) if not choice)
         return self.narrower(network, list(kept), whole, goal)
 
-    def narrower(self, model: nn.Module, paths: Sequence[str], whole: "Stopwatch", goal: float) -> nn.Module:
+    def narrower(self, model: nn.Module, paths: Sequence[str], whole: Measure, goal: float) -> nn.Module:
         """The model with the same share of the inside of these blocks, so that it is as fast as the goal."""
         samples = self.splits.prepare(self.splits.train[0][:256])
 
@@ -542,7 +616,7 @@ class Run:
         share = nearest(build, lambda network: whole.share(network) / goal)
         return recalibrated(build(share, fitted=True), self.batches)
 
-    def torch_pruning(self, whole: "Stopwatch", goal: float) -> nn.Module:
+    def torch_pruning(self, whole: Measure, goal: float) -> nn.Module:
         def build(share: float) -> nn.Module:
             return pruned(self.teacher, share, self.example).network
 
@@ -555,7 +629,9 @@ class Run:
         return [self.splits.prepare(self.splits.train[0][128 * index : 128 * (index + 1)]) for index in range(4)]
 
     @property
-    def stopwatch(self) -> Stopwatch:
+    def measure(self) -> Measure:
+        if not self.is_timed:
+            return FlopCount(teacher=self.teacher, sample=self.workload(None).sample)
         timed = LatencyProfiler.Settings(**self.timed, warmup=5, repeats=REPEATS)
         return Stopwatch(teacher=self.teacher, example=self.example, timed=timed)
 
@@ -570,36 +646,68 @@ class Run:
 
     # recovery
 
-    @cached_property
-    def taught(self) -> nn.Module:
-        """The teacher where networks learn from it, one and the same; the one that is timed stays where it is."""
-        return copy.deepcopy(self.teacher)
-
-    def recovered(self, network: nn.Module, seed: int, extra_epochs: float) -> float:
-        workload = self.workload(self.examples)
-        recipe = Recipe(
-            **{**RECOVERY, "epochs": self.effort.recovery_epochs + extra_epochs},
-            teacher=TeacherConfig(model="own", weight=0.9, temperature=2.0, features=FEATURES),
-        )
-        with all_cores():
-            train(
-                network.requires_grad_(True),
-                recipe,
-                self.splits,
-                workload,
-                seed=seed,
-                own_teacher=OwnModel(network=lambda: self.taught, places=self.places),
-            )
-            return self.tested(network)
+    def recovered(self, jobs: Iterable[tuple[nn.Module, int, float]]) -> Iterator[float]:
+        """Test accuracies in percent, by network, seed and epochs more than others; ``--workers`` of them at a time."""
+        teacher = copy.deepcopy(self.teacher)
+        recovery = Recovery(data=self.data(self.examples), teacher=teacher, places=tuple(self.places))
+        epochs = self.effort.recovery_epochs
+        if self.given.workers == 1:
+            for network, seed, more in jobs:
+                with all_cores():
+                    yield recovery.accuracy(copy.deepcopy(network), seed, epochs + more)
+            return
+        with ProcessPoolExecutor(self.given.workers, get_context("spawn")) as pool:
+            begun = [pool.submit(recovery.accuracy, each, seed, epochs + more) for each, seed, more in jobs]
+            self.say(f"{len(begun)} recoveries, {self.given.workers} at a time")
+            yield from (each.result() for each in begun)
 
     def tested(self, network: nn.Module) -> float:
-        if not hasattr(self, "_test"):
-            self._test = self.splits.load_test()
-        metrics = self.workload(None).metrics
-        return measure_all(network.eval(), metrics, self._test, self.splits.prepare)["accuracy"]
+        return tested(network, self.data(self.examples))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """What all networks' recoveries have in common; another process can do one."""
+
+    data: dict[str, Any]
+    teacher: nn.Module  # one and the same for all; the one that is timed stays where it is
+    places: Sequence[str]
+
+    def accuracy(self, network: nn.Module, seed: int, epochs: float) -> float:
+        """Of the test split, in percent."""
+        recipe = Recipe(
+            **{**RECOVERY, "epochs": epochs},
+            teacher=TeacherConfig(model="own", weight=0.9, temperature=2.0, features=FEATURES),
+        )
+        own = OwnModel(network=lambda: self.teacher, places=self.places)
+        network = network.requires_grad_(True)
+        train(network, recipe, loaded(**self.data), workload_of(self.data), seed=seed, own_teacher=own)
+        return 100 * tested(network, self.data)
+
+
+def workload_of(data: dict[str, Any]) -> Workload:
+    return build_workload(WORKLOADS.section(data["kind"]).model_validate(data))
+
+
+@cache
+def loaded(**data: Any) -> Splits:
+    """Read once by each process."""
+    return workload_of(data).load()
+
+
+@cache
+def loaded_test(**data: Any) -> Any:
+    return loaded(**data).load_test()
+
+
+def tested(network: nn.Module, data: dict[str, Any]) -> float:
+    """Accuracy on the test split."""
+    splits, metrics = loaded(**data), workload_of(data).metrics
+    return measure_all(network.eval(), metrics, loaded_test(**data), splits.prepare)["accuracy"]
 
 
 def measure_latency(study: Study) -> None:
+    """What blocks take here, where latency is limited."""
     rows = profile(study.family, [], study.config.profile, list(study.profiler_ids))
     study.store.add_costs(rows)
     study.refresh()
@@ -636,7 +744,8 @@ def searched(study: Study) -> str:
             record_round(study.snapshot, study.outputs, index)
             index += 1
         whole = list(dict.fromkeys((*finalists(study.snapshot), study.base)))
-        rows = profile(study.family, whole, study.config.profile, ["latency_ms"], blocks=False)
+        timed = [name for name in study.config.profile.resources if name == LATENCY]
+        rows = profile(study.family, whole, study.config.profile, timed, blocks=False) if timed else []
         record_whole(study.outputs, [asdict(row) for row in rows])
         has_moved = move_limits(study.snapshot, study.outputs)
         study.refresh()

@@ -52,7 +52,7 @@ class Original:
     """A block of a trained model, and what every alternative to it asks of it, found once.
 
     ``call`` runs the block on an example, ``samples`` are inputs (B x ...) by
-    which importance is told and weights are fitted; without them weights decide.
+    which importance is told and weights are fitted, on whatever device; without them weights decide.
     ``is_branch``: what it gives is added to what goes past it.
     """
 
@@ -74,6 +74,13 @@ class Original:
             return tuple(self.call.inputs.shape[1:]), tuple(self.call.run(self.block).shape[1:])
 
     @cached_property
+    def beside_samples(self) -> nn.Module:
+        """The block where its samples are."""
+        assert self.samples is not None
+        place = self.samples.inputs.device
+        return self.block if place == self.call.inputs.device else copy.deepcopy(self.block).to(place)
+
+    @cached_property
     def power(self) -> dict[str, torch.Tensor]:
         """Path of a layer that mixes channels -> mean square of what it takes of the samples, by channel."""
         assert self.samples is not None
@@ -83,12 +90,12 @@ class Original:
             def hook(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
                 first = first_input(inputs, named)
                 axis = 1 if isinstance(layer, nn.Conv2d) else first.ndim - 1
-                power[path] = first.pow(2).mean([each for each in range(first.ndim) if each != axis])
+                power[path] = first.pow(2).mean([each for each in range(first.ndim) if each != axis]).cpu()
 
             return hook
 
-        with torch.no_grad(), hooked(self.block, (nn.Conv2d, nn.Linear), look):
-            self.samples.run(self.block)
+        with torch.no_grad(), hooked(self.beside_samples, (nn.Conv2d, nn.Linear), look):
+            self.samples.run(self.beside_samples)
         return power
 
     def output_of(self, path: str) -> torch.Tensor:
@@ -100,9 +107,10 @@ class Original:
     def _given_by(self, path: str) -> torch.Tensor:
         assert self.samples is not None
         kept: list[torch.Tensor] = []
-        handle = self.block.get_submodule(path).register_forward_hook(lambda _, __, output: kept.append(output.clone()))
+        block = self.beside_samples
+        handle = block.get_submodule(path).register_forward_hook(lambda _, __, output: kept.append(output.clone()))
         try:
-            output = self.samples.run(self.block)
+            output = self.samples.run(block)
         finally:
             handle.remove()
         return kept[-1] if path else output

@@ -27,12 +27,15 @@ RIDGE = 1e-3  # relative to the features' mean square
 
 
 def fit(draft: Draft) -> None:
-    """Fit the draft's changed layers to its samples; without samples nothing changes."""
-    if draft.known.samples is None:
+    """Fit the draft's changed layers to its samples, where those are; without samples nothing changes."""
+    samples = draft.known.samples
+    if samples is None:
         return
+    draft.block.to(samples.inputs.device)
     with torch.no_grad():
         for path in _changed(draft):
-            _fit_layer(draft, draft.known.samples, path)
+            _fit_layer(draft, samples, path)
+    draft.block.to(draft.call.inputs.device)
 
 
 def _changed(draft: Draft) -> list[str]:

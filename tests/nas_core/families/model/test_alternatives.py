@@ -137,6 +137,20 @@ def test_fitted_to_samples_the_error_is_smaller_on_others(kind: str, residual: n
     assert _error(fitted, residual, call) < _error(plain, residual, call)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", ["narrower", "linear", "low-rank"])
+def test_samples_on_a_gpu_fit_a_block_that_stays_where_it_is(kind: str, residual: nn.Module) -> None:
+    seen, new = torch.randn(2, 256, 8, 10, 10, generator=torch.Generator().manual_seed(1))
+    call, alternative = Call(inputs=new), alternative_of({"kind": kind})
+    torch.manual_seed(0)
+    here = _drafted(residual, call, alternative, Call(inputs=seen)).block
+    torch.manual_seed(0)
+    there = _drafted(residual, call, alternative, Call(inputs=seen.cuda())).block
+    assert {each.device.type for each in there.parameters()} == {"cpu"}
+    assert _error(there, residual, call) == pytest.approx(_error(here, residual, call), rel=0.01)
+
+
 def test_the_original_is_left_alone(residual: nn.Module, samples: torch.Tensor) -> None:
     before = {name: value.clone() for name, value in residual.state_dict().items()}
     for row in ROWS:
