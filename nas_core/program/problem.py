@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from nas_core.space.genotypes import BlockId, Genotype, Rule
 Ragged = tuple[tuple[float, ...], ...]  # one number per block: [M][n_i]
 Pair = tuple[BlockId, BlockId]
 ObjectiveKind = Literal["additive", "fractional", "ratio"]
+
+ROUNDING = 1e-12  # of a bound: what a total that was summed in floats may be beyond it
 
 
 def format_number(number: float) -> str:
@@ -46,6 +48,12 @@ class Budget:
                 raise ConfigError(where, bound, "a finite number")
         if self.at_most is not None and self.at_least is not None and self.at_least > self.at_most:
             raise ConfigError(where, f"at_least {self.at_least} > at_most {self.at_most}", "at_least <= at_most")
+
+    def is_kept_by(self, total: Any) -> Any:
+        """Whether a total, or each of an array of them, keeps the bounds, but for what summing floats rounds away."""
+        below = True if self.at_most is None else total <= self.at_most + ROUNDING * abs(self.at_most)
+        above = True if self.at_least is None else total >= self.at_least - ROUNDING * abs(self.at_least)
+        return below & above
 
     def sides(self) -> tuple["Budget", ...]:
         """This budget as one-sided budgets, upper side first."""

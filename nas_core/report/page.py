@@ -255,7 +255,7 @@ def _limit_tiles(summary: StudySummary) -> list[Tile]:
                 value=format_amount(limit.resource, cost),
                 note=f"{format_percent(share)} of the limit, {format_amount(limit.resource, limit.at_most)}{beside}",
                 share=min(share, 1.0),
-                exceeded=share > 1 + 1e-9,
+                exceeded=not limit.is_kept_by(cost),
             )
         )
     return found

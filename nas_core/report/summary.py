@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nas_core.base.errors import ConfigError, StoreError
 from nas_core.program.limits import parse_limit
+from nas_core.program.problem import Budget
 from nas_core.records.evaluations import CostTable
 from nas_core.space.genotypes import Genotype, SearchSpace
 from nas_core.study.contestants import REMADE, TrainedAs
@@ -122,9 +123,7 @@ class Limit:
     at_least: float | None = None
 
     def is_kept_by(self, cost: float) -> bool:
-        over = self.at_most is not None and cost > self.at_most * (1 + 1e-9)
-        under = self.at_least is not None and cost < self.at_least * (1 - 1e-9)
-        return not over and not under
+        return bool(Budget(resource=self.resource, at_most=self.at_most, at_least=self.at_least).is_kept_by(cost))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -123,10 +123,7 @@ def within(
     mask_N = np.ones(len(codes_NP), dtype=bool)
     for budget in budgets:
         total_N = _resource_totals(encoding, codes_NP, [table for table in costs if table.resource == budget.resource])
-        if budget.at_most is not None:
-            mask_N &= total_N <= budget.at_most * (1 + 1e-12)
-        if budget.at_least is not None:
-            mask_N &= total_N >= budget.at_least * (1 - 1e-12)
+        mask_N &= budget.is_kept_by(total_N)
     return mask_N
 
 

@@ -42,9 +42,7 @@ def within_limits(known: Knowledge, genotype: Genotype) -> bool:
     """Whether a network satisfies the budgets and the space's rules."""
     resolution = known.space.resolution_of(genotype)
     totals = {table.resource: table.total(genotype) for table in known.costs if table.resolution == resolution}
-    upper = all(b.at_most is None or totals[b.resource] <= b.at_most for b in known.budgets)
-    lower = all(b.at_least is None or totals[b.resource] >= b.at_least for b in known.budgets)
-    return upper and lower and known.space.allows(genotype)
+    return all(b.is_kept_by(totals[b.resource]) for b in known.budgets) and known.space.allows(genotype)
 
 
 class Searcher(Registered, ABC):

@@ -311,8 +311,7 @@ class Snapshot:
     def within(self, genotype: Genotype, budgets: Sequence[Budget]) -> bool:
         """Whether a network satisfies the budgets; the space's rules are not looked at."""
         costs = self.costs_of(genotype)
-        upper = all(b.at_most is None or costs[b.resource] <= b.at_most for b in budgets)
-        return upper and all(b.at_least is None or costs[b.resource] >= b.at_least for b in budgets)
+        return all(budget.is_kept_by(costs[budget.resource]) for budget in budgets)
 
     def best_evaluated(self, budgets: Sequence[Budget]) -> tuple[Genotype, float] | None:
         """The best network that was really evaluated within the budgets, with its metric; None where there is none."""
