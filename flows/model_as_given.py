@@ -89,7 +89,7 @@ def trained_with(section: Mapping[str, Any], overrides: Mapping[str, str]) -> To
     That is the preparation of its inputs, and whether it gives numbers in their own unit.
     """
     import tasks.worker  # noqa: F401 (knows how to fetch a model of MLflow's)
-    from nas_core.families.outputs import check_outputs
+    from nas_core.families.output_check import check_outputs
 
     config = parsed(section, overrides)
     family, workload = family_of(config), workload_of(config)

@@ -206,7 +206,7 @@ def _check_outputs(study: Study) -> None:
 
     Heads of chains say what they give, but not of which size maps are.
     """
-    from nas_core.families.outputs import check_outputs
+    from nas_core.families.output_check import check_outputs
 
     family, sample = study.family, workload_of(study.config).sample
     if not family.are_networks or (family.space.is_chain and not sample.dense):

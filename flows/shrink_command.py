@@ -336,16 +336,18 @@ def not_handed_over(config: StudyConfig) -> list[str]:
     """
     from nas_core.costs.conditions import is_of_files
     from nas_core.study.brought import family_of
-    from nas_core.training.handover import why_no_onnx
+    from nas_core.training.handover import why_no_onnx, why_no_program
 
     family = family_of(config)
     base = Genotype((0,) * family.space.num_positions)
-    why = why_no_onnx(family.module(base), family.sample.shape)
+    network, shape = family.module(base), family.sample.shape
+    why, no_program = why_no_onnx(network, shape), why_no_program(network, shape)
     runtime = config.profile.profilers["latency"].runtime
     if why and is_of_files(runtime):
         expected = "eager or compile for this model"
         raise ConfigError("profile.profilers.latency.runtime", f"{runtime}, and {why}", expected)
-    return [f"no model.onnx will be written: {why}"] if why else []
+    absent = {"model.onnx": why, "model.pt2": no_program}
+    return [f"no {name} will be written: {reason}" for name, reason in absent.items() if reason]
 
 
 def hand_over(study: "Study", out: Path) -> list[str]:

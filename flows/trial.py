@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from nas_core.base.allocator import give_back_memory
+from nas_core.base.errors import NasError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from nas_core.families.family import Family
     from nas_core.space.genotypes import Genotype
     from nas_core.study.config import StudyConfig
+    from nas_core.training.export import Deployed
     from nas_core.training.settings import Recipe
     from nas_core.workloads.workload import Splits, Workload
 
@@ -193,13 +195,22 @@ def _run_s(network: "nn.Module", splits: "Splits") -> float:
 
 
 def _handed_over(network: "nn.Module", splits: "Splits", workload: "Workload") -> dict[str, Any]:
-    from nas_core.training.export import deployed, exported_bytes
+    from nas_core.training.export import deployed
 
     shape = tuple(splits.train[0].shape[1:])
     module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None), workload.output_scale)
-    program, export_s = _timed(lambda: exported_bytes(module))
+    program, export_s = _timed(lambda: _program(module))
     weight_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     return {"export_s": export_s, "program_bytes": len(program), "weight_bytes": weight_bytes}
+
+
+def _program(module: "Deployed") -> bytes:
+    from nas_core.training.export import exported_bytes
+
+    try:
+        return exported_bytes(module)
+    except NasError:  # there will be none, which no training is lost for
+        return b""
 
 
 def _latency_s(config: "StudyConfig", family: "Family", genotype: "Genotype") -> float:

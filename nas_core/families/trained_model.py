@@ -187,12 +187,12 @@ class TrainedModel(Family):
 
     def module(self, genotype: Genotype, generator: "torch.Generator | None" = None) -> "nn.Module":
         """The network's structure: alternatives have fresh weights, the model's own blocks those its maker gives."""
-        from nas_core.families.model.assembling import with_fresh_weights
+        from nas_core.families.model.assembling import learning, with_fresh_weights
 
-        network = copy.deepcopy(self.structure.network).requires_grad_(True)
+        network = copy.deepcopy(self.structure.network)
         for path, candidate in self._chosen(genotype):
             network.set_submodule(path, with_fresh_weights(candidate.structure, generator))
-        return network
+        return learning(network)  # what an alternative left alone, too, which the model holds still
 
     def _chosen(self, genotype: Genotype) -> "list[tuple[str, Candidate]]":
         structure = self.structure
@@ -293,7 +293,11 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
         why = "; ".join(f"{path}: {reason}" for path, reason in list(found.left_out.items())[:5])
         expected = f"{FEWEST} positions at least"
         raise SpaceError(f"space.model {given.model}", f"{len(found.places)} positions ({why})", expected)
-    calls = calls_of(network, [place.path for place in found.places], inputs)
+    paths = [place.path for place in found.places]
+    calls = calls_of(network, paths, inputs)
+    with suppress(Exception):  # a model that takes so many at a time
+        alone = calls_of(network, paths, inputs[:1])
+        calls = {path: call.beside(alone[path]) for path, call in calls.items()}
     candidates, refused, places = list[tuple[Candidate, ...]](), {}, []
     for place in found.places:
         stand, not_there = _candidates(_original(network, place, calls), given.library)

@@ -42,7 +42,7 @@ class DistilScorer(Scorer):
     """
 
     name = "distil"
-    version = 7
+    version = 8
     runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})

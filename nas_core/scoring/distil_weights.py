@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas_core.base.identity import content_id, evaluation_seed
+from nas_core.families.batch_norm import norms_of
 from nas_core.families.model.assembled import Assembled, Fixed
-from nas_core.families.model.assembling import calls_of, drafted, observed, with_fresh_weights
+from nas_core.families.model.assembling import calls_of, drafted, learning, observed, with_fresh_weights
 from nas_core.families.model.draft import Call, Original
 from nas_core.families.model.rebuild import fill
 from nas_core.families.model.reconstruction import Reconstruction
@@ -30,6 +31,7 @@ from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.features import spread
 from nas_core.training.loop import TrainingDiverged, evaluated_batch, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
+from nas_core.training.optimizers import Schedule
 from nas_core.training.settings import OWN, TeacherConfig
 from nas_core.training.teacher import OwnModel
 from nas_core.workloads.examples import Examples, batches_of
@@ -138,7 +140,7 @@ class DistilledBlocks:
             torch.manual_seed(evaluation_seed(self.scorer.setting.seed, f"alternatives {position}"))
             for candidate in structure.candidates[position]:
                 draft = drafted(original, candidate.alternative)
-                made.append(draft.block.requires_grad_(not draft.is_solved))
+                made.append(draft.block.requires_grad_(False) if draft.is_solved else learning(draft.block))
         return nn.ModuleList(made)
 
     def _samples(self, positions: Sequence[int]) -> dict[str, Call]:
@@ -276,7 +278,7 @@ class DistilledBlocks:
         """The network after so many steps of distillation from the model's outputs, in eval mode."""
         network = self._whole(self._begun(genotype), genotype)
         recipe = self.settings.recipe
-        epochs = steps * recipe.batch_size / len(self.data.train[1])
+        epochs = steps / Schedule.of(recipe, len(self.data.train[1])).steps_per_epoch
         features = 0.0 if recipe.compile else RECOVERY_FEATURES  # compiled, no block is seen by itself
         taught = TeacherConfig(model=OWN, weight=1.0, temperature=RECOVERY_TEMPERATURE, features=features)
         train(
@@ -352,11 +354,10 @@ class Students(nn.Module):
         return cast(nn.ModuleList, self.blocks[str(position)])
 
     def train(self, mode: bool = True) -> "Students":
-        """Training mode, but nothing is dropped at random: the model drops nothing either."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.Dropout) or type(module).__name__ == "DropPath":
-                module.eval()
+        """Normalisation in training mode, the rest is not: nothing is dropped at random, as the model drops nothing."""
+        super().train(False)
+        for norm in norms_of(self):
+            norm.train(mode)
         return self
 
 
@@ -394,7 +395,9 @@ class Distiller:
     def _done(self) -> list[list[bool]]:
         """Of each position, which alternatives learn no more; told once a step, as it waits for the device."""
         waited = self.students.waited
-        return [[bool(self.patience) and each >= self.patience for each in row] for row in waited.tolist()]
+        if not self.patience:
+            return [[False] * waited.shape[1]] * len(waited)
+        return [[each >= self.patience for each in row] for row in waited.tolist()]
 
     def _note(self, places: Sequence[tuple[int, int]], losses_P: torch.Tensor, step: int) -> None:
         """Follow the losses of the P alternatives at these places; of a step that is run in parts, the first part's."""

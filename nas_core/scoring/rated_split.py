@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from nas_core.training.loop import laid_out
+from nas_core.training.loop import laid_out, untied
 from nas_core.workloads.examples import Examples, batches_of
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Sample
@@ -36,13 +36,14 @@ class PreparedBatches:
         return -(-len(self.inputs) // self.size)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        return self._made() if self.kept is None else iter(self.kept)
+        """A network may work in place on what it takes: what is kept is handed out as copies."""
+        return self._made() if self.kept is None else (batch.clone() for batch in self.kept)
 
     def _made(self) -> Iterator[torch.Tensor]:
         return (self._prepared(batch) for batch in batches_of(self.inputs, self.size))
 
     def _prepared(self, batch: torch.Tensor) -> torch.Tensor:
-        return laid_out(self.prepare(batch.to(self.device)))
+        return laid_out(untied(self.prepare(batch.to(self.device)), batch))
 
 
 def map_step(sample: Sample, num_examples: int) -> int:

@@ -1,5 +1,6 @@
 """The protocol of scorers, what they are given, and the rows they write. No torch here."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,6 +220,8 @@ class Rows:
         """The row of a metric, or of what was raised instead."""
         if isinstance(outcome, Exception):
             return self.failed(genotype, outcome, wall_s)
+        if not math.isfinite(outcome):
+            return self.failed(genotype, f"{self.metric_name} is {outcome}: outputs are no numbers", wall_s)
         return self.ok(genotype, outcome, num_examples, wall_s)
 
     def ok(self, genotype: Genotype, metric: float, num_examples: int, wall_s: float, message: str = "") -> Evaluation:

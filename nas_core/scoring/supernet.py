@@ -34,7 +34,7 @@ class SupernetScorer(Scorer):
 
     name = "supernet"
     runs_networks = True
-    version = 3
+    version = 4
     placement = frozenset({"batch", "side_by_side", "eval_batch_size", "final_recipe"})
     final_settings = frozenset({"final_recipe"})
     prepares_together = True

@@ -186,9 +186,9 @@ def _run_one(module: nn.Module, inputs: Activations) -> Activations:
     calibrated = []
     for index, batch in enumerate(inputs.calibration):
         _calibrating(module, index)
-        calibrated.append(module(batch))
+        calibrated.append(module(batch.clone()))  # others begin with the batch; a block may work in place
     module.eval()
-    return Activations(calibration=calibrated, rated=[module(batch) for batch in inputs.rated])
+    return Activations(calibration=calibrated, rated=[module(batch.clone()) for batch in inputs.rated])
 
 
 def _run_grouped(module: nn.Module, inputs: Sequence[Activations]) -> list[Activations]:

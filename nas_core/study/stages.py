@@ -89,7 +89,7 @@ def wrong_with(data: Any, shape: Shape, rows_of: Mapping[str, Shape]) -> str:
 
 def trained_files(row: Mapping[str, Any]) -> list[str]:
     """Paths of a trained network's files, by its row of ``training.json``."""
-    return [row[name] for name in FILES_OF_TRAINED]
+    return [row[name] for name in FILES_OF_TRAINED if row[name]]
 
 
 def record_path(stage: Stage) -> str:

@@ -59,8 +59,13 @@ class Checkpoint:
 
 def pack(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """The tensors and texts as one safetensors file."""
-    # safetensors wants plain contiguous tensors; strides are the reader's affair.
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # safetensors wants plain contiguous tensors, none of them shared; strides are the reader's affair.
+    plain, seen = dict[str, torch.Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        memory = here.untyped_storage().data_ptr()
+        plain[name] = here.clone() if memory in seen else here
+        seen.add(memory)
     # an empty mapping of texts without tensors is a file that safetensors does not read back
     return bytes(st.save(plain, dict(metadata) if metadata else None))
 

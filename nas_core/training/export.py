@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nas_core.base.errors import NasError
 from nas_core.workloads.images.decoding import Fitting
 from nas_core.workloads.normalisation import FULL_BYTE, Normalisation, broadcast
 
@@ -145,14 +146,22 @@ def deployed(
 
 
 def exported_bytes(module: Deployed) -> bytes:
-    """The module as a .pt2 program for any batch size, images of any size, floats and uint8."""
+    """The module as a .pt2 program for any batch size, images of any size, floats and uint8.
+
+    Raises:
+        NasError: if torch cannot follow the network: it branches on values, say.
+    """
     shapes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
     example = torch.zeros(2, *module.input_shape)  # a batch of 1 would be taken for a constant
     if module.takes_images:
         channels, height, width = module.input_shape
         example = torch.zeros(2, channels, height + 8, width + 16)  # so would a square, or the network's own size
         shapes |= {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}
-    program = torch.export.export(module, (example,), dynamic_shapes={"inputs": shapes})
+    try:
+        program = torch.export.export(module, (example,), dynamic_shapes={"inputs": shapes})
+    except Exception as error:  # of a user's own code; torch's own errors have no class in common
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise NasError("model.pt2", said, "a network that torch.export can follow") from None
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     return buffer.getvalue()

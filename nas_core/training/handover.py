@@ -22,7 +22,7 @@ from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torc
 from nas_core.families.model import rebuild
 from nas_core.families.model.source import source_files
 from nas_core.records.store import Store
-from nas_core.training.export import Deployed, deployed
+from nas_core.training.export import Deployed, deployed, exported_bytes
 from nas_core.training.loop import value_of
 from nas_core.training.winner import load_deployed
 from nas_core.workloads.examples import batches_of, in_memory
@@ -87,7 +87,7 @@ def formats_of(text: str) -> tuple[Format, ...]:
 def write(
     store: Store, row: Mapping[str, Any], workload: Workload, folder: Path, formats: Collection[Format] = FORMATS
 ) -> Written:
-    """Write the trained network of a row of ``training.json``; an ONNX file that cannot be had is said, not raised.
+    """Write the trained network of a row of ``training.json``; a file that cannot be had is said, not raised.
 
     Raises:
         ConfigError: if the folder cannot be written.
@@ -103,7 +103,10 @@ def write(
     if "safetensors" in formats:
         contents[WEIGHTS] = store.read_bytes(row["weights_path"])
     if "pt2" in formats:
-        contents[PROGRAM] = store.read_bytes(row["program_path"])
+        if row["program_path"]:
+            contents[PROGRAM] = store.read_bytes(row["program_path"])
+        else:
+            refused["pt2"] = "torch.export cannot follow this network"
     if "onnx" in formats:
         try:
             contents[ONNX], check = checked_onnx(module, workload, row["metric_name"])
@@ -179,6 +182,15 @@ def why_no_onnx(network: nn.Module, shape: Sequence[int]) -> str:
         else:
             return ""
     return why
+
+
+def why_no_program(network: nn.Module, shape: Sequence[int]) -> str:
+    """Why no .pt2 program can be made of a network that takes B x shape; "" if one can."""
+    try:
+        exported_bytes(deployed(network, Normalisation(), tuple(shape)))
+    except NasError as error:
+        return str(error.found)
+    return ""
 
 
 def _compared(

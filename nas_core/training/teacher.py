@@ -104,7 +104,7 @@ def _own(own: OwnModel | None, device: torch.device) -> Callable[[torch.Tensor],
 
     def teach(inputs: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            outputs: torch.Tensor = module(inputs)
+            outputs: torch.Tensor = module(inputs.clone())  # it may work in place; the student takes them, too
         return outputs.float()
 
     return teach

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nas_core.base.errors import NasError
 from nas_core.base.identity import content_id
 from nas_core.families.model import rebuild
 from nas_core.families.model.source import source_files
@@ -90,7 +91,7 @@ class TrainedNetwork:
     output_names: tuple[str, ...]
     weights_path: str
     architecture_path: str
-    program_path: str
+    program_path: str  # "" where torch.export cannot follow the network
 
     @property
     def test_metric(self) -> float:
@@ -182,7 +183,7 @@ def train_network(
         return trained
     store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
     module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None), workload.output_scale)
-    _write(store, trained, architecture, module, splits.prepare, gives_logits=workload.gives_logits)
+    trained = _write(store, trained, architecture, module, splits.prepare, gives_logits=workload.gives_logits)
     store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
     checkpoint.remove()
     log.info("%s %s: test %s %.4f", name, architecture.label, own.label, trained.test_metric)
@@ -346,7 +347,8 @@ def _write(
     prepare: Normalisation,
     *,
     gives_logits: bool,
-) -> None:
+) -> TrainedNetwork:
+    """Write the network's files; returns it with the paths of those that could be made."""
     store.write_bytes(trained.weights_path, pack(module.network.state_dict()))
     values = "images of any size as floats in [0, 1] or as uint8" if module.takes_images else "floats"
     fitting = {"fitting": asdict(module.fitting)} if module.takes_images else {}
@@ -361,4 +363,10 @@ def _write(
     store.delete(f"winner/{trained.name}/{rebuild.SOURCE}")  # of another model, trained under this name before
     for path, content in source_files(description.get("model", {})).items():
         store.write_bytes(f"winner/{trained.name}/{path}", content)
-    store.write_bytes(trained.program_path, exported_bytes(module))
+    try:
+        store.write_bytes(trained.program_path, exported_bytes(module))
+    except NasError as error:  # the training is not lost for it
+        log.warning("%s: no program: %s", trained.name, error.found)
+        store.delete(trained.program_path)
+        return replace(trained, program_path="")
+    return trained

@@ -400,6 +400,7 @@ def _factored(layer: Any, rank: int) -> "tuple[nn.Module, nn.Module]":
             old.padding,
             old.dilation,
             bias=False,
+            padding_mode=old.padding_mode,
         )
         second = nn.Conv2d(rank, layer.out_channels, 1, bias=has_bias)
     else:

@@ -63,13 +63,13 @@ class Switch(nn.Module):
             alone: torch.Tensor = self.blocks[self.choice](x, *context, **named)
             return alone
         if len(self.kept) == self.num_batches and self.batch in self.kept:
-            return self.kept[self.batch]
+            return self.kept[self.batch].clone()  # what comes next may work in place
         output: torch.Tensor = self.blocks[self.choice](x, *context, **named)
         if self.batch == 0 and not self.taken and output.nbytes * self.num_batches <= self.room.left:
             self.taken = output.nbytes * self.num_batches
             self.room.left -= self.taken
         if self.taken:
-            self.kept[self.batch] = output
+            self.kept[self.batch] = output.clone()
         return output
 
     def start(self, choice: int, num_batches: int, *, goes_on: bool) -> None:

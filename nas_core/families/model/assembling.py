@@ -7,10 +7,12 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.base.errors import SpaceError
@@ -18,7 +20,7 @@ from nas_core.families.model.alternatives import Alternative
 from nas_core.families.model.draft import Call, Draft, Original
 from nas_core.families.model.fitting import fit
 from nas_core.families.model.rebuild import Change
-from nas_core.families.model.tracing import Inputs
+from nas_core.families.model.tracing import Inputs, copied, countable
 
 
 class Stub(nn.Module):
@@ -41,8 +43,7 @@ class InContext(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         call = self.call.on(x)
-        context = tuple(_beside(each, x) for each in call.context)
-        named = {name: _beside(each, x) for name, each in call.named.items()}
+        context, named = tree_map(partial(_beside, x=x), (call.context, dict(call.named)))
         return replace(call, context=context, named=named).run(self.block)
 
 
@@ -67,16 +68,17 @@ def observed(network: nn.Module, paths: Iterable[str], inputs: Inputs) -> dict[s
 
             def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], path: str = path) -> None:
                 if args and isinstance(args[0], torch.Tensor):
-                    calls[path] = Call(inputs=args[0].clone(), context=tuple(args[1:]), named=dict(named))
+                    inputs, context, others = copied((args[0], args[1:], dict(named)))
+                    calls[path] = Call(inputs=inputs, context=context, named=others)
 
             def after(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
                 if isinstance(output, torch.Tensor):
                     outputs[path] = output.clone()
 
             module = network.get_submodule(path)
-            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True, prepend=True).remove)
             stack.callback(module.register_forward_hook(after).remove)
-        network(inputs)
+        network(copied(inputs))
     return {path: (call, outputs[path]) for path, call in calls.items() if path in outputs}
 
 
@@ -106,18 +108,20 @@ def is_identity(draft: Draft) -> bool:
     with torch.no_grad():
         if not torch.equal(draft.call.run(draft.block), draft.call.inputs):
             return False
-    block = copy.deepcopy(draft.block).requires_grad_(True)
+    block = learning(copy.deepcopy(draft.block))
     output = draft.call.run(block)
     if not output.requires_grad:
         return True
-    gradients = torch.autograd.grad(output.square().sum(), list(block.parameters()), allow_unused=True)
+    gradients = torch.autograd.grad(
+        output.square().sum(), list(filter(can_learn, block.parameters())), allow_unused=True
+    )
     return not any(each is not None and bool(each.any()) for each in gradients)
 
 
 def flops_of(block: nn.Module, call: Call) -> float:
     """Multiply-adds of the block per example."""
     operations = FlopCounterMode(display=False)
-    with torch.no_grad(), operations:
+    with torch.no_grad(), countable(), operations:
         call.run(block)
     return operations.get_total_flops() / 2 / len(call.inputs)
 
@@ -128,19 +132,51 @@ def on_paths(path: str, changes: Mapping[str, Change]) -> dict[str, Change]:
 
 
 def without_weights(block: nn.Module) -> nn.Module:
-    """The block's structure alone, on torch's meta device."""
-    return copy.deepcopy(block).to("meta")
+    """The block's structure alone, on torch's meta device, but for buffers that no file of weights holds."""
+    made = copy.deepcopy(block)
+    fixed = _unsaved(made)
+    return _with_buffers(made.to("meta"), fixed)
 
 
 def with_fresh_weights(block: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
     """A structure with weights of no meaning, on torch's default device; its numbers are harmless to time."""
     device = torch.get_default_device()
-    made = copy.deepcopy(block).to_empty(device=device)
+    made = copy.deepcopy(block)
+    fixed = {place: buffer.to(device) for place, buffer in _unsaved(made).items()}
+    made = made.to_empty(device=device)
     if device.type == "meta":
         return made
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in filter(can_learn, made.parameters()):
             parameter.normal_(0.0, 0.02, generator=generator)
         for name, buffer in made.named_buffers():
             buffer.fill_(1) if name.endswith("running_var") else buffer.zero_()
-    return made
+    return _with_buffers(made, fixed)
+
+
+def learning(network: nn.Module) -> nn.Module:
+    """The network itself, all of it ready to learn that can."""
+    for parameter in filter(can_learn, network.parameters()):
+        parameter.requires_grad_(True)
+    return network
+
+
+def can_learn(parameter: nn.Parameter) -> bool:
+    """Indices and masks cannot, which some hold as parameters."""
+    return parameter.is_floating_point() or parameter.is_complex()
+
+
+def _unsaved(block: nn.Module) -> dict[tuple[str, str], torch.Tensor]:
+    """Buffers that are no part of the state (tables, masks), by module and name: nothing would bring them back."""
+    return {
+        (path, name): module._buffers[name]
+        for path, module in block.named_modules()
+        for name in module._non_persistent_buffers_set
+        if module._buffers[name] is not None
+    }
+
+
+def _with_buffers(block: nn.Module, buffers: Mapping[tuple[str, str], torch.Tensor]) -> nn.Module:
+    for (path, name), buffer in buffers.items():
+        block.get_submodule(path)._buffers[name] = buffer
+    return block

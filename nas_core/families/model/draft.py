@@ -6,14 +6,16 @@ B = examples, on axis 0 of every input; the layout of images and tokens is the m
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from nas_core.families.model.rebuild import Change, described
+from nas_core.families.model.tracing import copied
 from nas_core.families.model.widths import Width, first_input, indices, out_width, widths
 
 ROUNDED_DOWN_AT_MOST = 0.9  # of the width asked for: rounding to the device's liking takes no more
@@ -26,25 +28,39 @@ class Call:
     inputs: torch.Tensor
     context: tuple[Any, ...] = ()
     named: Mapping[str, Any] = field(default_factory=dict)
+    constant: frozenset[int] = frozenset()  # which leaves of the context have no row for each example
 
     def run(self, block: nn.Module) -> torch.Tensor:
-        """The block's output; the inputs stay as they are, also where it changes what it is given."""
-        output: torch.Tensor = block(self.inputs.clone(), *self.context, **self.named)
+        """The block's output; what it is given stays as it is, also where it changes that."""
+        inputs, context, named = copied((self.inputs, self.context, dict(self.named)))
+        output: torch.Tensor = block(inputs, *context, **named)
         return output
+
+    def beside(self, other: "Call") -> "Call":
+        """This call, told by one for another number of examples which context has no row for each example."""
+        here, there = (tree_leaves((each.context, dict(each.named))) for each in (self, other))
+        both = enumerate(zip(here, there, strict=False))
+        constant = (index for index, (one, another) in both if _shape(one) == _shape(another))
+        return replace(self, constant=frozenset(constant))
 
     def on(self, inputs: torch.Tensor) -> "Call":
         """The same call with other inputs; context that has a row per example is repeated for as many."""
-        return Call(
-            inputs=inputs,
-            context=tuple(self._fitted(each, len(inputs)) for each in self.context),
-            named={name: self._fitted(each, len(inputs)) for name, each in self.named.items()},
-        )
+        leaves, spec = tree_flatten((self.context, dict(self.named)))
+        fitted = [
+            each if index in self.constant else self._fitted(each, len(inputs)) for index, each in enumerate(leaves)
+        ]
+        context, named = tree_unflatten(fitted, spec)
+        return Call(inputs=inputs, context=context, named=named)
 
     def _fitted(self, value: Any, count: int) -> Any:
         here = len(self.inputs)
         if not isinstance(value, torch.Tensor) or not value.ndim or value.shape[0] != here or here in (1, count):
             return value
         return value[:1].expand(count, *value.shape[1:])
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

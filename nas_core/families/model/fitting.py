@@ -120,10 +120,21 @@ def rows_of(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torc
     else:
         most = max(1, MOST_ROWS * 4 // max(1, wanted.shape[2] * wanted.shape[3]))
         given, wanted = given[:most], wanted[:most]
-        columns = F.unfold(given, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        columns = F.unfold(_padded(layer, given), layer.kernel_size, layer.dilation, 0, layer.stride)
         features, targets = columns.transpose(1, 2).flatten(0, 1), wanted.flatten(2).transpose(1, 2).flatten(0, 1)
     step = -(-len(features) // MOST_ROWS)
     return features[::step].float(), targets[::step].float()
+
+
+def _padded(layer: nn.Conv2d, given: torch.Tensor) -> torch.Tensor:
+    """What the layer's kernel runs over: it may say `same` or `valid` of its padding, and pad with more than zeros."""
+    if layer.padding == "same":
+        whole = [dilation * (side - 1) for side, dilation in zip(layer.kernel_size, layer.dilation, strict=True)]
+        around = [(each // 2, each - each // 2) for each in whole]
+    else:
+        around = [(0, 0)] * 2 if isinstance(layer.padding, str) else [(each, each) for each in layer.padding]
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return F.pad(given, [*around[1], *around[0]], mode=mode)
 
 
 def input_of(block: nn.Module, layer: nn.Module, samples: Call) -> torch.Tensor:

@@ -18,7 +18,7 @@ from nas_core.base.errors import SpaceError
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.batch_norm import average_statistics, forget_statistics, norms_of
 from nas_core.families.model.alternatives import Alternative, Narrower, Slimmer
-from nas_core.families.model.assembling import calls_of, drafted, on_paths
+from nas_core.families.model.assembling import calls_of, drafted, learning, on_paths
 from nas_core.families.model.draft import Draft, Original
 from nas_core.families.model.rebuild import Change, changed, fill
 
@@ -69,7 +69,7 @@ def narrowed(
         done.append(path)
     if not done:
         raise SpaceError("uniform", "no block with an inside that could be narrower", "one at least")
-    return Made(network=network.requires_grad_(True), changes=changes)
+    return Made(network=learning(network), changes=changes)
 
 
 def _first_of(block: Original, alternatives: Sequence[Alternative]) -> Draft | None:
@@ -89,7 +89,7 @@ def pruned(teacher: nn.Module, share: float, samples: torch.Tensor) -> Made:
     """
     import torch_pruning
 
-    network = copy.deepcopy(teacher).requires_grad_(True)
+    network = learning(copy.deepcopy(teacher))
     last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
     attention = [module for module in network.modules() if hasattr(module, "qkv") and hasattr(module, "num_heads")]
     try:

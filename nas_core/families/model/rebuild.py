@@ -28,7 +28,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -205,8 +206,8 @@ def whole(model: Mapping[str, Any]) -> nn.Module:
 def plain(network: nn.Module) -> nn.Module:
     """The network itself, each layer with weights of its own that are what it computes with, in evaluation mode.
 
-    What it computes from other weights (weight_norm, spectral_norm, any parametrization) is held as it is, and what
-    layers share is copied, since they are changed one by one.
+    What it computes from other weights (weight_norm, spectral_norm, torch's pruning, any parametrization) is held as
+    it is, and what layers share is copied, since they are changed one by one.
     """
     network.eval()
     for module in network.modules():
@@ -219,6 +220,8 @@ def plain(network: nn.Module) -> nn.Module:
             elif isinstance(hook, SpectralNorm):
                 remove_spectral_norm(module, hook.name)
                 module._load_state_dict_pre_hooks.clear()  # torch leaves them, asking for weights that are gone
+            elif isinstance(hook, BasePruningMethod):
+                prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
     seen = set[int]()
     for path, module in list(network.named_modules(remove_duplicate=False)):
         if id(module) in seen and path and next(module.parameters(), None) is not None:
@@ -247,13 +250,15 @@ def graph_of(model: nn.Module) -> tuple[fx.GraphModule, list[fx.Node]]:
     """
     _, *others = inspect.signature(model.forward).parameters.values()
     fixed = {each.name: each.default for each in others if each.default is not each.empty}
-    was = model.training
+    was, known = model.training, set(vars(model))
     try:
         graph = fx.symbolic_trace(model.eval(), concrete_args=fixed)
     except Exception as error:  # torch and the model's own code raise what they like where values are asked for
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     finally:
         model.train(was)
+        for name in set(vars(model)) - known:  # constants that the tracer left; of a second trace others were called so
+            delattr(model, name)
     first, *rest = (node for node in graph.graph.nodes if node.op == "placeholder")
     aside = set(rest)  # and what is computed of them: checks that they are what they were
     for node in graph.graph.nodes:

@@ -51,7 +51,7 @@ class Reconstruction:
         with ExitStack() as stack, torch.no_grad():
             for path, wanted in self.wanted.items():
                 stack.callback(_before(network.get_submodule(path), wanted).remove)
-            network(self.inputs)
+            network(self.inputs.clone())
 
 
 def _before(block: nn.Module, wanted: torch.Tensor) -> "RemovableHandle":

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from nas_core.families.family import FAMILIES
+from nas_core.families.model.assembling import learning
 from nas_core.families.model.rebuild import Change, changed, reshape
 from nas_core.families.model.reference import Reference
 from nas_core.families.trained_model import TrainedModel
@@ -48,7 +49,7 @@ class Remade:
     def module(self) -> nn.Module:
         """The network with the weights that its maker gives it; tensors of other shapes are zeros."""
         fresh = self.reference.fresh() if self.instead else copy.deepcopy(self.family.structure.network)
-        return reshape(changed(fresh.requires_grad_(True), self.changes), self.shapes)
+        return reshape(changed(learning(fresh), self.changes), self.shapes)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able description, the ``architecture.json`` that travels with the trained network."""

@@ -29,6 +29,17 @@ def copied(inputs: Inputs) -> Any:
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, inputs)
 
 
+@contextmanager
+def countable() -> Iterator[None]:
+    """torch's attention as the operations that it is made of: its fast path is one, which no formula counts."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
 @dataclass(frozen=True)
 class Seen:
     """A tensor at one moment: its memory, the version of what stands there, and its shape with axis 0."""
@@ -153,16 +164,13 @@ def _run(model: nn.Module, inputs: Inputs) -> Call:
     for path, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(partial(recorder.begin, path), with_kwargs=True))
         handles.append(module.register_forward_hook(recorder.end, with_kwargs=True))
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it is one operation that no formula counts
     try:
-        with recorder:
+        with countable(), recorder:
             model(copied(inputs))
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
         raise SpaceError(f"model {type(model).__name__}", found, f"a model that runs on {_text(inputs)}") from error
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for handle in handles:
             handle.remove()
     for call in recorder.root.everything():

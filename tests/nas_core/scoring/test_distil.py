@@ -15,12 +15,16 @@ from nas_core.families.model.reference import weights_hash
 from nas_core.records.store import Store
 from nas_core.scoring import SCORERS
 from nas_core.scoring.distil import DistilScorer
-from nas_core.scoring.distil_weights import DistilledBlocks
+from nas_core.scoring.distil_weights import DistilledBlocks, Distiller, Students
+from nas_core.scoring.scorer import Rows
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, scorer_of
 from nas_core.study.config import StudyConfig, parse_config
 from nas_core.training.checkpoint import unpack
-from nas_core.training.loop import measure
+from nas_core.training.loop import measure, train
+from nas_core.training.settings import Recipe
+from nas_core.workloads.images.digits import Digits
+from nas_core.workloads.settings import ImageSettings
 from nas_core.workloads.targets import calibrated_loss
 from nas_core.workloads.workload import metric_of
 from tests.real_images import write_pairs
@@ -215,8 +219,8 @@ def test_a_linear_map_is_trained_only_where_samples_did_not_say_which_is_best(
 ) -> None:
     """Two and no epochs of training differ in the narrower blocks each time."""
     made = []
-    for name, train in (("trained", True), ("fitted", False)):
-        scorer = _scorer(_config(samples=samples, train=train), tmp_path / name)
+    for name, is_trained in (("trained", True), ("fitted", False)):
+        scorer = _scorer(_config(samples=samples, train=is_trained), tmp_path / name)
         scorer.prepare(lambda *_: None)
         made.append(unpack(scorer.store.read_bytes(scorer.weights_path(1)))[0])
     names = [candidate.alternative.name for candidate in scorer.blocks.family.structure.candidates[1]]
@@ -326,3 +330,53 @@ def test_a_checkpoint_that_is_missing_is_said_before_compute(tmp_path: Path) -> 
     )
     with pytest.raises(DataError, match=r"none\.pth: found no file"):
         _ = family_of(config).space
+
+
+def test_nothing_is_dropped_while_alternatives_learn():
+    """No layer that drops, nor an attention that drops by itself; normalisation learns its statistics."""
+    block = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(4), nn.Dropout1d(), nn.AlphaDropout())
+    attention = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True)
+    students = Students({0: nn.ModuleList([block, attention])}).train()
+    inputs = torch.randn(6, 4, 8)
+    for each in students.of(0):
+        assert torch.equal(each(inputs), each(inputs))
+    assert float(block[1].num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize("count", [100, 127, 320])
+def test_a_network_recovers_by_as_many_steps_as_were_asked_for(count, tmp_path, monkeypatch):
+    config = _config()
+    config = config.model_copy(update={"data": config.data.model_copy(update={"train_examples": count})})
+    scorer = _scorer(config, tmp_path)
+    scorer.prepare(lambda *_: None)
+    taken = []
+    monkeypatch.setattr(
+        "nas_core.scoring.distil_weights.train", lambda *given, **named: taken.append(train(*given, **named).steps)
+    )
+    scorer.blocks.recovered(Genotype((0,) * scorer.family.space.num_positions), 7)
+    assert taken == [7]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_training_in_which_nothing_learns_any_more_goes_on_to_its_end(precision):
+    """A scaler takes a step without gradients for a mistake."""
+    data = Digits(ImageSettings(validation_examples=300))
+    splits = data.load()
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 10)).eval().requires_grad_(False)
+    students = Students({0: nn.ModuleList([nn.Linear(8, 10)])})
+    distiller = Distiller(teacher, students, {0: "2"}, patience=1)
+    recipe = Recipe(epochs=12, batch_size=512, lr=1e-9, augment="none", precision=precision)
+    result = train(students, recipe, splits, data, seed=0, device="cpu", backward=distiller)
+    assert result.steps == 12 * (len(splits.train[1]) // 512)
+    assert float(students.waited) >= 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_no_numbers_are_a_failure_and_no_success(value):
+    """A success without a number would make the whole table unreadable."""
+    rows = Rows(
+        space_id="s", scorer_id="c", seed=0, metric_name="loss", higher_is_better=False, split="validation", device=""
+    )
+    row = rows.of(Genotype((0,)), value, 10, 0.1)
+    assert (row.status, row.metric) == ("failed", None)
+    assert "no numbers" in row.message

@@ -110,3 +110,14 @@ def test_a_block_that_fails_takes_only_its_networks_along(side_by_side):
     found = shared_prefix_logits(network, list(space.genotypes()), images(), side_by_side)
     for genotype, outcome in found.items():
         assert isinstance(outcome, RuntimeError) == (genotype.choices[1] == 2)
+
+
+@pytest.mark.parametrize("side_by_side", [1, 4])
+def test_a_block_that_works_in_place_leaves_its_siblings_what_they_take(side_by_side):
+    space = tiny()
+    network, data = lively(space), images()
+    network.positions[0][0] = torch.nn.Sequential(torch.nn.ReLU(inplace=True), network.positions[0][0])
+    genotypes = [space.parse(text) for text in ("0-1-1", "1-1-1", "1-0-1")]
+    found = shared_prefix_logits(network, genotypes, data, side_by_side)
+    for genotype in genotypes:
+        torch.testing.assert_close(found[genotype], recalibrated_logits(network, genotype, images()))

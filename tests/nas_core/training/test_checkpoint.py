@@ -70,3 +70,11 @@ def test_sigkill_loses_nothing_but_time(tmp_path):
         del results[-1]["wall_s"], results[-1]["examples_per_s"]
     assert weights[0] == weights[1]
     assert results[0] == results[1]
+
+
+def test_tensors_that_share_memory_are_kept_each_by_itself():
+    table = torch.arange(6.0)
+    kept, _ = unpack(pack({"first.table": table, "second.table": table, "part": table[2:]}))
+    assert torch.equal(kept["first.table"], table)
+    assert torch.equal(kept["second.table"], table)
+    assert torch.equal(kept["part"], table[2:])

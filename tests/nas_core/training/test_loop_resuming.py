@@ -46,7 +46,7 @@ FEATURES = {
     "wsd": {"schedule": "wsd", "decay_epochs": 1},
     "plateau": {"schedule": "plateau", "patience_epochs": 0, "lr": 1.0, "epochs": 4},
     "contiguous": {"channels_last": False, "ema_decay": 0.9},
-    "stops early": {"stop_after_epochs": 1, "lr": 30.0, "epochs": 20, "clip_norm": None},
+    "stops early": {"stop_after_epochs": 1, "lr": 3.0, "epochs": 20, "clip_norm": None},
 }
 
 

@@ -4,13 +4,19 @@ import pytest
 import torch
 
 from nas_core.deepmad.structure import DEFAULT_HEAD, DesignedNetwork, Skeleton, Structure, SuperBlock
+from nas_core.families.member import Member
+from nas_core.families.trained_model import TrainedModel
 from nas_core.records.store import Store
+from nas_core.space.genotypes import Genotype
+from nas_core.study.stages import trained_files
 from nas_core.training.export import load_exported
+from nas_core.training.handover import why_no_program, write
 from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.training.winner import load_deployed, train_network
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.images.digits import Digits
 from nas_core.workloads.settings import ImageSettings
+from tests.nas_core.families import unusual
 from tests.spaces import tiny
 
 DATA = Digits(ImageSettings(validation_examples=300))
@@ -88,6 +94,24 @@ def test_a_finished_training_is_not_repeated(store, architecture, trained):
     )  # fmt: skip
     assert (other.metric_name, other.higher_is_better) == ("cross_entropy", False)
     assert other.test_metric == trained.metrics["test"]["cross_entropy"]
+
+
+def test_a_network_without_a_program_keeps_its_training(tmp_path):
+    """Whether torch can write it down shows at the very end: results and weights are there, and files but that one."""
+    sample = DATA.sample
+    family = TrainedModel(TrainedModel.Settings(model=f"{unusual.__file__}:branching"), sample)
+    base = Genotype((0,) * family.space.num_positions)
+    assert "data-dependent" in why_no_program(family.module(base), sample.shape)
+    recipe = Recipe(epochs=1, batch_size=256, augment="none")
+    store = Store(tmp_path / "study")
+    member = Member(family=family, genotype=base)
+    trained = train_network(member, TrainConfig(recipe=recipe), DATA, seed=0, device="cpu", store=store, name="winner")
+    assert trained.program_path == ""
+    row = trained.as_dict() | {"run_id": ""}
+    assert all(map(store.exists, trained_files(row)))
+    written = write(store, row, DATA, tmp_path / "out")
+    assert "pt2" in written.refused
+    assert {"model.safetensors", "architecture.json", "load.py"} <= set(written.files)
 
 
 def test_a_result_of_an_older_version_is_trained_again_and_not_misread(tmp_path, architecture, trained):
