@@ -219,8 +219,8 @@ def test_a_linear_map_is_trained_only_where_samples_did_not_say_which_is_best(
 ) -> None:
     """Two and no epochs of training differ in the narrower blocks each time."""
     made = []
-    for name, is_trained in (("trained", True), ("fitted", False)):
-        scorer = _scorer(_config(samples=samples, train=is_trained), tmp_path / name)
+    for name, trains in (("trained", True), ("fitted", False)):
+        scorer = _scorer(_config(samples=samples, train=trains), tmp_path / name)
         scorer.prepare(lambda *_: None)
         made.append(unpack(scorer.store.read_bytes(scorer.weights_path(1)))[0])
     names = [candidate.alternative.name for candidate in scorer.blocks.family.structure.candidates[1]]
