@@ -54,7 +54,7 @@ def track(study: Study) -> dict[str, Any]:
 def check_registered_model(study: Study) -> float | None:
     """The study's metric of the winner loaded back from the registry, on test.
 
-    None where no winner was trained, or the data are not at hand.
+    None where no winner was trained, none could be registered, or the data are not at hand.
 
     Raises:
         StoreError: if it is not the value that the training measured.
@@ -62,12 +62,16 @@ def check_registered_model(study: Study) -> float | None:
     training = study.current("train")
     if training is None:
         return None
+    row = training["networks"][0]
+    if not row["program_path"]:
+        log.warning("no model was registered: the winner cannot be written down as a program")
+        study.store.delete(REGISTERED)  # an earlier winner's
+        return None
     try:
         build_workload(study.config.data).check()
     except DataError as error:
         log.warning("the registered model was not tested: %s", error)
         return None
-    row = training["networks"][0]
     resolution = study.space.resolution_of(Genotype.parse(str(study.winner)))
     figures = checked_registered(study.store, study.config, row, resolution, study.space.in_channels)
     study.store.write_json(REGISTERED, figures)

@@ -319,13 +319,15 @@ class _Runs:
         run_id = self._run(trained_as, f"{row['name']} {row['genotype']}", tags, row["wall_s"])
         if self.client.get_run(run_id).info.status == "FINISHED":
             self.client.set_tag(run_id, "mlflow.parentRunId", parent)  # other settings may lead to the same training
-            self._crown(run_id)
+            if row["role"] == "winner":
+                self._crown(run_id)
             return
         self._log_batches(run_id, _curves(row))
         self._log_params(run_id, {"genotype": row["genotype"], **_flat(recipe)})
         self._log_network_files(run_id, row)
         if row["role"] == "winner":
-            self.ids.setdefault("models", {})[run_id] = self._register(run_id, row)
+            if row["program_path"]:
+                self.ids.setdefault("models", {})[run_id] = self._register(run_id, row)
             self._crown(run_id)
             self.save()  # before the run is finished: it is not registered again
         self._end(run_id, row["wall_s"])
@@ -373,8 +375,9 @@ class _Runs:
             self.client.set_model_version_tag(name, version, key, value)
 
     def _crown(self, run_id: str) -> None:
-        """Give the alias to the run's model, if it has one; an earlier winner gets it back where it wins again."""
+        """Give the alias to the winner's model, if it has one; an earlier winner gets it back where it wins again."""
         model = self.ids.get("models", {}).get(run_id)
+        self.ids.pop("model", None)  # an earlier winner's: this one may be no program, and so no model
         if model is None:
             return
         self.client.set_registered_model_alias(model["name"], self.config.alias, model["version"])

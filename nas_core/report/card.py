@@ -30,7 +30,7 @@ def card(done: Finished, written: Written, latency: FileLatency | str) -> str:
     sections = {
         "What it is": _made_of(done, given),
         "Use": _use(written, given),
-        "Input and output": _input(row, given),
+        "Input and output": _input(row, given, written),
         "Rated": _rated(done),
         "Cost": _costs(done, latency),
         "The ONNX file": _onnx(written),
@@ -96,14 +96,17 @@ def _use(written: Written, given: Mapping[str, Any]) -> list[str]:
     return [*files, *absent, "", "```python", *code, "```", *shell, "", needs]
 
 
-def _input(row: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+def _input(row: Mapping[str, Any], given: Mapping[str, Any], written: Written) -> list[str]:
     known = given["input"]
+    plain = [f"`{ONNX}` (`inputs` -> `outputs`)"] if ONNX in written.files else []
     shape = " x ".join(map(str, known["shape"]))
     is_image = len(known["shape"]) == 3
     values = "fractions from 0 to 1" if is_image else "as they are stored"
     lines = [
-        f"- `{ONNX}` (`inputs` -> `outputs`) and `{LOADER}`: float32, B x {shape}, {values}; any B",
-        f"- `{PROGRAM}`: B x {known['shape'][0]} x height x width, {known['values']}" if is_image else "",
+        f"- {' and '.join([*plain, f'`{LOADER}`'])}: float32, B x {shape}, {values}; any B",
+        f"- `{PROGRAM}`: B x {known['shape'][0]} x height x width, {known['values']}"
+        if is_image and PROGRAM in written.files
+        else "",
         f"- normalised inside: mean {known['mean'] or 'none'}, deviation {known['std'] or 'none'}",
         f"- how images became squares: {known['fitting']}" if "fitting" in known else "",
         f"- outputs, by number: {', '.join(row['output_names']) or 'without names'}",

@@ -11,7 +11,9 @@ from nas_core.families.model.draft import Call
 from timm.models.vision_transformer import Block  # isort: skip
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """A residual block of two convolutions."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -30,7 +32,7 @@ def small_network(in_channels: int, num_outputs: int, depth: int = 3, width: int
     """A stem, ``depth`` residual blocks, a pool and a linear layer: B x in_channels x H x W to B x num_outputs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        blocks = [_Residual(width) for _ in range(depth)]
+        blocks = [Residual(width) for _ in range(depth)]
         stem = nn.Conv2d(in_channels, width, 3, padding=1)
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_outputs))
         return nn.Sequential(stem, *blocks, head)
@@ -41,8 +43,8 @@ def example_blocks() -> Iterator[tuple[str, nn.Module, Call]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pairs = [
-            ("convolutional", _Residual(16), (16, 8, 8)),
-            ("row", nn.Sequential(_Residual(16), _Residual(16)), (16, 8, 8)),
+            ("convolutional", Residual(16), (16, 8, 8)),
+            ("row", nn.Sequential(Residual(16), Residual(16)), (16, 8, 8)),
             ("transformer", Block(24, num_heads=3), (9, 24)),
         ]
         for name, block, shape in pairs:

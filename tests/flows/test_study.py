@@ -14,12 +14,14 @@ from nas_core.base.errors import IncompleteTableError, InfeasibleError, StoreErr
 from nas_core.records.evaluations import Evaluation
 from nas_core.records.lease import hold
 from nas_core.records.store import Store
+from nas_core.study.config import parse_config
 from nas_core.study.stages import STAGES
 from nas_core.study.study import Study
 from nas_core.workloads.metrics import Metric
 from tasks.embedded_tracking import address
 from tests.command import mathnas, mathnas_process, refused
 from tests.conftest import config_of
+from tests.nas_core.families import unusual
 
 
 @pytest.fixture(scope="module")
@@ -366,6 +368,35 @@ def test_a_block_that_could_not_be_measured_is_measured_again_when_asked(api, cl
         Study.open(root).cost_tables  # noqa: B018
     FLOWS["profile"](tabular_config, root)
     assert Study.open(root).cost_tables
+
+
+def test_a_network_that_is_no_program_goes_to_the_end_without_one(api, cluster, tmp_path):
+    """It is found, trained, reported; its registered model alone is missing, as MLflow holds programs."""
+    from flows.study import run_study
+
+    config = parse_config(
+        {
+            "name": "no-program",
+            "space": {"kind": "model", "model": f"{unusual.__file__}:fixed_size"},
+            "data": {"kind": "digits", "train_examples": 200, "validation_examples": 100},
+            "scorer": {"kind": "distil", "train": False, "recovery_steps": 0, "final_steps": 0, "samples": 32},
+            "profile": {"resources": ["flops", "params"]},
+            "select": {"limits": ["flops<=70%"]},
+            "verify": {"evaluations": 0},
+            "train": {"recipe": {"epochs": 1}, "compare": [], "compare_random": 0},
+        },
+        "no-program",
+    )
+    run_study(config, str(tmp_path / "study"))
+    study = Study.open(str(tmp_path / "study"))
+    winner = study.output("training.json")["networks"][0]
+    assert winner["program_path"] == ""
+    assert {stage: row.state for stage, row in study.status().items()} == dict.fromkeys(STAGES, "done")
+    runs = study.output("tracking.json")
+    assert "model" not in runs
+    assert len(runs["runs"]) >= 2
+    assert study.store.exists("report.html")
+    assert not study.store.exists("registered.json")
 
 
 def test_the_environment_is_left_as_it_was(finished):
