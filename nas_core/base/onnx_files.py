@@ -77,7 +77,7 @@ def _onnxruntime(data: bytes, num_threads: int, cuda: bool) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and said in words
     providers = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(data, options, providers=providers)
     names = [each.name for each in session.get_inputs()]

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas_core.base.errors import NasError
+from nas_core.base.silence import silence
 from nas_core.workloads.images.decoding import Fitting
 from nas_core.workloads.normalisation import FULL_BYTE, Normalisation, broadcast
 
@@ -158,7 +159,8 @@ def exported_bytes(module: Deployed) -> bytes:
         example = torch.zeros(2, channels, height + 8, width + 16)  # so would a square, or the network's own size
         shapes |= {2: torch.export.Dim("height", min=1), 3: torch.export.Dim("width", min=1)}
     try:
-        program = torch.export.export(module, (example,), dynamic_shapes={"inputs": shapes})
+        with silence(logs=True):  # it prints whole graphs
+            program = torch.export.export(module, (example,), dynamic_shapes={"inputs": shapes})
     except Exception as error:  # of a user's own code; torch's own errors have no class in common
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise NasError("model.pt2", said, "a network that torch.export can follow") from None
