@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from nas_core.training.loop import laid_out, untied
+from nas_core.training.loop import laid_out
 from nas_core.workloads.examples import Examples, batches_of
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Sample
@@ -43,7 +43,7 @@ class PreparedBatches:
         return (self._prepared(batch) for batch in batches_of(self.inputs, self.size))
 
     def _prepared(self, batch: torch.Tensor) -> torch.Tensor:
-        return laid_out(untied(self.prepare(batch.to(self.device)), batch))
+        return laid_out(self.prepare(batch.to(self.device)))
 
 
 def map_step(sample: Sample, num_examples: int) -> int:

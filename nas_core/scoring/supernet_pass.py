@@ -64,12 +64,13 @@ def recalibrated_logits(network: SharedWeights, genotype: Genotype, images: Acti
         for module in modules:
             forget_statistics(norms_of(module))
         for index, batch in enumerate(images.calibration):
+            batch = batch.clone()  # what is kept of the images is for other networks, too
             for module in modules:
                 _calibrating(module, index)
                 batch = module(batch)
         for module in modules:
             module.eval()
-        return torch.cat([_run_all(modules, batch) for batch in images.rated])
+        return torch.cat([_run_all(modules, batch.clone()) for batch in images.rated])
 
 
 def recalibrated_outputs(network: nn.Module, genotype: Genotype, images: Activations) -> torch.Tensor:
@@ -78,9 +79,9 @@ def recalibrated_outputs(network: nn.Module, genotype: Genotype, images: Activat
         forget_statistics(norms_of(network))
         for index, batch in enumerate(images.calibration):
             _calibrating(network, index)
-            network(batch, genotype=genotype)
+            network(batch.clone(), genotype=genotype)
         network.eval()
-        return torch.cat([network(batch, genotype=genotype) for batch in images.rated])
+        return torch.cat([network(batch.clone(), genotype=genotype) for batch in images.rated])
 
 
 def _run_all(modules: Sequence[nn.Module], batch: torch.Tensor) -> torch.Tensor:

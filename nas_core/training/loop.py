@@ -518,11 +518,6 @@ def crashes_channels_last(network: nn.Module, device: torch.device) -> bool:
     )
 
 
-def untied(prepared: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
-    """Prepared inputs that are not the stored ones, which stay: a network may work in place on what it takes."""
-    return prepared.clone() if prepared.data_ptr() == stored.data_ptr() else prepared
-
-
 def laid_out(inputs: torch.Tensor, layout: torch.memory_format = torch.channels_last) -> torch.Tensor:
     """Images (four axes) in this layout, anything else contiguous."""
     return inputs.contiguous(memory_format=layout if inputs.ndim == 4 else torch.contiguous_format)
@@ -577,7 +572,7 @@ def outputs_of(
     found = list[torch.Tensor]()
     with torch.inference_mode():  # not around the move: weights that it copies have to be trained further
         for batch, its_targets in zip(batches, wanted, strict=False):
-            outputs = network(laid_out(untied(prepare(batch.to(place)), batch))).float()
+            outputs = network(laid_out(prepare(batch.to(place)))).float()
             if reduce is not None and its_targets is not None:
                 outputs = reduce(outputs, its_targets.to(place))
             found.append(outputs)

@@ -33,12 +33,15 @@ class Normalisation:
     std: tuple[float, ...] = ()
 
     def __call__(self, inputs: "torch.Tensor") -> "torch.Tensor":
-        """What a network takes, from stored inputs N C ...; on their device."""
+        """What a network takes, from stored inputs N C ..., on their device: never the stored ones themselves.
+
+        A network may work in place on what it takes.
+        """
         import torch
 
         is_bytes = inputs.dtype == torch.uint8
         if not self.mean:
-            return inputs.float() / FULL_BYTE if is_bytes else inputs
+            return inputs.float() / FULL_BYTE if is_bytes else inputs.clone()
         scale, shift = _scale_and_shift(self, FULL_BYTE if is_bytes else 1, inputs.ndim, inputs.device)
         return torch.addcmul(shift, inputs.float(), scale)
 

@@ -169,10 +169,10 @@ def can_learn(parameter: nn.Parameter) -> bool:
 def _unsaved(block: nn.Module) -> dict[tuple[str, str], torch.Tensor]:
     """Buffers that are no part of the state (tables, masks), by module and name: nothing would bring them back."""
     return {
-        (path, name): module._buffers[name]
+        (path, name): buffer
         for path, module in block.named_modules()
-        for name in module._non_persistent_buffers_set
-        if module._buffers[name] is not None
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name in module._non_persistent_buffers_set
     }
 
 
