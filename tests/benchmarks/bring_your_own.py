@@ -341,6 +341,11 @@ class Run:
         return bool(self.given.resource == LATENCY)
 
     @property
+    def limited(self) -> str:
+        """What a share of what is limited is called."""
+        return "latency" if self.is_timed else str(self.given.resource)
+
+    @property
     def resources(self) -> list[str]:
         return ["flops", "params", *([LATENCY] if self.is_timed else [])]
 
@@ -424,7 +429,7 @@ class Run:
             **took,
             "accuracy": round(100 * self.tested(network), 2),
             "teacher": round(100 * self.tested(self.teacher), 2),
-            "latency": round(100 * share, 1),
+            self.limited: round(100 * share, 1),
         }
 
     def distil_cost(self, study: Study, cpu_s: float) -> dict[str, float]:
@@ -543,7 +548,7 @@ class Run:
             "accuracy": round(float(np.mean(accuracies)), 2),
             "spread": round(float(np.std(accuracies)), 2),
             "before": round(100 * float(np.mean([self.tested(each) for each in brought.networks])), 2),
-            "latency" if self.is_timed else self.given.resource: round(100 * brought.share, 1),
+            self.limited: round(100 * brought.share, 1),
             "epochs": round(self.effort.recovery_epochs + extra, 1),
         }
 
@@ -654,7 +659,8 @@ class Run:
         if self.given.workers == 1:
             for network, seed, more in jobs:
                 with all_cores():
-                    yield recovery.accuracy(copy.deepcopy(network), seed, epochs + more)
+                    accuracy = recovery.accuracy(copy.deepcopy(network), seed, epochs + more)
+                yield accuracy
             return
         with ProcessPoolExecutor(self.given.workers, get_context("spawn")) as pool:
             begun = [pool.submit(recovery.accuracy, each, seed, epochs + more) for each, seed, more in jobs]
