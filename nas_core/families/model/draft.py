@@ -227,6 +227,7 @@ class Draft:
                 fresh = tensor.index_select(axis, kept.to(tensor.device)).clone()
                 is_weight = isinstance(tensor, nn.Parameter)
                 setattr(layer, name, nn.Parameter(fresh) if is_weight else fresh)
+                layer._non_persistent_buffers_set.discard(name)  # a table of the model's that is none any more: saved
         count = len(kept)
         taken = {"in_channels": count, "in_features": count} if side != "rows" else {}
         given = {"out_channels": count, "out_features": count} if side != "columns" else {}

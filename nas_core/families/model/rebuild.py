@@ -159,7 +159,10 @@ def reshape(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Modu
     """The module itself, its tensors of other shapes than these, by name, replaced by zeros."""
     for path, layer in module.named_modules():
         for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
-            shape = shapes.get(f"{path}.{name}" if path else name, tensor.shape)
+            shape = shapes.get(f"{path}.{name}" if path else name)
+            if shape is None:
+                continue
+            layer._non_persistent_buffers_set.discard(name)  # a table that was cut is a weight like others
             if tuple(shape) == tuple(tensor.shape):
                 continue
             fresh = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)

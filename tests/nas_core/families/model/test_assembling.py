@@ -12,7 +12,7 @@ from nas_core.families.model import rebuild
 from nas_core.families.model.assembled import Fixed
 from nas_core.families.model.assembling import drafted, observed, with_fresh_weights, without_weights
 from nas_core.families.model.draft import Call, Original
-from nas_core.families.trained_model import TrainedModel, alternative_of
+from nas_core.families.trained_model import Candidate, TrainedModel, alternative_of
 from nas_core.scoring.rated_split import PreparedBatches
 from nas_core.space.genotypes import Genotype
 from nas_core.training.loop import outputs_of
@@ -86,6 +86,29 @@ def test_tables_that_no_file_holds_stay_in_a_structure() -> None:
     assert torch.equal(again(inputs), block(inputs))
     with torch.device("meta"):
         assert {each.device.type for each in with_fresh_weights(without_weights(block)).buffers()} == {"meta"}
+
+
+def test_a_table_that_was_cut_is_saved_and_loaded() -> None:
+    family = _family("with_gains")
+    (choice,) = (index for index, each in enumerate(family.structure.candidates[-1], 1) if _keeps_half(each))
+    genotype, place = _last(family, choice), family.structure.split.places[-1]
+    original = Original(block=family.teacher.get_submodule(place.path), call=family.structure.calls[place.path])
+    made = drafted(original, family.structure.candidates[-1][choice - 1].alternative)
+    network = family.module(genotype).eval()
+    network.load_state_dict(
+        family.teacher.state_dict()
+        | {f"{place.path}.{name}": value for name, value in made.block.state_dict().items()}
+    )
+    loaded = rebuild.changed(rebuild.made(family.origin(genotype)["model"]), family.changes(genotype))
+    rebuild.fill(loaded, network.state_dict())
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), network(images))
+        assert not torch.equal(loaded(images), family.teacher(images))
+
+
+def _keeps_half(candidate: Candidate) -> bool:
+    return candidate.spec.as_dict() == {"kind": "narrower", "ratio": 0.5, "multiple": 8}
 
 
 def test_a_model_that_is_traced_again_has_the_same_names() -> None:
