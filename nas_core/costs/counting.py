@@ -1,8 +1,9 @@
 """Exact counts: multiply-adds, parameters and peak activation memory, from shapes alone.
 
 Modules are built and run on torch's meta device, so nothing is computed and no
-memory is used, whatever the resolution. Equal blocks at equal shapes are
-counted once per process.
+memory is used, whatever the resolution; one that asks for values (to branch on
+them, say) is run on zeros, on the CPU. Equal blocks at equal shapes are counted
+once per process.
 
 ``flops``
     Multiply-adds per input of convolutions, linear layers, matrix products and
@@ -72,9 +73,16 @@ def count_part(part: Part) -> Counts:
 
 def count_module(build: Callable[[], nn.Module], *shapes: tuple[int, ...], dtype: str = "float32") -> Counts:
     """The counts of the module that ``build`` makes, on one input of each of the ``shapes`` (without batch axis)."""
-    with torch.device("meta"), torch.no_grad():
-        module = build().eval().to("meta").requires_grad_(False)
-        inputs = [torch.empty(1, *shape, dtype=getattr(torch, dtype)) for shape in shapes]
+    try:
+        return _count_on("meta", build, shapes, dtype)
+    except RuntimeError:  # there are no values there; what else is wrong the CPU says as well
+        return _count_on("cpu", build, shapes, dtype)
+
+
+def _count_on(device: str, build: Callable[[], nn.Module], shapes: Sequence[tuple[int, ...]], dtype: str) -> Counts:
+    with torch.device(device), torch.no_grad():
+        module = build().eval().to(device).requires_grad_(False)
+        inputs = [torch.zeros(1, *shape, dtype=getattr(torch, dtype)) for shape in shapes]
     operations = FlopCounterMode(display=False)
     with torch.no_grad(), operations, _LiveBytes(module, inputs) as memory:
         output = module(*inputs)

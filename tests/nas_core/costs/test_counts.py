@@ -127,6 +127,18 @@ def test_attention_and_matrix_products_are_counted():
     assert counted.flops == 4 * tokens * width * width + 2 * tokens * tokens * width
 
 
+def test_a_module_that_asks_for_values_is_counted_as_others_are():
+    class Branching(nn.Linear):
+        def forward(self, x):
+            return super().forward(x / 2 if x.max() > 100 else x)
+
+    counts = count_module(lambda: Branching(8, 4), (8,))
+    assert (counts.flops, counts.params, counts.out_shape) == (32, 36, (4,))
+    assert counts == count_module(lambda: nn.Linear(8, 4), (8,))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        count_module(lambda: Branching(8, 4), (9,))
+
+
 def test_a_genotype_of_another_space_is_refused():
     with pytest.raises(SpaceError, match="2 choices"):
         count_networks(build_family("tiny"), [Genotype((0, 0))], ["flops"])
