@@ -141,7 +141,8 @@ def _stored_figures(study: Study | DesignProject) -> dict[str, bytes]:
 
 def _drawn_figures(study: Study, names: Sequence[str]) -> dict[str, bytes]:
     from nas_core.report.collect import summarise
-    from nas_core.report.figures import NotYetRunError, render
+    from nas_core.report.drawing.canvas import NotYetRunError
+    from nas_core.report.figures import render
 
     images: dict[str, bytes] = {}
     summary = summarise(study, {section for name in names for section in SECTIONS_OF[name]})

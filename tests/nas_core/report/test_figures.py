@@ -3,7 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from nas_core.report.figures import FIGURES, NotYetRunError, _effect_text, drawn, figure_training, render, save_figures
+from nas_core.report.drawing.canvas import NotYetRunError
+from nas_core.report.drawing.effect_cells import effect_text
+from nas_core.report.drawing.learned import figure_training
+from nas_core.report.figures import FIGURES, drawn, render, save_figures
 from nas_core.report.strip import strips
 from nas_core.report.style import LIGHT
 from nas_core.report.summary import BlockEffect, BlockEffects
@@ -144,5 +147,5 @@ def test_a_strip_without_costs_draws_blocks_alike():
 
 def test_small_effects_of_a_loss_keep_their_digits():
     accuracy, loss = (CLASSIFICATION[name].measure for name in ("accuracy", "cross_entropy"))
-    assert [_effect_text(loss, value) for value in (0.0131, -0.0064, 1.234, 0.0)] == ["+0.013", "−0.0064", "+1.23", "0"]
-    assert [_effect_text(accuracy, value) for value in (0.0131, -0.00006, 0.123)] == ["+1.31", "−0.01", "+12"]
+    assert [effect_text(loss, value) for value in (0.0131, -0.0064, 1.234, 0.0)] == ["+0.013", "−0.0064", "+1.23", "0"]
+    assert [effect_text(accuracy, value) for value in (0.0131, -0.00006, 0.123)] == ["+1.31", "−0.01", "+12"]

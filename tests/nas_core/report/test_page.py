@@ -8,7 +8,8 @@ import pytest
 import scipy.stats
 
 from nas_core.report import story
-from nas_core.report.figures import figure_training, render, save_figures
+from nas_core.report.drawing.learned import figure_training
+from nas_core.report.figures import render, save_figures
 from nas_core.report.page import (
     MAX_PAGE_BYTES,
     alternatives_table,

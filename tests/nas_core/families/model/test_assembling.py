@@ -96,8 +96,7 @@ def test_a_table_that_was_cut_is_saved_and_loaded() -> None:
     made = drafted(original, family.structure.candidates[-1][choice - 1].alternative)
     network = family.module(genotype).eval()
     network.load_state_dict(
-        family.teacher.state_dict()
-        | {f"{place.path}.{name}": value for name, value in made.block.state_dict().items()}
+        family.teacher.state_dict() | {f"{place.path}.{name}": value for name, value in made.block.state_dict().items()}
     )
     loaded = rebuild.changed(rebuild.made(family.origin(genotype)["model"]), family.changes(genotype))
     rebuild.fill(loaded, network.state_dict())

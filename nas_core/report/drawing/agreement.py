@@ -1,0 +1,143 @@
+"""What was predicted beside what was evaluated or measured."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nas_core.report.drawing.canvas import WIDTH_IN, NotYetRunError, draw_diagonal, legend_below, new_figure, rated_axis
+from nas_core.report.style import Theme
+from nas_core.report.summary import EvaluatedNetwork, ResourceAdditivity, StudySummary
+from nas_core.report.text import format_percent, resource_name
+from nas_core.study.frames import Role
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def figure_calibration(summary: StudySummary, theme: Theme) -> "Figure":
+    """Predicted against evaluated metric; rank statistics of the held-out networks in the corner."""
+    rows = [row for row in summary.networks if row.predicted is not None]
+    if not rows:
+        raise NotYetRunError("predictions")
+    figure = new_figure(width=6.6, height=5.4)
+    ax = figure.subplots()
+    scale = 100 if summary.scorer.metric.is_fraction else 1
+    looks: tuple[tuple[tuple[Role, ...], str, str, float, str], ...] = (
+        (("base", "design"), "o", theme.fit, 5, "used to fit"),
+        (("held-out",), "s", theme.held_out, 6, "held out"),
+        (("verification", "other"), "^", theme.verify, 7, "evaluated later"),
+    )
+    for roles, marker, colour, size, label in looks:
+        mine = [row for row in rows if row.role in roles]
+        if mine:
+            label = f"{label} ({len(mine)})"
+            _scatter_with_intervals(ax, mine, scale, marker, colour, size, label, intervals="design" not in roles)
+    _mark_winner(ax, summary, rows, scale, theme)
+    draw_diagonal(ax, [(scale * (row.predicted or 0.0), scale * row.metric) for row in rows], theme)
+    ax.set_xlabel(f"predicted {rated_axis(summary)}")
+    ax.set_ylabel(f"evaluated {rated_axis(summary)}")
+    ax.set_title(_rank_text(summary), loc="left")
+    legend_below(figure)
+    return figure
+
+
+def _scatter_with_intervals(
+    ax: "Axes",
+    rows: Sequence[EvaluatedNetwork],
+    scale: float,
+    marker: str,
+    colour: str,
+    size: float,
+    label: str,
+    intervals: bool,
+) -> None:
+    x = [scale * (row.predicted or 0.0) for row in rows]
+    y = [scale * row.metric for row in rows]
+    bounded = [row for row in rows if row.low is not None and row.high is not None] if intervals else []
+    ax.hlines(
+        [scale * row.metric for row in bounded],
+        [scale * (row.low or 0.0) for row in bounded],
+        [scale * (row.high or 0.0) for row in bounded],
+        color=colour,
+        lw=1,
+        alpha=0.5,
+    )
+    ax.plot(x, y, ls="", marker=marker, ms=size, mfc=colour, mec=ax.get_facecolor(), mew=0.6, label=label)
+
+
+def _mark_winner(
+    ax: "Axes", summary: StudySummary, rows: Sequence[EvaluatedNetwork], scale: float, theme: Theme
+) -> None:
+    for row in rows:
+        if row.genotype == summary.winner:
+            ax.plot(
+                [scale * (row.predicted or 0.0)],
+                [scale * row.metric],
+                ls="",
+                marker="*",
+                ms=17,
+                mfc=theme.winner,
+                mec=theme.paper,
+                zorder=6,
+                label="chosen",
+            )
+            return
+
+
+def _rank_text(summary: StudySummary) -> str:
+    result = summary.calibration
+    if result is None:
+        return "no held-out networks"
+    lines = [
+        f"Kendall τ = {result.kendall:.2f}" if result.kendall is not None else "",
+        f"Spearman ρ = {result.spearman:.2f}" if result.spearman is not None else "",
+        f"n = {result.num_networks} held out",
+    ]
+    return ", ".join(line for line in lines if line)
+
+
+def figure_additivity(summary: StudySummary, theme: Theme) -> "Figure":
+    """Whole networks as measured against the sum of their blocks, a panel for each measured resource."""
+    results = summary.additivity
+    if not results:
+        raise NotYetRunError("costs of whole networks")
+    columns = min(len(results), 2)
+    rows = -(-len(results) // columns)
+    figure = new_figure(width=5.6 if columns == 1 else WIDTH_IN, height=4.6 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, result in zip(axes, results, strict=False):
+        _draw_additivity(ax, result, theme)
+    for ax in axes[len(results) :]:
+        ax.axis("off")
+    legend_below(figure)
+    return figure
+
+
+def _draw_additivity(ax: "Axes", result: ResourceAdditivity, theme: Theme) -> None:
+    x, y = [pair.summed for pair in result.pairs], [pair.measured for pair in result.pairs]
+    ax.errorbar(
+        x,
+        y,
+        yerr=[pair.spread for pair in result.pairs],
+        ls="",
+        marker="o",
+        mfc=theme.held_out,
+        mec=theme.paper,
+        ecolor=theme.held_out,
+        elinewidth=1,
+        label="network (bar: 10th to 90th percentile)",
+    )
+    ends = [(pair.summed, pair.measured + sign * pair.spread) for pair in result.pairs for sign in (-1, 1)]
+    draw_diagonal(ax, ends, theme)
+    name = resource_name(result.resource)
+    ax.set_xlabel(f"sum of blocks, {name}, {result.unit}")
+    ax.set_ylabel(f"measured {name}, {result.unit}")
+    lines = [
+        f"R² = {result.r2:.3f}" if result.r2 is not None else "",
+        f"Kendall τ = {result.kendall:.2f}" if result.kendall is not None else "",
+        f"worst error {format_percent(result.worst_relative_error, 1)}"
+        if result.worst_relative_error is not None
+        else "",
+        f"n = {len(result.pairs)}",
+    ]
+    ax.set_title(", ".join(line for line in lines if line), loc="left")
