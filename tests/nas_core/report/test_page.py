@@ -10,28 +10,19 @@ import scipy.stats
 from nas_core.report import story
 from nas_core.report.drawing.learned import figure_training
 from nas_core.report.figures import render, save_figures
-from nas_core.report.page import (
-    MAX_PAGE_BYTES,
+from nas_core.report.page import MAX_PAGE_BYTES, draw, render_page, write_report
+from nas_core.report.style import THEMES
+from nas_core.report.summary import SeedValue, StudySummary
+from nas_core.report.tables import (
     alternatives_table,
     classes_table,
     comparison_table,
-    draw,
     evaluated_table,
     instead_table,
     prices_table,
-    render_page,
     swaps_table,
-    write_report,
 )
-from nas_core.report.style import THEMES
-from nas_core.report.summary import SeedValue, StudySummary
-from nas_core.report.text import (
-    best_predicted,
-    format_amount,
-    format_metric,
-    format_metric_change,
-    summary_table,
-)
+from nas_core.report.text import best_predicted, format_amount, format_metric, format_metric_change, summary_table
 from nas_core.space.genotypes import BlockSpec, Genotype, Position
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
