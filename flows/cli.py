@@ -628,16 +628,17 @@ def _print_answer(answer: "Answer") -> None:
     from nas_core.base.words import aligned
     from nas_core.report.text import format_amount, resource_name
 
-    print("\n".join([answer.message, *answer.notes, *answer.cautions]))
-    resources = list(answer.selections[0].costs) if answer.selections else []
+    print("\n".join([answer.message, *answer.notes, *(answer.cautions if answer.selections else ())]))
+    if not answer.selections:
+        return
+    resources = list(answer.selections[0].costs)
     rows = [["rank", "network", "predicted", "90 % interval", "evaluated", *map(resource_name, resources)]]
     for rank, choice in enumerate(answer.selections, start=1):
         low, high = choice.interval
         measured = "" if choice.evaluated is None else f"{choice.evaluated:.4f}"
         known = [f"{rank:>4}", choice.genotype, f"{choice.predicted:.4f}", f"{low:.4f} to {high:.4f}", measured]
         rows.append([*known, *(format_amount(name, choice.costs.get(name)) for name in resources)])
-    if answer.selections:
-        print("\n".join(aligned(rows)))
+    print("\n".join(aligned(rows)))
     if answer.winner is not None:
         winner = answer.winner
         print(f"Ranked by prediction. {winner.sentence[:-1]}: predicted {winner.predicted:.4f}", end="")

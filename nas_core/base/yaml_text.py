@@ -111,7 +111,9 @@ def read_yaml(text: str | bytes, source: str, expected: str = "YAML") -> Any:
             text.decode("utf-8-sig") if isinstance(text, bytes) else text
         )  # makes no objects: a SafeLoader
         try:
-            return reader.get_single_data()
+            data = reader.get_single_data()
+            _check_ends(data, set(), set())
+            return data
         finally:
             reader.dispose()
     except UnicodeDecodeError as error:
@@ -136,6 +138,19 @@ def write_yaml(data: Any, **options: Any) -> str:
     """The data as YAML that every reader takes for the same; options as PyYAML's."""
     text: str = yaml.dump(data, Dumper=_Writer, sort_keys=False, allow_unicode=True, **options)
     return text
+
+
+def _check_ends(data: Any, above: set[int], done: set[int]) -> None:
+    """Raises ValueError for data that hold themselves, as an anchor can make them; ``done`` are looked at once."""
+    if not isinstance(data, list | dict) or id(data) in done:
+        return
+    if id(data) in above:
+        raise ValueError("an anchor that holds itself")
+    above.add(id(data))
+    for each in data.values() if isinstance(data, dict) else data:
+        _check_ends(each, above, done)
+    above.discard(id(data))
+    done.add(id(data))
 
 
 def _mistake(error: Exception) -> str:

@@ -117,8 +117,13 @@ def check_space(space: SearchSpace, source: str = "") -> SearchSpace:
     stem, head = space.ends
     kind_of(STEMS, stem, f"{source}: stem")
     for index, row in enumerate(space.placed):
+        known: dict[str, int] = {}
         for choice, placed in enumerate(row):
-            check_placed(placed, f"{source}: positions[{index}].blocks[{choice}]")
+            where = f"{source}: positions[{index}].blocks[{choice}]"
+            given = f"{placed.block.kind} {check_placed(placed, where).settings!r}"  # with what is left to its default
+            if given in known:
+                raise SpaceError(where, f"{placed.block}, the same as blocks[{known[given]}]", "distinct blocks")
+            known[given] = choice
     kind_of(HEADS, head, f"{source}: head")
     return replace(space, code=tuple(sorted(_brought_code(space))))
 

@@ -145,6 +145,8 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "prices": prices_table(summary),
         "sweep": sweep_table(summary),
         "sweep_notes": sweep_notes(summary) if summary.sweep is not None else [],
+        "sweep_is_measured": summary.sweep is not None
+        and any(each.resource == summary.sweep.resource for each in summary.whole),
         "rounds": rounds_table(summary),
         "evaluated": evaluated_table(summary),
         "provenance": provenance_table(summary),
@@ -153,6 +155,7 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "made": _made(summary),
         "whole": whole_table(summary),
         "whole_source": story.whole_source(summary),
+        "pace": story.pace(summary),
         "frontier_note": _frontier_note(summary),
     }
 
@@ -206,7 +209,9 @@ def _metric_tile(summary: StudySummary) -> list[Tile]:
     trained = next(iter(summary.trained("winner")), None)
     if trained is not None and trained.test is not None:
         value = format_metric(summary.metric, trained.test)
-        return [Tile(label=f"chosen: {compared_by(summary)}", value=value, note="measured once, after training")]
+        many = len(trained.tests)
+        note = f"mean of {many} trainings" if many > 1 else "measured once, after training"
+        return [Tile(label=f"chosen: {compared_by(summary)}", value=value, note=note)]
     metric = summary.scorer.metric
     label = metric_label(metric, summary.scorer.split)
     evaluated, selected = summary.evaluated(winner), summary.selected(winner)

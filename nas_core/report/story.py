@@ -39,6 +39,7 @@ from nas_core.study.contestants import RIVALS
 from nas_core.workloads.metrics import Measure
 
 SIGNIFICANT = 0.05
+OTHER_PACE = 0.2  # by which all sums are off alike where it is the machine that was another
 LEAST_CHANGE = 1e-9  # in the metric's unit: what is smaller is arithmetic
 
 
@@ -446,6 +447,24 @@ def additivity_source(summary: StudySummary) -> str:
 def whole_source(summary: StudySummary) -> str:
     """How the chosen network, the base and a sweep's points were measured whole."""
     return "; ".join(dict.fromkeys(f"all in turns, {_measuring(each)}" for each in summary.whole))
+
+
+def pace(summary: StudySummary) -> str:
+    """That all sums of blocks are off alike, which says nothing of how well costs add up; "" where they are not."""
+    return " ".join(filter(None, map(_pace_of, summary.whole)))
+
+
+def _pace_of(known: MeasuredWhole) -> str:
+    off = [row.summed / row.measured - 1 for row in known.networks if row.measured]
+    if len(off) < 2 or (min(off) < OTHER_PACE and max(off) > -OTHER_PACE):
+        return ""
+    shares = dict.fromkeys(format_percent(abs(each)) for each in sorted((min(off), max(off)), key=abs))
+    way = "more" if off[0] > 0 else "less"
+    return (
+        f"All sums of {resource_name(known.resource)} are {' to '.join(shares)} {way} than what "
+        "was measured here: the machine ran at another pace while blocks were measured. Limits relative to the base "
+        "are not touched by that; with limits in the resource's own unit, what was measured whole is what counts."
+    )
 
 
 def _measuring(known: ResourceAdditivity | MeasuredWhole) -> str:

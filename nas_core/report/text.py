@@ -275,7 +275,8 @@ def sweep_rows(summary: StudySummary) -> list[list[str]]:
     name, label = resource_name(sweep.resource), metric_label(metric, summary.scorer.split)
     whole = sweep.base.measured
     head = ["limit", "network", name, "measured whole", "of the base", f"predicted {label}", "evaluated"]
-    rows = [[*head, metric_label(summary.metric, "test")]]
+    several = any(len(row.tests) > 1 for row in summary.training.networks) if summary.training is not None else False
+    rows = [[*head, metric_label(summary.metric, "test") + (", first training" if several else "")]]
     for point in (*sweep.points, sweep.base):
         share = format_percent(point.measured / whole, 1) if point.measured is not None and whole else ""
         rows.append(

@@ -42,7 +42,7 @@ class DistilScorer(Scorer):
     """
 
     name = "distil"
-    version = 8
+    version = 9
     runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})

@@ -264,6 +264,8 @@ class DistilledBlocks:
         """The network's outputs for the validation examples, after its recovery where it gets one."""
         if self.settings.recovery_steps:
             return self._outputs_of(self.recovered(genotype, self.settings.recovery_steps))
+        if not any(genotype.choices):
+            return self._taught  # the model itself, with the statistics that it has
         if self.scorer.reconstructs:
             return self._outputs_of(self._whole(self._begun(genotype), genotype))
         return self.assembled.outputs(genotype, self.fixed, self._kept)

@@ -546,4 +546,9 @@ def _shares(outputs: torch.Tensor, names: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if not sys.argv[1:]:
+        sys.exit(f"python {sys.argv[0]} FOLDER IMAGE ...")
+    try:
+        main(*sys.argv[1:])
+    except (OSError, ValueError) as error:  # a file that is not there, or that is no image
+        sys.exit(str(error))

@@ -51,6 +51,8 @@ def test_scalars_are_those_of_yaml_1_2(text, value):
         ("? [1]\n: 2", "a key that is a list or a mapping in line 1"),
         ("a: !!python/object:os.system x", "could not determine a constructor"),
         ("1" * 5000, "a number of 5,000 digits"),
+        ("a: &a [*a]", "an anchor that holds itself"),
+        ("&a\nx: {y: *a}", "an anchor that holds itself"),
         (b"\xff\xfea", "bytes that are no UTF-8 text"),
     ],
 )
@@ -64,6 +66,11 @@ def test_what_is_no_yaml_is_refused_with_its_lines(text, words):
 def test_a_key_that_an_alias_brings_gives_way_to_the_mappings_own():
     text = "base: &base {p: 1, q: 2}\nmine:\n  <<: *base\n  p: 3\n"
     assert read_yaml(text, "x")["mine"] == {"p": 3, "q": 2}
+
+
+def test_an_anchor_may_be_named_any_number_of_times():
+    lines = ["a0: &a0 [1]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40))]
+    assert read_yaml("\n".join(lines), "x")["a1"] == [[1], [1]]
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from nas_core.base.errors import ConfigError, DataError, NasError
+from nas_core.base.errors import ConfigError, DataError, NasError, SpaceError
 from nas_core.families import FAMILIES
 from nas_core.families.assemble import assemble
 from nas_core.families.yaml_space import space_from_data
@@ -103,6 +103,12 @@ def test_a_mistake_is_named_by_its_place(data, path, value, message):
         target = target[parent]
     target[last] = value
     with pytest.raises(NasError, match=message):
+        space_from_data(data, "space.yaml")
+
+
+def test_a_block_with_its_defaults_written_out_is_the_same_block(data):
+    data["positions"][0]["blocks"] = ["mbconv", {"kind": "mbconv", "kernel": 5}, {"kind": "mbconv", "kernel": 3}]
+    with pytest.raises(SpaceError, match=r"positions\[0\].blocks\[2\]: found mbconv kernel=3, the same as blocks\[0\]"):
         space_from_data(data, "space.yaml")
 
 

@@ -346,6 +346,25 @@ def test_several_seeds_give_mean_spread_and_a_paired_test(study):
     assert "is +10.00 points over 2 seeds, the same from each." in same
 
 
+def test_what_several_seeds_say_is_told_from_what_the_first_does(study):
+    several = from_seeds(study, winner=[0.91, 0.93, 0.95])
+    page = render_page(several, NO_FIGURES)
+    assert "mean of 3 trainings" in page
+    assert "measured once, after training" not in page
+    assert "test accuracy, first training" in page
+    assert "first training" not in render_page(study, NO_FIGURES)
+
+
+def test_another_pace_of_the_machine_is_told_from_costs_that_do_not_add_up(study):
+    assert story.pace(study) == ""
+    (whole,) = study.whole
+    slower = tuple(replace(row, summed=1.5 * row.summed) for row in whole.networks)
+    words = story.pace(replace(study, whole=(replace(whole, networks=slower),)))
+    assert words.startswith("All sums of latency are 58 % more than what was measured here: the machine")
+    one_only = (slower[0], *whole.networks[1:])
+    assert story.pace(replace(study, whole=(replace(whole, networks=one_only),))) == ""
+
+
 def test_curves_of_several_seeds_have_a_band(study):
     figure = figure_training(from_seeds(study, winner=[0.9, 0.91]), THEMES["light"])
     left, right = figure.axes

@@ -119,7 +119,7 @@ def test_networks_are_rated_as_if_each_were_built_by_itself(made: str, request: 
     rows = {row.genotype: row.metric for row in scorer.evaluate(genotypes)}
     data = scorer.blocks.data
     inputs, targets = data.validation
-    for genotype in genotypes[1:]:
+    for genotype in genotypes:
         with torch.no_grad():
             outputs = _built(scorer, genotype)(data.prepare(inputs))
         loss = calibrated_loss(outputs, partial(scorer.workload.loss, targets=targets))
@@ -272,6 +272,11 @@ def test_an_alternative_that_learns_no_more_is_done(tmp_path: Path) -> None:
     scorer = _scorer(_config(patience=1), tmp_path)
     scorer.prepare(lambda *_: None)
     assert scorer.prepared
+
+
+def test_the_model_itself_is_rated_as_it_is(distilled: DistilScorer) -> None:
+    base = Genotype((0,) * distilled.family.space.num_positions)
+    assert _rated(_scorer(_config(rated_by="divergence"), Path(distilled.store.root)), base) == 0
 
 
 def test_a_short_recovery_brings_networks_nearer_to_the_model(distilled: DistilScorer) -> None:
