@@ -95,6 +95,8 @@ class Progress:
         words = [
             f"{100 * self.done / max(self.total, 1):.0f} %" if percent else f"{self.done}/{self.total} {self.noun}"
         ]
+        if self._note and not self.total:  # a job that has nothing to count says what it does
+            words = []
         if new > 0 and elapsed > 0:
             rate = new / elapsed
             if not percent:

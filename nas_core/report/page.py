@@ -240,11 +240,14 @@ def _limit_tiles(summary: StudySummary) -> list[Tile]:
         share = cost / limit.at_most if limit.at_most else 1.0
         whole = story.whole_in_words(summary, summary.winner, limit)
         beside = f"; {whole}" if whole else ""
+        is_asked = summary.limit_whole(limit).at_most == limit.at_most
+        most = f"{'the limit, ' if is_asked else ''}{format_amount(limit.resource, limit.at_most)}"
+        held = "" if is_asked else ", which sums over blocks are held to"
         found.append(
             Tile(
                 label=resource_name(limit.resource),
                 value=format_amount(limit.resource, cost),
-                note=f"{format_percent(share)} of the limit, {format_amount(limit.resource, limit.at_most)}{beside}",
+                note=f"{format_percent(share)} of {most}{held}{beside}",
                 share=min(share, 1.0),
                 exceeded=not limit.is_kept_by(cost),
             )

@@ -28,6 +28,7 @@ from nas_core.report.text import (
     format_percent,
     format_space_size,
     format_tested,
+    measured_of,
     metric_label,
     resource_name,
     short_genotype,
@@ -36,6 +37,7 @@ from nas_core.report.text import (
 )
 from nas_core.space.genotypes import Genotype
 from nas_core.study.contestants import RIVALS
+from nas_core.study.rounds import TELLS_APART
 from nas_core.workloads.metrics import Measure
 
 SIGNIFICANT = 0.05
@@ -128,6 +130,7 @@ def comparison(summary: StudySummary) -> list[str]:
     if random:
         sentences.append(_random_sentence(metric, random, winner))
     sentences += _rivals(summary, winner)
+    sentences += _over_when_measured(summary)
     if longer := trained_longer(summary):
         sentences.append(longer)
     for row in summary.training.diverged if summary.training is not None else ():
@@ -156,6 +159,22 @@ def _rivals(summary: StudySummary, winner: float) -> list[str]:
     named = [f"{trained_name(row.role)} {_beside(summary.metric, row.test or 0.0, winner)}" for row in rows]
     text = f"Others at the same limits, trained alike: {'; '.join(named)}. The chosen network beats {beaten} of them."
     return [text, *remarks]
+
+
+def _over_when_measured(summary: StudySummary) -> list[str]:
+    """Which networks that the limits were held for are over one as they were measured with the others."""
+    base, found = measured_of(summary, "base", summary.base), []
+    for limit in summary.limits:
+        most = summary.limit_whole(limit, base.get(limit.resource)).at_most
+        over = [
+            trained_name(row.role)
+            for role in ("winner", "random", *RIVALS)
+            for row in summary.trained(role)
+            if most is not None and row.measured.get(limit.resource, 0.0) > most * (1 + TELLS_APART)
+        ]
+        if over:
+            found.append(f"Over the limit on {resource_name(limit.resource)} when measured whole: {_joined(over)}.")
+    return found
 
 
 def _beside(metric: Measure, value: float, winner: float) -> str:
@@ -305,10 +324,9 @@ def calibration_verdict(result: CalibrationSummary) -> str:
     """How well the predictor orders unseen networks, in words, with the baseline beside it."""
     if result.kendall is None:
         return f"The rank agreement on {result.num_networks} held-out networks could not be computed."
-    share = (1 + result.kendall) / 2
     text = (
-        f"On {result.num_networks} networks it had not seen, the predictor puts about {format_percent(share)} of pairs "
-        f"in the right order (Kendall τ {result.kendall:.2f})"
+        f"On {result.num_networks} networks it had not seen, the predictor's order agrees with the measured one by a "
+        f"Kendall τ of {result.kendall:.2f} (1: the same order, 0: chance)"
     )
     if result.sentence:
         return f"{text}. {result.sentence}"

@@ -429,9 +429,12 @@ class StudySummary:
         networks = (row for each in self.whole if each.resource == resource for row in each.networks)
         return next((row.measured for row in networks if row.genotype == genotype), None)
 
-    def limit_whole(self, limit: Limit) -> Limit:
-        """The limit on a network that is measured whole: a percentage is of the base measured so."""
-        base = self.measured_whole(self.base, limit.resource)
+    def limit_whole(self, limit: Limit, base: float | None = None) -> Limit:
+        """The limit on a network that is measured whole: a percentage is of the ``base`` measured with it.
+
+        That is, unless given, what verification measured.
+        """
+        base = self.measured_whole(self.base, limit.resource) if base is None else base
         known = {} if base is None else {limit.resource: base}
         try:
             asked = parse_limit(limit.text).resolve(known, resources=(limit.resource,))

@@ -1,10 +1,11 @@
 """The report's tables, as text; each is made of a summary, None where there is nothing to list."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from nas_core.report.summary import EvaluatedNetwork, StudySummary, TrainedNetwork
+from nas_core.report.summary import EvaluatedNetwork, Limit, StudySummary, TrainedNetwork
 from nas_core.report.text import (
     compared_by,
     compared_networks,
@@ -73,11 +74,7 @@ def comparison_table(summary: StudySummary) -> Table:
                 *([_took(row)] if networks else []),
             )
         )
-    limits = {
-        limit.resource: f"≤ {format_amount(limit.resource, limit.at_most)}"
-        for limit in summary.limits
-        if limit.at_most is not None
-    }
+    limits, asked = _uppermost(summary.limits), _uppermost(map(summary.limit_whole, summary.limits))
     head = (
         "network",
         "genotype",
@@ -89,10 +86,25 @@ def comparison_table(summary: StudySummary) -> Table:
     )
     blank = [""] if networks else []
     foot = (
-        ("limits", "", "", *blank, *[limits.get(name, "–") for name in (*resources, *whole)], *blank) if limits else ()
+        (
+            "limits",
+            "",
+            "",
+            *blank,
+            *(limits.get(name, "–") for name in resources),
+            *(asked.get(name, "–") for name in whole),
+            *blank,
+        )
+        if limits
+        else ()
     )
     marked = next((index for index, (label, _, _) in enumerate(compared) if label == "winner"), None)
     return Table(head=head, rows=tuple(rows), foot=foot, marked=marked)
+
+
+def _uppermost(limits: Iterable[Limit]) -> dict[str, str]:
+    bounds = {limit.resource: limit.at_most for limit in limits}
+    return {name: f"≤ {format_amount(name, most)}" for name, most in bounds.items() if most is not None}
 
 
 def _took(row: TrainedNetwork | None) -> str:

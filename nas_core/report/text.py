@@ -237,7 +237,7 @@ def summary_table(summary: StudySummary, compared: Sequence[str] | None = None) 
     lines += [f"not all as asked for, {row}" for row in (summary.training.remarks if summary.training else ())]
     lines.append(trained_longer(summary))
     if summary.limits:
-        lines.append(f"limits: {', '.join(map(format_limit, summary.limits))}")
+        lines.append(f"limits: {', '.join(_asked(summary, limit) for limit in summary.limits)}")
     if summary.sweep is not None:
         lines += [f"over the range {summary.sweep.text}:", *aligned(sweep_rows(summary)), *sweep_notes(summary)]
     if summary.outcome is not None:
@@ -249,6 +249,14 @@ def summary_table(summary: StudySummary, compared: Sequence[str] | None = None) 
     lines.append(f"evaluated: {format_count(summary.num_evaluated)} networks of {size}")
     lines.append(failure_warning(summary))
     return "\n".join(line.rstrip() for line in lines if line)
+
+
+def _asked(summary: StudySummary, limit: Limit) -> str:
+    """A limit as it was asked for, and what sums over blocks are held to for it where that is something else."""
+    asked = summary.limit_whole(limit)
+    if limit.at_most in (None, asked.at_most):
+        return format_limit(limit)
+    return f"{format_limit(asked)} (of sums over blocks {format_amount(limit.resource, limit.at_most)})"
 
 
 def _compared_table(summary: StudySummary) -> list[str]:

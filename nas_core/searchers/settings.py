@@ -53,7 +53,13 @@ class DesignConfig(Section):
 class VerifyConfig(Section):
     """Solve, evaluate the best for real, refit, until the choice stands."""
 
-    evaluations: int = Field(32, ge=0, le=1_000_000, description="Most networks evaluated in all rounds together.")
+    evaluations: int = Field(
+        32,
+        ge=0,
+        le=1_000_000,
+        description="Most networks evaluated in all rounds together; two rounds more each time that a limit on what is "
+        "measured moves.",
+    )
     per_round: int = Field(4, ge=1, le=10_000, description="Networks evaluated per round.")
     patience: int = Field(
         4, ge=1, le=100, description="Rounds in a row without a better network after which the choice stands."

@@ -141,11 +141,11 @@ class Elsewhere:
         from nas_core.costs.timing import fitted_blocks
 
         of_sample = {genotype: brought.networks[genotype] for genotype in self.sample if genotype in brought.networks}
-        others = {each: measured for each, measured in brought.networks.items() if each not in of_sample}
-        if not any(isinstance(each, Measurement) for each in others.values()):
+        fitted = {genotype: brought.networks[genotype] for genotype in self._of_blocks()}
+        if not any(isinstance(each, Measurement) for each in fitted.values()):
             first = next(iter(brought.networks.values()), "no rows")
             raise NasError("measurements", f"none that succeeded ({first})", "networks that run there")
-        fixed, blocks = fitted_blocks(self.study.family, others)
+        fixed, blocks = fitted_blocks(self.study.family, fitted)
         writer, (size,) = self._writer(brought), self.study.space.resolutions
         rows: list[Cost] = [writer.fixed_part(size, LATENCY, fixed)]
         rows += [writer.block(block, size, LATENCY, measured) for block, measured in blocks.items()]

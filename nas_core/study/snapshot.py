@@ -345,13 +345,12 @@ class Snapshot:
         result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
         if result.explanation is not None:
             result = replace(result, explanation=as_asked(self, result.explanation, budgets))
-        return answer_of(self.predictor, result, limits, self.costs_of, self.measured, self.cautions)
+        return answer_of(self.predictor, result, limits, self.costs_of, self.measured, self.cautions(budgets))
 
-    @cached_property
-    def cautions(self) -> tuple[str, ...]:
-        """What has to be said beside whatever the predictor calls best."""
-        held_out = self.held_out_table
-        held = (_held_in_words(resource, share) for resource, share in self.held)
+    def cautions(self, budgets: Sequence[Budget]) -> tuple[str, ...]:
+        """What has to be said beside whatever the predictor calls best within these budgets."""
+        held_out, limited = self.held_out_table, {budget.resource for budget in budgets}
+        held = (_held_in_words(resource, share) for resource, share in self.held if resource in limited)
         return (*cautions_of(self.fitted, 0 if held_out is None else len(held_out)), *held)
 
     def problem_of_most(self, resource: str | None, limits: Sequence[Budget] | None = None) -> SelectionProblem:
@@ -396,5 +395,5 @@ def _held_in_words(resource: str, share: float) -> str:
         held = f"{100 * (1 - share):.1f} % lower, as room for what the whole network takes"
     else:
         way = f"{100 * (share - 1):.1f} % higher"
-        held = f"{way}, since the network chosen before, measured whole, took less than the sum over its blocks"
+        held = f"{way}, since networks that were measured whole took less than the sums over their blocks"
     return f"The limit on {resource} is held {held}."

@@ -355,6 +355,33 @@ def test_what_several_seeds_say_is_told_from_what_the_first_does(study):
     assert "first training" not in render_page(study, NO_FIGURES)
 
 
+def test_others_that_are_over_a_limit_when_measured_are_named(study):
+    limit = next(each for each in study.limits if each.resource == "latency_ms")
+    most = study.limit_whole(limit).at_most
+
+    def measured(row):
+        own = study.measured_whole(study.base, "latency_ms")
+        taken = {"base": own, "random": 1.3 * most}
+        return replace(row, measured={"latency_ms": taken.get(row.role, 0.9 * most)})
+
+    over = replace(study, training=replace(study.training, networks=tuple(map(measured, study.training.networks))))
+    page, told = render_page(over, NO_FIGURES), "Over the limit on latency when measured whole: random"
+    assert told in page
+    assert not any("when measured whole" in each for each in story.comparison(study))
+
+
+def test_a_limit_that_was_moved_is_told_from_the_one_that_was_asked_for(study):
+    limit = next(each for each in study.limits if each.resource == "latency_ms")
+    asked = study.limit_whole(limit).at_most
+    moved = replace(
+        study, limits=(*(each for each in study.limits if each is not limit), replace(limit, at_most=1.2 * asked))
+    )
+    page = render_page(moved, NO_FIGURES)
+    assert f"{format_amount('latency_ms', 1.2 * asked)}, which sums over blocks are held to" in page
+    assert f"at most {format_amount('latency_ms', asked)} latency" in summary_table(moved)
+    assert f"(of sums over blocks {format_amount('latency_ms', 1.2 * asked)})" in summary_table(moved)
+
+
 def test_another_pace_of_the_machine_is_told_from_costs_that_do_not_add_up(study):
     assert story.pace(study) == ""
     (whole,) = study.whole

@@ -24,11 +24,11 @@ from tests.conftest import config_of
 NEEDS = ("numpy", "numpy.libs", "onnxruntime", "flatbuffers", "google", "packaging")
 
 
-def study_at(root, runtime="onnxruntime"):
+def study_at(root, runtime="onnxruntime", networks=3):
     config = config_of(
         profile={
             "resources": ["flops", "params", "latency_ms"],
-            "networks": 3,
+            "networks": networks,
             "repeats": 5,
             "warmup": 1,
             "profilers": {"latency": {"where": "elsewhere", "runtime": runtime}},
@@ -85,6 +85,26 @@ def test_the_file_measures_whole_networks_and_blocks_get_their_price(measured):
     assert at_most.at_most == pytest.approx(0.9 * study.costs_of(study.base)["latency_ms"])
     total = study.cost_tables[None]["latency_ms"].total(Genotype.parse(rows[0]["genotype"]))
     assert total > 0
+
+
+@pytest.mark.parametrize("networks", [3, 27])
+def test_networks_that_say_whether_costs_add_up_say_what_blocks_cost_too(measured, tmp_path, networks):
+    """Of a small space they are nearly all that was measured."""
+    _, file, _ = measured
+    study = study_at(tmp_path / "study", networks=networks)
+    there = elsewhere(study)
+    known, prices = next(csv.DictReader(io.StringIO(file.read_text()))), ((2, 1, 0), (0, 3, 5), (1, 0, 4))
+    lines = io.StringIO()
+    table = csv.DictWriter(lines, known)
+    table.writeheader()
+    for genotype in there.networks():
+        ms = 1 + sum(row[choice] for row, choice in zip(prices, genotype.choices, strict=True))
+        table.writerow({**known, "asked": there.asked, "genotype": str(genotype), "ms": ms})
+    (tmp_path / "there.csv").write_text(lines.getvalue())
+    bring(study, tmp_path / "there.csv")
+    assert study.cost_tables[None]["latency_ms"].fixed == pytest.approx(1, rel=1e-3)
+    for row, block in zip(prices, study.cost_tables[None]["latency_ms"].block, strict=True):
+        assert list(block) == pytest.approx(row, abs=1e-2)
 
 
 def test_nothing_of_it_is_measured_here(measured):

@@ -297,7 +297,8 @@ def test_a_choice_so_near_its_limit_that_it_may_not_keep_it_is_made_again(tabula
     assert study.snapshot.held == ()  # until the study takes note of it
     study.refresh()
     assert 0.9 < dict(study.snapshot.held)["flops"] <= AIMS_AT / 0.995
-    (told,) = [each for each in study.snapshot.cautions if "is held" in each]
+    (told,) = [each for each in study.snapshot.cautions(study.snapshot.limits) if "is held" in each]
+    assert not [each for each in study.snapshot.cautions(()) if "is held" in each]
     assert "% lower, as room for what the whole network takes" in told
 
 
