@@ -340,8 +340,8 @@ def not_handed_over(config: StudyConfig) -> list[str]:
 
     family = family_of(config)
     base = Genotype((0,) * family.space.num_positions)
-    network, shape = family.module(base), family.sample.shape
-    why, no_program = why_no_onnx(network, shape), why_no_program(network, shape)
+    network = family.module(base)
+    why, no_program = why_no_onnx(network, family.sample), why_no_program(network, family.sample)
     runtime = config.profile.profilers["latency"].runtime
     if why and is_of_files(runtime):
         expected = "eager or compile for this model"

@@ -198,7 +198,8 @@ def _handed_over(network: "nn.Module", splits: "Splits", workload: "Workload") -
     from nas_core.training.export import deployed
 
     shape = tuple(splits.train[0].shape[1:])
-    module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None), workload.output_scale)
+    fitting, dtype = getattr(workload, "fitting", None), workload.sample.dtype
+    module = deployed(network, splits.prepare, shape, fitting, workload.output_scale, dtype)
     program, export_s = _timed(lambda: _program(module))
     weight_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     return {"export_s": export_s, "program_bytes": len(program), "weight_bytes": weight_bytes}

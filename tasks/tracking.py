@@ -347,7 +347,7 @@ class _Runs:
         from nas_core.training.winner import load_deployed
 
         module, _ = load_deployed(self.store, row["name"])
-        example = np.zeros((2, *module.input_shape), dtype=np.float32)
+        example = np.zeros((2, *module.input_shape), dtype=module.dtype)
         name = self.config.registered_model or self.name
         with mlflow.start_run(run_id=run_id), silence():
             info = mlflow.pytorch.log_model(

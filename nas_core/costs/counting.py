@@ -32,6 +32,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.families.family import Part
+from nas_core.families.model.tracing import LEFT_OUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def _count_on(device: str, build: Callable[[], nn.Module], shapes: Sequence[tupl
     with torch.device(device), torch.no_grad():
         module = build().eval().to(device).requires_grad_(False)
         inputs = [torch.zeros(1, *shape, dtype=getattr(torch, dtype)) for shape in shapes]
-    operations = FlopCounterMode(display=False)
+    operations = FlopCounterMode(display=False, custom_mapping=LEFT_OUT)
     with torch.no_grad(), operations, _LiveBytes(module, inputs) as memory:
         output = module(*inputs)
     first = tree_leaves(output)[0]

@@ -299,15 +299,15 @@ def _built_run(part: Part, inputs: list[torch.Tensor], config: Any, *, whole: bo
         return error
 
 
-def time_files(files: Sequence[bytes], shape: Sequence[int], config: Any) -> list[Measurement]:
-    """Milliseconds per batch of ONNX files that take one input of this shape, in turns.
+def time_files(files: Sequence[bytes], shape: Sequence[int], dtype: str, config: Any) -> list[Measurement]:
+    """Milliseconds per batch of ONNX files that take one input of this shape and type, in turns.
 
     Raises:
         ConfigError: if the runtime is not installed, or more threads are asked for than there are.
         Exception: whatever a file fails with.
     """
     with _quiet(config.num_threads):
-        inputs = [_example(config.batch_size, shape, "float32")]
+        inputs = [_example(config.batch_size, shape, dtype)]
     opened = [(data, inputs) for data in files]
     timings = _some_at_a_time(partial(_opened, config), opened, config, torch.device("cpu"))
     measured = list(map(_measured, timings))

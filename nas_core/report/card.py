@@ -103,7 +103,7 @@ def _input(row: Mapping[str, Any], given: Mapping[str, Any], written: Written) -
     is_image = len(known["shape"]) == 3
     values = "fractions from 0 to 1" if is_image else "as they are stored"
     lines = [
-        f"- {' and '.join([*plain, f'`{LOADER}`'])}: float32, B x {shape}, {values}; any B",
+        f"- {' and '.join([*plain, f'`{LOADER}`'])}: {known.get('dtype', 'float32')}, B x {shape}, {values}; any B",
         f"- `{PROGRAM}`: B x {known['shape'][0]} x height x width, {known['values']}"
         if is_image and PROGRAM in written.files
         else "",

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -29,7 +29,7 @@ from nas_core.scoring.scorer import OnProgress
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.features import spread
-from nas_core.training.loop import TrainingDiverged, evaluated_batch, resolve_device, train, value_of
+from nas_core.training.loop import TrainingDiverged, autocast, evaluated_batch, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
 from nas_core.training.optimizers import Schedule
 from nas_core.training.settings import OWN, TeacherConfig
@@ -158,9 +158,8 @@ class DistilledBlocks:
 
     def _train(self, students: "Students", positions: Sequence[int], on_step: Any) -> None:
         scorer = self.scorer
-        distiller = Distiller(
-            self.teacher, students, {p: self.places[p].path for p in positions}, self.settings.patience
-        )
+        paths = {position: self.places[position].path for position in positions}
+        distiller = Distiller(self.teacher, students, paths, self.settings)
         path = scorer.weights_path(positions[0]).replace(".safetensors", ".checkpoint.safetensors")
         identity = {"weights": scorer.weights_id, "space": self.space.space_id, "positions": list(positions)}
         checkpoint = Checkpoint(
@@ -369,8 +368,9 @@ class Distiller:
     The loss is relative, so that positions and alternatives count alike.
     """
 
-    def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], patience: int) -> None:
-        self.teacher, self.students, self.paths, self.patience = teacher, students, paths, patience
+    def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], settings: Any) -> None:
+        self.teacher, self.students, self.paths = teacher, students, paths
+        self.recipe, self.patience = settings.recipe, settings.patience
         self.noted = -1  # the step of which losses were noted last
         self.learning = {
             position: [(column, block) for column, block in enumerate(students.of(position)) if _learns(block)]
@@ -378,14 +378,19 @@ class Distiller:
         }
 
     def __call__(self, inputs: torch.Tensor, loss_of: LossOf, step: int, weight: float | torch.Tensor) -> torch.Tensor:
-        seen = observed(self.teacher, self.paths.values(), inputs)
+        precision = partial(autocast, inputs.device, self.recipe)
+        with precision():
+            seen = observed(self.teacher, self.paths.values(), inputs)
         is_done, losses = self._done(), dict[tuple[int, int], torch.Tensor]()
         for row, (position, path) in enumerate(self.paths.items()):
             call, target = seen.pop(path)
+            target = target.float()
             unit = spread(target)  # once for all alternatives of a position
             for column, block in self.learning[position]:
                 if not is_done[row][column]:
-                    loss = F.mse_loss(call.run(block), target) / unit
+                    with precision():
+                        output = call.run(block)
+                    loss = F.mse_loss(output.float(), target) / unit
                     torch.autograd.backward(loss * weight)
                     losses[row, column] = loss.detach()
         if not losses:

@@ -339,10 +339,10 @@ class SearchSpace:
                     yield genotype
 
     def sample(self, rng: np.random.Generator, attempts: int = 10_000) -> Genotype:
-        """A uniformly random network that the rules allow.
+        """A uniformly random network that the rules allow; where few do, one that a random search finds.
 
         Raises:
-            SpaceError: if none turns up in ``attempts`` draws.
+            SpaceError: if none turns up in ``attempts`` draws, nor in as many steps of the search.
         """
         for _ in range(attempts):
             choices = tuple(int(rng.integers(count)) for count in self.num_choices)
@@ -350,6 +350,26 @@ class SearchSpace:
             genotype = Genotype(choices, resolution)
             if self.allows(genotype):
                 return genotype
+        resolution = self.genotype_resolutions[int(rng.integers(len(self.resolutions)))]
+        return Genotype(self._searched(rng, attempts), resolution)
+
+    def _searched(self, rng: np.random.Generator, attempts: int) -> tuple[int, ...]:
+        """Choices that the rules allow, position by position in random order, back where they allow none."""
+        choices: list[int] = []
+        untried = [rng.permutation(self.num_choices[0]).tolist()]
+        for _ in range(attempts):
+            while untried and not untried[-1]:
+                untried.pop()
+                del choices[-1:]
+            if not untried:
+                break
+            beginning = (*choices, int(untried[-1].pop()))
+            if not all(rule.allows(beginning) for rule in self.rules):
+                continue
+            if len(beginning) == self.num_positions:
+                return beginning
+            choices.append(beginning[-1])
+            untried.append(rng.permutation(self.num_choices[len(beginning)]).tolist())
         raise SpaceError(f"space {self.name}.rules", f"no network in {attempts} draws", "rules some networks satisfy")
 
     def neighbours(self, genotype: Genotype) -> list[Genotype]:

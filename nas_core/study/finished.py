@@ -92,7 +92,7 @@ class Finished:
         if trained is not None:
             return [winner, load_deployed(self.store, trained)[0]]
         network = build_network(described(self.study.family, base), seed=0)
-        return [winner, deployed(network, Normalisation(), winner.input_shape)]
+        return [winner, deployed(network, Normalisation(), winner.input_shape, dtype=winner.dtype)]
 
     @property
     def profile(self) -> ProfileConfig:
@@ -152,11 +152,12 @@ def file_latency(done: Finished, winner: bytes, way: "Way", times: int = TIMES) 
     check_here(config)
     modules = done.modules()
     files = [winner, *(onnx_file(module, way) for module in modules[1:])]
-    rounds = [time_files(files, modules[0].input_shape, config) for _ in range(times)]
+    takes = modules[0].input_shape, modules[0].dtype
+    rounds = [time_files(files, *takes, config) for _ in range(times)]
     usual = [statistics.median(each.value for each in column) for column in zip(*rounds, strict=True)]
     for index, measured in enumerate(rounds):
         if any(each.value > DISTURBED * ms for each, ms in zip(measured, usual, strict=True)):
-            rounds[index] = time_files(files, modules[0].input_shape, config)
+            rounds[index] = time_files(files, *takes, config)
     return _file_latency(done, ONNX, rounds, config)
 
 
@@ -180,8 +181,8 @@ def weights_latency(done: Finished, times: int = TIMES) -> FileLatency:
 
     config = _latency_settings(done)
     parts = [
-        Part(position=None, key=index, shapes=(module.input_shape,), build=partial(prepared, module))
-        for index, module in enumerate(done.modules())
+        Part(position=None, key=key, shapes=(each.input_shape,), build=partial(prepared, each), dtype=each.dtype)
+        for key, each in enumerate(done.modules())
     ]
     rounds = []
     for _ in range(times):

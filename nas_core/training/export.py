@@ -32,7 +32,8 @@ class Deployed(nn.Module):
 
     Images are B C H W of any size, made square as ``fitting`` says, which is
     how the study made them; maps come out at the network's side. ``input_shape`` is that of one input of the network.
-    ``scale`` is what the network's outputs are multiples of: here it is undone.
+    ``scale`` is what the network's outputs are multiples of: here it is undone. Inputs that are no floats (``dtype``;
+    words by their numbers, say) reach the network as they are.
     """
 
     mean: torch.Tensor
@@ -46,9 +47,10 @@ class Deployed(nn.Module):
         input_shape: tuple[int, ...],
         fitting: Fitting | None = None,
         scale: Normalisation | None = None,
+        dtype: str = "float32",
     ) -> None:
         super().__init__()
-        self.scale = scale or Normalisation()
+        self.scale, self.dtype = scale or Normalisation(), dtype
         self.network, self.input_shape, self.fitting = network, input_shape, fitting or AS_TENSORS
         num_axes = 1 + len(input_shape)
         self.register_buffer("mean", broadcast(torch.tensor(prepare.mean or (0.0,)), num_axes))
@@ -59,7 +61,20 @@ class Deployed(nn.Module):
     def takes_images(self) -> bool:
         return len(self.input_shape) == 3
 
+    @property
+    def takes_floats(self) -> bool:
+        kind: torch.dtype = getattr(torch, self.dtype)
+        return kind.is_floating_point
+
+    def example(self, count: int) -> torch.Tensor:
+        """So many inputs of the network's own shape and type, of no meaning."""
+        if self.takes_floats:
+            return torch.rand(count, *self.input_shape)
+        return torch.zeros(count, *self.input_shape, dtype=getattr(torch, self.dtype))
+
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if not self.takes_floats:
+            return self.scale.undone(self.network(inputs))
         probe = torch.full_like(inputs.reshape(-1)[:1], HALF if self.takes_images else OVERFLOWING)
         are_bytes = probe * 2 == 0
         values = torch.ops.aten._to_copy.default(inputs, dtype=torch.float32)  # `float()` leaves no trace for floats
@@ -138,10 +153,11 @@ def deployed(
     input_shape: tuple[int, ...],
     fitting: Fitting | None = None,
     scale: Normalisation | None = None,
+    dtype: str = "float32",
 ) -> Deployed:
     """A copy of the network for use anywhere: on the CPU, in eval mode, with its preparation."""
     plain = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    module = Deployed(plain, prepare, input_shape, fitting, scale)
+    module = Deployed(plain, prepare, input_shape, fitting, scale, dtype)
     module.eval()
     return module
 
@@ -153,7 +169,7 @@ def exported_bytes(module: Deployed) -> bytes:
         NasError: if torch cannot follow the network: it branches on values, say.
     """
     shapes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
-    example = torch.zeros(2, *module.input_shape)  # a batch of 1 would be taken for a constant
+    example = module.example(2)  # a batch of 1 would be taken for a constant
     if module.takes_images:
         channels, height, width = module.input_shape
         example = torch.zeros(2, channels, height + 8, width + 16)  # so would a square, or the network's own size

@@ -167,12 +167,12 @@ def checked_onnx(module: Deployed, workload: Workload, metric: str) -> tuple[byt
 
 def onnx_file(module: Deployed, way: Way) -> bytes:
     """The network's ONNX file, made in this way; raises NasError where it leads to none. It is not checked."""
-    return onnx_bytes(prepared(module), [torch.rand(EXAMPLE_BATCH, *module.input_shape)], way)
+    return onnx_bytes(prepared(module), [module.example(EXAMPLE_BATCH)], way)
 
 
-def why_no_onnx(network: nn.Module, shape: Sequence[int]) -> str:
-    """Why no ONNX file can be made of a network that takes B x shape; "" if one can."""
-    module = deployed(network, Normalisation(), tuple(shape))
+def why_no_onnx(network: nn.Module, sample: Sample) -> str:
+    """Why no ONNX file can be made of a network that takes such inputs; "" if one can."""
+    module = deployed(network, Normalisation(), sample.shape, dtype=sample.dtype)
     why = ""
     for way in WAYS:
         try:
@@ -184,10 +184,10 @@ def why_no_onnx(network: nn.Module, shape: Sequence[int]) -> str:
     return why
 
 
-def why_no_program(network: nn.Module, shape: Sequence[int]) -> str:
-    """Why no .pt2 program can be made of a network that takes B x shape; "" if one can."""
+def why_no_program(network: nn.Module, sample: Sample) -> str:
+    """Why no .pt2 program can be made of a network that takes such inputs; "" if one can."""
     try:
-        exported_bytes(deployed(network, Normalisation(), tuple(shape)))
+        exported_bytes(deployed(network, Normalisation(), sample.shape, dtype=sample.dtype))
     except NasError as error:
         return str(error.found)
     return ""
@@ -198,7 +198,8 @@ def _compared(
 ) -> OnnxCheck:
     inputs, targets = workload.load(module.input_shape).load_test()
     count, network = num_compared(module.input_shape, workload.sample, len(targets)), prepared(module)
-    batches = [Normalisation()(batch).float() for batch in batches_of(inputs[:count], CHECKED_BATCH)]
+    kind: torch.dtype = getattr(torch, module.dtype)
+    batches = [Normalisation()(batch).to(kind) for batch in batches_of(inputs[:count], CHECKED_BATCH)]
     with torch.no_grad():
         expected = torch.cat([network(batch) for batch in batches])
     found, wanted = outputs_of_file(data, batches), in_memory(targets[:count])

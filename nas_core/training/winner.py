@@ -182,7 +182,8 @@ def train_network(
     if not group.leads:
         return trained
     store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
-    module = deployed(network, splits.prepare, shape, getattr(workload, "fitting", None), workload.output_scale)
+    fitting, dtype = getattr(workload, "fitting", None), workload.sample.dtype
+    module = deployed(network, splits.prepare, shape, fitting, workload.output_scale, dtype)
     trained = _write(store, trained, architecture, module, splits.prepare, gives_logits=workload.gives_logits)
     store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
     checkpoint.remove()
@@ -240,7 +241,8 @@ def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
     given = description["input"]
     fitting = Fitting(**given["fitting"]) if "fitting" in given else None  # not in what earlier versions wrote
     scale = Normalisation.from_dict(description["output"]) if "output" in description else None
-    return deployed(network, Normalisation.from_dict(given), tuple(given["shape"]), fitting, scale), architecture
+    shape, dtype = tuple(given["shape"]), given.get("dtype", "float32")
+    return deployed(network, Normalisation.from_dict(given), shape, fitting, scale, dtype), architecture
 
 
 def _remade(store: Store, name: str, description: Mapping[str, Any]) -> nn.Module | None:
@@ -351,10 +353,12 @@ def _write(
     """Write the network's files; returns it with the paths of those that could be made."""
     store.write_bytes(trained.weights_path, pack(module.network.state_dict()))
     values = "images of any size as floats in [0, 1] or as uint8" if module.takes_images else "floats"
+    values = values if module.takes_floats else f"whole numbers, {module.dtype}"
     fitting = {"fitting": asdict(module.fitting)} if module.takes_images else {}
+    known = {} if module.takes_floats else {"dtype": module.dtype}
     description = {
         **architecture.as_dict(),
-        "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict(), **fitting},
+        "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict(), **fitting, **known},
         "output_names": list(trained.output_names),
         "gives_logits": gives_logits,
         **({"output": module.scale.as_dict()} if module.scale.mean else {}),

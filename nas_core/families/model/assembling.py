@@ -20,7 +20,7 @@ from nas_core.families.model.alternatives import Alternative
 from nas_core.families.model.draft import Call, Draft, Original
 from nas_core.families.model.fitting import fit
 from nas_core.families.model.rebuild import Change
-from nas_core.families.model.tracing import Inputs, copied, countable
+from nas_core.families.model.tracing import LEFT_OUT, Inputs, copied, countable
 
 
 class Stub(nn.Module):
@@ -120,7 +120,7 @@ def is_identity(draft: Draft) -> bool:
 
 def flops_of(block: nn.Module, call: Call) -> float:
     """Multiply-adds of the block per example."""
-    operations = FlopCounterMode(display=False)
+    operations = FlopCounterMode(display=False, custom_mapping=LEFT_OUT)
     with torch.no_grad(), countable(), operations:
         call.run(block)
     return operations.get_total_flops() / 2 / len(call.inputs)

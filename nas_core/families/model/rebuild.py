@@ -79,13 +79,14 @@ class Prepared(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.is_scaled = network, bool(scale[0])
+        self.is_prepared = any(mean) or any(each != 1 for each in std)  # else whole numbers stay whole
         for name, values in (("scale_mean", scale[0]), ("scale_std", scale[1])):
             self.register_buffer(name, torch.tensor(values))
         self.register_buffer("mean", torch.tensor(mean or [0.0]).reshape(1, -1, *[1] * (num_axes - 2)))
         self.register_buffer("std", torch.tensor(std or [1.0]).reshape(1, -1, *[1] * (num_axes - 2)))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = self.network((inputs - self.mean) / self.std)
+        outputs: torch.Tensor = self.network((inputs - self.mean) / self.std if self.is_prepared else inputs)
         return outputs * self.scale_std + self.scale_mean if self.is_scaled else outputs
 
 
@@ -238,6 +239,17 @@ def plain(network: nn.Module) -> nn.Module:
     return network
 
 
+class Tracer(fx.Tracer):
+    """Follows a model into its modules, but for those that may do another thing while they learn.
+
+    Those are normalisation with statistics, and what has neither weights nor modules: dropout, dropped paths.
+    """
+
+    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
+        has_parts = any(True for _ in module.children()) or any(True for _ in module.parameters(recurse=False))
+        return hasattr(module, "running_mean") or not has_parts or super().is_leaf_module(module, path)
+
+
 class Part(fx.GraphModule):
     """What a model computes between two places where one tensor is all that passes."""
 
@@ -255,7 +267,8 @@ def graph_of(model: nn.Module) -> tuple[fx.GraphModule, list[fx.Node]]:
     fixed = {each.name: each.default for each in others if each.default is not each.empty}
     was, known = model.training, set(vars(model))
     try:
-        graph = fx.symbolic_trace(model.eval(), concrete_args=fixed)
+        tracer = Tracer()
+        graph = fx.GraphModule(model, tracer.trace(model.eval(), concrete_args=fixed), type(model).__name__)
     except Exception as error:  # torch and the model's own code raise what they like where values are asked for
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     finally:

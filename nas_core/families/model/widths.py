@@ -60,9 +60,10 @@ def first_input(inputs: Sequence[Any], named: Mapping[str, Any]) -> torch.Tensor
 def widths(block: nn.Module, run: Run) -> list[Width]:
     """The widths inside the block, in the order of its layers; ``run`` calls it on an example. Eval mode, no gradients.
 
-    Attention's inner width is there as heads (``heads_of``), where its class has ``qkv``, ``proj`` and ``num_heads``.
+    Attention's inner width is there as heads (``heads_of``), where its class has ``qkv``, ``proj`` and ``num_heads``,
+    and its rows stand as queries, keys and values of all heads.
     """
-    heads = list(_heads(block))
+    heads = [width for width in _heads(block) if _are_apart(block, run, width)]
     of_heads = {cut.path for width in heads for cut in width.cuts if cut.side == "rows"}
     producers = [path for path, layer in block.named_modules() if mixes(layer) and path and path not in of_heads]
     reached = {path: cuts for path in producers if (cuts := _reached(block, run, path))}
@@ -98,6 +99,35 @@ def _heads(block: nn.Module) -> Iterator[Width]:
         inside = f"{path}." if path else ""
         cuts = (Cut(path=f"{inside}qkv", side="rows", fold=3), Cut(path=f"{inside}proj", side="columns"))
         yield Width(channels=width, group=width // heads, cuts=cuts, heads_of=path)
+
+
+def _are_apart(block: nn.Module, run: Run, width: Width) -> bool:
+    """Whether each head's rows reach its own columns and no others: rows may stand in another order than is thought."""
+    rows, columns = width.cuts
+    for unit in sorted({0, width.units // 2, width.units - 1}):
+        seen: list[torch.Tensor] = []
+
+        def mark(_: nn.Module, __: Any, output: torch.Tensor, unit: int = unit) -> torch.Tensor:
+            marked = output.clone()
+            marked[..., indices(rows, width, [unit]).to(output.device)] = torch.nan
+            return marked
+
+        def look(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], seen: Any = seen) -> None:
+            seen.append(first_input(inputs, named))
+
+        handles = (
+            block.get_submodule(rows.path).register_forward_hook(mark),
+            block.get_submodule(columns.path).register_forward_pre_hook(look, with_kwargs=True),
+        )
+        try:
+            run(block)
+        finally:
+            for handle in handles:
+                handle.remove()
+        reached = {index for each in seen for index in each.isnan().flatten(0, -2).any(0).nonzero().flatten().tolist()}
+        if reached != set(indices(columns, width, [unit]).tolist()):
+            return False
+    return True
 
 
 def _reached(block: nn.Module, run: Run, producer: str) -> tuple[Cut, ...]:

@@ -161,7 +161,7 @@ def test_a_machine_that_slows_down_does_not_make_later_files_slower(monkeypatch)
 
 def test_files_are_timed_beside_each_other():
     files = [runtimes.onnx_bytes(nn.Linear(4, width), [torch.randn(2, 4)], "trace") for width in (2, 3)]
-    measured = time_files(files, (4,), TIMED)
+    measured = time_files(files, (4,), "float32", TIMED)
     assert [each.num_repeats for each in measured] == [1, 1]  # of the fastest of three sessions
     assert all(each.value > 0 for each in measured)
 
@@ -177,7 +177,7 @@ def opened_sessions(monkeypatch, paces, repeats=30, span_s=0.0):
 
     monkeypatch.setattr(timing_module, "in_turns", in_turns)
     monkeypatch.setattr(measure_files, "SPAN_S", span_s)
-    return time_files(files, (4,), TIMED.model_copy(update={"repeats": repeats})), opened
+    return time_files(files, (4,), "float32", TIMED.model_copy(update={"repeats": repeats})), opened
 
 
 def test_a_session_whose_memory_lies_badly_does_not_make_its_file_slower(monkeypatch):

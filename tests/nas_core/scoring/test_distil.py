@@ -274,6 +274,17 @@ def test_an_alternative_that_learns_no_more_is_done(tmp_path: Path) -> None:
     assert scorer.prepared
 
 
+def test_alternatives_learn_in_the_recipes_precision(tmp_path: Path) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        recipe = {"epochs": 1, "batch_size": 32, "clip_norm": None, "precision": precision}
+        scorer = _scorer(_config(recipe=recipe), tmp_path)
+        scorer.prepare(lambda *_: None)
+        losses.append(_rated(scorer, Genotype((1,) * scorer.family.space.num_positions)))
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
 def test_the_model_itself_is_rated_as_it_is(distilled: DistilScorer) -> None:
     base = Genotype((0,) * distilled.family.space.num_positions)
     assert _rated(_scorer(_config(rated_by="divergence"), Path(distilled.store.root)), base) == 0
@@ -369,7 +380,7 @@ def test_a_training_in_which_nothing_learns_any_more_goes_on_to_its_end(precisio
     splits = data.load()
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 10)).eval().requires_grad_(False)
     students = Students({0: nn.ModuleList([nn.Linear(8, 10)])})
-    distiller = Distiller(teacher, students, {0: "2"}, patience=1)
+    distiller = Distiller(teacher, students, {0: "2"}, DistilScorer.Settings(patience=1))
     recipe = Recipe(epochs=12, batch_size=512, lr=1e-9, augment="none", precision=precision)
     result = train(students, recipe, splits, data, seed=0, device="cpu", backward=distiller)
     assert result.steps == 12 * (len(splits.train[1]) // 512)

@@ -110,6 +110,18 @@ def test_a_broken_rule_is_named():
         family((Rule(kind="forbid", blocks=((0, 0),)),)).parse("0-0-0")
 
 
+def test_a_network_is_found_where_draws_find_none():
+    """One in 19,683 is allowed: all positions alike, the last neither of two blocks."""
+    positions = tuple(replace(family().positions[0], name=f"p{i}") for i in range(9))
+    alike, never = (
+        Rule(kind="equal", positions=tuple(range(9))),
+        tuple(Rule(kind="forbid", blocks=((8, c),)) for c in (0, 1)),
+    )
+    space = replace(family(), positions=positions, rules=(alike, *never))
+    for seed in range(3):
+        assert space.sample(np.random.default_rng(seed), attempts=100).choices == (2,) * 9
+
+
 def test_rules_no_network_satisfies_do_not_loop_for_ever():
     space = family((Rule(kind="at_most", blocks=((0, 0), (0, 1), (0, 2)), count=0),))
     with pytest.raises(SpaceError, match="no network in 100 draws"):

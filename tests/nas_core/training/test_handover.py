@@ -16,8 +16,19 @@ from nas_core.families import FAMILIES
 from nas_core.families.member import Member
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
-from nas_core.training.export import deployed
-from nas_core.training.handover import FORMATS, checked_onnx, formats_of, num_compared, write
+from nas_core.training.export import deployed, exported_bytes, load_exported
+from nas_core.training.handover import (
+    FORMATS,
+    checked_onnx,
+    formats_of,
+    num_compared,
+    onnx_file,
+    outputs_of_file,
+    prepared,
+    why_no_onnx,
+    why_no_program,
+    write,
+)
 from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.training.winner import load_deployed, train_network
 from nas_core.workloads.images.digits import Digits
@@ -227,6 +238,21 @@ def test_a_network_that_no_program_follows_is_traced():
 def test_a_file_that_serves_its_own_batch_only_is_not_handed_over():
     with pytest.raises(NasError, match=r"model\.onnx: found"):
         checked_onnx(deployed(Branching(tied=True), NORMALISED, SHAPE), DATA, "accuracy")
+
+
+@torch.no_grad()
+def test_whole_numbers_reach_the_network_as_they_are():
+    """Words by their numbers, say: in torch, in the ONNX file, in the program."""
+    network = nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(96, 3)).eval()
+    module = deployed(network, Normalisation(), (12,), dtype="int64")
+    words = torch.randint(0, 50, (5, 12))
+    expected = network(words)
+    assert torch.equal(module(words), expected)
+    assert torch.equal(prepared(module)(words), expected)
+    assert torch.allclose(outputs_of_file(onnx_file(module, "trace"), [words]), expected, atol=1e-5)
+    assert torch.allclose(load_exported(exported_bytes(module))(words), expected, atol=1e-6)
+    sample = Sample(shape=(12,), num_outputs=3, dtype="int64")
+    assert why_no_onnx(network, sample) == why_no_program(network, sample) == ""
 
 
 def test_an_operator_that_onnx_does_not_have_is_one_line():

@@ -101,6 +101,22 @@ def test_a_branch_by_itself_is_changed_as_in_its_block() -> None:
             assert torch.equal(calls["blocks.0.attn"].run(again), calls["blocks.0.attn"].run(draft.block))
 
 
+def test_an_attention_with_fewer_heads_is_fitted_by_itself_as_in_a_block() -> None:
+    torch.manual_seed(0)
+    attention = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, depth=1).blocks[0].attn.eval()
+    seen, new = torch.randn(2, 400, 5, 192)
+    errors = []
+    for block in (attention, nn.Sequential(attention)):
+        drafts = (
+            _drafted(block, Call(inputs=new), alternative_of({"kind": "fewer-heads", "ratio": 0.34}), samples)
+            for samples in (None, Call(inputs=seen))
+        )
+        errors.append([_error(draft.block, block, Call(inputs=new)) for draft in drafts])
+    (plain, fitted), within = errors
+    assert fitted < plain
+    assert within == pytest.approx([plain, fitted], rel=1e-3)
+
+
 def test_slimmer_is_both_fewer_heads_and_narrower() -> None:
     model = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, depth=1).eval()
     call = calls_of(model, ["blocks.0"], torch.randn(2, 3, 32, 32))["blocks.0"]

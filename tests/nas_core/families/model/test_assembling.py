@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.costs.counting import count_part
+from nas_core.costs.counting import count_module, count_part
 from nas_core.families.model import rebuild
 from nas_core.families.model.assembled import Fixed
-from nas_core.families.model.assembling import drafted, observed, with_fresh_weights, without_weights
+from nas_core.families.model.assembling import drafted, flops_of, observed, with_fresh_weights, without_weights
 from nas_core.families.model.draft import Call, Original
 from nas_core.families.trained_model import Candidate, TrainedModel, alternative_of
 from nas_core.scoring.rated_split import PreparedBatches
@@ -86,6 +86,16 @@ def test_tables_that_no_file_holds_stay_in_a_structure() -> None:
     assert torch.equal(again(inputs), block(inputs))
     with torch.device("meta"):
         assert {each.device.type for each in with_fresh_weights(without_weights(block)).buffers()} == {"meta"}
+
+
+def test_attention_is_counted_where_alternatives_are_held_against_a_block() -> None:
+    class Attending(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + nn.functional.scaled_dot_product_attention(x, x, x)
+
+    inputs = torch.randn(2, 1, 16, 8)
+    counted = flops_of(Attending(), Call(inputs=inputs))
+    assert counted == count_module(Attending, (1, 16, 8)).flops == 2 * 16 * 16 * 8
 
 
 def test_a_table_that_was_cut_is_saved_and_loaded() -> None:

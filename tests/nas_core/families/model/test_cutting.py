@@ -101,6 +101,38 @@ def family_of(maker: str, **settings) -> TrainedModel:
     return TrainedModel(TrainedModel.Settings.model_validate(settings), SAMPLE)
 
 
+class Norm(nn.BatchNorm2d):
+    """A user's own, with an activation behind it; torch.fx would write down what it does in evaluation mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return relu(super().forward(x))
+
+
+class Noise(nn.Module):
+    """Without weights or modules of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn_like(x) if self.training else x
+
+
+class WithOwnNorms(WrittenOut):
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__(num_outputs)
+        self.norms = nn.ModuleList(nn.Sequential(Norm(8), Noise()) for _ in range(4))
+
+
+def test_what_does_another_thing_while_it_learns_stays_a_module_in_a_part():
+    model = WithOwnNorms(5).eval()
+    parts = rebuild.cut(model, ends_of(model, IMAGES)).eval()
+    norms = [layer for layer in parts.modules() if isinstance(layer, Norm)]
+    before = [norm.running_mean.clone() for norm in norms]
+    assert len(norms) == 4
+    assert torch.equal(parts(IMAGES), model(IMAGES))
+    once, again = (parts.train()(IMAGES) for _ in range(2))
+    assert not torch.equal(once, again)  # the noise
+    assert not any(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, before, strict=True))
+
+
 def test_parts_are_blocks_and_compute_what_the_model_does():
     model = written_out(5).eval()
     parts = rebuild.cut(model, ends_of(model, IMAGES))

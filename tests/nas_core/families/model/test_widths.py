@@ -113,6 +113,38 @@ def test_a_gate_on_what_comes_in_is_no_inner_width() -> None:
     assert [width.cuts[0].path for width in original.widths] == ["reduce"]  # `expand` meets the block's own input
 
 
+class Attention(nn.Module):
+    """Rows of ``qkv`` as queries, keys and values of all heads, or head by head; queries may be normalised."""
+
+    def __init__(self, head_by_head: bool = False, normalised: bool = False) -> None:
+        super().__init__()
+        self.num_heads, self.head_by_head = 4, head_by_head
+        self.qkv, self.proj = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.norm = nn.LayerNorm(4) if normalised else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x)
+        if self.head_by_head:
+            q, k, v = qkv.reshape(batch, tokens, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)
+        else:
+            q, k, v = qkv.reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        out = nn.functional.scaled_dot_product_attention(self.norm(q), k, v)
+        given: torch.Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        return given
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_heads_are_cut_only_where_their_rows_stand_as_is_thought(normalised: bool) -> None:
+    call = Call(inputs=torch.randn(2, 5, 16))
+    blocks = (Attention(head_by_head, normalised).eval() for head_by_head in (False, True))
+    plain, other = (
+        [width for width in Original(block=block, call=call).widths if width.heads_of is not None] for block in blocks
+    )
+    assert [width.units for width in plain] == [4]
+    assert not other
+
+
 @pytest.mark.parametrize(
     ("units", "ratio", "multiple", "wanted"), [(64, 0.5, 8, 32), (20, 0.5, 8, 10), (100, 0.5, 8, 48), (3, 0.1, 8, 1)]
 )
