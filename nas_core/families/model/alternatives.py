@@ -6,6 +6,7 @@ are at hand, what is left is fitted to them (``fitting``). To add one, write a
 class below, or in a plug-in.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +122,14 @@ class SmallerKernel(Alternative):
             old, new = layer.kernel_size, tuple(min(side, self.settings.kernel) for side in layer.kernel_size)
             off = [(before - after) // 2 for before, after in zip(old, new, strict=True)]
             even = any((before - after) % 2 for before, after in zip(old, new, strict=True))
-            padded = isinstance(layer.padding, tuple) and all(
-                pad >= step * dilation for pad, step, dilation in zip(layer.padding, off, layer.dilation, strict=True)
+            by_zeros = layer.padding_mode == "zeros"  # other padding is held by the layer as it was made
+            padded = (
+                by_zeros
+                and isinstance(layer.padding, tuple)
+                and all(
+                    pad >= step * dilation
+                    for pad, step, dilation in zip(layer.padding, off, layer.dilation, strict=True)
+                )
             )
             if old == new or even or not padded:
                 continue
@@ -238,7 +245,6 @@ class OneConvolution(Alternative):
             return kernel
 
     def change(self, draft: "Draft") -> str:
-        import torch
         from torch import nn
 
         from nas_core.families.model.rebuild import Only
@@ -249,10 +255,21 @@ class OneConvolution(Alternative):
         kernel = self.settings.kernel
         layer = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2)
         _begin_as_identity(layer)
-        with torch.no_grad():
-            is_rectified = bool((draft.call.run(draft.original) >= 0).all())
-        draft.put("", Only(nn.Sequential(layer, nn.ReLU()) if is_rectified else layer))
+        draft.put("", Only(nn.Sequential(layer, nn.ReLU()) if _gives_nothing_negative(draft) else layer))
         return ""
+
+
+def _gives_nothing_negative(draft: "Draft") -> bool:
+    """Whether the block's output is never below 0, whatever its weights, which are others than when it was made."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    block = copy.deepcopy(draft.original)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            if parameter.is_floating_point():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        return bool((draft.call.run(block) >= 0).all())
 
 
 def _begin_as_identity(layer: Any) -> None:
@@ -417,8 +434,11 @@ def _factored(layer: Any, rank: int) -> "tuple[nn.Module, nn.Module]":
 
 def _as_map(draft: "Draft") -> tuple[int, int, int] | None:
     """Channels in and out and the stride, 0 where channels come last; None where the shapes are no such pair."""
+    from torch import nn
+
     taken, given = draft.shapes
-    if len(taken) != len(given):
+    of_other_axes = any(isinstance(layer, nn.Conv1d | nn.Conv3d) for layer in draft.block.modules())
+    if len(taken) != len(given) or of_other_axes:
         return None
     if len(taken) != IMAGE_AXES or not _channels_come_first(draft, taken):
         return (taken[-1], given[-1], 0) if taken[:-1] == given[:-1] else None

@@ -143,6 +143,37 @@ def test_what_gives_what_it_takes_and_cannot_learn_is_an_identity(row: dict[str,
     assert is_identity(_drafted(block, call, alternative_of(row))) == expected
 
 
+class Begun(nn.Module):
+    """A residual branch whose last layer begins with zeros, behind a ReLU: negative only once it has learned."""
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        self.branch = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.branch.weight)
+        nn.init.zeros_(self.branch.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.relu() + self.branch(x)
+
+
+def test_what_an_alternative_is_made_of_does_not_depend_on_weights(samples: torch.Tensor) -> None:
+    fresh, trained = Begun().eval(), Begun().eval()
+    nn.init.normal_(trained.branch.weight)
+    call = Call(inputs=samples[:2])
+    made, again = (_drafted(block, call, alternative_of({"kind": "convolution"})).changes for block in (fresh, trained))
+    assert made == again
+
+
+def test_alternatives_that_do_not_fit_a_layer_are_refused_before_it_is_fitted() -> None:
+    """Padding by reflection stays as it was made; a sequence of channels has them before its places."""
+    padded = nn.Sequential(nn.Conv2d(8, 8, 5, padding=2, padding_mode="reflect"), nn.AdaptiveAvgPool2d(1)).eval()
+    with pytest.raises(SpaceError, match="nothing of it to change"):
+        _drafted(padded, Call(inputs=torch.randn(2, 8, 9, 9)), alternative_of({"kind": "smaller-kernel", "kernel": 3}))
+    series = nn.Conv1d(8, 8, 3, padding=1).eval()
+    with pytest.raises(SpaceError, match="other pixels or tokens"):
+        _drafted(series, Call(inputs=torch.randn(2, 8, 8)), alternative_of({"kind": "linear"}))
+
+
 @pytest.mark.parametrize("kind", ["narrower", "depthwise-separable", "low-rank", "convolution", "linear"])
 def test_fitted_to_samples_the_error_is_smaller_on_others(kind: str, residual: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
