@@ -16,22 +16,21 @@ once per process.
     inference without gradients: input, output and every intermediate tensor of
     a stem, block or head that the eager module still refers to. Weights,
     kernels' workspaces and the allocator's rounding are not counted. A network
-    runs one part after another, so its peak is the largest of its parts'.
+    runs one part after another, so its peak is the largest of its parts', each
+    with what is held for later beside it.
 """
 
-import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.families.family import Part
+from nas_core.families.live_bytes import LiveBytes
 from nas_core.families.model.tracing import LEFT_OUT
 
 
@@ -69,7 +68,8 @@ def combined(parts: Sequence[Counts]) -> Counts:
 @lru_cache(maxsize=100_000)
 def count_part(part: Part) -> Counts:
     """One part on one input; equal parts are counted once. Raises what building or running it raises."""
-    return count_module(part.build, *part.shapes, dtype=part.dtype)
+    counts = count_module(part.build, *part.shapes, dtype=part.dtype)
+    return replace(counts, activation_bytes=counts.activation_bytes + part.beside_bytes)
 
 
 def count_module(build: Callable[[], nn.Module], *shapes: tuple[int, ...], dtype: str = "float32") -> Counts:
@@ -85,7 +85,7 @@ def _count_on(device: str, build: Callable[[], nn.Module], shapes: Sequence[tupl
         module = build().eval().to(device).requires_grad_(False)
         inputs = [torch.zeros(1, *shape, dtype=getattr(torch, dtype)) for shape in shapes]
     operations = FlopCounterMode(display=False, custom_mapping=LEFT_OUT)
-    with torch.no_grad(), operations, _LiveBytes(module, inputs) as memory:
+    with torch.no_grad(), operations, LiveBytes(module, inputs) as memory:
         output = module(*inputs)
     first = tree_leaves(output)[0]
     return Counts(
@@ -94,40 +94,3 @@ def _count_on(device: str, build: Callable[[], nn.Module], shapes: Sequence[tupl
         activation_bytes=memory.peak,
         out_shape=tuple(first.shape[1:]),
     )
-
-
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
-    """Follows the storages that operations create until nothing refers to them; ``peak`` is the most at once."""
-
-    def __init__(self, module: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        tensors = [*module.parameters(), *module.buffers()]
-        self._seen = {tensor.untyped_storage()._cdata for tensor in tensors}
-        self._live = self.peak = 0
-        for tensor in inputs:
-            self._follow(tensor)
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        # A normalisation also returns statistics that only training keeps (and only the meta device allocates).
-        activations = result[0] if "norm" in func.__name__ and isinstance(result, tuple) else result
-        for leaf in tree_leaves(activations):
-            if isinstance(leaf, torch.Tensor):
-                self._follow(leaf)
-        return result
-
-    def _follow(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, num_bytes = storage._cdata, storage.nbytes()
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self._live += num_bytes
-        self.peak = max(self.peak, self._live)
-        weakref.finalize(storage, self._release, key, num_bytes)
-
-    def _release(self, key: int, num_bytes: int) -> None:
-        self._seen.discard(key)
-        self._live -= num_bytes

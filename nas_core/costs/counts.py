@@ -19,6 +19,7 @@ class CountsProfiler(Profiler):
     """Counts of FLOPs, parameters and peak activation memory; exact, so any device will do."""
 
     name = "counts"
+    version = 2  # a trained model's memory with what goes past its blocks
     needs_networks = True
     resources = (
         Resource(name="flops", unit="multiply-adds per input"),

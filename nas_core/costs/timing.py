@@ -460,7 +460,7 @@ def _quiet(num_threads: int) -> Iterator[None]:
     threads_before, collecting = torch.get_num_threads(), gc.isenabled()
     torch.set_num_threads(num_threads)
     if collecting:
-        gc.collect()
+        gc.collect(1)  # of all objects it takes most of a second, many times as long as small files are timed
         gc.disable()
     try:
         with torch.random.fork_rng(devices=[]):

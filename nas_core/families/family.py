@@ -38,7 +38,8 @@ class Part:
     network has (stem, head, wiring). A position may have several parts, as an
     edge of a cell that is repeated. ``shapes`` are its inputs' shapes without
     the batch axis. Parts of one ``key`` are equal: they are built and measured once.
-    ``is_no_op`` says that it does nothing, and so costs nothing.
+    ``is_no_op`` says that it does nothing, and so costs nothing. ``beside_bytes`` are of activations at batch size 1
+    that the network holds for later while the part runs: what goes past it.
     """
 
     position: int | None
@@ -47,6 +48,7 @@ class Part:
     build: "Callable[[], nn.Module]" = field(compare=False)
     dtype: str = "float32"
     is_no_op: bool = False
+    beside_bytes: int = 0
 
 
 class Family(Registered, ABC):

@@ -239,9 +239,25 @@ class TrainedModel(Family):
                 block = with_fresh_weights(structure.candidates[position][choice - 1].structure)
             return InContext(block, structure.calls[path])
 
+        beside = self._beside[path]
         is_no_op = choice > 0 and structure.candidates[position][choice - 1].spec.kind == "skip"
         key = ("place", structure.key, position, choice)
-        return Part(position=position, key=key, shapes=(shape,), build=build, is_no_op=is_no_op)
+        return Part(position=position, key=key, shapes=(shape,), build=build, is_no_op=is_no_op, beside_bytes=beside)
+
+    @cached_property
+    def _beside(self) -> Mapping[str, int]:
+        """Bytes that the model holds for later while it runs each position, by path; of one example."""
+        import torch
+
+        from nas_core.families.live_bytes import beside
+
+        structure, dtype = self.structure, getattr(torch, self.sample.dtype)
+        paths = [place.path for place in structure.split.places]
+        try:
+            inputs = torch.zeros(1, *self.sample.shape, dtype=dtype, device="meta")
+            return beside(copy.deepcopy(structure.network).to("meta"), inputs, paths)
+        except RuntimeError:  # it asks for values
+            return beside(structure.network, torch.zeros(1, *self.sample.shape, dtype=dtype), paths)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ B = examples, on axis 0.
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,7 +43,8 @@ class InContext(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         call = self.call.on(x)
         context, named = tree_map(partial(_beside, x=x), (call.context, dict(call.named)))
-        return replace(call, context=context, named=named).run(self.block)
+        outputs: torch.Tensor = self.block(call.inputs, *context, **named)  # a copy would be counted, and timed
+        return outputs
 
 
 def _beside(value: Any, x: torch.Tensor) -> Any:

@@ -1,13 +1,18 @@
 """The family of a trained model with branches: what its networks are, and what they are compared by."""
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from nas_core.base.errors import DataError
+from nas_core.costs.counting import count_module, count_parts
 from nas_core.families.model import rebuild
 from nas_core.families.model.pruning import narrowed
 from nas_core.families.trained_model import TrainedModel
+from nas_core.space.genotypes import Genotype
 from nas_core.workloads.workload import Sample
 from tests.benchmarks import teachers
 
@@ -28,6 +33,21 @@ def test_positions_are_branches_and_what_networks_learn_from_is_blocks():
     assert [path for path in family.teacher_places if path.startswith("blocks")] == [
         f"blocks.{block}" for block in range(4)
     ]
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet", "mobilenet"])
+def test_the_memory_of_a_network_counts_what_goes_past_its_blocks(name):
+    """By parts it is what the whole network takes; more where it is the head or stem that nothing goes past."""
+    family = TrainedModel(
+        TrainedModel.Settings(model=f"{teachers.__name__}:{name}"), Sample(shape=(1, 28, 28), num_outputs=10)
+    )
+    rng, space = np.random.default_rng(0), family.space
+    base = Genotype((0,) * space.num_positions)
+    for genotype in (base, *(space.sample(rng) for _ in range(4))):
+        whole = count_module(partial(family.module, genotype), (1, 28, 28)).activation_bytes
+        by_parts = count_parts(family.parts(genotype)).activation_bytes
+        assert whole <= by_parts <= 1.2 * whole
+        assert genotype != base or by_parts == whole
 
 
 def test_weights_that_are_not_there_are_said_before_positions_are_looked_for(tmp_path):
