@@ -45,7 +45,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-INTERRUPTED = 130  # exit code of a process that SIGINT ended, as shells have it
+INTERRUPTED, TOLD_TO_END = 130, 143  # exit codes of a process that SIGINT or SIGTERM ended, as shells have them
 
 Root = Annotated[str, typer.Argument(help="The study's folder, or an s3:// or gs:// URI.")]
 FROM_HELP = "Repeat this stage and those after it; what was evaluated or trained with the same settings is kept."
@@ -62,7 +62,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()  # what cannot be written is met here, not at the very end
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # what typer makes of Ctrl-C
+        if end.code in (INTERRUPTED, TOLD_TO_END):  # the first is what typer makes of Ctrl-C
             print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         raise
     except NasError as error:
