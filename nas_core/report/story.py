@@ -212,7 +212,8 @@ def paired_tests(summary: StudySummary) -> list[str]:
     """
     winner = next((_by_seed(row) for row in summary.trained("winner")), {})
     sentences = []
-    for role, who in (("base", "the base network"), ("random", "the random networks")):
+    named = {"base": "the base network", "random": "the random networks"}
+    for role, who in (named | {rival: trained_name(rival) for rival in RIVALS}).items():
         others = [found for row in summary.trained(role) if (found := _by_seed(row))]
         seeds = [seed for seed in winner if all(seed in other for other in others)] if others else []
         if len(seeds) > 1:

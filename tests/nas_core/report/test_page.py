@@ -340,6 +340,8 @@ def test_several_seeds_give_mean_spread_and_a_paired_test(study):
     assert "93.00 % ± 2.00 points" in summary_table(several)
     assert "mean ± standard deviation of 3 trainings each, seeds 0, 1, 2" in story.training_source(several)
     assert StudySummary.from_dict(several.to_dict()) == several
+    rivals = " ".join(story.comparison(from_seeds(with_rivals(study), winner=winner, uniform=[0.90, 0.91, 0.92])))
+    assert "less that of uniform width is +2.00 points over 3 seeds" in rivals
     less = " ".join(story.comparison(from_seeds(study, winner=[0.91, 0.93, 0.95], base=[0.92, 0.91, 0.94])))
     assert "which may be chance" in less
     same = " ".join(story.comparison(from_seeds(study, winner=[0.9, 0.8], base=[0.8, 0.7])))
