@@ -154,8 +154,10 @@ def in_sessions(groups: "Sequence[Callable[[int], Timings]]", repeats: int) -> "
     """
     count = min(SESSIONS, repeats)
     sessions: list[list[Timings]] = [[] for _ in groups]
-    began = time.perf_counter()
+    began, apart_s = time.perf_counter(), SPAN_S / MOST_SESSIONS
     while wanted := [index for index, mine in enumerate(sessions) if len(mine) < count] or disturbed(sessions, began):
+        longest = max(map(len, sessions))
+        time.sleep(max(0.0, began + longest * apart_s - time.perf_counter()))  # those of small files are over at once
         for index in wanted:
             sessions[index].append(groups[index](-(-repeats // count)))
     return [[fastest(column) for column in zip(*mine, strict=True)] for mine in sessions]

@@ -2,6 +2,7 @@
 
 import itertools
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -197,8 +198,12 @@ def test_a_disturbed_machine_is_measured_longer(monkeypatch, paces, sessions):
 
 
 def test_what_is_soon_measured_is_measured_for_a_while(monkeypatch):
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setattr(measure_files, "time", clock)
     _, opened = opened_sessions(monkeypatch, itertools.repeat(1.0), span_s=60.0)
     assert len(opened) == MOST_SESSIONS
+    assert now[0] == pytest.approx(60.0 * (1 - 1 / MOST_SESSIONS))  # when the last began
 
 
 def test_files_that_take_long_are_opened_once(monkeypatch):
