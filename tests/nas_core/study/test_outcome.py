@@ -249,7 +249,7 @@ def test_a_predictor_that_tells_nothing_apart_says_so(tabular_config, macro_tabl
     table = pq.read_table(macro_table)
     pq.write_table(pa.table({"arch": table["arch"], "mean_acc": [90.0] * len(table)}), macro_table)
     study, _ = scored(tabular_config, tmp_path / "flat")
-    assert study.snapshot.cautions[0] == "The predictor tells no networks apart: all of them are predicted alike."
+    assert study.snapshot.cautions(())[0] == "The predictor tells no networks apart: all of them are predicted alike."
     select.fn(study)
     assert "tells no networks apart" in mathnas("select", study.store.root).stdout
 

@@ -101,7 +101,7 @@ def test_a_network_without_a_program_keeps_its_training(tmp_path):
     sample = DATA.sample
     family = TrainedModel(TrainedModel.Settings(model=f"{unusual.__file__}:branching"), sample)
     base = Genotype((0,) * family.space.num_positions)
-    assert "data-dependent" in why_no_program(family.module(base), sample.shape)
+    assert "data-dependent" in why_no_program(family.module(base), sample)
     recipe = Recipe(epochs=1, batch_size=256, augment="none")
     store = Store(tmp_path / "study")
     member = Member(family=family, genotype=base)
