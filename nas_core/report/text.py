@@ -254,7 +254,7 @@ def summary_table(summary: StudySummary, compared: Sequence[str] | None = None) 
 def _asked(summary: StudySummary, limit: Limit) -> str:
     """A limit as it was asked for, and what sums over blocks are held to for it where that is something else."""
     asked = summary.limit_whole(limit)
-    if limit.at_most in (None, asked.at_most):
+    if limit.at_most in (None, asked.at_most) or "%" in limit.text:  # of the base's sum, as it stands in the table
         return format_limit(limit)
     return f"{format_limit(asked)} (of sums over blocks {format_amount(limit.resource, limit.at_most)})"
 

@@ -374,14 +374,13 @@ def test_others_that_are_over_a_limit_when_measured_are_named(study):
 
 def test_a_limit_that_was_moved_is_told_from_the_one_that_was_asked_for(study):
     limit = next(each for each in study.limits if each.resource == "latency_ms")
-    asked = study.limit_whole(limit).at_most
-    moved = replace(
-        study, limits=(*(each for each in study.limits if each is not limit), replace(limit, at_most=1.2 * asked))
-    )
-    page = render_page(moved, NO_FIGURES)
-    assert f"{format_amount('latency_ms', 1.2 * asked)}, which sums over blocks are held to" in page
-    assert f"at most {format_amount('latency_ms', asked)} latency" in summary_table(moved)
-    assert f"(of sums over blocks {format_amount('latency_ms', 1.2 * asked)})" in summary_table(moved)
+    others = tuple(each for each in study.limits if each is not limit)
+    held = replace(limit, text="latency_ms<=4 ms", at_most=4.8)
+    moved = replace(study, limits=(*others, held))
+    assert "4.80 ms, which sums over blocks are held to" in render_page(moved, NO_FIGURES)
+    assert "at most 4.00 ms latency" in summary_table(moved)
+    assert "(of sums over blocks 4.80 ms)" in summary_table(moved)
+    assert "of sums over blocks" not in summary_table(study)
 
 
 def test_another_pace_of_the_machine_is_told_from_costs_that_do_not_add_up(study):
