@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nas_core.report.drawing.canvas import WIDTH_IN, NotYetRunError, draw_diagonal, legend_below, new_figure, rated_axis
+from nas_core.report.drawing.canvas import (
+    NotYetRunError,
+    draw_diagonal,
+    legend_below,
+    new_figure,
+    panels,
+    rated_axis,
+)
 from nas_core.report.style import Theme
 from nas_core.report.summary import EvaluatedNetwork, ResourceAdditivity, StudySummary
 from nas_core.report.text import format_percent, resource_name
@@ -101,14 +108,9 @@ def figure_additivity(summary: StudySummary, theme: Theme) -> "Figure":
     results = summary.additivity
     if not results:
         raise NotYetRunError("costs of whole networks")
-    columns = min(len(results), 2)
-    rows = -(-len(results) // columns)
-    figure = new_figure(width=5.6 if columns == 1 else WIDTH_IN, height=4.6 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, result in zip(axes, results, strict=False):
+    figure, axes = panels(len(results), 2, width=5.6, height=4.6)
+    for ax, result in zip(axes, results, strict=True):
         _draw_additivity(ax, result, theme)
-    for ax in axes[len(results) :]:
-        ax.axis("off")
     legend_below(figure)
     return figure
 

@@ -25,6 +25,17 @@ def new_figure(height: float, width: float = WIDTH_IN) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def panels(count: int, in_a_row: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
+    """A figure with so many panels, each as high; ``width`` is that of a figure with one panel in a row."""
+    columns = max(1, min(count, in_a_row))
+    rows = -(-count // columns)
+    figure = new_figure(width=width if columns == 1 else WIDTH_IN, height=height * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes[count:]:
+        ax.set_axis_off()
+    return figure, axes[:count]
+
+
 def required(value: Any, stage: str) -> Any:
     """The value; raises NotYetRunError where the stage left none."""
     if value is None:

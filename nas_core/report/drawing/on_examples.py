@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_core.base.errors import shortened
-from nas_core.report.drawing.canvas import WIDTH_IN, NotYetRunError, new_figure, required
+from nas_core.report.drawing.canvas import WIDTH_IN, NotYetRunError, new_figure, panels, required
 from nas_core.report.style import Theme
 from nas_core.report.summary import StudySummary
 
@@ -54,19 +54,14 @@ def figure_confusion(summary: StudySummary, theme: Theme) -> "Figure":
 def figure_scatter(summary: StudySummary, theme: Theme) -> "Figure":
     """The numbers of test examples as they are and as the chosen network predicted them."""
     scatters = _winners(summary, "scatter")[:MOST_SCATTERS]
-    columns = min(len(scatters), SCATTERS_IN_A_ROW)
-    rows = -(-len(scatters) // columns)
-    figure = new_figure(height=3.4 * rows if columns > 1 else 4.6, width=WIDTH_IN if columns > 1 else 5.2)
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    for ax, each in zip(axes, scatters, strict=False):
+    figure, axes = panels(len(scatters), SCATTERS_IN_A_ROW, width=5.2, height=3.4 if len(scatters) > 1 else 4.6)
+    for ax, each in zip(axes, scatters, strict=True):
         ends = [min(*each.true, *each.predicted), max(*each.true, *each.predicted)]
         ax.plot(ends, ends, color=theme.base, ls="--", lw=1, zorder=1)
         ax.scatter(each.true, each.predicted, s=12, color=theme.held_out, alpha=0.5, lw=0, zorder=2)
         ax.set_xlabel(f"{each.name}, as it is")
         ax.set_ylabel("predicted")
         ax.set_aspect("equal", adjustable="datalim")
-    for ax in list(axes)[len(scatters) :]:
-        ax.set_axis_off()
     return figure
 
 

@@ -10,6 +10,7 @@ from nas_core.report.drawing.canvas import (
     few_ticks,
     legend_below,
     new_figure,
+    panels,
     rated_axis,
     required,
 )
@@ -29,14 +30,9 @@ def figure_frontier(summary: StudySummary, theme: Theme) -> "Figure":
     resources = _drawn_resources(summary)
     if not resources or not (summary.networks or summary.frontiers):
         raise NotYetRunError("evaluations")
-    columns = min(len(resources), 2)
-    rows = -(-len(resources) // columns)
-    figure = new_figure(width=6.6 if columns == 1 else WIDTH_IN, height=4.1 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, resource in zip(axes, resources, strict=False):
+    figure, axes = panels(len(resources), 2, width=6.6, height=4.1)
+    for ax, resource in zip(axes, resources, strict=True):
         _draw_resource(ax, summary, resource, theme)
-    for ax in axes[len(resources) :]:
-        ax.axis("off")
     legend_below(figure, ncols=3)
     return figure
 
