@@ -22,7 +22,7 @@ once per process.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.families.family import Part
-from nas_core.families.live_bytes import LiveBytes
+from nas_core.families.live_bytes import LiveBytes, without_values
 from nas_core.families.model.tracing import LEFT_OUT
 
 
@@ -74,13 +74,10 @@ def count_part(part: Part) -> Counts:
 
 def count_module(build: Callable[[], nn.Module], *shapes: tuple[int, ...], dtype: str = "float32") -> Counts:
     """The counts of the module that ``build`` makes, on one input of each of the ``shapes`` (without batch axis)."""
-    try:
-        return _count_on("meta", build, shapes, dtype)
-    except RuntimeError:  # there are no values there; what else is wrong the CPU says as well
-        return _count_on("cpu", build, shapes, dtype)
+    return without_values(partial(_count_on, build, shapes, dtype))
 
 
-def _count_on(device: str, build: Callable[[], nn.Module], shapes: Sequence[tuple[int, ...]], dtype: str) -> Counts:
+def _count_on(build: Callable[[], nn.Module], shapes: Sequence[tuple[int, ...]], dtype: str, device: str) -> Counts:
     with torch.device(device), torch.no_grad():
         module = build().eval().to(device).requires_grad_(False)
         inputs = [torch.zeros(1, *shape, dtype=getattr(torch, dtype)) for shape in shapes]

@@ -1,14 +1,16 @@
 """The memory that activations take while a module runs."""
 
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+T = TypeVar("T")
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
@@ -53,6 +55,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     def follows(self, tensor: torch.Tensor) -> bool:
         """Whether the tensor's memory is among what is counted."""
         return tensor.untyped_storage()._cdata in self._seen
+
+
+def without_values(run: Callable[[str], T]) -> T:
+    """What ``run`` gives on torch's meta device, which computes nothing; on the CPU where it asks for values."""
+    try:
+        return run("meta")
+    except (RuntimeError, TypeError):  # what else is wrong the CPU says as well
+        return run("cpu")
 
 
 def beside(network: nn.Module, inputs: torch.Tensor, paths: Collection[str]) -> dict[str, int]:

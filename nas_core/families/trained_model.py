@@ -249,15 +249,16 @@ class TrainedModel(Family):
         """Bytes that the model holds for later while it runs each position, by path; of one example."""
         import torch
 
-        from nas_core.families.live_bytes import beside
+        from nas_core.families.live_bytes import beside, without_values
 
         structure, dtype = self.structure, getattr(torch, self.sample.dtype)
         paths = [place.path for place in structure.split.places]
-        try:
-            inputs = torch.zeros(1, *self.sample.shape, dtype=dtype, device="meta")
-            return beside(copy.deepcopy(structure.network).to("meta"), inputs, paths)
-        except RuntimeError:  # it asks for values
-            return beside(structure.network, torch.zeros(1, *self.sample.shape, dtype=dtype), paths)
+
+        def on(device: str) -> dict[str, int]:
+            inputs = torch.zeros(1, *self.sample.shape, dtype=dtype, device=device)
+            return beside(copy.deepcopy(structure.network).to(device), inputs, paths)
+
+        return without_values(on)
 
 
 @dataclass(frozen=True, kw_only=True)
