@@ -116,13 +116,13 @@ class Graded(nn.Module):
         return outputs
 
 
-class Grading(nn.Module):
-    """Patches, four such blocks, a head."""
+class Patched(nn.Module):
+    """Patches, four such blocks of tokens, a head."""
 
-    def __init__(self, in_channels: int, num_outputs: int) -> None:
+    def __init__(self, in_channels: int, num_outputs: int, block: Any) -> None:
         super().__init__()
         self.patches = nn.Conv2d(in_channels, CHANNELS, 4, 4)
-        self.blocks = nn.Sequential(*(Graded() for _ in range(4)))
+        self.blocks = nn.Sequential(*(block() for _ in range(4)))
         self.head = nn.Linear(CHANNELS, num_outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -131,27 +131,17 @@ class Grading(nn.Module):
 
 
 def with_gains(num_classes: int = 10, in_chans: int = 3) -> nn.Module:
-    return _made(Grading, in_chans, num_classes)
-
-
-class Encoder(nn.Module):
-    """torch's own transformer, which runs on a fast path where nothing is learned."""
-
-    def __init__(self, in_channels: int, num_outputs: int) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(in_channels, CHANNELS, 4, 4)
-        self.layers = nn.Sequential(
-            *(nn.TransformerEncoderLayer(CHANNELS, 2, 32, batch_first=True, dropout=0.0) for _ in range(4))
-        )
-        self.head = nn.Linear(CHANNELS, num_outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = self.head(self.layers(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
-        return outputs
+    return _made(Patched, in_chans, num_classes, Graded)
 
 
 def encoder(num_classes: int = 10, in_chans: int = 3) -> nn.Module:
-    return _made(Encoder, in_chans, num_classes)
+    """torch's own transformer, which runs on a fast path where nothing is learned."""
+    return _made(
+        Patched,
+        in_chans,
+        num_classes,
+        lambda: nn.TransformerEncoderLayer(CHANNELS, 2, 32, batch_first=True, dropout=0.0),
+    )
 
 
 class Branching(Images):
