@@ -42,7 +42,7 @@ class DistilScorer(Scorer):
     """
 
     name = "distil"
-    version = 9
+    version = 10
     runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})
@@ -199,7 +199,8 @@ class DistilScorer(Scorer):
 
     @property
     def starts_from(self) -> str:
-        return self.weights_id
+        known = {"weights": self.weights_id, "space": self.family.space.space_id, "seed": self.setting.seed}
+        return content_id({**known, "calibration_examples": self.settings.calibration_examples})
 
     def start(self, genotype: Genotype) -> "Mapping[str, torch.Tensor]":
         """The assembled network's weights, its normalisation statistics recalibrated; the model's own for the model."""

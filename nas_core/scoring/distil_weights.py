@@ -31,7 +31,7 @@ from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.features import spread
 from nas_core.training.loop import TrainingDiverged, autocast, evaluated_batch, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
-from nas_core.training.optimizers import Schedule
+from nas_core.training.optimizers import Schedule, clip_gradients
 from nas_core.training.settings import OWN, TeacherConfig
 from nas_core.training.teacher import OwnModel
 from nas_core.workloads.examples import Examples, batches_of
@@ -160,6 +160,7 @@ class DistilledBlocks:
         scorer = self.scorer
         paths = {position: self.places[position].path for position in positions}
         distiller = Distiller(self.teacher, students, paths, self.settings)
+        recipe = self.settings.recipe.model_copy(update={"clip_norm": None})  # a norm of all would depend on the group
         path = scorer.weights_path(positions[0]).replace(".safetensors", ".checkpoint.safetensors")
         identity = {"weights": scorer.weights_id, "space": self.space.space_id, "positions": list(positions)}
         checkpoint = Checkpoint(
@@ -171,7 +172,7 @@ class DistilledBlocks:
         try:
             result = train(
                 students,
-                self.settings.recipe,
+                recipe,
                 self.data,
                 self.workload,
                 seed=evaluation_seed(scorer.setting.seed, "distil"),
@@ -179,6 +180,7 @@ class DistilledBlocks:
                 checkpoint=checkpoint,
                 on_step=on_step,
                 backward=distiller,
+                before_update=distiller.clip,
             )
         except TrainingDiverged as error:
             advice = "Try a lower `scorer.recipe.lr`."
@@ -398,6 +400,12 @@ class Distiller:
         values = torch.stack(list(losses.values()))
         self._note(list(losses), values, step)
         return values.mean()
+
+    def clip(self, _step: int) -> None:
+        """Clip the gradients of each alternative alone."""
+        for row in self.learning.values():
+            for _, block in row:
+                clip_gradients(list(block.parameters()), self.recipe)
 
     def _done(self) -> list[list[bool]]:
         """Of each position, which alternatives learn no more; told once a step, as it waits for the device."""

@@ -33,7 +33,7 @@ from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.features import Features
 from nas_core.training.group import ALONE, Group
 from nas_core.training.objective import LossOf, Objective
-from nas_core.training.optimizers import Monitor, Rates, Row, Schedule, make_optimizer, rate_factor
+from nas_core.training.optimizers import Monitor, Rates, Row, Schedule, clip_gradients, make_optimizer, rate_factor
 from nas_core.training.settings import Recipe
 from nas_core.training.state import frozen, lay_out, thawed
 from nas_core.training.stochastic import Draws, Mixing, drop_paths, dropout
@@ -45,7 +45,7 @@ from nas_core.workloads.normalisation import Normalisation, as_bytes
 from nas_core.workloads.part_draws import PartGenerator
 from nas_core.workloads.workload import Splits, Workload
 
-from timm.utils import ModelEmaV3, dispatch_clip_grad  # isort: skip
+from timm.utils import ModelEmaV3  # isort: skip
 
 log = logging.getLogger(__name__)
 
@@ -326,8 +326,7 @@ class _Training:
         self.scaler.unscale_(self.optimizer)
         if self.before_update is not None:
             self.before_update(self.step)
-        if self.recipe.clip_norm is not None:
-            self._clip(self.recipe.clip_norm)
+        clip_gradients(self.parameters, self.recipe)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -379,12 +378,6 @@ class _Training:
         self.group.add_up([steps])
         if float(steps[1]) * self.group.size != float(steps[0]) ** 2:
             raise RuntimeError(f"step {self.step} in process {self.group.rank}, another one in others")
-
-    def _clip(self, most: float) -> None:
-        if self.recipe.clip_mode == "norm":
-            nn.utils.clip_grad_norm_(self.parameters, most, foreach=True)
-        else:
-            dispatch_clip_grad(self.parameters, most, mode=self.recipe.clip_mode)
 
     def _gradients(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Gradients of the batch, in twice as many parts from the first time on that it does not fit into memory.

@@ -19,6 +19,7 @@ from nas_core.training.settings import Recipe, warmup_steps
 
 from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers  # isort: skip
 from timm.scheduler import create_scheduler_v2  # isort: skip
+from timm.utils import dispatch_clip_grad  # isort: skip
 
 Row = dict[str, float]
 TIMMS_NAMES = {"linear": "poly", "constant": "step", "plateau": "step"}  # each with a decay rate of 1
@@ -111,6 +112,16 @@ def make_optimizer(network: nn.Module, recipe: Recipe, rate: float | None = None
         **{key: value for key, value in given.items() if value is not None},
     )
     return made
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], recipe: Recipe) -> None:
+    """Clip what these parameters learn from by the recipe's norm, which is of all of them together."""
+    if recipe.clip_norm is None:
+        return
+    if recipe.clip_mode == "norm":
+        nn.utils.clip_grad_norm_(parameters, recipe.clip_norm, foreach=True)
+    else:
+        dispatch_clip_grad(parameters, recipe.clip_norm, mode=recipe.clip_mode)
 
 
 def _foreach(name: str) -> bool | None:

@@ -268,6 +268,18 @@ def test_an_interrupted_preparation_goes_on(distilled: DistilScorer, tmp_path: P
     assert _rated(again, genotype) == pytest.approx(_rated(distilled, genotype), rel=1e-4)
 
 
+def test_what_trainings_start_from_is_named_by_all_that_it_depends_on(tmp_path: Path) -> None:
+    config = _config()
+    others = [
+        config.model_copy(update={"seed": 1}),
+        _config(calibration_examples=32),
+        _config(samples=32),
+    ]
+    known = [_scorer(each, tmp_path).starts_from for each in (config, *others)]
+    assert len(set(known)) == len(known)
+    assert _scorer(_config(rated_by="divergence"), tmp_path).starts_from == known[0]
+
+
 def test_an_alternative_that_learns_no_more_is_done(tmp_path: Path) -> None:
     scorer = _scorer(_config(patience=1), tmp_path)
     scorer.prepare(lambda *_: None)
@@ -283,6 +295,20 @@ def test_alternatives_learn_in_the_recipes_precision(tmp_path: Path) -> None:
         losses.append(_rated(scorer, Genotype((1,) * scorer.family.space.num_positions)))
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_gradients_are_clipped_by_alternative_so_that_groups_change_nothing(tmp_path: Path) -> None:
+    made = []
+    for memory_gb in (4.0, 1e-6):  # one group of all positions, or each position alone
+        recipe = {"epochs": 1, "batch_size": 32, "optimizer": "sgd", "lr": 0.1, "clip_norm": 0.01}
+        root = tmp_path / str(memory_gb)
+        root.mkdir()
+        scorer = _scorer(_config(recipe=recipe, memory_gb=memory_gb), root)
+        scorer.prepare(lambda *_: None)
+        made.append(unpack(scorer.store.read_bytes(scorer.weights_path(1)))[0])
+    together, alone = made
+    for name, values in together.items():
+        torch.testing.assert_close(values, alone[name])
 
 
 def test_the_model_itself_is_rated_as_it_is(distilled: DistilScorer) -> None:
