@@ -10,6 +10,7 @@ from typing import Any
 from flows.estimate import Amounts, Estimate, TrialError, estimated, slowest, tried
 from nas_core.base.errors import StoreError
 from nas_core.base.machine import usable_cpus
+from nas_core.base.words import counted
 from nas_core.costs import is_measured, profile_blocks, profiler_of
 from nas_core.program.limits import is_called, parse_limit
 from nas_core.records.evaluations import CostTable
@@ -308,7 +309,7 @@ def _estimate_in_words(found: Mapping[str, Any]) -> list[str]:
         return [f"No estimate: {found['no_estimate']}"]
     parts = {**found["stages_s"], "starting and ending": found["around_s"]}
     stages = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in parts.items() if seconds >= 1)
-    workers = f"{found['workers']} worker{'s' * (found['workers'] > 1)}"
+    workers = counted(found["workers"], "worker")
     return [
         f"Estimate, from a few steps that were run on this machine, within a factor of two: "
         f"{format_duration(found['estimate_s'])} ({stages});",

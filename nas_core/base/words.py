@@ -27,6 +27,12 @@ def allowed_values(schema: Mapping[str, Any]) -> str:
     return f"{noun}, {' and '.join(named)}" if named else noun
 
 
+def counted(count: float, noun: str) -> str:
+    """A number with its noun: ``1 epoch``, ``0.5 epochs``, ``2,000 steps``."""
+    number = f"{count:,.0f}" if count == int(count) else f"{count:g}"
+    return f"{number} {noun}{'s' * (count != 1)}"
+
+
 def plain(message: object) -> str:
     """A validator's message without pydantic's own opening words and the names of our classes."""
     words = re.sub(r"^(Input should be|Value error,) ", "", str(message))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas_core.base.machine import installed_versions
-from nas_core.base.words import aligned
+from nas_core.base.words import aligned, counted
 from nas_core.report.text import (
     format_milliseconds,
     format_quantity,
@@ -174,9 +174,7 @@ def latency_in_words(latency: FileLatency | str) -> list[str]:
         return [f"The file's latency was not measured: {latency}."]
     mine, base = latency.medians
     times = len(latency.winner_ms)
-    conditions = (
-        f"batch {latency.batch_size}, {latency.num_threads} thread{'s' * (latency.num_threads > 1)}, {latency.device}"
-    )
+    conditions = f"batch {latency.batch_size}, {counted(latency.num_threads, 'thread')}, {latency.device}"
     low, high = min(latency.winner_ms), max(latency.winner_ms)
     lines = [
         f"{latency.file} takes {format_milliseconds(mine)} (median of {times} times; {format_milliseconds(low)} to "

@@ -346,9 +346,11 @@ def _additivity_of(result: ResourceAdditivity) -> str:
     if result.worst_relative_error is not None:
         parts.append(f"the worst error is {format_percent(result.worst_relative_error, 1)}")
     used = (
-        "and the program goes by it" if result.is_corrected else "which does no better, so sums are taken as they are"
+        f"The program goes by what was fitted to them: {result.correction}."
+        if result.is_corrected
+        else "No straight line through them does better, so sums are taken as they are."
     )
-    return f"On {len(result.pairs)} whole networks, {' and '.join(parts)}. Fitted: {result.correction}, {used}."
+    return f"On {len(result.pairs)} whole networks, {' and '.join(parts)}. {used}"
 
 
 def _drawn_strips(summary: StudySummary) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from nas_core.base.words import counted
 from nas_core.report.summary import (
     CalibrationSummary,
     Limit,
@@ -452,7 +453,7 @@ def _training_conditions(summary: StudySummary, first: bool = False) -> list[str
     many = f"mean ± standard deviation of {len(seeds)} trainings each, seeds"
     parts = [f"{many if len(seeds) > 1 else 'one training each, seed'} {', '.join(map(str, seeds))}"] if seeds else []
     if len(epochs) == 1:
-        parts.append(f"{epochs.pop():g} epochs")
+        parts.append(counted(epochs.pop(), "epoch"))
     device = training.device or summary.device
     seconds = sum(row.wall_s or 0.0 for row in training.networks)
     return [*parts, f"{format_duration(seconds)} on {device}" if seconds else device]
@@ -487,5 +488,5 @@ def _pace_of(known: MeasuredWhole) -> str:
 
 
 def _measuring(known: ResourceAdditivity | MeasuredWhole) -> str:
-    threads = f"{known.num_threads} thread{'s' if known.num_threads != 1 else ''}"
+    threads = counted(known.num_threads, "thread")
     return f"faster half of {known.num_repeats} runs after warm-up; batch {known.batch_size}, {threads}; {known.device}"

@@ -116,19 +116,21 @@ def _took(row: TrainedNetwork | None) -> str:
 
 
 def whole_table(summary: StudySummary) -> Table | None:
-    """The chosen network and the base as they were measured whole, beside the sums that the program goes by."""
+    """All that was measured whole after the choice, beside the sums that the program goes by."""
     if not summary.whole:
         return None
-    names = {summary.base: "base", summary.winner: "chosen"}
+    points = summary.sweep.points if summary.sweep is not None else ()
+    names = {each.genotype: "at another limit" for each in points}
+    names |= {summary.base: "base", summary.winner: "chosen"}
     rows = tuple(
         (
-            names.get(row.genotype, "at another limit"),
+            names.get(row.genotype, "finalist"),
             short_genotype(row.genotype),
             resource_name(each.resource),
             format_amount(each.resource, row.measured),
             format_amount(each.resource, row.spread),
             format_amount(each.resource, row.summed),
-            format_percent(row.summed / row.measured - 1, 1) if row.measured else "–",
+            format_percent(row.summed / row.measured - 1, 1, sign="+") if row.measured else "–",
         )
         for each in summary.whole
         for row in each.networks

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 from nas_core.base.words import aligned
 from nas_core.program import parse_limit
@@ -128,9 +128,9 @@ def metric_axis(metric: Measure, split: str = "") -> str:
     return label if metric.higher_is_better else f"{label} (lower is better)"
 
 
-def format_percent(share: float, digits: int = 0) -> str:
-    """A share in [0, 1] as a percentage."""
-    return f"{share * 100:.{digits}f} %"
+def format_percent(share: float, digits: int = 0, *, sign: Literal["", "+"] = "") -> str:
+    """A share in [0, 1] as a percentage; a difference with ``sign="+"``."""
+    return f"{share * 100:{sign}.{digits}f} %".replace("-", "−")
 
 
 def format_metric(metric: Measure, value: float | None) -> str:

@@ -52,6 +52,7 @@ BYTES_TRAINED = 16  # of a weight in training: itself, its gradient, the optimiz
 SMOOTHING = 0.98  # of the losses by which an alternative is found to be done
 RECOVERY_TEMPERATURE = 2.0  # of both outputs while networks are distilled before they are rated
 RECOVERY_FEATURES = 1.0  # weight of what their blocks give meanwhile
+NOT_OF_ALL = {"clip_norm": None, "dropout": 0.0, "drop_path": 0.0}  # gradients are clipped one by one, nothing dropped
 BETTER = 0.995  # share of the lowest loss so far below which a loss counts as lower
 
 
@@ -160,7 +161,6 @@ class DistilledBlocks:
         scorer = self.scorer
         paths = {position: self.places[position].path for position in positions}
         distiller = Distiller(self.teacher, students, paths, self.settings)
-        recipe = self.settings.recipe.model_copy(update={"clip_norm": None})  # a norm of all would depend on the group
         path = scorer.weights_path(positions[0]).replace(".safetensors", ".checkpoint.safetensors")
         identity = {"weights": scorer.weights_id, "space": self.space.space_id, "positions": list(positions)}
         checkpoint = Checkpoint(
@@ -172,7 +172,7 @@ class DistilledBlocks:
         try:
             result = train(
                 students,
-                recipe,
+                self.settings.recipe.model_copy(update=NOT_OF_ALL),
                 self.data,
                 self.workload,
                 seed=evaluation_seed(scorer.setting.seed, "distil"),

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from nas_core.base.errors import ConfigError
 from nas_core.base.identity import content_id, evaluation_seed
 from nas_core.base.settings import Section
+from nas_core.base.words import counted
 from nas_core.families.family import Family
 from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import SCORERS, OnProgress, Scorer, Work
@@ -84,7 +85,8 @@ class SupernetScorer(Scorer):
         if (recipe := self.settings.final_recipe) is None:
             return ()
         return (
-            f"Shared weights rate the networks; the best few are then trained by themselves, {recipe.epochs:g} epochs",
+            "Shared weights rate the networks; the best few are then trained by themselves, "
+            f"{counted(recipe.epochs, 'epoch')}",
         )
 
     @cached_property

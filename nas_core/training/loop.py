@@ -28,6 +28,7 @@ from nas_core.base.allocator import give_back_memory, keep_freed_memory
 from nas_core.base.errors import NasError
 from nas_core.base.identity import evaluation_seed
 from nas_core.base.machine import cpu_name
+from nas_core.base.words import counted
 from nas_core.families.batch_norm import norms_of
 from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.features import Features
@@ -103,8 +104,7 @@ def device_name(device: torch.device) -> str:
     """What a row says of the device: the GPU's model, or the CPU's with the threads used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}"
+    return f"{cpu_name()}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def train(

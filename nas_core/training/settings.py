@@ -19,6 +19,7 @@ from pydantic import (
 
 from nas_core.base.errors import DataError
 from nas_core.base.settings import Distinct, PathText, Section, resolved_path, wrong_field
+from nas_core.base.words import counted
 from nas_core.training.recipes import RECIPES
 
 TRAINING_VERSION = 3  # raised when a full training is done differently: results of another version are not reused
@@ -288,7 +289,7 @@ class Recipe(Section):
         used = [self.augment, self.policy, *(what for what in ("mixup", "cutmix", "erase") if getattr(self, what))]
         more = ["taught"] if self.teacher is not None else []
         changes = [each for each in used if each != "none"] + more
-        return ", ".join([f"{name}{self.epochs:g} epochs", f"batch {self.batch_size}", rates, *changes])
+        return ", ".join([f"{name}{counted(self.epochs, 'epoch')}", f"batch {self.batch_size}", rates, *changes])
 
     @property
     def watches_metric(self) -> bool:

@@ -21,6 +21,7 @@ from nas_core.report.tables import (
     instead_table,
     prices_table,
     swaps_table,
+    whole_table,
 )
 from nas_core.report.text import best_predicted, format_amount, format_metric, format_metric_change, summary_table
 from nas_core.space.genotypes import BlockSpec, Genotype, Position
@@ -279,6 +280,17 @@ def with_rivals(study):
         rows.append(replace(first, role=role, genotype=name, test=test, **changes))
     remarks = ("Torch-Pruning: It is not installed.",)
     return replace(study, training=replace(study.training, networks=tuple(rows), remarks=remarks))
+
+
+def test_networks_measured_whole_are_called_what_they_are(study):
+    other = next(row.genotype for row in study.training.networks if row.role == "random")
+    (measured,) = study.whole
+    more = replace(measured.networks[0], genotype=other, summed=0.9 * measured.networks[0].measured)
+    shown = replace(study, whole=(replace(measured, networks=(*measured.networks, more)),), sweep=None)
+    rows = whole_table(shown).rows
+    assert rows[-1][0] == "finalist"
+    assert rows[-1][-1] == "−10.0 %"
+    assert {"base", "chosen"} <= {row[0] for row in rows}
 
 
 def test_others_at_the_same_limits_are_in_the_tables_the_text_and_a_figure(study):

@@ -311,6 +311,13 @@ def test_gradients_are_clipped_by_alternative_so_that_groups_change_nothing(tmp_
         torch.testing.assert_close(values, alone[name])
 
 
+def test_what_a_recipe_drops_is_dropped_in_recoveries_alone(tmp_path: Path) -> None:
+    recipe = {"epochs": 0.2, "batch_size": 32, "dropout": 0.5}
+    scorer = _scorer(_config(recipe=recipe, recovery_steps=2), tmp_path)
+    scorer.prepare(lambda *_: None)  # no alternative has a linear layer
+    assert np.isfinite(_rated(scorer, Genotype((1,) * scorer.family.space.num_positions)))
+
+
 def test_the_model_itself_is_rated_as_it_is(distilled: DistilScorer) -> None:
     base = Genotype((0,) * distilled.family.space.num_positions)
     assert _rated(_scorer(_config(rated_by="divergence"), Path(distilled.store.root)), base) == 0
