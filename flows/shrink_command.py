@@ -35,6 +35,7 @@ MOST_VALIDATION = 2000  # images that networks are rated on
 COMPARED = ("depth", "uniform")  # beside the model itself and a random network
 DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, in so many epochs at most
 FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, the winner's own where that is shorter
+LITTLE = 0.5  # of the FLOPs in positions: below it what stands in the way is told
 RATED_SHARE = 5  # all networks' is so many times shorter than that
 PAIRS = {"segmentation": "masks", "image-to-image": "targets"}  # kind of data -> the folder beside images/
 TABLES = (".csv", ".tsv")  # which say neither what they hold nor what is predicted
@@ -142,7 +143,7 @@ def written(config: StudyConfig, wish: Wish) -> Path:
 
 def positions_in_words(config: StudyConfig) -> list[str]:
     """A table of the positions: what stands there, its share of the FLOPs, what may stand there instead."""
-    from nas_core.base.words import aligned
+    from nas_core.base.words import aligned, counted
 
     family = family_of(config)
     assert isinstance(family, TrainedModel), "the study of `mathnas shrink` has a trained model"
@@ -152,7 +153,12 @@ def positions_in_words(config: StudyConfig) -> list[str]:
         kinds = ", ".join(_short(each.spec.as_dict()) for each in candidates)
         rows.append([place.path, place.kind, f"{100 * place.share:.1f} %", kinds])
     covered = sum(place.share for place in structure.split.places)
-    return [*aligned(rows), f"{len(structure.split.places)} positions with {100 * covered:.0f} % of the FLOPs."]
+    num_positions = counted(len(structure.split.places), "position")
+    lines = [*aligned(rows), f"{num_positions} with {100 * covered:.0f} % of the FLOPs."]
+    if covered < LITTLE:
+        reasons = list(structure.split.left_out.items())[:5]
+        lines += ["Not among them:", *(f"  {path}: {reason}" for path, reason in reasons)] if reasons else []
+    return lines
 
 
 def _short(spec: Mapping[str, Any]) -> str:

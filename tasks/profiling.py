@@ -9,7 +9,7 @@ from nas_core.base.identity import evaluation_seed
 from nas_core.costs import is_measured_whole, profiler_of
 from nas_core.records.evaluations import WHOLE_NETWORK
 from nas_core.space.genotypes import Genotype
-from nas_core.study.rounds import finalists, record_whole
+from nas_core.study.rounds import finalists, lowered_for, record_whole
 from nas_core.study.study import Study
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
@@ -86,13 +86,16 @@ def to_time_whole(study: Study) -> tuple[list[str], list[str]]:
 
 
 def to_measure_whole(study: Study) -> list[str]:
-    """The finalists, the base and a sweep's points; none where they were measured, or nothing is chosen."""
+    """The finalists, the base, a sweep's points and networks for which limits moved.
+
+    None where they were measured, or nothing is chosen.
+    """
     verified = study.current("verify") or {}
     if not study.family.are_networks or not verified.get("winner"):
         return []
     swept = [point.genotype for point in study.points() if point.genotype is not None]
     best = [str(verified["winner"]), *map(str, finalists(study.snapshot))]
-    wanted = list(dict.fromkeys((*best, str(study.base), *swept)))
+    wanted = list(dict.fromkeys((*best, str(study.base), *swept, *lowered_for(verified))))
     return [] if set(wanted) <= {row["genotype"] for row in verified.get("whole") or ()} else wanted
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from nas_core.base.errors import SpaceError
 from nas_core.base.settings import PathText, Section, resolved_path
+from nas_core.base.words import counted
 from nas_core.families.family import FAMILIES, Family, Part
 from nas_core.families.model.alternatives import ALTERNATIVES, Alternative
 from nas_core.space.genotypes import BlockSpec, Genotype, Position, SearchSpace
@@ -306,10 +307,7 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
     own, network, found = _network_split(given, reference, inputs)
     if given.wanted is not None and not given.positions:
         own, network, found = _in_rows(own, network, found, given.wanted, inputs)
-    if len(found.places) < FEWEST:
-        why = "; ".join(f"{path}: {reason}" for path, reason in list(found.left_out.items())[:5])
-        expected = f"{FEWEST} positions at least"
-        raise SpaceError(f"space.model {given.model}", f"{len(found.places)} positions ({why})", expected)
+    _check_number(given.model, found, found.left_out)
     paths = [place.path for place in found.places]
     calls = calls_of(network, paths, inputs)
     with suppress(Exception):  # a model that takes so many at a time
@@ -323,9 +321,13 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
             places.append(place)
             candidates.append(stand)
     if not places:
-        why = "; ".join(f"{path}: {'; '.join(reasons.values())}" for path, reasons in list(refused.items())[:3])
+        why = "; ".join(
+            f"{path}: {'; '.join(dict.fromkeys(reasons.values()))}" for path, reasons in list(refused.items())[:3]
+        )
         raise SpaceError("space.library", f"no alternative that stands anywhere ({why})", "one at least")
     found = replace(found, places=tuple(places))
+    unchanged = {path: "; ".join(dict.fromkeys(why.values())) for path, why in refused.items()}
+    _check_number(given.model, found, {**found.left_out, **unchanged})
     return Structure(
         key=f"{settings_json} {computation}",
         own=own,
@@ -334,6 +336,17 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
         calls=calls,
         candidates=tuple(candidates),
         refused=refused,
+    )
+
+
+def _check_number(name: str, found: "Split", left_out: Mapping[str, str]) -> None:
+    """Raises SpaceError where there is next to nothing to choose."""
+    if len(found.places) >= FEWEST:
+        return
+    positions = [place.path for place in found.places]
+    why = "; ".join(f"{path}: {reason}" for path, reason in left_out.items() if path not in positions)
+    raise SpaceError(
+        f"space.model {name}", f"{counted(len(positions), 'position')} ({why[:600]})", f"{FEWEST} at least"
     )
 
 

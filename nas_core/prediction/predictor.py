@@ -40,6 +40,7 @@ SMOOTH = (0.0, 0.5, 0.95)  # sigma: how much of a block's effect neighbours in a
 BOOTSTRAPS = 200
 FITTED_WORTH = 2  # held-out networks that the fitted ones count for when the intervals' scale is set
 EXPONENTS = (0.0, 0.3, 1.0)  # p in (Fbar / F)^p
+NOTHING_EXPLAINED = 1e-3  # what pairs are worth that predict no better than the mean
 EXPONENT_WORTH = 0.8  # of the unexplained variance at most it may leave: it inflates small networks
 
 
@@ -569,11 +570,15 @@ def _kernels(config: PredictConfig, exponent: float, encoding: Encoding) -> list
 def _unexplained(trials: Sequence[_Trial]) -> np.ndarray:
     """[A, T] what each alternative leaves of each network that counts; an exponent has to explain clearly more.
 
-    A few evaluations around a large base cannot tell what it does to small networks.
+    A few evaluations around a large base cannot tell what it does to small networks. And pairs that explain nothing
+    are chosen only where nothing else is allowed: a program with thousands of them takes long to prove.
     """
-    return np.stack([
-        trial.error_T / (EXPONENT_WORTH if trial.alternative.exponent else 1.0) for trial in trials
-    ])  # fmt: skip
+
+    def worth(alternative: Alternative) -> float:
+        explains = alternative.score > 0 or not alternative.pairs
+        return (EXPONENT_WORTH if alternative.exponent else 1.0) * (1.0 if explains else NOTHING_EXPLAINED)
+
+    return np.stack([trial.error_T / worth(trial.alternative) for trial in trials])
 
 
 def _judged_apart(trials: Sequence[_Trial], judges: _Judges) -> dict[Genotype, Apart]:

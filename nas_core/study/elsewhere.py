@@ -150,12 +150,21 @@ class Elsewhere:
         rows: list[Cost] = [writer.fixed_part(size, LATENCY, fixed)]
         rows += [writer.block(block, size, LATENCY, measured) for block, measured in blocks.items()]
         rows += [writer.network(genotype, LATENCY, measured) for genotype, measured in of_sample.items()]
+        before = self._prices()
         self.study.store.replace_costs(rows)
         self.study.refresh()
+        is_other = bool(before) and before != self._prices()
+        if is_other:  # what was chosen by them says nothing any more
+            self.study.outputs.forget("select")
+            self.study.refresh()
         failed = sum(isinstance(each, Exception) for each in brought.networks.values())
         priced = sum(isinstance(each, Measurement) for each in blocks.values())
         said = f"{len(brought.networks)} networks measured on {brought.device}"
-        return f"{said}{f', {failed} failed' if failed else ''}: {priced} blocks have their price."
+        again = " These are others than before: `mathnas run` chooses again." if is_other else ""
+        return f"{said}{f', {failed} failed' if failed else ''}: {priced} blocks have their price.{again}"
+
+    def _prices(self) -> dict[tuple[Any, ...], float | None]:
+        return {(row.position, row.choice, row.genotype): row.value for row in self.study.costs(LATENCY)}
 
     def _take_whole(self, brought: Brought) -> str:
         writer, study = self._writer(brought), self.study

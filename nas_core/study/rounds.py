@@ -145,7 +145,7 @@ def retract_moves(outputs: Outputs, rows: Sequence[Mapping[str, Any]]) -> None:
     """Forget how limits were moved by measurements of which these rows say otherwise."""
     record = verification(outputs)
     before = {row["genotype"]: row["value"] for row in record.get("whole", ()) if row["status"] == "ok"}
-    told = {str(move["winner"]) for move in record.get("moved", ())}
+    told = set(lowered_for(record))
     now = {row["genotype"]: row["value"] for row in rows if row["status"] == "ok"}
     again = told & before.keys() & now.keys()
     if any(abs(now[each] - before[each]) > OTHERWISE * before[each] for each in again):
@@ -243,7 +243,8 @@ def move_limits(known: Snapshot, outputs: Outputs) -> bool:
 
     A whole network does not take just the sum of its blocks' costs. If the best
     one is over a limit, the program's limit is lowered; if it leaves room, it
-    is raised, once, before any is lowered. The correction is the median of the
+    is raised, once, before any is lowered. The network for which one was lowered is measured again with the next, and
+    where it meets the limits then, they are what they were asked for. The correction is the median of the
     finalists' ratios of whole to sum, less a margin (``AIMS_AT``), since a file
     takes more at one time than at another. If the sums are right but for the
     winner's, the best finalist that meets the limits becomes the winner.
@@ -253,10 +254,14 @@ def move_limits(known: Snapshot, outputs: Outputs) -> bool:
         return False
     history, wholes = record.get("moved", ()), _wholes(known, record)
     best = wholes.get(str(record["winner"]))
-    if best is None or (best.meets and (best.used >= USES_IT or history)):
+    again = best is not None and best.meets and _meets_again(history, wholes)
+    if best is None or (best.meets and (best.used >= USES_IT or history) and not again):
         return False
     held = dict(known.held)
-    moved = {} if len(history) >= MOST_MOVES else _moved(held, list(wholes.values()), lower=not best.meets)
+    if len(history) >= MOST_MOVES:
+        moved = {}
+    else:
+        moved = dict.fromkeys(held, 1.0) if again else _moved(held, list(wholes.values()), lower=not best.meets)
     if not moved:
         winner = next((genotype for genotype, whole in wholes.items() if whole.meets), record["winner"])
         if winner != record["winner"]:
@@ -265,12 +270,26 @@ def move_limits(known: Snapshot, outputs: Outputs) -> bool:
             outputs.write(VERIFICATION, {**record, **chosen})
         return False
     told = {"winner": record["winner"], "held": moved}
-    changed = {"held": {**held, **moved}, "moved": [*history, told], "stands": False}
+    held = {} if again else {**held, **moved}
+    changed = {"held": held, "moved": [*history, told], "stands": False}
     *before, last = record["rounds"] or [None]
     if last is not None:  # within other limits it starts anew to be patient
         changed["rounds"] = [*before, {**last, "improved": True}]
     outputs.write(VERIFICATION, {**record, **changed})
     return True
+
+
+def _meets_again(history: Sequence[Mapping[str, Any]], wholes: "Mapping[str, _Whole]") -> bool:
+    """Whether the last limit was lowered for a network that meets the limits, measured once more."""
+    if not history or not any(share < 1 for share in history[-1]["held"].values()):
+        return False
+    whole = wholes.get(str(history[-1]["winner"]))
+    return whole is not None and whole.meets
+
+
+def lowered_for(record: Record) -> list[str]:
+    """The networks for which limits were moved: they are measured again with those chosen afterwards."""
+    return [str(move["winner"]) for move in record.get("moved", ())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,7 +323,7 @@ def _wholes(known: Snapshot, record: Record) -> dict[str, _Whole]:
     base, costs = rows.get(str(known.base), {}), known.costs_of(known.base)
     found = {}
     again = [row["genotype"] for row in record.get("finals", ())]  # the best of those first
-    for genotype in dict.fromkeys((str(record["winner"]), *again, *map(str, finalists(known)))):
+    for genotype in dict.fromkeys((str(record["winner"]), *again, *map(str, finalists(known)), *lowered_for(record))):
         own, shares, ratios = known.costs_of(Genotype.parse(genotype)), dict[str, float](), dict[str, float]()
         for limit in map(parse_limit, known.config.select.limits):
             budget = limit.resolve(costs)

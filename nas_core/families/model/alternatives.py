@@ -98,7 +98,9 @@ def _narrowed(draft: "Draft", widths: "list[Width]", ratio: float, multiple: int
     from nas_core.families.model.draft import rounded
 
     for width in widths:
-        units = rounded(width.units, ratio, max(1, multiple // width.group))
+        units = width.parts * rounded(
+            width.units // width.parts, ratio, max(1, multiple // (width.group * width.parts))
+        )
         if units < width.units:
             draft.narrow(width, units)
     return "" if draft.changes else NOTHING_TO_CHANGE

@@ -90,7 +90,13 @@ def drafted(original: Original, alternative: Alternative) -> Draft:
     """
     draft = Draft(original)
     where = f"alternative {alternative.name}"
-    if why := alternative.change(draft):
+    try:
+        why = alternative.change(draft)
+    except SpaceError:
+        raise
+    except Exception as error:  # weights of which it cannot be made, such as ones that are no numbers
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+    if why:
         raise SpaceError(where, why, "a block that it can be made of")
     fit(draft)
     try:
@@ -100,7 +106,22 @@ def drafted(original: Original, alternative: Alternative) -> Draft:
         raise SpaceError(where, f"{type(error).__name__}: {str(error)[:200]}", "a block that runs") from None
     if tuple(output.shape[1:]) != wanted:
         raise SpaceError(where, f"outputs of {tuple(output.shape[1:])}", f"the block's own, {wanted}")
+    if why := _of_one_size(draft):
+        raise SpaceError(where, why, "a block that runs on any number of examples, as its original does")
     return draft
+
+
+def _of_one_size(draft: Draft) -> str:
+    """Why the draft's block does not run on other numbers of examples than it was made with; "" where it does."""
+    alone = draft.known.alone
+    if alone is None:
+        return ""
+    try:
+        with torch.no_grad():
+            shape = tuple(alone.run(draft.block).shape)
+    except Exception as error:
+        return f"{type(error).__name__} of one example: {str(error)[:200]}"
+    return "" if shape == (1, *draft.shapes[1]) else f"outputs of {shape} of one example"
 
 
 def is_identity(draft: Draft) -> bool:

@@ -5,7 +5,7 @@ B = examples, on axis 0 of every input; the layout of images and tokens is the m
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,15 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from nas_core.families.model.rebuild import Change, described
 from nas_core.families.model.tracing import copied
-from nas_core.families.model.widths import Width, first_input, indices, out_width, widths
+from nas_core.families.model.widths import (
+    WIDTHS_OF_HEADS,
+    Width,
+    first_input,
+    heads_in,
+    indices,
+    out_width,
+    widths,
+)
 
 ROUNDED_DOWN_AT_MOST = 0.9  # of the width asked for: rounding to the device's liking takes no more
 
@@ -54,9 +62,10 @@ class Call:
 
     def _fitted(self, value: Any, count: int) -> Any:
         here = len(self.inputs)
-        if not isinstance(value, torch.Tensor) or not value.ndim or value.shape[0] != here or here in (1, count):
+        if not isinstance(value, torch.Tensor) or not value.ndim or here in (1, count) or value.shape[0] % here:
             return value
-        return value[:1].expand(count, *value.shape[1:])
+        rows = value.reshape(here, -1, *value.shape[1:])  # several for each example, where it has a mask for each head
+        return rows[:1].expand(count, *rows.shape[1:]).flatten(0, 1)
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
@@ -82,6 +91,15 @@ class Original:
     def widths(self) -> list[Width]:
         with torch.no_grad():
             return widths(self.block, self.call.run)
+
+    @cached_property
+    def alone(self) -> Call | None:
+        """The call with the first example only; None where the block takes so many at a time as it is called with."""
+        call = self.call.on(self.call.inputs[:1])
+        with torch.no_grad(), suppress(Exception):
+            if tuple(call.run(self.block).shape) == (1, *self.shapes[1]):
+                return call
+        return None
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -185,14 +203,15 @@ class Draft:
     # widths
 
     def narrow(self, width: Width, units: int) -> None:
-        """Keep so many units of the width, those that contribute most."""
-        kept = torch.topk(self.importance(width), units).indices.tolist()
+        """Keep so many units of the width, those that contribute most; of its parts, as many of each."""
+        kept = _best(self.importance(width), units, width.parts)
         for cut in width.cuts:
             self._cut(cut.path, cut.side, indices(cut, width, kept))
         if width.heads_of is not None:
             module = self.block.get_submodule(width.heads_of)
-            known = {"num_heads": units, "attn_dim": units * width.group}
-            self.set(width.heads_of, **{name: value for name, value in known.items() if hasattr(module, name)})
+            known = dict.fromkeys(heads_in(module, width.units), units)
+            wide = (name for name in WIDTHS_OF_HEADS if getattr(module, name, None) == width.channels)
+            self.set(width.heads_of, **known, **dict.fromkeys(wide, units * width.group))
 
     def importance(self, width: Width) -> torch.Tensor:
         """How much each unit contributes to what takes the width: mean square of the channel times its columns'."""
@@ -262,6 +281,13 @@ def rounded(units: int, ratio: float, multiple: int) -> int:
     wanted = max(1, round(units * ratio))
     down = wanted // multiple * multiple
     return down if down >= ROUNDED_DOWN_AT_MOST * wanted else wanted
+
+
+def _best(importance: torch.Tensor, count: int, parts: int) -> list[int]:
+    """Indices of the most important units, in order; of each part as many."""
+    rows = importance.reshape(parts, -1)
+    kept = torch.topk(rows, count // parts, dim=1).indices + torch.arange(parts)[:, None] * rows.shape[1]
+    return sorted(kept.flatten().tolist())
 
 
 def _square(weight: torch.Tensor, axis: int) -> torch.Tensor:

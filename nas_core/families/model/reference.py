@@ -153,6 +153,7 @@ class Reference:
             load_weights(network, self.checkpoint, expected)
         else:
             self.check_weights()
+            _check_finite(network, f"{WHERE} {self.model}")
         return self.arranged(network).requires_grad_(False)
 
     @property
@@ -196,10 +197,13 @@ def _program(path: str) -> nn.Module:
         if found == PROGRAM:
             found += f" that is damaged, or that torch {torch.__version__} cannot read"
         raise DataError(where, found, expected) from None
-    broken = not_finite(network)
-    if broken:
-        raise DataError(where, f"weights that are NaN or infinite ({', '.join(broken[:3])})", "finite weights")
+    _check_finite(network, where)
     return network
+
+
+def _check_finite(network: nn.Module, where: str) -> None:
+    if broken := not_finite(network):
+        raise DataError(where, f"weights that are NaN or infinite ({', '.join(broken[:3])})", "finite weights")
 
 
 @contextmanager

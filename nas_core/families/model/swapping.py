@@ -16,6 +16,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves
 from nas_core.base.errors import SpaceError
 from nas_core.families.model.tracing import Inputs, copied, evaluating
 
+HEARD = "a hook hears what it is given, or gives"
+
 
 @contextmanager
 def exchanged(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -36,7 +38,7 @@ def reasons_against(model: nn.Module, inputs: Inputs, paths: Sequence[str]) -> d
     Raises:
         SpaceError: if the model's output holds no tensor, or differs when it is asked twice.
     """
-    reasons: dict[str, str] = {}
+    reasons = {path: HEARD for path in paths if _is_heard(model.get_submodule(path))}
     with evaluating(model):
         expected = copy.deepcopy(model(copied(inputs)))
         if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(expected)):
@@ -120,6 +122,17 @@ class Opaque(nn.Module):
         if inside and hasattr(inside[0], name):
             self.reads.append(name)
         raise AttributeError(f"an exchanged module has no {name}", name=name, obj=self)
+
+
+def _is_heard(module: nn.Module) -> bool:
+    """Whether hooks of the model's maker hear of it or of what is in it: what stands in its place they would not.
+
+    torch's own, which make a layer's weights, do not count.
+    """
+    hooks = (
+        hook for each in module.modules() for hook in (*each._forward_hooks.values(), *each._forward_pre_hooks.values())
+    )
+    return any(not str(getattr(hook, "__module__", "")).startswith("torch.") for hook in hooks)
 
 
 def _missed(error: Exception, stand_in: Opaque) -> bool:

@@ -8,16 +8,20 @@ hands it on: its own rows go, too. A mark that reaches the block's output is of
 a width that others see, and is left alone. So nothing here knows any block's class.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 Run = Callable[[nn.Module], torch.Tensor]  # calls a block as its model calls it
+HEADS = ("num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads")  # what classes call their number
+WIDTHS_OF_HEADS = ("attn_dim", "all_head_size", "inner_dim")  # and that of the channels of all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +38,16 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class Width:
-    """Channels inside a block, ``group`` of which go together: those of a head, or of a convolution's group."""
+    """Channels inside a block, ``group`` of which go together: those of a head, or of a convolution's group.
+
+    They stand in so many equal ``parts``, of each of which as many stay: heads that are as many as before.
+    """
 
     channels: int
     group: int
     cuts: tuple[Cut, ...]
     heads_of: str | None = None  # the attention module whose heads the groups are
+    parts: int = 1
 
     @property
     def units(self) -> int:
@@ -60,16 +68,65 @@ def first_input(inputs: Sequence[Any], named: Mapping[str, Any]) -> torch.Tensor
 def widths(block: nn.Module, run: Run) -> list[Width]:
     """The widths inside the block, in the order of its layers; ``run`` calls it on an example. Eval mode, no gradients.
 
-    Attention's inner width is there as heads (``heads_of``), where its class has ``qkv``, ``proj`` and ``num_heads``,
-    and its rows stand as queries, keys and values of all heads.
+    Attention's inner width is there as heads (``heads_of``) where its class says how many it has: with ``qkv`` and
+    ``proj`` whose rows stand as queries, keys and values of all heads, or with layers of their own for the three.
     """
+    with sdpa_kernel(SDPBackend.MATH):  # fused kernels may drop a NaN
+        return list(_widths(block, run))
+
+
+def _widths(block: nn.Module, run: Run) -> Iterator[Width]:
     heads = [width for width in _heads(block) if _are_apart(block, run, width)]
+    yield from heads
     of_heads = {cut.path for width in heads for cut in width.cuts if cut.side == "rows"}
     producers = [path for path, layer in block.named_modules() if mixes(layer) and path and path not in of_heads]
-    reached = {path: cuts for path in producers if (cuts := _reached(block, run, path))}
+    several = dict[str, dict[str, set[int]]]()
+    reached = {path: cuts for path in producers if (cuts := _reached(block, run, path, several))}
     outside = _fed_from_outside(block, run)
-    inner = [width for width in _joined(block, reached) if not outside & {cut.path for cut in width.cuts[1:]}]
-    return [*heads, *inner]
+    for width in _joined(block, reached):
+        if outside & {cut.path for cut in width.cuts if cut.side != "rows"}:
+            continue
+        if parts := _parts(block, width, several):
+            whole = _whole_heads(block, width, parts, several)
+            is_heads = whole is not None and _are_apart(block, run, whole)
+            yield whole if whole is not None and is_heads else replace(width, parts=parts)
+
+
+def _parts(block: nn.Module, width: Width, several: Mapping[str, Mapping[str, set[int]]]) -> int:
+    """In how many equal parts, such as heads, the width's channels stand; 0 where they do in another way.
+
+    A channel of a query or a key reaches all that its head gives, and nothing of other heads.
+    """
+    found = {tuple(sorted(each)) for cut in width.cuts for each in several.get(cut.path, {}).values()}
+    found.discard(tuple(range(width.channels)))
+    if not found:
+        return 1
+    size = len(next(iter(found)))
+    in_order = all(each == tuple(range(each[0], each[0] + size)) and each[0] % size == 0 for each in found)
+    folded = any(cut.fold > 1 for cut in width.cuts)
+    return width.channels // size if in_order and not folded and width.group == 1 and width.channels % size == 0 else 0
+
+
+def _whole_heads(
+    block: nn.Module, width: Width, parts: int, several: Mapping[str, Mapping[str, set[int]]]
+) -> Width | None:
+    """The width of values with that of queries and keys, by heads; None where no module says how many it has."""
+    columns = [cut.path for cut in width.cuts if cut.side == "columns"]
+    others = [path for path in several.get(columns[0], {}) if out_width(block.get_submodule(path)) == width.channels]
+    names = columns[0].split(".")
+    owners = (".".join(names[:depth]) for depth in range(len(names) - 1, -1, -1))
+    owner = next((path for path in owners if heads_in(block.get_submodule(path), parts)), None)
+    sides = sorted(cut.side for cut in width.cuts)
+    if parts == 1 or sides != ["columns", "rows"] or len(others) != 2 or owner is None:
+        return None
+    rows = [*others, *(cut.path for cut in width.cuts if cut.side == "rows")]
+    cuts = (*(Cut(path=path, side="rows") for path in rows), Cut(path=columns[0], side="columns"))
+    return Width(channels=width.channels, group=width.channels // parts, cuts=cuts, heads_of=owner)
+
+
+def heads_in(module: nn.Module, count: int) -> list[str]:
+    """The module's attributes that say that it has so many heads."""
+    return [name for name in HEADS if getattr(module, name, None) == count]
 
 
 def _fed_from_outside(block: nn.Module, run: Run) -> set[str]:
@@ -103,11 +160,11 @@ def _heads(block: nn.Module) -> Iterator[Width]:
 
 def _are_apart(block: nn.Module, run: Run, width: Width) -> bool:
     """Whether each head's rows reach its own columns and no others: rows may stand in another order than is thought."""
-    rows, columns = width.cuts
-    for unit in sorted({0, width.units // 2, width.units - 1}):
+    *every, columns = width.cuts
+    for unit, rows in itertools.product(sorted({0, width.units // 2, width.units - 1}), every):
         seen: list[torch.Tensor] = []
 
-        def mark(_: nn.Module, __: Any, output: torch.Tensor, unit: int = unit) -> torch.Tensor:
+        def mark(_: nn.Module, __: Any, output: torch.Tensor, unit: int = unit, rows: Cut = rows) -> torch.Tensor:
             marked = output.clone()
             marked[..., indices(rows, width, [unit]).to(output.device)] = torch.nan
             return marked
@@ -130,8 +187,11 @@ def _are_apart(block: nn.Module, run: Run, width: Width) -> bool:
     return True
 
 
-def _reached(block: nn.Module, run: Run, producer: str) -> tuple[Cut, ...]:
-    """What a channel of the producer reaches, the producer first; nothing where that leaves the block or mixes."""
+def _reached(block: nn.Module, run: Run, producer: str, several: dict[str, dict[str, set[int]]]) -> tuple[Cut, ...]:
+    """What a channel of the producer reaches, the producer first; nothing where that leaves the block or mixes.
+
+    A layer of which one channel of the producer reaches several, and no other layer, is noted with it.
+    """
     channels = out_width(block.get_submodule(producer))
     cuts: dict[str, Cut] = {producer: Cut(path=producer, side="rows")}
     for channel in sorted({0, channels // 2, channels - 1}):
@@ -144,6 +204,8 @@ def _reached(block: nn.Module, run: Run, producer: str) -> tuple[Cut, ...]:
             layer = block.get_submodule(path)
             width = in_width(layer)
             if not width or channels % width or found != {channel % width}:
+                if mixes(layer) and len(found) > 1:
+                    several.setdefault(path, {})[producer] = found
                 return ()
             side = "columns" if mixes(layer) else "each"
             cuts[path] = Cut(path=path, side=side, fold=channels // width)
@@ -156,6 +218,7 @@ class _Marks:
     def __init__(self, block: nn.Module, producer: str, channel: int) -> None:
         self.block, self.producer, self.channel = block, producer, channel
         self.found: dict[str, set[int]] = {}
+        self.masks: dict[str, torch.Tensor] = {}  # where the marks are that come into a layer
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -187,6 +250,7 @@ class _Marks:
             others = [each for each in range(first.ndim) if each != axis]
             seen = first.isnan().any(dim=others).nonzero().flatten().tolist() if others else []
             self.found[path] = self.found.get(path, set()) | set(seen)
+            self.masks[path] = first.isnan()
             return tree_map(lambda leaf: torch.nan_to_num(first) if leaf is first else leaf, (inputs, named))
 
         return look
@@ -195,6 +259,8 @@ class _Marks:
         def hand_on(layer: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
             if path not in self.found:
                 return output
+            if self.masks[path].shape == output.shape:
+                return output.masked_fill(self.masks[path], torch.nan)
             marked = output.clone()
             marked.index_fill_(channel_axis(layer, output), torch.tensor(sorted(self.found[path])), torch.nan)
             return marked

@@ -107,6 +107,24 @@ def test_networks_that_say_whether_costs_add_up_say_what_blocks_cost_too(measure
         assert list(block) == pytest.approx(row, abs=1e-2)
 
 
+def test_other_prices_than_those_of_the_choice_ask_for_another_choice(measured, tmp_path):
+    _, file, _ = measured
+    study = study_at(tmp_path / "study")
+    bring(study, file)
+    record = {"rounds": [], "winner": "1-1-1", "winner_metric": 0.5, "stands": True}
+    study.outputs.write(VERIFICATION, {"inputs": study.inputs_of("verify"), **record})
+    assert "chooses again" not in bring(study, file)[0]
+    assert study.output(VERIFICATION)
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    rows[1]["ms"] = str(3 * float(rows[1]["ms"]))
+    with (tmp_path / "other.csv").open("w") as other:
+        table = csv.DictWriter(other, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    assert "chooses again" in bring(study, tmp_path / "other.csv")[0]
+    assert not study.store.exists(VERIFICATION)
+
+
 def test_nothing_of_it_is_measured_here(measured):
     study, _, _ = measured
     assert profile.fn(study, ["latency_ms"]) == 0

@@ -19,6 +19,7 @@ from nas_core.study.rounds import (
     MEASURED_WHOLE,
     finalists,
     leave_room,
+    lowered_for,
     most_measured_whole,
     move_limits,
     next_round,
@@ -28,6 +29,7 @@ from nas_core.study.rounds import (
     to_rate_again,
     verification,
 )
+from nas_core.study.stages import VERIFICATION
 from nas_core.study.study import Study
 from tests.reference_data import reference_data
 from tests.spaces import GivenChain
@@ -266,6 +268,31 @@ def test_what_a_sum_over_blocks_leaves_unused_of_a_limit_is_used(tabular_config,
     assert move_limits(study.snapshot, study.outputs)  # over it now: as low as that network says
     study.refresh()
     assert study.snapshot.limits[0].at_most == pytest.approx(AIMS_AT * budget / over)
+
+
+def test_a_limit_that_was_lowered_by_mistake_is_what_was_asked_for_again(tabular_config, tmp_path):
+    """The network for which it was lowered is measured once more, in turns with the one chosen instead."""
+    select = tabular_config.select.model_copy(update={"limits": ["flops<=300%"]})
+    study, scorer = scored(tabular_config.model_copy(update={"select": select}), tmp_path / "study")
+    first = verified(study, scorer)["winner"]
+    budget = study.snapshot.limits[0].at_most
+    over = 1.5 * budget / study.costs_of(Genotype.parse(first))["flops"]
+    record_whole(study.outputs, _whole(study, first, over))
+    assert move_limits(study.snapshot, study.outputs)
+    study.refresh()
+    assert study.snapshot.limits[0].at_most < 0.7 * budget
+    second = str(finalists(study.snapshot)[0])
+    study.outputs.write(VERIFICATION, {**verification(study.outputs), "winner": second})
+    assert lowered_for(verification(study.outputs)) == [first]
+    rows = _whole(study, second, 1.0)
+    record_whole(study.outputs, [*rows, _whole(study, first, over)[0]])
+    assert not move_limits(study.snapshot, study.outputs)  # it is over the limit, as before
+    record_whole(study.outputs, [*rows, _whole(study, first, 0.6 * over)[0]])
+    assert move_limits(study.snapshot, study.outputs)
+    study.refresh()
+    assert study.snapshot.limits[0].at_most == budget
+    study.outputs.write(VERIFICATION, {**verification(study.outputs), "winner": first})
+    assert not move_limits(study.snapshot, study.outputs)
 
 
 def test_one_network_that_takes_more_than_its_sum_makes_way_for_the_next(tabular_config, tmp_path):

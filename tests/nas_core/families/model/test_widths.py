@@ -13,6 +13,7 @@ from nas_core.families.model.splitting import split
 from nas_core.families.model.widths import Width, indices
 
 import timm  # isort: skip
+from timm.layers.mlp import SwiGLU  # isort: skip
 
 # model, side in pixels, whether all its inner norms leave channels apart
 MODELS = [
@@ -74,18 +75,24 @@ def _silenced(block: nn.Module, call: Call, width: Width, kept: list[int]) -> to
             handle.remove()
 
 
+def _cut_and_silenced(original: Original, width: Width, units: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the block gives with so many units of the width, and what it gives where the others are silent."""
+    draft = Draft(original)
+    rows = draft.importance(width).reshape(width.parts, -1)
+    best = torch.topk(rows, units // width.parts, dim=1).indices
+    kept = (best + rows.shape[1] * torch.arange(width.parts)[:, None]).flatten().tolist()
+    draft.narrow(width, units)
+    with torch.no_grad():
+        return original.call.run(draft.block), _silenced(original.block, original.call, width, kept)
+
+
 @pytest.mark.parametrize(("name", "side", "apart"), MODELS, ids=[row[0] for row in MODELS])
 def test_a_narrowed_block_is_the_block_with_its_other_channels_silenced(name: str, side: int, apart: bool) -> None:
     num_widths = 0
     for block, call in _blocks(name, side):
         original = Original(block=block, call=call)
         for width in original.widths:
-            draft, units = Draft(original), max(1, width.units // 2)
-            kept = torch.topk(draft.importance(width), units).indices.tolist()
-            draft.narrow(width, units)
-            with torch.no_grad():
-                cut = call.run(draft.block)
-            wanted = _silenced(block, call, width, kept)
+            cut, wanted = _cut_and_silenced(original, width, max(1, width.units // 2))
             tolerance = 1e-5 if apart else 0.1
             assert float((cut - wanted).abs().max()) <= tolerance * float(wanted.abs().max()), width.cuts
             num_widths += 1
@@ -143,6 +150,58 @@ def test_heads_are_cut_only_where_their_rows_stand_as_is_thought(normalised: boo
     )
     assert [width.units for width in plain] == [4]
     assert not other
+
+
+class Separate(nn.Module):
+    """Attention with a layer each for queries, keys and values; its class may not say how many heads it has."""
+
+    def __init__(self, attribute: str = "num_heads", normalised: bool = False, is_strided: bool = False) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(16, 16) for _ in range(4))
+        self.norm = nn.LayerNorm(4) if normalised else nn.Identity()
+        self.attribute, self.is_strided = attribute, is_strided
+        setattr(self, attribute, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, tokens, _ = x.shape
+        heads: int = getattr(self, self.attribute)
+        if self.is_strided:
+            shape, order = (batch, tokens, -1, heads), (0, 3, 1, 2)
+        else:
+            shape, order = (batch, tokens, heads, -1), (0, 2, 1, 3)
+        q, k, v = (layer(x).reshape(shape).permute(order) for layer in (self.q, self.k, self.v))
+        out = nn.functional.scaled_dot_product_attention(self.norm(q), self.norm(k), v)
+        given: torch.Tensor = self.o((out.permute(0, 2, 3, 1) if self.is_strided else out.transpose(1, 2)).flatten(2))
+        return given
+
+
+@pytest.mark.parametrize("attribute", ["num_heads", "n_heads", "count"])
+@pytest.mark.parametrize("normalised", [False, True])
+def test_what_queries_keys_and_values_apart_give_is_cut_by_heads(attribute: str, normalised: bool) -> None:
+    torch.manual_seed(0)
+    original = Original(block=Separate(attribute, normalised).eval(), call=Call(inputs=torch.randn(2, 5, 16)))
+    (width,) = original.widths
+    if attribute == "count":  # nobody knows the number of heads: each keeps as many channels
+        assert (width.units, width.parts, [cut.path for cut in width.cuts]) == (16, 4, ["v", "o"])
+    else:
+        assert (width.units, width.heads_of, [cut.path for cut in width.cuts]) == (4, "", ["q", "k", "v", "o"])
+    torch.testing.assert_close(*_cut_and_silenced(original, width, width.units // 2))
+
+
+def test_channels_that_stand_in_an_order_that_is_not_known_stay() -> None:
+    original = Original(block=Separate(is_strided=True).eval(), call=Call(inputs=torch.randn(2, 5, 16)))
+    assert not original.widths
+
+
+def test_layers_that_are_multiplied_have_one_width() -> None:
+    original = Original(block=SwiGLU(8, 12).eval(), call=Call(inputs=torch.randn(2, 5, 8)))
+    (width,) = original.widths
+    assert sorted((cut.path, cut.side) for cut in width.cuts) == [
+        ("fc1_g", "rows"),
+        ("fc1_x", "rows"),
+        ("fc2", "columns"),
+    ]
+    torch.testing.assert_close(*_cut_and_silenced(original, width, 6))
 
 
 @pytest.mark.parametrize(
