@@ -5,20 +5,21 @@ B = examples, on axis 0 of every input; the layout of images and tokens is the m
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from nas_core.families.model.rebuild import Change, described
 from nas_core.families.model.tracing import copied
 from nas_core.families.model.widths import (
     WIDTHS_OF_HEADS,
     Width,
+    channel_axis,
     first_input,
     heads_in,
     indices,
@@ -26,6 +27,7 @@ from nas_core.families.model.widths import (
     widths,
 )
 
+SAME = 1e-3  # of the largest value: what rounding may make of a sum of as many channels in another order
 ROUNDED_DOWN_AT_MOST = 0.9  # of the width asked for: rounding to the device's liking takes no more
 
 
@@ -89,8 +91,33 @@ class Original:
 
     @cached_property
     def widths(self) -> list[Width]:
+        """The widths that can be cut: with half of one the block gives what it gives with the other half silenced."""
         with torch.no_grad():
-            return widths(self.block, self.call.run)
+            return [width for width in widths(self.block, self.call.run) if self._can_be_cut(width)]
+
+    def _can_be_cut(self, width: Width) -> bool:
+        each = width.units // width.parts
+        kept = [part * each + unit for part in range(width.parts) for unit in range((each + 1) // 2)]
+        draft = Draft(self)
+        try:
+            draft.keep(width, kept)
+            output = self.call.run(draft.block)
+        except Exception:  # a class whose forward pass knows the width
+            return False
+        wanted = self._silenced(width, kept)
+        if output.shape != wanted.shape or not _leaves_apart(self.block, width):
+            return output.shape == wanted.shape
+        return float((output - wanted).abs().max()) <= SAME * float(wanted.abs().max())
+
+    def _silenced(self, width: Width, kept: Sequence[int]) -> torch.Tensor:
+        """What the block gives where only these units reach what takes the width."""
+        with ExitStack() as stack:
+            for cut in width.cuts:
+                if cut.side == "columns":
+                    silence = _silencing(indices(cut, width, kept))
+                    layer = self.block.get_submodule(cut.path)
+                    stack.callback(layer.register_forward_pre_hook(silence, with_kwargs=True).remove)
+            return self.call.run(self.block)
 
     @cached_property
     def alone(self) -> Call | None:
@@ -204,14 +231,17 @@ class Draft:
 
     def narrow(self, width: Width, units: int) -> None:
         """Keep so many units of the width, those that contribute most; of its parts, as many of each."""
-        kept = _best(self.importance(width), units, width.parts)
+        self.keep(width, _best(self.importance(width), units, width.parts))
+
+    def keep(self, width: Width, kept: Sequence[int]) -> None:
+        """Keep these units of the width."""
         for cut in width.cuts:
             self._cut(cut.path, cut.side, indices(cut, width, kept))
         if width.heads_of is not None:
             module = self.block.get_submodule(width.heads_of)
-            known = dict.fromkeys(heads_in(module, width.units), units)
+            known = dict.fromkeys(heads_in(module, width.units), len(kept))
             wide = (name for name in WIDTHS_OF_HEADS if getattr(module, name, None) == width.channels)
-            self.set(width.heads_of, **known, **dict.fromkeys(wide, units * width.group))
+            self.set(width.heads_of, **known, **dict.fromkeys(wide, len(kept) * width.group))
 
     def importance(self, width: Width) -> torch.Tensor:
         """How much each unit contributes to what takes the width: mean square of the channel times its columns'."""
@@ -240,8 +270,8 @@ class Draft:
         size = out_width(layer)
         with torch.no_grad():
             for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
-                axis = 1 if side == "columns" else 0
-                if tensor.ndim <= axis or (side != "columns" and tensor.shape[0] != size):
+                axis = 1 if side == "columns" else _axis_of(tensor, size)
+                if axis is None or tensor.ndim <= axis:
                     continue
                 fresh = tensor.index_select(axis, kept.to(tensor.device)).clone()
                 is_weight = isinstance(tensor, nn.Parameter)
@@ -254,6 +284,8 @@ class Draft:
             grouped = isinstance(layer, nn.Conv2d)
             given |= {"groups": layer.groups * count // size} if grouped else {}
             given |= {"num_features": count, "num_channels": count}
+            if isinstance(layer, nn.GroupNorm):
+                given |= {"num_groups": max(1, layer.num_groups * count // size)}
             if hasattr(layer, "normalized_shape"):
                 self.set(path, normalized_shape=(count,))
         self.set(path, **{name: value for name, value in (taken | given).items() if hasattr(layer, name)})
@@ -281,6 +313,36 @@ def rounded(units: int, ratio: float, multiple: int) -> int:
     wanted = max(1, round(units * ratio))
     down = wanted // multiple * multiple
     return down if down >= ROUNDED_DOWN_AT_MOST * wanted else wanted
+
+
+def _axis_of(tensor: torch.Tensor, size: int) -> int | None:
+    """Where the tensor's channels are: first, or at the one axis that is not 1; None where it has none."""
+    if not tensor.ndim or size not in tensor.shape:
+        return None
+    return 0 if tensor.shape[0] == size else tensor.shape.index(size) if tensor.numel() == size else None
+
+
+def _leaves_apart(block: nn.Module, width: Width) -> bool:
+    """Whether the layers within the width treat each of its units apart, beyond doubt."""
+    known = (nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+    layers = [block.get_submodule(cut.path) for cut in width.cuts if cut.side == "each"]
+    return all(
+        isinstance(layer, known) and not (isinstance(layer, nn.GroupNorm) and layer.num_groups == 1) for layer in layers
+    )
+
+
+def _silencing(kept: torch.Tensor) -> Callable[..., Any]:
+    """A hook that sets all channels but these of what its layer takes to 0."""
+
+    def silence(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        first = first_input(inputs, named)
+        axis = channel_axis(layer, first) % first.ndim
+        mask = first.new_zeros(first.shape[axis]).index_fill_(0, kept.to(first.device), 1.0)
+        shape = [-1 if each == axis else 1 for each in range(first.ndim)]
+        masked = first * mask.reshape(shape)
+        return tree_map(lambda leaf: masked if leaf is first else leaf, (inputs, named))
+
+    return silence
 
 
 def _best(importance: torch.Tensor, count: int, parts: int) -> list[int]:

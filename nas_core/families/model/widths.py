@@ -290,8 +290,9 @@ def _width(block: nn.Module, cuts: tuple[Cut, ...]) -> Width | None:
     if any(size % channels for size in sizes):
         return None
     folds = tuple(_folded(block, cut, channels) for cut in cuts)
-    convolutions = (block.get_submodule(cut.path) for cut in cuts if cut.side == "each")
-    groups = {layer.groups for layer in convolutions if isinstance(layer, nn.Conv2d)}
+    layers = [block.get_submodule(cut.path) for cut in cuts if cut.side == "each"]
+    groups = {layer.groups for layer in layers if isinstance(layer, nn.Conv2d)}
+    groups |= {layer.num_groups for layer in layers if isinstance(layer, nn.GroupNorm) and layer.num_groups > 1}
     counts = groups - {channels}  # a depthwise convolution has a group per channel
     if len(counts) > 1 or any(channels % count for count in counts):
         return None

@@ -101,6 +101,33 @@ def test_a_branch_by_itself_is_changed_as_in_its_block() -> None:
             assert torch.equal(calls["blocks.0.attn"].run(again), calls["blocks.0.attn"].run(draft.block))
 
 
+def test_a_branch_that_gives_more_than_a_tensor_is_not_left_out() -> None:
+    """What stands for it would be unpacked along the examples, which are two."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn, self.mlp = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            attended, _ = self.attn(x, x, x)
+            out: torch.Tensor = x + attended + self.mlp(x)
+            return out
+
+    original = Original(block=Block().eval(), call=Call(inputs=torch.randn(2, 5, 8)))
+    with pytest.raises(SpaceError, match="any number of examples"):
+        drafted(original, alternative_of({"kind": "without", "branch": "attn"}))
+    assert drafted(original, alternative_of({"kind": "without", "branch": "mlp"})).changes
+
+
+def test_what_weights_allow_no_alternative_to_be_made_of_is_said() -> None:
+    block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()).eval()
+    nn.init.constant_(block[0].weight, float("nan"))  # type: ignore[arg-type]
+    original = Original(block=block, call=Call(inputs=torch.randn(2, 4, 5, 5)))
+    with pytest.raises(SpaceError, match="LinAlgError"):
+        drafted(original, alternative_of({"kind": "depthwise-separable"}))
+
+
 def test_an_attention_with_fewer_heads_is_fitted_by_itself_as_in_a_block() -> None:
     torch.manual_seed(0)
     attention = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, depth=1).blocks[0].attn.eval()

@@ -152,6 +152,16 @@ def test_layers_are_fitted_with_whatever_they_pad(padding: Any, mode: str) -> No
         assert errors[0] < errors[1]
 
 
+def test_what_has_several_rows_for_each_example_is_repeated_with_it() -> None:
+    """Such as torch's mask of attention, with a row for each head of each example."""
+    two, one = torch.randn(2, 5, 8), torch.randn(1, 5, 8)
+    call = Call(inputs=two, context=(torch.arange(6.0).reshape(6, 1), torch.zeros(6, 2)))
+    known = call.beside(Call(inputs=one, context=(torch.arange(3.0).reshape(3, 1), torch.zeros(6, 2))))
+    mask, table = known.on(torch.randn(4, 5, 8)).context
+    assert mask.flatten().tolist() == [0.0, 1.0, 2.0] * 4
+    assert table.shape == (6, 2)
+
+
 def test_a_hook_of_the_models_own_is_called_once() -> None:
     block = nn.Linear(4, 4)
     block.register_forward_pre_hook(lambda _, inputs: (inputs[0] + 1,))

@@ -304,6 +304,21 @@ def test_what_cannot_be_exchanged_is_left_out_by_name(call, path, reason):
     assert state_of(model) == before
 
 
+def test_a_block_that_a_hook_of_the_models_hears_is_left_out():
+    model, heard = own(lambda self, index, block, x: block(x)), []
+    inner = next(each for each in model.blocks[2].modules() if each is not model.blocks[2])
+    handles = [
+        model.blocks[1].register_forward_hook(lambda _, __, output: heard.append(output)),
+        inner.register_forward_pre_hook(lambda _, inputs: heard.append(inputs)),
+    ]
+    found = split(model, TOKENS)
+    for path in ("blocks.1", "blocks.2"):
+        assert found.left_out[path] == "a hook hears what it is given, or gives"
+    for handle in handles:
+        handle.remove()
+    assert {"blocks.1", "blocks.2"} <= {place.path for place in split(model, TOKENS).places}
+
+
 def test_a_block_that_returns_more_than_a_tensor_is_left_out():
     class Pair(Residual):
         def forward(self, x):

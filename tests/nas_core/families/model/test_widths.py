@@ -1,5 +1,6 @@
 """A block cut to some of its channels computes what the whole one does with the others silenced."""
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model.assembling import calls_of
 from nas_core.families.model.draft import Call, Draft, Original, rounded
+from nas_core.families.model.rebuild import changed, fill
 from nas_core.families.model.splitting import split
 from nas_core.families.model.widths import Width, indices
 
@@ -202,6 +204,52 @@ def test_layers_that_are_multiplied_have_one_width() -> None:
         ("fc2", "columns"),
     ]
     torch.testing.assert_close(*_cut_and_silenced(original, width, 6))
+
+
+class PixelNorm(nn.Module):
+    """Over channels, its weights as images: 1 x C x 1 x 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(1, channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x / x.square().mean(1, keepdim=True).add(1e-6).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("norm", "group"),
+    [(nn.GroupNorm(4, 12), 3), (nn.GroupNorm(1, 12), 1), (nn.GroupNorm(12, 12), 1), (PixelNorm(12), 1)],
+)
+def test_a_norms_groups_are_left_out_whole_and_its_weights_wherever_they_stand(norm: nn.Module, group: int) -> None:
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(4, 12, 1), norm, nn.ReLU(), nn.Conv2d(12, 4, 1)).eval()
+    original = Original(block=block, call=Call(inputs=torch.randn(2, 4, 5, 5)))
+    (width,) = original.widths
+    assert (width.channels, width.group) == (12, group)
+    cut, wanted = _cut_and_silenced(original, width, width.units // 2)
+    if not isinstance(norm, PixelNorm) and norm.num_groups > 1:  # type: ignore[operator]
+        torch.testing.assert_close(cut, wanted)
+    again = Draft(original)
+    again.narrow(width, width.units // 2)
+    rebuilt = fill(changed(copy.deepcopy(block), again.changes), again.block.state_dict())
+    with torch.no_grad():
+        assert torch.equal(original.call.run(rebuilt), cut)
+
+
+def test_a_width_that_its_class_knows_leaves_others_to_be_cut() -> None:
+    class Known(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            inner = self.b(self.a(x).relu())
+            out: torch.Tensor = self.c(inner.reshape(len(x), 8, 5, 5).relu())
+            return out
+
+    original = Original(block=Known().eval(), call=Call(inputs=torch.randn(2, 4, 5, 5)))
+    assert [width.cuts[0].path for width in original.widths] == ["a"]
 
 
 @pytest.mark.parametrize(
