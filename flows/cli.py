@@ -631,6 +631,8 @@ def _print_answer(answer: "Answer") -> None:
     print("\n".join([answer.message, *answer.notes, *(answer.cautions if answer.selections else ())]))
     if not answer.selections:
         return
+    if answer.gap:
+        print(f"No network within the limits is predicted beyond {answer.bound:.6g}.")
     resources = list(answer.selections[0].costs)
     rows = [["rank", "network", "predicted", "90 % interval", "evaluated", *map(resource_name, resources)]]
     for rank, choice in enumerate(answer.selections, start=1):

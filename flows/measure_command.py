@@ -96,8 +96,10 @@ def _run(host: str, command: list[str]) -> str:
 
 def _packed(asked: "Elsewhere") -> bytes:
     def tell(done: int, total: int) -> None:
-        end = "\n" if done + 1 == total else ""
-        print(f"\rmathnas: {done + 1} of {total} networks written", end=end, file=sys.stderr, flush=True)
+        is_last, is_terminal = done + 1 == total, sys.stderr.isatty()
+        if is_last or is_terminal:
+            line = f"mathnas: {done + 1} of {total} networks written"
+            print(f"{chr(13) * is_terminal}{line}", end="\n" * is_last, file=sys.stderr, flush=True)
 
     return asked.packed(tell)
 

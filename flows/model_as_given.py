@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 GIVEN = "given.json"  # in a study's store
 FEW = 512  # validation examples that tell
 OTHER_CHANNELS = {1: 3, 3: 1}  # gray images for a model of colour ones, and the other way round
+BETTER_THAN_GUESSED = 1.1  # times as accurate: below it a model has learned next to nothing
 CLOSE = 0.005  # of the metric: a preparation that is better by less is no better
 
 
@@ -69,6 +70,7 @@ class Told:
     metric: Metric
     value: float
     num_examples: int
+    guessed: float = 0.0  # accuracy of always giving the most frequent class
 
     @property
     def in_words(self) -> str:
@@ -76,7 +78,11 @@ class Told:
 
         with_ = "".join(f", data.{name}: {_plain(value)}" for name, value in self.settings.items())
         value = f"{self.metric.label} {format_metric(self.metric, self.value)}"
-        return f"the model as it is: {value} on {self.num_examples} validation examples{with_}"
+        text = f"the model as it is: {value} on {self.num_examples} validation examples{with_}"
+        if self.value > self.guessed * BETTER_THAN_GUESSED or not self.guessed:
+            return text
+        guessed = f"no better than one answer for all ({format_metric(self.metric, self.guessed)})"
+        return f"{text}, {guessed}: are its weights those that were trained (--checkpoint)?"
 
 
 def _plain(value: Any) -> str:
@@ -139,11 +145,16 @@ def _rated(
     teacher: "nn.Module", workload: "Workload", splits: "Splits", prepare: Normalisation, settings: Mapping[str, Any]
 ) -> tuple[float, Told]:
     """The model's metric on a few validation examples: as a number of which larger is better, and told."""
+    import torch
+
     from nas_core.training.loop import measure
 
     metric, (inputs, targets) = metric_of(workload), splits.validation
     value = measure(teacher, metric, (inputs[:FEW], targets[:FEW]), prepare, workload=workload)
-    told = Told(settings=settings, metric=metric, value=value, num_examples=min(FEW, len(targets)))
+    few, guessed = targets[:FEW], 0.0
+    if metric.name == "accuracy" and isinstance(few, torch.Tensor) and few.ndim == 1:
+        guessed = float(few.bincount().max()) / len(few)
+    told = Told(settings=settings, metric=metric, value=value, num_examples=len(few), guessed=guessed)
     return value if metric.higher_is_better else -value, told
 
 

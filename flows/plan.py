@@ -166,15 +166,18 @@ def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
     """What each limit amounts to, or that it depends on what the run measures; a sweep's range."""
     select = config.select
     swept = {select.sweep: f"{select.points} limits, {min(select.recover, select.points)} of them trained"}
-    return {
-        text: " and ".join(
-            format_limit(Limit(resource=each.resource, at_most=each.at_most, at_least=each.at_least))
-            for each in known.budgets((text,))
-        )
-        if text in known.config.select.limits
-        else "known once the run has measured it"
-        for text in config.select.limits
-    } | (swept if select.sweep else {})
+    is_known = known.config.select.limits
+    unknown = "known once the run has measured it"
+    found = {text: _limit(known, text) if text in is_known else unknown for text in select.limits}
+    return found | (swept if select.sweep else {})
+
+
+def _limit(known: Snapshot, text: str) -> str:
+    """What a limit amounts to, and whether it changes anything."""
+    budgets, costs = known.budgets((text,)), known.costs_of(known.base)
+    amounts = (Limit(resource=each.resource, at_most=each.at_most, at_least=each.at_least) for each in budgets)
+    kept = all(each.is_kept_by(costs[each.resource]) for each in budgets)
+    return " and ".join(map(format_limit, amounts)) + (", which the base keeps" if kept else "")
 
 
 def _cluster() -> dict[str, str]:

@@ -245,6 +245,10 @@ def _check_local_cluster(config: ClusterConfig) -> None:
         if wanted := {name: amount for name, amount in getattr(config, field).items() if amount > 0}:
             expected = "none, as a local Ray has no resources of its own"
             raise ConfigError(f"cluster.{field}", ", ".join(map(str, wanted)), expected, advice)
+    have_cpus = usable_cpus()
+    for field in ("num_cpus", "training_cpus"):
+        if (asked := getattr(config, field)) > have_cpus:
+            raise ConfigError(f"cluster.{field}", f"{asked:g}", f"at most {have_cpus}, as this machine has", advice)
     if config.num_gpus > 0:
         import torch  # seconds, which only a study that asks for GPUs spends
 

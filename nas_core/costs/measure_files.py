@@ -69,7 +69,8 @@ def measured(archive: zipfile.ZipFile, asked: dict[str, Any]) -> Iterator[dict[s
     groups = [[first, *others[AT_ONCE * index : AT_ONCE * (index + 1)]] for index in range(count)]
 
     def timed(index: int, repeats: int) -> Timings:
-        print(f"group {index + 1} of {count}", file=sys.stderr)
+        if count > 1:
+            print(f"group {index + 1} of {count}", file=sys.stderr)
         calls = [_call(archive, each, inputs, asked) for each in groups[index]]
         return in_turns(calls, {**asked, "repeats": repeats})
 

@@ -46,6 +46,7 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "skip"},
 )
 FEWEST = 2  # positions of a model that can be searched
+FEWEST_BLOCKS = 4  # positions that layers put together are to be
 
 
 @FAMILIES.add
@@ -357,8 +358,8 @@ def _network_split(
     from nas_core.families.model.cutting import ends_of
     from nas_core.families.model.splitting import are_blocks, is_enough, split
 
-    def split_of(network: "nn.Module") -> "Split":
-        return split(network, inputs, wanted=given.wanted, only=given.only, keep=given.keep, names=given.positions)
+    def split_of(network: "nn.Module", wanted: int | None = given.wanted) -> "Split":
+        return split(network, inputs, wanted=wanted, only=given.only, keep=given.keep, names=given.positions)
 
     def in_parts() -> "tuple[Reference, nn.Module, Split]":
         cut = replace(reference, cut=ends_of(network, inputs))
@@ -382,6 +383,12 @@ def _network_split(
     if found is None:
         assert flaw is not None
         raise flaw
+    if given.wanted is None and not is_named and not are_blocks(network, found):
+        num = len(found.places)  # single layers: what they stand in may be blocks
+        for wanted in sorted({max(FEWEST_BLOCKS, num // part) for part in (2, 3, 4, 6)}, reverse=True):
+            coarser = split_of(network, wanted)
+            if is_enough(coarser) and are_blocks(network, coarser):
+                return reference, network, coarser
     return reference, network, found
 
 

@@ -74,7 +74,8 @@ def comparison_table(summary: StudySummary) -> Table:
                 *([_took(row)] if networks else []),
             )
         )
-    limits, asked = _uppermost(summary.limits), _uppermost(map(summary.limit_whole, summary.limits))
+    limits = _uppermost(summary.limits)
+    asked = _uppermost(summary.limit_whole(limit, own.get(limit.resource)) for limit in summary.limits)
     head = (
         "network",
         "genotype",

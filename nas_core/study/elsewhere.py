@@ -98,11 +98,12 @@ class Elsewhere:
             ConfigError: for something else, a part of it, or the measurements of another study.
         """
         try:
-            rows = list(csv.DictReader(io.StringIO(text)))
+            rows = list(csv.DictReader(io.StringIO(text), delimiter=_delimiter(text)))
         except csv.Error as error:
             raise ConfigError(source, error, "the file that was written there") from None
-        if not rows or not set(NEEDED) <= set(rows[0]):
-            raise ConfigError(source, f"{len(rows)} rows", f"the columns {', '.join(NEEDED)}, as the file writes them")
+        if without := [name for name in NEEDED if not rows or name not in rows[0]]:
+            found = f"{len(rows)} rows" + (f" without {', '.join(without)}" if rows else "")
+            raise ConfigError(source, found, f"the columns {', '.join(NEEDED)}, as the file writes them")
         if any(row[name] is None for row in rows for name in NEEDED):
             raise ConfigError(source, "a row that is cut off", "the whole file that was written there")
         if others := {row["asked"] for row in rows} - {self.asked}:
@@ -116,6 +117,8 @@ class Elsewhere:
             raise ConfigError(source, f"purpose {rows[0]['purpose']}", f"one of {', '.join(get_args(Purpose))}")
         try:
             networks = {self.study.space.parse(row["genotype"]): _measured(row) for row in rows}
+        except SpaceError as error:
+            raise ConfigError(source, error, "genotypes as the file writes them") from None
         except ValueError as error:
             raise ConfigError(source, error, "times above 0 in the columns ms, spread_ms and repeats") from None
         if len(networks) < len(rows):
@@ -197,9 +200,15 @@ class Elsewhere:
         return f"{said}: the limit moves to where the chosen one meets it; `mathnas run` chooses again."
 
 
+def _delimiter(text: str) -> str:
+    """What stands between columns: spreadsheets may save a semicolon, or a tab."""
+    head = text.partition("\n")[0]
+    return max(",;\t", key=head.count)
+
+
 def _measured(row: dict[str, str]) -> Measured:
     if row["status"] != "ok":
-        return RuntimeError(row["message"])
+        return RuntimeError(row["message"] or f"status {row['status']}")
     ms, spread, repeats = float(row["ms"]), float(row["spread_ms"]), int(row["repeats"])
     if not (0 < ms < math.inf and 0 <= spread < math.inf and repeats > 0):
         raise ValueError(f"{ms:g} ms, spread {spread:g} ms, {repeats} repeats of {row['genotype']}")

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from nas_core.base.errors import NasError
+from nas_core.base.errors import NasError, StoreError
 from nas_core.base.identity import content_id
 from nas_core.families.model import rebuild
 from nas_core.families.model.source import source_files
@@ -231,7 +232,14 @@ def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
     """The trained network with its preparation, from its weights and its architecture."""
     description = store.read_json(f"winner/{name}/architecture.json")
     architecture = description_from_dict(description)
-    weights, _ = unpack(store.read_bytes(f"winner/{name}/weights.safetensors"))
+    path = f"winner/{name}/weights.safetensors"
+    try:
+        weights, _ = unpack(store.read_bytes(path))
+    except (SafetensorError, ValueError) as error:
+        advice = f"Delete the folder winner/{name} and train it again (`mathnas train`)."
+        raise StoreError(
+            store.uri(path), f"a damaged file ({error})", "the weights that training wrote", advice
+        ) from None
     network = _remade(store, name, description)
     if network is None:
         network = build_network(architecture, seed=0)

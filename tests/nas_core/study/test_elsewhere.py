@@ -155,7 +155,9 @@ def test_measurements_of_another_study_and_other_files_are_refused(measured, tmp
         (lambda text: with_ms(text, "-1"), "-1 ms"),
         (lambda text: text + "x" * 200_000, "field larger than"),
         (lambda text: text + text.splitlines(True)[-1], r"\d+ rows of \d+ networks"),
-        (lambda text: text.replace(",0-0-0,ok,", ",0-0-0,failed,", 1), "the base network failed there"),
+        (lambda text: text.replace(",0-0-0,ok,", ",0-0-0,failed,", 1), "the base network failed there: status failed"),
+        (lambda text: text.replace("spread_ms", "spread", 1), "rows without spread_ms,"),
+        (lambda text: text.replace(",0-0-0,ok,", ",1999-2-1,ok,", 1), "genotypes as the file writes them"),
     ],
 )
 def test_what_was_cut_off_or_changed_is_refused(measured, tmp_path, change, words):
@@ -163,6 +165,15 @@ def test_what_was_cut_off_or_changed_is_refused(measured, tmp_path, change, word
     (tmp_path / "some.csv").write_text(change(file.read_text()))
     with pytest.raises(ConfigError, match=f"some.csv: found .*{words}"):
         bring(study, tmp_path / "some.csv")
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_spreadsheet_may_save_it_with_other_delimiters(measured, tmp_path, delimiter):
+    _, file, said = measured
+    rows = list(csv.reader(io.StringIO(file.read_text())))
+    with (tmp_path / "some.csv").open("w") as other:
+        csv.writer(other, delimiter=delimiter).writerows(rows)
+    assert bring(study_at(tmp_path / "study"), tmp_path / "some.csv") == said
 
 
 def with_ms(text, ms):
