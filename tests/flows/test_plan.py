@@ -128,6 +128,8 @@ def test_what_would_stop_the_run_stops_the_plan(dry_run, sections, arguments, ex
     ("cluster", "expected"),
     [
         ({"num_gpus": 64}, "cluster.num_gpus: found 64.0, expected at most"),
+        ({"num_cpus": 9000}, "cluster.num_cpus: found 9000, expected at most"),
+        ({"training_cpus": 9000}, "cluster.training_cpus: found 9000, expected at most"),
         ({"resources": {"phone": 1}}, "cluster.resources: found phone, expected none"),
     ],
 )

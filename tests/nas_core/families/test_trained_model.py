@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.base.errors import DataError
+from nas_core.base.errors import DataError, SpaceError
 from nas_core.costs.counting import count_module, count_parts
 from nas_core.families.model import rebuild
 from nas_core.families.model.pruning import narrowed
@@ -104,6 +104,63 @@ class Denoiser(nn.Module):
 def build():
     return Denoiser()
 """
+
+
+UNET = """
+import torch
+from torch import nn
+
+def twice(before, after):
+    layers = []
+    for channels in (before, after):
+        layers += [nn.Conv2d(channels, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+class UNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down1, self.down2, self.middle = twice(1, 8), twice(8, 16), twice(16, 32)
+        self.up2, self.up1, self.last = twice(48, 16), twice(24, 8), nn.Conv2d(8, 1, 1)
+
+    def forward(self, images):
+        first = self.down1(images)
+        second = self.down2(nn.functional.max_pool2d(first, 2))
+        x = nn.functional.interpolate(self.middle(nn.functional.max_pool2d(second, 2)), scale_factor=2)
+        x = nn.functional.interpolate(self.up2(torch.cat([x, second], 1)), scale_factor=2)
+        return self.last(self.up1(torch.cat([x, first], 1)))
+"""
+
+
+def test_positions_are_blocks_where_the_layers_in_them_alone_could_not_be_narrower(tmp_path):
+    (tmp_path / "model.py").write_text(UNET)
+    sample = Sample(shape=(1, 16, 16), num_outputs=1, dense=True)
+    family = TrainedModel(TrainedModel.Settings(model=f"{tmp_path / 'model.py'}:UNet"), sample)
+    assert [place.path for place in family.structure.split.places] == ["down1", "down2", "middle", "up2", "up1"]
+    for row in family.structure.candidates:
+        assert "narrower" in {each.spec.kind for each in row}
+
+
+def test_a_model_of_which_next_to_nothing_can_be_changed_says_why(tmp_path):
+    layers = ", ".join(f"nn.Conv2d({before}, {after}, 3)" for before, after in ((1, 4), (4, 3), (3, 4), (4, 4)))
+    (tmp_path / "model.py").write_text(f"from torch import nn\n\ndef build():\n    return nn.Sequential({layers})\n")
+    library = [{"kind": "grouped", "groups": 2}]
+    settings = TrainedModel.Settings(model=f"{tmp_path / 'model.py'}:build", library=library)
+    with pytest.raises(SpaceError, match=r"found 1 position \(0: .*nothing of it to change.*, expected 2 at least"):
+        TrainedModel(settings, Sample(shape=(1, 16, 16), num_outputs=1, dense=True)).space  # noqa: B018
+
+
+def test_a_model_of_a_function_has_finite_weights(tmp_path):
+    (tmp_path / "model.py").write_text(DENOISER + "    model.last.weight.data[0] = float('nan')\n    return model\n")
+    text = (tmp_path / "model.py").read_text().replace("return Denoiser()", "model = Denoiser()", 1)
+    (tmp_path / "model.py").write_text(
+        "import torch\n" + text.replace("def build():", "def build():\n    torch.manual_seed(0)")
+    )
+    family = TrainedModel(
+        TrainedModel.Settings(model=f"{tmp_path / 'model.py'}:build"),
+        Sample(shape=(1, 12, 12), num_outputs=1, dense=True),
+    )
+    with pytest.raises(DataError, match=r"weights that are NaN or infinite .last.weight"):
+        family.teacher  # noqa: B018
 
 
 def test_a_model_whose_output_is_added_to_its_input_can_be_made_narrower(tmp_path):

@@ -165,6 +165,16 @@ def test_cross_validation_sees_pairs_and_the_exponent():
     assert fit(SPACE, scaled, PredictConfig(link="identity", pairs=False), base=BASE, flops=flops).exponent == 1
 
 
+def test_pairs_that_predict_no_better_than_the_mean_are_not_chosen():
+    """A program with thousands of them takes long to prove, for nothing."""
+    rng = np.random.default_rng(0)
+    noise = {genotype: 0.5 + 0.01 * rng.normal() for genotype in some_networks(count=14)}
+    for seed in range(5):
+        shuffled = dict(zip(noise, np.random.default_rng(seed).permutation(list(noise.values())), strict=True))
+        chosen = fit(SPACE, table_of(shuffled.__getitem__, shuffled), PredictConfig(), base=BASE).chosen
+        assert chosen.pairs == 0 or chosen.score > 0
+
+
 def test_intervals_cover_what_they_say():
     covered = []
     for seed in range(6):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nas_core.base.errors import StoreError
 from nas_core.deepmad.structure import DEFAULT_HEAD, DesignedNetwork, Skeleton, Structure, SuperBlock
 from nas_core.families.member import Member
 from nas_core.families.trained_model import TrainedModel
@@ -80,6 +81,15 @@ def test_loaded_program_and_weights_have_the_measured_test_accuracy(store, archi
     assert trained.test_metric == trained.metrics["test"]["accuracy"]
     assert torch.allclose(program(images[:1].float() / 255), module(images[:1]), atol=1e-5)
     assert program(images[:1].float() / 255).shape == (1, 10)
+
+
+def test_weights_that_were_cut_off_are_named(store, trained, tmp_path):
+    broken = Store(tmp_path)
+    for name in ("architecture.json", "weights.safetensors"):
+        data = store.read_bytes(f"winner/winner/{name}")
+        broken.write_bytes(f"winner/winner/{name}", data[:1000] if name.startswith("weights") else data)
+    with pytest.raises(StoreError, match=r"winner/winner/weights\.safetensors: found a damaged file"):
+        load_deployed(broken, "winner")
 
 
 def test_a_finished_training_is_not_repeated(store, architecture, trained):
