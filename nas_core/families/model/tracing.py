@@ -5,6 +5,7 @@ the same where their memory and its version are: a view is what it is a view
 of, and what an operation changed in place is another tensor.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -292,12 +293,23 @@ def _attention_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tenso
     return _attention(query.shape, key.shape, value.shape)
 
 
+def _recurrent(inputs: Sequence[int], into: Sequence[int], within: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of all steps of an LSTM's layer: its inputs and its state by a matrix each."""
+    return 2 * math.prod(inputs[:-1]) * (math.prod(into) + math.prod(within))
+
+
+def _recurrent_on_cpu(inputs: torch.Tensor, into: torch.Tensor, within: torch.Tensor, *_: Any, **__: Any) -> int:
+    return _recurrent(inputs.shape, into.shape, within.shape)
+
+
 _SUMS = (torch.ops.aten.add, torch.ops.aten.add_)
 _PRODUCTS = (torch.ops.aten.mul, torch.ops.aten.mul_)
 
 _CPU_KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-LEFT_OUT = {_CPU_KERNEL: _attention}  # of torch's formulas, by shapes: what its counter has to be told
-_FORMULAS: dict[Any, Any] = {**flop_registry, _CPU_KERNEL: _attention_on_cpu}
+_CPU_LSTM = torch.ops.aten.mkldnn_rnn_layer
+# of torch's formulas, by shapes: what its counter has to be told
+LEFT_OUT = {_CPU_KERNEL: _attention, _CPU_LSTM: _recurrent}
+_FORMULAS: dict[Any, Any] = {**flop_registry, _CPU_KERNEL: _attention_on_cpu, _CPU_LSTM: _recurrent_on_cpu}
 
 
 def _text(inputs: Inputs) -> str:

@@ -12,6 +12,7 @@ from nas_core.families.model import rebuild
 from nas_core.families.model.assembled import Fixed
 from nas_core.families.model.assembling import drafted, flops_of, observed, with_fresh_weights, without_weights
 from nas_core.families.model.draft import Call, Original
+from nas_core.families.model.tracing import trace
 from nas_core.families.trained_model import Candidate, TrainedModel, alternative_of
 from nas_core.scoring.rated_split import PreparedBatches
 from nas_core.space.genotypes import Genotype
@@ -96,6 +97,23 @@ def test_attention_is_counted_where_alternatives_are_held_against_a_block() -> N
     inputs = torch.randn(2, 1, 16, 8)
     counted = flops_of(Attending(), Call(inputs=inputs))
     assert counted == count_module(Attending, (1, 16, 8)).flops == 2 * 16 * 16 * 8
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3)])
+def test_recurrent_layers_are_counted_alike_wherever_they_are_counted(kind: type[nn.Module], gates: int) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = kind(8, 16, num_layers=2, bidirectional=True, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.inner(x)[0]
+            return out
+
+    inputs = torch.randn(3, 5, 8)
+    wanted = 5 * gates * 16 * 2 * ((8 + 16) + (32 + 16))
+    assert flops_of(Recurrent(), Call(inputs=inputs)) == count_module(Recurrent, (5, 8)).flops == wanted
+    assert trace(Recurrent(), inputs).flops == wanted
 
 
 def test_a_table_that_was_cut_is_saved_and_loaded() -> None:
