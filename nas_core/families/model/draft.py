@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from nas_core.families.model.rebuild import Change, described
 from nas_core.families.model.tracing import copied
 from nas_core.families.model.widths import (
+    CONVOLUTIONS,
     WIDTHS_OF_HEADS,
     Width,
     channel_axis,
@@ -150,12 +151,12 @@ class Original:
         def look(path: str) -> Callable[..., None]:
             def hook(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
                 first = first_input(inputs, named)
-                axis = 1 if isinstance(layer, nn.Conv2d) else first.ndim - 1
+                axis = 1 if isinstance(layer, CONVOLUTIONS) else first.ndim - 1
                 power[path] = first.pow(2).mean([each for each in range(first.ndim) if each != axis]).cpu()
 
             return hook
 
-        with torch.no_grad(), hooked(self.beside_samples, (nn.Conv2d, nn.Linear), look):
+        with torch.no_grad(), hooked(self.beside_samples, (*CONVOLUTIONS, nn.Linear), look):
             self.samples.run(self.beside_samples)
         return power
 
@@ -281,7 +282,7 @@ class Draft:
         taken = {"in_channels": count, "in_features": count} if side != "rows" else {}
         given = {"out_channels": count, "out_features": count} if side != "columns" else {}
         if side == "each":
-            grouped = isinstance(layer, nn.Conv2d)
+            grouped = isinstance(layer, CONVOLUTIONS)
             given |= {"groups": layer.groups * count // size} if grouped else {}
             given |= {"num_features": count, "num_channels": count}
             if isinstance(layer, nn.GroupNorm):
@@ -324,7 +325,7 @@ def _axis_of(tensor: torch.Tensor, size: int) -> int | None:
 
 def _leaves_apart(block: nn.Module, width: Width) -> bool:
     """Whether the layers within the width treat each of its units apart, beyond doubt."""
-    known = (nn.Conv2d, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+    known = (*CONVOLUTIONS, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
     layers = [block.get_submodule(cut.path) for cut in width.cuts if cut.side == "each"]
     return all(
         isinstance(layer, known) and not (isinstance(layer, nn.GroupNorm) and layer.num_groups == 1) for layer in layers

@@ -8,6 +8,7 @@ stays near the weights that are there (ridge), so that few samples do no harm.
 R = rows (samples times pixels or tokens), I = features in, O = features out.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from nas_core.families.model.draft import Call, Draft, hooked
 from nas_core.families.model.rebuild import Only
 from nas_core.families.model.widths import first_input
 
+FITTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 MOST_FEATURES = 4_608  # of a layer that is fitted: the equations have their square
 MOST_ROWS = 16_384
 ENOUGH_ROWS = 16  # for each feature of a linear map: more would hardly change it
@@ -41,16 +43,16 @@ def fit(draft: Draft) -> None:
 def _changed(draft: Draft) -> list[str]:
     """Paths of what was changed and gives the original's output, in the order in which they run."""
     if "put" in draft.changes.get("", {}):  # set, it is an attention by itself, whose layers changed
-        return [""] if isinstance(_last(draft.block), nn.Conv2d | nn.Linear) else []
+        return [""] if isinstance(_last(draft.block), FITTED) else []
     order = [path for path, _ in draft.original.named_modules()]
     return [path for path in sorted(draft.changes, key=order.index) if _is_fitted(draft, path)]
 
 
 def _is_fitted(draft: Draft, path: str) -> bool:
     layer, before = _last(draft.block.get_submodule(path)), draft.original.get_submodule(path)
-    if not isinstance(layer, nn.Conv2d | nn.Linear) or not isinstance(before, nn.Conv2d | nn.Linear):
+    if not isinstance(layer, FITTED) or not isinstance(before, FITTED):
         return False
-    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+    if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups > 1:
         return False
     return layer.weight.shape[0] == before.weight.shape[0] and layer.weight[0].numel() <= MOST_FEATURES
 
@@ -118,23 +120,27 @@ def rows_of(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torc
     if isinstance(layer, nn.Linear):
         features, targets = given.flatten(0, -2), wanted.flatten(0, -2)
     else:
-        most = max(1, MOST_ROWS * 4 // max(1, wanted.shape[2] * wanted.shape[3]))
-        given, wanted = given[:most], wanted[:most]
-        columns = F.unfold(_padded(layer, given), layer.kernel_size, layer.dilation, 0, layer.stride)
+        most = max(1, MOST_ROWS * 4 // max(1, math.prod(wanted.shape[2:])))
+        given, wanted = _padded(layer, given[:most]), wanted[:most]
+        kernel, dilation, stride = layer.kernel_size, layer.dilation, layer.stride
+        if isinstance(layer, nn.Conv1d):  # an image of one row
+            given, kernel, dilation, stride = given.unsqueeze(2), (1, *kernel), (1, *dilation), (1, *stride)
+        columns = F.unfold(given, kernel, dilation, 0, stride)
         features, targets = columns.transpose(1, 2).flatten(0, 1), wanted.flatten(2).transpose(1, 2).flatten(0, 1)
     step = -(-len(features) // MOST_ROWS)
     return features[::step].float(), targets[::step].float()
 
 
-def _padded(layer: nn.Conv2d, given: torch.Tensor) -> torch.Tensor:
+def _padded(layer: nn.Conv1d | nn.Conv2d, given: torch.Tensor) -> torch.Tensor:
     """What the layer's kernel runs over: it may say `same` or `valid` of its padding, and pad with more than zeros."""
     if layer.padding == "same":
         whole = [dilation * (side - 1) for side, dilation in zip(layer.kernel_size, layer.dilation, strict=True)]
         around = [(each // 2, each - each // 2) for each in whole]
     else:
-        around = [(0, 0)] * 2 if isinstance(layer.padding, str) else [(each, each) for each in layer.padding]
+        padding = (0,) * (given.ndim - 2) if isinstance(layer.padding, str) else layer.padding
+        around = [(each, each) for each in padding]
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    return F.pad(given, [*around[1], *around[0]], mode=mode)
+    return F.pad(given, [pad for pair in reversed(around) for pad in pair], mode=mode)
 
 
 def input_of(block: nn.Module, layer: nn.Module, samples: Call) -> torch.Tensor:

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 Run = Callable[[nn.Module], torch.Tensor]  # calls a block as its model calls it
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 HEADS = ("num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads")  # what classes call their number
 WIDTHS_OF_HEADS = ("attn_dim", "all_head_size", "inner_dim")  # and that of the channels of all of them
 
@@ -56,7 +57,7 @@ class Width:
 
 def mixes(layer: nn.Module) -> bool:
     """Whether every channel that goes out depends on all that come in."""
-    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+    return isinstance(layer, nn.Linear) or (isinstance(layer, CONVOLUTIONS) and layer.groups == 1)
 
 
 def first_input(inputs: Sequence[Any], named: Mapping[str, Any]) -> torch.Tensor:
@@ -291,7 +292,7 @@ def _width(block: nn.Module, cuts: tuple[Cut, ...]) -> Width | None:
         return None
     folds = tuple(_folded(block, cut, channels) for cut in cuts)
     layers = [block.get_submodule(cut.path) for cut in cuts if cut.side == "each"]
-    groups = {layer.groups for layer in layers if isinstance(layer, nn.Conv2d)}
+    groups = {layer.groups for layer in layers if isinstance(layer, CONVOLUTIONS)}
     groups |= {layer.num_groups for layer in layers if isinstance(layer, nn.GroupNorm) and layer.num_groups > 1}
     counts = groups - {channels}  # a depthwise convolution has a group per channel
     if len(counts) > 1 or any(channels % count for count in counts):
@@ -307,7 +308,7 @@ def _folded(block: nn.Module, cut: Cut, channels: int) -> Cut:
 
 def in_width(layer: nn.Module) -> int:
     """Channels that the layer takes; 0 for what has no weights of its own per channel."""
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, CONVOLUTIONS):
         return layer.in_channels if layer.groups == 1 or layer.in_channels == layer.out_channels else 0
     if isinstance(layer, nn.Linear):
         return layer.in_features
@@ -318,18 +319,18 @@ def in_width(layer: nn.Module) -> int:
 
 def out_width(layer: nn.Module) -> int:
     """Channels that the layer gives."""
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, CONVOLUTIONS):
         return layer.out_channels
     return layer.out_features if isinstance(layer, nn.Linear) else in_width(layer)
 
 
 def channel_axis(layer: nn.Module, tensor: torch.Tensor) -> int:
-    """Where the channels are: images B C H W have them second, everything else last."""
+    """Where the channels are: images B C H W have them second, as all that convolutions take; tokens last."""
     if isinstance(layer, nn.Linear):
         return -1
-    width = in_width(layer)
-    is_image = isinstance(layer, nn.Conv2d) or (tensor.ndim == 4 and tensor.shape[1] in (width, out_width(layer)))
-    return 1 if is_image else -1
+    if isinstance(layer, (*CONVOLUTIONS, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)):
+        return 1
+    return 1 if tensor.ndim == 4 and tensor.shape[1] in (in_width(layer), out_width(layer)) else -1
 
 
 def indices(cut: Cut, width: Width, units: Iterable[int]) -> torch.Tensor:

@@ -62,7 +62,7 @@ def _silenced(block: nn.Module, call: Call, width: Width, kept: list[int]) -> to
             def silence(
                 layer: nn.Module, inputs: tuple[torch.Tensor, ...], channels: torch.Tensor = channels
             ) -> object:
-                axis = 1 if isinstance(layer, nn.Conv2d) else inputs[0].ndim - 1
+                axis = inputs[0].ndim - 1 if isinstance(layer, nn.Linear) else 1
                 shape = [1] * inputs[0].ndim
                 shape[axis] = -1
                 mask = torch.zeros(inputs[0].shape[axis]).index_fill_(0, channels, 1.0)
@@ -235,6 +235,27 @@ def test_a_norms_groups_are_left_out_whole_and_its_weights_wherever_they_stand(n
     rebuilt = fill(changed(copy.deepcopy(block), again.changes), again.block.state_dict())
     with torch.no_grad():
         assert torch.equal(original.call.run(rebuilt), cut)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "norm", "shape"),
+    [
+        (nn.Conv1d, nn.BatchNorm1d, (4, 8)),
+        (nn.Conv1d, nn.BatchNorm1d, (4, 4)),
+        (nn.Conv3d, nn.BatchNorm3d, (4, 5, 5, 5)),
+    ],
+)
+def test_convolutions_of_signals_and_of_volumes_are_narrowed_as_images_are(
+    convolution: type[nn.Module], norm: type[nn.Module], shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    layers = [convolution(4, 8, 3, padding=1), norm(8), nn.ReLU(), convolution(8, 8, 3, padding=1, groups=8)]
+    block = nn.Sequential(*layers, nn.ReLU(), convolution(8, 4, 3, padding=1)).eval()
+    block[1].running_var.uniform_(0.5, 2.0)  # type: ignore[operator,union-attr]
+    original = Original(block=block, call=Call(inputs=torch.randn(2, *shape)))
+    (width,) = original.widths
+    assert [cut.path for cut in width.cuts] == ["0", "1", "3", "5"]
+    torch.testing.assert_close(*_cut_and_silenced(original, width, 4))
 
 
 def test_a_width_that_its_class_knows_leaves_others_to_be_cut() -> None:
