@@ -199,7 +199,9 @@ def whole(model: Mapping[str, Any]) -> nn.Module:
         raise ValueError(f"{name}: neither timm:NAME nor package.module:factory nor FILE.py:factory")
     while hasattr(network, "_orig_mod") or isinstance(network, nn.DataParallel):  # torch.compile names it so
         network = network.module if isinstance(network, nn.DataParallel) else network._orig_mod
-    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+    if isinstance(network, torch.jit.ScriptModule):
+        raise TypeError("it gives a module of TorchScript: give the torch.nn.Module that it was made of")
+    if not isinstance(network, nn.Module):
         raise TypeError(f"it gives {type(network).__name__}, not a torch.nn.Module")
     if any(map(is_lazy, network.parameters())):
         raise TypeError("its layers get their sizes when it is called first: call it once before it is returned")

@@ -89,7 +89,9 @@ def split(
     paths = [path for path, _ in model.named_modules() if path]
     root = trace(model, inputs)
     if not root.flops:
-        raise SpaceError(f"model {type(model).__name__}", "nothing that costs multiply-adds", "a network")
+        quantised = any("quantized" in type(each).__module__ for each in model.modules())
+        expected = "the network as it was before it was quantised" if quantised else "a network"
+        raise SpaceError(f"model {type(model).__name__}", "nothing that costs multiply-adds", expected)
     selection = _Selection(paths, only or _backbone(root, inputs), keep)
     walk = _Walk(root, selection, {})
     if names:

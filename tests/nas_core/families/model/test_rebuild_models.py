@@ -167,7 +167,7 @@ def test_a_model_is_what_it_was_made_of(maker):
         (lazy, "its layers get their sizes when it is called first"),
         pytest.param(
             scripted,
-            "it gives RecursiveScriptModule, not a torch",
+            "it gives a module of TorchScript: give the torch",
             marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"),
         ),
     ],

@@ -466,9 +466,13 @@ def test_about_as_many_positions_as_wanted(wanted):
     assert max(place.share for place in found.places) <= LARGEST
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")  # users' models have it
 def test_what_is_no_network_is_a_named_error():
     with pytest.raises(SpaceError, match="multiply-adds"):
         split(nn.ReLU(), TOKENS)
+    quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 2)), {nn.Linear})
+    with pytest.raises(SpaceError, match="before it was quantised"):
+        split(quantised, TOKENS)
     with pytest.raises(SpaceError, match="no position"):
         split(nn.Linear(8, 2), TOKENS)
     with pytest.raises(SpaceError, match=r"runs on a float32 tensor of shape \(2, 3, 8\)"):
