@@ -467,6 +467,7 @@ def test_about_as_many_positions_as_wanted(wanted):
 
 
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")  # users' models have it
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 def test_what_is_no_network_is_a_named_error():
     with pytest.raises(SpaceError, match="multiply-adds"):
         split(nn.ReLU(), TOKENS)
