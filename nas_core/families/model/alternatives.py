@@ -67,6 +67,7 @@ class FewerHeads(Alternative):
     Settings = _Share
 
     def change(self, draft: "Draft") -> str:
+        draft.open()
         return _narrowed(draft, _heads(draft), self.settings.ratio, 1)
 
 
@@ -80,6 +81,7 @@ class Slimmer(Alternative):
         heads: float = Field(0.5, gt=0, lt=1, description="Share of the heads that is kept.")
 
     def change(self, draft: "Draft") -> str:
+        draft.open()
         if not (_heads(draft) and _inner(draft)):
             return "it has no heads, or nothing else that could be narrower"
         _narrowed(draft, _heads(draft), self.settings.heads, 1)

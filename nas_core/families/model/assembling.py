@@ -99,6 +99,7 @@ def drafted(original: Original, alternative: Alternative) -> Draft:
     if why:
         raise SpaceError(where, why, "a block that it can be made of")
     fit(draft)
+    draft.settle()
     try:
         with torch.no_grad():
             output, wanted = draft.call.run(draft.block.eval()), draft.shapes[1]

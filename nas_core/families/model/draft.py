@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from nas_core.families.model.rebuild import Change, described
+from nas_core.families.model.rebuild import Attention, Change, described
 from nas_core.families.model.tracing import copied
 from nas_core.families.model.widths import (
     CONVOLUTIONS,
@@ -95,6 +95,27 @@ class Original:
         """The widths that can be cut: with half of one the block gives what it gives with the other half silenced."""
         with torch.no_grad():
             return [width for width in widths(self.block, self.call.run) if self._can_be_cut(width)]
+
+    @cached_property
+    def opened(self) -> "Original | None":
+        """The same block with attention of torch's as layers whose heads can be cut; None where it has none."""
+        block = copy.deepcopy(self.block)
+        found = [path for path, module in block.named_modules() if path and _can_be_opened(module)]
+        if not found:
+            return None
+        with torch.no_grad():
+            for path in found:
+                attention = block.get_submodule(path)
+                assert isinstance(attention, nn.MultiheadAttention)
+                block.set_submodule(path, Attention.of(attention))
+            try:
+                output, wanted = self.call.run(block), self.call.run(self.block)
+            except Exception:  # masks of its own, or weights of attention that are used
+                return None
+        is_same = output.shape == wanted.shape and float((output - wanted).abs().max()) <= SAME * float(
+            wanted.abs().max()
+        )
+        return replace(self, block=block) if is_same else None
 
     def _can_be_cut(self, width: Width) -> bool:
         each = width.units // width.parts
@@ -189,6 +210,22 @@ class Draft:
         self.block = copy.deepcopy(known.block)
         self.changes: dict[str, Change] = {}
         self.is_solved = False
+
+    def open(self) -> None:
+        """Have attention of torch's as layers, where the block has some; before anything else is changed."""
+        if not self.changes and self.known.opened is not None:
+            self.known = self.known.opened
+            self.block = copy.deepcopy(self.known.block)
+
+    def settle(self) -> None:
+        """Write down what was opened and changed as it is now, in one piece."""
+        for path, module in self.block.named_modules():
+            inner = [each for each in self.changes if f"{each}.".startswith(f"{path}.")]
+            if isinstance(module, Attention) and path and inner:
+                first = min(list(self.changes).index(each) for each in inner)
+                rows = [(each, change) for each, change in self.changes.items() if each not in inner]
+                rows.insert(min(first, len(rows)), (path, {"put": described(module)}))
+                self.changes = dict(rows)
 
     @property
     def original(self) -> nn.Module:
@@ -314,6 +351,12 @@ def rounded(units: int, ratio: float, multiple: int) -> int:
     wanted = max(1, round(units * ratio))
     down = wanted // multiple * multiple
     return down if down >= ROUNDED_DOWN_AT_MOST * wanted else wanted
+
+
+def _can_be_opened(module: nn.Module) -> bool:
+    if type(module) is not nn.MultiheadAttention or module.num_heads < 2:
+        return False
+    return module._qkv_same_embed_dim and module.bias_k is None and not module.add_zero_attn
 
 
 def _axis_of(tensor: torch.Tensor, size: int) -> int | None:

@@ -58,6 +58,72 @@ class Nothing(nn.Module):
         return torch.zeros_like(x)
 
 
+class Attention(nn.Module):
+    """torch's MultiheadAttention with any number of heads of the same width; it gives no weights beside its output.
+
+    It is called as torch's is. A mask with a row for each head of each example is one of as many heads as there were.
+    """
+
+    in_proj_bias, _qkv_same_embed_dim = None, False  # what torch's layers read of theirs: no fast path
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, head_dim: int, bias: bool, batch_first: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, head_dim
+        self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
+        self.q, self.k, self.v = (nn.Linear(embed_dim, num_heads * head_dim, bias=bias) for _ in range(3))
+        self.out = nn.Linear(num_heads * head_dim, embed_dim, bias=bias)
+
+    @classmethod
+    def of(cls, given: nn.MultiheadAttention) -> "Attention":
+        """One that computes what torch's does."""
+        bias, sizes = given.in_proj_bias is not None, (given.embed_dim, given.num_heads, given.head_dim)
+        made = cls(*sizes, bias, given.batch_first, given.dropout)
+        weights = {f"{name}.weight": part for name, part in zip("qkv", given.in_proj_weight.chunk(3), strict=True)}
+        if bias:
+            weights |= {f"{name}.bias": part for name, part in zip("qkv", given.in_proj_bias.chunk(3), strict=True)}
+        made.load_state_dict(weights | {f"out.{name}": part for name, part in given.out_proj.state_dict().items()})
+        return made.to(given.in_proj_weight.device).train(given.training)
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: torch.Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[torch.Tensor, None]:
+        swaps = query.ndim == 3 and not self.batch_first
+        q, k, v = (
+            self._by_heads(layer(each.transpose(0, 1) if swaps else each))
+            for layer, each in ((self.q, query), (self.k, key), (self.v, value))
+        )
+        mask = self._additive(attn_mask, q)
+        if key_padding_mask is not None:
+            padding = self._additive(key_padding_mask, q)
+            assert padding is not None
+            mask = padding[..., None, None, :] + (0 if mask is None else mask)
+        drops = self.dropout if self.training else 0.0
+        seen = nn.functional.scaled_dot_product_attention(q, k, v, mask, drops)
+        output = self.out(seen.transpose(-3, -2).flatten(-2))
+        return (output.transpose(0, 1) if swaps else output), None
+
+    def _by_heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(*x.shape[:-1], self.num_heads, -1).transpose(-3, -2)
+
+    def _additive(self, mask: torch.Tensor | None, query: torch.Tensor) -> torch.Tensor | None:
+        """A mask as numbers that are added to scores; true is what is not to be seen."""
+        if mask is None:
+            return None
+        if mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(mask, float("-inf"))
+        return mask.reshape(-1, self.num_heads, *mask.shape[1:]) if mask.ndim == 3 else mask
+
+
 class Prepared(nn.Module):
     """The network behind its preparation: takes fractions from 0 to 1, or what the network takes if there is none.
 
@@ -92,7 +158,7 @@ class Prepared(nn.Module):
 
 LAYERS: dict[str, type[nn.Module]] = {
     layer.__name__: layer
-    for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.ReLU, nn.Identity, Only, Nothing)
+    for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.ReLU, nn.Identity, Attention, Only, Nothing)
 }
 
 

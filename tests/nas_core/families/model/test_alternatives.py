@@ -1,6 +1,8 @@
 """Alternatives of a block: what they change, that plain data and weights build them again, and that fitting helps."""
 
 import copy
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from nas_core.families import timm_compat
 from nas_core.families.model.alternatives import ALTERNATIVES, Alternative
 from nas_core.families.model.assembling import calls_of, drafted, is_identity, observed
 from nas_core.families.model.draft import Call, Draft, Original
-from nas_core.families.model.rebuild import changed, fill
+from nas_core.families.model.rebuild import Attention, changed, fill
 from nas_core.families.trained_model import LIBRARY, alternative_of
 
 import timm  # isort: skip
@@ -118,6 +120,75 @@ def test_a_branch_that_gives_more_than_a_tensor_is_not_left_out() -> None:
     with pytest.raises(SpaceError, match="any number of examples"):
         drafted(original, alternative_of({"kind": "without", "branch": "attn"}))
     assert drafted(original, alternative_of({"kind": "without", "branch": "mlp"})).changes
+
+
+class Attended(nn.Module):
+    """A block of a transformer with torch's own attention, whose weights it leaves alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.attn, self.norm2 = (
+            nn.LayerNorm(12),
+            nn.MultiheadAttention(12, 4, batch_first=True),
+            nn.LayerNorm(12),
+        )
+        self.mlp = nn.Sequential(nn.Linear(12, 24), nn.GELU(), nn.Linear(24, 12))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm1(x)
+        x = x + self.attn(y, y, y)[0]
+        out: torch.Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+@pytest.mark.parametrize("make", [Attended, lambda: nn.TransformerEncoderLayer(12, 4, 24, batch_first=True)])
+@pytest.mark.parametrize("kind", ["fewer-heads", "slimmer"])
+def test_torchs_own_attention_has_fewer_heads(make: Callable[[], nn.Module], kind: str) -> None:
+    torch.manual_seed(0)
+    block, (seen, new) = make().eval().requires_grad_(False), torch.randn(2, 64, 5, 12)
+    original = Original(block=block, call=Call(inputs=new[:2]), samples=Call(inputs=seen))
+    draft = drafted(original, alternative_of({"kind": kind}))
+    attention = draft.block.get_submodule("self_attn" if hasattr(block, "self_attn") else "attn")
+    assert attention.num_heads == 2
+    assert sum(p.numel() for p in draft.block.parameters()) < sum(p.numel() for p in block.parameters())
+    again = fill(changed(copy.deepcopy(block), json.loads(json.dumps(draft.changes))), draft.block.state_dict()).eval()
+    with torch.no_grad():
+        assert torch.equal(Call(inputs=new).run(again), Call(inputs=new).run(draft.block))
+    plain = drafted(Original(block=block, call=Call(inputs=new[:2])), alternative_of({"kind": kind})).block
+    assert _error(draft.block, block, Call(inputs=new)) < _error(plain, block, Call(inputs=new))
+
+
+MASKS = {
+    "none": {},
+    "of numbers": {"attn_mask": torch.randn(5, 5)},
+    "of truths": {"attn_mask": torch.ones(5, 5).triu(1).bool(), "is_causal": True},
+    "by heads": {"attn_mask": torch.randn(12, 5, 5)},
+    "of padding": {"key_padding_mask": torch.arange(5).repeat(3, 1) > torch.tensor([[2], [4], [3]])},
+    "both": {
+        "attn_mask": torch.ones(5, 5).triu(1).bool(),
+        "key_padding_mask": torch.arange(5).repeat(3, 1) > torch.tensor([[2], [4], [3]]),
+    },
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("settings", [{"batch_first": True}, {}, {"bias": False, "batch_first": True}], ids=str)
+@pytest.mark.filterwarnings("ignore:Support for mismatched:UserWarning")  # torch's, of masks of two kinds
+def test_attention_as_layers_computes_what_torchs_does(mask: str, settings: dict[str, bool]) -> None:
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(16, 4, **settings).eval()
+    for name, weight in theirs.named_parameters():
+        weight.data.normal_(0, 0.1 if "bias" in name else 0.3)
+    queries, keys = torch.randn(2, 3, 5, 16)
+    if not settings.get("batch_first"):
+        queries, keys = queries.transpose(0, 1), keys.transpose(0, 1)
+    with torch.no_grad():
+        expected = theirs(queries, keys, keys, need_weights=False, **MASKS[mask])[0]
+        found = Attention.of(theirs)(queries, keys, keys, need_weights=False, **MASKS[mask])[0]
+        alone = Attention.of(theirs)(queries[0], keys[0], keys[0])[0] if settings.get("batch_first") else None
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    if alone is not None and mask == "none":
+        torch.testing.assert_close(alone, expected[0], rtol=1e-4, atol=1e-5)
 
 
 def test_what_weights_allow_no_alternative_to_be_made_of_is_said() -> None:
