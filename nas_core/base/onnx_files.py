@@ -7,6 +7,7 @@ import importlib
 import io
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import NasError
+from nas_core.base.fast_path import without_fast_path
 from nas_core.base.silence import silence
 
 Way = Literal["trace", "program"]  # what one run did; torch.export's graph
@@ -37,7 +39,11 @@ def onnx_bytes(network: nn.Module, inputs: Sequence[torch.Tensor], way: Way, *, 
     named: dict[str, Any] = {"input_names": names, "output_names": [OUTPUT], "verbose": False}
     buffer = io.BytesIO()
     try:
-        with silence(logs=True), patch.object(torch._C, "_jit_onnx_log"), torch.no_grad():  # it prints whole graphs
+        with ExitStack() as stack:
+            stack.enter_context(silence(logs=True))
+            stack.enter_context(patch.object(torch._C, "_jit_onnx_log"))  # it prints whole graphs
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(without_fast_path())
             if way == "program":
                 sizes = tuple({0: torch.export.Dim("batch", min=1)} if any_batch else None for _ in inputs)
                 program = torch.onnx.export(network, tuple(inputs), dynamo=True, dynamic_shapes=sizes, **named)

@@ -15,11 +15,12 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.base.errors import SpaceError
+from nas_core.base.fast_path import without_fast_path
 from nas_core.families.model.alternatives import Alternative
 from nas_core.families.model.draft import Call, Draft, Original
 from nas_core.families.model.fitting import fit
 from nas_core.families.model.rebuild import Change
-from nas_core.families.model.tracing import LEFT_OUT, Inputs, copied, countable
+from nas_core.families.model.tracing import LEFT_OUT, Inputs, copied
 
 
 class Stub(nn.Module):
@@ -143,7 +144,7 @@ def is_identity(draft: Draft) -> bool:
 def flops_of(block: nn.Module, call: Call) -> float:
     """Multiply-adds of the block per example."""
     operations = FlopCounterMode(display=False, custom_mapping=LEFT_OUT)
-    with torch.no_grad(), countable(), operations:
+    with torch.no_grad(), without_fast_path(), operations:
         call.run(block)
     return operations.get_total_flops() / 2 / len(call.inputs)
 

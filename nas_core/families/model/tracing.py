@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from nas_core.base.errors import SpaceError
+from nas_core.base.fast_path import without_fast_path
 
 # examples as a model takes them: on axis 0 of a tensor, or, as detectors want them, one by one in a list
 Inputs = torch.Tensor | Sequence[Any]
@@ -28,17 +29,6 @@ Inputs = torch.Tensor | Sequence[Any]
 def copied(inputs: Inputs) -> Any:
     """The examples with copies of their tensors: a model may work in place."""
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, inputs)
-
-
-@contextmanager
-def countable() -> Iterator[None]:
-    """torch's attention as the operations that it is made of: its fast path is one, which no formula counts."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @dataclass(frozen=True)
@@ -166,7 +156,7 @@ def _run(model: nn.Module, inputs: Inputs) -> Call:
         handles.append(module.register_forward_pre_hook(partial(recorder.begin, path), with_kwargs=True))
         handles.append(module.register_forward_hook(recorder.end, with_kwargs=True))
     try:
-        with countable(), recorder:
+        with without_fast_path(), recorder:
             model(copied(inputs))
     except Exception as error:
         found = f"{type(error).__name__}: {error}"

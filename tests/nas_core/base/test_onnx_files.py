@@ -32,21 +32,31 @@ def test_an_operator_that_onnx_does_not_have_is_named(way):
     assert len(str(caught.value).splitlines()) == 1
 
 
-class Attention(nn.Module):
-    """Of tokens made inside, of a batch of any size: which a trace cannot write."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.MultiheadAttention(4, 2, batch_first=True)
+class Spectrum(nn.Module):
+    """Which a trace cannot write."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        tokens = x.flatten(2).transpose(1, 2)
-        return self.inner(tokens, tokens, tokens, need_weights=False)[0]
+        return torch.fft.rfft(x).abs()
 
 
 def test_a_way_that_fails_prints_nothing(capfd):
-    network, inputs = Attention().eval(), [torch.randn(2, 4, 3, 3)]
+    network, inputs = Spectrum().eval(), [torch.randn(2, 4)]
     with pytest.raises(NasError):
         onnx_bytes(network, inputs, "trace")
     assert capfd.readouterr() == ("", "")
     assert onnx_bytes(network, inputs, "program")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_torchs_own_transformer_is_written_both_ways(way):
+    """Its fast path is one operator, which a trace does not know."""
+    torch.manual_seed(0)
+    network = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=False
+    ).eval()
+    inputs = torch.randn(3, 5, 8)
+    with torch.no_grad():
+        expected = network(inputs).numpy()
+    found = Session(onnx_bytes(network, [inputs[:2]], way))(inputs.numpy())
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert torch.backends.mha.get_fastpath_enabled()
