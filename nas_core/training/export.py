@@ -24,6 +24,8 @@ HALF, OVERFLOWING = 0.5, 128
 INTERPOLATIONS = {"nearest": "nearest-exact", "bicubic": "bicubic", "lanczos": "bicubic"}
 AS_TENSORS = Fitting(fit="squash")  # how sets without a way of their own get another size (``tensors.resized``)
 LARGEST_FRACTION = 2.0  # images beyond it are no fractions of full brightness, whatever interpolation adds
+SPECIALISED = "You marked batch as dynamic but your code specialized it"  # torch's words
+FIXES_BATCH = "a forward pass that fixes the number of examples: len(x), say, where x.shape[0] does not"
 NO_FRACTIONS = "images as floats are fractions from 0 to 1 (or give bytes as uint8)"
 
 
@@ -178,7 +180,8 @@ def exported_bytes(module: Deployed) -> bytes:
         with silence(logs=True):  # it prints whole graphs
             program = torch.export.export(module, (example,), dynamic_shapes={"inputs": shapes})
     except Exception as error:  # of a user's own code; torch's own errors have no class in common
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        text = " ".join(str(error).split())
+        said = FIXES_BATCH if SPECIALISED in text else f"{type(error).__name__}: {text[:200]}"
         raise NasError("model.pt2", said, "a network that torch.export can follow") from None
     buffer = io.BytesIO()
     torch.export.save(program, buffer)

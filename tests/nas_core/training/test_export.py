@@ -7,6 +7,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import nn
 
+from nas_core.base.errors import NasError
 from nas_core.training.export import deployed, exported_bytes, load_exported
 from nas_core.workloads.images.decoding import Fitting, square
 from nas_core.workloads.images.tensors import resized
@@ -102,3 +103,17 @@ def test_sets_of_one_size_are_resized_as_their_tensors_are():
     program = load_exported(exported_bytes(module))
     for images in CUTS:
         assert torch.allclose(program(images), module(resized(images, SIDE)), atol=5e-3)
+
+
+def test_a_network_that_fixes_the_number_of_examples_is_told_how_not_to():
+    class Tokens(nn.Module):
+        def __init__(self, count):
+            super().__init__()
+            self.count, self.token = count, nn.Parameter(torch.zeros(1, 1, 8))
+
+        def forward(self, x):
+            return torch.cat([self.token.expand(self.count(x), -1, -1), x.flatten(2)], 1).mean(1)
+
+    with pytest.raises(NasError, match=r"len\(x\), say, where x\.shape\[0\] does not"):
+        exported_bytes(deployed(Tokens(len), Normalisation(), (4, 8), dtype="float32"))
+    assert exported_bytes(deployed(Tokens(lambda x: x.shape[0]), Normalisation(), (4, 8), dtype="float32"))
