@@ -282,6 +282,14 @@ def with_rivals(study):
     return replace(study, training=replace(study.training, networks=tuple(rows), remarks=remarks))
 
 
+def test_where_no_whole_networks_were_asked_for_no_command_is_named_for_them(study):
+    command = "<code>mathnas profile</code> makes this part"
+    asked = render_page(replace(study, additivity=(), cost_tables=()), NO_FIGURES)
+    done = render_page(replace(study, additivity=()), NO_FIGURES)
+    assert asked.count(command) - done.count(command) == 1
+    assert "profile.networks is below 3" in done
+
+
 def test_networks_measured_whole_are_called_what_they_are(study):
     other = next(row.genotype for row in study.training.networks if row.role == "random")
     (measured,) = study.whole
