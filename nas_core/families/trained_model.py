@@ -308,27 +308,26 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
     own, network, found = _network_split(given, reference, inputs)
     if given.wanted is not None and not given.positions:
         own, network, found = _in_rows(own, network, found, given.wanted, inputs)
-    _check_number(given.model, found, found.left_out)
+    _check_number(given.model, found)
     paths = [place.path for place in found.places]
     calls = calls_of(network, paths, inputs)
     with suppress(Exception):  # a model that takes so many at a time
         alone = calls_of(network, paths, inputs[:1])
         calls = {path: call.beside(alone[path]) for path, call in calls.items()}
     candidates, refused, places = list[tuple[Candidate, ...]](), {}, []
+    unchanged: dict[str, str] = {}
     for place in found.places:
         stand, not_there = _candidates(_original(network, place, calls), given.library)
         refused[place.path] = not_there
         if stand:
             places.append(place)
             candidates.append(stand)
+        else:
+            unchanged[place.path] = "; ".join(dict.fromkeys(not_there.values()))
     if not places:
-        why = "; ".join(
-            f"{path}: {'; '.join(dict.fromkeys(reasons.values()))}" for path, reasons in list(refused.items())[:3]
-        )
+        why = "; ".join(f"{path}: {reason}" for path, reason in list(unchanged.items())[:3])
         raise SpaceError("space.library", f"no alternative that stands anywhere ({why})", "one at least")
-    found = replace(found, places=tuple(places))
-    unchanged = {path: "; ".join(dict.fromkeys(why.values())) for path, why in refused.items()}
-    _check_number(given.model, found, {**found.left_out, **unchanged})
+    found = replace(found, places=tuple(places), left_out={**found.left_out, **unchanged})
     return Structure(
         key=f"{settings_json} {computation}",
         own=own,
@@ -340,12 +339,12 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
     )
 
 
-def _check_number(name: str, found: "Split", left_out: Mapping[str, str]) -> None:
+def _check_number(name: str, found: "Split") -> None:
     """Raises SpaceError where there is next to nothing to choose."""
     if len(found.places) >= FEWEST:
         return
     positions = [place.path for place in found.places]
-    why = "; ".join(f"{path}: {reason}" for path, reason in left_out.items() if path not in positions)
+    why = "; ".join(f"{path}: {reason}" for path, reason in found.left_out.items())
     raise SpaceError(
         f"space.model {name}", f"{counted(len(positions), 'position')} ({why[:600]})", f"{FEWEST} at least"
     )

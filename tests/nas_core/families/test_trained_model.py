@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.base.errors import DataError, SpaceError
+from nas_core.base.errors import DataError
 from nas_core.costs.counting import count_module, count_parts
 from nas_core.families.model import rebuild
 from nas_core.families.model.pruning import narrowed
@@ -140,13 +140,14 @@ def test_positions_are_blocks_where_the_layers_in_them_alone_could_not_be_narrow
         assert "narrower" in {each.spec.kind for each in row}
 
 
-def test_a_model_of_which_next_to_nothing_can_be_changed_says_why(tmp_path):
+def test_positions_without_alternatives_are_left_out_with_the_reason(tmp_path):
     layers = ", ".join(f"nn.Conv2d({before}, {after}, 3)" for before, after in ((1, 4), (4, 3), (3, 4), (4, 4)))
     (tmp_path / "model.py").write_text(f"from torch import nn\n\ndef build():\n    return nn.Sequential({layers})\n")
     library = [{"kind": "grouped", "groups": 2}]
     settings = TrainedModel.Settings(model=f"{tmp_path / 'model.py'}:build", library=library)
-    with pytest.raises(SpaceError, match=r"found 1 position \(0: .*nothing of it to change.*, expected 2 at least"):
-        TrainedModel(settings, Sample(shape=(1, 16, 16), num_outputs=1, dense=True)).space  # noqa: B018
+    found = TrainedModel(settings, Sample(shape=(1, 16, 16), num_outputs=1, dense=True)).structure.split
+    assert [place.path for place in found.places] == ["3"]
+    assert found.left_out == dict.fromkeys("012", "nothing of it to change")
 
 
 def test_a_model_of_a_function_has_finite_weights(tmp_path):
