@@ -46,7 +46,6 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "skip"},
 )
 FEWEST = 2  # positions of a model that can be searched
-FEWEST_BLOCKS = 4  # positions that layers put together are to be
 
 
 @FAMILIES.add
@@ -343,10 +342,9 @@ def _check_number(name: str, found: "Split") -> None:
     """Raises SpaceError where there is next to nothing to choose."""
     if len(found.places) >= FEWEST:
         return
-    positions = [place.path for place in found.places]
     why = "; ".join(f"{path}: {reason}" for path, reason in found.left_out.items())
     raise SpaceError(
-        f"space.model {name}", f"{counted(len(positions), 'position')} ({why[:600]})", f"{FEWEST} at least"
+        f"space.model {name}", f"{counted(len(found.places), 'position')} ({why[:600]})", f"{FEWEST} at least"
     )
 
 
@@ -355,6 +353,7 @@ def _network_split(
 ) -> "tuple[Reference, nn.Module, Split]":
     """The model with its positions, and the reference to it as they need it: cut into parts, or with rows of blocks."""
     from nas_core.families.model.cutting import ends_of
+    from nas_core.families.model.splitting import FEWEST as WORTH_A_SEARCH
     from nas_core.families.model.splitting import are_blocks, is_enough, split
 
     def split_of(network: "nn.Module", wanted: int | None = given.wanted) -> "Split":
@@ -384,7 +383,7 @@ def _network_split(
         raise flaw
     if given.wanted is None and not is_named and not are_blocks(network, found):
         num = len(found.places)  # single layers: what they stand in may be blocks
-        for wanted in sorted({max(FEWEST_BLOCKS, num // part) for part in (2, 3, 4, 6)}, reverse=True):
+        for wanted in sorted({max(WORTH_A_SEARCH, num // part) for part in (2, 3, 4, 6)}, reverse=True):
             coarser = split_of(network, wanted)
             if is_enough(coarser) and are_blocks(network, coarser):
                 return reference, network, coarser

@@ -112,10 +112,7 @@ class Original:
                 output, wanted = self.call.run(block), self.call.run(self.block)
             except Exception:  # masks of its own, or weights of attention that are used
                 return None
-        is_same = output.shape == wanted.shape and float((output - wanted).abs().max()) <= SAME * float(
-            wanted.abs().max()
-        )
-        return replace(self, block=block) if is_same else None
+        return replace(self, block=block) if _are_alike(output, wanted) else None
 
     def _can_be_cut(self, width: Width) -> bool:
         each = width.units // width.parts
@@ -127,9 +124,9 @@ class Original:
         except Exception:  # a class whose forward pass knows the width
             return False
         wanted = self._silenced(width, kept)
-        if output.shape != wanted.shape or not _leaves_apart(self.block, width):
+        if not _leaves_apart(self.block, width):  # a norm over channels sees which are left out
             return output.shape == wanted.shape
-        return float((output - wanted).abs().max()) <= SAME * float(wanted.abs().max())
+        return _are_alike(output, wanted)
 
     def _silenced(self, width: Width, kept: Sequence[int]) -> torch.Tensor:
         """What the block gives where only these units reach what takes the width."""
@@ -172,7 +169,7 @@ class Original:
         def look(path: str) -> Callable[..., None]:
             def hook(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
                 first = first_input(inputs, named)
-                axis = 1 if isinstance(layer, CONVOLUTIONS) else first.ndim - 1
+                axis = channel_axis(layer, first) % first.ndim
                 power[path] = first.pow(2).mean([each for each in range(first.ndim) if each != axis]).cpu()
 
             return hook
@@ -351,6 +348,11 @@ def rounded(units: int, ratio: float, multiple: int) -> int:
     wanted = max(1, round(units * ratio))
     down = wanted // multiple * multiple
     return down if down >= ROUNDED_DOWN_AT_MOST * wanted else wanted
+
+
+def _are_alike(output: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Equal but for rounding."""
+    return output.shape == wanted.shape and float((output - wanted).abs().max()) <= SAME * float(wanted.abs().max())
 
 
 def _can_be_opened(module: nn.Module) -> bool:

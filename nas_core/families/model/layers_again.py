@@ -63,14 +63,14 @@ def _layer_of(part: nn.Module) -> nn.Module | None:
     if len(done) != 1 or len(taken) != 1 or output.args[0] not in (done[0], (done[0],)):
         return None
     make = LAYERS.get(str(done[0].target))
-    given = _given(part, done[0], taken[0])
+    given = _given(part, done[0], taken[0]) if make is not None else None
     layer = make(given) if make is not None and given is not None else None
-    if layer is None:
+    if layer is None or given is None:
         return None
-    own = [*layer.named_parameters(), *layer.named_buffers()]
-    for name, _ in own:
-        if given is not None and given.get(name) is not None:
-            setattr(layer, name, given[name])
+    for name in [
+        name for name, _ in (*layer.named_parameters(), *layer.named_buffers()) if given.get(name) is not None
+    ]:
+        setattr(layer, name, given[name])
     return layer.eval()
 
 
