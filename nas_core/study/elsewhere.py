@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from nas_core.base.errors import ConfigError, NasError, SpaceError
 from nas_core.base.identity import content_id
+from nas_core.base.words import counted
 from nas_core.costs import profiler_of
 from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.parts import base_genotypes
@@ -102,7 +103,8 @@ class Elsewhere:
         except csv.Error as error:
             raise ConfigError(source, error, "the file that was written there") from None
         if without := [name for name in NEEDED if not rows or name not in rows[0]]:
-            found = f"{len(rows)} rows" + (f" without {', '.join(without)}" if rows else "")
+            lacks = f" without {', '.join(without)}" if 0 < len(without) < len(NEEDED) else ""
+            found = f"{counted(len(rows), 'row')}{lacks}"
             raise ConfigError(source, found, f"the columns {', '.join(NEEDED)}, as the file writes them")
         if any(row[name] is None for row in rows for name in NEEDED):
             raise ConfigError(source, "a row that is cut off", "the whole file that was written there")
