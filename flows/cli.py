@@ -721,7 +721,8 @@ def _print_status(study: "Study", as_json: bool) -> None:
         return
     for stage, row in stages.items():
         failed = f", {row.failed} failed" if row.failed else ""
-        print(f"{stage:<8} {row.state:<8} {row.done}/{row.total}{failed}")
+        total = row.total or "?"  # how many networks are scored, profile tells
+        print(f"{stage:<8} {row.state:<8} {row.done}/{total}{failed}")
     if stages["select"].state == "done" and (outcome := study.outcome()) is not None:
         from nas_core.report.text import outcome_lines
 

@@ -67,6 +67,7 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
             config.train.recipe.check("train.recipe")
         _check_outputs(study)
         _check_recipes(study, trains)
+    _check_distance(study)
     check_link(config.predict.link, study.scorer.measure.higher_is_better)  # an unknown metric is said here, too
     if trains and study.space.is_chain:
         _check_classes(study)
@@ -201,6 +202,15 @@ def _any_genotype(study: Study) -> Genotype:
     return study.family.space.sample(np.random.default_rng(0))
 
 
+def _check_distance(study: Study) -> None:
+    """Whether two networks of the space can be as different as is asked for."""
+    select, space = study.config.select, study.space
+    most = sum(count > 1 for count in (*space.num_choices, len(space.resolutions)))
+    if select.top > 1 and select.min_distance > most:
+        expected = f"{most} at most, as so many places of a network have alternatives"
+        raise ConfigError("select.min_distance", select.min_distance, expected)
+
+
 def _check_outputs(study: Study) -> None:
     """Whether networks that come as they are give the outputs that the data want: one is built and run on two inputs.
 
@@ -318,5 +328,8 @@ def _check_limit(study: Study, text: str, field: str = "limits") -> None:
         expected = f"a resource of profile.resources: {', '.join(known) or 'of choices a function of yours gives one'}"
         raise ConfigError(f"select.{field}: {text!r}", resource, expected)
     limit.resolve(dict.fromkeys(known, 1.0))  # a unit that does not fit the resource
-    if is_called(LATENCY, resource) and limit.at_most is not None and limit.at_most.number <= 0:
-        raise ConfigError(f"select.{field}: {text!r}", str(limit.at_most), "an amount above 0, as any network takes")
+    most = limit.at_most
+    if most is not None and (
+        most.number <= 0 if is_called(LATENCY, resource) else most.number < 0 and most.unit == "%"
+    ):
+        raise ConfigError(f"select.{field}: {text!r}", str(most), "an amount above 0, as any network takes")

@@ -32,7 +32,7 @@ class Progress:
     done: int = 0
     failed: int = 0
     noun: str = "networks"
-    _started: float = field(default_factory=time.monotonic)
+    _started: float = 0.0
     _done_before: int = 0
     _last_line: float = 0.0
     _last_artifact: float = 0.0
@@ -44,7 +44,7 @@ class Progress:
     _artifact_id: UUID | None = None
 
     def __enter__(self) -> "Progress":
-        self._done_before = self.done
+        self._started, self._done_before = time.monotonic(), self.done
         if sys.stderr.isatty():
             self._bar = _terminal_bar()
             self._bar.start()
@@ -89,7 +89,7 @@ class Progress:
 
     @property
     def text(self) -> str:
-        """done/total, rate, estimated time left, failures."""
+        """done/total, rate, estimated time left, failures; at the end how long it took."""
         new, elapsed = self.done - self._done_before, time.monotonic() - self._started
         percent = self.noun == "%"  # a share of the work, whose rate means nothing
         words = [
@@ -97,14 +97,17 @@ class Progress:
         ]
         if self._note and not self.total:  # a job that has nothing to count says what it does
             words = []
-        if new > 0 and elapsed > 0:
+        if new > 0 and self.done >= self.total:
+            words.append(f"in {_clock(elapsed)}")
+        elif new > 0 and elapsed > 0:
             rate = new / elapsed
             if not percent:
                 words.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
-            if self.done < self.total:
-                words.append(f"{_clock((self.total - self.done) / rate)} left")
+            words.append(f"{_clock((self.total - self.done) / rate)} left")
+        elif elapsed >= LINE_EVERY_S:
+            words.append(f"at work for {_clock(elapsed)}")
         words.append(f"{self.failed} failed" if self.failed else "")
-        words.append(self._note)
+        words.append(self._note if self.done < self.total or not self.total else "")
         return ", ".join(word for word in words if word)
 
     def show(self, force: bool = False) -> None:

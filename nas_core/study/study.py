@@ -287,11 +287,21 @@ class Study:
         """Every block's effect as a row of a pandas frame."""
         return frames.effects(self.snapshot)
 
-    def predict(self, genotypes: Sequence[Genotype | str]) -> list[Prediction]:
-        """The metric expected of each network, with its 90 % interval."""
+    def predict(self, genotypes: Sequence[Genotype | str | Sequence[int]]) -> list[Prediction]:
+        """The metric expected of each network, with its 90 % interval.
+
+        A network is a genotype, what it is written as (``2-0-1-1``), or its choices.
+
+        Raises:
+            SpaceError: for what is no network of the study's space.
+        """
         genotypes = [genotypes] if isinstance(genotypes, str) else genotypes
-        networks = [self.space.parse(each) if isinstance(each, str) else each for each in genotypes]
-        return list(self.snapshot.predictor.predict(networks))
+        return list(self.snapshot.predictor.predict([self._network(each) for each in genotypes]))
+
+    def _network(self, given: Genotype | str | Sequence[int]) -> Genotype:
+        if isinstance(given, str):
+            return self.space.parse(given)
+        return self.space.check(given if isinstance(given, Genotype) else Genotype(tuple(map(int, given))))
 
     def winner_module(self) -> Any:
         """The trained winner as a torch module in eval mode, its preparation of inputs included.

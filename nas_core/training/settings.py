@@ -213,8 +213,9 @@ class Recipe(Section):
     @field_validator("warmup")
     @classmethod
     def _is_an_amount(cls, warmup: str) -> str:
-        if not re.match(WARMUP, warmup):
-            raise ValueError('an amount such as "10 %", "5 epochs" or "500 steps"')
+        amount = re.match(WARMUP, warmup)
+        if amount is None or (amount[2] == "%" and float(amount[1]) > 100):
+            raise ValueError('an amount such as "10 %" (of all steps, 100 % at most), "5 epochs" or "500 steps"')
         return warmup
 
     @model_validator(mode="after")

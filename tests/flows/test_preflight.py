@@ -75,6 +75,18 @@ def test_what_does_not_fit_is_one_line(folder, sections, words):
     assert words in refused("run", study(folder, **sections), "--root", folder / "root")
 
 
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"select": {"limits": ["flops<=-5%"]}}, "'flops<=-5%': found -5%, expected an amount above 0"),
+        ({"select": {"top": 2, "min_distance": 4}}, "select.min_distance: found 4, expected 3 at most"),
+        ({"train": {"recipe": {"warmup": "200 %"}}}, "train.recipe.warmup: found '200 %', expected an amount such as"),
+    ],
+)
+def test_what_no_network_could_keep_is_one_line(folder, sections, words):
+    assert words in refused("run", study(folder, space={"kind": "tiny"}, **sections), "--root", folder / "root")
+
+
 @pytest.mark.parametrize("space", [{"kind": "model", "model": "own.py:build"}, {"kind": "yaml", "file": "dense.yaml"}])
 def test_a_model_of_ones_own_or_a_space_without_python_takes_masks(folder, space):
     printed = mathnas("run", study(folder, space=space, data=SEGMENTATION), "--root", folder / "root", "--dry-run")

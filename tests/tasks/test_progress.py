@@ -31,3 +31,19 @@ def test_what_an_earlier_run_did_is_not_of_this_ones_rate(clock):
         clock[0] = 15.0
         known.note(90, 100, "winner")
         assert known.text == "90 %, 0:10 left, winner"
+
+
+def test_a_wait_says_how_long_it_takes_and_an_end_how_long_it_took(clock):
+    with Progress(stage="score", total=5) as known:
+        clock[0] = 65.0
+        assert known.text == "0/5 networks, at work for 1:05"
+        clock[0] = 80.0
+        known.advance(2, failed=1)
+        assert known.text == "2/5 networks, 40.0 s each, 2:00 left, 1 failed"
+        known.advance(3)
+        assert known.text == "5/5 networks, in 1:20, 1 failed"
+
+
+def test_what_was_done_before_took_no_time(clock):
+    with Progress(stage="score", total=5, done=5) as known:
+        assert known.text == "5/5 networks"

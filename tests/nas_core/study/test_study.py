@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from nas_core.base.errors import StoreError
+from nas_core.base.errors import SpaceError, StoreError
 from nas_core.records.lease import hold
 from nas_core.records.store import Store
 from nas_core.study.study import Study
@@ -39,6 +39,14 @@ def test_evaluations_that_are_gone_are_missed(study):
     again = Study.open(study.store.root)
     assert again.status()["score"].state == "missing"
     assert again.store.quarantined()
+
+
+def test_a_network_is_written_in_several_ways(study):
+    genotype, text = study.space.parse("2-2-2-2-2-2-2-2"), "2-2-2-2-2-2-2-2"
+    one, other, third = study.predict([genotype, text, (2,) * 8])
+    assert one == other == third
+    with pytest.raises(SpaceError, match="7 choices"):
+        study.predict([(2,) * 7])
 
 
 def test_a_study_travels_by_its_configuration_and_root(study):
