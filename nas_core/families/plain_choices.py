@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-KIND = "choice"
+CHOICE = "choice"
 
 
 @FAMILIES.add
@@ -35,7 +35,7 @@ class PlainChoices(Family):
     @cached_property
     def space(self) -> SearchSpace:
         positions = tuple(
-            Position(name=name, blocks=tuple(BlockSpec.of(KIND, value=value) for value in values))
+            Position(name=name, blocks=tuple(BlockSpec.of(CHOICE, value=value) for value in values))
             for name, values in self.settings.positions.items()
         )
         return SearchSpace(name=self.name, positions=positions)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from nas_core.base.words import aligned
+from nas_core.families.plain_choices import CHOICE
 from nas_core.program import parse_limit
 from nas_core.report.summary import Limit, StudySummary, SweepSummary, TrainedNetwork
-from nas_core.space.genotypes import BlockSpec
+from nas_core.space.genotypes import BlockSpec, Genotype
 from nas_core.study.contestants import TrainedAs
 from nas_core.study.outcome import Outcome
 from nas_core.study.rounds import TELLS_APART
@@ -222,7 +223,10 @@ def _bytes(value: float) -> str:
 
 
 def describe_block(spec: BlockSpec) -> str:
-    """A block in a few words: ``mbconv, kernel 5, expansion 6``."""
+    """A block in a few words: ``mbconv, kernel 5, expansion 6``; a plain choice is its value."""
+    if spec.kind == CHOICE:
+        value = dict(spec.params)["value"]
+        return str(value).lower() if isinstance(value, bool) else str(value)  # as YAML writes it
     parts = [spec.kind.replace("_", " "), *[f"{name.replace('_', ' ')} {value}" for name, value in spec.params]]
     return ", ".join(parts)
 
@@ -244,11 +248,21 @@ def summary_table(summary: StudySummary, compared: Sequence[str] | None = None) 
         lines += outcome_lines(summary.outcome, summary.scorer.metric)
     elif summary.selection is not None:
         lines.append(summary.selection.sentence)
+    lines.append(_values_of_winner(summary))
     space = summary.space
     size = format_space_size(space.num_choices, len(space.resolutions), space.num_networks)
     lines.append(f"evaluated: {format_count(summary.num_evaluated)} networks of {size}")
     lines.append(failure_warning(summary))
     return "\n".join(line.rstrip() for line in lines if line)
+
+
+def _values_of_winner(summary: StudySummary) -> str:
+    """``winner: optimise O2, inline true`` of plain choices; nothing of networks, whose blocks the report draws."""
+    positions = summary.space.positions
+    if summary.winner is None or any(block.kind != CHOICE for each in positions for block in each.blocks):
+        return ""
+    chosen = zip(positions, Genotype.parse(summary.winner).choices, strict=True)
+    return f"winner: {', '.join(f'{each.name} {describe_block(each.blocks[choice])}' for each, choice in chosen)}"
 
 
 def _asked(summary: StudySummary, limit: Limit) -> str:

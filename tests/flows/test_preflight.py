@@ -78,6 +78,7 @@ def test_what_does_not_fit_is_one_line(folder, sections, words):
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
+        ({"data": {"kind": "digits", "path": "mine"}}, "expected none for digits, which come with scikit-learn"),
         ({"select": {"limits": ["flops<=-5%"]}}, "'flops<=-5%': found -5%, expected an amount above 0"),
         ({"select": {"top": 2, "min_distance": 4}}, "select.min_distance: found 4, expected 3 at most"),
         ({"train": {"recipe": {"warmup": "200 %"}}}, "train.recipe.warmup: found '200 %', expected an amount such as"),

@@ -124,6 +124,30 @@ class Attention(nn.Module):
         return mask.reshape(-1, self.num_heads, *mask.shape[1:]) if mask.ndim == 3 else mask
 
 
+class Encoder(nn.Module):
+    """torch's TransformerEncoder as the row of layers that it is; torch's reads the first one's attention."""
+
+    def __init__(self, given: nn.TransformerEncoder) -> None:
+        super().__init__()
+        self.layers, self.norm = given.layers, given.norm
+
+    def forward(
+        self,
+        src: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        src_key_padding_mask: torch.Tensor | None = None,
+        is_causal: bool | None = None,
+    ) -> torch.Tensor:
+        for layer in self.layers:
+            src = layer(
+                src,
+                src_mask=mask,
+                src_key_padding_mask=src_key_padding_mask,
+                is_causal=bool(mask is not None and is_causal),
+            )
+        return src if self.norm is None else self.norm(src)  # type: ignore[no-any-return]
+
+
 class Prepared(nn.Module):
     """The network behind its preparation: takes fractions from 0 to 1, or what the network takes if there is none.
 
@@ -282,6 +306,9 @@ def plain(network: nn.Module) -> nn.Module:
     it is, and what layers share is copied, since they are changed one by one.
     """
     network.eval()
+    for path, module in list(network.named_modules()):
+        if path and type(module) is nn.TransformerEncoder:
+            network.set_submodule(path, Encoder(module))
     for module in network.modules():
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]

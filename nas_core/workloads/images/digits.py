@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nas_core.base.errors import DataError
 from nas_core.workloads.images.image_classification import ImageClassification, Split
 from nas_core.workloads.images.tensors import RawImages
 from nas_core.workloads.workload import WORKLOADS, Sample
@@ -20,6 +21,10 @@ class Digits(ImageClassification):
     name = "digits"
     sample = Sample(shape=(1, 8, 8), num_outputs=10)
     class_names = tuple(map(str, range(10)))
+
+    def check_files(self) -> None:
+        if self.settings.path:
+            raise DataError("data.path", self.settings.path, "none for digits, which come with scikit-learn")
 
     def num_images(self) -> int:
         return NUM_IMAGES - NUM_TEST

@@ -2,7 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from nas_core.families.plain_choices import PlainChoices
 from nas_core.report import story, text
+from nas_core.space.genotypes import Genotype
 from nas_core.study.sweep import Point
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
@@ -155,3 +157,13 @@ def test_columns_of_a_sweep_that_nothing_is_known_for_are_left_out():
     base = replace(study.sweep.base, measured=None, test=None)
     head, *_ = text.sweep_rows(replace(study, sweep=replace(study.sweep, points=points, base=base)))
     assert head == ["limit", "network", "latency", "predicted validation accuracy", "evaluated"]
+
+
+def test_plain_choices_are_told_by_their_values():
+    study = make_study()
+    values = {f"p{index}": ["O2", True, 4] for index in range(study.space.num_positions)}
+    space = PlainChoices(PlainChoices.Settings(positions=values)).space
+    told = ["O2", "true", "4"]
+    expected = [f"p{index} {told[choice]}" for index, choice in enumerate(Genotype.parse(study.winner).choices)]
+    assert f"winner: {', '.join(expected)}" in text.summary_table(replace(study, space=space)).splitlines()
+    assert "winner:" not in text.summary_table(study)

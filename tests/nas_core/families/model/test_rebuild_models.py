@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm as weight
 
 from nas_core.base.errors import DataError, NasError, SpaceError
 from nas_core.families.model import rebuild
+from nas_core.families.model.splitting import split
 from nas_core.families.trained_model import TrainedModel
 from nas_core.workloads.workload import Sample
 
@@ -199,3 +200,30 @@ def test_a_function_that_a_file_does_not_have_is_said_by_the_file_s_name(tmp_pat
     settings = TrainedModel.Settings(model=f"{tmp_path}/mine.py:build")
     with pytest.raises(NasError, match=r"mine\.py has no build, expected a model that can be made"):
         _ = TrainedModel(settings, SAMPLE).structure
+
+
+class Reader(nn.Module):
+    """Tokens through torch's own encoder, each of which sees those before it where ``causal``."""
+
+    def __init__(self, causal: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 4, nn.LayerNorm(16), enable_nested_tensor=False)
+        self.causal, self.head = causal, nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1]) if self.causal else None
+        return self.head(self.encoder(tokens, mask, is_causal=self.causal).mean(1))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_every_layer_of_torchs_encoder_is_a_position(causal):
+    torch.manual_seed(0)
+    model, tokens = Reader(causal).eval(), torch.randn(2, 16, 3, 3)
+    with torch.no_grad():
+        expected, names = model(tokens), list(model.state_dict())
+        given = rebuild.plain(model)
+        torch.testing.assert_close(given(tokens), expected)
+    assert list(given.state_dict()) == names
+    assert [place.path for place in split(given, tokens).places] == [f"encoder.layers.{index}" for index in range(4)]
