@@ -322,8 +322,9 @@ def _wholes(known: Snapshot, record: Record) -> dict[str, _Whole]:
             rows.setdefault(row["genotype"], {})[row["resource"]] = row["value"]
     base, costs = rows.get(str(known.base), {}), known.costs_of(known.base)
     found = {}
+    chosen = [record["winner"]] if record["winner"] is not None else []
     again = [row["genotype"] for row in record.get("finals", ())]  # the best of those first
-    for genotype in dict.fromkeys((str(record["winner"]), *again, *map(str, finalists(known)), *lowered_for(record))):
+    for genotype in dict.fromkeys((*chosen, *again, *map(str, finalists(known)), *lowered_for(record))):
         own, shares, ratios = known.costs_of(Genotype.parse(genotype)), dict[str, float](), dict[str, float]()
         for limit in map(parse_limit, known.config.select.limits):
             budget = limit.resolve(costs)

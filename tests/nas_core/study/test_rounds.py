@@ -412,6 +412,14 @@ def test_the_best_of_the_finalists_when_rated_once_more_is_chosen(tabular_config
     assert without_answer(verification(study.outputs)) == {**without_answer(before), "reason": told}
 
 
+def test_where_no_evaluated_network_is_within_the_limits_there_are_no_finalists(tabular_config, tmp_path):
+    config = with_select(tabular_config, limits=["flops<=40%"])
+    study, _ = scored(config, tmp_path / "study")
+    assert not finalists(study.snapshot)
+    assert verification(study.outputs)["winner"] is None
+    assert to_rate_again(study.snapshot, study.outputs) == []
+
+
 def test_finalists_that_are_over_a_limit_when_measured_whole_make_way_for_the_next(tabular_config, tmp_path):
     select = tabular_config.select.model_copy(update={"limits": ["flops<=300%"]})
     study, scorer = scored(tabular_config.model_copy(update={"select": select}), tmp_path / "study")
