@@ -67,6 +67,17 @@ def _learns(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
+def _is_finite(values: torch.Tensor) -> bool:
+    return bool(values.isfinite().all())
+
+
+def _forget_gradients(block: nn.Module, condition: torch.Tensor) -> None:
+    """Set the block's gradients to 0 where the condition, one truth value on the device, holds: nothing waits for it."""
+    for parameter in block.parameters():
+        if parameter.grad is not None:
+            parameter.grad.masked_fill_(condition, 0.0)
+
+
 class DistilledBlocks:
     """The alternatives of one scorer: made into its store, and networks of them rated."""
 
@@ -163,6 +174,7 @@ class DistilledBlocks:
         distiller = Distiller(self.teacher, students, paths, self.settings)
         path = scorer.weights_path(positions[0]).replace(".safetensors", ".checkpoint.safetensors")
         identity = {"weights": scorer.weights_id, "space": self.space.space_id, "positions": list(positions)}
+        begun = copy.deepcopy(students.blocks.state_dict())
         checkpoint = Checkpoint(
             store=self.store,
             path=path,
@@ -186,6 +198,8 @@ class DistilledBlocks:
             advice = "Try a lower `scorer.recipe.lr`."
             raise TrainingDiverged("alternatives " + error.where, error.found, error.expected, advice) from None
         log.info("distil %s: %d steps in %.1f s", scorer.scorer_id, result.steps, result.wall_s)
+        for path in students.restore(begun):
+            log.warning("alternative %s learned no finite numbers: it stays as it was cut and fitted", path)
         checkpoint.remove()
 
     # rating
@@ -356,6 +370,15 @@ class Students(nn.Module):
     def of(self, position: int) -> nn.ModuleList:
         return cast(nn.ModuleList, self.blocks[str(position)])
 
+    def restore(self, begun: Mapping[str, torch.Tensor]) -> list[str]:
+        """Give alternatives whose weights are no finite numbers those that all began with; returns position.number."""
+        lost = []
+        for path, block in self.blocks.named_modules():
+            if path.count(".") == 1 and not all(map(_is_finite, block.state_dict().values())):
+                block.load_state_dict({name: begun[f"{path}.{name}"] for name in block.state_dict()})
+                lost.append(path)
+        return lost
+
     def train(self, mode: bool = True) -> "Students":
         """Normalisation in training mode, the rest is not: nothing is dropped at random, as the model drops nothing."""
         super().train(False)
@@ -367,7 +390,8 @@ class Students(nn.Module):
 class Distiller:
     """The backward pass of all alternatives: the model runs once, and each learns what its block gives.
 
-    The loss is relative, so that positions and alternatives count alike.
+    The loss is relative, so that positions and alternatives count alike. One whose loss is no finite number
+    learns nothing of that step, and the others are none the worse for it.
     """
 
     def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], settings: Any) -> None:
@@ -395,11 +419,12 @@ class Distiller:
                     loss = F.mse_loss(output.float(), target) / unit
                     torch.autograd.backward(loss * weight)
                     losses[row, column] = loss.detach()
+                    _forget_gradients(block, ~losses[row, column].isfinite())
         if not losses:
             return inputs.new_zeros(())
         values = torch.stack(list(losses.values()))
         self._note(list(losses), values, step)
-        return values.mean()
+        return values.where(values.isfinite(), torch.nan).nanmean()
 
     def clip(self, _step: int) -> None:
         """Clip the gradients of each alternative alone."""

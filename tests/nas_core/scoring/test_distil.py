@@ -420,6 +420,42 @@ def test_a_training_in_which_nothing_learns_any_more_goes_on_to_its_end(precisio
     assert float(students.waited) >= 1
 
 
+class Overflowing(nn.Linear):
+    """Gives what is no finite number where it learns, but for the first time."""
+
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * (float("inf") if self.calls > 1 else 1.0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_an_alternative_that_diverges_leaves_the_others_alone(precision):
+    data = Digits(ImageSettings(validation_examples=300))
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 10)).eval().requires_grad_(False)
+    recipe = Recipe(epochs=2, batch_size=256, lr=0.1, augment="none", clip_norm=None, precision=precision)
+
+    def trained(*rows):
+        torch.manual_seed(1)
+        own = nn.Linear(8, 10)
+        students = Students({0: nn.ModuleList([own, *(row(8, 10) for row in rows)])})
+        begun = copy.deepcopy(students.blocks.state_dict())
+        distiller = Distiller(teacher, students, {0: "2"}, DistilScorer.Settings(recipe=recipe))
+        result = train(students, recipe, data.load(), data, seed=0, device="cpu", backward=distiller)
+        assert np.isfinite(result.history[-1]["loss"])
+        return own, students, begun
+
+    alone, *_ = trained()
+    own, students, begun = trained(Overflowing)
+    assert torch.equal(alone.weight, own.weight)
+    assert students.restore(begun) == []  # what was no number was not learned from
+    with torch.no_grad():
+        students.of(0)[1].weight.fill_(torch.nan)
+    assert students.restore(begun) == ["0.1"]
+    assert torch.equal(students.of(0)[1].weight, begun["0.1.weight"])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_outputs_that_are_no_numbers_are_a_failure_and_no_success(value):
     """A success without a number would make the whole table unreadable."""
