@@ -72,7 +72,7 @@ def _is_finite(values: torch.Tensor) -> bool:
 
 
 def _forget_gradients(block: nn.Module, condition: torch.Tensor) -> None:
-    """Set the block's gradients to 0 where the condition, one truth value on the device, holds: nothing waits for it."""
+    """Set the block's gradients to 0 where the condition, a truth value on the device, holds; nothing waits for it."""
     for parameter in block.parameters():
         if parameter.grad is not None:
             parameter.grad.masked_fill_(condition, 0.0)

@@ -145,7 +145,7 @@ class Encoder(nn.Module):
                 src_key_padding_mask=src_key_padding_mask,
                 is_causal=bool(mask is not None and is_causal),
             )
-        return src if self.norm is None else self.norm(src)  # type: ignore[no-any-return]
+        return src if self.norm is None else self.norm(src)
 
 
 class Prepared(nn.Module):
