@@ -32,7 +32,8 @@ class Progress:
     done: int = 0
     failed: int = 0
     noun: str = "networks"
-    _started: float = 0.0
+    _began: float = 0.0
+    _started: float = 0.0  # what the rate is of
     _done_before: int = 0
     _last_line: float = 0.0
     _last_artifact: float = 0.0
@@ -44,7 +45,8 @@ class Progress:
     _artifact_id: UUID | None = None
 
     def __enter__(self) -> "Progress":
-        self._started, self._done_before = time.monotonic(), self.done
+        self._began = self._started = time.monotonic()
+        self._done_before = self.done
         if sys.stderr.isatty():
             self._bar = _terminal_bar()
             self._bar.start()
@@ -90,22 +92,24 @@ class Progress:
     @property
     def text(self) -> str:
         """done/total, rate, estimated time left, failures; at the end how long it took."""
-        new, elapsed = self.done - self._done_before, time.monotonic() - self._started
+        now = time.monotonic()
+        new, elapsed, waited = self.done - self._done_before, now - self._started, now - self._began
         percent = self.noun == "%"  # a share of the work, whose rate means nothing
+        alike = self.noun != "resources"  # some are counted in no time, others measured for minutes
         words = [
             f"{100 * self.done / max(self.total, 1):.0f} %" if percent else f"{self.done}/{self.total} {self.noun}"
         ]
         if self._note and not self.total:  # a job that has nothing to count says what it does
             words = []
-        if new > 0 and self.done >= self.total:
-            words.append(f"in {_clock(elapsed)}")
-        elif new > 0 and elapsed > 0:
+        if self.done >= self.total:
+            words.append(f"in {_clock(waited)}" if waited >= 1 else "")
+        elif new > 0 and elapsed > 0 and alike:
             rate = new / elapsed
             if not percent:
                 words.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
             words.append(f"{_clock((self.total - self.done) / rate)} left")
-        elif elapsed >= LINE_EVERY_S:
-            words.append(f"at work for {_clock(elapsed)}")
+        elif waited >= LINE_EVERY_S:
+            words.append(f"at work for {_clock(waited)}")
         words.append(f"{self.failed} failed" if self.failed else "")
         words.append(self._note if self.done < self.total or not self.total else "")
         return ", ".join(word for word in words if word)

@@ -139,6 +139,9 @@ def fitted_blocks(family: Family, networks: Mapping[Genotype, Measured]) -> tupl
     ids = [(position, choice) for position, count in enumerate(family.space.num_choices) for choice in range(count)]
     good = {genotype: each.value for genotype, each in networks.items() if not isinstance(each, Exception)}
     failed = next((each for each in networks.values() if isinstance(each, Exception)), None)
+    if not good:
+        assert failed is not None, "some networks were measured"
+        return failed, dict.fromkeys(ids, failed)
     timed = {(position, choice) for genotype in good for position, choice in enumerate(genotype.choices)}
     ms_N = np.array(list(good.values()))
     index = {block: column for column, block in enumerate(ids)}

@@ -171,12 +171,12 @@ def onnx_file(module: Deployed, way: Way) -> bytes:
 
 
 def why_no_onnx(network: nn.Module, sample: Sample) -> str:
-    """Why no ONNX file can be made of a network that takes such inputs; "" if one can."""
+    """Why no ONNX file that runs can be made of a network that takes such inputs; "" if one can."""
     module = deployed(network, Normalisation(), sample.shape, dtype=sample.dtype)
     why = ""
     for way in WAYS:
         try:
-            onnx_file(module, way)
+            outputs_of_file(onnx_file(module, way), [module.example(EXAMPLE_BATCH)])
         except NasError as error:
             why = str(error.found)
         else:

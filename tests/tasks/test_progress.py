@@ -44,6 +44,25 @@ def test_a_wait_says_how_long_it_takes_and_an_end_how_long_it_took(clock):
         assert known.text == "5/5 networks, in 1:20, 1 failed"
 
 
+def test_the_end_counts_what_went_before_the_first_report(clock):
+    with Progress(stage="prepare", total=1, noun="steps") as known:
+        clock[0] = 40.0
+        known.of_job(0, 0, 10, "")
+        clock[0] = 50.0
+        known.of_job(0, 5, 10, "")
+        assert known.text == "5/10 steps, 2.0 s each, 0:10 left"
+        clock[0] = 60.0
+        known.of_job(0, 10, 10, "")
+        assert known.text == "10/10 steps, in 1:00"
+
+
+def test_resources_have_no_rate_as_one_is_counted_and_another_measured(clock):
+    with Progress(stage="profile", total=3, noun="resources") as known:
+        known.of_job(0, 2, 3, "latency_ms")
+        clock[0] = 65.0
+        assert known.text == "2/3 resources, at work for 1:05, latency_ms"
+
+
 def test_what_was_done_before_took_no_time(clock):
     with Progress(stage="score", total=5, done=5) as known:
         assert known.text == "5/5 networks"

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas_core.base.errors import SpaceError
 from nas_core.base.fast_path import without_fast_path
 from nas_core.families.model.alternatives import Alternative
-from nas_core.families.model.draft import Call, Draft, Original
+from nas_core.families.model.draft import Call, Draft, Original, in_full
 from nas_core.families.model.fitting import fit
 from nas_core.families.model.rebuild import Change
 from nas_core.families.model.tracing import LEFT_OUT, Inputs, copied
@@ -61,20 +61,24 @@ def observed(network: nn.Module, paths: Iterable[str], inputs: Inputs) -> dict[s
     """How the network calls the modules at these paths, and what each gives, for these inputs B x ...; no gradients.
 
     Both are copies: a later layer may work in place. What takes or gives something else than a tensor is left out.
+    What is cast within the network's own forward pass is given in full precision, as the modules are run by themselves.
     """
     calls: dict[str, Call] = {}
     outputs: dict[str, torch.Tensor] = {}
+    place = next(network.parameters()).device.type
+    casts = torch.is_autocast_enabled(place)  # here, whatever the network does
     with ExitStack() as stack, torch.no_grad():
         for path in paths:
 
             def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], path: str = path) -> None:
                 if args and isinstance(args[0], torch.Tensor):
                     inputs, context, others = copied((args[0], args[1:], dict(named)))
-                    calls[path] = Call(inputs=inputs, context=context, named=others)
+                    call = Call(inputs=inputs, context=context, named=others)
+                    calls[path] = call if casts else call.in_full()
 
             def after(module: nn.Module, args: Any, output: Any, path: str = path) -> None:
                 if isinstance(output, torch.Tensor):
-                    outputs[path] = output.clone()
+                    outputs[path] = output.clone() if casts else in_full(output.clone())
 
             module = network.get_submodule(path)
             stack.callback(module.register_forward_pre_hook(before, with_kwargs=True, prepend=True).remove)

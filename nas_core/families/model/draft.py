@@ -47,6 +47,11 @@ class Call:
         output: torch.Tensor = block(inputs, *context, **named)
         return output
 
+    def in_full(self) -> "Call":
+        """The same call with all its values in full precision."""
+        inputs, context, named = tree_map(in_full, (self.inputs, self.context, dict(self.named)))
+        return replace(self, inputs=inputs, context=context, named=named)
+
     def beside(self, other: "Call") -> "Call":
         """This call, told by one for another number of examples which context has no row for each example."""
         here, there = (tree_leaves((each.context, dict(each.named))) for each in (self, other))
@@ -69,6 +74,12 @@ class Call:
             return value
         rows = value.reshape(here, -1, *value.shape[1:])  # several for each example, where it has a mask for each head
         return rows[:1].expand(count, *rows.shape[1:]).flatten(0, 1)
+
+
+def in_full(value: Any) -> Any:
+    """A tensor of half precision in full precision; anything else as it is."""
+    is_half = isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if is_half else value
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

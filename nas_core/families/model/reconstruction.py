@@ -59,7 +59,8 @@ def _before(block: nn.Module, wanted: torch.Tensor) -> "RemovableHandle":
 
     def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         handle.remove()  # or it would be called while the block is fitted
-        fit_block(module, Call(inputs=inputs[0], context=inputs[1:], named=named), wanted)
+        with torch.autocast(wanted.device.type, enabled=False):  # the network's own
+            fit_block(module, Call(inputs=inputs[0], context=inputs[1:], named=named).in_full(), wanted)
 
     handle = block.register_forward_pre_hook(hook, with_kwargs=True)
     return handle

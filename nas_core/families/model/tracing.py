@@ -159,8 +159,10 @@ def _run(model: nn.Module, inputs: Inputs) -> Call:
         with without_fast_path(), recorder:
             model(copied(inputs))
     except Exception as error:
-        found = f"{type(error).__name__}: {error}"
-        raise SpaceError(f"model {type(model).__name__}", found, f"a model that runs on {_text(inputs)}") from error
+        found, advice = f"{type(error).__name__}: {error}", IN_FULL if any(map(str(error).count, HALVES)) else ""
+        raise SpaceError(
+            f"model {type(model).__name__}", found, f"a model that runs on {_text(inputs)}", advice
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -296,6 +298,11 @@ _SUMS = (torch.ops.aten.add, torch.ops.aten.add_)
 _PRODUCTS = (torch.ops.aten.mul, torch.ops.aten.mul_)
 
 _CPU_KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+HALVES = ("BFloat16", "Half")  # as torch's errors name them
+IN_FULL = (
+    "Its weights are brought to float32, so its forward pass must not cast to another type by itself; "
+    "x.to(self.stem.weight.dtype), say, casts to what they are."
+)
 _CPU_LSTM = torch.ops.aten.mkldnn_rnn_layer
 # of torch's formulas, by shapes: what its counter has to be told
 LEFT_OUT = {_CPU_KERNEL: _attention, _CPU_LSTM: _recurrent}

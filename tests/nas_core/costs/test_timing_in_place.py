@@ -67,6 +67,18 @@ def test_blocks_cost_what_they_add_to_whole_networks(family: Family) -> None:
     assert set(found.networks) == {Genotype((1, 1, 1))}
 
 
+def test_where_no_network_runs_every_block_says_why(family: Family) -> None:
+    network = _Clockwork()
+    network.choose = lambda _: _raise()  # type: ignore[method-assign]
+    found = time_in_place(family, network, Genotype((0, 0, 0)), [Genotype((1, 1, 1))], _settings(), blocks=True)
+    assert all("no such kernel" in str(each) for each in (found.fixed_part, *found.blocks.values()))
+    assert len(found.blocks) == sum(map(len, BLOCK_MS))
+
+
+def _raise() -> None:
+    raise RuntimeError("no such kernel")
+
+
 def test_a_block_that_cannot_run_has_no_time_and_spoils_no_other(family: Family) -> None:
     network = _Clockwork(fails=(0, 1))
     found = time_in_place(family, network, Genotype((0, 0, 0)), [], _settings(), blocks=True)

@@ -255,6 +255,24 @@ def test_whole_numbers_reach_the_network_as_they_are():
     assert why_no_onnx(network, sample) == why_no_program(network, sample) == ""
 
 
+class Casting(nn.Module):
+    """Computes in half precision, which no kernel of ONNX Runtime's does on a CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.layer(x).float().mean((2, 3))
+
+
+def test_a_file_that_cannot_be_run_is_known_before_it_is_wanted():
+    why = why_no_onnx(Casting().eval(), Sample(shape=(3, 8, 8), num_outputs=4))
+    assert "ONNX Runtime's" in why
+    assert len(why.splitlines()) == 1
+
+
 def test_an_operator_that_onnx_does_not_have_is_one_line():
     with pytest.raises(NasError, match=r"found the operator aten.*linalg_eig") as caught:
         checked_onnx(deployed(Unknown(), NORMALISED, SHAPE), DATA, "accuracy")

@@ -227,3 +227,39 @@ def test_every_layer_of_torchs_encoder_is_a_position(causal):
         torch.testing.assert_close(given(tokens), expected)
     assert list(given.state_dict()) == names
     assert [place.path for place in split(given, tokens).places] == [f"encoder.layers.{index}" for index in range(4)]
+
+
+class Casting(Model):
+    """Computes in half precision by itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return super().forward(x).float()
+
+
+class Halved(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.bfloat16()).float()
+
+
+def casting() -> nn.Module:
+    torch.manual_seed(0)
+    return Casting().eval()
+
+
+def halved() -> nn.Module:
+    return Halved().bfloat16()
+
+
+def test_blocks_of_a_model_that_casts_by_itself_are_run_in_full_precision():
+    family = TrainedModel(TrainedModel.Settings(model=f"{__file__}:casting"), SAMPLE)
+    assert [place.path for place in family.structure.split.places][1:] == [f"blocks.{index}" for index in range(4)]
+    for call in family.structure.calls.values():
+        assert call.inputs.dtype == torch.float32
+    kinds = {candidate.spec.kind for row in family.structure.candidates for candidate in row}
+    assert kinds >= {"narrower", "depthwise-separable", "linear", "skip"}
+
+
+def test_a_model_that_casts_what_it_is_given_is_told_of_full_precision():
+    with pytest.raises(SpaceError, match="weights are brought to float32"):
+        _ = TrainedModel(TrainedModel.Settings(model=f"{__file__}:halved"), SAMPLE).structure
