@@ -10,8 +10,6 @@ from nas_core.study.finished import FileLatency, Finished, file_latency, is_time
 if TYPE_CHECKING:
     from nas_core.training.handover import Format, Written
 
-CARD = "README.md"
-
 
 def handed_over(done: Finished, folder: Path, formats: "Collection[Format]") -> list[str]:
     """Write the winner's files and its card into the folder; returns what was written and how to load it.
@@ -20,7 +18,7 @@ def handed_over(done: Finished, folder: Path, formats: "Collection[Format]") -> 
         NasError: if the folder cannot be written, or the test examples are not there.
     """
     from nas_core.report.card import card, in_words
-    from nas_core.training.handover import write
+    from nas_core.training.handover import CARD, write
 
     written = write(done.store, done.winner, done.workload, folder, formats)
     latency = _latency(done, written)

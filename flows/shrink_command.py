@@ -359,14 +359,18 @@ def not_handed_over(config: StudyConfig) -> list[str]:
 def hand_over(study: "Study", out: Path) -> list[str]:
     """Write the shrunk model's files into the folder, those of a sweep's points into folders below it.
 
-    Returns what was written and how to load it.
+    Returns what was written and how to load it. Points of an earlier range are removed.
     """
     from flows.export_command import handed_over
     from nas_core.study.finished import finished
-    from nas_core.training.handover import FORMATS
+    from nas_core.training.handover import FORMATS, remove
 
     done = finished(study.store.root)
     lines = handed_over(done, out, FORMATS)
-    for point in done.points():
+    points = done.points()
+    for folder in out.glob("point-*"):
+        if folder.name not in (point.name for point in points):
+            remove(folder)
+    for point in points:
         lines += handed_over(point, out / point.name, FORMATS)
     return lines

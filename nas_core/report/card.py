@@ -1,7 +1,7 @@
 """The model card that travels with a network's files: what it is, what it rates at, costs, and how to load it."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas_core.base.machine import installed_versions
@@ -116,20 +116,33 @@ def _input(row: Mapping[str, Any], given: Mapping[str, Any], written: Written) -
 
 def _rated(done: Finished) -> list[str]:
     names = list(done.winner["metrics"]["test"])
-    head = ["network", "what it is", *(f"test {name.replace('_', ' ')}" for name in names)]
+    head = ["network", "what it is", *(f"test {done.workload.metrics[name].label}" for name in names)]
     rows = [head, ["---"] * len(head)]
     for row in done.networks:
         tested = (f"{row['metrics']['test'][name]:.4f}" for name in names)
         what = "this network" if row is done.winner else ROLES.get(row["role"]) or trained_name(row["role"])
         rows.append([f"`{short_genotype(row['genotype'])}`", what, *tested])
-    table = [f"| {' | '.join(row)} |" for row in rows]
     return [
-        *table,
+        *map(_row, rows),
         "",
+        *_in_detail(done),
         f"{done.winner['num_test_examples']:,} test examples, looked at once, seed {done.winner['seed']}.",
         *filter(None, [longer_in_words({row["role"]: row.get("more_epochs", 0.0) for row in done.networks})]),
         *_repeated(done),
     ]
+
+
+def _in_detail(done: Finished) -> list[str]:
+    """This network's test metrics by class, label or number, where its data have such a table."""
+    found = done.winner.get("details", {}).get("table")
+    if not found:
+        return []
+    head = found["head"]
+    return ["This network in detail:", "", _row(head), _row(["---"] * len(head)), *map(_row, found["rows"]), ""]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _repeated(done: Finished) -> list[str]:

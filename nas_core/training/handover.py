@@ -4,10 +4,13 @@ What is written loads without any code of ours: ``load.py`` is
 ``families/model/rebuild.py``, copied. B = examples of a batch.
 """
 
+import hashlib
 import inspect
 import json
 import math
+import shutil
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,7 +36,8 @@ from nas_core.workloads.workload import Sample, Workload
 Format = Literal["safetensors", "onnx", "pt2"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 WEIGHTS, DESCRIPTION, PROGRAM = rebuild.WEIGHTS, rebuild.DESCRIPTION, rebuild.PROGRAM
-ONNX, LOADER = "model.onnx", "load.py"
+ONNX, LOADER, CARD, SOURCE = "model.onnx", "load.py", "README.md", rebuild.SOURCE
+HASH = "weights_sha256"  # in the description
 EXAMPLE_BATCH = 2  # a batch of 1 would be taken for a constant
 CHECKED_BATCH, CHECKED = 25, 400  # test examples that the ONNX file is compared on
 CHECKED_VALUES = 100_000_000  # of their inputs or outputs at most: of large maps fewer are compared, a batch at least
@@ -94,14 +98,16 @@ def write(
         DataError: if the test examples are not there.
     """
     module, _ = load_deployed(store, row["name"])
+    weights = store.read_bytes(row["weights_path"])
+    description = {**store.read_json(row["architecture_path"]), HASH: hashlib.sha256(weights).hexdigest()}
     contents = {
-        DESCRIPTION: store.read_bytes(row["architecture_path"]),
+        DESCRIPTION: f"{json.dumps(description, indent=1)}\n".encode(),
         LOADER: inspect.getsource(rebuild).encode(),
     }
-    contents |= _source(store, row["name"], json.loads(contents[DESCRIPTION]))
+    contents |= _source(store, row["name"], description)
     check, refused = None, {}
     if "safetensors" in formats:
-        contents[WEIGHTS] = store.read_bytes(row["weights_path"])
+        contents[WEIGHTS] = weights
     if "pt2" in formats:
         if row["program_path"]:
             contents[PROGRAM] = store.read_bytes(row["program_path"])
@@ -112,10 +118,40 @@ def write(
             contents[ONNX], check = checked_onnx(module, workload, row["metric_name"])
         except NasError as error:
             refused["onnx"] = str(error.found)
+    others = [] if _hash_in(folder) in (None, description[HASH]) else _files_in(folder)
     _write_all(folder, contents)
+    for path in others:
+        if str(path.relative_to(folder)) not in contents:
+            path.unlink()
     return Written(
         folder=folder, files={name: len(data) for name, data in contents.items()}, check=check, refused=refused
     )
+
+
+def remove(folder: Path) -> None:
+    """Delete the files that ``write`` has left in the folder, and the folder where nothing else is in it."""
+    if _hash_in(folder) is None:
+        return
+    for path in (*_files_in(folder), folder / LOADER, folder / CARD, folder / DESCRIPTION):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / SOURCE, ignore_errors=True)
+    with suppress(OSError):  # something else is there
+        folder.rmdir()
+
+
+def _hash_in(folder: Path) -> str | None:
+    """Of the weights of the network whose files are there; None where there are none, or of earlier versions."""
+    try:
+        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found.get(HASH) if isinstance(found, dict) else None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files there that are of one network and of no other."""
+    named = [folder / name for name in (WEIGHTS, ONNX, PROGRAM)]
+    return [path for path in (*named, *(folder / SOURCE).rglob("*")) if path.is_file()]
 
 
 def _source(store: Store, name: str, description: Mapping[str, Any]) -> dict[str, bytes]:

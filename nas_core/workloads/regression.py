@@ -88,9 +88,13 @@ class NumberTargets(Targets):
 
     @property
     def metrics(self) -> Metrics:
-        """Of one number the error in its unit first; of several R², which has no unit."""
-        names = list(REGRESSION) if len(self.names) == 1 else ["r2", *(name for name in REGRESSION if name != "r2")]
-        return by_name(*(replace(REGRESSION[name], of=self._in_units(REGRESSION[name].of)) for name in names))
+        """Of one number the error in its unit first; of several R², which has no unit, and means over all units."""
+        known = [replace(each, of=self._in_units(each.of)) for each in REGRESSION.values()]
+        if len(self.names) == 1:
+            return by_name(*known)
+        several = f" (mean over {len(self.names)} numbers)"
+        errors = (replace(each, label=each.label + several) for each in known if each.name != "r2")
+        return by_name(*(each for each in known if each.name == "r2"), *errors)
 
     def _in_units(self, of: "Callable[[torch.Tensor, torch.Tensor], float]") -> "Callable[..., float]":
         return lambda outputs, targets: of(self.scale.undone(outputs.double()), targets)

@@ -25,6 +25,7 @@ from nas_core.training.handover import (
     onnx_file,
     outputs_of_file,
     prepared,
+    remove,
     why_no_onnx,
     why_no_program,
     write,
@@ -186,6 +187,22 @@ def test_the_file_that_makes_a_model_lies_apart_with_what_it_imports(written):
     sources = {path.relative_to(files.folder / "source").as_posix() for path in files.folder.rglob("source/**/*.py")}
     assert sources == set(PROJECT) - {"other.py"}
     assert {f"source/{name}" for name in sources} <= set(files.files)
+
+
+def test_a_folder_holds_files_of_one_network(written, tmp_path):
+    folder, (files, _, _) = tmp_path / "shared", written["file"]
+    shutil.copytree(files.folder, folder)
+    (folder / "notes.txt").write_text("mine")
+    kept = [name for name in files.files if name not in ("model.safetensors", "architecture.json", "load.py")]
+    assert {"model.onnx", "model.pt2", "source/load.py"} <= set(kept)
+    store = Store(tmp_path / "store")
+    trained = train_network(of_a_chain(), TRAIN, DATA, seed=1, device="cpu", store=store, name="winner").as_dict()
+    write(store, trained, DATA, folder, ["safetensors"])
+    assert not any((folder / name).exists() for name in kept)  # of the network that was there before
+    write(store, trained, DATA, folder, ["onnx"])
+    assert all((folder / name).exists() for name in ("model.safetensors", "model.onnx", "notes.txt"))
+    remove(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 
 def test_what_a_network_is_made_of_is_said(written):

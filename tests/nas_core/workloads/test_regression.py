@@ -28,6 +28,8 @@ def test_metrics_are_in_the_targets_own_units():
 
 def test_of_several_numbers_the_one_without_a_unit_is_first():
     assert next(iter(TARGETS.metrics)) == "r2"
+    assert TARGETS.metrics["rmse"].label == "RMSE (mean over 2 numbers)"
+    assert NumberTargets.of(("price",), TRUE[:, :1]).metrics["rmse"].label == "RMSE"
     assert TARGETS.metrics["r2"].of(torch.zeros(50, 2), torch.from_numpy(TRUE)) == pytest.approx(0, abs=1e-4)
 
 
