@@ -1,5 +1,6 @@
 """The metric against resources: of one answer, and of many limits."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from nas_core.workloads.metrics import Measure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+FARTHEST = 1.0  # beyond what was evaluated, in its span, that an axis goes for a prediction's sake
 
 
 def figure_frontier(summary: StudySummary, theme: Theme) -> "Figure":
@@ -53,11 +56,24 @@ def _draw_resource(ax: "Axes", summary: StudySummary, resource: str, theme: Them
         if limit.resource == resource and limit.at_most is not None:
             _draw_limit(ax, limit.at_most, theme)
     _draw_named(ax, summary, resource, scale, theme)
+    _near_what_was_evaluated(ax, [scale * row.metric for row in summary.networks])
     divisor, label = axis_unit(resource, max(ax.get_xlim()))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value / divisor:g}")
     ax.xaxis.set_major_locator(few_ticks())
     ax.set_xlabel(label)
     ax.set_ylabel(rated_axis(summary))
+
+
+def _near_what_was_evaluated(ax: "Axes", metrics: Sequence[float]) -> None:
+    """Let a prediction that is far beyond all that was evaluated not squeeze the rest into a line."""
+    if not metrics or (span := max(metrics) - min(metrics)) <= 0:
+        return
+    low, high = ax.dataLim.y0, ax.dataLim.y1
+    least, most = max(low, min(metrics) - FARTHEST * span), min(high, max(metrics) + FARTHEST * span)
+    if (least, most) != (low, high):
+        margin = ax.margins()[1] * (most - least)
+        ax.set_ylim(least - margin, most + margin)
+        ax.text(0.98, 0.97, "some predictions lie beyond", transform=ax.transAxes, ha="right", va="top", fontsize=8)
 
 
 def _draw_evaluated(ax: "Axes", summary: StudySummary, resource: str, scale: float, theme: Theme) -> None:
@@ -171,6 +187,8 @@ def _draw_points(ax: "Axes", sweep: SweepSummary, metric: Measure, theme: Theme)
         where = "as measured whole" if any(point.measured is not None for point in known) else "at the sum of blocks"
         look = {"ls": "", "marker": "o", "mfc": theme.held_out, "mec": theme.paper, "zorder": 5}
         ax.plot(taken_K, value_K, label=f"evaluated, {where}", **look)
+    known_K = [point.evaluated for point in (*known, sweep.base) if point.evaluated is not None]
+    _near_what_was_evaluated(ax, [scale * value for value in known_K])
     value = sweep.base.predicted if sweep.base.evaluated is None else sweep.base.evaluated
     _draw_base(ax, _taken(sweep.base), scale * (value or 0.0), theme)
 

@@ -149,3 +149,16 @@ def test_small_effects_of_a_loss_keep_their_digits():
     accuracy, loss = (CLASSIFICATION[name].measure for name in ("accuracy", "cross_entropy"))
     assert [effect_text(loss, value) for value in (0.0131, -0.0064, 1.234, 0.0)] == ["+0.013", "−0.0064", "+1.23", "0"]
     assert [effect_text(accuracy, value) for value in (0.0131, -0.00006, 0.123)] == ["+1.31", "−0.01", "+12"]
+
+
+def test_a_wild_prediction_does_not_squeeze_what_was_evaluated():
+    study = make_study()
+    front = study.frontiers[0]
+    wild = replace(
+        front, points=(*front.points, replace(front.points[0], cost=0.9 * front.points[0].cost, predicted=-99.0))
+    )
+    figure = drawn(replace(study, frontiers=(wild, *study.frontiers[1:])), "frontier")
+    ax = next(each for each in figure.axes if each.texts)
+    values = [100 * row.metric for row in study.networks]
+    assert ax.get_ylim()[1] - ax.get_ylim()[0] < 4 * (max(values) - min(values))
+    assert ax.texts[0].get_text() == "some predictions lie beyond"
