@@ -71,7 +71,7 @@ def _near_what_was_evaluated(ax: "Axes", metrics: Sequence[float]) -> None:
     low, high = ax.dataLim.y0, ax.dataLim.y1
     least, most = max(low, min(metrics) - FARTHEST * span), min(high, max(metrics) + FARTHEST * span)
     if (least, most) != (low, high):
-        margin = ax.margins()[1] * (most - least)
+        margin = 0.05 * (most - least)
         ax.set_ylim(least - margin, most + margin)
         ax.text(0.98, 0.97, "some predictions lie beyond", transform=ax.transAxes, ha="right", va="top", fontsize=8)
 
