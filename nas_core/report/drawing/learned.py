@@ -91,9 +91,8 @@ def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measur
         at = _by_epoch(of_seeds)
         if not at:
             continue
-        ax.plot(
-            list(at), [statistics.fmean(y) for y in at.values()], color=colour, ls=style, lw=width, label=label_shown
-        )
+        look: dict[str, Any] = {"color": colour, "ls": style, "lw": width, "marker": "o" if len(at) == 1 else ""}
+        ax.plot(list(at), [statistics.fmean(y) for y in at.values()], label=label_shown, **look)
         if len(curves) > 1:
             band = [min(y) for y in at.values()], [max(y) for y in at.values()]
             ax.fill_between(list(at), *band, color=colour, alpha=0.2, lw=0)

@@ -162,3 +162,12 @@ def test_a_wild_prediction_does_not_squeeze_what_was_evaluated():
     values = [100 * row.metric for row in study.networks]
     assert ax.get_ylim()[1] - ax.get_ylim()[0] < 4 * (max(values) - min(values))
     assert ax.texts[0].get_text() == "some predictions lie beyond"
+
+
+def test_a_training_of_one_epoch_is_a_point():
+    study = make_study()
+    rows = tuple(replace(row, curve=row.curve[:1]) for row in study.training.networks)
+    left, right = drawn(replace(study, training=replace(study.training, networks=rows)), "training").axes
+    assert all(line.get_marker() == "o" for ax in (left, right) for line in ax.lines)
+    assert left.lines
+    assert all(line.get_marker() == "" for ax in drawn(study, "training").axes for line in ax.lines)
