@@ -29,6 +29,7 @@ def design(
     resolution: Annotated[int, typer.Option(help="input side, pixels")] = 224,
     strides: Annotated[str | None, typer.Option(help="of the super-blocks, such as 2,2,2,1,2")] = None,
     head: Annotated[int | None, typer.Option(help="channels of the 1x1 head (mobilenet; 1792)")] = None,
+    image_channels: Annotated[int, typer.Option(help="of the images; the stem takes them", min=1)] = 3,
     domain: Annotated[
         Path | None, typer.Option(help="YAML of ranges: stem, step, blocks, ... (nas_core/deepmad/domain.py)")
     ] = None,
@@ -60,7 +61,7 @@ def design(
         latency_us=None if latency is None else parse_count(latency, "--latency"),
         latency_table=None if latency_table is None else LatencyTable.read(latency_table),
     )
-    free = _domain(family, resolution, strides, head, domain)
+    free = _domain(family, resolution, strides, head, image_channels, domain)
     settings = {"gap": gap, "cpu_s": time_limit_s, "seed": seed}
     if out is not None:
         need("report", "design --out")
@@ -71,7 +72,9 @@ def design(
     _answer(free, limits, objective, settings, out, as_json)
 
 
-def _domain(family: str, resolution: int, strides: str | None, head: int | None, path: Path | None) -> "Domain":
+def _domain(
+    family: str, resolution: int, strides: str | None, head: int | None, image_channels: int, path: Path | None
+) -> "Domain":
     from nas_core.deepmad.domain import default_domain, read_changes
     from nas_core.deepmad.structure import DEFAULT_HEAD, DEFAULT_STRIDES, Skeleton
 
@@ -87,6 +90,7 @@ def _domain(family: str, resolution: int, strides: str | None, head: int | None,
         resolution=resolution,
         strides=numbers,
         head=DEFAULT_HEAD[family] if head is None else head,  # type: ignore[index]
+        image_channels=image_channels,
     )
     free = default_domain(skeleton)
     return free if path is None else read_changes(free, path)

@@ -73,7 +73,7 @@ def _as_registered(project: DesignProject) -> dict[str, Any]:
     config = project.config
     return {
         "inputs": project.training_inputs,
-        "program_id": config.program.program_id,
+        "program_id": project.program_id,
         "name": config.name,
         "tracking": config.tracking.model_dump(mode="json"),
         "uri": tracking.logged_to(project.store),

@@ -111,7 +111,7 @@ class Progress:
         elif waited >= LINE_EVERY_S:
             words.append(f"at work for {_clock(waited)}")
         words.append(f"{self.failed} failed" if self.failed else "")
-        words.append(self._note if self.done < self.total or not self.total else "")
+        words.append(self._note)
         return ", ".join(word for word in words if word)
 
     def show(self, force: bool = False) -> None:

@@ -14,6 +14,7 @@ from tasks.retries import cluster_task
 from tasks.worker import Evaluator, prepare_job, study_job
 
 MOST_IN_A_BATCH = 32  # networks per Ray task of a scorer that does not say
+SHARES = 4  # at least, for each worker, where networks share nothing: so it is seen how far they are
 
 
 @cluster_task("prepare-scorer")
@@ -75,8 +76,9 @@ def _evaluate(study: Study, genotypes: Sequence[str], purpose: str, total: int, 
         Progress(stage=purpose, total=total, done=total - len(genotypes)) as progress,
     ):
         arguments = (study_job(study), final is not None)
-        most = 1 if final else getattr(config.scorer, "batch", MOST_IN_A_BATCH)
-        batches = _batches(genotypes, most, cluster.num_workers(cluster.evaluation_request))
+        most = 1 if final else getattr(config.scorer, "batch", 1 if long else MOST_IN_A_BATCH)
+        shares = SHARES if scorer.one_by_one else 1
+        batches = _batches(genotypes, most, shares * cluster.num_workers(cluster.evaluation_request))
         request = cluster.evaluation_request
         for batch in run_batches(cluster, Evaluator, arguments, batches, request, long=long, on_wait=progress.show):
             if batch.crash:
@@ -95,8 +97,8 @@ def noted(study: Study) -> Iterator[None]:
     study.refresh()
 
 
-def _batches(genotypes: Sequence[str], most: int, num_workers: int) -> list[list[str]]:
+def _batches(genotypes: Sequence[str], most: int, num_shares: int) -> list[list[str]]:
     """Neighbours in lexicographic order share prefixes, so they go together; every worker gets a share."""
     ordered = sorted(genotypes, key=Genotype.parse)
-    size = max(1, min(most, -(-len(ordered) // num_workers)))
+    size = max(1, min(most, -(-len(ordered) // num_shares)))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]

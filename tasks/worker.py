@@ -4,6 +4,7 @@ Every new worker process imports this module, so it imports neither Prefect nor
 MLflow, and torch only inside the jobs that need it.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from nas_core.base.errors import SpaceError
 from nas_core.base.fetching import FETCHERS
 from nas_core.base.machine import own_folder
 from nas_core.base.plugins import Ticket, import_carried, imported
+from nas_core.records.evaluations import Evaluation
 from nas_core.records.store import Store, shared_store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
@@ -90,6 +92,9 @@ def import_tickets(tickets: Sequence[Ticket], store: Store) -> None:
         import_carried(ticket, lambda path=ticket.path: store.read_bytes(path), own_folder("plugins"))  # type: ignore[misc]
 
 
+STORE_EVERY_S = 2.0  # a worker that is killed loses no more
+
+
 class Evaluator:
     """A worker's scorer, built once, or its ``final`` one; it writes what it evaluates."""
 
@@ -100,10 +105,18 @@ class Evaluator:
         self.store, self.scorer = study.store, scorer
 
     def run(self, batch: list[str]) -> int:
-        """Evaluate and store the networks; returns how many failed."""
-        rows = self.scorer.evaluate([Genotype.parse(text) for text in batch])
-        self.store.add_evaluations(rows)
-        return sum(row.status == "failed" for row in rows[: len(batch)])
+        """Evaluate and store the networks, those that are rated one by one as they come; returns how many failed."""
+        networks = [Genotype.parse(text) for text in batch]
+        parts = [[network] for network in networks] if self.scorer.one_by_one else [networks]
+        pending, num_failed, stored_at = list[Evaluation](), 0, time.monotonic()
+        for part in parts:
+            rows = self.scorer.evaluate(part)
+            num_failed += sum(row.status == "failed" for row in rows[: len(part)])
+            pending += rows
+            if part is parts[-1] or time.monotonic() - stored_at >= STORE_EVERY_S:
+                self.store.add_evaluations(pending)
+                pending, stored_at = [], time.monotonic()
+        return num_failed
 
 
 def prepare_job(job: StudyJob, pieces: Sequence[str], report: Any) -> None:

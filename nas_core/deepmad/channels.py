@@ -135,10 +135,10 @@ class ChannelModel:
         head = skeleton.head
         last = u * self.out[-1]
         if limits.params is not None:
-            total = 29 * u * self.out[0] + sum(self._block_params(i) for i in range(S))
+            total = skeleton.stem_params * u * self.out[0] + sum(self._block_params(i) for i in range(S))
             self.model.add(total + (0 if head is None else head * last + 2 * head) <= limits.params)
         if limits.flops is not None:
-            total = 15 * (skeleton.resolution**2 // 2) * u * self.out[0]
+            total = skeleton.stem_flops * u * self.out[0]
             for i, side in enumerate(skeleton.out_resolutions):
                 total += side**2 * (self._block_flops(i) + self._pooled(i))
             area = skeleton.out_resolutions[-1] ** 2
@@ -174,7 +174,7 @@ class ChannelModel:
         logs_o = [self._table(o, _log, f"lo{i}") for i, o in enumerate(self.out)]
         logs_b = [self._table(b, _log, f"lb{i}") for i, b in enumerate(self.bottleneck)]
         dense = 2 if skeleton.family == "resnet" else 1
-        terms, twice_E, layers, block = [], _up(math.log(27.0)), 1, 0
+        terms, twice_E, layers, block = [], _up(math.log(skeleton.stem_width)), 1, 0
         for t in range(skeleton.num_stages):
             while block <= skeleton.last_block_of_stage(t):
                 L, log_k = self.depths[block], _up(2 * math.log(self.kernels[block]))

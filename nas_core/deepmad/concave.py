@@ -27,7 +27,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from nas_core.deepmad.domain import Domain, Limits
-from nas_core.deepmad.formulas import STEM_HALF_LOG_WIDTH, Floats, Ints, Objective, squeeze_channels
+from nas_core.deepmad.formulas import Floats, Ints, Objective, squeeze_channels
 from nas_core.deepmad.structure import LAYERS_PER_BLOCK
 
 STD_SMOOTHING = 0.05  # sqrt(var + eps^2) - eps <= std, smooth and convex
@@ -154,7 +154,7 @@ class _Terms:
 def params_monomials(domain: Domain, layout: Layout, limit: float) -> Monomials:
     """``formulas.params`` term by term."""
     skeleton, terms = domain.skeleton, _Terms(layout)
-    terms.add({layout.out(-1): 1}, 29)
+    terms.add({layout.out(-1): 1}, skeleton.stem_params)
     for i in range(skeleton.num_blocks):
         c, o, b, k = layout.out(i - 1), layout.out(i), layout.bottleneck(i), layout.kernel(i)
         terms.add({c: 1, b: 1}, 1)
@@ -185,7 +185,7 @@ def flops_monomials(
     """
     skeleton, terms = domain.skeleton, _Terms(layout)
     if fixed is None:
-        terms.add({layout.out(-1): 1}, 7.5 * skeleton.resolution**2)
+        terms.add({layout.out(-1): 1}, skeleton.stem_flops)
     else:
         terms.add({}, fixed)
     for i, side in enumerate(skeleton.out_resolutions):
@@ -310,7 +310,7 @@ def _sums(domain: Domain, layout: Layout) -> tuple[Floats, Floats, Floats, Float
     skeleton = domain.skeleton
     T = skeleton.num_stages
     E_TV, D_TV = np.zeros((T, layout.size)), np.zeros((T, layout.size))
-    E_T, D_T = np.full(T, STEM_HALF_LOG_WIDTH), np.ones(T)
+    E_T, D_T = np.full(T, 0.5 * np.log(skeleton.stem_width)), np.ones(T)
     for t in range(T):
         for i in range(skeleton.last_block_of_stage(t) + 1):
             E_TV[t, layout.entropy(i)] = 1.0

@@ -24,7 +24,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 TINYNAS_RESOLUTION = 224  # the authors' score ignores the image size of its own configuration
-STEM_HALF_LOG_WIDTH = 0.5 * float(np.log(27.0))  # w = 3 input channels x 3 x 3
 DEPTH_PENALTY = 10.0  # beta
 LAST_STAGE_WEIGHT = 8.0  # alpha = (1, .., 1, 8)
 
@@ -100,11 +99,11 @@ def squeeze_channels(bottleneck: Ints) -> Ints:
 def params(batch: Batch) -> Ints:
     """Parameters without the classifier.
 
-    Stem 29 c0; head oh + 2h. ResNet family, per super-block:
+    Stem 29 c0 (9 n + 2 of n image channels); head oh + 2h. ResNet family, per super-block:
     [cb+4b+b^2k^2+bo+2o + (co+2o)] + (L-1)[2ob+4b+b^2k^2+2o]. MobileNet family,
     with S = 2bq+2q+2b: [cb+4b+bk^2+S+bo+2o] + (L-1)[2ob+4b+bk^2+S+2o].
     """
-    total: Ints = 29 * batch.stem_B
+    total: Ints = batch.skeleton.stem_params * batch.stem_B
     for i in range(batch.skeleton.num_blocks):
         total = total + _block_params(batch, i)
     head = batch.skeleton.head
@@ -127,13 +126,13 @@ def _block_params(batch: Batch, i: int) -> Ints:
 def flops(batch: Batch) -> Ints:
     """FLOPs at the skeleton's resolution, in the authors' counting (module docstring).
 
-    Stem 7.5 c0 res^2; head (oh + 3h) r^2. ResNet family, per super-block:
+    Stem 7.5 c0 res^2 ((9 n + 3) / 4 of n image channels); head (oh + 3h) r^2. ResNet family, per super-block:
     r_o^2 {s^2(cb+3b) + b^2k^2+3b + bo+3o + s^2 c [s=2] + (co+3o)
     + (L-1)(2ob+6b+b^2k^2+3o)}. MobileNet family: bk^2 for b^2k^2, no
     projection (co+3o), and the pooled shortcut s^2 c only if s=2 and c=o.
     """
     skeleton = batch.skeleton
-    total: Ints = 15 * batch.stem_B * (skeleton.resolution**2 // 2)
+    total: Ints = skeleton.stem_flops * batch.stem_B
     for i, side in enumerate(skeleton.out_resolutions):
         total = total + side**2 * _block_flops(batch, i)
     if skeleton.head is not None:
@@ -173,7 +172,7 @@ def stage_entropies(batch: Batch) -> Floats:
     """E_t, T x B: half the log of the product of all widths up to the end of stage t."""
     e_SB = half_log_widths(batch)
     skeleton = batch.skeleton
-    running = np.full(len(batch), STEM_HALF_LOG_WIDTH)
+    running = np.full(len(batch), 0.5 * np.log(skeleton.stem_width))
     total_TB = np.empty((skeleton.num_stages, len(batch)))
     block = 0
     for stage in range(skeleton.num_stages):

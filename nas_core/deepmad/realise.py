@@ -19,12 +19,13 @@ from timm.layers import ConvNormAct  # noqa: E402
 from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg  # noqa: E402
 
 
-def build(structure: Structure, *, num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+def build(structure: Structure, *, num_classes: int = 1000, in_channels: int | None = None) -> nn.Module:
     """The structure's network: B x in_channels x H x W images to B x num_classes logits, weights freshly drawn.
 
-    With three input channels its parameters without the classifier, and its
+    With the skeleton's image channels (None) its parameters without the classifier, and its
     FLOPs in the counting of ``nas_core.deepmad.formulas``, equal the closed forms.
     """
+    in_channels = in_channels or structure.skeleton.image_channels
     if structure.skeleton.family == "mobilenet":
         return MobileNet(structure, num_classes=num_classes, in_channels=in_channels)
     return _byobnet(structure, num_classes, in_channels)

@@ -24,6 +24,7 @@ BLOCK_KIND: Mapping[Family, str] = {"resnet": "k1kxk1", "mobilenet": "k1dwsek1"}
 DEFAULT_STRIDES: Mapping[Family, tuple[int, ...]] = {"resnet": (2, 2, 2, 1, 2), "mobilenet": (2, 2, 2, 2, 1)}
 DEFAULT_HEAD: Mapping[Family, int | None] = {"resnet": None, "mobilenet": 1792}
 STEM_KERNEL, STEM_STRIDE, LAYERS_PER_BLOCK = 3, 2, 3
+IMAGE_CHANNELS = 3  # of colour images, where nothing else is said
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +48,7 @@ class Skeleton:
 
     ``resolution`` is the input's side in pixels, a multiple of the total
     stride; ``strides`` has one entry (1 or 2) per super-block; ``head`` is the
-    number of channels of the 1x1 head, None where there is none.
+    number of channels of the 1x1 head, None where there is none; ``image_channels`` are what the stem takes.
 
     Raises:
         SpaceError: for a stride that is not 1 or 2, or a resolution that the strides do not divide.
@@ -57,6 +58,7 @@ class Skeleton:
     resolution: int
     strides: tuple[int, ...]
     head: int | None = None
+    image_channels: int = IMAGE_CHANNELS
 
     def __post_init__(self) -> None:
         if self.family not in BLOCK_KIND:
@@ -67,6 +69,23 @@ class Skeleton:
             raise SpaceError("resolution", self.resolution, f"a multiple of the total stride, {self.total_stride}")
         if self.head is not None and self.head < 1:
             raise SpaceError("head", self.head, "at least 1 channel, or none")
+        if self.image_channels < 1:
+            raise SpaceError("image_channels", self.image_channels, "at least 1")
+
+    @property
+    def stem_params(self) -> int:
+        """Parameters of the 3x3 stem and its norm, for each of its channels."""
+        return 9 * self.image_channels + 2
+
+    @property
+    def stem_flops(self) -> int:
+        """FLOPs of the stem, its norm and its activation, for each of its channels."""
+        return (9 * self.image_channels + 3) * (self.resolution // STEM_STRIDE) ** 2
+
+    @property
+    def stem_width(self) -> int:
+        """w = c k^2 of the stem's layer."""
+        return 9 * self.image_channels
 
     @property
     def num_blocks(self) -> int:
@@ -137,17 +156,19 @@ class Structure:
         return [stem, *body, *head]
 
     def as_dict(self) -> dict[str, Any]:
+        channels = self.skeleton.image_channels
         return {
             "family": self.skeleton.family,
             "resolution": self.skeleton.resolution,
+            **({} if channels == IMAGE_CHANNELS else {"image_channels": channels}),
             "structure": self.as_rows(),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Structure":
-        """The structure written as ``{"family", "resolution", "structure": [rows]}``.
+        """The structure written as ``{"family", "resolution", "image_channels", "structure": [rows]}``.
 
-        ``family`` may be left out where the rows say it; ``resolution`` is 224 where left out.
+        ``family`` may be left out where the rows say it; ``resolution`` is 224 where left out, ``image_channels`` 3.
 
         Raises:
             DataError: if rows, kinds or fields are missing or wrong.
@@ -163,6 +184,7 @@ class Structure:
                 resolution=int(data.get("resolution", 224)),
                 strides=tuple(block.stride for block in blocks),
                 head=None if head is None else int(head["out"]),
+                image_channels=int(data.get("image_channels", IMAGE_CHANNELS)),
             )
             return cls(skeleton=skeleton, stem=int(stem["out"]), blocks=blocks)
         except (KeyError, TypeError, ValueError) as error:
@@ -268,11 +290,7 @@ def _published(row: Mapping[str, Any]) -> Published:
 
 @dataclass(frozen=True, kw_only=True)
 class DesignedNetwork:
-    """A structure with the channels of its images and its classes.
-
-    The closed forms count three input channels and no classifier: a network
-    for gray images has a slightly smaller stem than they say.
-    """
+    """A structure with the channels of its images and its classes; the closed forms count no classifier."""
 
     structure: Structure
     in_channels: int

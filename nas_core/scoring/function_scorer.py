@@ -34,6 +34,7 @@ class FunctionScorer(Scorer):
     wanted: ClassVar[tuple[str, ...]]
     directions: ClassVar[Mapping[str, bool]]  # metric -> whether more is better; the first is the scorer's own
     split = "function"
+    one_by_one = True
 
     @property
     def measure(self) -> Measure:

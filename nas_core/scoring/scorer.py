@@ -59,6 +59,7 @@ class Scorer(Registered, ABC):
     for_family: ClassVar[str] = ""  # the only family whose networks it rates; "" for any
     duration: ClassVar[Literal["seconds", "minutes"]] = "seconds"  # of one network: in actors that stay, or in tasks
     prepares_together: ClassVar[bool] = False  # whether processes of one torch process group may call ``prepare``
+    one_by_one: ClassVar[bool] = False  # networks share nothing while they are rated
     placement: ClassVar[frozenset[str]] = frozenset({"batch"})  # settings that change no score
     space_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``known_space`` reads: the design's too
     final_settings: ClassVar[frozenset[str]] = frozenset()  # settings that ``final`` reads: the verification's too

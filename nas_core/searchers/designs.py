@@ -108,7 +108,8 @@ def base_network(space: SearchSpace, name: str, flops: CostTable | None, rng: np
     if name == "random":
         return space.sample(rng)
     if name in ("largest", "smallest"):
-        smallest, largest = extreme_genotypes(space, [] if flops is None else [flops])
+        cost = flops is not None and any(map(any, flops.block))  # plain choices have none
+        smallest, largest = extreme_genotypes(space, [flops] if flops is not None and cost else [])
         return largest if name == "largest" else smallest
     check_base(space, name)
     return space.parse(name)

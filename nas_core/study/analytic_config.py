@@ -13,7 +13,7 @@ from nas_core.base.settings import NAME_PATTERN, PathText, Section
 from nas_core.base.units import parse_count
 from nas_core.deepmad.domain import Domain, Limits, default_domain, with_changes
 from nas_core.deepmad.latency_table import LatencyTable
-from nas_core.deepmad.structure import DEFAULT_HEAD, DEFAULT_STRIDES, Family, Skeleton
+from nas_core.deepmad.structure import DEFAULT_HEAD, DEFAULT_STRIDES, IMAGE_CHANNELS, Family, Skeleton
 from nas_core.study.config import DEFAULT_WORKLOAD, ClusterConfig, Data, TrackingConfig
 from nas_core.training.settings import FullTrainingConfig
 from nas_core.workloads import WORKLOADS
@@ -51,7 +51,7 @@ class ProgramConfig(Section):
         None, ge=1, le=65_536, description="Channels of the 1x1 head; empty: 1792 for mobilenet, none for resnet."
     )
     flops: Count | None = Field(
-        None, description='At most, such as "1.82 G": multiply-adds, BN and activations, three input channels.'
+        None, description='At most, such as "1.82 G": multiply-adds, BN and activations; classifier left out.'
     )
     params: Count | None = Field(None, description='At most, such as "11.69 M"; classifier left out.')
     rho: float | None = Field(None, gt=0, le=100, description="Effectiveness at most: usual are 0.3 (resnet), 0.5.")
@@ -74,8 +74,8 @@ class ProgramConfig(Section):
             raise ValueError("flops, params or latency_us: without a limit the largest structure is the best")
         return self
 
-    def build_domain(self) -> Domain:
-        """All structures that may be answered.
+    def build_domain(self, image_channels: int = IMAGE_CHANNELS) -> Domain:
+        """All structures that may be answered, for images of so many channels.
 
         Raises:
             NasError: for strides, ranges or a resolution that contradict each other.
@@ -85,6 +85,7 @@ class ProgramConfig(Section):
             resolution=self.resolution,
             strides=DEFAULT_STRIDES[self.family] if self.strides is None else self.strides,
             head=DEFAULT_HEAD[self.family] if self.head is None else self.head,
+            image_channels=image_channels,
         )
         return with_changes(default_domain(skeleton), self.domain, "program.domain")
 
@@ -100,8 +101,7 @@ class ProgramConfig(Section):
         counts = {name: parse_count(text, f"program.{name}") for name, text in given.items()}
         return Limits(rho=self.rho, latency_table=table, **counts)
 
-    @property
-    def program_id(self) -> str:
+    def program_id(self, image_channels: int) -> str:
         """Id of all that the best structure depends on: not how far, nor from where, it is searched for."""
         limits = self.build_limits()
         table = limits.latency_table
@@ -109,6 +109,7 @@ class ProgramConfig(Section):
         fields = self.model_dump(mode="json", include={"family", "domain", "objective"})
         skeleton = self.build_domain().skeleton
         where = {"resolution": skeleton.resolution, "strides": skeleton.strides, "head": skeleton.head}
+        where |= {} if image_channels == IMAGE_CHANNELS else {"image_channels": image_channels}
         most = {name: getattr(limits, name) for name in ("flops", "params", "rho", "latency_us")}
         return content_id({**fields, **where, **most, "measured": measured, "version": VERSION})
 

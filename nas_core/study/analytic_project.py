@@ -113,10 +113,15 @@ class DesignProject:
     def answer(self) -> dict[str, Any] | None:
         """The stored answer to this program, searched for as far as the configuration asks; None if there is none."""
         data, program = self.output(DESIGN), self.config.program
-        if data is None or data.get("program_id") != program.program_id:
+        if data is None or data.get("program_id") != self.program_id:
             return None
         far_enough = data["gap"] <= program.gap or data["search"] == self._search
         return data if far_enough else None
+
+    @property
+    def program_id(self) -> str:
+        """Id of what is solved: the program, for images of the data's channels."""
+        return self.config.program.program_id(self.data.sample.shape[0])
 
     @property
     def _search(self) -> dict[str, float]:
@@ -131,7 +136,7 @@ class DesignProject:
         program, search = self.config.program, self._search
         objective = objective_named(program.objective)
         found = design(
-            program.build_domain(),
+            program.build_domain(self.data.sample.shape[0]),
             program.build_limits(),
             objective,
             gap=program.gap,
@@ -145,7 +150,7 @@ class DesignProject:
             draw_design(found, objective, Path(folder))
             for figure in Path(folder).iterdir():
                 self.store.write_bytes(f"figures/{figure.name}", figure.read_bytes())
-        answer = {**found.as_dict(), "program_id": program.program_id, "search": search}
+        answer = {**found.as_dict(), "program_id": self.program_id, "search": search}
         self.store.write_json(DESIGN, answer)
         return answer
 

@@ -1,6 +1,10 @@
-"""Finalists are rated once more on the cluster: once, whatever was cut off."""
+"""What workers rated is stored as it comes; finalists are rated once more: once, whatever was cut off."""
 
+import pytest
+
+from nas_core.scoring.function_scorer import scorer
 from nas_core.scoring.train import TrainScorer
+from nas_core.study.config import parse_config
 from nas_core.study.contestants import has_whole_blocks, of_whole_blocks
 from nas_core.study.rounds import (
     finalists,
@@ -11,12 +15,32 @@ from nas_core.study.rounds import (
     verification,
 )
 from nas_core.study.study import Study
+from tasks import worker
 from tasks.scoring import rate_finalists
 from tasks.worker import Evaluator, prepare_job, profile_job, study_job
 from tests.flows.test_export_command import model_config
 from tests.nas_core.scoring.studies import RECIPE, SUPERNET
 from tests.nas_core.scoring.studies import study as digits_study
 from tests.nas_core.study.test_rounds import without_answer
+
+
+@scorer("cut-off", metric="number")
+def cut_off(genotype) -> float:
+    """Is killed at the third network."""
+    if genotype.choices[0] == 2:
+        raise KeyboardInterrupt
+    return 1.0 + genotype.choices[0]
+
+
+def test_what_is_rated_one_by_one_is_stored_as_it_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "STORE_EVERY_S", 0.0)
+    space = {"kind": "choices", "positions": {"a": [1, 2, 3], "b": [1, 2]}}
+    config = parse_config({"space": space, "scorer": {"kind": "cut-off"}}, "test")
+    study = Study.create(config, str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        Evaluator(study_job(study)).run(["0-0", "1-0", "2-0"])
+    study.refresh()
+    assert [row.genotype for row in study.evaluations()] == ["0-0", "1-0"]
 
 
 def test_finalists_are_rated_once_and_a_second_run_chooses_the_same(cluster, tmp_path):

@@ -34,7 +34,7 @@ def network(structure: Structure) -> Network:
     """Every layer of the structure, stem to head."""
     side = structure.skeleton.resolution // 2
     resnet = structure.skeleton.family == "resnet"
-    layers = [Layer(3, structure.stem, 3, 1, side, 1)]
+    layers = [Layer(structure.skeleton.image_channels, structure.stem, 3, 1, side, 1)]
     ends: list[tuple[int, int, bool]] = []
     pooled, c, seen_se = 0, structure.stem, False
     for block in structure.blocks:

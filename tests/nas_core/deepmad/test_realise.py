@@ -75,7 +75,7 @@ def counts(structure: Structure) -> tuple[int, int, int, int]:
     net = build(structure, num_classes=1000).eval()
     side = structure.skeleton.resolution
     with torch.no_grad(), counting(net) as seen:
-        assert net(torch.zeros(1, 3, side, side)).shape == (1, 1000)
+        assert net(torch.zeros(1, structure.skeleton.image_channels, side, side)).shape == (1, 1000)
     total = sum(p.numel() for p in net.parameters())
     classifier = sum(p.numel() for m in net.modules() if isinstance(m, nn.Linear) for p in m.parameters())
     return total, total - classifier, seen["macs"], seen["flops"]
@@ -108,7 +108,11 @@ def test_counts_of_random_structures_equal_the_closed_forms() -> None:
             for b in big.blocks
         )
         skeleton = Skeleton(
-            family=big.skeleton.family, resolution=96, strides=big.skeleton.strides, head=big.skeleton.head
+            family=big.skeleton.family,
+            resolution=96,
+            strides=big.skeleton.strides,
+            head=big.skeleton.head,
+            image_channels=rng.choice((1, 3, 10)),
         )
         structure = Structure(skeleton=skeleton, stem=big.stem, blocks=blocks)
         _, without, _, flops = counts(structure)

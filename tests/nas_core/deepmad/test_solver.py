@@ -56,9 +56,13 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("image_channels", [3, 10])
 @pytest.mark.parametrize(("family", "objective", "limits"), CASES)
-def test_the_solver_is_as_good_as_listing_everything(family: str, objective: Objective, limits: Limits) -> None:
+def test_the_solver_is_as_good_as_listing_everything(
+    family: str, objective: Objective, limits: Limits, image_channels: int
+) -> None:
     domain = tiny(family)
+    domain = replace(domain, skeleton=replace(domain.skeleton, image_channels=image_channels))
     batch = to_batch(domain, every_row(domain))
     best = float(objective.score(batch)[within(batch, limits)].max())
     answer = design(domain, limits, objective, gap=0.0, cpu_s=30.0)

@@ -41,6 +41,13 @@ def test_base_by_flops():
     assert make_design(space, DesignConfig(base="1-1"), 0, flops).base == Genotype((1, 1))
 
 
+def test_without_costs_the_base_goes_by_the_order_of_choices():
+    """Plain choices have a table of FLOPs, in which all are 0."""
+    nothing = CostTable(resource="flops", device="", resolution=8, fixed=0.0, block=((0.0, 0.0), (0.0, 0.0)))
+    assert make_design(plain_space((2, 2)), DesignConfig(base="largest"), 0, nothing).base == Genotype((1, 1))
+    assert make_design(plain_space((2, 2)), DesignConfig(base="smallest"), 0, nothing).base == Genotype((0, 0))
+
+
 def test_base_obeys_rules():
     space = plain_space((2, 2, 2), rules=(Rule(kind="forbid", blocks=((0, 1), (1, 1))),))
     design = make_design(space, DesignConfig(base="largest", held_out=1), seed=0)
