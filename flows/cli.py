@@ -563,10 +563,14 @@ def _can_be_written(path: Path | None) -> Path | None:
     """Refuse a file that could not be written after all the compute was spent: one is made, and is gone again."""
     if path is None:
         return path
+    from flows.select_command import is_certificate
+
     try:
         if path.is_fifo():  # opening it would wait for a reader
             raise OSError("it is a pipe")
         is_new = not path.exists()
+        if path.is_file() and not is_certificate(path):
+            raise ConfigError("--certify", f"{path}, which holds something else", "a name that is free")
         with path.open("a", encoding="utf-8"):
             pass
         if is_new:
@@ -613,6 +617,9 @@ def select(
         "min_distance": min_distance or config.min_distance,
         "time_limit_s": time_limit_s or config.time_limit_s,
     }
+    from nas_core.study.choices import check_distance
+
+    check_distance(study.space, asked["top"], asked["min_distance"], "--min-distance")
     with progress_line(asked["top"]) as tell:
         answer = study.select(limits, **asked, tell=tell)
     if as_json:

@@ -1,11 +1,19 @@
 """`mathnas export`: the files of a finished study's winner, for use without any of this."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas_core.base.errors import ConfigError, NasError
-from nas_core.study.finished import FileLatency, Finished, file_latency, is_timed_on_gpu, weights_latency
+from nas_core.study.finished import (
+    FileLatency,
+    Finished,
+    file_latency,
+    is_timed_by_torch,
+    is_timed_on_gpu,
+    weights_latency,
+)
 
 if TYPE_CHECKING:
     from nas_core.training.handover import Format, Written
@@ -29,15 +37,17 @@ def handed_over(done: Finished, folder: Path, formats: "Collection[Format]") -> 
     return in_words(done, written, latency)
 
 
-def _latency(done: Finished, written: "Written") -> FileLatency | str:
-    """The latency of the file that the study's limits are for, or why it was not measured."""
+def _latency(done: Finished, written: "Written") -> list[FileLatency] | str:
+    """The latency of the file that the study's limits are for, and of the ONNX file; or why it was not measured."""
     from nas_core.training.handover import ONNX
 
     try:
-        if is_timed_on_gpu(done):
-            return weights_latency(done)
+        found = [weights_latency(done)] if is_timed_by_torch(done) else []
         if written.check is None:
-            return f"there is no {ONNX}"
-        return file_latency(done, (written.folder / ONNX).read_bytes(), written.check.way)
+            return found or f"there is no {ONNX}"
+        if not found or not is_timed_on_gpu(done):
+            file = file_latency(done, (written.folder / ONNX).read_bytes(), written.check.way)
+            found.append(replace(file, kept={}) if found else file)
     except NasError as error:
         return f"{error.where}: {error.found}"
+    return found

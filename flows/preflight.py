@@ -13,13 +13,16 @@ from nas_core.base.errors import ConfigError, IncompleteTableError, StoreError
 from nas_core.base.machine import usable_cpus
 from nas_core.costs import ProfileConfig, profiler_of
 from nas_core.costs.latency import RESOURCE as LATENCY
+from nas_core.families.trained_model import TrainedModel
 from nas_core.prediction.links import check_link
 from nas_core.program.limits import is_called, parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import described, workload_of
+from nas_core.study.choices import check_distance
 from nas_core.study.config import ClusterConfig
+from nas_core.study.contestants import REMADE, RIVALS
 from nas_core.study.fingerprints import check_same_data
 from nas_core.study.stages import STAGES, Stage
 from nas_core.study.study import Study
@@ -55,6 +58,7 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
     _check_local_cluster(config.cluster)
     if trains := _trains(study, until):
         check_workers(config.train, config.cluster)
+        _check_rivals(study)
     check_profilers(config.profile, study.profiler_ids)
     for text in config.select.limits:
         _check_limit(study, text)
@@ -67,7 +71,7 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
             config.train.recipe.check("train.recipe")
         _check_outputs(study)
         _check_recipes(study, trains)
-    _check_distance(study)
+    check_distance(study.space, config.select.top, config.select.min_distance)
     check_link(config.predict.link, study.scorer.measure.higher_is_better)  # an unknown metric is said here, too
     if trains and study.space.is_chain:
         _check_classes(study)
@@ -202,13 +206,13 @@ def _any_genotype(study: Study) -> Genotype:
     return study.family.space.sample(np.random.default_rng(0))
 
 
-def _check_distance(study: Study) -> None:
-    """Whether two networks of the space can be as different as is asked for."""
-    select, space = study.config.select, study.space
-    most = sum(count > 1 for count in (*space.num_choices, len(space.resolutions)))
-    if select.top > 1 and select.min_distance > most:
-        expected = f"{most} at most, as so many places of a network have alternatives"
-        raise ConfigError("select.min_distance", select.min_distance, expected)
+def _check_rivals(study: Study) -> None:
+    """Whether there is a trained model that those are made of which need one."""
+    asked = [kind for kind in study.config.train.compare if kind in REMADE]
+    if asked and study.config.space.kind != TrainedModel.name:
+        others = ", ".join(kind for kind in RIVALS if kind not in REMADE)
+        expected = f"{others}; {', '.join(REMADE)} are made of a trained model (space.kind: {TrainedModel.name})"
+        raise ConfigError("train.compare", ", ".join(asked), expected)
 
 
 def _check_outputs(study: Study) -> None:

@@ -98,6 +98,18 @@ def certify_study(
     write_certificate(path, problem, result, min_distance, time_limit_s, quiet=quiet)
 
 
+def is_certificate(path: Path) -> bool:
+    """Whether the file is one that ``write_certificate`` wrote, or empty."""
+    from nas_core.program.checker import FORMAT
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if text.strip() else {"format": FORMAT}
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("format") == FORMAT
+
+
 def write_certificate(
     path: Path,
     problem: "SelectionProblem",

@@ -24,7 +24,7 @@ ROLES = {"winner": "the study's winner, trained alike", "base": "the base networ
          "point": "the best at another limit, trained alike"}  # fmt: skip
 
 
-def card(done: Finished, written: Written, latency: FileLatency | str) -> str:
+def card(done: Finished, written: Written, latency: Sequence[FileLatency] | str) -> str:
     """The card in Markdown; ``latency`` is why the file was not measured where it was not."""
     row, given = done.winner, done.store.read_json(done.winner["architecture_path"])
     sections = {
@@ -156,7 +156,7 @@ def _repeated(done: Finished) -> list[str]:
     ]
 
 
-def _costs(done: Finished, latency: FileLatency | str) -> list[str]:
+def _costs(done: Finished, latency: Sequence[FileLatency] | str) -> list[str]:
     names = list(done.winner["costs"])
     rows = [["network", *(name.replace("_", " ") for name in names)], ["---"] * (1 + len(names))]
     for row in done.networks:
@@ -181,10 +181,14 @@ def _whole(row: Mapping[str, Any]) -> str:
     return f"- `{short_genotype(row['genotype'])}` measured whole: {amount} +- {spread} ({conditions})"
 
 
-def latency_in_words(latency: FileLatency | str) -> list[str]:
-    """The file's latency beside the base's, and whether the limits hold on it."""
+def latency_in_words(latency: Sequence[FileLatency] | str) -> list[str]:
+    """Files' latency beside the base's, and whether the limits hold on the one that they are for."""
     if isinstance(latency, str):
         return [f"The file's latency was not measured: {latency}."]
+    return [line for each in latency for line in _file_in_words(each)]
+
+
+def _file_in_words(latency: FileLatency) -> list[str]:
     mine, base = latency.medians
     times = len(latency.winner_ms)
     conditions = f"batch {latency.batch_size}, {counted(latency.num_threads, 'thread')}, {latency.device}"
@@ -195,9 +199,9 @@ def latency_in_words(latency: FileLatency | str) -> list[str]:
     ]
     if base is not None:
         share = f"{100 * mine / base:.1f} % of it"
-        lines.append(f"The base network's file, in turns with it: {format_milliseconds(base)}; this one takes {share}.")
+        lines.append(f"The base network's, in turns with it: {format_milliseconds(base)}; this one takes {share}.")
     for text, kept in latency.kept.items():
-        lines.append(f"The limit {text} holds on the file in {kept} of {times} times.")
+        lines.append(f"The limit {text} holds on {latency.file} in {kept} of {times} times.")
     return lines
 
 
@@ -228,7 +232,7 @@ def _training(done: Finished, row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def in_words(done: Finished, written: Written, latency: FileLatency | str) -> list[str]:
+def in_words(done: Finished, written: Written, latency: Sequence[FileLatency] | str) -> list[str]:
     """What was written and how to load it, for a terminal."""
     given = done.store.read_json(done.winner["architecture_path"])
     rows = [[str(written.folder / name), format_quantity("file_bytes", size)] for name, size in written.files.items()]
@@ -241,4 +245,4 @@ def in_words(done: Finished, written: Written, latency: FileLatency | str) -> li
             f"{ONNX} agrees with torch on {check.num_examples} test examples: outputs to {check.worst:.1e}, the same "
             f"{', '.join(name.replace('_', ' ') for name in check.metrics)}."
         )
-    return [*lines, *(latency_in_words(latency) if ONNX in written.files or isinstance(latency, FileLatency) else ())]
+    return [*lines, *(latency_in_words(latency) if ONNX in written.files or not isinstance(latency, str) else ())]

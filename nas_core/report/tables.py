@@ -74,8 +74,8 @@ def comparison_table(summary: StudySummary) -> Table:
                 *([_took(row)] if networks else []),
             )
         )
-    limits = _uppermost(summary.limits)
-    asked = _uppermost(summary.limit_whole(limit, own.get(limit.resource)) for limit in summary.limits)
+    limits = _bounds(summary.limits)
+    asked = _bounds(summary.limit_whole(limit, own.get(limit.resource)) for limit in summary.limits)
     head = (
         "network",
         "genotype",
@@ -103,9 +103,15 @@ def comparison_table(summary: StudySummary) -> Table:
     return Table(head=head, rows=tuple(rows), foot=foot, marked=marked)
 
 
-def _uppermost(limits: Iterable[Limit]) -> dict[str, str]:
-    bounds = {limit.resource: limit.at_most for limit in limits}
-    return {name: f"≤ {format_amount(name, most)}" for name, most in bounds.items() if most is not None}
+def _bounds(limits: Iterable[Limit]) -> dict[str, str]:
+    """Resource -> ``≥ 1.2 M, ≤ 3 M``."""
+    found: dict[str, str] = {}
+    for limit in limits:
+        for sign, bound in (("≥", limit.at_least), ("≤", limit.at_most)):
+            if bound is not None:
+                before = f"{found[limit.resource]}, " if limit.resource in found else ""
+                found[limit.resource] = f"{before}{sign} {format_amount(limit.resource, bound)}"
+    return found
 
 
 def _took(row: TrainedNetwork | None) -> str:

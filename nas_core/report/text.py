@@ -182,8 +182,11 @@ _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def format_space_size(num_choices: Sequence[int], num_resolutions: int, num_networks: int) -> str:
-    """The number of networks of a family as it comes about: ``3⁸ = 6,561``."""
-    counts = sorted(set(num_choices), reverse=True)
+    """The number of networks of a family as it comes about: ``3⁸ = 6,561``; of those that rules exclude, too."""
+    counts, combinations = sorted(set(num_choices), reverse=True), math.prod(num_choices) * num_resolutions
+    if combinations != num_networks:
+        allowed = f" combinations, of which rules allow {format_count(num_networks)}"
+        return format_space_size(num_choices, num_resolutions, combinations) + allowed
     if len(counts) > 4:
         return format_count(num_networks)
     powers = [f"{n}{_superscript(sum(c == n for c in num_choices))}" for n in counts if n > 1]

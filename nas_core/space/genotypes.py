@@ -19,6 +19,7 @@ from nas_core.base.errors import SpaceError
 from nas_core.base.identity import content_id
 from nas_core.space.rules import BlockId as BlockId
 from nas_core.space.rules import Rule as Rule
+from nas_core.space.rules import count_allowed
 
 Scalar = int | float | str | bool
 ABSENT = "absent"  # kind of the block that is not there: no layers, no cost
@@ -224,8 +225,8 @@ class SearchSpace:
 
     @cached_property
     def num_networks(self) -> int:
-        """prod n_p times the number of resolutions, rules not applied."""
-        return math.prod(self.num_choices) * len(self.resolutions)
+        """Those that the rules allow, at every resolution (``count_allowed`` says of how many ties)."""
+        return math.prod(count_allowed(self.rules, self.num_choices)) * len(self.resolutions)
 
     @cached_property
     def function_members(self) -> dict[str, list[tuple[int, ...]]]:

@@ -6,6 +6,7 @@ of many networks do, all follow from ``Rule.row`` and ``Rule.tied``.
 """
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nas_core.base.errors import SpaceError
+
+MOST_COUNTED = 1_000_000  # combinations of a set of positions that are gone through to count those allowed
 
 BlockId = tuple[int, int]  # (position, choice)
 RuleKind = Literal["forbid", "require", "implies", "at_most", "equal"]
@@ -103,6 +106,28 @@ def allowed(rules: Sequence[Rule], codes_NP: np.ndarray) -> np.ndarray:
         for one, other in itertools.pairwise(rule.tied):
             mask_N &= codes_NP[:, one] == codes_NP[:, other]
     return mask_N
+
+
+def count_allowed(rules: Sequence[Rule], num_choices: Sequence[int]) -> list[int]:
+    """How many combinations of each set of positions that rules tie together are allowed: their product is the space's.
+
+    Where there are more than MOST_COUNTED in a set, all are.
+    """
+    sets = [{position} for position in range(len(num_choices))]
+    for rule in rules:
+        tied = {position for position, _ in rule.blocks} | set(rule.positions)
+        sets = [each for each in sets if not each & tied] + [set().union(tied, *(each for each in sets if each & tied))]
+    found = []
+    for each in filter(None, sets):
+        positions, counts = sorted(each), [num_choices[position] for position in sorted(each)]
+        if math.prod(counts) > MOST_COUNTED:
+            found.append(math.prod(counts))
+            continue
+        codes_NP = np.zeros((math.prod(counts), len(num_choices)), dtype=np.int64)
+        codes_NP[:, positions] = np.indices(counts).reshape(len(counts), -1).T
+        within = [rule for rule in rules if {p for p, _ in rule.blocks} | set(rule.positions) <= each]
+        found.append(int(allowed(within, codes_NP).sum()))
+    return found
 
 
 def absent_to_end(blocks: Sequence[BlockId]) -> tuple[Rule, ...]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.base.errors import InfeasibleError, NasError
+from nas_core.base.errors import ConfigError, InfeasibleError, NasError
 from nas_core.prediction import Predictor
 from nas_core.program import Budget, SelectionResult, Status
 from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
-from nas_core.space.genotypes import Genotype
+from nas_core.space.genotypes import Genotype, SearchSpace
 
 ALIKE = 1e-9  # share of its size by which a predicted metric differs in nothing but arithmetic
 FEW_HELD_OUT = 8  # networks below which nobody can say how far predictions are to be trusted
@@ -235,3 +235,10 @@ def _count(table: CostTable, name: str, above: float) -> CostTable:
     return CostTable(
         resource=name, device=table.device, resolution=table.resolution, fixed=float(table.fixed > above), block=block
     )
+
+
+def check_distance(space: SearchSpace, top: int, min_distance: int, where: str = "select.min_distance") -> None:
+    """Raises ConfigError unless two networks of the space can be as different as is asked for."""
+    most = sum(count > 1 for count in (*space.num_choices, len(space.resolutions)))
+    if top > 1 and min_distance > most:
+        raise ConfigError(where, min_distance, f"{most} at most, as so many places of a network have alternatives")

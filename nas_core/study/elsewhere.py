@@ -17,7 +17,14 @@ from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import Measured, Measurement, Profiler, RowWriter
 from nas_core.records.evaluations import Cost
 from nas_core.space.genotypes import Genotype
-from nas_core.study.rounds import chosen_in_words, move_limits, record_whole, retract_moves, verification
+from nas_core.study.rounds import (
+    chosen_in_words,
+    finalists,
+    move_limits,
+    record_whole,
+    retract_moves,
+    verification,
+)
 from nas_core.study.stages import record_path
 from nas_core.study.study import Study
 
@@ -183,6 +190,10 @@ class Elsewhere:
             if not isinstance(measured, Measurement):
                 found = f"no row of the {what} network, {genotype}" if measured is None else f"it failed: {measured}"
                 raise NasError(f"measurements: {genotype}", found, f"what the {what} network takes")
+        if missing := [each for each in finalists(study.snapshot) if each not in brought.networks]:
+            found = f"no row of {len(missing)} of the best networks, such as {missing[0]}"
+            advice = "Where the study went on since, `mathnas measure` writes another file."
+            raise NasError("measurements", found, "the whole file that was written there", advice)
         rows: list[dict[str, Any]] = [
             asdict(writer.network(genotype, LATENCY, measured)) for genotype, measured in brought.networks.items()
         ]

@@ -161,12 +161,16 @@ def file_latency(done: Finished, winner: bytes, way: "Way", times: int = TIMES) 
     return _file_latency(done, ONNX, rounds, config)
 
 
+def is_timed_by_torch(done: Finished) -> bool:
+    """Whether torch runs the study's networks: its limits are for that, not for an ONNX file."""
+    return not is_of_files(_latency_settings(done).runtime)
+
+
 def is_timed_on_gpu(done: Finished) -> bool:
-    """Whether torch runs the study's networks on a GPU: its limits are for that, not for an ONNX file."""
+    """Whether it does so on a GPU."""
     from nas_core.costs.timing import torch_device
 
-    config = _latency_settings(done)
-    return not is_of_files(config.runtime) and torch_device(config).type == "cuda"
+    return is_timed_by_torch(done) and torch_device(_latency_settings(done)).type == "cuda"
 
 
 def weights_latency(done: Finished, times: int = TIMES) -> FileLatency:
@@ -196,7 +200,11 @@ def weights_latency(done: Finished, times: int = TIMES) -> FileLatency:
 def _latency_settings(done: Finished) -> Any:
     profiler = profiler_of(LATENCY, done.profile)
     if not profiler.measures_here:
-        raise NasError("profile.profilers.latency.where", "latency is measured elsewhere", "another machine")
+        root = done.store.root
+        found = (
+            f"latency is measured elsewhere, `mathnas measure {root} --to measure.pyz` writes what measures it there"
+        )
+        raise NasError("profile.profilers.latency.where", found, "another machine")
     return profiler.settings
 
 
@@ -207,7 +215,7 @@ def _file_latency(done: Finished, file: str, rounds: Sequence[Sequence[Measureme
     winner_ms, *rest = ([each.value for each in column] for column in zip(*rounds, strict=True))
     return FileLatency(
         file=file,
-        device=device_name(config),
+        device=device_name(config) + (", torch" if config.runtime == "eager" else ""),
         batch_size=config.batch_size,
         num_threads=config.num_threads,
         winner_ms=tuple(winner_ms),

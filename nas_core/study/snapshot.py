@@ -387,7 +387,19 @@ class Snapshot:
             advice = ["`mathnas run --from verify` chooses without that, and measures anew."] if held else []
             assert result.explanation is not None, "a program that is proven infeasible is explained"
             explanation = as_asked(self, result.explanation, self.limits)
-            raise infeasible(self.config.select.limits, " ".join((str(explanation), *held, *advice)))
+            shares = self._in_percent(explanation.least)
+            raise infeasible(self.config.select.limits, " ".join((str(explanation), *shares, *held, *advice)))
+
+    def _in_percent(self, least: Mapping[str, float | None]) -> list[str]:
+        """What is attainable of resources whose limits are shares of the base network's."""
+        asked = (parse_limit(text) for text in self.config.select.limits)
+        base, found = self.costs_of(self.base), []
+        for limit in asked:
+            name = limit.resolve(base).resource
+            value = least.get(name)
+            if limit.at_most is not None and limit.at_most.unit == "%" and value is not None and base[name]:
+                found.append(f"The least {name} is {100 * value / base[name]:.1f} % of the base network's.")
+        return found
 
 
 def _held_in_words(resource: str, share: float) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from nas_core.base.errors import SpaceError
 from nas_core.base.registry import Origin, Registered, Registry
+from nas_core.costs.function_resource import FunctionProfiler
 from nas_core.costs.profiler import PROFILERS
 from nas_core.families.blocks import BLOCKS, HEADS, IMAGES, ROWS, STEMS
 from nas_core.families.family import FAMILIES, Family
@@ -313,6 +314,9 @@ def _profiler(thing: Any) -> Iterator[Finding]:
     json.dumps(profiler.identity)
     names = [resource.name for resource in profiler.resources]
     rows = profiler.measure(family, [Genotype((1,) * space.num_positions)], names, blocks=True)
+    if issubclass(thing, FunctionProfiler) and all(row.status == "failed" for row in rows if row.position >= 0):
+        log.warning("resource %s has no value for blocks of space tiny: %s", names[0], rows[-1].message)
+        return  # it may be of other blocks, or of plain choices
     wanted = {(p, c) for p, count in enumerate(space.num_choices) for c in range(count)} | {(FIXED_PART, 0)}
     for name in names:
         mine = [row for row in rows if row.resource == name]

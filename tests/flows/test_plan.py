@@ -110,6 +110,7 @@ def test_what_is_no_network_costs_nothing_and_what_a_function_takes_is_not_guess
         ({"select": {"limits": ["flop<=70%"]}}, (), "found flop, expected a resource of profile.resources: flops"),
         ({"select": {"limits": ["flops<=70 ms"]}}, (), "unit 'ms', expected a unit of flops"),
         ({"select": {"limits": ["flops<=0.001%"]}}, (), "cannot be met; attainable: least flops"),
+        ({"select": {"limits": ["flops<=0.001%"]}}, (), "% of the base network's."),
         ({"select": {"limits": ["flops<=40%", "params>=100%"]}}, (), "expected limits that some network satisfies"),
         ({}, ("--from", "foo"), "--from: found 'foo', expected one of: profile, score"),
         ({}, ("--until", "foo"), "--until: found 'foo', expected one of: profile, score"),

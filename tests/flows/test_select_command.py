@@ -71,6 +71,16 @@ def test_a_certificate_is_written_and_verified_alone(problem, tmp_path):
     assert check.returncode == 1
 
 
+def test_a_certificate_takes_no_place_of_anything_else(problem, tmp_path):
+    mine, certificate = tmp_path / "selection.json", tmp_path / "certificate.json"
+    mine.write_text("{}")
+    done = select(problem, "--certify", mine)
+    assert (done.returncode, done.stdout, mine.read_text()) == (2, "", "{}")
+    assert "which holds something else, expected a name that is free" in done.stderr
+    for _ in range(2):  # an earlier one gives way
+        assert select(problem, "--certify", certificate).returncode == 0
+
+
 def test_a_certificate_that_cannot_be_written_is_refused_before_the_answer(problem, tmp_path):
     (tmp_path / "file").touch()
     too_long, in_a_file = tmp_path / ("c" * 300), tmp_path / "file" / "certificate.json"

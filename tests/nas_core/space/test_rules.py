@@ -1,12 +1,13 @@
 """What rules mean, against their words."""
 
 import itertools
+import math
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_core.space.rules import Rule, allowed
+from nas_core.space.rules import Rule, allowed, count_allowed
 
 SIZES = (3, 2, 3)
 BLOCKS = [(position, choice) for position, size in enumerate(SIZES) for choice in range(size)]
@@ -71,3 +72,18 @@ def test_rows_hold_across_everything_at_once():
     rules = [Rule(kind="at_most", blocks=((0, 2), (2, 2))), Rule(kind="equal", positions=(0, 1))]
     meant = [all(in_words(rule, choices) for rule in rules) for choices in NETWORKS]
     assert allowed(rules, np.array(NETWORKS)).tolist() == meant
+
+
+def test_networks_are_counted_without_listing_them():
+    """Positions that no rule ties together multiply."""
+    rules = (
+        Rule(kind="forbid", blocks=((0, 1), (1, 1))),
+        Rule(kind="implies", blocks=((1, 2), (3, 0))),
+        Rule(kind="equal", positions=(4, 5)),
+    )
+    num_choices = (2, 3, 4, 2, 3, 3)
+    listed = [each for each in itertools.product(*map(range, num_choices)) if all(rule.allows(each) for rule in rules)]
+    found = count_allowed(rules, num_choices)
+    assert math.prod(found) == len(listed)
+    assert sorted(found) == [3, 4, math.prod(found) // 12]
+    assert math.prod(count_allowed((), (10,) * 30)) == 10**30
