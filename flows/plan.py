@@ -165,7 +165,8 @@ def _range(known: Snapshot, table: CostTable) -> list[float]:
 def _limits(config: StudyConfig, known: Snapshot) -> dict[str, str]:
     """What each limit amounts to, or that it depends on what the run measures; a sweep's range."""
     select = config.select
-    swept = {select.sweep: f"{select.points} limits, {min(select.recover, select.points)} of them trained"}
+    trained = f", {min(select.recover, select.points)} of them trained" if known.are_networks else ""
+    swept = {select.sweep: f"{select.points} limits{trained}"}
     is_known = known.config.select.limits
     unknown = "known once the run has measured it"
     found = {text: _limit(known, text) if text in is_known else unknown for text in select.limits}

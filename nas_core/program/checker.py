@@ -947,9 +947,9 @@ def _is_apart(name: str, other: str, distance: int) -> bool:
 
 def main(paths: Sequence[str]) -> int:
     """Print what the certificates in the given files show; 1 if one does not show what it claims."""
-    if not paths:
-        print("usage: python -m nas_core.program CERTIFICATE.json ...", file=sys.stderr)
-        return 2
+    if not paths or {"-h", "--help"} & set(paths):
+        print("usage: python -m nas_core.program CERTIFICATE.json ...", file=sys.stdout if paths else sys.stderr)
+        return 0 if paths else 2
     for path in paths:
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8-sig"))

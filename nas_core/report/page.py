@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas_core.records.resources import combine_of
 from nas_core.report import story
 from nas_core.report.figures import FIGURES, save_figures
 from nas_core.report.strip import NO_OP_KIND, Strip, strips
@@ -43,6 +44,7 @@ from nas_core.report.text import (
     metric_label,
     resource_name,
     short_genotype,
+    shown_resources,
     sweep_notes,
 )
 from nas_core.study.stages import REPORT, SUMMARY
@@ -131,6 +133,7 @@ def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
         "tiles": tiles(summary),
         "comparison": comparison_table(summary),
         "comparison_source": story.training_source(summary),
+        "peaks": ", ".join(resource_name(name) for name in shown_resources(summary) if combine_of(name) == "max"),
         "strips": _drawn_strips(summary),
         "blocks": block_table(summary),
         "figures": {block.name: block for block in figure_blocks(summary, drawn)},
@@ -402,7 +405,7 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "One study, many limits",
         "Every point is the best network at its limit, solved from the same evaluations and costs. Diamonds are "
         "predictions, at the sum of the blocks' costs, with their intervals; dots are the same networks as they were "
-        "evaluated and measured whole. On the right those that were trained, as all are trained: alike.",
+        "evaluated and measured whole. On the right those that were trained, if any: alike, as all are.",
         "mathnas run",
         False,
     ),

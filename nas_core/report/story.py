@@ -376,9 +376,10 @@ def better_swaps(summary: StudySummary) -> str:
     better = sum(swap.change > LEAST_CHANGE and not swap.breaks for swap in swaps)
     if not better:
         return ""
+    others = f"{counted(better, 'other block')} {'are' if better > 1 else 'is'}"
     return (
-        f"{better} of these blocks {'are' if better > 1 else 'is'} predicted to do better within the limits: the "
-        "network was chosen as the best of those really evaluated, not by its prediction alone."
+        f"{others} predicted to do better within the limits: the network was chosen as the best of those really "
+        "evaluated, not by its prediction alone."
     )
 
 

@@ -112,6 +112,8 @@ def finished(root: str) -> Finished:
     else:
         study = Study.open(root)
         rows = (study.current("train") or {"networks": []})["networks"]
+    if study is not None and not study.family.are_networks:
+        raise StoreError(root, "plain choices", "a study of networks, which have files")
     if not any(row["role"] == "winner" for row in rows):
         advice = "`mathnas status` says how far it is; the command that made it goes on."
         raise StoreError(root, "no trained winner", "a study or a design that is finished", advice)
