@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
+from nas_core.base.units import unit_of
 from nas_core.base.words import aligned
 from nas_core.families.plain_choices import CHOICE
 from nas_core.program import parse_limit
@@ -43,7 +44,7 @@ def resource_name(resource: str) -> str:
 def format_quantity(resource: str, value: float | None) -> str:
     """An amount of a resource with its unit: ``1.83 G multiply-adds``, ``2.4 M parameters``, ``12.3 ms``.
 
-    None and NaN are written as an en dash. An unknown resource gets no unit.
+    None and NaN are written as an en dash. An unknown resource has the unit that its name states, if any.
     """
     if value is None or math.isnan(value):
         return "–"
@@ -56,6 +57,8 @@ def format_quantity(resource: str, value: float | None) -> str:
             return format_milliseconds(value)
         case _ if resource.endswith("_mj"):
             return f"{_significant(value)} mJ"
+        case _ if (unit := unit_of(resource)) is not None:
+            return f"{_significant(value)} {unit[0]}"
         case _:
             return _scaled(value)
 
