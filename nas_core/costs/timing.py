@@ -200,6 +200,17 @@ def time_networks(networks: Sequence[Part], config: Any) -> list[Measured]:
     return list(map(_measured, timings))
 
 
+def time_again(networks: Sequence[Part], config: Any, times: int) -> list[list[Measured]]:
+    """As ``time_networks``, of what torch runs, so many times: it is built, and compiled, once."""
+    device, examples = torch_device(config), _examples(networks, config)
+    with _quiet(config.num_threads), torch.no_grad():
+        runs = [
+            _built_run(part, [examples[shape, part.dtype] for shape in part.shapes], config, whole=True)
+            for part in networks
+        ]
+    return [list(map(_measured, in_turns(runs, config, device))) for _ in range(times)]
+
+
 def _file_of(part: Part, inputs: list[torch.Tensor]) -> bytes | Exception:
     try:
         return exported(part.build().eval(), inputs, any_batch=True)

@@ -181,7 +181,7 @@ def weights_latency(done: Finished, times: int = TIMES) -> FileLatency:
     Raises:
         NasError: if a network does not run there.
     """
-    from nas_core.costs.timing import time_networks
+    from nas_core.costs.timing import time_again
     from nas_core.families.family import Part
     from nas_core.training.handover import WEIGHTS, prepared
 
@@ -191,8 +191,7 @@ def weights_latency(done: Finished, times: int = TIMES) -> FileLatency:
         for key, each in enumerate(done.modules())
     ]
     rounds = []
-    for _ in range(times):
-        measured = time_networks(parts, config)
+    for measured in time_again(parts, config, times):
         if failed := next((each for each in measured if isinstance(each, Exception)), None):
             raise NasError("profile.profilers.latency", failed, "networks that run there")
         rounds.append([each for each in measured if isinstance(each, Measurement)])
