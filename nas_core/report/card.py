@@ -202,6 +202,8 @@ def _file_in_words(latency: FileLatency) -> list[str]:
         lines.append(f"The base network's, in turns with it: {format_milliseconds(base)}; this one takes {share}.")
     for text, kept in latency.kept.items():
         lines.append(f"The limit {text} holds on {latency.file} in {kept} of {times} times.")
+        if 2 * kept < times:
+            lines.append("It was chosen by other measurements: where little else runs, `--from verify` chooses anew.")
     return lines
 
 
