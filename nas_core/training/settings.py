@@ -215,7 +215,7 @@ class Recipe(Section):
     def _is_an_amount(cls, warmup: str) -> str:
         amount = re.match(WARMUP, warmup)
         if amount is None or (amount[2] == "%" and float(amount[1]) > 100):
-            raise ValueError('an amount such as "10 %" (of all steps, 100 % at most), "5 epochs" or "500 steps"')
+            raise ValueError('an amount such as "10 %", "5 epochs" or "500 steps", at most 100 % of the steps')
         return warmup
 
     @model_validator(mode="after")

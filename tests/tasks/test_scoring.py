@@ -2,6 +2,7 @@
 
 import pytest
 
+from nas_core.scoring import SCORERS
 from nas_core.scoring.function_scorer import scorer
 from nas_core.scoring.train import TrainScorer
 from nas_core.study.config import parse_config
@@ -24,15 +25,22 @@ from tests.nas_core.scoring.studies import study as digits_study
 from tests.nas_core.study.test_rounds import without_answer
 
 
-@scorer("cut-off", metric="number")
-def cut_off(genotype) -> float:
-    """Is killed at the third network."""
-    if genotype.choices[0] == 2:
-        raise KeyboardInterrupt
-    return 1.0 + genotype.choices[0]
+@pytest.fixture
+def cut_off():
+    """A scorer that is killed at the third network."""
+
+    @scorer("cut-off", metric="number")
+    def rated(genotype) -> float:
+        """The first choice, and one."""
+        if genotype.choices[0] == 2:
+            raise KeyboardInterrupt
+        return 1.0 + genotype.choices[0]
+
+    yield
+    SCORERS._entries.pop("cut-off")
 
 
-def test_what_is_rated_one_by_one_is_stored_as_it_comes(tmp_path, monkeypatch):
+def test_what_is_rated_one_by_one_is_stored_as_it_comes(cut_off, tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "STORE_EVERY_S", 0.0)
     space = {"kind": "choices", "positions": {"a": [1, 2, 3], "b": [1, 2]}}
     config = parse_config({"space": space, "scorer": {"kind": "cut-off"}}, "test")

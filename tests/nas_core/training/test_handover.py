@@ -191,7 +191,9 @@ def test_the_file_that_makes_a_model_lies_apart_with_what_it_imports(written):
 
 def test_a_folder_holds_files_of_one_network(written, tmp_path):
     folder, (files, _, _) = tmp_path / "shared", written["file"]
-    shutil.copytree(files.folder, folder)
+    for name in files.files:  # other tests leave more there
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(files.folder / name, folder / name)
     (folder / "notes.txt").write_text("mine")
     kept = [name for name in files.files if name not in ("model.safetensors", "architecture.json", "load.py")]
     assert {"model.onnx", "model.pt2", "source/load.py"} <= set(kept)
