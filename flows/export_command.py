@@ -41,13 +41,15 @@ def _latency(done: Finished, written: "Written") -> list[FileLatency] | str:
     """The latency of the file that the study's limits are for, and of the ONNX file; or why it was not measured."""
     from nas_core.training.handover import ONNX
 
+    found = list[FileLatency]()
     try:
-        found = [weights_latency(done)] if is_timed_by_torch(done) else []
+        if is_timed_by_torch(done):
+            found.append(weights_latency(done))
         if written.check is None:
             return found or f"there is no {ONNX}"
         if not found or not is_timed_on_gpu(done):
             file = file_latency(done, (written.folder / ONNX).read_bytes(), written.check.way)
             found.append(replace(file, kept={}) if found else file)
     except NasError as error:
-        return f"{error.where}: {error.found}"
+        return found or f"{error.where}: {error.found}"
     return found

@@ -202,12 +202,7 @@ def time_networks(networks: Sequence[Part], config: Any) -> list[Measured]:
 
 def time_again(networks: Sequence[Part], config: Any, times: int) -> list[list[Measured]]:
     """As ``time_networks``, of what torch runs, so many times: it is built, and compiled, once."""
-    device, examples = torch_device(config), _examples(networks, config)
-    with _quiet(config.num_threads), torch.no_grad():
-        runs = [
-            _built_run(part, [examples[shape, part.dtype] for shape in part.shapes], config, whole=True)
-            for part in networks
-        ]
+    runs, device = _built_runs(networks, config, lambda _: True), torch_device(config)
     return [list(map(_measured, in_turns(runs, config, device))) for _ in range(times)]
 
 
@@ -276,19 +271,17 @@ def time_parts(parts: Sequence[Part], config: Any) -> list[Timing]:
     Raises:
         ConfigError: if the device is not there.
     """
-    device = torch_device(config)
+    runs = _built_runs(parts, config, lambda part: isinstance(part.key, Genotype))
+    return in_turns(runs, config, torch_device(config))
+
+
+def _built_runs(parts: Sequence[Part], config: Any, is_whole: Callable[[Part], bool]) -> list[Run | Exception]:
     examples = _examples(parts, config)
     with _quiet(config.num_threads), torch.no_grad():
-        runs = [
-            _built_run(
-                part,
-                [examples[shape, part.dtype] for shape in part.shapes],
-                config,
-                whole=isinstance(part.key, Genotype),
-            )
+        return [
+            _built_run(part, [examples[shape, part.dtype] for shape in part.shapes], config, whole=is_whole(part))
             for part in parts
         ]
-    return in_turns(runs, config, device)
 
 
 def _examples(parts: Sequence[Part], config: Any) -> dict[tuple[tuple[int, ...], str], torch.Tensor]:
