@@ -101,7 +101,7 @@ class Progress:
         ]
         if self._note and not self.total:  # a job that has nothing to count says what it does
             words = []
-        if self.done >= self.total:
+        if self.done >= self.total > 0:
             words.append(f"in {_clock(waited)}" if waited >= 1 else "")
         elif new > 0 and elapsed > 0 and alike:
             rate = new / elapsed

@@ -63,6 +63,13 @@ def test_resources_have_no_rate_as_one_is_counted_and_another_measured(clock):
         assert known.text == "2/3 resources, at work for 1:05, latency_ms"
 
 
+def test_what_has_nothing_to_count_is_not_at_its_end(clock):
+    with Progress(stage="prepare", total=1, noun="steps") as known:
+        clock[0] = 30.0
+        known.of_job(0, 0, 0, "fitting")
+        assert known.text == "at work for 0:30, fitting"
+
+
 def test_what_was_done_before_took_no_time(clock):
     with Progress(stage="score", total=5, done=5) as known:
         assert known.text == "5/5 networks"
