@@ -17,7 +17,7 @@ import numpy as np
 
 from nas_core.base.errors import SpaceError
 
-MOST_COUNTED = 1_000_000  # combinations of a set of positions that are gone through to count those allowed
+MOST_COUNTED = 100_000  # combinations of a set of positions that are gone through to count those allowed
 
 BlockId = tuple[int, int]  # (position, choice)
 RuleKind = Literal["forbid", "require", "implies", "at_most", "equal"]
@@ -55,6 +55,11 @@ class Rule:
                 return Counter(self.blocks), self.count
             case "equal":
                 return {}, 0
+
+    @cached_property
+    def spans(self) -> frozenset[int]:
+        """The positions that it is about."""
+        return frozenset((*self.positions, *(position for position, _ in self.blocks)))
 
     @property
     def tied(self) -> tuple[int, ...]:
@@ -115,17 +120,17 @@ def count_allowed(rules: Sequence[Rule], num_choices: Sequence[int]) -> list[int
     """
     sets = [{position} for position in range(len(num_choices))]
     for rule in rules:
-        tied = {position for position, _ in rule.blocks} | set(rule.positions)
-        sets = [each for each in sets if not each & tied] + [set().union(tied, *(each for each in sets if each & tied))]
+        joined = set().union(*(each for each in sets if each & rule.spans))
+        sets = [each for each in sets if not each & rule.spans] + ([joined] if joined else [])
     found = []
-    for each in filter(None, sets):
+    for each in sets:
         positions, counts = sorted(each), [num_choices[position] for position in sorted(each)]
         if math.prod(counts) > MOST_COUNTED:
             found.append(math.prod(counts))
             continue
         codes_NP = np.zeros((math.prod(counts), len(num_choices)), dtype=np.int64)
         codes_NP[:, positions] = np.indices(counts).reshape(len(counts), -1).T
-        within = [rule for rule in rules if {p for p, _ in rule.blocks} | set(rule.positions) <= each]
+        within = [rule for rule in rules if rule.spans <= each]
         found.append(int(allowed(within, codes_NP).sum()))
     return found
 
