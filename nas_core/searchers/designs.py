@@ -108,8 +108,8 @@ def base_network(space: SearchSpace, name: str, flops: CostTable | None, rng: np
     if name == "random":
         return space.sample(rng)
     if name in ("largest", "smallest"):
-        cost = flops is not None and any(map(any, flops.block))  # plain choices have none
-        smallest, largest = extreme_genotypes(space, [flops] if flops is not None and cost else [])
+        tables = [flops] if flops is not None and any(map(any, flops.block)) else []  # of plain choices all are 0
+        smallest, largest = extreme_genotypes(space, tables)
         return largest if name == "largest" else smallest
     check_base(space, name)
     return space.parse(name)
