@@ -12,7 +12,7 @@ from nas_core.report.drawing.learned import figure_training
 from nas_core.report.figures import render, save_figures
 from nas_core.report.page import MAX_PAGE_BYTES, draw, render_page, write_report
 from nas_core.report.style import THEMES
-from nas_core.report.summary import SeedValue, StudySummary
+from nas_core.report.summary import Limit, SeedValue, StudySummary
 from nas_core.report.tables import (
     alternatives_table,
     classes_table,
@@ -299,6 +299,16 @@ def test_networks_measured_whole_are_called_what_they_are(study):
     assert rows[-1][0] == "finalist"
     assert rows[-1][-1] == "−10.0 %"
     assert {"base", "chosen"} <= {row[0] for row in rows}
+
+
+def test_limits_from_below_are_in_the_table(study):
+    (first, *others), low = study.limits, Limit(resource="params", at_most=None, at_least=1000, text="params>=1000")
+    both = replace(first, at_least=first.at_most / 2)
+    table = comparison_table(replace(study, limits=(both, *others, low)))
+    foot = dict(zip(table.head, table.foot, strict=True))
+    assert foot["parameters"] == "≥ 1.00 k"
+    assert foot["multiply-adds"].startswith("≥ ")
+    assert ", ≤ " in foot["multiply-adds"]
 
 
 def test_others_at_the_same_limits_are_in_the_tables_the_text_and_a_figure(study):

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from flows.measure_command import bring, elsewhere, over_ssh, write
 from nas_core.base.errors import ClusterError, ConfigError, NasError
 from nas_core.costs.carried import packed
 from nas_core.space.genotypes import Genotype
-from nas_core.study.rounds import AIMS_AT
+from nas_core.study.rounds import AIMS_AT, finalists
 from nas_core.study.stages import VERIFICATION, record_path
 from nas_core.study.study import Study
 from tasks.profiling import is_profiled, profile, to_time_whole
@@ -264,6 +265,26 @@ def test_the_chosen_network_over_its_limit_is_chosen_again(measured, tmp_path):
     (tmp_path / "whole.csv").write_text(head + rows[0] + rows[1].replace(",ok,12,", ",ok,8.6,"))  # it was a mistake
     assert bring(study, tmp_path / "whole.csv")[0].endswith(f"the chosen one, {winner}, is within the limits.")
     assert dict(study.snapshot.held) == {}
+
+
+def test_a_cut_file_of_the_best_networks_is_refused(measured, tmp_path):
+    study = study_at(tmp_path)
+    bring(study, measured[1])
+    rows = [study.scorer.rows.ok(each, 0.5, 10, 0.1) for each in study.space.genotypes()]
+    study.store.add_evaluations(rows)
+    study.refresh()
+    best = finalists(study.snapshot)
+    record = {"rounds": [], "winner": str(best[0]), "winner_metric": 0.5, "stands": True}
+    study.outputs.write(VERIFICATION, {"inputs": study.inputs_of("verify"), **record})
+    head = "asked,purpose,batch_size,num_threads,genotype,status,ms,spread_ms,repeats,device,message\n"
+    lines = [
+        f"{elsewhere(study).asked},whole,1,1,{network},ok,{ms},0.1,5,a phone,\n"
+        for network, ms in ((study.base, 10), *((each, 8.6) for each in best))
+    ]
+    for kept, said in ((2, f"no row of {len(best) - 1} of the best networks, such as {best[1]}"), (len(lines), "")):
+        (tmp_path / "whole.csv").write_text(head + "".join(lines[:kept]))
+        with pytest.raises(NasError, match=said) if said else nullcontext():
+            assert "measured whole on a phone" in bring(study, tmp_path / "whole.csv")[0]
 
 
 def test_over_ssh_the_file_goes_there_and_the_numbers_come_back(measured, bare, tmp_path, monkeypatch):

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import nas_core.study.config  # noqa: F401 (registers our own)
-from nas_core import Sample, dataset_workload, scorer
+from nas_core import Sample, dataset_workload, resource, scorer
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
+from nas_core.costs import PROFILERS
 from nas_core.scoring import SCORERS, Scorer
 from nas_core.testing import check, registries
 from nas_core.testing.contracts import CONTRACTS
@@ -104,6 +105,19 @@ def test_a_function_of_other_positions_than_the_examples_breaks_no_promise(monke
     finally:
         SCORERS._entries.pop("of-three")
     assert "of-three rates no network of" in caplog.text
+
+
+def test_a_resource_of_plain_choices_breaks_no_promise(caplog):
+    @resource("seconds-of-choices", unit="s")
+    def seconds(block):
+        """Of a choice's value, which blocks of networks do not have."""
+        return float(block["value"])
+
+    try:
+        assert check("profiler", "seconds-of-choices") == []
+    finally:
+        PROFILERS._entries.pop("seconds-of-choices")
+    assert "seconds-of-choices has no value for blocks of space tiny" in caplog.text
 
 
 def test_a_set_of_fewer_examples_than_are_held_back_is_tried_with_less():
