@@ -619,7 +619,8 @@ def select(
     }
     from nas_core.study.choices import check_distance
 
-    check_distance(study.space, asked["top"], asked["min_distance"], "--min-distance")
+    counts = (*study.space.num_choices, len(study.space.resolutions))
+    check_distance(counts, asked["top"], asked["min_distance"], "--min-distance")
     with progress_line(asked["top"]) as tell:
         answer = study.select(limits, **asked, tell=tell)
     if as_json:

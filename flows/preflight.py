@@ -71,7 +71,8 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
             config.train.recipe.check("train.recipe")
         _check_outputs(study)
         _check_recipes(study, trains)
-    check_distance(study.space, config.select.top, config.select.min_distance)
+    counts = (*study.space.num_choices, len(study.space.resolutions))
+    check_distance(counts, config.select.top, config.select.min_distance, "select.min_distance")
     check_link(config.predict.link, study.scorer.measure.higher_is_better)  # an unknown metric is said here, too
     if trains and study.space.is_chain:
         _check_classes(study)

@@ -30,9 +30,10 @@ def select_stored_problem(
     """Print the best networks of a stored problem; raises NasError where there is none."""
     from nas_core.program import parse_limit, read_problem_file, top_k
     from nas_core.program.exact import costs_of_base
-    from nas_core.study.choices import without_network
+    from nas_core.study.choices import check_distance, without_network
 
     problem = read_problem_file(path)
+    check_distance((*problem.num_choices, len(problem.tables)), top, min_distance, "--min-distance")
     base_costs = costs_of_base(problem)
     budgets = [parse_limit(text).resolve(base_costs, resources=problem.resources) for text in limits]
     problem = problem.with_budgets((*problem.budgets, *budgets))

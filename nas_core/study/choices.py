@@ -13,7 +13,7 @@ from nas_core.prediction import Predictor
 from nas_core.program import Budget, SelectionResult, Status
 from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
-from nas_core.space.genotypes import Genotype, SearchSpace
+from nas_core.space.genotypes import Genotype
 
 ALIKE = 1e-9  # share of its size by which a predicted metric differs in nothing but arithmetic
 FEW_HELD_OUT = 8  # networks below which nobody can say how far predictions are to be trusted
@@ -237,8 +237,11 @@ def _count(table: CostTable, name: str, above: float) -> CostTable:
     )
 
 
-def check_distance(space: SearchSpace, top: int, min_distance: int, where: str = "select.min_distance") -> None:
-    """Raises ConfigError unless two networks of the space can be as different as is asked for."""
-    most = sum(count > 1 for count in (*space.num_choices, len(space.resolutions)))
+def check_distance(counts: Sequence[int], top: int, min_distance: int, where: str) -> None:
+    """Raises ConfigError unless two networks can be as different as is asked for.
+
+    ``counts`` are how many there are to choose from at each position, and resolutions.
+    """
+    most = sum(count > 1 for count in counts)
     if top > 1 and min_distance > most:
         raise ConfigError(where, min_distance, f"{most} at most, as so many places of a network have alternatives")

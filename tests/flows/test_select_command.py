@@ -71,6 +71,12 @@ def test_a_certificate_is_written_and_verified_alone(problem, tmp_path):
     assert check.returncode == 1
 
 
+def test_a_distance_that_no_two_networks_have_is_refused(problem):
+    done = select(problem, "--top", "2", "--min-distance", "99")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--min-distance: found 99, expected" in done.stderr
+
+
 def test_a_certificate_takes_no_place_of_anything_else(problem, tmp_path):
     mine, certificate = tmp_path / "selection.json", tmp_path / "certificate.json"
     mine.write_text("{}")
