@@ -38,6 +38,7 @@ class Progress:
     _last_line: float = 0.0
     _last_artifact: float = 0.0
     _note: str = ""
+    _told: str = ""
     _jobs: dict[int, tuple[int, int]] = field(default_factory=dict)
     _shown: tuple[int, int, str] | None = None
     _bar: Any = None
@@ -122,11 +123,17 @@ class Progress:
             self._bar.update(self._bar_task, completed=self.done, total=max(self.total, 1), text=self.text)
         elif force or now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
-            tell(f"{self.stage}: {self.text}")
+            self._tell(f"{self.stage}: {self.text}")
         known = self.done, self.failed, self._note
         if force or (known != self._shown and now - self._last_artifact >= ARTIFACT_EVERY_S):
             self._last_artifact, self._shown = now, known
             self._update_artifact()
+
+    def _tell(self, line: str) -> None:
+        """The end of a stage is reached, and then left: once is enough."""
+        if line != self._told:
+            self._told = line
+            tell(line)
 
     def _update_artifact(self) -> None:
         if os.environ.get(NO_PAGE):

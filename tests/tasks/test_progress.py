@@ -63,6 +63,15 @@ def test_resources_have_no_rate_as_one_is_counted_and_another_measured(clock):
         assert known.text == "2/3 resources, at work for 1:05, latency_ms"
 
 
+def test_an_end_is_told_once(clock, monkeypatch):
+    told = []
+    monkeypatch.setattr(progress, "tell", told.append)
+    with Progress(stage="time", total=1, noun="resources") as known:
+        clock[0] = 12.0
+        known.of_job(0, 1, 1, "")
+    assert told == ["time: 0/1 resources", "time: 1/1 resources, in 0:12"]
+
+
 def test_what_has_nothing_to_count_is_not_at_its_end(clock):
     with Progress(stage="prepare", total=1, noun="steps") as known:
         clock[0] = 30.0
