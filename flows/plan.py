@@ -86,6 +86,12 @@ def plan(config: StudyConfig, root: str, until: Stage = "report", *, measures: b
         }
 
 
+def priced(config: StudyConfig, root: str) -> Snapshot:
+    """What the study knows of what networks cost before it runs, without limits on what only a run will measure."""
+    with _study(config, root) as study:
+        return _priced(study)
+
+
 @contextmanager
 def _study(config: StudyConfig, root: str) -> Iterator[Study]:
     """The study as it is stored; where it is not, one in a folder that is gone afterwards."""

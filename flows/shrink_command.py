@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.model_as_given import channels_taken, known_to_timm, parsed, tested, trained_with
+from flows.plan import priced
 from flows.preflight import check_profilers
 from nas_core.base.errors import ConfigError, DataError, NasError
 from nas_core.base.units import Amount
@@ -18,7 +19,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import CONFIG, INSIDE, TRAINING, VERIFICATION
-from nas_core.study.sweep import limits_of
+from nas_core.study.sweep import beginning_at, first_met, limits_of
 from nas_core.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -208,6 +209,23 @@ def _sweep(wish: Wish) -> dict[str, Any]:
         "select": {"limits": limits, "sweep": ranges[0], "points": wish.points, "recover": recover},
         "verify": {"evaluations": evaluations, "per_round": max(4, wish.points), "patience": 3},
     }
+
+
+def within_reach(config: StudyConfig, root: str) -> tuple[StudyConfig, str]:
+    """The study whose sweep begins where some network can be, and what was left out, in words.
+
+    What limits on latency can be met is known once blocks were measured. Where less than two limits of the sweep
+    can be met, the study stays as it is: it is refused with what is attainable.
+    """
+    select = config.select
+    if not select.sweep:
+        return config, ""
+    index, limits = first_met(priced(config, root)), limits_of(select.sweep, select.points)
+    if index == 0 or len(limits) - index < 2:
+        return config, ""
+    select = beginning_at(select, index)
+    left_out = f"No network meets {limits[index - 1]}: the sweep is {select.sweep}, {select.points} points."
+    return config.model_copy(update={"select": select}), left_out
 
 
 def _is_range(text: str) -> bool:

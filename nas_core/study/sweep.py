@@ -10,9 +10,11 @@ from fractions import Fraction
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.units import Amount
+from nas_core.program import Status, solve
 from nas_core.program.limits import ParsedLimit, parse_limit
 from nas_core.space.genotypes import Genotype
 from nas_core.study.choices import Answer
+from nas_core.study.config import SelectConfig
 from nas_core.study.snapshot import Snapshot
 
 DIGITS = 4  # of the limits between the ends
@@ -70,14 +72,18 @@ def swept(text: str) -> tuple[ParsedLimit, Amount, Amount]:
 def limits_of(text: str, num_points: int) -> tuple[str, ...]:
     """The limits of a sweep, evenly apart, the tightest first: ``latency_ms<=30%``, ...; raises as ``swept``."""
     limit, low, high = swept(text)
-    name = limit.resource if re.fullmatch(r"[A-Za-z_][\w.]*", limit.resource) else f'"{limit.resource}"'
     found = []
     for index in range(num_points):
         number = low.number + (high.number - low.number) * index / max(num_points - 1, 1)
         if 0 < index < num_points - 1:
             number = Fraction(f"{float(number):.{DIGITS}g}")
-        found.append(f"{name}<={Amount(number, low.unit)}")
+        found.append(f"{_name_of(limit)}<={Amount(number, low.unit)}")
     return tuple(dict.fromkeys(found))
+
+
+def _name_of(limit: ParsedLimit) -> str:
+    """The resource as it is written in a limit."""
+    return limit.resource if re.fullmatch(r"[A-Za-z_][\w.]*", limit.resource) else f'"{limit.resource}"'
 
 
 def spread(num_points: int, wanted: int) -> tuple[int, ...]:
@@ -112,6 +118,35 @@ def optima(known: Snapshot) -> list[Genotype]:
     """The best predicted network at every limit of the sweep that leaves one, the tightest first, each once."""
     found = (_answer(known, limit).selections[:1] for limit in sweep_limits(known))
     return list(dict.fromkeys(Genotype.parse(choice.genotype) for choices in found for choice in choices))
+
+
+def first_met(known: Snapshot) -> int:
+    """Index of the tightest limit of the sweep that some network meets; needs costs only.
+
+    0, too, where what the sweep limits has no costs yet, and where no limit of it can be met.
+    """
+    limits = sweep_limits(known)
+    if not limits or limits[0] not in known.config.select.limits:
+        return 0
+    return next((index for index, limit in enumerate(limits) if _is_met(known, limit)), 0)
+
+
+def beginning_at(select: SelectConfig, index: int) -> SelectConfig:
+    """The selection whose sweep has no limits before this one, nor has the study; at least two have to be left."""
+    limits = limits_of(select.sweep, select.points)
+    limit, _, high = swept(select.sweep)
+    changes = {
+        "limits": [limits[index] if text == limits[0] else text for text in select.limits],
+        "sweep": f"{_name_of(limit)}={parse_limit(limits[index]).at_most}..{high}",
+        "points": len(limits) - index,
+        "recover": min(select.recover, len(limits) - index),
+    }
+    return select.model_copy(update=changes)
+
+
+def _is_met(known: Snapshot, limit: str) -> bool:
+    result = solve(known.problem_of_most(None, known.budgets(limits_at(known, limit))))
+    return result.status is not Status.INFEASIBLE
 
 
 def limits_at(known: Snapshot, limit: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """A trained model made faster: ours beside what others do, at equal measured latency and equal recovery.
 
-    python -m tests.benchmarks.bring_your_own [--quick] [--limits 60,40] [--seeds 3] [--teacher resnet] [--json]
+    python -m tests.benchmarks.bring_your_own [--quick | --short] [--limits 60,40] [--seeds 3] [--json]
 
 A teacher is trained on Fashion-MNIST (``--data cifar10``: CIFAR-10) until it
 converges, once (``--teachers DIR`` keeps it). Each contestant has the limit's
@@ -22,7 +22,8 @@ assembled networks without recovery, told from a balanced design of ``--bare`` t
 blocks, each of which is rated in a moment (``design``: how many, and how long they took), and ``tau_flops`` that of
 counting FLOPs; ``recovered`` has both where networks recover before they are rated, told from the design of the search.
 ``untrained`` is the answer at ``--untrained`` percent of weights that were only cut and fitted: all
-that it takes from nothing on.
+that it takes from nothing on. With ``--quick`` networks are rated without recovery, told from that design,
+and there is no answer without training.
 """
 
 import argparse
@@ -85,11 +86,10 @@ from tests.benchmarks.conditions import conditions
 
 WHERE = teachers.__name__  # importable, so that networks travel to other processes
 REPEATS = 100  # runs of each whole network while it is compared with the teacher
+REPEATS_ON_THE_WAY = 25  # while a width is sought
 TEACHERS = ("resnet", "mobilenet", "convnext", "vit", "resnet20", "resnet56", "wide")
 CONTESTANTS = ("ours", "random", "uniform", "depth", "torch_pruning", "teacher")
 VALIDATED = 5000  # examples of validation
-BARE_PER_BLOCK = 4  # networks of the design where none recovers before it is rated, for each block of the library
-EVALUATIONS = 32  # of verification, more where a limit moves
 OVER = 1.05  # times the limit that a contestant may take
 LATENCY = "latency_ms"
 FEATURES = 1.0  # weight of what blocks give in the recovery
@@ -104,7 +104,7 @@ RECOVERY: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much of everything; ``--quick`` takes less."""
+    """How much of everything; ``--short`` takes less, ``--quick`` least."""
 
     teacher_epochs: float
     examples: int
@@ -113,6 +113,10 @@ class Effort:
     limits: Sequence[int]
     seeds: int
     judges: int
+    bare: int  # networks of the design where none recovers before it is rated, for each block of the library
+    evaluations: int  # of verification, more where a limit moves
+    recovers: bool  # networks recover before they are rated
+    untrained: int
 
 
 FULL = Effort(
@@ -123,8 +127,13 @@ FULL = Effort(
     limits=(60, 40),
     seeds=3,
     judges=50,
+    bare=4,
+    evaluations=32,
+    recovers=True,
+    untrained=80,
 )
-QUICK = Effort(
+SHORT = replace(
+    FULL,
     teacher_epochs=6,
     examples=10_000,
     distil_epochs=0.25,
@@ -133,26 +142,29 @@ QUICK = Effort(
     seeds=1,
     judges=20,
 )
+QUICK = replace(SHORT, teacher_epochs=4, recovery_epochs=1.5, recovers=False, untrained=0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less of everything: about ten minutes")
+    much = parser.add_mutually_exclusive_group()
+    much.add_argument("--quick", action="store_true", help="least of everything: about ten minutes")
+    much.add_argument("--short", action="store_true", help="less of everything: about 25 minutes")
     parser.add_argument(
-        "--limits", type=percents, help="percent of the teacher's latency, separated by commas; default 60,40, quick 60"
+        "--limits", type=percents, help="percent of the teacher's latency, separated by commas; default 60,40, less: 60"
     )
-    parser.add_argument("--seeds", type=at_least_one, help="seeds of the recoveries; default 3, quick 1")
+    parser.add_argument("--seeds", type=at_least_one, help="seeds of the recoveries; default 3, less: 1")
     parser.add_argument("--data", default="fashion-mnist", choices=["fashion-mnist", "cifar10"])
     parser.add_argument("--path", default=None, help="where the images are, if not at their usual place")
     parser.add_argument("--teacher", default="resnet", choices=TEACHERS, help="function of teachers.py that makes it")
     parser.add_argument("--teachers", type=folder_of_ours, default=None, help="folder that keeps trained teachers")
     parser.add_argument(
-        "--teacher-epochs", type=epochs, help="of its training; default: 12, quick 6, others as teachers.py has them"
+        "--teacher-epochs", type=epochs, help="of its training; default: 12, short 6, quick 4, or as in teachers.py"
     )
-    parser.add_argument("--recovery-epochs", type=epochs, help="of each contestant; default: 3, quick 2")
-    parser.add_argument("--distil-epochs", type=epochs, help="of the library; default: 0.1, quick 0.25")
+    parser.add_argument("--recovery-epochs", type=epochs, help="of each contestant; default: 3, short 2, quick 1.5")
+    parser.add_argument("--distil-epochs", type=epochs, help="of the library; default: 0.1, less: 0.25")
     parser.add_argument(
-        "--bare", type=at_least_one, default=BARE_PER_BLOCK, help="networks of the design without recovery, a block"
+        "--bare", type=at_least_one, help="networks of the design without recovery, a block; default: 4"
     )
     parser.add_argument("--resource", default=LATENCY, choices=[LATENCY, "flops"], help="what is limited")
     parser.add_argument("--workers", type=at_least_one, default=1, help="recoveries at a time, each in a process")
@@ -162,35 +174,37 @@ def main() -> None:
         "--runtime", default="eager", choices=["eager", "compile", "cuda-graph"], help="of what is timed"
     )
     parser.add_argument(
-        "--recovery-steps", type=steps, help="of every network before it is rated; default: a fifth of the finalists'"
+        "--recovery-steps",
+        type=steps,
+        help="of every network before it is rated; default: a fifth of the finalists', quick 0",
     )
     parser.add_argument(
         "--final-steps", type=steps, help="of the finalists; default: the recovery's, 1000 at most; 0: none"
     )
     parser.add_argument("--only", type=contestants, help="contestants, separated by commas; default: all")
     parser.add_argument(
-        "--judges", type=judges, help="assembled networks that predictions are held against; default 50, quick 20"
+        "--judges", type=judges, help="assembled networks that predictions are held against; default 50, less: 20"
     )
     parser.add_argument(
-        "--untrained", type=percent_or_none, default=80, help="limit of the answer without any training; 0: none"
+        "--untrained", type=percent_or_none, help="limit of the answer without any training; 0: none, as in quick"
     )
     parser.add_argument("--json", action="store_true", help="only the JSON line")
     given = parser.parse_args()
-    effort = QUICK if given.quick else FULL
-    asked = {name: getattr(given, name) for name in ("recovery_epochs", "distil_epochs")}
-    effort = replace(effort, **{name: value for name, value in asked.items() if value})
-    for name in ("limits", "seeds", "judges"):
-        setattr(given, name, getattr(given, name) or getattr(effort, name))
+    effort = QUICK if given.quick else SHORT if given.short else FULL
+    named = ("recovery_epochs", "distil_epochs", "limits", "seeds", "judges", "bare", "untrained")
+    asked = {name: value for name in named if (value := getattr(given, name)) is not None}
+    effort = replace(effort, **asked)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(given, effort, Path(folder))
+        told = vars(given) | asdict(effort) | {"teacher_epochs": run.teacher_recipe.epochs}
         try:
             torch_device(LatencyProfiler.Settings(runtime=given.runtime, device=given.timed_on))
             run.workload(None).check()
         except NasError as error:
             parser.error(str(error))
         found = run.found()
-    print(json.dumps({**found, "conditions": conditions(**vars(given) | {"threads": 1})}, default=str))
+    print(json.dumps({**found, "conditions": conditions(**told, threads=1)}, default=str))
 
 
 def percents(text: str) -> list[int]:
@@ -255,6 +269,11 @@ class Stopwatch:
         own, other = (self._taken(timing) for timing in in_turns(runs, self.timed, torch_device(self.timed)))
         return other / own
 
+    @property
+    def on_the_way(self) -> "Stopwatch":
+        """For what is not the answer yet."""
+        return replace(self, timed=self.timed.model_copy(update={"repeats": REPEATS_ON_THE_WAY}))
+
     def _run(self, network: nn.Module) -> runtimes.Run | Exception:
         place, whole = torch_device(self.timed), handed_over(network, self.example.shape[1:], "float32")
         return runtimes.settled(runtimes.run_of(whole.to(place), [self.example.to(place)], self.timed))
@@ -274,6 +293,10 @@ class FlopCount:
 
     def share(self, network: nn.Module) -> float:
         return self._count(network) / self._count(self.teacher)
+
+    @property
+    def on_the_way(self) -> "FlopCount":
+        return self
 
     def _count(self, network: nn.Module) -> int:
         return count_module(lambda: copy.deepcopy(network), self.sample.shape, dtype=self.sample.dtype).flops
@@ -308,10 +331,12 @@ class Run:
 
     def __init__(self, given: argparse.Namespace, effort: Effort, folder: Path) -> None:
         self.given, self.effort, self.folder = given, effort, folder
+        self.began = time.perf_counter()
+        self.design: dict[str, Any] = {"kind": "one-swap"}
 
     def say(self, *words: object) -> None:
         if not self.given.json:
-            print(*words, flush=True)
+            print(f"{time.perf_counter() - self.began:5.0f} s:", *words, flush=True)
 
     # teacher and library
 
@@ -328,10 +353,10 @@ class Run:
                     "recipe": {**RECOVERY, "epochs": effort.distil_epochs, "clip_norm": None},
                     **scorer,
                 },
-                "design": {"kind": "one-swap"},
+                "design": self.design,
                 "profile": {"resources": self.resources, **({"repeats": 20, **self.timed} if self.is_timed else {})},
                 "select": {"limits": [f"{self.given.resource}<={limit}%"]},
-                "verify": {"evaluations": EVALUATIONS, "patience": 5},
+                "verify": {"evaluations": effort.evaluations, "patience": 5},
             },
             "bring_your_own",
         )
@@ -389,25 +414,30 @@ class Run:
 
     def found(self) -> dict[str, Any]:
         self.train_teacher()
-        config = self.config()
-        study = Study.create(config, str(self.folder / "study"))
+        self.say("the model is trained")
+        study = Study.create(self.config(), str(self.folder / "study"))
+        balanced = {"kind": "balanced", "networks": self.effort.bare * sum(study.space.num_choices)}
+        if not self.recovery_steps:  # networks are rated in a moment each
+            self.design = balanced
+            study = Study.create(self.config(), study.store.root)
         scorer = cast(DistilScorer, study.scorer)
         began = time.process_time()
         scorer.prepare(lambda *_: None)
         distil_cpu_s = time.process_time() - began
+        per_example_s = self.seconds_per_example(cast(TrainedModel, study.family))  # now: the machine's pace changes
         self.splits = loaded(**self.data(self.examples))
         measure_latency(study)
         evaluated(study, study.design.genotypes)
         self.say(f"library of {sum(study.space.num_choices)} blocks: distilled in {distil_cpu_s:.0f} CPU s")
         self.teacher = cast(TrainedModel, study.family).teacher
         self.places = study.family.teacher_places
-        answers: dict[str, Any] = {"distil": self.distil_cost(study, distil_cpu_s)}
+        answers: dict[str, Any] = {"distil": self.distil_cost(study, distil_cpu_s, per_example_s)}
         self.extra = answers["distil"]["flops_ratio"] * self.effort.distil_epochs
-        answers |= self.agreements(study)
-        if self.given.untrained:
-            answers["untrained"] = self.untrained(self.given.untrained)
-            self.say(f"{self.given.untrained} % without training: {answers['untrained']}")
-        contests = {limit: self.contest(limit, study) for limit in self.given.limits}
+        answers |= self.agreements(study, balanced)
+        if limit := self.effort.untrained:
+            answers["untrained"] = self.untrained(limit)
+            self.say(f"{limit} % without training: {answers['untrained']}")
+        contests = {limit: self.contest(limit, study) for limit in self.effort.limits}
         answers["latency"] = {str(limit): contest.errors for limit, contest in contests.items()}
         answers["limits"] = {str(limit): contest.missing for limit, contest in contests.items()}
         for limit, name, row in self.rows(contests):
@@ -432,23 +462,19 @@ class Run:
             self.limited: round(100 * share, 1),
         }
 
-    def distil_cost(self, study: Study, cpu_s: float) -> dict[str, float]:
-        """Relative to one epoch of the teacher's training on as many examples: FLOPs, and CPU seconds."""
-        structure = cast(TrainedModel, study.family).structure
-        epochs = self.effort.distil_epochs
-        examples = self.examples * epochs
-        family = cast(TrainedModel, study.family)
+    def distil_cost(self, study: Study, cpu_s: float, per_example_s: float) -> dict[str, float]:
+        """Relative to the teacher's training on as many examples: FLOPs, and CPU seconds."""
+        examples = self.examples * self.effort.distil_epochs
         base = Genotype((0,) * study.space.num_positions)
         own = study.flops.total(base)
         ratio = study.scorer.head_start(study.flops) / (examples * TRAINING_PASSES * own)
-        seconds = self.seconds_per_example(family, structure)
         return {
             "flops_ratio": round(ratio, 3),
             "cpu_s": round(cpu_s, 1),
-            "cpu_ratio": round(cpu_s / examples / seconds, 3),
+            "cpu_ratio": round(cpu_s / examples / per_example_s, 3),
         }
 
-    def seconds_per_example(self, family: TrainedModel, structure: Any) -> float:
+    def seconds_per_example(self, family: TrainedModel) -> float:
         """CPU seconds of the teacher's own training per example, on a part of an epoch."""
         workload = self.workload(2560)
         network = copy.deepcopy(family.teacher).requires_grad_(True)
@@ -457,9 +483,11 @@ class Run:
         train(network, recipe, workload.load(), workload, seed=0)
         return (time.process_time() - began) / 2560
 
-    def agreements(self, study: Study) -> dict[str, Any]:
-        """Agreement before recovery, by the same weights, and after it."""
-        design = DesignConfig(kind="balanced", networks=self.given.bare * sum(study.space.num_choices))
+    def agreements(self, study: Study, balanced: Mapping[str, Any]) -> dict[str, Any]:
+        """Agreement before recovery, by the same weights and the balanced design, and after it."""
+        if not self.recovery_steps:
+            return {**self.agreement(study), "design": {"networks": len(study.design.genotypes)}}
+        design = DesignConfig.model_validate(balanced)
         config = self.config(recovery_steps=0).model_copy(update={"design": design})
         bare = Study.create(config, str(self.folder / "bare"))
         scorer, weights = cast(DistilScorer, bare.scorer), cast(DistilScorer, study.scorer)
@@ -478,7 +506,7 @@ class Run:
         rng = np.random.default_rng(1)
         tried = set(map(str, study.design.genotypes))
         judges = [
-            g for g in dict.fromkeys(study.space.sample(rng) for _ in range(self.given.judges)) if str(g) not in tried
+            g for g in dict.fromkeys(study.space.sample(rng) for _ in range(self.effort.judges)) if str(g) not in tried
         ]
         predicted = [prediction.metric for prediction in study.predict(judges)]
         with all_cores():
@@ -502,7 +530,7 @@ class Run:
         goal = limit / 100
         networks: dict[str, Callable[[], list[nn.Module]]] = {
             "ours": lambda: [assembled(study, winner)],
-            "random": lambda: [assembled(study, self.random(study, seed)) for seed in range(self.given.seeds)],
+            "random": lambda: [assembled(study, self.random(study, seed)) for seed in range(self.effort.seeds)],
             "uniform": lambda: [self.uniform(study, whole, goal)],
             "depth": lambda: [self.depth(study, whole, goal)],
             "torch_pruning": lambda: [self.torch_pruning(whole, goal)],
@@ -523,7 +551,7 @@ class Run:
     def rows(self, contests: Mapping[int, Contest]) -> Iterator[tuple[int, str, dict[str, Any]]]:
         """Limit, contestant, and its row, one recovery after another, or as many at a time as there are workers."""
         places = [(limit, name, each) for limit, of in contests.items() for name, each in of.brought.items()]
-        seeds = range(self.given.seeds)
+        seeds = range(self.effort.seeds)
         accuracies = self.recovered(
             (each.networks[seed % len(each.networks)], seed, self.extra_epochs(name))
             for _, name, each in places
@@ -563,7 +591,7 @@ class Run:
     def recovery_steps(self) -> int:
         """Of every network before it is rated; by default as `mathnas shrink` has it."""
         given = self.given.recovery_steps
-        return self.final_steps // RATED_SHARE if given is None else int(given)
+        return (self.final_steps // RATED_SHARE if self.effort.recovers else 0) if given is None else int(given)
 
     def extra_epochs(self, name: str) -> float:
         """Epochs that a contestant trains longer: what ours spent on the library."""
@@ -618,14 +646,14 @@ class Run:
         def build(share: float, fitted: bool = False) -> nn.Module:
             return narrowed(model, paths, share, samples, fitted=fitted).network
 
-        share = nearest(build, lambda network: whole.share(network) / goal)
+        share = nearest(build, lambda network: whole.on_the_way.share(network) / goal)
         return recalibrated(build(share, fitted=True), self.batches)
 
     def torch_pruning(self, whole: Measure, goal: float) -> nn.Module:
         def build(share: float) -> nn.Module:
             return pruned(self.teacher, share, self.example).network
 
-        share = nearest(build, lambda network: whole.share(network) / goal)
+        share = nearest(build, lambda network: whole.on_the_way.share(network) / goal)
         return recalibrated(build(share), self.batches)
 
     @property

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from flows.export_command import handed_over
 from flows.model_as_given import _usual
-from flows.shrink_command import Wish, _data_of, _section, _sweep, result_in_words, study_of, written
+from flows.shrink_command import Wish, _data_of, _section, _sweep, result_in_words, study_of, within_reach, written
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.families.trained_model import TrainedModel
 from nas_core.report.collect import summarise
@@ -121,6 +121,15 @@ def test_alternatives_learn_from_a_bounded_number_of_images(trained, monkeypatch
     config = study_of(replace(trained, distil_epochs=asked_for), {})
     assert workload_of(config).num_examples()[0] == 1150
     assert config.scorer.recipe.epochs == epochs
+
+
+def test_what_no_network_meets_is_left_out_of_a_range(trained, tmp_path):
+    config = study_of(replace(trained, limits=["flops=1%..100%"], points=4, recover=4), {})
+    narrower, said = within_reach(config, str(tmp_path / "out" / "study"))
+    assert (config.select.limits, narrower.select.limits) == (["flops<=1%"], ["flops<=34%"])
+    assert (narrower.select.sweep, narrower.select.points, narrower.select.recover) == ("flops=34%..100%", 3, 3)
+    assert said == "No network meets flops<=1%: the sweep is flops=34%..100%, 3 points."
+    assert within_reach(narrower, str(tmp_path / "out" / "study")) == (narrower, "")
 
 
 def test_without_points_a_range_stays_a_limit():

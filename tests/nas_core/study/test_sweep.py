@@ -10,7 +10,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.contestants import contest, trainings
 from nas_core.study.rounds import finalists, next_round, verification
 from nas_core.study.study import Study
-from nas_core.study.sweep import limits_of, optima, spread
+from nas_core.study.sweep import beginning_at, first_met, limits_of, optima, spread
 from tests.nas_core.study.test_rounds import scored, verified, with_select
 
 OTHER = "flops<=80 M"
@@ -73,6 +73,25 @@ def test_a_limit_that_nothing_keeps_says_why(tabular_config, tmp_path):
     assert (none.genotype, none.recovered) == (None, False)
     assert "least" in none.note
     assert all(point.genotype for point in others)
+
+
+def test_a_sweep_may_begin_where_some_network_can_be(tabular_config, tmp_path):
+    asked = {"limits": ["params<=1%", OTHER], "sweep": "params=1%..300%", "points": 4, "recover": 4}
+    study = scored(with_select(tabular_config, **asked), tmp_path / "study")[0]
+    assert first_met(study.snapshot) == 1
+    found = beginning_at(study.config.select, 1)
+    assert (found.limits, found.sweep) == (["params<=100.7%", OTHER], "params=100.7%..300%")
+    assert (found.points, found.recover) == (3, 3)
+    assert limits_of(found.sweep, 3) == ("params<=100.7%", "params<=200.3%", "params<=300%")
+
+
+@pytest.mark.parametrize("select", [{"limits": []}, {"limits": ["params<=0.8 M"]}, {"limits": ["params<=1%"]}])
+def test_it_begins_where_it_says_where_no_limit_of_it_is_asked_for_or_all_or_none_can_be_met(
+    tabular_config, tmp_path, select
+):
+    sweep = "params=1%..2%" if "params<=1%" in select["limits"] else "params=0.8 .. 2.9 M"
+    config = with_select(tabular_config, **select, sweep=sweep, points=4)
+    assert first_met(scored(config, tmp_path / "study")[0].snapshot) == 0
 
 
 @pytest.mark.parametrize(("recover", "expected"), [(1, [1]), (2, [1, 3]), (4, [1, 2, 3])])
