@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GIVEN = "given.json"  # in a study's store
 FEW = 512  # validation examples that tell
 OTHER_CHANNELS = {1: 3, 3: 1}  # gray images for a model of colour ones, and the other way round
-BETTER_THAN_GUESSED = 1.1  # times as accurate: below it a model has learned next to nothing
+HARDLY_BETTER = 0.9  # of the errors of always giving the most frequent class: with more a model learned little
 CLOSE = 0.005  # of the metric: a preparation that is better by less is no better
 
 
@@ -44,12 +44,16 @@ def channels_taken(section: dict[str, Any], overrides: Mapping[str, str]) -> dic
         return {}
     others = {"in_channels": OTHER_CHANNELS[sample.shape[0]]}
     changed = {**section, "space": {**section["space"], **others}}
-    is_other = not _takes_its_inputs(section, overrides) and _takes_its_inputs(changed, overrides)
-    return others if is_other else {}
+    if (own := _error_of(section, overrides)) is None:
+        return {}
+    other = _error_of(changed, overrides)
+    if isinstance(own, NasError) and isinstance(other, NasError):  # of its weights, whatever it takes
+        raise own
+    return others if other is None else {}
 
 
-def _takes_its_inputs(section: dict[str, Any], overrides: Mapping[str, str]) -> bool:
-    """Whether the trained model runs on an input of the shape that its family is made for."""
+def _error_of(section: dict[str, Any], overrides: Mapping[str, str]) -> Exception | None:
+    """Why the trained model does not run on an input of the shape that its family is made for; None if it does."""
     import torch
 
     family = family_of(parsed(section, overrides))
@@ -57,9 +61,9 @@ def _takes_its_inputs(section: dict[str, Any], overrides: Mapping[str, str]) -> 
     try:
         with torch.inference_mode():
             family.reference.trained()(torch.zeros(1, *family.sample.shape))
-    except Exception:  # a user's own code; where nothing serves, what is wrong is said when positions are found
-        return False
-    return True
+    except Exception as error:  # a user's own code; where nothing serves, it is said when positions are found
+        return error
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +83,9 @@ class Told:
         with_ = "".join(f", data.{name}: {_plain(value)}" for name, value in self.settings.items())
         value = f"{self.metric.label} {format_metric(self.metric, self.value)}"
         text = f"the model as it is: {value} on {self.num_examples} validation examples{with_}"
-        if self.value > self.guessed * BETTER_THAN_GUESSED or not self.guessed:
+        if not self.guessed or self.guessed == 1 or 1 - self.value < HARDLY_BETTER * (1 - self.guessed):
             return text
-        guessed = f"no better than one answer for all ({format_metric(self.metric, self.guessed)})"
+        guessed = f"hardly better than one answer for all ({format_metric(self.metric, self.guessed)})"
         return f"{text}, {guessed}: are its weights those that were trained (--checkpoint)?"
 
 

@@ -199,6 +199,12 @@ def _sweep(wish: Wish) -> dict[str, Any]:
     if len(ranges) != 1:
         expected = "one range among the limits, such as --limit 'latency_ms=30%..100%'"
         raise ConfigError("--points", f"{len(ranges)} ranges in {', '.join(wish.limits)}", expected)
+    named, known = parse_limit(ranges[0]).resource, _resources(wish)
+    same = [text for text in wish.limits if text != ranges[0] and _are_of_one(known, named, parse_limit(text).resource)]
+    if same:
+        raise ConfigError(
+            "--points", f"{same[0]} beside {ranges[0]}", "one range of a resource, which is all its limits"
+        )
     recover = min(MOST_RECOVERED, wish.points) if wish.recover is None else wish.recover
     if recover > wish.points:
         raise ConfigError("--recover", str(recover), f"at most --points {wish.points}")
@@ -211,20 +217,26 @@ def _sweep(wish: Wish) -> dict[str, Any]:
     }
 
 
+def _are_of_one(known: Sequence[str], one: str, other: str) -> bool:
+    """Whether two names, as limits have them, are of one resource."""
+    return any(is_called(resource, one) and is_called(resource, other) for resource in known) or one == other
+
+
 def within_reach(config: StudyConfig, root: str) -> tuple[StudyConfig, str]:
     """The study whose sweep begins where some network can be, and what was left out, in words.
 
-    What limits on latency can be met is known once blocks were measured. Where less than two limits of the sweep
-    can be met, the study stays as it is: it is refused with what is attainable.
+    What limits on latency can be met is known once blocks were measured. Where none of the sweep can be
+    met, the study stays as it is: it is refused with what is attainable.
     """
     select = config.select
     if not select.sweep:
         return config, ""
     index, limits = first_met(priced(config, root)), limits_of(select.sweep, select.points)
-    if index == 0 or len(limits) - index < 2:
+    if index == 0:
         return config, ""
     select = beginning_at(select, index)
-    left_out = f"No network meets {limits[index - 1]}: the sweep is {select.sweep}, {select.points} points."
+    left = f"the sweep is {select.sweep}, {select.points} points" if select.sweep else f"{limits[index]} is left"
+    left_out = f"No network meets {' or '.join(limits[:index])}: {left}."
     return config.model_copy(update={"select": select}), left_out
 
 

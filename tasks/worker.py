@@ -197,6 +197,8 @@ def train_job(job: StudyJob, training: Training, report: Any) -> dict[str, Any]:
     starts_from = start.known_as if start else ""
     run_id = training_id(architecture, config.train, workload, training.seed, metric, starts_from)
     known = stored_result(study.store, name, run_id)
+    if known is not None:
+        report(1, 1, "trained already")
     try:
         return {
             **train_and_watch(architecture, config, training.seed, study.store, name, report, start),

@@ -347,6 +347,10 @@ class TrainingSummary:
     diverged: tuple[str, ...] = ()  # networks that could not be compared, and why
     remarks: tuple[str, ...] = ()  # what has to be said of those that were to be compared with
 
+    def names_of(self, num_outputs: int) -> tuple[str, ...]:
+        """A name for each output: those of the data, which may have fewer classes than the networks; else numbers."""
+        return (*self.output_names[:num_outputs], *map(str, range(len(self.output_names), num_outputs)))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:

@@ -203,7 +203,7 @@ def classes_table(summary: StudySummary) -> Table | None:
     counts_KK = np.array(winner.confusion)
     right_K, examples_K, guesses_K = np.diag(counts_KK), counts_KK.sum(1), counts_KK.sum(0)
     assert summary.training is not None
-    names = summary.training.output_names or tuple(map(str, range(len(counts_KK))))
+    names = summary.training.names_of(len(counts_KK))
     f1_K = 2 * right_K / np.maximum(examples_K + guesses_K, 1)
     rows = []
     for index in np.argsort(f1_K, kind="stable"):

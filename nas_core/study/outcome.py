@@ -107,8 +107,10 @@ def _why(best: str, seen: Evaluation | None, chosen: Evaluation | None, ended: s
         return f"The best predicted network was evaluated, too{other}, and the chosen one did better."
     if ahead == 0:
         return f"The best predicted network was evaluated, too{other}, with the same result."
-    if f"; {seen.genotype} was rated better, but measured whole" in ended:
-        return f"The best predicted network was rated better{other}, but measured whole it is over a limit."
+    told = f"; {seen.genotype} was rated better, but measured whole"
+    if told in ended:
+        why = ended.partition(told)[2].partition("; ")[0]
+        return f"The best predicted network was rated better{other}, but measured whole{why}."
     if seen.genotype in again:
         return f"The best predicted network was rated better{other} at first, and worse with more work each."
     return f"The best predicted network was evaluated{other} after the choice was made, and did better."

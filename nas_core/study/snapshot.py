@@ -6,6 +6,7 @@ a snapshot's predictor is fitted once, whoever asks. Other rows make another
 snapshot, which keeps what they do not change.
 """
 
+import math
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from nas_core.study.config import StudyConfig
 from nas_core.study.peaks import as_asked
 
 FLOPS = "flops"
+ROUNDING = 1e-6  # so little beyond a last digit is no more than that digit
 AIMS_AT = 0.975  # share of a limit that a network measured whole is to take: measured again it takes more or less
 # what is kept where other rows come: names of cached properties, and of what `once_for_each` keeps
 FROM_COSTS = ("_prices", "additivity", "cost_tables", "_budgets", "flops", "design")
@@ -398,8 +400,14 @@ class Snapshot:
             name = limit.resolve(base).resource
             value = least.get(name)
             if limit.at_most is not None and limit.at_most.unit == "%" and value is not None and base[name]:
-                found.append(f"The least {name} is {100 * value / base[name]:.1f} % of the base network's.")
+                found.append(f"The least {name} is {_rounded_up(100 * value / base[name])} % of the base network's.")
         return found
+
+
+def _rounded_up(percent: float) -> str:
+    """A percentage as a limit that can be met states it."""
+    digits = 1 if percent >= 1 else 3
+    return f"{math.ceil(percent * 10**digits - ROUNDING) / 10**digits:.{digits}f}"
 
 
 def _held_in_words(resource: str, share: float) -> str:

@@ -132,16 +132,16 @@ def first_met(known: Snapshot) -> int:
 
 
 def beginning_at(select: SelectConfig, index: int) -> SelectConfig:
-    """The selection whose sweep has no limits before this one, nor has the study; at least two have to be left."""
+    """The selection whose sweep has no limits before this one, nor has the study; of the last alone, no sweep."""
     limits = limits_of(select.sweep, select.points)
+    own = {"limits": [limits[index] if text == limits[0] else text for text in select.limits]}
+    num_points = len(limits) - index
+    if num_points == 1:
+        return select.model_copy(update={**own, "sweep": ""})
     limit, _, high = swept(select.sweep)
-    changes = {
-        "limits": [limits[index] if text == limits[0] else text for text in select.limits],
-        "sweep": f"{_name_of(limit)}={parse_limit(limits[index]).at_most}..{high}",
-        "points": len(limits) - index,
-        "recover": min(select.recover, len(limits) - index),
-    }
-    return select.model_copy(update=changes)
+    sweep = f"{_name_of(limit)}={parse_limit(limits[index]).at_most}..{high}"
+    recover = min(select.recover, num_points)
+    return select.model_copy(update={**own, "sweep": sweep, "points": num_points, "recover": recover})
 
 
 def _is_met(known: Snapshot, limit: str) -> bool:

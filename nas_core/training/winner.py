@@ -220,26 +220,39 @@ def training_id(
 
 
 def stored_result(store: Store, name: str, run_id: str) -> TrainedNetwork | None:
-    """The finished training of this id under this name, if it is there."""
+    """The finished training of this id under this name, if it is there with weights that can be read."""
     path = f"winner/{name}/result.json"
     if not store.exists(path):
         return None
     data = store.read_json(path)
-    return TrainedNetwork.from_dict(data) if data.pop("run_id", None) == run_id else None
+    if data.pop("run_id", None) != run_id:
+        return None
+    try:
+        _stored_weights(store, name)
+    except FileNotFoundError:
+        return None
+    except StoreError as error:
+        log.warning("%s: %s; it is trained again", error.where, error.found)
+        return None
+    return TrainedNetwork.from_dict(data)
+
+
+def _stored_weights(store: Store, name: str) -> dict[str, torch.Tensor]:
+    """The trained network's weights; raises StoreError for a file that is damaged."""
+    path = f"winner/{name}/weights.safetensors"
+    try:
+        return unpack(store.read_bytes(path))[0]
+    except (SafetensorError, ValueError) as error:
+        advice = "`mathnas run` with `--from train` trains it again."
+        found = f"a damaged file ({error})"
+        raise StoreError(store.uri(path), found, "the weights that training wrote", advice) from None
 
 
 def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
     """The trained network with its preparation, from its weights and its architecture."""
     description = store.read_json(f"winner/{name}/architecture.json")
     architecture = description_from_dict(description)
-    path = f"winner/{name}/weights.safetensors"
-    try:
-        weights, _ = unpack(store.read_bytes(path))
-    except (SafetensorError, ValueError) as error:
-        advice = f"Delete the folder winner/{name} and train it again (`mathnas train`)."
-        raise StoreError(
-            store.uri(path), f"a damaged file ({error})", "the weights that training wrote", advice
-        ) from None
+    weights = _stored_weights(store, name)
     network = _remade(store, name, description)
     if network is None:
         network = build_network(architecture, seed=0)

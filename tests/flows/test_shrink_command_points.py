@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from flows.export_command import handed_over
-from flows.model_as_given import _usual
+from flows.model_as_given import Told, _usual
 from flows.shrink_command import Wish, _data_of, _section, _sweep, result_in_words, study_of, within_reach, written
 from nas_core.base.errors import ConfigError, DataError
 from nas_core.families.trained_model import TrainedModel
@@ -22,6 +22,7 @@ from nas_core.study.finished import finished
 from nas_core.study.rounds import finalists
 from nas_core.training.loop import measure
 from nas_core.workloads import WORKLOADS
+from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.workload import Sample, metric_of
 from tasks.profiling import to_time_whole
 from tests.benchmarks import teachers
@@ -132,6 +133,17 @@ def test_what_no_network_meets_is_left_out_of_a_range(trained, tmp_path):
     assert within_reach(narrower, str(tmp_path / "out" / "study")) == (narrower, "")
 
 
+def test_the_last_limit_of_a_range_that_some_network_meets_is_a_limit_alone(trained, tmp_path):
+    config = study_of(replace(trained, limits=["flops=0.5%..2%"], points=3, recover=2), {})
+    narrower, said = within_reach(config, str(tmp_path / "out" / "study"))
+    assert (narrower.select.limits, narrower.select.sweep) == (["flops<=1.25%"], "flops=1.25%..2%")
+    assert said == "No network meets flops<=0.5%: the sweep is flops=1.25%..2%, 2 points."
+    config = study_of(replace(trained, limits=["flops=0.5%..1.25%"], points=2, recover=2), {})
+    narrower, said = within_reach(config, str(tmp_path / "out" / "study"))
+    assert (narrower.select.limits, narrower.select.sweep) == (["flops<=1.25%"], "")
+    assert said == "No network meets flops<=0.5%: flops<=1.25% is left."
+
+
 def test_without_points_a_range_stays_a_limit():
     assert asked("latency_ms=30%..100%") == {"limits": ["latency_ms=30%..100%"]}
 
@@ -143,6 +155,7 @@ def test_without_points_a_range_stays_a_limit():
         (["latency_ms==60%"], {"points": 8}, "--points: found 0 ranges"),
         (["latency_ms=30%..60%", "flops=1 .. 2 M"], {"points": 8}, "--points: found 2 ranges"),
         (["latency_ms=60%..30%"], {"points": 8}, "the lower one first"),
+        (["latency_ms=30%..60%", "latency<=50%"], {"points": 8}, "latency<=50% beside latency_ms=30%..60%"),
         (["latency_ms=30%..60%"], {"points": 2, "recover": 3}, "at most --points 2"),
         (["latency_ms=30%..60%"], {"recover": 3}, "--points beside it"),
     ],
@@ -397,6 +410,25 @@ def test_images_are_given_the_channels_that_the_model_takes(trained, tmp_path, g
     config = study_of(wish, {})
     assert config.space.in_channels == said
     assert family_of(config).sample.shape == (of_model, 8, 8)
+
+
+def test_what_is_wrong_with_the_weights_is_said_whatever_channels_the_model_takes(trained, tmp_path):
+    """Of a colour model and gray images: not that it takes three channels, which would be found by itself."""
+    model = tmp_path / "mine.py"
+    model.write_text("from tests.benchmarks import teachers\n\ndef build():\n    return teachers.resnet(3, 12)\n")
+    torch.save(teachers.resnet(3, 10).state_dict(), tmp_path / "other.pth")
+    gray = str(image_folder(tmp_path / "images", 1))
+    for checkpoint, said in ((None, "other weights each time"), (tmp_path / "other.pth", "10 x 64, not 12 x 64")):
+        with pytest.raises(DataError, match=said):
+            study_of(replace(trained, model=f"{model}:build", checkpoint=checkpoint, data=gray), {})
+
+
+@pytest.mark.parametrize(
+    ("value", "guessed", "is_said"), [(0.97, 0.90, False), (0.905, 0.90, True), (0.1, 0.1, True), (1.0, 1.0, False)]
+)
+def test_a_model_that_learned_little_is_told_by_its_errors(value, guessed, is_said):
+    told = Told(settings={}, metric=CLASSIFICATION["accuracy"], value=value, num_examples=31, guessed=guessed)
+    assert ("hardly better than one answer for all" in told.in_words) is is_said
 
 
 def image_folder(folder, channels):

@@ -78,7 +78,9 @@ class Reference:
             return {}
         known = {"in_channels": self.in_channels, "in_chans": self.in_channels}
         known |= dict.fromkeys(("num_outputs", "num_classes"), self.num_outputs)
-        return {name: value for name, value in known.items() if name in parameters}
+        takes_all = self.model.startswith("torchvision.")  # its makers pass what they do not name on to the model
+        named = ("num_classes", *parameters) if takes_all else tuple(parameters)
+        return {name: value for name, value in known.items() if name in named}
 
     def _side(self) -> dict[str, Any]:
         """``img_size`` for models that have to know it."""

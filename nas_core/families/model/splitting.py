@@ -156,7 +156,7 @@ class _Selection:
     def __init__(self, paths: Sequence[str], only: Sequence[str], keep: Sequence[str]) -> None:
         self._paths = paths
         self._asked, self._kept = self._matching("space.only", only), self._matching("space.keep", keep)
-        self.is_whole = not only
+        self.is_whole, self.is_part = not only, bool(only or keep)  # all is asked for; not all may change
 
     def allows(self, path: str) -> bool:
         """Whether it is asked for, and is not kept, inside what is kept or around it."""
@@ -191,8 +191,8 @@ class _Walk:
                 break
         if wanted is not None:
             found = self._merged(self._refined(found, wanted), wanted)
-        elif self._selection.is_whole:
-            found = self._enough(found)
+        else:
+            found = self._whole_blocks(self._enough(found) if self._selection.is_whole else found)
         return sorted(found, key=lambda call: call.index)
 
     def flaw_of(self, path: str) -> str:
@@ -266,6 +266,15 @@ class _Walk:
         if _cost(found) < ENOUGH * self.root.flops <= _cost(outermost):
             found = outermost
         return self._refined(found, FEWEST) if len(found) < FEWEST else found
+
+    def _whole_blocks(self, found: list[Call]) -> list[Call]:
+        """Blocks instead of their layers, where layers alone were found: a block has more alternatives."""
+        if any(_num_layers(call) > 1 for call in found):
+            return found
+        blocks = [call for call in self._outermost(self.root) if _looks_like_a_block(call)]
+        inside = {inner for block in blocks for inner in block.everything()}
+        coarser = [call for call in found if call not in inside] + blocks
+        return coarser if self._selection.is_part or len(coarser) >= FEWEST else found
 
     def _outermost(self, call: Call) -> list[Call]:
         return [call] if self._usable(call) else [place for inner in call.inner for place in self._outermost(inner)]

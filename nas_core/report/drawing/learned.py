@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+LineStyle = str | tuple[int, tuple[float, ...]]
+RIVAL_LINES: dict[str, LineStyle] = {
+    "depth": ":",
+    "uniform": "-.",
+    "greedy": "--",
+    "largest": (0, (6, 1)),
+    "torch_pruning": (0, (3, 1, 1, 1)),
+    "sibling": (0, (1, 4)),
+}
+
+
 def figure_comparison(summary: StudySummary, theme: Theme) -> "Figure":
     """The chosen network and what it is compared with, trained alike: metric, and what each takes."""
     training = required(summary.training, "training")
@@ -29,6 +40,8 @@ def figure_comparison(summary: StudySummary, theme: Theme) -> "Figure":
     for height, row in enumerate(rows):
         look: dict[str, Any] = {"ls": "", "marker": "o", "ms": 9, "color": colours.get(row.role, theme.held_out)}
         left.plot([scale * (row.test or 0.0)], [height], **look)
+        if len(values := [scale * each.value for each in row.tests]) > 1:
+            left.errorbar([scale * (row.test or 0.0)], [height], xerr=statistics.stdev(values), ecolor=look["color"])
         if (cost := {**row.costs, **row.measured}.get(resource)) is not None:
             right.plot([cost], [height], **look)
     names = {"winner": "chosen", "base": "base"}
@@ -44,11 +57,11 @@ def figure_comparison(summary: StudySummary, theme: Theme) -> "Figure":
 
 
 def _limit_measured(summary: StudySummary, limit: Limit) -> float:
-    """The limit on a network that is measured whole: a percentage is of what the base takes so."""
-    assert limit.at_most is not None, "an upper limit"
+    """The limit on a network that is measured whole, as it was asked for: a percentage is of what the base takes so."""
     whole = measured_of(summary, "base", summary.base).get(limit.resource)
-    summed = summary.costs_of(summary.base).get(limit.resource)
-    return limit.at_most * whole / summed if "%" in limit.text and whole and summed else limit.at_most
+    found = limit if whole is None else summary.limit_whole(limit, whole)
+    assert found.at_most is not None, "an upper limit"
+    return found.at_most
 
 
 def figure_training(summary: StudySummary, theme: Theme) -> "Figure":
@@ -74,13 +87,13 @@ def figure_training(summary: StudySummary, theme: Theme) -> "Figure":
 
 
 def _draw_curve(left: "Axes", right: "Axes", row: TrainedNetwork, metric: Measure, theme: Theme, label: str) -> None:
-    looks: dict[str, tuple[str, str, float]] = {
+    looks: dict[str, tuple[str, LineStyle, float]] = {
         "winner": (theme.winner, "-", 2.4),
         "base": (theme.base, "--", 1.6),
         "random": (theme.fit, "-", 1.4),
         "point": (theme.frontier, "-", 1.2),
     }
-    colour, style, width = looks.get(row.role, (theme.verify, ":", 1.2))
+    colour, style, width = looks.get(row.role) or (theme.verify, RIVAL_LINES.get(row.role, ":"), 1.2)
     names = {"winner": "chosen", "point": "at another limit", "": None}
     label_shown = names[label] if label in names else trained_name(label)
     scale = 100 if metric.is_fraction else 1

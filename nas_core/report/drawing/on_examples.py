@@ -35,7 +35,7 @@ def figure_confusion(summary: StudySummary, theme: Theme) -> "Figure":
     ax.grid(False)
     image = ax.imshow(100 * share_KK, cmap=_rising(theme), vmin=0, vmax=100)
     if num_classes <= MOST_CLASSES_NAMED:
-        names = training.output_names or tuple(map(str, range(num_classes)))
+        names = training.names_of(num_classes)
         ax.set_xticks(range(num_classes), names, rotation=60, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(num_classes), names)
     if num_classes <= MOST_CLASSES_NUMBERED:

@@ -195,6 +195,8 @@ def test_every_way_to_differ_has_its_sentence(study):
     assert why(worse, known.with_evaluations(better)).endswith("after the choice was made, and did better.")
     over = f"the choice stood; {worse} was rated better, but measured whole it is over a limit"
     assert why(worse, known.with_evaluations(better), over).endswith("but measured whole it is over a limit.")
+    near = over.replace("it is over a limit", "it takes 99.6 % of a limit, too much to keep it each time")
+    assert "takes 99.6 % of a limit, too much" in why(worse, known.with_evaluations(better), f"{near}; told once more")
     again = outcome_of(answer_with(study, worse), winner, known.with_evaluations(better), "", [worse, winner])
     assert again.why == "The best predicted network was rated better at first, and worse with more work each."
     assert "(best of the finalists)" in outcome_lines(again, study.scorer.measure)[1]

@@ -92,6 +92,20 @@ def test_weights_that_were_cut_off_are_named(store, trained, tmp_path):
         load_deployed(broken, "winner")
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_weights_that_are_cut_off_or_gone_are_trained_again(tmp_path, architecture, half):
+    store, short = Store(tmp_path), TrainConfig(recipe=Recipe(epochs=0.1, batch_size=64))
+    first = train_network(architecture, short, DATA, seed=1, device="cpu", store=store, name="winner")
+    weights = store.read_bytes(first.weights_path)
+    if half:
+        store.write_bytes(first.weights_path, weights[: len(weights) // 2])
+    else:
+        store.delete(first.weights_path)
+    again = train_network(architecture, short, DATA, seed=1, device="cpu", store=store, name="winner")
+    assert store.read_bytes(first.weights_path) == weights
+    assert again.metrics == first.metrics
+
+
 def test_a_finished_training_is_not_repeated(store, architecture, trained):
     def fail(*_):
         raise AssertionError("trained again")

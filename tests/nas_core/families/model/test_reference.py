@@ -31,6 +31,11 @@ def _reference(model: str, checkpoint: Path | None = None, num_outputs: int = 5)
     return Reference(model=model, checkpoint=path, num_outputs=num_outputs, in_channels=3, side=64)
 
 
+def test_makers_of_torchvisions_are_told_the_number_of_classes_that_they_pass_on():
+    assert _reference("torchvision.models:resnet18", num_outputs=7).made_by["arguments"] == {"num_classes": 7}
+    assert _reference("torchvision.models:alexnet", num_outputs=7).made_by["arguments"] == {"num_classes": 7}
+
+
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     model = timm.create_model("test_resnet", num_classes=5)

@@ -351,6 +351,32 @@ def test_only_and_keep():
             split(model, IMAGES, **{field: [pattern]})
 
 
+class TwoConvolutions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return x + self.b(relu(self.a(x)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, ["0", "1", "2", "3", "6"]),
+        ({"only": ["2"]}, ["2"]),
+        ({"only": ["2", "3"]}, ["2", "3"]),
+        ({"keep": ["1"]}, ["0", "2", "3", "6"]),
+    ],
+)
+def test_large_blocks_stay_whole_where_their_layers_alone_would_be_left(asked, expected):
+    """Each holds a third of the model, and has more alternatives than its convolutions."""
+    torch.manual_seed(0)
+    ends = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), TwoConvolutions(), TwoConvolutions(), TwoConvolutions(), *ends)
+    assert [place.path for place in split(model, IMAGES, **asked).places] == expected
+
+
 class Segmenter(nn.Module):
     """A classifier's layers as the backbone, and a head on what they give, as torchvision builds its segmenters."""
 
