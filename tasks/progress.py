@@ -121,7 +121,9 @@ class Progress:
         if self._bar is not None:
             heard()
             self._bar.update(self._bar_task, completed=self.done, total=max(self.total, 1), text=self.text)
-        elif force or now - self._last_line >= LINE_EVERY_S:
+        elif force or (
+            now - self._last_line >= LINE_EVERY_S and not self.done >= self.total > 0
+        ):  # the end is told once
             self._last_line = now
             self._tell(f"{self.stage}: {self.text}")
         known = self.done, self.failed, self._note

@@ -76,7 +76,7 @@ def _compared(study: Study, job: StudyJob, cluster: Cluster) -> dict[str, Any]:
     costs = {each.name: study.costs_of(Genotype.parse(each.genotype)) for each in found.candidates}
     if not study.config.train.compare:
         return {"candidates": list(found.candidates), "remarks": [], "costs": costs, "measured": {}}
-    with Progress(stage="compare", total=len(study.config.train.compare), noun="networks") as progress:
+    with Progress(stage="compare", total=0, noun="steps") as progress:  # the job knows how many
         (made,) = run_jobs(
             cluster,
             rivals_job,

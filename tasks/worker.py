@@ -170,12 +170,14 @@ def rivals_job(job: StudyJob, candidates: Sequence[Candidate], report: Any) -> d
     rivals = Rivals(job.study())
     found = list(rivals.found(report))
     everyone = [*candidates, *(each for each in found if isinstance(each, Candidate))]
-    report(len(rivals.wanted), len(rivals.wanted), "measured whole")
+    report(len(rivals.wanted), len(rivals.wanted) + 1, "all are measured whole")
+    measured = rivals.whole(everyone)
+    report(len(rivals.wanted) + 1, len(rivals.wanted) + 1, "")
     return {
         "candidates": everyone,
         "remarks": [each for each in found if isinstance(each, Remark)],
         "costs": {each.name: rivals.costs_of(each) for each in everyone},
-        "measured": rivals.whole(everyone),
+        "measured": measured,
     }
 
 

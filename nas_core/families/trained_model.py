@@ -402,7 +402,7 @@ def _check_output(name: str, network: "nn.Module", inputs: "torch.Tensor") -> No
     if not isinstance(output, torch.Tensor):
         known = f" ({', '.join(map(str, output))})" if isinstance(output, dict) else ""
         advice = "Name a function that makes the model and gives only the tensor that the metric is about."
-        found = f"outputs that are a {type(output).__name__}{known}"
+        found = f"outputs of type {type(output).__name__}{known}"
         raise SpaceError(f"space.model {name}", found, "one tensor", advice)
 
 

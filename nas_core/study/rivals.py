@@ -38,6 +38,7 @@ VERSION = 1  # raised when rivals are made differently
 SAMPLES = 256  # training examples that weights are fitted to
 STATISTICS_BATCH, STATISTICS_BATCHES = 128, 4  # that normalisation statistics are of
 OVER = 0.01  # of a limit, within which a network is not over it
+FAR = 0.1  # share of a limit left over, from which it is remarked
 MOST_SAID = 300  # letters of what went wrong; the log has all of it
 
 NO_MODEL = "It is made of a trained model, and this study has none."
@@ -57,7 +58,7 @@ class Rivals:
     def found(self, tell: Callable[[int, int, str], object]) -> Iterator[Candidate | Remark]:
         """The rivals asked for, each made where the store has none; or why there is none."""
         for done, kind in enumerate(self.wanted):
-            tell(done, len(self.wanted), kind)
+            tell(done, len(self.wanted) + 1, kind)  # then all are measured
             if not isinstance(self.study.family, TrainedModel):
                 yield Remark(role=kind, text=NO_MODEL)
                 continue
@@ -75,7 +76,7 @@ class Rivals:
                 yield Remark(role=kind, text=f"It could not be made: {type(error).__name__}: {said}"[:MOST_SAID])
                 continue
             yield Candidate(name=kind, role=kind, genotype=known["label"], remade=self._path(kind))
-            if known["used"] > 1 + OVER:
+            if known["used"] > 1 + OVER or (kind != "sibling" and known["used"] <= 1 - FAR):
                 yield Remark(role=kind, text=f"Measured whole, it takes {known['used']:.2f} of the limit.")
             if unseen := [text for text in self.config.select.limits if not _is_seen(text)]:
                 yield Remark(role=kind, text=f"What it takes is not known of {', '.join(unseen)}.")

@@ -34,6 +34,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 Change = Mapping[str, Any]  # {"put": a described module} or {"set": {attribute: value}}
+USAGE = "python load.py FOLDER IMAGE ..."
 WEIGHTS, DESCRIPTION, PROGRAM = "model.safetensors", "architecture.json", "model.pt2"
 SOURCE = "source"  # folder of the file that makes the model, and of what it imports beside it
 SHOWN = 3  # of an image's outputs, the largest
@@ -633,6 +634,8 @@ def main(folder: str, *paths: str) -> None:
     names, shape = description.get("output_names", ()), description["input"]["shape"]
     if len(shape) != 3:
         sys.exit(f"It takes B x {' x '.join(map(str, shape))} and no images: call what load({folder!r}) gives.")
+    if not paths:
+        sys.exit(f"No image of {folder}: {USAGE}")
     for path in paths:
         with torch.no_grad():
             outputs = network(image_of(path, description["input"])[None])[0]
@@ -654,8 +657,8 @@ def _shares(outputs: torch.Tensor, names: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:]:
-        sys.exit(f"python {sys.argv[0]} FOLDER IMAGE ...")
+    if not sys.argv[1:] or sys.argv[1].startswith("-"):
+        sys.exit(USAGE)
     try:
         main(*sys.argv[1:])
     except (OSError, ValueError) as error:  # a file that is not there, or that is no image

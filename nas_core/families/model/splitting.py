@@ -386,7 +386,8 @@ def _is_around(path: str, other: str) -> bool:
 
 def _unknown(field: str, found: str, paths: Sequence[str]) -> SpaceError:
     close = get_close_matches(found, paths, n=3, cutoff=0.3) or paths[:3]
-    return SpaceError(field, found, "a module of the model", f"There are {', '.join(close)}")
+    more = ", ..." if len(close) < len(paths) else ""
+    return SpaceError(field, found, "a module of the model", f"There are {', '.join(close)}{more}")
 
 
 def _not_exchangeable(path: str, reason: str) -> SpaceError:

@@ -163,7 +163,7 @@ def test_a_model_is_what_it_was_made_of(maker):
 @pytest.mark.parametrize(
     ("maker", "said"),
     [
-        (Several, r"Several: found outputs that are a dict \(logits, features\), expected one tensor"),
+        (Several, r"Several: found outputs of type dict \(logits, features\), expected one tensor"),
         (no_module, "it gives int, not a torch"),
         (lazy, "its layers get their sizes when it is called first"),
         pytest.param(
