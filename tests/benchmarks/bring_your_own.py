@@ -148,7 +148,7 @@ QUICK = replace(SHORT, teacher_epochs=4, recovery_epochs=1.5, recovers=False, un
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     much = parser.add_mutually_exclusive_group()
-    much.add_argument("--quick", action="store_true", help="least of everything: about ten minutes")
+    much.add_argument("--quick", action="store_true", help="least of everything: about twelve minutes")
     much.add_argument("--short", action="store_true", help="less of everything: about 25 minutes")
     parser.add_argument(
         "--limits", type=percents, help="percent of the teacher's latency, separated by commas; default 60,40, less: 60"
