@@ -224,7 +224,6 @@ def shrink(
         within_reach,
         written,
     )
-    from nas_core.base.errors import InfeasibleError
     from nas_core.records.store import absolute
 
     wish = Wish(
@@ -247,26 +246,24 @@ def shrink(
         print("\n".join(positions_in_words(config)))
     for warning in not_handed_over(config):
         print(f"mathnas: {warning}", file=sys.stderr)
-    config, left_out = within_reach(config, where)
-    if left_out:
-        print(f"mathnas: {left_out}", file=sys.stderr)
-    found = _planned(config, where, "report", measures=dry_run)  # the preflight: of what is refused nothing is written
+
+    def say(words: str) -> None:
+        print(f"mathnas: {words}", file=sys.stderr)
+
+    def planned(config: "StudyConfig") -> dict[str, Any]:  # the preflight: of what is refused nothing is written
+        return _planned(config, where, "report", measures=dry_run)
+
+    def ran(config: "StudyConfig") -> "Study":
+        print(f"Wrote {written(config, wish)}.", file=sys.stderr)
+        with never_silent():
+            return _run_stages(config, where, None, "report", wait_s=0.0)
+
+    config, found = within_reach(config, where, planned, say)
     if dry_run or not as_json:
         _print_plan(found, as_json)
     if dry_run:
         return
-    path = written(config, wish)
-    print(f"Wrote {path}.", file=sys.stderr)
-    with never_silent():
-        try:
-            study = _run_stages(config, where, None, "report", wait_s=0.0)
-        except InfeasibleError:  # known once blocks were measured
-            config, left_out = within_reach(config, where)
-            if not left_out:
-                raise
-            print(f"mathnas: {left_out}", file=sys.stderr)
-            written(config, wish)
-            study = _run_stages(config, where, None, "report", wait_s=0.0)
+    _, study = within_reach(config, where, ran, say)
     files = hand_over(study, wish.out)
     _print_outcome(study, as_json, None if as_json else result_in_words(study))
     if not as_json:

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.model_as_given import channels_taken, known_to_timm, parsed, tested, trained_with
 from flows.plan import priced
 from flows.preflight import check_profilers
-from nas_core.base.errors import ConfigError, DataError, NasError
+from nas_core.base.errors import ConfigError, DataError, InfeasibleError, NasError
 from nas_core.base.units import Amount
 from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.profiler import PROFILERS
@@ -25,6 +25,7 @@ from nas_core.workloads import WORKLOADS
 if TYPE_CHECKING:
     from nas_core.study.study import Study
 
+Result = TypeVar("Result")
 HEADER = """\
 # Made by `mathnas shrink`. Run it again with `mathnas run {path} --root {root}`; what is done is kept.
 # `mathnas init` shows every field with what it means.
@@ -222,11 +223,30 @@ def _are_of_one(known: Sequence[str], one: str, other: str) -> bool:
     return any(is_called(resource, one) and is_called(resource, other) for resource in known) or one == other
 
 
-def within_reach(config: StudyConfig, root: str) -> tuple[StudyConfig, str]:
+def within_reach(
+    config: StudyConfig, root: str, run: Callable[[StudyConfig], Result], tell: Callable[[str], object]
+) -> tuple[StudyConfig, Result]:
+    """The study, and what ``run`` gives of it: where its limits cannot be met, of its sweep without those.
+
+    What limits on latency can be met is known once blocks were measured. ``tell`` is given in words what was left out.
+
+    Raises:
+        InfeasibleError: where nothing of a sweep is left.
+    """
+    try:
+        return config, run(config)
+    except InfeasibleError:
+        config, left_out = without_unmet(config, root)
+        if not left_out:
+            raise
+        tell(left_out)
+        return config, run(config)
+
+
+def without_unmet(config: StudyConfig, root: str) -> tuple[StudyConfig, str]:
     """The study whose sweep begins where some network can be, and what was left out, in words.
 
-    What limits on latency can be met is known once blocks were measured. Where none of the sweep can be
-    met, the study stays as it is: it is refused with what is attainable.
+    It stays as it is where none of the sweep's limits can be met, or costs are not known yet.
     """
     select = config.select
     if not select.sweep:

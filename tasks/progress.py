@@ -91,6 +91,10 @@ class Progress:
         self.show()
 
     @property
+    def _is_over(self) -> bool:
+        return self.done >= self.total > 0
+
+    @property
     def text(self) -> str:
         """done/total, rate, estimated time left, failures; at the end how long it took."""
         now = time.monotonic()
@@ -102,7 +106,7 @@ class Progress:
         ]
         if self._note and not self.total:  # a job that has nothing to count says what it does
             words = []
-        if self.done >= self.total > 0:
+        if self._is_over:
             words.append(f"in {_clock(waited)}" if waited >= 1 else "")
         elif new > 0 and elapsed > 0 and alike:
             rate = new / elapsed
@@ -121,9 +125,7 @@ class Progress:
         if self._bar is not None:
             heard()
             self._bar.update(self._bar_task, completed=self.done, total=max(self.total, 1), text=self.text)
-        elif force or (
-            now - self._last_line >= LINE_EVERY_S and not self.done >= self.total > 0
-        ):  # the end is told once
+        elif force or (now - self._last_line >= LINE_EVERY_S and not self._is_over):  # the end is told when it is left
             self._last_line = now
             self._tell(f"{self.stage}: {self.text}")
         known = self.done, self.failed, self._note
@@ -132,7 +134,7 @@ class Progress:
             self._update_artifact()
 
     def _tell(self, line: str) -> None:
-        """The end of a stage is reached, and then left: once is enough."""
+        """Say what was not said last: a stage that has nothing to do begins as it ends."""
         if line != self._told:
             self._told = line
             tell(line)

@@ -12,6 +12,7 @@ from nas_core.base.errors import IncompleteTableError
 from nas_core.space.genotypes import Genotype
 from nas_core.study.contestants import Training, contest, trainings
 from nas_core.study.head_start import more_epochs
+from nas_core.study.rivals import Rivals
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
 from tasks.addresses import names_cluster
@@ -76,7 +77,7 @@ def _compared(study: Study, job: StudyJob, cluster: Cluster) -> dict[str, Any]:
     costs = {each.name: study.costs_of(Genotype.parse(each.genotype)) for each in found.candidates}
     if not study.config.train.compare:
         return {"candidates": list(found.candidates), "remarks": [], "costs": costs, "measured": {}}
-    with Progress(stage="compare", total=0, noun="steps") as progress:  # the job knows how many
+    with Progress(stage="compare", total=Rivals(study).num_steps, noun="steps") as progress:
         (made,) = run_jobs(
             cluster,
             rivals_job,

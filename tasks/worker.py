@@ -170,9 +170,9 @@ def rivals_job(job: StudyJob, candidates: Sequence[Candidate], report: Any) -> d
     rivals = Rivals(job.study())
     found = list(rivals.found(report))
     everyone = [*candidates, *(each for each in found if isinstance(each, Candidate))]
-    report(len(rivals.wanted), len(rivals.wanted) + 1, "all are measured whole")
+    report(rivals.num_steps - 1, rivals.num_steps, "all are measured whole")
     measured = rivals.whole(everyone)
-    report(len(rivals.wanted) + 1, len(rivals.wanted) + 1, "")
+    report(rivals.num_steps, rivals.num_steps, "")
     return {
         "candidates": everyone,
         "remarks": [each for each in found if isinstance(each, Remark)],
@@ -195,17 +195,14 @@ def train_job(job: StudyJob, training: Training, report: Any) -> dict[str, Any]:
     config = _longer(study.config, training.more_epochs)
     candidate, name, made = training.candidate, training.name, training.candidate.remade
     architecture, start = _rival(study, made) if made else _of_space(study, Genotype.parse(candidate.genotype))
-    workload, metric = build_workload(config.data), trained_metric(config).name
+    workload, metric = build_workload(config.data), trained_metric(config)
     starts_from = start.known_as if start else ""
-    run_id = training_id(architecture, config.train, workload, training.seed, metric, starts_from)
-    known = stored_result(study.store, name, run_id)
-    if known is not None:
+    run_id = training_id(architecture, config.train, workload, training.seed, metric.name, starts_from)
+    if (known := stored_result(study.store, name, run_id, metric)) is not None:
         report(1, 1, "trained already")
+        return {**known.as_dict(), "system": [], "new": False}
     try:
-        return {
-            **train_and_watch(architecture, config, training.seed, study.store, name, report, start),
-            "new": known is None,
-        }
+        return {**train_and_watch(architecture, config, training.seed, study.store, name, report, start), "new": True}
     except TrainingDiverged as error:
         return {"diverged": str(error), "new": True}
 

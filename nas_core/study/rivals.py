@@ -55,10 +55,15 @@ class Rivals:
     def wanted(self) -> list[Baseline]:
         return [kind for kind in REMADE if kind in self.config.train.compare]
 
+    @property
+    def num_steps(self) -> int:
+        """Each rival is made, then all are measured."""
+        return len(self.wanted) + 1
+
     def found(self, tell: Callable[[int, int, str], object]) -> Iterator[Candidate | Remark]:
         """The rivals asked for, each made where the store has none; or why there is none."""
         for done, kind in enumerate(self.wanted):
-            tell(done, len(self.wanted) + 1, kind)  # then all are measured
+            tell(done, self.num_steps, kind)
             if not isinstance(self.study.family, TrainedModel):
                 yield Remark(role=kind, text=NO_MODEL)
                 continue

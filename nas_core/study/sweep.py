@@ -5,6 +5,7 @@ is searched anew for any of them.
 """
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -128,7 +129,8 @@ def first_met(known: Snapshot) -> int:
     limits = sweep_limits(known)
     if not limits or limits[0] not in known.config.select.limits:
         return 0
-    return next((index for index, limit in enumerate(limits) if _is_met(known, limit)), 0)
+    first = bisect_left(limits, True, key=lambda limit: _is_met(known, limit))  # what meets one meets those after it
+    return first if first < len(limits) else 0
 
 
 def beginning_at(select: SelectConfig, index: int) -> SelectConfig:

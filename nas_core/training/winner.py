@@ -137,8 +137,8 @@ def train_network(
     folder, place = f"winner/{name}", resolve_device(device)
     own, group = metric_of(workload, metric), current()
     run_id = training_id(architecture, train_config, workload, seed, own.name, start.known_as if start else "")
-    if (stored := stored_result(store, name, run_id)) is not None:
-        return replace(stored, metric_name=own.name, higher_is_better=own.higher_is_better)
+    if (stored := stored_result(store, name, run_id, own)) is not None:
+        return stored
     workload = workload.with_train_examples(train_config.train_examples)
     shape = workload.sample.shape_at(architecture.resolution, architecture.in_channels)
     splits = workload.load(shape)
@@ -219,8 +219,11 @@ def training_id(
     )
 
 
-def stored_result(store: Store, name: str, run_id: str) -> TrainedNetwork | None:
-    """The finished training of this id under this name, if it is there with weights that can be read."""
+def stored_result(store: Store, name: str, run_id: str, metric: Metric) -> TrainedNetwork | None:
+    """The finished training of this id under this name, compared by the metric.
+
+    None where it is not there, or not with weights that can be read.
+    """
     path = f"winner/{name}/result.json"
     if not store.exists(path):
         return None
@@ -234,7 +237,8 @@ def stored_result(store: Store, name: str, run_id: str) -> TrainedNetwork | None
     except StoreError as error:
         log.warning("%s: %s; it is trained again", error.where, error.found)
         return None
-    return TrainedNetwork.from_dict(data)
+    found = TrainedNetwork.from_dict(data)
+    return replace(found, metric_name=metric.name, higher_is_better=metric.higher_is_better)
 
 
 def _stored_weights(store: Store, name: str) -> dict[str, torch.Tensor]:

@@ -590,8 +590,9 @@ class Run:
     @property
     def recovery_steps(self) -> int:
         """Of every network before it is rated; by default as `mathnas shrink` has it."""
-        given = self.given.recovery_steps
-        return (self.final_steps // RATED_SHARE if self.effort.recovers else 0) if given is None else int(given)
+        if self.given.recovery_steps is not None:
+            return int(self.given.recovery_steps)
+        return self.final_steps // RATED_SHARE if self.effort.recovers else 0
 
     def extra_epochs(self, name: str) -> float:
         """Epochs that a contestant trains longer: what ours spent on the library."""

@@ -12,8 +12,18 @@ from sklearn.datasets import load_digits
 
 from flows.export_command import handed_over
 from flows.model_as_given import Told, _usual
-from flows.shrink_command import Wish, _data_of, _section, _sweep, result_in_words, study_of, within_reach, written
-from nas_core.base.errors import ConfigError, DataError
+from flows.shrink_command import (
+    Wish,
+    _data_of,
+    _section,
+    _sweep,
+    result_in_words,
+    study_of,
+    within_reach,
+    without_unmet,
+    written,
+)
+from nas_core.base.errors import ConfigError, DataError, InfeasibleError
 from nas_core.families.trained_model import TrainedModel
 from nas_core.report.collect import summarise
 from nas_core.report.text import summary_table
@@ -126,20 +136,37 @@ def test_alternatives_learn_from_a_bounded_number_of_images(trained, monkeypatch
 
 def test_what_no_network_meets_is_left_out_of_a_range(trained, tmp_path):
     config = study_of(replace(trained, limits=["flops=1%..100%"], points=4, recover=4), {})
-    narrower, said = within_reach(config, str(tmp_path / "out" / "study"))
+    narrower, said = without_unmet(config, str(tmp_path / "out" / "study"))
     assert (config.select.limits, narrower.select.limits) == (["flops<=1%"], ["flops<=34%"])
     assert (narrower.select.sweep, narrower.select.points, narrower.select.recover) == ("flops=34%..100%", 3, 3)
     assert said == "No network meets flops<=1%: the sweep is flops=34%..100%, 3 points."
-    assert within_reach(narrower, str(tmp_path / "out" / "study")) == (narrower, "")
+    assert without_unmet(narrower, str(tmp_path / "out" / "study")) == (narrower, "")
+
+
+def test_of_a_range_what_can_be_met_is_run(trained, tmp_path):
+    config, said, seen = study_of(replace(trained, limits=["flops=1%..100%"], points=4), {}), [], []
+
+    def run(study):
+        seen.append(study.select.limits)
+        if study.select.limits == ["flops<=1%"]:
+            raise InfeasibleError("select.limits", "flops<=1%", "limits that some network satisfies")
+        return "done"
+
+    assert within_reach(config, str(tmp_path / "study"), run, said.append)[1] == "done"
+    assert seen == [["flops<=1%"], ["flops<=34%"]]
+    assert len(said) == 1
+    one = study_of(replace(trained, limits=["flops<=1%"]), {})
+    with pytest.raises(InfeasibleError):
+        within_reach(one, str(tmp_path / "study"), run, said.append)
 
 
 def test_the_last_limit_of_a_range_that_some_network_meets_is_a_limit_alone(trained, tmp_path):
     config = study_of(replace(trained, limits=["flops=0.5%..2%"], points=3, recover=2), {})
-    narrower, said = within_reach(config, str(tmp_path / "out" / "study"))
+    narrower, said = without_unmet(config, str(tmp_path / "out" / "study"))
     assert (narrower.select.limits, narrower.select.sweep) == (["flops<=1.25%"], "flops=1.25%..2%")
     assert said == "No network meets flops<=0.5%: the sweep is flops=1.25%..2%, 2 points."
     config = study_of(replace(trained, limits=["flops=0.5%..1.25%"], points=2, recover=2), {})
-    narrower, said = within_reach(config, str(tmp_path / "out" / "study"))
+    narrower, said = without_unmet(config, str(tmp_path / "out" / "study"))
     assert (narrower.select.limits, narrower.select.sweep) == (["flops<=1.25%"], "")
     assert said == "No network meets flops<=0.5%: flops<=1.25% is left."
 
