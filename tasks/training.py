@@ -41,7 +41,7 @@ def train(study: Study) -> dict[str, Any]:
 
             def on_progress(index: int, done: int, total: int, note: str) -> None:
                 shares[index] = 100.0 * done / max(total, 1)
-                progress.note(round(sum(shares)), 100 * len(wanted), f"{wanted[index].name}: {note}")
+                progress.note(round(sum(shares)), 100 * len(wanted), note)
 
             jobs = [(job, item) for item in wanted]
             request = cluster.training_request(len(jobs), config.train.workers)

@@ -199,7 +199,7 @@ def train_job(job: StudyJob, training: Training, report: Any) -> dict[str, Any]:
     starts_from = start.known_as if start else ""
     run_id = training_id(architecture, config.train, workload, training.seed, metric.name, starts_from)
     if (known := stored_result(study.store, name, run_id, metric)) is not None:
-        report(1, 1, "trained already")
+        report(1, 1, f"{name} is trained already")
         return {**known.as_dict(), "system": [], "new": False}
     try:
         return {**train_and_watch(architecture, config, training.seed, study.store, name, report, start), "new": True}
