@@ -138,6 +138,8 @@ def wrong_with(thing: Any, protocol: type) -> str:
 def _incomplete(thing: Any) -> str:
     if not isinstance(getattr(thing, "name", None), str) or not thing.name:
         return "no `name`"
+    if thing.name.split() != [thing.name]:
+        return f"name {thing.name!r:.50}, with blanks"
     if isinstance(thing.version, bool) or not isinstance(thing.version, int):
         return f"version {thing.version!r:.50}, no whole number"
     if missing := sorted(getattr(thing, "__abstractmethods__", ())):

@@ -104,7 +104,10 @@ class Lease:
                 last, last_beat = other, time.monotonic()
             # a holder elsewhere that does not beat may be dead: that takes longer to find out
             if time.monotonic() >= deadline and (other.is_here or seen_alive):
-                advice = "Wait for it (`--wait`), or stop it; if its machine is gone, try again: it is taken over."
+                advice = (
+                    "Wait for it (`--wait` on the command line), or stop it; "
+                    "if its machine is gone, try again: it is taken over."
+                )
                 raise StudyHeldError(self._store.root, str(other), "no other driver", advice)
             time.sleep(BEAT_S / 4)
         self._thread.start()

@@ -31,6 +31,7 @@ from nas_core.space.genotypes import Genotype
 from nas_core.study.reasons import Price, Reasons, Swap
 from nas_core.workloads.metrics import Measure
 
+FITTED = ("base", "design")  # what networks are evaluated for that the predictor is fitted to
 MAX_NETWORK_ROWS = 100
 MAX_SWAP_ROWS = 400
 MAX_PLACES = 8  # in which two networks differ, listed in a cell
@@ -414,11 +415,13 @@ def evaluated_table(summary: StudySummary) -> Table | None:
         return None
     metric, resources = summary.scorer.metric, shown_resources(summary)
     best = sorted(rows, key=lambda row: row.metric, reverse=metric.higher_is_better)[:MAX_NETWORK_ROWS]
-    note = f"The best {len(best)} of {format_count(len(rows))}." if len(best) < len(rows) else ""
+    notes = [f"The best {len(best)} of {format_count(len(rows))}."] if len(best) < len(rows) else []
+    if any(row.role in FITTED and row.predicted is not None for row in best):
+        notes.append("What is predicted of the base and of the design is the fit to them; of the others it is not.")
     cells = tuple(_evaluated_cells(summary, row, metric, resources) for row in best)
     head = ("genotype", "evaluated for", "evaluated", "predicted", *map(resource_name, resources))
     marked = next((index for index, row in enumerate(best) if row.genotype == summary.winner), None)
-    return Table(head=head, rows=cells, marked=marked, note=note)
+    return Table(head=head, rows=cells, marked=marked, note=" ".join(notes))
 
 
 def _evaluated_cells(

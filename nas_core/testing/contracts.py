@@ -162,13 +162,16 @@ def _block(thing: Any) -> Iterator[Finding]:
         for sides in _sides(kind):
             inputs = torch.randn(BATCH, in_channels, *sides)
             before = inputs.clone()
-            outputs = kind.build(in_channels, out_channels, stride).eval()(inputs)
+            block = kind.build(in_channels, out_channels, stride).eval()
+            outputs = block(inputs)
             wanted = (BATCH, out_channels, *(-(-side // stride) for side in sides))
             where = f"{in_channels} to {out_channels} channels, stride {stride}, sides {sides}"
             if tuple(outputs.shape) != wanted:
                 yield f"a side of H becomes ceil(H / stride) ({where})", f"{tuple(outputs.shape)}, not {wanted}"
             if not torch.equal(inputs, before):
                 yield "a block leaves its input alone", f"changed ({where})"
+            elif not torch.equal(block(inputs), outputs):
+                yield "in eval mode the same input gives the same outputs", f"others, the second time ({where})"
     if not stands:
         yield "a block fits somewhere", f"`misfit` refuses all of {SHAPES}"
 
@@ -286,7 +289,8 @@ def _scorer(thing: Any) -> Iterator[Finding]:
         if not scorer.prepared:
             yield "after `prepare` it is prepared", "it is not"
         genotypes = list(scorer.family.space.genotypes())[:2]
-        rows = scorer.evaluate(genotypes)[: len(genotypes)]
+        rated = scorer.evaluate(genotypes)
+        rows = rated[: len(genotypes)]
         if [row.genotype for row in rows] != list(map(str, genotypes)):
             yield "one row per genotype, in order", str([row.genotype for row in rows])
         failed = [row for row in rows if row.status == "failed"]
@@ -294,6 +298,9 @@ def _scorer(thing: Any) -> Iterator[Finding]:
             log.warning("scorer %s rates no network of %s: %s", thing.name, scorer.family.settings, failed[0].message)
         else:
             yield from (("small networks can be rated", row.message) for row in failed)
+            named = set(thing.directions) if issubclass(thing, FunctionScorer) else set()
+            if not failed and (missing := sorted(named - {row.metric_name for row in rated})):
+                yield "every metric that it names is given", f"no {', '.join(missing)}"
         again = [row.metric for row in twin.evaluate(genotypes)[: len(genotypes)]]
         if again != [row.metric for row in rows]:
             yield "the same network has the same metric", f"{[row.metric for row in rows]} and {again}"

@@ -1,6 +1,7 @@
 """What was predicted beside what was evaluated or measured."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nas_core.report.drawing.canvas import (
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 
 def figure_calibration(summary: StudySummary, theme: Theme) -> "Figure":
     """Predicted against evaluated metric; rank statistics of the held-out networks in the corner."""
-    rows = [row for row in summary.networks if row.predicted is not None]
-    if not rows:
+    predicted = [row for row in summary.networks if row.predicted is not None]
+    if not predicted:
         raise NotYetRunError("predictions")
+    rows = _on_the_scale(predicted)
     figure = new_figure(width=6.6, height=5.4)
     ax = figure.subplots()
     scale = 100 if summary.scorer.metric.is_fraction else 1
@@ -40,12 +42,24 @@ def figure_calibration(summary: StudySummary, theme: Theme) -> "Figure":
             label = f"{label} ({len(mine)})"
             _scatter_with_intervals(ax, mine, scale, marker, colour, size, label, intervals="design" not in roles)
     _mark_winner(ax, summary, rows, scale, theme)
+    off = [drawn for row, drawn in zip(predicted, rows, strict=True) if drawn != row]
+    if off:
+        x, y = [scale * (row.predicted or 0.0) for row in off], [scale * row.metric for row in off]
+        label = f"predicted beyond the scale, drawn in ({len(off)})"
+        ax.plot(x, y, ls="", marker="o", ms=12, mfc="none", mec=theme.ink, mew=1, label=label)
     draw_diagonal(ax, [(scale * (row.predicted or 0.0), scale * row.metric) for row in rows], theme)
     ax.set_xlabel(f"predicted {rated_axis(summary)}")
     ax.set_ylabel(f"evaluated {rated_axis(summary)}")
     ax.set_title(_rank_text(summary), loc="left")
     legend_below(figure)
     return figure
+
+
+def _on_the_scale(rows: Sequence[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
+    """The networks, wild predictions drawn in: one of them would squeeze all the others into a corner."""
+    low, high = min(row.metric for row in rows), max(row.metric for row in rows)
+    reach = high - low or float("inf")
+    return [replace(row, predicted=min(max(row.predicted or 0.0, low - reach), high + reach)) for row in rows]
 
 
 def _scatter_with_intervals(

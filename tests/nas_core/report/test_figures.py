@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from nas_core.report.drawing.agreement import figure_calibration
 from nas_core.report.drawing.canvas import NotYetRunError
 from nas_core.report.drawing.effect_cells import effect_text
 from nas_core.report.drawing.learned import figure_training
@@ -34,6 +35,16 @@ def test_figures_of_a_lower_is_better_metric():
     images = save_figures(shown)
     assert set(images) == set(FIGURES)
     assert all(images[name] != render(study, name) for name in ("block_effects", "calibration", "frontier", "training"))
+
+
+def test_a_wild_prediction_does_not_squeeze_the_others_into_a_corner():
+    study = STUDIES["small"]
+    wild = replace(study.networks[0], predicted=-30.0)
+    figure = figure_calibration(replace(study, networks=(wild, *study.networks[1:])), LIGHT)
+    metrics = [100 * row.metric for row in study.networks]
+    left, right = figure.axes[0].get_xlim()
+    assert right - left < 4 * (max(metrics) - min(metrics))
+    assert "drawn in (1)" in str([text.get_text() for text in figure.legends[0].get_texts()])
 
 
 def test_stages_that_have_not_run_have_no_figure():

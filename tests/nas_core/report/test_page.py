@@ -230,6 +230,12 @@ def with_metric(study, metric):
     return replace(study, scorer=replace(study.scorer, metric=metric), training=replace(study.training, metric=metric))
 
 
+def test_what_the_predictor_was_fitted_to_is_not_passed_off_as_predicted(study):
+    assert "of the design is the fit to them" in evaluated_table(study).note
+    others = tuple(row for row in study.networks if row.role not in ("base", "design"))
+    assert evaluated_table(replace(study, networks=others)).note == ""
+
+
 @pytest.mark.parametrize("name", ["macro_f1", "cross_entropy"])
 def test_no_page_calls_another_metric_accuracy(study, name):
     for shown in (with_metric(study, CLASSIFICATION[name].measure), not_run(study)):

@@ -10,6 +10,7 @@ from nas_core import Sample, dataset_workload, resource, scorer
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
 from nas_core.costs import PROFILERS
+from nas_core.families.blocks import BLOCKS
 from nas_core.scoring import SCORERS, Scorer
 from nas_core.testing import check, registries
 from nas_core.testing.contracts import CONTRACTS
@@ -91,6 +92,40 @@ def test_what_is_not_kept_is_said(monkeypatch):
     monkeypatch.setattr("nas_core.scoring.scorer.SCORERS", registry)
     (failure,) = check("scorer", "backwards")
     assert failure.promise == "one row per genotype, in order"
+
+
+def test_a_metric_that_a_function_names_and_does_not_give_is_said():
+    @scorer("two-metrics", metrics={"seconds": "lower", "joules": "lower"})
+    def rated(genotype):
+        """Gives one of two."""
+        return {"seconds": float(sum(genotype.choices))}
+
+    try:
+        (failure,) = check("scorer", "two-metrics")
+    finally:
+        SCORERS._entries.pop("two-metrics")
+    assert (failure.promise, failure.found) == ("every metric that it names is given", "no joules")
+
+
+def test_a_block_that_draws_random_numbers_is_said():
+    class Noisy(torch.nn.Conv2d):
+        def forward(self, inputs):
+            return super().forward(inputs) + torch.randn(())
+
+    @BLOCKS.add
+    class NoisyBlock(BLOCKS["conv"]):
+        """A convolution with noise."""
+
+        name = "noisy"
+
+        def build(self, in_channels, out_channels, stride):
+            return Noisy(in_channels, out_channels, 3, stride, padding=1)
+
+    try:
+        failures = check("block kind", "noisy")
+    finally:
+        BLOCKS._entries.pop("noisy")
+    assert {failure.promise for failure in failures} == {"in eval mode the same input gives the same outputs"}
 
 
 def test_a_function_of_other_positions_than_the_examples_breaks_no_promise(monkeypatch, caplog):
