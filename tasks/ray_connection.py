@@ -53,11 +53,7 @@ WORKER_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
 }
 LOGGED = logging.CRITICAL  # of Ray itself: what it raises is told, once
-COMMON: dict[str, Any] = {
-    "logging_level": LOGGED,
-    "log_to_driver": False,
-    "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
-}
+COMMON: dict[str, Any] = {"logging_level": LOGGED, "log_to_driver": False}
 
 
 class RayLostError(Exception):
@@ -267,8 +263,21 @@ def _start_in(folder: str) -> None:
     # an explicit "local": without it Ray joins whatever cluster a leftover file names
     options = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False, **COMMON}
     options["num_cpus"] = usable_cpus()
-    with _elsewhere(), _sigterm_stays(), doing("starting a local Ray"):
+    # Ray's own way to set variables takes one more process for every worker, and no worker can be started ahead
+    with _elsewhere(), _sigterm_stays(), _set(WORKER_ENVIRONMENT), doing("starting a local Ray"):
         ray.init(**options, _temp_dir=folder)  # in this thread: its processes end with the thread that started them
+
+
+@contextlib.contextmanager
+def _set(variables: Mapping[str, str]) -> Iterator[None]:
+    """What is started meanwhile inherits the variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def _end_all(processes: Iterable[psutil.Process]) -> None:
@@ -342,7 +351,7 @@ def _join(address: str) -> Connection:
     advice = "With token authentication, set RAY_AUTH_MODE=token and share the token on both sides."
     try:
         with _elsewhere(), doing(f"waiting for Ray at {address}"):
-            _wait(lambda: ray.init(address=address, **COMMON), JOIN_S)
+            _wait(lambda: ray.init(address=address, runtime_env={"env_vars": WORKER_ENVIRONMENT}, **COMMON), JOIN_S)
     except TimeoutError as error:
         raise ClusterError(
             "RAY_ADDRESS", f"{address}, {error}", "a Ray cluster that answers", f"{advice} {GO_ON}"
