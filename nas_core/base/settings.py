@@ -102,8 +102,11 @@ class Section(BaseModel):
         except ConfigError as error:
             raise wrong_field(cls.__name__, name, value, error.expected) from None
 
-    def what_was_edited(self) -> str:
-        """What was read with the section and says something else by now; "" where nothing does."""
+    def what_was_edited(self, code: Mapping[str, str]) -> str:
+        """What was read with the section and says something else by now; "" where nothing does.
+
+        ``code`` are the hashes that the space was made with, by name.
+        """
         return ""
 
     def as_yaml(self) -> bytes:

@@ -94,6 +94,16 @@ class TrainedModel(Family):
                 return resolved_path(model, info)
             return f"{resolved_path(place, info)}:{factory}" if colon and place.endswith(".py") else model
 
+        def what_was_edited(self, code: Mapping[str, str]) -> str:
+            from nas_core.families.model.source import hash_of_source, hash_of_weights
+
+            now = {"model": hash_of_source(self.model)}
+            with suppress(OSError):  # a file that is gone changes nothing
+                now["weights"] = hash_of_weights(self.checkpoint) if self.checkpoint else ""
+            names = {"model": f"{self.model.rpartition(':')[0]} or what it imports", "weights": self.checkpoint}
+            edited = [names[each] for each, found in now.items() if found and code.get(each, found) != found]
+            return f"{edited[0]} was edited" if edited else ""
+
         @field_validator("library")
         @classmethod
         def _known(cls, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

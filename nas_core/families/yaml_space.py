@@ -53,7 +53,7 @@ class YamlFamily(Chain):
             """The file is read with the study that names it: what becomes of it later changes nothing there."""
             return read_space_file(info.data["file"]) if value is None and "file" in info.data else value
 
-        def what_was_edited(self) -> str:
+        def what_was_edited(self, code: Mapping[str, str]) -> str:
             with contextlib.suppress(ConfigError):  # a file that is gone changes nothing
                 return f"{self.file} was edited" if read_space_file(self.file) != self.definition else ""
             return ""

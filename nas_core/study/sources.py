@@ -165,7 +165,7 @@ def notices(known: Sources, config: StudyConfig, store: Store) -> list[str]:
     """What is no longer as the study knew it, a sentence each; what is not at hand is not asked for."""
     found = [moved] if (moved := _moved(known, store)) else []
     advice = "the study is read as it was run; `mathnas run` takes what is there now"
-    if edited := config.space.what_was_edited():
+    if edited := config.space.what_was_edited(dict(known.space.code)):
         found.append(f"space: {edited} since this study was run: {advice}")
     for name, code in known.plugins.items():
         with contextlib.suppress(NasError):

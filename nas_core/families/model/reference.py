@@ -27,7 +27,7 @@ from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torc
 from nas_core.families.model import rebuild
 from nas_core.families.model.checkpoints import PROGRAM, load_weights, not_finite, what_it_is
 from nas_core.families.model.layers_again import with_layers, with_tensors_first
-from nas_core.families.model.source import source_files
+from nas_core.families.model.source import hash_of_source, hash_of_weights
 
 from timm.models import is_model  # isort: skip
 
@@ -169,8 +169,8 @@ class Reference:
     @cached_property
     def computation(self) -> str:
         """Hash of a Python file's text with that of what it imports beside it, or of a program; "" of timm's models."""
-        if files := source_files({"name": self.model}):
-            return content_id({name: content.decode(errors="replace") for name, content in files.items()})
+        if found := hash_of_source(self.model):
+            return found
         if self.model.endswith(".pt2") or self.model.startswith("mlflow:"):
             network = self._whole()
             graphs = [str(part.graph) for part in network.modules() if hasattr(part, "graph")]
@@ -181,7 +181,7 @@ class Reference:
     def code(self) -> str:
         """Hash of the weights: another file, another space."""
         if self.checkpoint is not None and Path(self.checkpoint).is_file():
-            return hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest()[:16]
+            return hash_of_weights(self.checkpoint)
         if self.is_timm or not self.has_weights:
             return ""
         return weights_hash(self.trained())

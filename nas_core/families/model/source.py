@@ -1,11 +1,14 @@
-"""The file that makes a model, and what it imports of the files beside it: they travel with the networks made of it."""
+"""The files of a trained model: its weights, what makes it, and what that imports of the files beside it. No torch."""
 
 import ast
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas_core.families.model.rebuild import SOURCE
+from nas_core.base.identity import content_id
+
+SOURCE = "source"  # the folder that they are handed over in, as `rebuild` has it
 
 
 def source_files(model: Mapping[str, Any]) -> dict[str, bytes]:
@@ -17,6 +20,18 @@ def source_files(model: Mapping[str, Any]) -> dict[str, bytes]:
     for each in files:
         files += [other for other in _imported(each, file.parent) if other not in files]
     return {f"{SOURCE}/{each.relative_to(file.parent)}": each.read_bytes() for each in sorted(files)}
+
+
+def hash_of_source(model: str) -> str:
+    """Of the texts of the files that make it; "" of a model that no file makes."""
+    files = source_files({"name": model})
+    return content_id({name: content.decode(errors="replace") for name, content in files.items()}) if files else ""
+
+
+def hash_of_weights(checkpoint: str | Path) -> str:
+    """Of the whole file."""
+    with open(checkpoint, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _imported(file: Path, folder: Path) -> list[Path]:

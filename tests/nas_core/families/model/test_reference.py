@@ -15,6 +15,7 @@ from torch import nn
 from nas_core.base import fetching
 from nas_core.base.errors import DataError, NasError
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
+from nas_core.families.model import rebuild, source
 from nas_core.families.model.reference import Reference, weights_hash
 from nas_core.families.trained_model import TrainedModel
 from nas_core.space.genotypes import Genotype
@@ -111,6 +112,27 @@ def test_what_computes_with_the_weights_is_part_of_the_space(tmp_path: Path) -> 
     assert space_id(arguments={"act": None}) != edited
     (tmp_path / "helper.py").write_text("from torch import nn\nAct = nn.ReLU\n")
     assert space_id() == first
+
+
+def test_an_edited_file_of_the_model_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(BLOCKS)
+    (tmp_path / "helper.py").write_text("from torch import nn\nAct = nn.ReLU\n")
+    network = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8)) for _ in range(3)))
+    torch.save(network.state_dict(), tmp_path / "mine.pth")
+    settings = TrainedModel.Settings(model=f"{tmp_path}/mine.py:build", checkpoint=f"{tmp_path}/mine.pth")
+    code = dict(TrainedModel(settings, Sample(shape=(8,), num_outputs=8)).space.code)
+    assert settings.what_was_edited(code) == ""
+    torch.save(nn.Sequential(*map(nn.Sequential, network)).state_dict(), tmp_path / "mine.pth")
+    assert settings.what_was_edited(code) == f"{tmp_path}/mine.pth was edited"
+    (tmp_path / "helper.py").write_text("from torch import nn\nAct = nn.Tanh\n")
+    assert settings.what_was_edited(code) == f"{tmp_path}/mine.py or what it imports was edited"
+    (tmp_path / "mine.py").unlink()
+    (tmp_path / "mine.pth").unlink()
+    assert settings.what_was_edited(code) == ""
+
+
+def test_the_folder_of_sources_has_one_name() -> None:
+    assert source.SOURCE == rebuild.SOURCE
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own use of what it deprecates
