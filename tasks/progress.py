@@ -34,6 +34,7 @@ class Progress:
     noun: str = "networks"
     _began: float = 0.0
     _started: float = 0.0  # what the rate is of
+    _moved: float = 0.0  # when more was done last
     _done_before: int = 0
     _last_line: float = 0.0
     _last_artifact: float = 0.0
@@ -46,7 +47,7 @@ class Progress:
     _artifact_id: UUID | None = None
 
     def __enter__(self) -> "Progress":
-        self._began = self._started = time.monotonic()
+        self._began = self._started = self._moved = time.monotonic()
         self._done_before = self.done
         if sys.stderr.isatty():
             self._bar = _terminal_bar()
@@ -71,9 +72,8 @@ class Progress:
 
     def advance(self, done: int, failed: int = 0) -> None:
         """More is done, of which some failed."""
-        self.done += done
         self.failed += failed
-        self.show()
+        self._has_done(self.done + done)
 
     def note(self, done: int, total: int, note: str) -> None:
         """How far the present unit is, such as epochs of a training."""
@@ -87,7 +87,12 @@ class Progress:
             self._done_before += done
         self._jobs[index] = done, total
         known = self._jobs.values()
-        self.done, self.total, self._note = sum(done for done, _ in known), sum(total for _, total in known), note
+        self.total, self._note = sum(total for _, total in known), note
+        self._has_done(sum(done for done, _ in known))
+
+    def _has_done(self, done: int) -> None:
+        if done != self.done:
+            self.done, self._moved = done, time.monotonic()
         self.show()
 
     @property
@@ -98,7 +103,7 @@ class Progress:
     def text(self) -> str:
         """done/total, rate, estimated time left, failures; at the end how long it took."""
         now = time.monotonic()
-        new, elapsed, waited = self.done - self._done_before, now - self._started, now - self._began
+        new, elapsed, waited = self.done - self._done_before, self._moved - self._started, now - self._began
         percent = self.noun == "%"  # a share of the work, whose rate means nothing
         alike = self.noun != "resources"  # some are counted in no time, others measured for minutes
         words = [
@@ -112,12 +117,17 @@ class Progress:
             rate = new / elapsed
             if not percent:
                 words.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
-            words.append(f"{_clock((self.total - self.done) / rate)} left")
+            words.append(f"{_clock(self._left_s(1 / rate, now - self._moved))} left")
         elif waited >= LINE_EVERY_S:
             words.append(f"at work for {_clock(waited)}")
         words.append(f"{self.failed} failed" if self.failed else "")
         words.append(self._note)
         return ", ".join(word for word in words if word)
+
+    def _left_s(self, each_s: float, since_s: float) -> float:
+        """Seconds left: what is under way is taken to end next, however long nothing was heard of it."""
+        others = self.total - self.done - 1
+        return max(others * each_s, (others + 1) * each_s - since_s)
 
     def show(self, force: bool = False) -> None:
         """Where a person looks, as often as that is worth while; called also while nothing moves."""

@@ -337,7 +337,7 @@ def sweep_notes(summary: StudySummary) -> list[str]:
     first = f"At {proven} of {len(found)} limits this is the best predicted network, which is proven; elsewhere" if (
         proven
     ) else "At every limit"  # fmt: skip
-    return [*notes, f"{first} it is the best of those evaluated, or its proof is open."]
+    return [*notes, f"{first} it is the best of those evaluated that keep to it, or its proof is open."]
 
 
 def _over(sweep: SweepSummary, point: Point) -> str:

@@ -44,6 +44,17 @@ def test_a_wait_says_how_long_it_takes_and_an_end_how_long_it_took(clock):
         assert known.text == "5/5 networks, in 1:20, 1 failed"
 
 
+def test_what_is_left_does_not_grow_while_nothing_is_heard(clock):
+    with Progress(stage="score", total=5) as known:
+        clock[0] = 80.0
+        known.advance(2)
+        assert known.text == "2/5 networks, 40.0 s each, 2:00 left"
+        clock[0] = 100.0
+        assert known.text == "2/5 networks, 40.0 s each, 1:40 left"
+        clock[0] = 900.0
+        assert known.text == "2/5 networks, 40.0 s each, 1:20 left"
+
+
 def test_the_end_counts_what_went_before_the_first_report(clock):
     with Progress(stage="prepare", total=1, noun="steps") as known:
         clock[0] = 40.0
