@@ -6,7 +6,6 @@ Exit codes: 0 done, 2 for what the user can mend (one message, no traceback),
 
 import contextlib
 import errno
-import json
 import shlex
 import signal
 import sys
@@ -20,7 +19,7 @@ from flows.command_group import CommandGroup
 from flows.design_command import design
 from flows.extras import need, not_installed
 from flows.plugins_command import check, plugins
-from flows.printing import drop_output, print_what_can_be_printed
+from flows.printing import AsJson, drop_output, is_of_a_gone_reader, print_json, print_what_can_be_printed
 from nas_core.base.errors import ConfigError, NasError, SpaceError, StoreError
 from nas_core.study.stages import CONFIG, DESIGN_CONFIG, MOST_TOP, REPORT, STAGES, SUMMARY, TRACKING, Stage
 from tasks.saying import doing, never_silent
@@ -49,7 +48,6 @@ INTERRUPTED, TOLD_TO_END = 130, 143  # exit codes of a process that SIGINT or SI
 
 Root = Annotated[str, typer.Argument(help="The study's folder, or an s3:// or gs:// URI.")]
 FROM_HELP = "Repeat this stage and those after it; what was evaluated or trained with the same settings is kept."
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def main() -> None:
@@ -66,6 +64,8 @@ def main() -> None:
             print("mathnas: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         raise
     except NasError as error:
+        if is_of_a_gone_reader(error):  # who read has read enough, while a model's own code was printing
+            _end_unread()
         _refuse(error)
     except ModuleNotFoundError as error:
         words = not_installed(error)
@@ -73,8 +73,7 @@ def main() -> None:
             raise
         _refuse(words)
     except BrokenPipeError:  # who read has read enough
-        drop_output(sys.stdout)
-        sys.exit(1)
+        _end_unread()
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -94,6 +93,11 @@ def _end(number: int, _: object) -> None:
     if signal.Signals(number).name == "SIGHUP":  # the terminal is gone: a last word would be an error
         drop_output(sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr)
     sys.exit(128 + number)
+
+
+def _end_unread() -> NoReturn:
+    drop_output(sys.stdout)
+    sys.exit(1)
 
 
 def _refuse(error: NasError) -> NoReturn:
@@ -321,7 +325,7 @@ def _run_stages(config: "StudyConfig", root: str, rerun_from: Stage | None, unti
 
     check_addresses()
     # prefect reads the address of its server when it is imported
-    with drive(config, root, until=until, wait_s=wait_s) as study, prefect_api():
+    with drive(config, root, until=until, rerun_from=rerun_from, wait_s=wait_s) as study, prefect_api():
         for note in notes(study, until):
             print(f"mathnas: {note}", file=sys.stderr)
         from flows.study import run_study
@@ -376,7 +380,7 @@ def _print_design(config: "AnalyticConfig", root: str, as_json: bool) -> None:
     if as_json:
         figures = {key: row[key] for key in ("genotype", "metric_name", "num_test_examples", "wall_s", "device")}
         figures |= {f"test_{key}": value for key, value in tested.items()}
-        _print_json({**answer, "training": figures, "model": runs["model"], "tracking": uri})
+        print_json({**answer, "training": figures, "model": runs["model"], "tracking": uri})
         return
     print_answer(answer)
     print(
@@ -429,10 +433,6 @@ def _say_notices(study: "Study") -> list[str]:
     return found
 
 
-def _print_json(data: object) -> None:
-    print(json.dumps(data, indent=2))
-
-
 def _planned(config: "StudyConfig", root: str, until: Stage, measures: bool = True) -> dict[str, Any]:
     from flows.plan import plan
 
@@ -444,7 +444,7 @@ def _print_plan(found: dict[str, Any], as_json: bool) -> None:
     from flows.plan import plan_in_words
 
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         print(plan_in_words(found))
 
@@ -454,7 +454,7 @@ def _print_outcome(study: "Study", as_json: bool, compared: list[str] | None = N
 
     summary = _summary(study)
     if as_json:
-        _print_json(summary.to_dict())
+        print_json(summary.to_dict())
         return
     print(summary_table(summary, compared))
     if study.store.exists(REPORT):
@@ -527,7 +527,7 @@ def profile(
         raise ConfigError("profile", "both or neither of DIR and --space", "one of them")
     if space is not None:
         need("networks", "profile --space")
-        _print_json(_counted(space, genotypes, resources))
+        print_json(_counted(space, genotypes, resources))
         return
     assert root is not None
     _print_status(_run_stage("profile", root), as_json)
@@ -634,7 +634,7 @@ def select(
     with progress_line(asked["top"]) as tell:
         answer = study.select(limits, **asked, tell=tell)
     if as_json:
-        _print_json(answer.as_dict())
+        print_json(answer.as_dict())
     else:
         _print_answer(answer)
     if certify is not None:
@@ -698,11 +698,11 @@ def status(root: Root, as_json: AsJson = False) -> None:
 
 
 def _settle(store: "Store") -> None:
-    """A study that was moved or copied has MLflow's places set right; what cannot be written is said."""
-    from tasks.embedded_tracking import settle
+    """A study that was moved or copied has MLflow's places set right, where it may be written; what fails is said."""
+    from tasks.embedded_tracking import can_be_settled, settle
 
     try:
-        if settle(store):
+        if can_be_settled(store) and settle(store):
             print("mathnas: MLflow's places of artifacts were set to where the study is now", file=sys.stderr)
     except StoreError as error:
         print(f"mathnas: {error}", file=sys.stderr)
@@ -715,7 +715,7 @@ def _print_design_status(root: str, as_json: bool) -> None:
     project = DesignProject.open(root)
     states, holder = project.status(), driver(project.store)
     if as_json:
-        _print_json({"stages": states, "driver": str(holder) if holder else None})
+        print_json({"stages": states, "driver": str(holder) if holder else None})
         return
     for name, state in states.items():
         print(f"{name:<8} {state}")
@@ -735,7 +735,7 @@ def _print_status(study: "Study", as_json: bool) -> None:
         }
         outcome = study.outcome() if stages["select"].state == "done" else None
         found = {"quarantined": quarantined, "driver": str(holder) if holder else None, "notices": said}
-        _print_json({"stages": rows, **found, "outcome": outcome and outcome.as_dict()})
+        print_json({"stages": rows, **found, "outcome": outcome and outcome.as_dict()})
         return
     for stage, row in stages.items():
         failed = f", {row.failed} failed" if row.failed else ""

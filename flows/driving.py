@@ -7,6 +7,7 @@ from flows.preflight import preflight
 from nas_core.records.lease import hold
 from nas_core.records.store import Store, place_of
 from nas_core.study.config import StudyConfig
+from nas_core.study.outputs import set_aside_damaged
 from nas_core.study.sources import Sources
 from nas_core.study.stages import Stage
 from nas_core.study.study import Study
@@ -16,11 +17,19 @@ _driven: dict[str, Study] = {}  # place -> the study
 
 
 @contextmanager
-def drive(config: StudyConfig, root: str, *, until: Stage | None = None, wait_s: float = 0.0) -> Iterator[Study]:
+def drive(
+    config: StudyConfig,
+    root: str,
+    *,
+    until: Stage | None = None,
+    rerun_from: Stage | None = None,
+    wait_s: float = 0.0,
+) -> Iterator[Study]:
     """The study under ``root`` with this configuration, for its only driver; entered again, the same one.
 
     The outermost checks what the stages up to ``until`` would meet (None: nothing), takes the lease, for which it
-    waits ``wait_s`` seconds, and writes the configuration.
+    waits ``wait_s`` seconds, and writes the configuration. Damaged outputs of the stages to be repeated, those from
+    ``rerun_from`` on, are out of the way then.
 
     Raises:
         NasError: as ``preflight`` does; StudyHeldError if another process drives it.
@@ -31,6 +40,8 @@ def drive(config: StudyConfig, root: str, *, until: Stage | None = None, wait_s:
         yield outer
         return
     store = outer.store if outer else Store(root)
+    if rerun_from is not None:
+        set_aside_damaged(store, rerun_from)
     with doing("checking the study and its data"):  # every image is read once
         # what is there now counts where work is to be done; what is only reported is taken as it was
         sources = Sources.stored_for(config, store) if until is None else Sources.of(config, store.root)

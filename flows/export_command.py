@@ -23,7 +23,8 @@ def handed_over(done: Finished, folder: Path, formats: "Collection[Format]") -> 
     """Write the winner's files and its card into the folder; returns what was written and how to load it.
 
     Raises:
-        NasError: if the folder cannot be written, or the test examples are not there.
+        NasError: if the folder cannot be written, the test examples are not there, or the winner's files are not
+            as they were trained.
     """
     from nas_core.report.card import card, in_words
     from nas_core.training.handover import CARD, write

@@ -1,13 +1,11 @@
 """`mathnas plugins` lists what can be named in a study; `mathnas check` holds a plug-in against the contracts."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from flows.printing import AsJson, print_json
 from nas_core.base.errors import NasError, PluginError
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def plugins(as_json: AsJson = False) -> None:
@@ -17,7 +15,7 @@ def plugins(as_json: AsJson = False) -> None:
     """
     rows, broken = listed()
     if as_json:
-        print(json.dumps({"things": rows, "not_importable": broken}, indent=2))
+        print_json({"things": rows, "not_importable": broken})
         return
     for kind in dict.fromkeys(row["kind"] for row in rows):
         print(f"{kind}:")
@@ -76,7 +74,7 @@ def check(
     failures = [failure for mine in found.values() for failure in mine]
     if as_json:
         things = [{"kind": kind, "name": name, "failures": len(mine)} for (kind, name), mine in found.items()]
-        print(json.dumps({"checked": things, "failures": list(map(str, failures))}, indent=2))
+        print_json({"checked": things, "failures": list(map(str, failures))})
     else:
         for (kind, name), mine in found.items():
             lines = dict.fromkeys(f"  {failure.promise}: {failure.found}" for failure in mine)  # each once

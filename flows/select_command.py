@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.printing import print_json
 from nas_core.base.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def select_stored_problem(
     with progress_line(top) as tell:
         result = top_k(problem, top, min_distance=min_distance, time_limit_s=time_limit_s, tell=tell)
     if as_json:
-        print(json.dumps(result.as_dict(), indent=2))
+        print_json(result.as_dict())
     else:
         _print_result(result)
     if certify is not None:

@@ -37,7 +37,7 @@ def run_study(
     wanted = STAGES[: STAGES.index(until) + 1]
     if rerun_from is not None and rerun_from not in wanted:
         raise ConfigError("rerun_from", rerun_from, f"a stage of those to run, up to {until}: {', '.join(wanted)}")
-    with Session(), drive(config, root, until=until, wait_s=wait_s) as study:
+    with Session(), drive(config, root, until=until, rerun_from=rerun_from, wait_s=wait_s) as study:
         for note in notes(study, until):
             log_of_run().info("%s", note)
         if "train" in wanted and study.family.are_networks and not study.status_of("train").is_over:

@@ -45,6 +45,11 @@ def artifacts_uri(store: Store) -> str:
     return Path(os.path.realpath(store.uri(ARTIFACTS))).as_uri()
 
 
+def can_be_settled(store: Store) -> bool:
+    """Whether there is a database here that may be written; a copy on a read-only mount is read as it is."""
+    return store.is_local and all(os.access(store.uri(path), os.W_OK) for path in ("", DATABASE))
+
+
 def settle(store: Store) -> bool:
     """Set the places of artifacts to where the study is now; whether any was elsewhere.
 

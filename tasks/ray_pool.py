@@ -11,6 +11,8 @@ import contextlib
 import gc
 import logging
 import math
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -220,6 +222,7 @@ def _call(job: Callable[..., Any], arguments: Sequence[Any], queue: Queue | None
             queue.put((done, total, note))
 
     if request.processes == 1:
+        _take_own_threads()
         try:
             return _timed(lambda: job(*arguments, on_progress))
         finally:  # Ray keeps the process, for what comes next
@@ -232,6 +235,16 @@ def _call(job: Callable[..., Any], arguments: Sequence[Any], queue: Queue | None
         lambda: run_together(job, arguments, on_progress, processes=processes, resources=demand, max_attempts=tries)
     )
     return result, wall_s * request.processes
+
+
+def _take_own_threads() -> None:
+    """Let torch have as many threads as this job was given: Ray's word reaches it only before it is loaded.
+
+    Otherwise a training's numbers, and its speed, would depend on what its process did before.
+    """
+    torch, threads = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS", "")
+    if torch is not None and threads.isdecimal():
+        torch.set_num_threads(max(1, int(threads)))
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -385,6 +398,7 @@ class _Actor:
     """The process that holds a BatchWorker."""
 
     def __init__(self, build: Callable[..., BatchWorker], arguments: Sequence[Any]) -> None:
+        _take_own_threads()  # the process may have done a job before
         self.worker = build(*arguments)
 
     def run(self, batch: list[str]) -> tuple[int, float]:
@@ -392,6 +406,7 @@ class _Actor:
 
 
 def _run_once(build: Callable[..., BatchWorker], arguments: Sequence[Any], batch: list[str]) -> tuple[int, float]:
+    _take_own_threads()
     return _timed(lambda: build(*arguments).run(batch))
 
 

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -317,7 +319,7 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
     own, network, found = _network_split(given, reference, inputs)
     if given.wanted is not None and not given.positions:
         own, network, found = _in_rows(own, network, found, given.wanted, inputs)
-    _check_number(given.model, found)
+    _check_number(given, found)
     paths = [place.path for place in found.places]
     calls = calls_of(network, paths, inputs)
     with suppress(Exception):  # a model that takes so many at a time
@@ -337,6 +339,7 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
         why = "; ".join(f"{path}: {reason}" for path, reason in list(unchanged.items())[:3])
         raise SpaceError("space.library", f"no alternative that stands anywhere ({why})", "one at least")
     found = replace(found, places=tuple(places), left_out={**found.left_out, **unchanged})
+    _check_number(given, found)  # again: of those that are left
     return Structure(
         key=f"{settings_json} {computation}",
         own=own,
@@ -348,14 +351,24 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
     )
 
 
-def _check_number(name: str, found: "Split") -> None:
-    """Raises SpaceError where there is next to nothing to choose."""
+def _check_number(given: TrainedModel.Settings, found: "Split") -> None:
+    """Raises SpaceError where there is next to nothing to choose, with why what was asked for is no position."""
     if len(found.places) >= FEWEST:
         return
-    why = "; ".join(f"{path}: {reason}" for path, reason in found.left_out.items())
-    raise SpaceError(
-        f"space.model {name}", f"{counted(len(found.places), 'position')} ({why[:600]})", f"{FEWEST} at least"
-    )
+    asked = {path: reason for path, reason in found.left_out.items() if _is_among(path, given.only)}
+    why = "; ".join(f"{path}: {shorten(reason, 150, placeholder=' ...')}" for path, reason in asked.items())
+    words = counted(len(found.places), "position") + (f" ({why[:600]})" if why else "")
+    if given.only:
+        where, advice = f"space.only {', '.join(given.only)}", "Name more modules, or those around them: --only."
+        raise SpaceError(where, words, f"{FEWEST} at least", advice)
+    raise SpaceError(f"space.model {given.model}", words, f"{FEWEST} at least")
+
+
+def _is_among(path: str, patterns: Sequence[str]) -> bool:
+    """Whether the module matches one of the patterns, or is inside one that does; without any, all do."""
+    names = path.split(".")
+    around = [".".join(names[:count]) for count in range(1, len(names) + 1)]
+    return not patterns or any(fnmatchcase(each, pattern) for each in around for pattern in patterns)
 
 
 def _network_split(

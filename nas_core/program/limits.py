@@ -11,11 +11,16 @@ exactly. A percentage is of the base network's cost. A unit is converted to the 
 name states (``latency_ms``, ``energy_mj``, ``weight_bytes``, ``params_M``, ``"FLOPs (M)"``). Counts
 (``flops``, ``params``, ...) take K, M, G (or B) and T; a resource of which
 neither is known takes plain numbers only. ``latency`` finds ``latency_ms``.
+
+Totals are printed rounded. So a percentage of one, and an amount of 15 digits or more, keep the network whose total
+it is: both are taken a few last places further out.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
 from nas_core.base.errors import ConfigError
@@ -29,6 +34,8 @@ _UNITS = "|".join(sorted(map(re.escape, filter(None, UNITS)), key=len, reverse=T
 _PLAIN_NAME = _NAME.replace("?P<double>", "?:").replace("?P<single>", "?:").replace("?P<resource>", "?:")
 _AMOUNT = rf"[+-]?(?:[0-9][0-9_]*\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{{1,4}})? *(?:%|{_UNITS})?"
 PATTERN = rf"^ *{_PLAIN_NAME} *(?:(?:<=|>=|==|≤|≥) *{_AMOUNT}|==? *{_AMOUNT} *\.\. *{_AMOUNT}) *$"
+PRINTED_DIGITS = 15  # nobody types as many: a program printed the number
+ROUNDED_ULPS = 4  # last places that a printed total may be off: it is a sum, rounded, of printed numbers
 _EXPECTED = "RESOURCE<=AMOUNT, >= or ==, or RESOURCE=LOW .. HIGH, such as latency_ms<=12 ms or flops<=60%"
 
 
@@ -54,8 +61,8 @@ class ParsedLimit:
         known = {*resources, *(base_costs or {})}
         name = _resource_named(self.resource, known, self.text)
         base = None if base_costs is None else base_costs.get(name)
-        upper = None if self.at_most is None else _in_own_unit(self.at_most, name, base, self.text)
-        lower = None if self.at_least is None else _in_own_unit(self.at_least, name, base, self.text)
+        upper = None if self.at_most is None else _in_own_unit(self.at_most, name, base, self.text, math.inf)
+        lower = None if self.at_least is None else _in_own_unit(self.at_least, name, base, self.text, -math.inf)
         return Budget(resource=name, at_most=upper, at_least=lower)
 
 
@@ -141,11 +148,16 @@ def _resource_named(name: str, known: Iterable[str], text: str) -> str:
     raise ConfigError(f"limit {text!r}", repr(name), f"a resource of the problem: {', '.join(names) or 'it has none'}")
 
 
-def _in_own_unit(amount: Amount, resource: str, base: float | None, text: str) -> float:
+def _in_own_unit(amount: Amount, resource: str, base: float | None, text: str, outward: float) -> float:
+    """The amount; what was rounded already when it was printed, or summed, is given back towards ``outward``.
+
+    Otherwise a network would be over a limit that is its own cost, or the base over ``<=100%``.
+    """
     if amount.unit == "%":
         if base is None:
             raise ConfigError(f"limit {text!r}", "a percentage", "an amount", "There is no base network to take it of.")
-        return _finite(amount.number / 100 * Fraction(str(float(base))), text)
+        share = _finite(amount.number / 100 * Fraction(str(float(base))), text)
+        return share if float(base).is_integer() else _further(share, outward)
     ending = unit_of(resource)
     if ending is None and amount.unit and not is_count(resource):
         advice = "Its name states no unit, such as latency_ms or params_M, so it takes plain numbers and %."
@@ -156,7 +168,19 @@ def _in_own_unit(amount: Amount, resource: str, base: float | None, text: str) -
         raise ConfigError(
             f"limit {text!r}", f"unit {amount.unit!r}", f"a unit of {resource}: {', '.join(filter(None, worths))} or %"
         )
-    return _finite(amount.number * worths[unit] / worths[own], text)
+    number = _finite(amount.number * worths[unit] / worths[own], text)
+    is_printed = _num_digits(number) >= PRINTED_DIGITS and not number.is_integer()
+    return _further(number, outward) if is_printed else number
+
+
+def _further(number: float, outward: float) -> float:
+    for _ in range(ROUNDED_ULPS):
+        number = math.nextafter(number, outward)
+    return number
+
+
+def _num_digits(number: float) -> int:
+    return len(Decimal(repr(number)).normalize().as_tuple().digits)
 
 
 def _finite(number: Fraction, text: str) -> float:

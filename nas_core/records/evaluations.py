@@ -7,6 +7,7 @@ derived from evaluations (``nas_core.prediction``), never stored as the primary
 record, so a network is not evaluated twice whatever asked for it.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -276,7 +277,7 @@ class CostTable:
     def total(self, genotype: Genotype) -> float:
         """The network's price, predicted from its blocks."""
         taken = [row[choice] for row, choice in zip(self.block, genotype.choices, strict=True)]
-        return max(self.fixed, *taken) if self.combine == "max" else self.fixed + sum(taken)
+        return max(self.fixed, *taken) if self.combine == "max" else math.fsum((self.fixed, *taken))
 
     def totals(self, codes_NP: np.ndarray) -> np.ndarray:
         """``total`` of each row of choices, in the same unit; columns beyond the positions are ignored."""

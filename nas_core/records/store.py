@@ -192,7 +192,7 @@ class Store:
             ) from None
 
     def write_json(self, path: str, data: Any) -> None:
-        self.write_bytes(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode())
+        self.write_bytes(path, json_bytes(data))
 
     def uri(self, path: str) -> str:
         """Where a person finds the file."""
@@ -371,6 +371,11 @@ def shared_store(root: str) -> Store:
     except StoreError as error:
         found, advice = f"{error.found} on node {socket.gethostname()}", "Or a URI such as s3://bucket/study."
         raise StoreError(root, found, "a folder that every node of the cluster sees", advice) from None
+
+
+def json_bytes(data: Any) -> bytes:
+    """What a file of this JSON holds."""
+    return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _filesystem(root: str) -> "tuple[fs.FileSystem, str]":

@@ -19,6 +19,7 @@ from nas_core.study.finished import FileLatency, Finished
 from nas_core.training.handover import LOADER, ONNX, PROGRAM, WEIGHTS, Written
 
 PACKAGES = ("mathnas", "torch", "timm", "onnx", "onnxruntime", "onnxscript", "safetensors")
+PASSED_ON = "nothing: what comes in goes out"
 ROLES = {"winner": "the study's winner, trained alike", "base": "the base network, trained alike",
          "random": "drawn within the limits",
          "point": "the best at another limit, trained alike"}  # fmt: skip
@@ -66,7 +67,20 @@ def _made_of(done: Finished, given: Mapping[str, Any]) -> list[str]:
 def _change(change: Mapping[str, Any]) -> str:
     if "set" in change:
         return ", ".join(f"{name} = {value}" for name, value in change["set"].items())
-    return f"replaced by {change['put']['class']}"
+    return f"replaced by {_module(change['put'])}"
+
+
+def _module(put: Mapping[str, Any]) -> str:
+    """What a described module (``rebuild.described``) is, to who does not know the loader's own classes."""
+    match put["class"]:
+        case "Only":
+            return _module(put["inner"])
+        case "Sequential":
+            return ", then ".join(map(_module, put["layers"])) or PASSED_ON
+        case name:
+            sides = put.get("kernel_size")
+            of_size = f" of {' x '.join(map(str, sides))}" if isinstance(sides, list) else ""
+            return {"Identity": PASSED_ON, "Nothing": "nothing, which adds zeros"}.get(name, f"one {name}{of_size}")
 
 
 def how_to_load(written: Written, given: Mapping[str, Any]) -> dict[str, str]:

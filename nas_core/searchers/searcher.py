@@ -1,10 +1,14 @@
 """The protocol of searchers: which networks to evaluate first, and which next. No torch here."""
 
+import sys
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+from nas_core.base.errors import NasError, PluginError, SpaceError
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
 from nas_core.prediction.settings import PredictConfig
@@ -68,3 +72,41 @@ class Searcher(Registered, ABC):
 
 
 SEARCHERS = Registry[Searcher]("searcher", Searcher)
+
+
+def next_networks(searcher: Searcher, known: Knowledge, number: int) -> list[Genotype]:
+    """What the searcher names next, the first ``number`` of it.
+
+    Raises:
+        PluginError: naming the searcher, where it fails or names what is no network of the space.
+    """
+    try:
+        found = list(searcher.next(known, number))[:number]
+    except Exception as error:
+        if isinstance(error, NasError) and not isinstance(error, SpaceError):  # says itself what to do
+            raise
+        words = " ".join(str(error).split())[:300]
+        raise _refused(searcher, f"{type(error).__name__}: {words}{_line_of(error, searcher)}") from error
+    return [_checked(each, searcher, known.space) for each in found]
+
+
+def _checked(given: Any, searcher: Searcher, space: SearchSpace) -> Genotype:
+    if not isinstance(given, Genotype):
+        raise _refused(searcher, f"{given!r:.100} of type {type(given).__name__}")
+    try:
+        return space.check(given)
+    except SpaceError as error:
+        raise _refused(searcher, f"{error.where}: {error.found}, not {error.expected}") from None
+
+
+def _refused(searcher: Searcher, found: str) -> PluginError:
+    expected = "a list of `Genotype`, networks of the study's space"
+    advice = "What was evaluated is kept: mend the searcher and run again."
+    return PluginError(f"searcher {searcher.name}, next()", found, expected, advice)
+
+
+def _line_of(error: Exception, searcher: Searcher) -> str:
+    """Where in the searcher's own file the error arose."""
+    file = getattr(sys.modules.get(type(searcher).__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(file).name} line {lines[-1]})" if file and lines else ""

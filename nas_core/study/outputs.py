@@ -4,6 +4,8 @@ A stage's output names the content id of all that it was made from; one whose
 inputs have changed since is stale.
 """
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,27 +25,60 @@ from nas_core.study.stages import (
     SHAPES,
     STAGES,
     Stage,
+    json_outputs,
     record_path,
+    stage_of,
     wrong_with,
 )
 from nas_core.training.settings import TRAINING_VERSION
+
+log = logging.getLogger(__name__)
 
 
 def read_output(store: Store, path: str) -> dict[str, Any] | None:
     """A stage's JSON output, or None where it has not run.
 
     Raises:
-        StoreError: if it is not what the stage writes.
+        StoreError: if it is not what the stage writes; names the stage to run again.
     """
     try:
-        data = store.read_json(path)
+        data, wrong = _parsed(path, store.read_bytes(path))
     except FileNotFoundError:
         return None
-    wrong = wrong_with(data, *SHAPES.get("stages" if path.startswith("stages/") else path, ({}, {})))
     if wrong:
-        advice = "Delete the file and run the stage again."
-        raise StoreError(store.uri(path), wrong, "what the stage writes", advice)
-    return dict(data)
+        raise StoreError(store.uri(path), wrong, "the JSON that was written", _how_to_mend(stage_of(path)))
+    return data
+
+
+def _how_to_mend(stage: Stage | None) -> str:
+    """What makes a damaged file again; deleted, so that later stages, which do not depend on its bytes, stay."""
+    if stage is None:
+        return "Delete the file and run again."
+    return f"Delete the file and `mathnas run` repeats stage {stage}; `--from {stage}` repeats those after it, too."
+
+
+def set_aside_damaged(store: Store, stage: Stage) -> None:
+    """Move what cannot be read of the JSON that a stage and those after it wrote to ``quarantine/``.
+
+    They are to be run again, which a damaged file would stop before it is written anew.
+    """
+    for later in STAGES[STAGES.index(stage) :]:
+        for path in filter(store.exists, json_outputs(later)):
+            data = store.read_bytes(path)
+            if _parsed(path, data)[1]:
+                log.warning("%s is damaged: moved to quarantine/, it is made again", store.uri(path))
+                store.write_bytes(f"quarantine/{path.replace('/', '_')}", data)
+                store.delete(path)
+
+
+def _parsed(path: str, text: bytes) -> tuple[dict[str, Any], str]:
+    """The JSON of a file, and what is wrong with it; "" if nothing is."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return {}, f"a damaged file ({error})"
+    wrong = wrong_with(data, *SHAPES.get("stages" if path.startswith("stages/") else path, ({}, {})))
+    return ({}, wrong) if wrong else (data, "")
 
 
 def _searcher(config: StudyConfig) -> dict[str, Any]:

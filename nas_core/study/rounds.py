@@ -20,6 +20,7 @@ from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import SCORERS
 from nas_core.searchers import Knowledge
 from nas_core.searchers.refinement import Refinement, Round
+from nas_core.searchers.searcher import next_networks
 from nas_core.searchers.settings import VerifyConfig
 from nas_core.space.equivalence import equivalents
 from nas_core.space.genotypes import Genotype
@@ -404,8 +405,7 @@ def _proposals(known: Snapshot, index: int, count: int) -> list[Genotype]:
         seed=known.config.seed,
         round=index,
     )
-    others = known.searcher.next(knowledge, count - len(first))
-    return [*first, *(known.space.check(genotype) for genotype in others[: count - len(first)])]
+    return [*first, *next_networks(known.searcher, knowledge, count - len(first))]
 
 
 def _solvers_best(known: Snapshot, tried: Sequence[Genotype]) -> list[Genotype]:

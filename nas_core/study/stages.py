@@ -32,7 +32,7 @@ OUTPUTS: dict[Stage, tuple[str, ...]] = {
     "report": (REPORT, SUMMARY),
 }
 FILES_OF_TRAINED = ("weights_path", "architecture_path", "program_path")  # keys of a trained network's row
-NUMBER, TEXT_OR_NONE = (int, float), (str, type(None))
+NUMBER, TEXT_OR_NONE, DICT_OR_NONE = (int, float), (str, type(None)), (dict, type(None))
 Shape = dict[str, Any]  # key -> type
 ROUND: Shape = {"proposed": list, "predicted": list, "low": list, "high": list}
 SHAPES: dict[str, tuple[Shape, dict[str, Shape]]] = {  # what readers rely on: top level, and the rows of its lists
@@ -50,6 +50,7 @@ SHAPES: dict[str, tuple[Shape, dict[str, Shape]]] = {  # what readers rely on: t
                 "genotype": str,
                 "costs": dict,
                 **dict.fromkeys(FILES_OF_TRAINED, str),
+                "sha256": DICT_OR_NONE,  # of every file; none in what earlier versions wrote
             }
         },
     ),
@@ -94,6 +95,16 @@ def trained_files(row: Mapping[str, Any]) -> list[str]:
 
 def record_path(stage: Stage) -> str:
     return f"stages/{stage}.json"
+
+
+def json_outputs(stage: Stage) -> tuple[str, ...]:
+    """Paths of the JSON that a stage writes, its record last."""
+    return (*(path for path in OUTPUTS[stage] if path.endswith(".json")), record_path(stage))
+
+
+def stage_of(path: str) -> Stage | None:
+    """The stage that writes a JSON file; None for one that no stage makes anew."""
+    return next((stage for stage in STAGES if path in json_outputs(stage)), None)
 
 
 def state_of(done: int, total: int, failed: int) -> State:

@@ -10,6 +10,7 @@ from nas_core.study.stages import (
     VERIFICATION,
     Stage,
     StageStatus,
+    json_outputs,
     record_path,
     state_of,
     trained_files,
@@ -17,7 +18,9 @@ from nas_core.study.stages import (
 
 
 def status_of(stage: Stage, known: Snapshot, outputs: Outputs) -> StageStatus:
-    """How far one stage is, whoever is at work on it."""
+    """How far one stage is, whoever is at work on it; raises as ``read_output``."""
+    for path in json_outputs(stage):
+        read_output(outputs.store, path)  # one that is damaged is said before the stage is called done
     match stage:
         case "profile":
             return _profile_status(known)

@@ -370,10 +370,14 @@ class Study:
         return status_of(stage, self.snapshot, self.outputs)
 
     def is_finished(self, until: Stage) -> bool:
-        """Whether running the stages up to ``until`` would change nothing; not while another driver is at work."""
+        """Whether running the stages up to ``until`` would change nothing; not while another driver is at work.
+
+        Raises:
+            StoreError: where the output of one of them is damaged.
+        """
         try:
             is_stored = self.store.read_bytes(CONFIG) == self.config.as_yaml()
         except FileNotFoundError:
             return False
-        is_over = all(self.status_of(stage).is_over for stage in self.stages(until))
-        return is_stored and driver(self.store) is None and is_over
+        found = [self.status_of(stage) for stage in self.stages(until)]  # all of them: what is damaged is said at once
+        return is_stored and driver(self.store) is None and all(each.is_over for each in found)

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 BATCH = 3
 SHAPES = ((8, 8, 1), (8, 16, 1), (8, 8, 2), (8, 16, 2))  # channels in, channels out, stride
 SIDES = (8, 7)
+ALIKE = 1e-3  # sums of other sizes are rounded otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +171,12 @@ def _block(thing: Any) -> Iterator[Finding]:
                 yield f"a side of H becomes ceil(H / stride) ({where})", f"{tuple(outputs.shape)}, not {wanted}"
             if not torch.equal(inputs, before):
                 yield "a block leaves its input alone", f"changed ({where})"
+            elif not outputs.isfinite().all():
+                yield "outputs are finite numbers", f"NaN or infinite ({where})"
             elif not torch.equal(block(inputs), outputs):
                 yield "in eval mode the same input gives the same outputs", f"others, the second time ({where})"
+            elif not torch.allclose(block(inputs[:1]), outputs[:1], rtol=ALIKE, atol=ALIKE):
+                yield "in eval mode an example's outputs are its own", f"others, beside other examples ({where})"
     if not stands:
         yield "a block fits somewhere", f"`misfit` refuses all of {SHAPES}"
 

@@ -27,7 +27,7 @@ from nas_core.families.model.source import source_files
 from nas_core.records.store import Store
 from nas_core.training.export import Deployed, deployed, exported_bytes
 from nas_core.training.loop import value_of
-from nas_core.training.winner import load_deployed
+from nas_core.training.winner import check_files, load_deployed
 from nas_core.workloads.examples import batches_of, in_memory
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import Normalisation
@@ -96,7 +96,9 @@ def write(
     Raises:
         ConfigError: if the folder cannot be written.
         DataError: if the test examples are not there.
+        StoreError: if one of the network's files is gone, or not as it was trained; nothing is written then.
     """
+    check_files(store, row)
     module, _ = load_deployed(store, row["name"])
     weights = store.read_bytes(row["weights_path"])
     description = {**store.read_json(row["architecture_path"]), HASH: hashlib.sha256(weights).hexdigest()}

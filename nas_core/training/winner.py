@@ -5,10 +5,11 @@
 last, ``result.json``: a training whose result is there is not repeated.
 """
 
+import hashlib
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from nas_core.base.errors import NasError, StoreError
 from nas_core.base.identity import content_id
 from nas_core.families.model import rebuild
 from nas_core.families.model.source import source_files
-from nas_core.records.store import Store
+from nas_core.records.store import Store, json_bytes
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
 from nas_core.training.export import Deployed, deployed, exported_bytes
 from nas_core.training.group import Group, current
@@ -49,6 +50,10 @@ log = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int, str], None]
 MOST_SHOWN = 12  # test examples that a report shows
+TRAIN_AGAIN = (
+    "`mathnas run` with `--from train` trains it again; of a design or a shrunk model, delete the file and give its "
+    "command again."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,8 @@ class TrainedNetwork:
     ``details`` are the workload's of the test split, such as a confusion matrix.
     ``history`` has one row per epoch (epoch, step, lr, loss, and each metric as
     ``validation_<name>``); ``wall_s`` is seconds of training, those before an
-    interruption included, ``examples_per_s`` of its steps alone.
+    interruption included, ``examples_per_s`` of its steps alone. ``sha256``
+    has the hash of every file that was written, by its path.
     """
 
     name: str
@@ -93,6 +99,7 @@ class TrainedNetwork:
     weights_path: str
     architecture_path: str
     program_path: str  # "" where torch.export cannot follow the network
+    sha256: dict[str, str] = field(default_factory=dict)  # empty in what earlier versions wrote
 
     @property
     def test_metric(self) -> float:
@@ -222,7 +229,7 @@ def training_id(
 def stored_result(store: Store, name: str, run_id: str, metric: Metric) -> TrainedNetwork | None:
     """The finished training of this id under this name, compared by the metric.
 
-    None where it is not there, or not with weights that can be read.
+    None where it is not there, or not with the files that it wrote.
     """
     path = f"winner/{name}/result.json"
     if not store.exists(path):
@@ -231,9 +238,8 @@ def stored_result(store: Store, name: str, run_id: str, metric: Metric) -> Train
     if data.pop("run_id", None) != run_id:
         return None
     try:
+        check_files(store, data)
         _stored_weights(store, name)
-    except FileNotFoundError:
-        return None
     except StoreError as error:
         log.warning("%s: %s; it is trained again", error.where, error.found)
         return None
@@ -241,20 +247,56 @@ def stored_result(store: Store, name: str, run_id: str, metric: Metric) -> Train
     return replace(found, metric_name=metric.name, higher_is_better=metric.higher_is_better)
 
 
+def check_files(store: Store, row: Mapping[str, Any]) -> None:
+    """Whether the files of a trained network, by its row, are there and as they were written.
+
+    Of what earlier versions trained no hashes are known: its files have to be there.
+
+    Raises:
+        StoreError: naming the first that is gone or holds other bytes.
+    """
+    kept = row.get("sha256") or {}
+    named = (row["weights_path"], row["architecture_path"], row["program_path"])
+    for path in dict.fromkeys((*filter(None, named), *kept)):
+        if not store.exists(path):
+            raise _gone(store, path)
+        if path in kept and _sha256(store.read_bytes(path)) != kept[path]:
+            raise StoreError(
+                store.uri(path), "other bytes than were trained", "the file as it was written", TRAIN_AGAIN
+            )
+
+
+def _gone(store: Store, path: str) -> StoreError:
+    return StoreError(store.uri(path), "no such file", "the file that training wrote", TRAIN_AGAIN)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _stored_weights(store: Store, name: str) -> dict[str, torch.Tensor]:
-    """The trained network's weights; raises StoreError for a file that is damaged."""
+    """The trained network's weights; raises StoreError for a file that is damaged or gone."""
     path = f"winner/{name}/weights.safetensors"
     try:
         return unpack(store.read_bytes(path))[0]
+    except FileNotFoundError:
+        raise _gone(store, path) from None
     except (SafetensorError, ValueError) as error:
-        advice = "`mathnas run` with `--from train` trains it again."
         found = f"a damaged file ({error})"
-        raise StoreError(store.uri(path), found, "the weights that training wrote", advice) from None
+        raise StoreError(store.uri(path), found, "the weights that training wrote", TRAIN_AGAIN) from None
 
 
 def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
-    """The trained network with its preparation, from its weights and its architecture."""
-    description = store.read_json(f"winner/{name}/architecture.json")
+    """The trained network with its preparation, from its weights and its architecture.
+
+    Raises:
+        StoreError: if one of them is gone, or cannot be read.
+    """
+    path = f"winner/{name}/architecture.json"
+    try:
+        description = store.read_json(path)
+    except FileNotFoundError:
+        raise _gone(store, path) from None
     architecture = description_from_dict(description)
     weights = _stored_weights(store, name)
     network = _remade(store, name, description)
@@ -375,27 +417,45 @@ def _write(
     *,
     gives_logits: bool,
 ) -> TrainedNetwork:
-    """Write the network's files; returns it with the paths of those that could be made."""
-    store.write_bytes(trained.weights_path, pack(module.network.state_dict()))
+    """Write the network's files; returns it with the paths of those that could be made, and their hashes."""
+    description = _description(architecture, module, prepare, trained.output_names, gives_logits=gives_logits)
+    folder, sha256 = f"winner/{trained.name}", dict[str, str]()
+
+    def keep(path: str, data: bytes) -> None:
+        store.write_bytes(path, data)
+        sha256[path] = _sha256(data)
+
+    keep(trained.weights_path, pack(module.network.state_dict()))
+    keep(trained.architecture_path, json_bytes(description))
+    store.delete(f"{folder}/{rebuild.SOURCE}")  # of another model, trained under this name before
+    for path, content in source_files(description.get("model", {})).items():
+        keep(f"{folder}/{path}", content)
+    try:
+        keep(trained.program_path, exported_bytes(module))
+    except NasError as error:  # the training is not lost for it
+        log.warning("%s: no program: %s", trained.name, error.found)
+        store.delete(trained.program_path)
+        return replace(trained, program_path="", sha256=sha256)
+    return replace(trained, sha256=sha256)
+
+
+def _description(
+    architecture: Description,
+    module: Deployed,
+    prepare: Normalisation,
+    output_names: tuple[str, ...],
+    *,
+    gives_logits: bool,
+) -> dict[str, Any]:
+    """What ``architecture.json`` says: the network, what it takes and what it gives."""
     values = "images of any size as floats in [0, 1] or as uint8" if module.takes_images else "floats"
     values = values if module.takes_floats else f"whole numbers, {module.dtype}"
     fitting = {"fitting": asdict(module.fitting)} if module.takes_images else {}
     known = {} if module.takes_floats else {"dtype": module.dtype}
-    description = {
+    return {
         **architecture.as_dict(),
         "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict(), **fitting, **known},
-        "output_names": list(trained.output_names),
+        "output_names": list(output_names),
         "gives_logits": gives_logits,
         **({"output": module.scale.as_dict()} if module.scale.mean else {}),
     }
-    store.write_json(trained.architecture_path, description)
-    store.delete(f"winner/{trained.name}/{rebuild.SOURCE}")  # of another model, trained under this name before
-    for path, content in source_files(description.get("model", {})).items():
-        store.write_bytes(f"winner/{trained.name}/{path}", content)
-    try:
-        store.write_bytes(trained.program_path, exported_bytes(module))
-    except NasError as error:  # the training is not lost for it
-        log.warning("%s: no program: %s", trained.name, error.found)
-        store.delete(trained.program_path)
-        return replace(trained, program_path="")
-    return trained

@@ -81,6 +81,8 @@ class DatasetWorkload(Workload):
 
     def check(self, train_examples: int | None = None) -> None:
         train, test = self._sets
+        if unsized := [type(each).__name__ for each in (train, test) if not hasattr(each, "__len__")]:
+            raise DataError(f"data: {self.name}", unsized[0], "a training set and a test set, each with a length")
         if not len(test):
             raise DataError(f"data: {self.name}", "an empty test set", "one test example at least")
         self.settings.check_sizes(len(train), train_examples)
@@ -137,11 +139,12 @@ class DatasetWorkload(Workload):
         inputs = _stacked([example[0] for example in examples], f"data: {self.name}, {split} inputs")
         targets = _stacked([example[1] for example in examples], f"data: {self.name}, {split} targets")
         wanted = shape or self.sample.shape
-        if self.sample.is_image and inputs.ndim == 4 and tuple(inputs.shape[1:]) != wanted:
-            inputs = resized(with_channels(inputs, wanted[0]), wanted[1]).contiguous()
-        if tuple(inputs.shape[1:]) != wanted:
-            found, expected = (" x ".join(map(str, each)) or "a number" for each in (inputs.shape[1:], wanted))
+        own = self.sample.shape if self.sample.is_image else wanted  # images are resized
+        if tuple(inputs.shape[1:]) != own:
+            found, expected = (" x ".join(map(str, each)) or "a number" for each in (inputs.shape[1:], own))
             raise DataError(f"data: {self.name}, {split} inputs", found, f"inputs of shape {expected}")
+        if own != wanted:
+            inputs = resized(with_channels(inputs, wanted[0]), wanted[1]).contiguous()
         return inputs, targets[:, None] if targets.ndim == 1 and targets.is_floating_point() else targets
 
 

@@ -1,6 +1,7 @@
 """`mathnas export`: the winner's files and their card, from a study or a design that is finished."""
 
 import re
+import shutil
 
 import numpy as np
 import onnxruntime
@@ -160,6 +161,29 @@ def test_what_is_not_trained_cannot_be_exported(tmp_path):
     Study.create(model_config(), str(tmp_path / "new"))
     message = refused("export", tmp_path / "new", "--to", tmp_path / "out")
     assert "found no trained winner" in message
+    assert not (tmp_path / "out").exists()
+
+
+def changed(data):
+    return data[:2000] + bytes([data[2000] ^ 1]) + data[2001:]
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize(
+    ("name", "damage", "found"),
+    [
+        ("weights.safetensors", changed, "other bytes than were trained"),
+        ("program.pt2", lambda data: data[:1000], "other bytes than were trained"),
+        *((name, None, "no such file") for name in ("weights.safetensors", "program.pt2", "architecture.json")),
+    ],
+)
+def test_what_is_not_as_it_was_trained_is_not_handed_over(study, tmp_path, name, damage, found):
+    root = shutil.copytree(study.store.root, tmp_path / "study")
+    path = root / "winner" / "winner" / name
+    path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
+    message = refused("export", root, "--to", tmp_path / "out")
+    assert message.startswith(f"mathnas: {path}: found {found}, expected ")
+    assert "`mathnas run` with `--from train` trains it again" in message
     assert not (tmp_path / "out").exists()
 
 

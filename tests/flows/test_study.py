@@ -401,3 +401,38 @@ def test_a_network_that_is_no_program_goes_to_the_end_without_one(api, cluster, 
 
 def test_the_environment_is_left_as_it_was(finished):
     assert "RAY_ADDRESS" not in os.environ
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize(
+    ("path", "stage", "deleted"),
+    [
+        ("selection.json", "select", True),
+        ("stages/report.json", "report", True),
+        ("training.json", "train", False),
+        ("report.json", "report", False),
+    ],
+)
+def test_an_output_that_was_cut_short_is_said_alike_and_made_again(
+    api, cluster, copied, tmp_path, path, stage, deleted
+):
+    config, file = tmp_path / "study.yaml", Path(copied) / path
+    config.write_bytes(config_of().as_yaml())
+    before, study = parts(copied), Study.open(copied)
+    verified, networks = study.output("verification.json"), study.output("training.json")["networks"]
+    cut = file.read_bytes()[:100]
+    file.write_bytes(cut)
+    said = refused("status", copied)
+    assert said == refused("run", config, "--root", copied)
+    assert said.startswith(f"mathnas: {file}: found a damaged file (")
+    assert f"repeats stage {stage}; `--from {stage}` repeats those after it" in said
+    assert file.read_bytes() == cut
+    if deleted:
+        file.unlink()
+    done = mathnas("run", config, "--root", copied, *(() if deleted else ("--from", stage)))
+    assert done.returncode == 0, done.stderr
+    study = Study.open(copied)
+    assert {row.state for row in study.status().values()} == {"done"}
+    assert (parts(copied), study.output("verification.json")) == (before, verified)
+    again = study.output("training.json")["networks"]
+    assert [row["sha256"] for row in again] == [row["sha256"] for row in networks], "nothing is trained again"

@@ -1,5 +1,6 @@
 """A study's own MLflow store keeps to its root, wherever that is moved or copied; real databases, no server."""
 
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from nas_core.records.store import Store
 from nas_core.study.config import TrackingConfig
 from tasks import tracking
-from tasks.embedded_tracking import EMBEDDED, address, settle
+from tasks.embedded_tracking import EMBEDDED, address, can_be_settled, settle
+from tests.command import mathnas
 
 pytestmark = pytest.mark.situations
 
@@ -103,6 +105,21 @@ def test_a_link_to_a_study_is_the_study(original, tmp_path):
     settle(copy)
     (tmp_path / "link").symlink_to(copy.root)
     assert not settle(Store(tmp_path / "link"))
+
+
+def test_a_copy_that_may_only_be_read_is_left_as_it_is(original, tmp_path, monkeypatch):
+    """On a read-only mount nothing is asked for, not even by who may write everywhere."""
+    copy = Store(shutil.copytree(original.root, tmp_path / "copy"))
+    assert can_be_settled(copy)
+    assert not can_be_settled(Store(tmp_path / "without a database"))
+    copy.write_bytes("design.yaml", b"name: mine\n")
+    before = files(copy.root)
+    monkeypatch.setattr("flows.cli._print_design_status", lambda *_: None)
+    with monkeypatch.context() as mounted:
+        mounted.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+        assert mathnas("status", copy.root).stderr == ""
+    assert files(copy.root) == before
+    assert "were set to where the study is now" in mathnas("status", copy.root).stderr
 
 
 def test_that_runs_are_not_where_they_would_be_logged_now_is_said(original, monkeypatch):

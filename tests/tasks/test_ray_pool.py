@@ -128,6 +128,21 @@ def test_jobs_report_and_return_in_order(cluster):
     assert (1, 3, 3, "squaring") in seen
 
 
+def threads_of_torch(report):
+    import torch
+
+    return torch.get_num_threads()
+
+
+def test_a_job_has_its_own_threads_whatever_its_process_did_before(cluster):
+    """A process that was measuring on one CPU trains on two afterwards."""
+    found = [
+        run_jobs(cluster, threads_of_torch, [()], Request(num_cpus=cpus), lambda *_: None)[0] for cpus in (1, 2, 1)
+    ]
+    own = os.environ.get("OMP_NUM_THREADS")
+    assert found == ([int(own)] * 3 if own else [1, 2, 1])
+
+
 def test_an_impossible_request_fails_at_once(cluster):
     with pytest.raises(ClusterError, match=r"expected a node with .*4 GPU"):
         list(run_batches(cluster, Echo, [], [["a"]], Request(num_gpus=4), long=False))

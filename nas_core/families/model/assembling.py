@@ -103,9 +103,9 @@ def drafted(original: Original, alternative: Alternative) -> Draft:
         why = f"{type(error).__name__}: {str(error)[:200]}"
     if why:
         raise SpaceError(where, why, "a block that it can be made of")
-    fit(draft)
-    draft.settle()
     try:
+        fit(draft)
+        draft.settle()
         with torch.no_grad():
             output, wanted = draft.call.run(draft.block.eval()), draft.shapes[1]
     except Exception as error:  # a class whose forward pass knows the old sizes

@@ -25,6 +25,8 @@ MOST_FEATURES = 4_608  # of a layer that is fitted: the equations have their squ
 MOST_ROWS = 16_384
 ENOUGH_ROWS = 16  # for each feature of a linear map: more would hardly change it
 RECTIFIED_STEPS = 8  # of the fit of a layer before a ReLU
+FEW = 16  # examples, by which is told what a layer does
+EQUAL = 1e-2  # relative to the largest: what a GPU's short numbers may make of a sum
 RIDGE = 1e-3  # relative to the features' mean square
 
 
@@ -70,6 +72,8 @@ def _fit_layer(draft: Draft, samples: Call, path: str) -> None:
     layer: Any = _last(draft.block.get_submodule(path))
     wanted = draft.known.output_of(path)
     given = input_of(draft.block, layer, samples)
+    if not follows(layer, given[:FEW], layer(given[:FEW])):
+        return
     features_RI, targets_RO = rows_of(layer, given, wanted)
     if not _is_rectified(draft.block.get_submodule(path)):
         solved = step_to(layer, features_RI, targets_RO)
@@ -129,6 +133,18 @@ def rows_of(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torc
         features, targets = columns.transpose(1, 2).flatten(0, 1), wanted.flatten(2).transpose(1, 2).flatten(0, 1)
     step = -(-len(features) // MOST_ROWS)
     return features[::step].float(), targets[::step].float()
+
+
+def follows(layer: Any, given: torch.Tensor, output: torch.Tensor) -> bool:
+    """Whether the layer gives its weight times the rows of what it takes, plus its bias.
+
+    A class of somebody's own may scale or standardise the weight first, or pad what it takes.
+    """
+    features_RI, output_RO = rows_of(layer, given, output)
+    if len(features_RI) != len(output_RO):
+        return False
+    found_RO = features_RI @ layer.weight.flatten(1).float().T + (0.0 if layer.bias is None else layer.bias.float())
+    return bool((found_RO - output_RO).abs().max() <= EQUAL * output_RO.abs().max())
 
 
 def _padded(layer: nn.Conv1d | nn.Conv2d, given: torch.Tensor) -> torch.Tensor:

@@ -273,11 +273,11 @@ def made(model: Mapping[str, Any]) -> nn.Module:
 def whole(model: Mapping[str, Any]) -> nn.Module:
     """The model as its maker builds it: ``timm:NAME``, ``package.module:factory`` or ``FILE.py:factory``.
 
-    In full precision; one that is compiled, or spread over devices, is what it was made of.
+    In full precision; what of it is compiled, or spread over devices, is what it was made of.
 
     Raises:
         ValueError: for a model that is neither.
-        TypeError: if what is made is no module, one of TorchScript, or one whose layers do not have their sizes yet.
+        TypeError: if what is made is no module, has one of TorchScript, or layers that do not have their sizes yet.
     """
     name, arguments = str(model["name"]), dict(model.get("arguments", {}))
     scheme, _, rest = name.partition(":")
@@ -288,16 +288,33 @@ def whole(model: Mapping[str, Any]) -> nn.Module:
         network = factory_of(name)(**arguments)
     else:
         raise ValueError(f"{name}: neither timm:NAME nor package.module:factory nor FILE.py:factory")
-    while hasattr(network, "_orig_mod") or isinstance(network, nn.DataParallel):  # torch.compile names it so
-        network = network.module if isinstance(network, nn.DataParallel) else network._orig_mod
-    if isinstance(network, torch.jit.ScriptModule):
-        raise TypeError("it gives a module of TorchScript: give the torch.nn.Module that it was made of")
+    network = uncompiled(network)
     if not isinstance(network, nn.Module):
         raise TypeError(f"it gives {type(network).__name__}, not a torch.nn.Module")
+    for path, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            place = f" at {path}" if path else ""
+            raise TypeError(f"it gives a module of TorchScript{place}: give the torch.nn.Module that it was made of")
     if any(map(is_lazy, network.parameters())):
         raise TypeError("its layers get their sizes when it is called first: call it once before it is returned")
     full: nn.Module = network.float()
     return full
+
+
+def uncompiled(network: Any) -> Any:
+    """What the network was made of: nothing in it is compiled by torch, or spread over devices, any more.
+
+    The modules themselves, not copies.
+    """
+    while hasattr(network, "_orig_mod") or isinstance(network, nn.DataParallel):  # torch.compile names it so
+        network = network.module if isinstance(network, nn.DataParallel) else network._orig_mod
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        return network
+    vars(network).pop("_compiled_call_impl", None)  # what its method `compile` leaves
+    for name, module in list(network._modules.items()):
+        if module is not None:
+            network._modules[name] = uncompiled(module)
+    return network
 
 
 def plain(network: nn.Module) -> nn.Module:
@@ -530,7 +547,9 @@ def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
     description = _description(folder)
     network = remade(description, folder)
     if network is None:
-        return torch.export.load(Path(folder, PROGRAM)).module()
+        program = torch.export.load(Path(folder, PROGRAM)).module()
+        program.eval = lambda: program  # type: ignore[method-assign]  # it is, and torch's own refuses
+        return program
     fill(network, load_file(Path(folder, WEIGHTS)))
     given = description["input"]
     if prepared:

@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas_core.families.batch_norm import average_statistics, forget_statistics, norms_of
 from nas_core.families.model.assembling import observed
 from nas_core.families.model.draft import Call
-from nas_core.families.model.fitting import MOST_FEATURES, input_of, rows_of, step_to
+from nas_core.families.model.fitting import MOST_FEATURES, follows, input_of, rows_of, step_to
 from nas_core.families.model.widths import first_input, mixes
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def fit_block(block: nn.Module, call: Call, wanted: torch.Tensor) -> None:
         tail = _Tail.of(block, call, seen)
         if tail is None:
             return
+        if not follows(seen.layer, seen.taken, seen.given):
+            continue
         changed = [*seen.layer.parameters(), *_values(seen.norm)]
         before = [each.clone() for each in changed]
         _fit_layer(seen, tail.asked(seen, wanted))

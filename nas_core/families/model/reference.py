@@ -111,11 +111,18 @@ class Reference:
         return rebuild.in_rows(parts, self.rows).eval()
 
     def _whole(self) -> nn.Module:
+        network = self._made()
+        if layers := _quantised(network):
+            found = f"a quantised network ({', '.join(layers[:3])})"
+            raise NasError(f"{WHERE} {self.model}", found, "the network as it was before it was quantised")
+        return network
+
+    def _made(self) -> nn.Module:
         scheme, _, rest = self.model.partition(":")
         if self.is_timm and not is_model(rest):
             raise NasError(WHERE, repr(self.model), "a model of timm's", "timm.list_models() names them.")
         if scheme == "mlflow" and "models" in FETCHERS:
-            return _as_module(FETCHERS["models"](f"models:/{rest}"))
+            return _as_module(rebuild.uncompiled(FETCHERS["models"](f"models:/{rest}")))
         if self.model.endswith(".pt2"):
             return _program(self.model)
         if not rest:
@@ -204,6 +211,18 @@ def _program(path: str) -> nn.Module:
     return network
 
 
+def _quantised(network: nn.Module) -> list[str]:
+    """The paths of torch's quantised layers, which hold no weights that anything could be made of."""
+    modules = ((path or "all of it", type(module).__module__) for path, module in network.named_modules())
+    return [
+        path
+        for path, module in modules
+        if module.startswith("torch.") and "quantized" in module
+        if not module.endswith("functional_modules")  # sums that can be quantised, and are not yet
+        if not path.endswith("_packed_params")  # inside the layers
+    ]
+
+
 def _check_finite(network: nn.Module, where: str) -> None:
     if broken := not_finite(network):
         raise DataError(where, f"weights that are NaN or infinite ({', '.join(broken[:3])})", "finite weights")
@@ -236,9 +255,11 @@ def _as_module(model: Any) -> nn.Module:
 
 
 def weights_hash(network: nn.Module) -> str:
-    """Hash of every parameter and buffer, by name."""
+    """Hash of every parameter and buffer, by name; what else a module keeps in its state is none of its weights."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

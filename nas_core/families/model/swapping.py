@@ -4,7 +4,6 @@ A module can be exchanged where the model does nothing with it but call it: an
 opaque copy, which only calls the original, must change no bit of the output.
 """
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -40,7 +39,7 @@ def reasons_against(model: nn.Module, inputs: Inputs, paths: Sequence[str]) -> d
     """
     reasons = {path: HEARD for path in paths if _is_heard(model.get_submodule(path))}
     with evaluating(model):
-        expected = copy.deepcopy(model(copied(inputs)))
+        expected = copied(model(copied(inputs)))
         if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(expected)):
             found = f"an output of type {type(expected).__name__}"
             raise SpaceError(f"model {type(model).__name__}", found, "a tensor, or tensors in tuples, lists and dicts")

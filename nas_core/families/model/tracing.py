@@ -210,6 +210,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._open: list[Call] = []
+        self._stores: list[list[tuple[str, int]]] = []  # of the open calls, as they began
         self._num_calls = 0
         self._flops = 0
         self._alive: list[torch.Tensor] = []  # so that no two tensors are seen at one address
@@ -255,10 +256,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         else:
             self.root = call
         self._open.append(call)
+        self._stores.append(_stores_among((args, kwargs)))
 
     def end(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         call = self._open.pop()
         call.flops += self._flops
+        before, after = self._stores.pop(), _stores_among((args, kwargs))
+        if grown := [name for (name, here), (_, there) in zip(before, after, strict=False) if here != there]:
+            call.flaw = call.flaw or f"it stores tensors in a {grown[0]} that it is given ({WITHOUT_CACHE})"
         if isinstance(output, torch.Tensor):
             call.given = self._seen(output)
         else:
@@ -268,6 +273,25 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
     def _seen(self, tensor: torch.Tensor) -> Seen:
         self._alive.append(tensor)
         return Seen(tensor.untyped_storage()._cdata, tensor._version, tuple(tensor.shape))
+
+
+def _stores_among(arguments: Any) -> list[tuple[str, int]]:
+    """Objects that can hold tensors: the class of each, and how many numbers it holds."""
+    objects = (leaf for leaf in tree_leaves(arguments) if hasattr(leaf, "__dict__"))
+    kept = (each for each in objects if not isinstance(each, torch.Tensor | nn.Module))
+    return [(type(each).__name__, _numbers_in(each, STORED_DEPTH)) for each in kept]
+
+
+def _numbers_in(value: Any, depth: int) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    if isinstance(value, Mapping):
+        inner = list(value.values())
+    else:
+        inner = list(
+            value if isinstance(value, list | tuple) else vars(value).values() if hasattr(value, "__dict__") else ()
+        )
+    return sum(_numbers_in(each, depth - 1) for each in inner) if depth else 0
 
 
 def class_of(module: nn.Module) -> type[nn.Module]:
@@ -299,6 +323,8 @@ _PRODUCTS = (torch.ops.aten.mul, torch.ops.aten.mul_)
 
 _CPU_KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 HALVES = ("BFloat16", "Half")  # as torch's errors name them
+WITHOUT_CACHE = "a cache: make the model without, such as by `use_cache=False`"
+STORED_DEPTH = 4  # of objects in objects: a cache has a list of layers, each with its tensors
 IN_FULL = (
     "Its weights are brought to float32, so its forward pass must not cast to another type by itself; "
     "x.to(self.stem.weight.dtype), say, casts to what they are."

@@ -114,8 +114,8 @@ def _whole_heads(
     """The width of values with that of queries and keys, by heads; None where no module says how many it has."""
     columns = [cut.path for cut in width.cuts if cut.side == "columns"]
     others = [path for path in several.get(columns[0], {}) if out_width(block.get_submodule(path)) == width.channels]
-    names = columns[0].split(".")
-    owners = (".".join(names[:depth]) for depth in range(len(names) - 1, -1, -1))
+    around = [path.split(".") for path in (columns[0], *others)]  # the projection may stand beside what has the heads
+    owners = (".".join(names[:depth]) for names in around for depth in range(len(names) - 1, -1, -1))
     owner = next((path for path in owners if heads_in(block.get_submodule(path), parts)), None)
     sides = sorted(cut.side for cut in width.cuts)
     if parts == 1 or sides != ["columns", "rows"] or len(others) != 2 or owner is None:

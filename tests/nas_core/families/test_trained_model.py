@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.base.errors import DataError
+from nas_core.base.errors import DataError, SpaceError
 from nas_core.costs.counting import count_module, count_parts
 from nas_core.families.model import rebuild
 from nas_core.families.model.pruning import narrowed
@@ -141,13 +141,56 @@ def test_positions_are_blocks_where_the_layers_in_them_alone_could_not_be_narrow
 
 
 def test_positions_without_alternatives_are_left_out_with_the_reason(tmp_path):
-    layers = ", ".join(f"nn.Conv2d({before}, {after}, 3)" for before, after in ((1, 4), (4, 3), (3, 4), (4, 4)))
+    channels = ((1, 4), (4, 3), (3, 4), (4, 4), (4, 4))
+    layers = ", ".join(f"nn.Conv2d({before}, {after}, 3)" for before, after in channels)
     (tmp_path / "model.py").write_text(f"from torch import nn\n\ndef build():\n    return nn.Sequential({layers})\n")
     library = [{"kind": "grouped", "groups": 2}]
     settings = TrainedModel.Settings(model=f"{tmp_path / 'model.py'}:build", library=library)
     found = TrainedModel(settings, Sample(shape=(1, 16, 16), num_outputs=1, dense=True)).structure.split
-    assert [place.path for place in found.places] == ["3"]
+    assert [place.path for place in found.places] == ["3", "4"]
     assert found.left_out == dict.fromkeys("012", "nothing of it to change")
+
+
+RECURRENT = """
+from torch import nn
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 8, 1), nn.Conv2d(8, 1, 3, padding=1)
+        self.block = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1))
+
+    def forward(self, images):
+        found = self.first(images)
+        for _ in range(5):
+            found = found + self.block(found)
+        return self.last(found)
+"""
+
+
+def dense_of(tmp_path, source, maker, **settings):
+    (tmp_path / "model.py").write_text(source)
+    given = TrainedModel.Settings.model_validate({"model": f"{tmp_path / 'model.py'}:{maker}", **settings})
+    return TrainedModel(given, Sample(shape=(1, 12, 12), num_outputs=1, dense=True))
+
+
+def test_a_model_of_which_one_position_is_left_is_refused_with_what_was_dropped(tmp_path):
+    told = (
+        r"Recurrent: found 1 position \(block.*it is called 5 times; first: it computes no less\), expected 2 at least"
+    )
+    with pytest.raises(SpaceError, match=told):
+        _ = dense_of(tmp_path, RECURRENT, "Recurrent", library=[{"kind": "linear"}]).structure
+
+
+def test_too_few_positions_among_those_asked_for_name_what_was_asked(tmp_path):
+    family = dense_of(tmp_path, DENOISER, "build", only=["blocks.0.0"])
+    with pytest.raises(SpaceError) as error:
+        _ = family.structure
+    assert str(error.value) == (
+        "space.only blocks.0.0: found 1 position, expected 2 at least. Name more modules, or those around them: --only."
+    )
+    paths = [place.path for place in dense_of(tmp_path, DENOISER, "build", only=["blocks.*"]).structure.split.places]
+    assert all(path.startswith("blocks.") for path in paths)
 
 
 def test_a_model_of_a_function_has_finite_weights(tmp_path):

@@ -1,11 +1,14 @@
+import math
 import re
 
+import numpy as np
 import pytest
 
 from nas_core.base.errors import ConfigError
-from nas_core.program import format_amount, parse_limit
+from nas_core.program import format_amount, parse_limit, read_problem, solve
 from nas_core.program.limits import PATTERN
 from nas_core.program.problem import Budget
+from nas_core.space.genotypes import Genotype
 
 BASE = {"latency_ms": 20.0, "flops": 4e9, "params": 5_000_000.0, "energy_mj": 8.0, "weight_bytes": 1024.0}
 
@@ -137,3 +140,22 @@ def test_the_form_refuses_what_is_no_limit(text: str) -> None:
     assert not re.search(PATTERN, text)
     with pytest.raises(ConfigError):  # a unit is known to fit or not once the resource is
         parse_limit(text).resolve({"flops": 1.0})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_network_keeps_a_limit_that_is_its_own_total(seed):
+    """As it is printed: a sum, rounded, of numbers that are rounded."""
+    rng = np.random.default_rng(seed)
+    rows = [[float(np.mean(rng.uniform(0.1, 0.4, 15))) for _ in range(3)] for _ in range(1 + seed % 7)]
+    base = Genotype((2,) * len(rows))
+    own = math.fsum(row[2] for row in rows)
+    problem = {"score": [[0.0, 0.5, 1.0]] * len(rows), "costs": {"ms": rows}, "base": str(base)}
+    for budgets in (["ms<=100%", "ms>=100%"], [f"ms=={own!r}"]):
+        assert solve(read_problem({**problem, "budgets": budgets})).best.genotype == base
+
+
+def test_what_people_type_and_whole_numbers_stay_as_they_are():
+    assert parse_limit("ms<=12.5").resolve({"ms": 20.1}).at_most == 12.5
+    assert parse_limit("ms<=0.37767").resolve({"ms": 0.377677}).at_most == 0.37767
+    assert parse_limit("flops<=70%").resolve({"flops": 204321.0}).at_most == 143024.7
+    assert parse_limit("flops<=123456789012345678").resolve({"flops": 1.0}).at_most == float(123456789012345678)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nas_core.base.errors import PluginError
 from nas_core.costs import profile_blocks
 from nas_core.program import Budget, SelectionProblem, solve
 from nas_core.records.evaluations import CostTable
@@ -89,6 +90,16 @@ def test_a_round_that_was_planned_is_the_round_that_is_evaluated(tabular_config,
     study.store.add_evaluations(scorer.evaluate([Genotype.parse(planned[0])]))  # killed after one of them
     study.refresh()
     assert next_round(study.snapshot, study.outputs, 0) == planned
+
+
+def test_a_round_whose_searcher_fails_says_so_and_loses_nothing(tabular_config, tmp_path, monkeypatch):
+    study, _ = scored(tabular_config, tmp_path / "study")
+    monkeypatch.setattr(type(study.snapshot.searcher), "next", lambda *_: ["0-0-0-0-0-0-0-0"])
+    with pytest.raises(PluginError, match=r"searcher surrogate, next\(\): found '0-0-0-0-0-0-0-0' of type str"):
+        next_round(study.snapshot, study.outputs, 0)
+    monkeypatch.undo()
+    assert verification(study.outputs)["rounds"] == []
+    assert next_round(study.snapshot, study.outputs, 0)
 
 
 def test_other_limits_begin_a_record_of_their_own(tabular_config, tmp_path):

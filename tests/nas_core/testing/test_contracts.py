@@ -107,25 +107,34 @@ def test_a_metric_that_a_function_names_and_does_not_give_is_said():
     assert (failure.promise, failure.found) == ("every metric that it names is given", "no joules")
 
 
-def test_a_block_that_draws_random_numbers_is_said():
-    class Noisy(torch.nn.Conv2d):
+@pytest.mark.parametrize(
+    ("spoiled", "promise"),
+    [
+        (lambda outputs: outputs + torch.randn(()), "in eval mode the same input gives the same outputs"),
+        (lambda outputs: outputs - outputs.mean(0), "in eval mode an example's outputs are its own"),
+        (lambda outputs: outputs / 0.0, "outputs are finite numbers"),
+    ],
+    ids=["noisy", "mixing", "infinite"],
+)
+def test_what_is_wrong_with_a_blocks_outputs_is_said(spoiled, promise):
+    class Spoiled(torch.nn.Conv2d):
         def forward(self, inputs):
-            return super().forward(inputs) + torch.randn(())
+            return spoiled(super().forward(inputs))
 
     @BLOCKS.add
-    class NoisyBlock(BLOCKS["conv"]):
-        """A convolution with noise."""
+    class SpoiledBlock(BLOCKS["conv"]):
+        """A convolution of which more is made."""
 
-        name = "noisy"
+        name = "spoiled"
 
         def build(self, in_channels, out_channels, stride):
-            return Noisy(in_channels, out_channels, 3, stride, padding=1)
+            return Spoiled(in_channels, out_channels, 3, stride, padding=1)
 
     try:
-        failures = check("block kind", "noisy")
+        failures = check("block kind", "spoiled")
     finally:
-        BLOCKS._entries.pop("noisy")
-    assert {failure.promise for failure in failures} == {"in eval mode the same input gives the same outputs"}
+        BLOCKS._entries.pop("spoiled")
+    assert {failure.promise for failure in failures} == {promise}
 
 
 def test_a_function_of_other_positions_than_the_examples_breaks_no_promise(monkeypatch, caplog):

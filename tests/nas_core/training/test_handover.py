@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 import nas_core
-from nas_core.base.errors import ConfigError, NasError
+from nas_core.base.errors import ConfigError, NasError, StoreError
 from nas_core.families import FAMILIES
 from nas_core.families.member import Member
 from nas_core.records.store import Store
@@ -148,6 +148,15 @@ def images():
     return DATA.load().load_test()[0][:40]
 
 
+def test_a_file_that_is_not_as_it_was_trained_is_refused_before_anything_is_written(written, tmp_path):
+    row, store = written["chain"][2].as_dict(), Store(tmp_path / "store")
+    for path in row["sha256"]:
+        store.write_bytes(path, b"something else")
+    with pytest.raises(StoreError, match=r"weights\.safetensors: found other bytes than were trained"):
+        write(store, row, DATA, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @torch.no_grad()
 def test_files_load_where_only_torch_timm_and_safetensors_are(written, images, tmp_path):
     folders = [str(files.folder) for files, _, _ in written.values()]
@@ -167,7 +176,8 @@ def test_files_load_where_only_torch_timm_and_safetensors_are(written, images, t
 @torch.no_grad()
 def test_the_front_loads_a_folder_in_one_line(written, images, kind):
     files, module, _ = written[kind]
-    assert torch.allclose(nas_core.load(files.folder)(images.float() / 255), module(images), atol=1e-5)
+    network = nas_core.load(files.folder).eval()  # a program too, which of itself refuses
+    assert torch.allclose(network(images.float() / 255), module(images), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["model", "chain"])

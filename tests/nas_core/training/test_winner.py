@@ -1,5 +1,7 @@
 """The full training: stored whole, resumed, exported, loaded back."""
 
+import hashlib
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from nas_core.study.stages import trained_files
 from nas_core.training.export import load_exported
 from nas_core.training.handover import why_no_program, write
 from nas_core.training.settings import Recipe, TrainConfig
-from nas_core.training.winner import load_deployed, train_network
+from nas_core.training.winner import check_files, load_deployed, train_network
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.images.digits import Digits
 from nas_core.workloads.settings import ImageSettings
@@ -67,6 +69,13 @@ def test_everything_is_in_the_store(store, trained):
     assert {name: trained.history[-1][f"validation_{name}"] for name in CLASSIFICATION} == trained.metrics["validation"]
 
 
+def test_every_file_is_known_by_its_hash(store, trained):
+    result, files = "winner/winner/result.json", store.paths("winner/winner")
+    kept = {path: hashlib.sha256(store.read_bytes(path)).hexdigest() for path in files if path != result}
+    assert trained.sha256 == kept
+    assert store.read_json(result)["sha256"] == kept
+
+
 def test_loaded_program_and_weights_have_the_measured_test_accuracy(store, architecture, trained):
     images, labels = DATA.load().load_test()
     program = load_exported(store.read_bytes(trained.program_path))
@@ -90,6 +99,48 @@ def test_weights_that_were_cut_off_are_named(store, trained, tmp_path):
         broken.write_bytes(f"winner/winner/{name}", data[:1000] if name.startswith("weights") else data)
     with pytest.raises(StoreError, match=r"winner/winner/weights\.safetensors: found a damaged file"):
         load_deployed(broken, "winner")
+
+
+@pytest.mark.situations
+@pytest.mark.parametrize("name", ["weights.safetensors", "architecture.json", "program.pt2"])
+def test_files_that_are_gone_or_others_than_were_trained_are_trained_again(tmp_path, name):
+    store, short = Store(tmp_path), TrainConfig(recipe=Recipe(epochs=0.1, batch_size=64))
+    space = tiny()
+
+    def run(**given):
+        network = space.architecture(space.parse("1-0-1"))
+        return train_network(network, short, DATA, seed=1, device="cpu", store=store, name="winner", **given)
+
+    row, path = run().as_dict(), f"winner/winner/{name}"
+    whole = store.read_bytes(path)
+    for damaged, found in ((None, "no such file"), (whole[:-1] + bytes([whole[-1] ^ 1]), "other bytes")):
+        store.delete(path) if damaged is None else store.write_bytes(path, damaged)
+        with pytest.raises(StoreError, match=rf"{name}: found {found}.*`--from train` trains it again"):
+            check_files(store, row)
+        steps = []
+        again = run(on_progress=lambda done, *_, steps=steps: steps.append(done))
+        assert steps
+        check_files(store, again.as_dict())
+
+
+def test_a_training_of_an_earlier_version_has_no_hashes_and_goes_on_as_it_is(tmp_path, store, architecture, trained):
+    old = Store(tmp_path)
+    for path in store.paths("winner"):
+        old.write_bytes(path, store.read_bytes(path))
+    row = old.read_json("winner/winner/result.json")
+    del row["sha256"]
+    old.write_json("winner/winner/result.json", row)
+    old.write_bytes(trained.program_path, b"changed, which nobody can tell")
+
+    def fail(*_):
+        raise AssertionError("trained again")
+
+    known = train_network(architecture, TRAIN, DATA, seed=1, device="cpu", store=old, name="winner", on_progress=fail)
+    assert (known.metrics, known.sha256) == (trained.metrics, {})
+    check_files(old, row)
+    old.delete(trained.program_path)
+    with pytest.raises(StoreError, match=r"program\.pt2: found no such file"):
+        check_files(old, row)
 
 
 @pytest.mark.parametrize("half", [True, False])

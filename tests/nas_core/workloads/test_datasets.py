@@ -19,6 +19,7 @@ from nas_core.training.export import load_exported
 from nas_core.training.loop import measure_all, train
 from nas_core.training.settings import FullTrainingConfig, Recipe
 from nas_core.training.winner import load_deployed, train_network
+from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.datasets import DatasetWorkload, as_metric, dataset_workload
 from nas_core.workloads.settings import SplitSettings
 from nas_core.workloads.workload import WORKLOADS, Sample, metric_of
@@ -211,3 +212,22 @@ def test_metrics_of_torchmetrics():
     assert error.of(outputs, targets) == pytest.approx(1 / 3)
     assert error.of(targets, targets) == 0  # nothing is left of the first split
     assert explained.of(outputs, targets) == pytest.approx(0.5)
+
+
+def test_a_set_that_is_none_and_examples_of_another_shape_than_is_said_are_told():
+    images, labels = torch.zeros(20, 3, 9, 9), torch.zeros(20, dtype=torch.long)
+    sample = Sample(shape=(1, 8, 8), num_outputs=2)
+    for name, first, message in (
+        ("no-training-set", None, "found NoneType, expected a training set and a test set"),
+        ("other-shape", TensorDataset(images, labels), "found 3 x 9 x 9, expected inputs of shape 1 x 8 x 8"),
+    ):
+
+        @dataset_workload(name, sample=sample, loss=nn.CrossEntropyLoss(), metrics=[CLASSIFICATION["accuracy"]])
+        def sets(settings, first=first):
+            """Wrong in one way."""
+            return first, TensorDataset(images, labels)
+
+        workload = WORKLOADS[name](WORKLOADS[name].Settings(validation_examples=5))
+        WORKLOADS._entries.pop(name)
+        with pytest.raises(DataError, match=message):
+            workload.load()

@@ -282,6 +282,37 @@ def test_fitted_to_samples_the_error_is_smaller_on_others(kind: str, residual: n
     assert _error(fitted, residual, call) < _error(plain, residual, call)
 
 
+class _Scaled(nn.Linear):
+    """Its weights are scaled when they are used (an equalised learning rate)."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(input, self.weight * 0.25, self.bias)
+
+
+class _Causal(nn.Conv1d):
+    """It pads what it takes itself, on one side."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.pad(input, ((self.kernel_size[0] - 1), 0)))
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [((_Scaled(8, 16), _Scaled(16, 8)), (64, 8)), ((_Causal(8, 16, 3), _Causal(16, 8, 3)), (32, 8, 20))],
+    ids=["scaled", "causal"],
+)
+def test_a_layer_that_does_more_than_its_weights_say_is_not_fitted(
+    layers: tuple[nn.Module, nn.Module], shape: tuple[int, ...]
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    block = nn.Sequential(layers[0], nn.ReLU(), layers[1]).eval().requires_grad_(False)
+    seen, others = (torch.randn(*shape, generator=generator) for _ in range(2))
+    alternative, call = alternative_of({"kind": "narrower"}), Call(inputs=others)
+    last = _drafted(block, call, alternative, Call(inputs=seen)).block[2].weight  # type: ignore[index]
+    columns = {tuple(column.flatten().tolist()) for column in block[2].weight.unbind(1)}  # type: ignore[operator]
+    assert {tuple(column.flatten().tolist()) for column in last.unbind(1)} < columns
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("kind", ["narrower", "linear", "low-rank"])

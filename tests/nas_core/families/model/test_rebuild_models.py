@@ -99,6 +99,22 @@ def compiled() -> nn.Module:
     return torch.compile(model())
 
 
+def compiled_in_place() -> nn.Module:
+    made = model()
+    made.compile()
+    made.blocks[1].compile()
+    return made
+
+
+def compiled_in_parts() -> nn.Module:
+    made = model()
+    for place in range(4):
+        made.blocks[place] = torch.compile(made.blocks[place])
+    made.blocks[0]._orig_mod.first = torch.compile(made.blocks[0]._orig_mod.first)
+    made.blocks[3] = nn.DataParallel(made.blocks[2])
+    return made
+
+
 class Several(Model):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"logits": super().forward(x), "features": x}
@@ -106,6 +122,12 @@ class Several(Model):
 
 def scripted() -> nn.Module:
     return torch.jit.script(nn.Linear(3, 5))
+
+
+def scripted_in_part() -> nn.Module:
+    made = model()
+    made.blocks[2] = torch.jit.script(nn.ReLU())
+    return made
 
 
 def lazy() -> nn.Module:
@@ -153,11 +175,18 @@ def test_alternatives_stand_and_are_rebuilt(maker, tmp_path):
     assert torch.equal(again.eval()(IMAGES), network(IMAGES))
 
 
-@pytest.mark.parametrize("maker", [in_halves, in_parallel, compiled], ids=lambda maker: maker.__name__)
+@pytest.mark.parametrize(
+    "maker",
+    [in_halves, in_parallel, compiled, compiled_in_place, compiled_in_parts],
+    ids=lambda maker: maker.__name__,
+)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")  # of torch.compile's own imports
 def test_a_model_is_what_it_was_made_of(maker):
     places = family_of(maker).structure.split.places
     assert [place.path for place in places] == ["stem", *(f"blocks.{index}" for index in range(4))]
+    made = rebuild.whole({"name": f"{__name__}:{maker.__name__}"})
+    assert list(made.state_dict()) == list(model().state_dict())
+    assert all(module._compiled_call_impl is None for module in made.modules())
 
 
 @pytest.mark.parametrize(
@@ -169,6 +198,11 @@ def test_a_model_is_what_it_was_made_of(maker):
         pytest.param(
             scripted,
             "it gives a module of TorchScript: give the torch",
+            marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+        ),
+        pytest.param(
+            scripted_in_part,
+            r"a module of TorchScript at blocks\.2: give the torch",
             marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"),
         ),
     ],

@@ -74,6 +74,46 @@ def test_a_model_of_timms_needs_weights() -> None:
         _reference("timm:test_resnet").trained()
 
 
+QUANTISED = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 5))
+    return torch.ao.quantization.quantize_dynamic(network, {nn.Linear})
+
+def can_be():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 5))
+    network.add = torch.ao.nn.quantized.FloatFunctional()
+    return network
+"""
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")  # users' models have it
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_a_network_that_is_quantised_in_part_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(QUANTISED)
+    with pytest.raises(NasError, match=r"a quantised network \(2\), expected the network as it was before"):
+        _reference(f"{tmp_path / 'mine.py'}:build").trained()
+    assert _reference(f"{tmp_path / 'mine.py'}:can_be").trained()[2].out_features == 5  # type: ignore[index]
+
+
+def test_what_is_no_tensor_in_a_state_is_none_of_its_weights() -> None:
+    class Told(nn.Linear):
+        def get_extra_state(self) -> str:
+            return "version 3"
+
+        def set_extra_state(self, state: str) -> None:
+            pass
+
+    torch.manual_seed(0)
+    told, plain = Told(3, 5), nn.Linear(3, 5)
+    plain.load_state_dict({"weight": told.weight, "bias": told.bias})
+    assert weights_hash(told) == weights_hash(plain)
+
+
 def test_a_factory_in_a_file_is_given_channels_and_outputs(tmp_path: Path) -> None:
     source = (
         "from torch import nn\n\ndef build(in_chans, num_classes):\n    return nn.Conv2d(in_chans, num_classes, 1)\n"

@@ -329,6 +329,26 @@ def test_a_block_that_returns_more_than_a_tensor_is_left_out():
     assert split(model, TOKENS).left_out == {"blocks.2": "it returns a tuple of 2 tensors"}
 
 
+class Cache:
+    """What the blocks of a language model put their keys and values into."""
+
+    def __init__(self):
+        self.layers = []
+
+
+class Remembering(Residual):
+    def forward(self, x, cache):
+        cache.layers.append({"key": x})
+        return super().forward(x)
+
+
+def test_a_block_that_stores_tensors_in_what_it_is_given_is_left_out():
+    """Run by itself again and again it would find there what it stored before."""
+    model = own(lambda self, index, block, x: block(x, Cache()) if index == 2 else block(x))
+    model.blocks[2] = Remembering()
+    assert "it stores tensors in a Cache that it is given" in split(model, TOKENS).left_out["blocks.2"]
+
+
 def test_a_block_that_changes_an_input_others_read_is_left_out():
     model = own(read_again)
     model.blocks[2] = ChangesItsInput()

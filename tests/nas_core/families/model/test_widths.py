@@ -190,6 +190,28 @@ def test_what_queries_keys_and_values_apart_give_is_cut_by_heads(attribute: str,
     torch.testing.assert_close(*_cut_and_silenced(original, width, width.units // 2))
 
 
+class Beside(nn.Module):
+    """As in a BERT, the projection stands beside the module that has the heads, which has no such layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.output = Separate(), nn.Sequential(nn.Linear(16, 16))
+        self.inner.o = nn.Identity()  # type: ignore[assignment]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given: torch.Tensor = x + self.output(self.inner(x))
+        return given
+
+
+def test_heads_are_found_where_the_projection_stands_beside_them() -> None:
+    torch.manual_seed(0)
+    original = Original(block=Beside().eval(), call=Call(inputs=torch.randn(2, 5, 16)))
+    (width,) = original.widths
+    paths = ["inner.q", "inner.k", "inner.v", "output.0"]
+    assert (width.units, width.heads_of, [cut.path for cut in width.cuts]) == (4, "inner", paths)
+    torch.testing.assert_close(*_cut_and_silenced(original, width, 2))
+
+
 def test_channels_that_stand_in_an_order_that_is_not_known_stay() -> None:
     original = Original(block=Separate(is_strided=True).eval(), call=Call(inputs=torch.randn(2, 5, 16)))
     assert not original.widths
