@@ -48,6 +48,7 @@ LIBRARY: tuple[dict[str, Any], ...] = (
     {"kind": "skip"},
 )
 FEWEST = 2  # positions of a model that can be searched
+LEAST_COVERED = 0.02  # of the model's cost, by those of them that have alternatives
 
 
 @FAMILIES.add
@@ -339,7 +340,7 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
         why = "; ".join(f"{path}: {reason}" for path, reason in list(unchanged.items())[:3])
         raise SpaceError("space.library", f"no alternative that stands anywhere ({why})", "one at least")
     found = replace(found, places=tuple(places), left_out={**found.left_out, **unchanged})
-    _check_number(given, found)  # again: of those that are left
+    _check_share(given, found)
     return Structure(
         key=f"{settings_json} {computation}",
         own=own,
@@ -355,13 +356,29 @@ def _check_number(given: TrainedModel.Settings, found: "Split") -> None:
     """Raises SpaceError where there is next to nothing to choose, with why what was asked for is no position."""
     if len(found.places) >= FEWEST:
         return
-    asked = {path: reason for path, reason in found.left_out.items() if _is_among(path, given.only)}
-    why = "; ".join(f"{path}: {shorten(reason, 150, placeholder=' ...')}" for path, reason in asked.items())
-    words = counted(len(found.places), "position") + (f" ({why[:600]})" if why else "")
+    words, expected = counted(len(found.places), "position") + _why_left_out(given, found), f"{FEWEST} at least"
     if given.only:
         where, advice = f"space.only {', '.join(given.only)}", "Name more modules, or those around them: --only."
-        raise SpaceError(where, words, f"{FEWEST} at least", advice)
-    raise SpaceError(f"space.model {given.model}", words, f"{FEWEST} at least")
+        raise SpaceError(where, words, expected, advice)
+    raise SpaceError(f"space.model {given.model}", words, expected)
+
+
+def _check_share(given: TrainedModel.Settings, found: "Split") -> None:
+    """Raises SpaceError where the positions that alternatives stand at are next to nothing of the model.
+
+    Those that were asked for by name may be.
+    """
+    if found.covered >= LEAST_COVERED or given.only or given.positions:
+        return
+    holding = f"{counted(len(found.places), 'position')} with {100 * found.covered:.1f} % of the model's cost"
+    expected = f"{100 * LEAST_COVERED:.0f} % at least"
+    raise SpaceError(f"space.model {given.model}", holding + _why_left_out(given, found), expected)
+
+
+def _why_left_out(given: TrainedModel.Settings, found: "Split") -> str:
+    asked = {path: reason for path, reason in found.left_out.items() if _is_among(path, given.only)}
+    why = "; ".join(f"{path}: {shorten(reason, 150, placeholder=' ...')}" for path, reason in asked.items())
+    return f" ({why[:600]})" if why else ""
 
 
 def _is_among(path: str, patterns: Sequence[str]) -> bool:

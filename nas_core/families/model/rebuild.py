@@ -35,6 +35,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 Change = Mapping[str, Any]  # {"put": a described module} or {"set": {attribute: value}}
 USAGE = "python load.py FOLDER IMAGE ..."
+IMAGE_AXES = 4  # of a batch
 WEIGHTS, DESCRIPTION, PROGRAM = "model.safetensors", "architecture.json", "model.pt2"
 SOURCE = "source"  # folder of the file that makes the model, and of what it imports beside it
 SHOWN = 3  # of an image's outputs, the largest
@@ -152,6 +153,7 @@ class Encoder(nn.Module):
 class Prepared(nn.Module):
     """The network behind its preparation: takes fractions from 0 to 1, or what the network takes if there is none.
 
+    Images may be bytes, too, as files hold them.
     ``scale`` are mean and deviation that its outputs are multiples of, where there are some.
     """
 
@@ -169,7 +171,7 @@ class Prepared(nn.Module):
         scale: tuple[Sequence[float], Sequence[float]] = ((), ()),
     ) -> None:
         super().__init__()
-        self.network, self.is_scaled = network, bool(scale[0])
+        self.network, self.is_scaled, self.takes_images = network, bool(scale[0]), num_axes == IMAGE_AXES
         self.is_prepared = any(mean) or any(each != 1 for each in std)  # else whole numbers stay whole
         for name, values in (("scale_mean", scale[0]), ("scale_std", scale[1])):
             self.register_buffer(name, torch.tensor(values))
@@ -177,6 +179,8 @@ class Prepared(nn.Module):
         self.register_buffer("std", torch.tensor(std or [1.0]).reshape(1, -1, *[1] * (num_axes - 2)))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.takes_images and inputs.dtype == torch.uint8:
+            inputs = inputs / 255
         outputs: torch.Tensor = self.network((inputs - self.mean) / self.std if self.is_prepared else inputs)
         return outputs * self.scale_std + self.scale_mean if self.is_scaled else outputs
 
@@ -538,9 +542,9 @@ def _forget_namesakes(folder: Path) -> None:
 def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
     """The network in the folder, on the CPU, in eval mode.
 
-    ``prepared``: it takes images as fractions from 0 to 1 (B x C x H x W) and
+    ``prepared``: it takes images as fractions from 0 to 1, or bytes (B x C x H x W), and
     normalises them itself, and gives numbers in their unit; otherwise it takes and gives what the model does. A program
-    (``model.pt2``) always prepares, and takes images of any size and bytes, too.
+    (``model.pt2``) always prepares, and takes images of any size.
     """
     from safetensors.torch import load_file
 

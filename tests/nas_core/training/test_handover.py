@@ -178,6 +178,7 @@ def test_the_front_loads_a_folder_in_one_line(written, images, kind):
     files, module, _ = written[kind]
     network = nas_core.load(files.folder).eval()  # a program too, which of itself refuses
     assert torch.allclose(network(images.float() / 255), module(images), atol=1e-5)
+    assert torch.allclose(network(images), module(images), atol=1e-5)  # bytes
 
 
 @pytest.mark.parametrize("kind", ["model", "chain"])
