@@ -7,7 +7,7 @@ from flows.preflight import preflight
 from nas_core.records.lease import hold
 from nas_core.records.store import Store, place_of
 from nas_core.study.config import StudyConfig
-from nas_core.study.outputs import set_aside_damaged
+from nas_core.study.outputs import damaged_from
 from nas_core.study.sources import Sources
 from nas_core.study.stages import Stage
 from nas_core.study.study import Study
@@ -40,8 +40,10 @@ def drive(
         yield outer
         return
     store = outer.store if outer else Store(root)
-    if rerun_from is not None:
-        set_aside_damaged(store, rerun_from)
+    if rerun_from is not None and (damaged := damaged_from(store, rerun_from)):
+        with _patiently(store, wait_s):  # they would stop the checks; another driver may be writing them just now
+            for path in damaged:
+                store.set_aside(path, "is damaged")
     with doing("checking the study and its data"):  # every image is read once
         # what is there now counts where work is to be done; what is only reported is taken as it was
         sources = Sources.stored_for(config, store) if until is None else Sources.of(config, store.root)

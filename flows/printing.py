@@ -18,21 +18,18 @@ PLAIN = {
 }  # fmt: skip
 
 
-class _Kept:
-    """Standard output while it is kept for JSON."""
-
-    streams: "list[TextIO]" = []  # noqa: RUF012 (one process, one standard output)
+_kept: list[TextIO] = []  # standard output, while it is kept for JSON
 
 
 @contextlib.contextmanager
 def kept_for_json() -> Iterator[None]:
     """Meanwhile standard output is ``print_json``'s alone: what others print, such as a model's code, is an aside."""
-    _Kept.streams.append(sys.stdout)
+    _kept.append(sys.stdout)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
-        _Kept.streams.pop()
+        _kept.pop()
 
 
 def _keep(context: typer.Context, is_given: bool) -> bool:
@@ -46,7 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.",
 
 def print_json(data: object) -> None:
     """Print it as JSON on standard output."""
-    print(json.dumps(data, indent=2), file=(_Kept.streams or [sys.stdout])[-1])
+    print(json.dumps(data, indent=2), file=(_kept or [sys.stdout])[-1])
 
 
 def print_what_can_be_printed() -> None:

@@ -277,7 +277,7 @@ class Store:
         if path not in self._rows_of:
             data = self.read_bytes(path)
             if _checksum(data) != PurePosixPath(path).stem:
-                self._set_aside(path, data)
+                self.set_aside(path, "does not match its checksum")
                 return []
             self._rows_of[path] = from_table(_from_parquet(data, row_type, f"{self.root}/{path}"), row_type)
         return self._rows_of[path]
@@ -287,16 +287,14 @@ class Store:
         for path in {path for path in self._rows_of if path.startswith(f"{folder}/")} - set(paths):
             self._rows_of.pop(path, None)
 
-    def _set_aside(self, path: str, data: bytes) -> None:
-        """Keep a damaged part for a look, out of the readers' way; its rows are made again."""
-        log.warning(
-            "%s/%s does not match its checksum: moved to quarantine/, its rows will be made again", self.root, path
-        )
-        self.write_bytes(f"quarantine/{path.replace('/', '_')}", data)
+    def set_aside(self, path: str, why: str) -> None:
+        """Keep a damaged file for a look, out of the readers' way; what it held is made again."""
+        log.warning("%s/%s %s: moved to quarantine/, what it held will be made again", self.root, path, why)
+        self.write_bytes(f"quarantine/{path.replace('/', '_')}", self.read_bytes(path))
         self.delete(path)
 
     def quarantined(self) -> list[str]:
-        """Paths of the parts that failed their checksum."""
+        """Paths of the files that were set aside."""
         return self.paths("quarantine")
 
     def compact(self, most: int = 1) -> int:

@@ -5,7 +5,6 @@ inputs have changed since is stale.
 """
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,8 +31,6 @@ from nas_core.study.stages import (
 )
 from nas_core.training.settings import TRAINING_VERSION
 
-log = logging.getLogger(__name__)
-
 
 def read_output(store: Store, path: str) -> dict[str, Any] | None:
     """A stage's JSON output, or None where it has not run.
@@ -57,18 +54,10 @@ def _how_to_mend(stage: Stage | None) -> str:
     return f"Delete the file and `mathnas run` repeats stage {stage}; `--from {stage}` repeats those after it, too."
 
 
-def set_aside_damaged(store: Store, stage: Stage) -> None:
-    """Move what cannot be read of the JSON that a stage and those after it wrote to ``quarantine/``.
-
-    They are to be run again, which a damaged file would stop before it is written anew.
-    """
-    for later in STAGES[STAGES.index(stage) :]:
-        for path in filter(store.exists, json_outputs(later)):
-            data = store.read_bytes(path)
-            if _parsed(path, data)[1]:
-                log.warning("%s is damaged: moved to quarantine/, it is made again", store.uri(path))
-                store.write_bytes(f"quarantine/{path.replace('/', '_')}", data)
-                store.delete(path)
+def damaged_from(store: Store, stage: Stage) -> list[str]:
+    """Paths of what cannot be read of the JSON that a stage and those after it wrote."""
+    paths = (path for later in STAGES[STAGES.index(stage) :] for path in json_outputs(later))
+    return [path for path in paths if store.exists(path) and _parsed(path, store.read_bytes(path))[1]]
 
 
 def _parsed(path: str, text: bytes) -> tuple[dict[str, Any], str]:

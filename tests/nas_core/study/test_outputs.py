@@ -6,7 +6,7 @@ import pytest
 
 from nas_core.base.errors import StoreError
 from nas_core.records.store import Store
-from nas_core.study.outputs import read_output, set_aside_damaged
+from nas_core.study.outputs import damaged_from, read_output
 from nas_core.study.stages import OUTPUTS, STAGES, json_outputs, record_path, stage_of
 
 SELECTED = {"inputs": "0", "status": "optimal", "limits": [], "selections": [], "solve_s": 0.1}
@@ -49,15 +49,15 @@ def test_what_was_cut_short_names_the_stage_to_run(store):
         read_output(store, "tracking.json")
 
 
-def test_what_is_damaged_is_kept_aside_and_the_rest_stays(store, caplog):
+def test_what_is_damaged_is_found_in_the_stages_to_repeat_and_kept_aside(store, caplog):
     store.write_bytes("training.json", b"[]")
     store.write_json("stages/select.json", {})
     damaged = cut(store, "selection.json")
     store.write_bytes("verification.json", b"\xff")
     with caplog.at_level(logging.WARNING):
-        set_aside_damaged(store, "verify")
-        assert store.exists("selection.json"), "the stage before is not repeated"
-        set_aside_damaged(store, "select")
+        assert "selection.json" not in damaged_from(store, "verify"), "the stage before is not repeated"
+        for path in damaged_from(store, "select"):
+            store.set_aside(path, "is damaged")
     assert store.quarantined() == [
         f"quarantine/{name}.json" for name in ("selection", "stages_select", "training", "verification")
     ]
@@ -65,5 +65,5 @@ def test_what_is_damaged_is_kept_aside_and_the_rest_stays(store, caplog):
     assert not store.exists("selection.json")
     assert "verification.json is damaged" in caplog.text
     store.write_json("selection.json", SELECTED)
-    set_aside_damaged(store, "profile")
+    assert damaged_from(store, "profile") == []
     assert read_output(store, "selection.json") == SELECTED
