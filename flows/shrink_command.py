@@ -153,7 +153,7 @@ def positions_in_words(config: StudyConfig) -> list[str]:
     rows = [["position", "block", "of FLOPs", "alternatives"]]
     for place, candidates in zip(structure.split.places, structure.candidates, strict=True):
         kinds = ", ".join(_short(each.spec.as_dict()) for each in candidates)
-        rows.append([place.path, place.kind, f"{100 * place.share:.1f} %", kinds])
+        rows.append([place.name, place.kind, f"{100 * place.share:.1f} %", kinds])
     covered = sum(place.share for place in structure.split.places)
     num_positions = counted(len(structure.split.places), "position")
     lines = [*aligned(rows), f"{num_positions} with {100 * covered:.0f} % of the FLOPs."]
@@ -297,9 +297,16 @@ def _section(wish: Wish) -> dict[str, Any]:
 
 
 def _resources(wish: Wish) -> list[str]:
-    """What blocks cost: always FLOPs, parameters and latency, and what else a limit names."""
+    """What blocks cost: always FLOPs, parameters and latency, and what else a limit names.
+
+    Raises:
+        ConfigError: for a limit on something else.
+    """
     known = [resource.name for name in PROFILERS for resource in PROFILERS[name].resources]
     named = [parse_limit(text).resource for text in wish.limits]
+    for text, name in zip(wish.limits, named, strict=True):
+        if not any(is_called(resource, name) for resource in known):
+            raise ConfigError(f"limit {text!r}", repr(name), f"one of: {', '.join(known)}")
     more = [resource for resource in known if any(is_called(resource, name) for name in named)]
     return list(dict.fromkeys((*ALWAYS_PRICED, *more)))
 

@@ -18,7 +18,7 @@ def check_outputs(
         ConfigError: with the shape found and the one wanted, or with what the network says of such inputs.
     """
     inputs = torch.zeros(2, *shape, dtype=getattr(torch, sample.dtype))
-    wanted = (2, sample.num_outputs, *(shape[1:] if sample.dense else ()))
+    wanted = (2, *sample.outputs_for(shape))
     expected = f"{_batched(wanted)}, as data of kind {kind} want"
     try:
         with torch.inference_mode():

@@ -140,7 +140,8 @@ class TrainedModel(Family):
     @property
     def own(self) -> "Reference":
         """The reference to the model as its positions need it."""
-        return replace(self.reference, cut=self.structure.own.cut, rows=self.structure.own.rows)
+        own = self.structure.own
+        return replace(self.reference, tuples=own.tuples, cut=own.cut, rows=own.rows)
 
     @cached_property
     def teacher(self) -> "nn.Module":
@@ -165,7 +166,7 @@ class TrainedModel(Family):
     def space(self) -> SearchSpace:
         structure = self.structure
         positions = tuple(
-            Position(name=place.path, blocks=(OWN, *(each.spec for each in candidates)))
+            Position(name=place.name, blocks=(OWN, *(each.spec for each in candidates)))
             for place, candidates in zip(structure.split.places, structure.candidates, strict=True)
         )
         return SearchSpace(
@@ -292,8 +293,8 @@ class Candidate:
 class Structure:
     """A model's positions, how it calls them on an example, and the alternatives that stand at each.
 
-    ``own`` refers to the model as its positions need it: cut into parts where blocks are no modules, or in rows of
-    blocks where fewer positions are wanted.
+    ``own`` refers to the model as its positions need it: out of tuples, cut into parts where blocks are no modules, or
+    in rows of blocks where fewer positions are wanted.
     ``refused`` says for each position which alternatives do not stand there, and why.
     """
 
@@ -308,6 +309,7 @@ class Structure:
 
 @functools.lru_cache(maxsize=4)
 def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num_outputs: int, dtype: str) -> Structure:
+    from nas_core.families.model.arranging import arranged
     from nas_core.families.model.assembling import calls_of
     from nas_core.families.model.reference import Reference
 
@@ -317,9 +319,8 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
         model=given.model, arguments=given.arguments, num_outputs=num_outputs, in_channels=shape[0], side=side
     )
     inputs = _example(shape, dtype)
-    own, network, found = _network_split(given, reference, inputs)
-    if given.wanted is not None and not given.positions:
-        own, network, found = _in_rows(own, network, found, given.wanted, inputs)
+    best = arranged(given, reference, inputs)
+    network, found = best.network, best.split
     _check_number(given, found)
     paths = [place.path for place in found.places]
     calls = calls_of(network, paths, inputs)
@@ -343,7 +344,7 @@ def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num
     _check_share(given, found)
     return Structure(
         key=f"{settings_json} {computation}",
-        own=own,
+        own=best.own,
         network=network,
         split=found,
         calls=calls,
@@ -386,87 +387,6 @@ def _is_among(path: str, patterns: Sequence[str]) -> bool:
     names = path.split(".")
     around = [".".join(names[:count]) for count in range(1, len(names) + 1)]
     return not patterns or any(fnmatchcase(each, pattern) for each in around for pattern in patterns)
-
-
-def _network_split(
-    given: TrainedModel.Settings, reference: "Reference", inputs: "torch.Tensor"
-) -> "tuple[Reference, nn.Module, Split]":
-    """The model with its positions, and the reference to it as they need it: cut into parts, or with rows of blocks."""
-    from nas_core.families.model.cutting import ends_of
-    from nas_core.families.model.splitting import FEWEST as WORTH_A_SEARCH
-    from nas_core.families.model.splitting import are_blocks, is_enough, split
-
-    def split_of(network: "nn.Module", wanted: int | None = given.wanted) -> "Split":
-        return split(network, inputs, wanted=wanted, only=given.only, keep=given.keep, names=given.positions)
-
-    def in_parts() -> "tuple[Reference, nn.Module, Split]":
-        cut = replace(reference, cut=ends_of(network, inputs))
-        parts = cut.arranged(network)
-        return cut, parts, split_of(parts)
-
-    network, found, flaw = reference.fresh().requires_grad_(False), None, None
-    _check_output(given.model, network, inputs)
-    if given.cut:
-        return in_parts()
-    try:
-        found = split_of(network)
-    except SpaceError as error:
-        flaw = error
-    is_named = given.only or given.keep or given.positions  # and these are modules
-    if given.cut is None and not is_named and not (found and is_enough(found) and are_blocks(network, found)):
-        with suppress(SpaceError):
-            cut, parts, of_parts = in_parts()
-            if is_enough(of_parts) and are_blocks(parts, of_parts):
-                return cut, parts, of_parts
-    if found is None:
-        assert flaw is not None
-        raise flaw
-    if given.wanted is None and not is_named and not are_blocks(network, found):
-        num = len(found.places)  # single layers: what they stand in may be blocks
-        for wanted in sorted({max(WORTH_A_SEARCH, num // part) for part in (2, 3, 4, 6)}, reverse=True):
-            coarser = split_of(network, wanted)
-            if is_enough(coarser) and are_blocks(network, coarser):
-                return reference, network, coarser
-    return reference, network, found
-
-
-def _check_output(name: str, network: "nn.Module", inputs: "torch.Tensor") -> None:
-    """Raises SpaceError where the model does not give one tensor."""
-    import torch
-
-    try:
-        with torch.no_grad():
-            output = network(inputs.clone())
-    except Exception:  # inputs that it does not take are said where it is split
-        return
-    if not isinstance(output, torch.Tensor):
-        known = f" ({', '.join(map(str, output))})" if isinstance(output, dict) else ""
-        advice = "Name a function that makes the model and gives only the tensor that the metric is about."
-        found = f"outputs of type {type(output).__name__}{known}"
-        raise SpaceError(f"space.model {name}", found, "one tensor", advice)
-
-
-def _in_rows(
-    reference: "Reference", network: "nn.Module", found: "Split", wanted: int, inputs: "torch.Tensor"
-) -> "tuple[Reference, nn.Module, Split]":
-    """The same with neighbouring positions put together, where that comes nearer to the wanted number."""
-    from nas_core.families.model.joining import rows_of
-    from nas_core.families.model.splitting import split
-
-    rows = rows_of(network, found, wanted)
-    if not rows:
-        return reference, network, found
-    own = replace(reference, rows=rows)
-    arranged = replace(own, cut=()).arranged(copy.deepcopy(network))
-    paths = {path for path, _ in arranged.named_modules()}
-    try:
-        return (
-            own,
-            arranged,
-            split(arranged, inputs, names=[place.path for place in found.places if place.path in paths]),
-        )
-    except SpaceError:  # what reads the sequences' modules one by one
-        return reference, network, found
 
 
 def _original(network: "nn.Module", place: "Place", calls: "Mapping[str, Call]") -> "Original":

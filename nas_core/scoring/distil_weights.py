@@ -7,7 +7,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nas_core.base.errors import SpaceError
 from nas_core.base.identity import content_id, evaluation_seed
 from nas_core.base.words import counted
 from nas_core.families.batch_norm import norms_of
@@ -61,6 +62,14 @@ def _fewer(wanted: int, inputs: torch.Tensor | Examples) -> int:
     """So many of the inputs, fewer of large ones."""
     most = wanted * LARGE // math.prod(inputs.shape[1:])
     return min(wanted, max(FEWEST, most))
+
+
+def _check_called(paths: Iterable[str], called: Container[str]) -> None:
+    """Raises SpaceError for a position of which the model makes no use for some examples of the data."""
+    for path in paths:
+        if path not in called:
+            found, advice = "a module that the model does not call for some examples", f"Keep it: --keep {path}"
+            raise SpaceError(f"position {path}", found, "one called once for all that there are", advice)
 
 
 def _learns(module: nn.Module) -> bool:
@@ -163,7 +172,9 @@ class DistilledBlocks:
         if not self.settings.samples:
             return {}
         paths = [self.places[position].path for position in positions]
-        return calls_of(self.teacher, paths, self._prepared(self.settings.samples).to(self.device))
+        found = calls_of(self.teacher, paths, self._prepared(self.settings.samples).to(self.device))
+        _check_called(paths, found)
+        return found
 
     def _prepared(self, most: int) -> torch.Tensor:
         """The first training examples as a network takes them, on the CPU: so many at most, fewer of large ones."""
@@ -410,6 +421,7 @@ class Distiller:
         precision = partial(autocast, inputs.device, self.recipe)
         with precision():
             seen = observed(self.teacher, self.paths.values(), inputs)
+        _check_called(self.paths.values(), seen)
         is_done, losses = self._done(), dict[tuple[int, int], torch.Tensor]()
         for row, (position, path) in enumerate(self.paths.items()):
             call, target = seen.pop(path)

@@ -101,7 +101,7 @@ def _check_teacher(recipe: Recipe, workload: Workload, shape: Sequence[int], own
     if recipe.teacher.model == OWN:
         return  # it takes what the networks take that are made of it, and gives what they give
     found = tuple(teach(torch.zeros(2, *shape)).shape[1:])
-    wanted = (sample.num_outputs, *(shape[1:] if sample.dense else ()))
+    wanted = sample.outputs_for(shape)
     if found != wanted:
         expected = f"{' x '.join(map(str, wanted))}, as the data want"
         raise NasError("recipe.teacher", f"outputs of {' x '.join(map(str, found))}", expected)

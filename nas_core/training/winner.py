@@ -318,14 +318,17 @@ def _remade(store: Store, name: str, description: Mapping[str, Any]) -> nn.Modul
     None for other networks, and where only what the model came from can make it.
     """
     folder = f"winner/{name}"
-    if store.is_local:
-        return rebuild.remade(description, store.uri(folder))
     with tempfile.TemporaryDirectory() as local:
-        for path in store.paths(f"{folder}/{rebuild.SOURCE}"):
+        for path in () if store.is_local else store.paths(f"{folder}/{rebuild.SOURCE}"):
             copied = Path(local, path.removeprefix(f"{folder}/"))
             copied.parent.mkdir(parents=True, exist_ok=True)
             copied.write_bytes(store.read_bytes(path))
-        return rebuild.remade(description, local)
+        try:
+            return rebuild.remade(description, store.uri(folder) if store.is_local else local)
+        except Exception as error:  # a user's own code
+            found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            expected = "a file that makes the model with what is beside it"
+            raise StoreError(store.uri(f"{folder}/{rebuild.SOURCE}"), found, expected) from None
 
 
 def _record(

@@ -27,27 +27,34 @@ class Sample:
     ``num_outputs`` is the number of classes of a classification, of numbers of
     a regression. ``dtype`` is of the inputs as a network takes them. ``dense``
     says that there are as many for every pixel: a network's outputs are then
-    N num_outputs H W, of the sides of its inputs.
+    N num_outputs H W, of the sides of its inputs. ``outputs`` is the shape of an example's outputs where it is
+    another one, such as (16, 4) for 4 classes of each of 16 words.
     """
 
     shape: tuple[int, ...]
     num_outputs: int
     dtype: str = "float32"
     dense: bool = False
+    outputs: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; only what is dense says so, as ids are made of it."""
         known = {"shape": list(self.shape), "num_outputs": self.num_outputs, "dtype": self.dtype}
-        return {**known, **({"dense": True} if self.dense else {})}
+        more = {"dense": True} if self.dense else {}
+        return {**known, **more, **({"outputs": list(self.outputs)} if self.outputs else {})}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Sample":
-        return cls(**{**data, "shape": tuple(data["shape"])})
+        return cls(**{**data, "shape": tuple(data["shape"]), "outputs": tuple(data.get("outputs", ()))})
 
     @property
     def is_image(self) -> bool:
         """Whether an input has channels, height and width, so that it can be had at other sizes."""
         return len(self.shape) == 3
+
+    def outputs_for(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of an example's outputs, for an input of this shape."""
+        return self.outputs or (self.num_outputs, *(shape[1:] if self.dense else ()))
 
     def shape_at(self, resolution: int, in_channels: int) -> tuple[int, ...]:
         """The shape of an input of a network made for this side and these channels; what is no image stays."""
@@ -114,9 +121,10 @@ class Workload(Registered, ABC):
     @property
     def identity(self) -> dict[str, Any]:
         """What of the data a score depends on (where they lie does not matter): part of scorers' ids."""
-        known = (
-            WORKLOADS.identity(self.name) if self.name in WORKLOADS else {"name": self.name, "version": self.version}
-        )
+        if self.name in WORKLOADS:
+            known = WORKLOADS.identity(self.name, self.settings, self.places)
+        else:
+            known = {"name": self.name, "version": self.version}
         return {**known, "settings": self.settings.model_dump(mode="json", exclude=set(self.places))}
 
     def fingerprint(self) -> str:
@@ -161,8 +169,11 @@ class Workload(Registered, ABC):
     def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
         """How far outputs are from a teacher's, with gradients: the divergence of classes, axis 1 (Hinton et al. 2015).
 
-        Both are divided by the temperature; the divergence is multiplied by its square.
+        Both are divided by the temperature; the divergence is multiplied by its square. Where axis 1 is not that of
+        ``num_outputs`` classes, it is the mean square of the difference.
         """
+        if self.sample.outputs and self.sample.outputs[0] != self.sample.num_outputs:
+            return (outputs - taught).square().mean()
         return divergence(outputs, taught, temperature)
 
     @property

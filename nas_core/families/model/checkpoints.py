@@ -56,6 +56,8 @@ def load_weights(model: nn.Module, path: str, expected: str) -> None:
         content = _read(Path(path), where)
         own = model.state_dict()
         found = sorted(_found(content, own), key=_Found.order)
+        for wrapper in _wrappers(own) if found and found[0].missing else ():
+            found = sorted([*found, *_found(content, own, wrapper)], key=_Found.order)
         if not found:
             raise DataError(where, _nothing(content), EXPECTED)
         try:
@@ -211,9 +213,19 @@ class _Found:
         return f"weights {' and '.join(parts)}" if parts else "weights that the model does not take"
 
 
-def _found(content: Any, own: State) -> Iterator[_Found]:
-    """What may be the model's weights: of every mapping to tensors, what has most of them behind one prefix."""
-    names = {name.replace(COMPILED, ""): name for name in own}
+def _wrappers(own: State) -> list[str]:
+    """What all names begin with: of a module around the model that the weights are of."""
+    first = next(iter(own), "")
+    prefixes = [first[: dot.end()] for dot in re.finditer(r"\.", first)]
+    return [prefix for prefix in prefixes if all(name.startswith(prefix) for name in own)]
+
+
+def _found(content: Any, own: State, wrapper: str = "") -> Iterator[_Found]:
+    """What may be the model's weights: of every mapping to tensors, what has most of them behind one prefix.
+
+    ``wrapper`` is a prefix that the model's names have and the file's do not.
+    """
+    names = {name.removeprefix(wrapper).replace(COMPILED, ""): name for name in own}
     counters = {name: value for name, value in own.items() if name.endswith(COUNTER)}
     for holder, entries in _states(content):
         state = {name.replace(COMPILED, ""): value for name, value in entries.items()}

@@ -36,6 +36,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 Change = Mapping[str, Any]  # {"put": a described module} or {"set": {attribute: value}}
 USAGE = "python load.py FOLDER IMAGE ..."
 IMAGE_AXES = 4  # of a batch
+EXTRA = "_extra_state"  # torch's name for what a module's state holds beside tensors
 WEIGHTS, DESCRIPTION, PROGRAM = "model.safetensors", "architecture.json", "model.pt2"
 SOURCE = "source"  # folder of the file that makes the model, and of what it imports beside it
 SHOWN = 3  # of an image's outputs, the largest
@@ -148,6 +149,29 @@ class Encoder(nn.Module):
                 is_causal=bool(mask is not None and is_causal),
             )
         return src if self.norm is None else self.norm(src)
+
+
+class OutOfTuple(nn.Module):
+    """What a module gives at one place of a tuple, where that is all it gives."""
+
+    def __init__(self, full: nn.Module, place: int) -> None:
+        super().__init__()
+        self.full, self.place = full, place
+
+    def forward(self, x: torch.Tensor, *context: Any, **named: Any) -> torch.Tensor:
+        output: torch.Tensor = self.full(x, *context, **named)[self.place]
+        return output
+
+
+class InTuple(nn.Module):
+    """What a module gives, at one place of a tuple of so many, None elsewhere."""
+
+    def __init__(self, bare: nn.Module, length: int, place: int) -> None:
+        super().__init__()
+        self.bare, self.before, self.after = bare, (None,) * place, (None,) * (length - place - 1)
+
+    def forward(self, x: torch.Tensor, *context: Any, **named: Any) -> tuple[torch.Tensor | None, ...]:
+        return (*self.before, self.bare(x, *context, **named), *self.after)
 
 
 class Prepared(nn.Module):
@@ -268,8 +292,8 @@ def reshape(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Modu
 
 
 def made(model: Mapping[str, Any]) -> nn.Module:
-    """The model as positions need it: plain, cut into parts, in rows. Raises what ``whole`` does."""
-    network = plain(whole(model))
+    """The model as positions need it: plain, out of tuples, cut into parts, in rows. Raises what ``whole`` does."""
+    network = untupled(plain(whole(model)), model.get("tuples", {}))
     network = cut(network, model["cut"]) if model.get("cut") else network
     return in_rows(network, model.get("rows", {}))
 
@@ -331,7 +355,12 @@ def plain(network: nn.Module) -> nn.Module:
     for path, module in list(network.named_modules()):
         if path and type(module) is nn.TransformerEncoder:
             network.set_submodule(path, Encoder(module))
+        elif path and _is_transposed(module):
+            network.set_submodule(path, _linear(module.weight.T, module.bias))
     for module in network.modules():
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            module.register_state_dict_post_hook(_without_extra_state)  # type: ignore[no-untyped-call]
+            module.register_load_state_dict_pre_hook(_with_extra_state)  # type: ignore[no-untyped-call]
         if parametrize.is_parametrized(module):
             for name in list(module.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
@@ -354,6 +383,38 @@ def plain(network: nn.Module) -> nn.Module:
                 setattr(module, name, nn.Parameter(weight.detach().clone(), requires_grad=weight.requires_grad))
             seen.add(id(weight))
     return network
+
+
+def untupled(network: nn.Module, tuples: Mapping[str, Sequence[int]]) -> nn.Module:
+    """The network itself, in which another module makes the tuples of one tensor that modules at these paths gave.
+
+    Path -> the tuple's length and the tensor's place in it. What is at ``PATH.bare`` then gives a tensor, and the
+    module itself is at ``PATH.bare.full``.
+    """
+    for path in sorted(tuples, key=lambda path: -path.count(".")):  # before it what is in it
+        length, place = tuples[path]
+        network.set_submodule(path, InTuple(OutOfTuple(network.get_submodule(path), place), length, place))
+    return network
+
+
+def _without_extra_state(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+    """A state is tensors alone: what else a module has of its own, its maker gives it."""
+    state.pop(f"{prefix}{EXTRA}", None)
+
+
+def _with_extra_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    state.setdefault(f"{prefix}{EXTRA}", module.get_extra_state())
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    """Whether it is the linear layer of HuggingFace's GPT-2 and its like, of which inputs are the rows."""
+    return type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return layer
 
 
 class Tracer(fx.Tracer):
@@ -568,23 +629,33 @@ def _description(folder: str | Path) -> dict[str, Any]:
 
 
 def remade(description: Mapping[str, Any], folder: str | Path) -> nn.Module | None:
-    """The network described, with fresh weights, made by the folder's ``source/``; None where nothing here makes it."""
-    maker = _maker(description, folder)
-    return None if maker is None else changed(made(maker), description["changes"])
+    """The network described, with fresh weights, made by the folder's ``source/``; None where nothing here makes it.
+
+    Raises what making it raises where there is no program that does without.
+    """
+    failed: Exception | None = None
+    for maker in _makers(description, folder):
+        try:
+            return changed(made(maker), description["changes"])
+        except Exception as error:  # its file may read another one that was left where it lay
+            failed = failed or error
+    if failed is not None and not Path(folder, PROGRAM).is_file():
+        raise failed
+    return None
 
 
-def _maker(description: Mapping[str, Any], folder: str | Path) -> dict[str, Any] | None:
-    """What makes the model here; None for one that only a tracker, or another machine, has: there is the program."""
+def _makers(description: Mapping[str, Any], folder: str | Path) -> list[dict[str, Any]]:
+    """What may make the model here; nothing for one that only a tracker, or another machine, has."""
     if "changes" not in description:
-        return None
+        return []
     model = dict(description["model"])
     place, _, factory = model["name"].rpartition(":")
     if place.endswith(".py"):  # as it was handed over, or where it lay
         files = [path for path in (Path(folder, SOURCE, Path(place).name), Path(place)) if path.is_file()]
-        return {**model, "name": f"{files[0]}:{factory}"} if files else None
+        return [{**model, "name": f"{path}:{factory}"} for path in files]
     scheme = model["name"].partition(":")[0]
     known = scheme == "timm" or (scheme != "mlflow" and importlib.util.find_spec(scheme.partition(".")[0]) is not None)
-    return model if known else None
+    return [model] if known else []
 
 
 def image_of(path: str | Path, given: Mapping[str, Any]) -> torch.Tensor:

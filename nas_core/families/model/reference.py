@@ -44,6 +44,7 @@ class Reference:
     num_outputs: int
     in_channels: int
     side: int | None = None  # of the images, pixels; None where inputs are no images
+    tuples: Mapping[str, Sequence[int]] = field(default_factory=dict)  # that modules give (``rebuild.untupled``)
     cut: Sequence[str] = ()  # where the model is cut into parts (``rebuild.cut``); empty: it is as its maker made it
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)  # how many modules of a sequence stand together
 
@@ -51,6 +52,7 @@ class Reference:
     def made_by(self) -> dict[str, Any]:
         """What ``rebuild.made`` makes the model of, without its weights."""
         whole = {"name": self.model, "arguments": {**self._asked_for(), **self.arguments}}
+        whole |= {"tuples": {path: list(form) for path, form in self.tuples.items()}} if self.tuples else {}
         whole |= {"cut": list(self.cut)} if self.cut else {}
         return whole | ({"rows": {path: list(counts) for path, counts in self.rows.items()}} if self.rows else {})
 
@@ -103,8 +105,8 @@ class Reference:
         return self.arranged(self._whole())
 
     def arranged(self, network: nn.Module) -> nn.Module:
-        """The network as positions need it, of the same modules: cut into parts, with rows of blocks."""
-        network = rebuild.plain(network)
+        """The network as positions need it, of the same modules: out of tuples, cut into parts, with rows of blocks."""
+        network = rebuild.untupled(rebuild.plain(network), self.tuples)
         if not self.cut and not self.rows:
             return network
         parts = rebuild.cut(network, self.cut) if self.cut else network

@@ -22,6 +22,7 @@ from torch import nn
 from nas_core.base.errors import SpaceError
 from nas_core.families.model.swapping import reasons_against
 from nas_core.families.model.tracing import Call, Inputs, trace
+from nas_core.families.model.tuples import without_frames
 
 LARGEST = 0.5  # share of the model's cost that one position may hold
 LARGE = 0.25  # share from which a module is split where it can be
@@ -43,6 +44,11 @@ class Place:
     share: float  # of the model's
     kind: str  # name of the module's class
     block: str  # path of the block that it is a branch of: what it gives is added to what goes past it; else its own
+
+    @property
+    def name(self) -> str:
+        """The path as the model's maker knows it."""
+        return without_frames(self.path)
 
     @property
     def is_branch(self) -> bool:
@@ -95,7 +101,8 @@ def split(
     selection = _Selection(paths, only or _backbone(root, inputs), keep)
     walk = _Walk(root, selection, {})
     if names:
-        return _named(model, inputs, walk, names, paths)
+        called = {without_frames(call.path): call.path for call in root.everything()}
+        return _named(model, inputs, walk, [called.get(name, name) for name in names], paths)
     while True:  # each round leaves out at least one module more
         found = walk.places(wanted)
         reasons = reasons_against(model, inputs, [call.path for call in found])
@@ -122,10 +129,9 @@ def is_enough(found: Split) -> bool:
     return len(found.places) >= FEWEST and found.covered >= ENOUGH and largest <= LARGEST
 
 
-def are_blocks(model: nn.Module, found: Split) -> bool:
-    """Whether most of what the positions hold are blocks of several layers, in which something can be left out."""
-    blocks = (place.share for place in found.places if _num_weighted(model.get_submodule(place.path)) > 1)
-    return sum(blocks) > found.covered / 2
+def share_of_blocks(model: nn.Module, found: Split) -> float:
+    """Share of the model's cost in positions that are blocks of several layers: something can be left out there."""
+    return sum(place.share for place in found.places if _num_weighted(model.get_submodule(place.path)) > 1)
 
 
 def _num_weighted(module: nn.Module) -> int:
@@ -165,9 +171,14 @@ class _Selection:
 
     def _matching(self, field: str, patterns: Sequence[str]) -> list[str]:
         for pattern in patterns:
-            if not any(fnmatchcase(path, pattern) for path in self._paths):
+            if not any(_matches(path, pattern) for path in self._paths):
                 raise _unknown(field, pattern, self._paths)
-        return [path for path in self._paths if any(fnmatchcase(path, pattern) for pattern in patterns)]
+        return [path for path in self._paths if any(_matches(path, pattern) for pattern in patterns)]
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a module's path, as it is or as the model's maker knows it, is one of those that the pattern means."""
+    return fnmatchcase(path, pattern) or fnmatchcase(without_frames(path), pattern)
 
 
 class _Walk:

@@ -4,12 +4,14 @@ A module can be exchanged where the model does nothing with it but call it: an
 opaque copy, which only calls the original, must change no bit of the output.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from nas_core.base.errors import SpaceError
@@ -46,6 +48,59 @@ def reasons_against(model: nn.Module, inputs: Inputs, paths: Sequence[str]) -> d
         while blamed := _blamed(model, inputs, [path for path in paths if path not in reasons], expected):
             reasons |= blamed
     return reasons
+
+
+def check_copies(model: nn.Module, inputs: Inputs) -> None:
+    """Whether a copy of the model computes by itself, as every network that is made of the model does.
+
+    Raises:
+        SpaceError: if it cannot be copied, or its copy computes with what is the model's.
+    """
+    where, expected = f"model {type(model).__name__}", "a model of which a copy computes by itself"
+    advice = (
+        "A function that holds `self`, such as a lambda or a hook made in __init__, goes on with the first model's."
+    )
+    try:
+        another = copy.deepcopy(model)
+    except Exception as error:
+        found = f"one that cannot be copied ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        raise SpaceError(where, found, expected, "Does it keep a tensor of a forward pass?") from None
+    watch, failed = _Watch(model), ""
+    others = inputs.flip(0) if isinstance(inputs, torch.Tensor) else inputs[::-1]
+    with evaluating(model), evaluating(another):
+        try:
+            wanted, again = (copied(model(copied(others))) for _ in range(2))
+            model(copied(inputs))  # what it keeps of a pass is not of these examples
+        except Exception:  # inputs that it does not take are said where it is split
+            return
+        try:
+            with watch:
+                outputs = another(copied(others))
+        except Exception as error:
+            failed = f"a copy that stops ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    if watch.met:
+        failed = f"a copy that computes with the first one's {', '.join(sorted(watch.met)[:3])}"
+    elif not failed and _same(wanted, again) and not _same(outputs, wanted):
+        failed = "a copy that computes with something of the first one's"
+    if failed:
+        raise SpaceError(where, failed, expected, advice)
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
+    """Notes which of a model's parameters and buffers anything is computed with."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        tensors = (*model.named_parameters(), *model.named_buffers())
+        self._names = {tensor.untyped_storage()._cdata: name for name, tensor in tensors}
+        self.met: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = (leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, torch.Tensor))
+        self.met |= {self._names[place] for each in given if (place := each.untyped_storage()._cdata) in self._names}
+        return func(*args, **(kwargs or {}))
 
 
 def _blamed(model: nn.Module, inputs: Inputs, paths: list[str], expected: Any) -> dict[str, str]:

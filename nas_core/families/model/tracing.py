@@ -21,6 +21,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from nas_core.base.errors import SpaceError
 from nas_core.base.fast_path import without_fast_path
+from nas_core.families.model.rebuild import InTuple, OutOfTuple
 
 # examples as a model takes them: on axis 0 of a tensor, or, as detectors want them, one by one in a list
 Inputs = torch.Tensor | Sequence[Any]
@@ -269,6 +270,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch le
         else:
             num_tensors = sum(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(output))
             call.flaw = call.flaw or f"it returns a {type(output).__name__} of {num_tensors} tensors"
+        if type(module) is InTuple:  # no more than a frame: what is in it is called by what calls it
+            self._open[-1].inner[-1:] = call.inner
+        elif type(module) is OutOfTuple:
+            (framed,) = call.inner
+            call.module_type, call.inner = framed.module_type, framed.inner
+            call.sums, call.scaled = framed.sums, framed.scaled
 
     def _seen(self, tensor: torch.Tensor) -> Seen:
         self._alive.append(tensor)

@@ -22,7 +22,8 @@ from torch.utils._pytree import tree_map
 Run = Callable[[nn.Module], torch.Tensor]  # calls a block as its model calls it
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 HEADS = ("num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads")  # what classes call their number
-WIDTHS_OF_HEADS = ("attn_dim", "all_head_size", "inner_dim")  # and that of the channels of all of them
+# and that of the channels of all of them
+WIDTHS_OF_HEADS = ("attn_dim", "all_head_size", "inner_dim", "dim", "embed_dim", "hidden_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,6 +314,8 @@ def in_width(layer: nn.Module) -> int:
     if isinstance(layer, nn.Linear):
         return layer.in_features
     own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+    if len(own) < sum(1 for _ in itertools.chain(layer.parameters(), layer.buffers())):
+        return 0  # a block of layers, with a scale of its own, say
     sizes = {tensor.numel() for tensor in own if tensor.ndim and tensor.numel() > 1}
     return sizes.pop() if len(sizes) == 1 else 0
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.base.errors import ConfigError, DataError
+from nas_core.base.errors import ConfigError, DataError, SpaceError
 from nas_core.families.model.reference import weights_hash
 from nas_core.records.store import Store
 from nas_core.scoring import SCORERS
@@ -359,6 +359,35 @@ def test_a_network_that_fails_is_a_row(distilled: DistilScorer) -> None:
     wrong = Genotype((9,) * distilled.family.space.num_positions)
     row, good = distilled.evaluate([wrong, Genotype((0,) * distilled.family.space.num_positions)])
     assert (row.status, good.status) == ("failed", "ok")
+
+
+BRANCHING = """
+import torch
+from nas_core.testing.example_model import small_network
+
+class Either(torch.nn.Module):
+    def __init__(self, block, other):
+        super().__init__()
+        self.block, self.other = block, other
+
+    def forward(self, x):
+        return self.block(x) if len(x) < 8 else self.other(x)  # as what looks at its inputs' values does
+
+def branching(in_channels: int, num_outputs: int) -> torch.nn.Module:
+    torch.manual_seed(0)
+    network, other = small_network(in_channels, num_outputs), small_network(in_channels, num_outputs)
+    network[1] = Either(network[1], other[1])
+    return network
+"""
+
+
+def test_a_position_that_the_model_does_not_call_for_the_data_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "branching.py").write_text(BRANCHING)
+    model = {"kind": "model", "model": f"{tmp_path}/branching.py:branching", "library": LIBRARY}
+    scorer = _scorer(parse_config(_config().model_dump() | {"space": model}, "test"), tmp_path / "store")
+    assert "1.block.body.0" in [position.name for position in scorer.family.space.positions]
+    with pytest.raises(SpaceError, match=r"position 1\.block\.body\.0: found a module that .*--keep 1"):
+        scorer.prepare(lambda *_: None)
 
 
 def test_a_family_without_a_model_is_refused(tmp_path: Path) -> None:

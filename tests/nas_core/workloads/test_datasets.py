@@ -12,8 +12,10 @@ from sklearn.linear_model import Ridge
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from nas_core.base.errors import DataError, PluginError
+from nas_core.base.errors import ConfigError, DataError, PluginError
+from nas_core.families.output_check import check_outputs
 from nas_core.records.store import Store
+from nas_core.testing.contracts import check
 from nas_core.training import winner
 from nas_core.training.export import load_exported
 from nas_core.training.loop import measure_all, train
@@ -151,6 +153,39 @@ def test_a_function_is_enough(registered):
     assert float(splits.prepare(splits.train[0]).mean()) == pytest.approx(0, abs=1e-5)
     with pytest.raises(DataError, match="found 2 channels, expected 3"):
         workload.load((2, 8, 8))
+
+
+def of_words(outputs, targets):
+    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+
+def test_outputs_may_have_any_shape_that_the_loss_takes(registered):
+    sample = Sample(shape=(6,), num_outputs=4, dtype="int64", outputs=(6, 4))
+
+    def share(outputs, targets):
+        return (outputs.argmax(-1) == targets).double().mean()
+
+    share.higher_is_better = True
+
+    @dataset_workload("words", sample=sample, loss=of_words, metrics=[share], example={"validation_examples": 4})
+    def words(settings):
+        """Sentences of six words, each of one of four classes."""
+        sentences = torch.randint(0, 16, (20, 6), generator=torch.Generator().manual_seed(0))
+        return TensorDataset(sentences, sentences // 4), TensorDataset(sentences, sentences // 4)
+
+    assert Sample.from_dict(sample.as_dict()) == sample
+    assert check("workload", "words") == []
+    workload = words(SplitSettings(validation_examples=4))
+    network = nn.Sequential(nn.Embedding(16, 32), nn.Linear(32, 4))
+    check_outputs(network, sample, (6,), "words", "outputs")
+    with pytest.raises(ConfigError, match="found N x 6 x 32, expected N x 6 x 4, as data of kind words want"):
+        check_outputs(network[:1], sample, (6,), "words", "outputs")
+    outputs, taught = torch.randn(2, 3, 6, 4)
+    assert torch.equal(workload.agreement(outputs, taught, 2.0), (outputs - taught).square().mean())
+    recipe = RECIPE.model_copy(update={"epochs": 40, "batch_size": 8, "lr": 0.3})
+    train(network, recipe, workload.load(), workload, seed=0, device="cpu")
+    splits = workload.load()
+    assert measure_all(network, workload.metrics, splits.validation, splits.prepare, device="cpu")["share"] > 0.9
 
 
 def test_a_loss_of_one_number_and_a_function_without_words(registered):

@@ -82,6 +82,29 @@ def test_the_model_s_weights_are_found(layout, tmp_path):
             assert torch.allclose(model.state_dict()[name], weight, atol=1e-3), name
 
 
+class Logits(nn.Module):
+    """What a user writes around a model that gives more than one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.ModuleDict({"net": network()})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.inside["net"](x)
+        return outputs
+
+
+@pytest.mark.parametrize("layout", ["plain", "distributed", "deep", "averaged deeper", "compiled inside"])
+def test_weights_of_a_model_that_stands_in_another_are_found(layout, tmp_path):
+    path, model = tmp_path / "mine.pth", Logits()
+    torch.save(LAYOUTS[layout], path)
+    load_weights(model, str(path), "weights of mine")
+    assert torch.equal(model.inside["net"][0].weight, state()["0.weight"])
+    torch.save(under("inside.", {"net.0.weight": state()["0.weight"]}), path)
+    with pytest.raises(DataError, match="without 7 of the model's 8"):
+        load_weights(model, str(path), "weights of mine")
+
+
 def test_a_suffix_is_no_content(tmp_path):
     torch.save(state(), tmp_path / "mine.safetensors")
     torch.save(state(), tmp_path / "mine.pt", _use_new_zipfile_serialization=False)

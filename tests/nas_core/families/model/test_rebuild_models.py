@@ -142,7 +142,39 @@ def fresh() -> nn.Module:
     return Model()
 
 
-MAKERS = [model, tied, shared, weight_normed, spectral_normed, weight_normed_as_of_old, spectral_normed_as_of_old]
+class Stateful(Block):
+    """Its state holds more than tensors."""
+
+    factor = 2.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * super().forward(x)
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"factor": self.factor}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.factor = state["factor"]
+
+
+def stateful() -> nn.Module:
+    made = model()
+    for index, block in enumerate(list(made.blocks)):
+        made.blocks[index] = Stateful()
+        made.blocks[index].load_state_dict(block.state_dict() | {"_extra_state": {"factor": 0.5}})
+    return made
+
+
+MAKERS = [
+    stateful,
+    model,
+    tied,
+    shared,
+    weight_normed,
+    spectral_normed,
+    weight_normed_as_of_old,
+    spectral_normed_as_of_old,
+]
 
 
 def family_of(maker, sample=SAMPLE, **settings) -> TrainedModel:
@@ -211,6 +243,16 @@ def test_a_model_is_what_it_was_made_of(maker):
 def test_what_is_no_model_to_change_is_one_line(maker, said):
     with pytest.raises(NasError, match=said):
         _ = family_of(maker).structure
+
+
+@torch.no_grad()
+def test_the_transposed_linear_layers_of_a_library_are_linear_layers():
+    layer = type("Conv1D", (nn.Module,), {"__module__": "transformers.pytorch_utils"})()
+    layer.weight, layer.bias = nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(5))
+    made = rebuild.plain(nn.Sequential(layer))[0]
+    inputs = torch.randn(4, 3)
+    assert isinstance(made, nn.Linear)
+    torch.testing.assert_close(made(inputs), torch.addmm(layer.bias, inputs, layer.weight))
 
 
 def test_a_model_of_other_channels_is_one_line():

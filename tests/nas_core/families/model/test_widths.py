@@ -10,7 +10,7 @@ from torch import nn
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model.assembling import calls_of
 from nas_core.families.model.draft import Call, Draft, Original, rounded
-from nas_core.families.model.rebuild import changed, fill
+from nas_core.families.model.rebuild import OutOfTuple, changed, fill
 from nas_core.families.model.splitting import split
 from nas_core.families.model.widths import Width, indices
 
@@ -175,6 +175,48 @@ class Separate(nn.Module):
         out = nn.functional.scaled_dot_product_attention(self.norm(q), self.norm(k), v)
         given: torch.Tensor = self.o((out.permute(0, 2, 3, 1) if self.is_strided else out.transpose(1, 2)).flatten(2))
         return given
+
+
+class Scaled(nn.Module):
+    """As in a BEiT, a block scales what its attention gives by weights of its own, and gives a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.scale = Separate(), nn.Parameter(torch.full((16,), 0.5))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (x + self.scale * self.attention(x),)
+
+
+def test_a_blocks_own_scale_does_not_hide_its_layers() -> None:
+    torch.manual_seed(0)
+    original = Original(block=OutOfTuple(Scaled(), 0).eval(), call=Call(inputs=torch.randn(2, 5, 16)))
+    (width,) = original.widths
+    assert (width.units, width.heads_of) == (4, "full.attention")
+    torch.testing.assert_close(*_cut_and_silenced(original, width, 2))
+
+
+class Named(Separate):
+    """As in a DistilBERT, the class counts on heads that are as wide together as what comes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dim = 16
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shape = (*x.shape[:2], self.num_heads, self.dim // self.num_heads)
+        q, k, v = (layer(x).reshape(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        out = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        given: torch.Tensor = self.o(out.reshape(*x.shape[:2], self.dim))
+        return given
+
+
+def test_heads_are_fewer_where_the_class_names_their_width_otherwise() -> None:
+    torch.manual_seed(0)
+    original = Original(block=Named().eval(), call=Call(inputs=torch.randn(2, 5, 16)))
+    (width,) = original.widths
+    assert (width.units, width.heads_of) == (4, "")
+    torch.testing.assert_close(*_cut_and_silenced(original, width, 2))
 
 
 @pytest.mark.parametrize("attribute", ["num_heads", "n_heads", "count"])

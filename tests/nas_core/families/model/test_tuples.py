@@ -1,0 +1,152 @@
+"""Blocks that give a tuple with one tensor in it are positions, as if they gave the tensor."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from nas_core.families.model import rebuild
+from nas_core.families.model.splitting import self_swap, split
+from nas_core.families.model.tuples import tuples_of
+from nas_core.families.trained_model import TrainedModel
+from nas_core.workloads.workload import Sample
+
+pytestmark = pytest.mark.situations
+
+WIDTH, DEPTH = 16, 4
+SAMPLE = Sample(shape=(3, 16, 16), num_outputs=5)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.all_head_size = 4, WIDTH
+        self.query, self.key, self.value = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, None]:
+        q, k, v = (
+            layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        seen = nn.functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
+        return self.out(seen.reshape(*x.shape[:2], self.all_head_size)), None
+
+
+class Layer(nn.Module):
+    """As HuggingFace's libraries write them: attention gives its weights as well, where they are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = Attention()
+        self.before, self.after = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 64), nn.Linear(64, WIDTH)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        attended, *more = self.attention(self.before(x), mask)
+        x = x + attended
+        return (x + self.down(torch.relu(self.up(self.after(x)))), *(each for each in more if each is not None))
+
+
+class Model(nn.Module):
+    def __init__(self, layer: type[nn.Module] = Layer) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, WIDTH, 4, 4)
+        self.layers = nn.ModuleList(layer() for _ in range(DEPTH))
+        self.head = nn.Linear(WIDTH, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            tokens = layer(tokens, None)[0]
+        outputs: torch.Tensor = self.head(tokens.mean(1))
+        return outputs
+
+
+class Pair(Layer):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        (given,) = super().forward(x, mask)
+        return given, given
+
+
+class Read(Model):
+    """A model that reads something of its layers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert isinstance(self.layers[1].up, nn.Linear)
+        return super().forward(x)
+
+
+def seeded(model: type[nn.Module] = Model, *given: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return model(*given).eval()
+
+
+def build() -> nn.Module:
+    return seeded()
+
+
+def images(count: int = 3) -> torch.Tensor:
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_modules_are_taken_out_of_their_tuples_and_the_model_gives_the_same_bits():
+    model, plain = seeded(), seeded()
+    forms = tuples_of(model, images())
+    assert forms == {f"layers.{index}.attention": (2, 0) for index in range(DEPTH)} | {
+        f"layers.{index}": (1, 0) for index in range(DEPTH)
+    }
+    again = rebuild.untupled(seeded(), dict(sorted(forms.items())))  # as a file has them
+    assert torch.equal(model(images()), plain(images()))
+    assert torch.equal(again(images(7)), plain(images(7)))
+    assert list(again.state_dict()) == list(model.state_dict())
+
+
+@torch.no_grad()
+def test_their_positions_pass_the_swap_and_are_called_what_they_are():
+    model = seeded()
+    tuples_of(model, images())
+    found = split(model, images())
+    assert {place.kind for place in found.places[1:-1]} <= {"Layer", "Attention"}
+    assert not self_swap(model, images(), found)
+
+
+def test_what_gives_several_tensors_or_is_read_stays_as_it_is():
+    assert set(tuples_of(seeded(Model, Pair), images())) == {f"layers.{index}.attention" for index in range(DEPTH)}
+    read = seeded(Read)
+    assert "layers.1" not in tuples_of(read, images())
+    assert torch.equal(read(images()), seeded()(images()))
+
+
+def test_a_network_made_of_such_blocks_is_built_again_from_plain_data():
+    family = TrainedModel(TrainedModel.Settings.model_validate({"model": f"{__file__}:build"}), SAMPLE)
+    assert torch.equal(family.teacher(images()), seeded()(images()))
+    names = [position.name for position in family.space.positions]
+    assert names == ["patches", *(f"layers.{index}" for index in range(DEPTH))]
+    kinds = {block.kind for position in family.space.positions[1:] for block in position.blocks}
+    assert kinds == {"own", "narrower", "fewer-heads", "slimmer", "linear", "skip"}
+    for choices in ("0-1-2-3-4", "0-4-5-6-7", "0-7-8-9-9"):
+        genotype = family.space.parse(choices)
+        network, origin = family.module(genotype).eval(), copy.deepcopy(family.origin(genotype))
+        again = rebuild.changed(rebuild.made(origin["model"]), origin["changes"])
+        again = rebuild.fill(again, load(save(network.state_dict()))).eval()
+        assert torch.equal(again(images()), network(images()))
+        assert sum(map(torch.numel, network.parameters())) < sum(map(torch.numel, family.teacher.parameters()))
+
+
+def test_positions_named_by_hand_may_be_such_modules():
+    given = {"model": f"{__file__}:build", "positions": ["layers.1", "layers.2.attention", "layers.3.attention.query"]}
+    family = TrainedModel(TrainedModel.Settings.model_validate(given), SAMPLE)
+    names = [position.name for position in family.space.positions]
+    assert names == ["layers.1", "layers.2.attention", "layers.3.attention.query"]
+
+
+def test_patterns_mean_the_modules_that_the_model_s_maker_knows():
+    def names(**given):
+        settings = TrainedModel.Settings.model_validate({"model": f"{__file__}:build", **given})
+        return [position.name for position in TrainedModel(settings, SAMPLE).space.positions]
+
+    assert names(only=["layers.*.attention"]) == [f"layers.{index}.attention" for index in range(DEPTH)]
+    assert names(keep=["layers.0", "layers.2.attention"]) == ["patches", "layers.1", "layers.3"]
