@@ -3,6 +3,7 @@
 from prefect import flow
 
 import tasks.designing as work
+from flows.driving import Wait
 from nas_core.base.errors import ClusterError
 from nas_core.records.lease import hold
 from nas_core.records.store import Store, absolute
@@ -13,13 +14,13 @@ from tasks.ray_pool import Session
 
 
 @flow(name="design", flow_run_name="design-{config.name}", validate_parameters=True)
-def design(config: AnalyticConfig, root: str, wait_s: float = 0) -> str:
+def design(config: AnalyticConfig, root: str, wait_s: Wait = 0) -> str:
     """Solve the program, train its answer, register the model: each only where it is missing.
 
     Args:
         config: the design.
         root: folder or URI of the design's store, which no study shares.
-        wait_s: seconds to wait for another driver of the same design to end.
+        wait_s: seconds to wait for another driver of the same design to end, at least 0.
     """
     root = absolute(root)
     with Session(), hold(Store(root), wait_s) as lease:

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Annotated
+
+from pydantic import Field
 
 from flows.preflight import preflight
 from nas_core.records.lease import hold
@@ -13,6 +16,7 @@ from nas_core.study.stages import Stage
 from nas_core.study.study import Study
 from tasks.saying import doing
 
+Wait = Annotated[float, Field(ge=0)]  # seconds
 _driven: dict[str, Study] = {}  # place -> the study
 
 

@@ -40,17 +40,18 @@ def handed_over(done: Finished, folder: Path, formats: "Collection[Format]") -> 
 
 def _latency(done: Finished, written: "Written") -> list[FileLatency] | str:
     """The latency of the file that the study's limits are for, and of the ONNX file; or why it was not measured."""
-    from nas_core.training.handover import ONNX
+    from nas_core.training.handover import ONNX, WEIGHTS
 
     found = list[FileLatency]()
     try:
-        if is_timed_by_torch(done):
+        by_torch = is_timed_by_torch(done)
+        if by_torch and WEIGHTS in written.files:
             found.append(weights_latency(done))
         if written.check is None:
             return found or f"there is no {ONNX}"
         if not found or not is_timed_on_gpu(done):
             file = file_latency(done, (written.folder / ONNX).read_bytes(), written.check.way)
-            found.append(replace(file, kept={}) if found else file)
+            found.append(replace(file, kept={}) if by_torch else file)
     except NasError as error:
         return found or f"{error.where}: {error.found}"
     return found

@@ -1,11 +1,15 @@
 """`mathnas plugins` lists what can be named in a study; `mathnas check` holds a plug-in against the contracts."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.printing import AsJson, print_json
 from nas_core.base.errors import NasError, PluginError
+
+if TYPE_CHECKING:
+    from nas_core.testing import Failure
 
 
 def plugins(as_json: AsJson = False) -> None:
@@ -59,15 +63,22 @@ def listed() -> tuple[list[dict[str, Any]], dict[str, str]]:
 
 
 def check(
-    plugin: Annotated[str, typer.Argument(help="A plug-in: a Python file, a folder with __init__.py, or a module.")],
+    plugin: Annotated[
+        str,
+        typer.Argument(
+            help="A plug-in: a Python file, a folder with __init__.py, or a module; or a study's YAML, for all of its."
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Hold everything that a plug-in registers against its protocol's contract, before anything is run."""
-    import nas_core.study.config  # noqa: F401 (registers our own)
-    from nas_core.base.plugins import import_plugin
-    from nas_core.testing import check_all
+    """Hold everything that a plug-in registers against its protocol's contract, before anything is run.
 
-    found = check_all(import_plugin(plugin).origin)
+    Of a study, its functions are called for a few of its networks, too.
+    """
+    from nas_core.testing import is_function, registries
+
+    of_study = Path(plugin).suffix in (".yaml", ".yml")
+    found = _of_study(plugin) if of_study else _of_plugin(plugin)
     if not found:
         expected = "at least one of: a family, block kind, alternative, workload, scorer, profiler, searcher"
         raise PluginError(plugin, "nothing registered", expected, "Register a class with `@SCORERS.add` or the like.")
@@ -80,5 +91,29 @@ def check(
             lines = dict.fromkeys(f"  {failure.promise}: {failure.found}" for failure in mine)  # each once
             print(f"{kind} {name}: {'all promises kept' if not mine else f'{len(lines)} not kept'}")
             print("\n".join(lines), end="\n" if lines else "")
+        if not of_study and any(is_function(registries()[kind][name]) for kind, name in found):
+            print(
+                "`mathnas check STUDY.yaml` calls functions for networks of the study: examples may be none for them."
+            )
     if failures:
         raise typer.Exit(2)
+
+
+def _of_plugin(name: str) -> "dict[tuple[str, str], list[Failure]]":
+    import nas_core.study.config  # noqa: F401 (registers our own)
+    from nas_core.base.plugins import import_plugin
+    from nas_core.testing import check_all
+
+    return check_all(import_plugin(name).origin)
+
+
+def _of_study(path: str) -> "dict[tuple[str, str], list[Failure]]":
+    from nas_core.base.plugins import import_plugin
+    from nas_core.study.config import read_config
+    from nas_core.testing import check_all, check_functions
+
+    config = read_config(path)
+    found = {key: mine for name in config.plugins for key, mine in check_all(import_plugin(name).origin).items()}
+    for key, failures in check_functions(config).items():
+        found[key] = [*found.get(key, []), *failures]
+    return found

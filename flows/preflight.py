@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_core.base.errors import ConfigError, IncompleteTableError, StoreError
+from nas_core.base.errors import ConfigError, IncompleteTableError, SpaceError, StoreError
 from nas_core.base.machine import usable_cpus
+from nas_core.base.words import counted
 from nas_core.costs import ProfileConfig, profiler_of
 from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.families.trained_model import TrainedModel
 from nas_core.prediction.links import check_link
+from nas_core.prediction.settings import LEAST_NETWORKS
 from nas_core.program.limits import is_called, parse_limit
 from nas_core.records.store import Store
 from nas_core.searchers.designs import check_base
@@ -80,7 +82,16 @@ def preflight(study: Study, until: Stage = "report", dry_run: str = "") -> None:
         _check_tracking(study.store, dry_run)
     check_scores_hold(study, keep=not dry_run)
     check_base(study.space, config.design.base)
+    _check_enough(study, until)
     _check_limits(study, until)
+
+
+def _check_enough(study: Study, until: Stage) -> None:
+    number = study.space.num_networks
+    if number < LEAST_NETWORKS and STAGES.index(until) >= STAGES.index("select"):
+        where, expected = f"space {study.space.name}", f"{LEAST_NETWORKS} at least, as many as can be fitted to"
+        advice = "`mathnas run ... --until score` evaluates all there are."
+        raise SpaceError(where, counted(number, "network"), expected, advice)
 
 
 def _check_limits(study: Study, until: Stage) -> None:
@@ -224,7 +235,7 @@ def _check_outputs(study: Study) -> None:
     from nas_core.families.output_check import check_outputs
 
     family, sample = study.family, workload_of(study.config).sample
-    if not family.are_networks or (family.space.is_chain and not sample.dense):
+    if not family.are_networks or (family.space.is_chain and not (sample.dense or sample.outputs)):
         return
     space, kind = family.space, study.config.data.kind
     genotype = _any_genotype(study)

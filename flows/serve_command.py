@@ -1,9 +1,10 @@
 """`mathnas serve`: the flows on Prefect's page, for one machine."""
 
+import asyncio
 import os
 import tempfile
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,13 +36,17 @@ def serve_flows(root: str, port: int, limit: int) -> None:
     with ExitStack() as server:
         with never_silent():  # until it serves: then it waits to be asked
             url = server.enter_context(prefect_api(port, page=True))
-            from prefect import serve
+            from prefect.exceptions import TerminationSignal
+            from prefect.runner import Runner
 
-            deployments = _deployments(base)
+            runner = Runner(limit=limit)
+            for deployment in _deployments(base):
+                runner.add_deployment(deployment)  # `prefect.serve` does both, and says nothing in between
         # Prefect's own, where it is told to stop
         warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
         print(f"Prefect's page: {without_passwords(url).removesuffix('/api')}/deployments  (Ctrl-C stops)", flush=True)
-        serve(*deployments, limit=limit, print_starting_message=False)
+        with suppress(KeyboardInterrupt, TerminationSignal):
+            asyncio.run(runner.start())
 
 
 def _deployments(base: str) -> list["RunnerDeployment"]:

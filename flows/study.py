@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.driving import drive
+from flows.driving import Wait, drive
 from flows.preflight import notes
 from flows.profiling import profile
 from flows.reporting import report
@@ -22,7 +22,7 @@ FLOWS = {"profile": profile, "score": score, "select": select, "verify": verify,
 
 @flow(name="study", flow_run_name="study-{config.name}", validate_parameters=True)
 def run_study(
-    config: StudyConfig, root: str, rerun_from: Stage | None = None, until: Stage = "report", wait_s: float = 0
+    config: StudyConfig, root: str, rerun_from: Stage | None = None, until: Stage = "report", wait_s: Wait = 0
 ) -> str:
     """Run every stage that is missing or stale; returns the study's root.
 
@@ -31,7 +31,7 @@ def run_study(
         root: folder or URI of the study's store.
         rerun_from: repeat this stage and those after it on purpose (evaluations and costs are kept).
         until: the last stage to run.
-        wait_s: seconds to wait for another driver of the same study to end.
+        wait_s: seconds to wait for another driver of the same study to end, at least 0.
     """
     root = absolute(root)
     wanted = STAGES[: STAGES.index(until) + 1]

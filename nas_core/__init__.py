@@ -31,6 +31,7 @@ FRONT = {
     "frontier": "nas_core.program",
     # what can be brought: classes to derive from, registries to file them in, shortcuts
     "Section": "nas_core.base.settings",
+    "PathText": "nas_core.base.settings",
     "Family": "nas_core.families.family",
     "Chain": "nas_core.families.chain_family",
     "Part": "nas_core.families.family",
@@ -87,6 +88,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from nas_core.base.settings import PathText as PathText
     from nas_core.base.settings import Section as Section
     from nas_core.program import Budget as Budget
     from nas_core.program import SelectionProblem as SelectionProblem

@@ -4,8 +4,10 @@ Every new worker process imports this module, so it imports neither Prefect nor
 MLflow, and torch only inside the jobs that need it.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,20 +42,28 @@ FETCHERS.update(models=_logged_model, runs=_logged_model)
 
 @dataclass(frozen=True, kw_only=True)
 class StudyJob:
-    """A study as it travels to workers: small, and with nothing but texts in it."""
+    """A study as it travels to workers: small, and with nothing but texts in it.
+
+    ``folder`` is the driver's working folder, in which a user's code may look for its files.
+    """
 
     config_json: str
     root: str
     space_id: str
+    folder: str
     plugins: tuple[Ticket, ...] = ()
 
     def study(self) -> Study:
         """The study, in a worker; its plug-ins are imported first, from the store where this node has no other source.
 
+        The worker goes to the driver's working folder, where its machine has it.
+
         Raises:
             PluginError: if a plug-in does not import here.
             SpaceError: if the family has read another space here than the driver did: its networks have other numbers.
         """
+        with suppress(OSError):  # it was started elsewhere, so that the folder is not on its path
+            os.chdir(self.folder)
         store = shared_store(self.root)
         import_tickets(self.plugins, store)
         study = Study(StudyConfig.model_validate_json(self.config_json), store)
@@ -71,6 +81,7 @@ def study_job(study: Study) -> StudyJob:
         config_json=study.config.model_dump_json(),
         root=study.store.root,
         space_id=study.space.space_id,
+        folder=os.getcwd(),
         plugins=plugins,
     )
 

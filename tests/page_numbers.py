@@ -137,6 +137,9 @@ def _computed(study) -> list[float]:
     found += [chosen.score, len(study.predictor().selection), 0.9, 0.95, 0.0, 1.0]
     for agreement in study.additivity.values():
         found += values(agreement.as_dict())
+        ratios = [summed / whole for summed, whole in zip(agreement.predicted, agreement.measured, strict=True)]
+        factor = sum(ratios) / len(ratios)
+        found += [factor, *(abs(ratio - 1) for ratio in ratios), *(abs(ratio / factor - 1) for ratio in ratios)]
     for budget in study.snapshot.limits:
         found += [budget.at_most or 0.0, budget.at_least or 0.0]
         found += [study.costs_of(winner)[budget.resource] / budget.at_most]

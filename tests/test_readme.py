@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from flows.cli import app
+from tests.command import mathnas
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = ("README.md", "infra/README.md", "tests/benchmarks/README.md")
@@ -44,6 +45,20 @@ def test_its_mathnas_commands_parse(line):
     command = group.get_command(None, name)
     assert command is not None, f"{name} is no command"
     command.make_context(name, arguments, parent=None)
+
+
+def test_its_own_code_runs(cluster, api, tmp_path, monkeypatch):
+    """Started beside the study; the function's setting is its default."""
+    own = TEXT.partition("## Your own code\n")[2].partition("\n## ")[0]
+    (tmp_path / "size.py").write_text(re.search(r"```python\n(.*?)```", own, re.S)[1])
+    named = re.search(r"The study names it: `(plugins: .*?)`, `(scorer: .*?)`, `(space: .*?)`;", own, re.S)
+    (tmp_path / "study.yaml").write_text("\n".join(named.groups()))
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
+    monkeypatch.chdir(tmp_path)
+    assert mathnas("check", "study.yaml").stdout == "scorer binary-size: all promises kept\n"
+    done = mathnas("run", "study.yaml", "--root", "study", "--until", "score")
+    assert done.returncode == 0, done.stderr
+    assert "evaluated: 6 networks of 3 × 2 = 6" in done.stdout
 
 
 @pytest.mark.parametrize("line", [*of("prefect"), *of("python")], ids=str)

@@ -2,7 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
 
 from nas_core.base.errors import ConfigError
 
@@ -18,6 +22,45 @@ def content_id(data: Mapping[str, object]) -> str:
     except ValueError:
         raise ConfigError("settings", "a number that is infinite or no number", "finite numbers") from None
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+WHOLE_BYTES = 2**28  # what is larger than this in all is known by names, sizes and times instead of contents
+MOST_FILES = 100_000  # of a folder that are looked at
+State = tuple[str, int, int]  # of a file: name, bytes, time of change in ns
+
+
+def hash_of_files(path: str) -> str:
+    """Of what a file holds, or all files of a folder but hidden ones and Python's caches; "" where there is neither.
+
+    The same for a copy elsewhere, unless it is larger than ``WHOLE_BYTES``.
+    """
+    try:
+        return _hash_of(path, tuple(islice(_states(path), MOST_FILES)))
+    except (OSError, ValueError):  # it cannot be read, went just now, or is no path at all
+        return ""
+
+
+def _states(path: str) -> Iterator[State]:
+    """Of the file, or of the folder's files, in order."""
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
+        for name in sorted(name for name in names if not name.startswith(".")):
+            yield from _state(Path(folder, name), str(Path(folder, name).relative_to(path)))
+    yield from _state(Path(path), "")
+
+
+def _state(file: Path, name: str) -> Iterator[State]:
+    if file.is_file():
+        status = file.stat()
+        yield name, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=256)  # as long as nothing is changed, it is read once per process
+def _hash_of(path: str, states: tuple[State, ...]) -> str:
+    if sum(size for _, size, _ in states) > WHOLE_BYTES:
+        return content_id({"files": states})
+    held = {name: hashlib.sha256(Path(path, name).read_bytes()).hexdigest() for name, _, _ in states}
+    return content_id(held) if held else ""
 
 
 def evaluation_seed(study_seed: int, genotype: object) -> int:

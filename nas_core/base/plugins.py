@@ -3,7 +3,8 @@
 A plug-in is an importable module (``my_pkg``), a file (``./blocks.py``) or a
 folder that is a package (``./my_pkg``), the latter two beside the study's YAML.
 Importing it registers what it brings. What comes from it carries the hash of
-its source in its id, so changed code measures again instead of mixing.
+its source in its id, so changed code measures again instead of mixing. Of a
+folder all files count and travel, data too; of a file itself alone.
 """
 
 import contextlib
@@ -13,20 +14,31 @@ import importlib.metadata
 import importlib.util
 import io
 import os
+import shutil
 import sys
 import tempfile
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+
+from filelock import FileLock
 
 from nas_core.base.errors import PluginError
 from nas_core.base.registry import OURS, Origin, Registry
 
 ENTRY_POINTS = "mathnas.plugins"
 HASH_DIGITS = 12
+MOST_BYTES = 50_000_000  # of a folder's files, each of which is hashed and carried
+EXECUTABLE = 0o755 << 16  # as a zip archive says it
+CACHE = "__pycache__"
+STUDY = ".lease.lock"  # in a study's folder
+BESIDE = (
+    "What a file needs beside it goes with it in a folder with an __init__.py (`from .helper import ...`), "
+    "which the study then names."
+)
 NO_PLUGINS = {"nas_core", "tasks", "flows"}  # what stands in them is registered already; importing it again breaks it
 
 
@@ -34,7 +46,7 @@ NO_PLUGINS = {"nas_core", "tasks", "flows"}  # what stands in them is registered
 class Plugin:
     """A plug-in's source: ``name`` as the study writes it, ``module`` as Python knows it, ``code`` its hash.
 
-    ``files`` are its Python files, relative to ``folder``.
+    ``files`` are its files, relative to ``folder``.
     """
 
     name: str
@@ -49,12 +61,19 @@ class Plugin:
     def origin(self) -> Origin:
         return Origin(source=self.name, distribution=self.distribution, code=self.code)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file that the study names."""
+        return is_path(self.name) and self.files == (Path(self.name).name,)
+
     def packed(self) -> bytes:
         """The source as a zip archive, the same for the same source."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for name in self.files:
-                archive.writestr(zipfile.ZipInfo(name), (self.folder / name).read_bytes())
+                entry = zipfile.ZipInfo(name)
+                entry.external_attr = EXECUTABLE if os.access(self.folder / name, os.X_OK) else 0
+                archive.writestr(entry, (self.folder / name).read_bytes())
         return buffer.getvalue()
 
 
@@ -126,15 +145,31 @@ def _at_path(name: str, path: Path) -> Plugin:
 
 def _described(name: str, module: str, path: Path, distribution: str = "") -> Plugin:
     folder = path.parent
-    paths = sorted(each for each in path.rglob("*.py") if each.is_file()) if path.is_dir() else [path]
-    files = tuple(str(each.relative_to(folder)) for each in paths)
     try:
+        paths = sorted(_files_below(path)) if path.is_dir() else [path]
+        size = sum(each.stat().st_size for each in paths)
+        if size > MOST_BYTES:
+            found, expected = f"{size / 1e6:,.0f} MB in {len(paths):,} files", f"at most {MOST_BYTES / 1e6:,.0f} MB"
+            advice = "All of it is carried to workers. Larger data stay elsewhere, their path a setting (PathText)."
+            raise PluginError(f"plugins: {name}", found, expected, advice)
+        files = tuple(str(each.relative_to(folder)) for each in paths)
         code = _hash_of(folder, files)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise PluginError(f"plugins: {name}", str(error), "files that can be read") from None
     # a file's or folder's module carries the hash in its name: no other module is shadowed, changed source is another
     module = f"mathnas_plugin_{module}_{code}" if is_path(name) else module
     return Plugin(name=name, module=module, folder=folder, files=files, code=code, distribution=distribution)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The folder's files; neither hidden ones nor caches, nor those of a study that was run in there."""
+    for each in folder.iterdir():
+        if each.name.startswith(".") or each.name == CACHE:
+            continue
+        if each.is_file():
+            yield each
+        elif each.is_dir() and not each.is_symlink() and not (each / STUDY).exists():
+            yield from _files_below(each)
 
 
 def _hash_of(folder: Path, files: Sequence[str]) -> str:
@@ -203,7 +238,8 @@ def _registering(plugin: Plugin) -> Iterator[None]:
             raise
         where = f"plugins: {plugin.name}{_line_of(error, plugin)}"
         words = " ".join(str(error).split())[:300]
-        raise PluginError(where, f"{type(error).__name__}: {words}", "a module that imports") from None
+        advice = BESIDE if plugin.is_file and isinstance(error, ImportError | FileNotFoundError) else ""
+        raise PluginError(where, f"{type(error).__name__}: {words}", "a module that imports", advice) from None
     finally:
         Registry.importing = OURS
 
@@ -224,13 +260,17 @@ def _line_of(error: BaseException, plugin: Plugin) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """What a worker is told of a plug-in: enough to find its source in the study's store, and to know it again."""
+    """What a worker is told of a plug-in: enough to find its source in the study's store, and to know it again.
+
+    ``folder`` is where the driver has it.
+    """
 
     name: str
     module: str
     files: tuple[str, ...]
     code: str
     distribution: str
+    folder: str
 
     @property
     def path(self) -> str:
@@ -245,13 +285,15 @@ class Ticket:
             files=plugin.files,
             code=plugin.code,
             distribution=plugin.distribution,
+            folder=str(plugin.folder.absolute()),
         )
 
 
 def import_carried(ticket: Ticket, packed: Callable[[], bytes], folder: Path) -> None:
     """Import the plug-in in a worker, from its packed source, which is unpacked below ``folder``.
 
-    Only source with the hash that the driver named is run.
+    A file is imported where the driver has it, if this machine has it there, too: what it needs beside it is found
+    then. Only source with the hash that the driver named is run.
 
     Raises:
         PluginError: if the source is another, or does not import here.
@@ -259,31 +301,50 @@ def import_carried(ticket: Ticket, packed: Callable[[], bytes], folder: Path) ->
     known = imported.get(ticket.name)
     if known is not None and known.code == ticket.code:
         return
-    place = folder / ticket.code
-    if not place.is_dir():
-        _unpack(packed(), place)
-    found = _hash_of(place, ticket.files)
-    if found != ticket.code:
-        raise PluginError(f"plugins: {ticket.name}", f"source {found}", f"{ticket.code}, which the driver imported")
     plugin = Plugin(
         name=ticket.name,
         module=ticket.module,
-        folder=place,
+        folder=Path(ticket.folder),
         files=ticket.files,
         code=ticket.code,
         distribution=ticket.distribution,
         carried=True,
     )
-    if not is_path(ticket.name):
-        sys.path.insert(0, str(place))
+    if plugin.is_file and _is_in(plugin.folder, ticket):
+        sys.path.append(ticket.folder)  # after all others: nothing of theirs is to be taken for ours
+    else:
+        plugin = replace(plugin, folder=_unpacked(ticket, packed, folder / ticket.code))
+        if not is_path(ticket.name):
+            sys.path.insert(0, str(plugin.folder))
     load(plugin)
 
 
-def _unpack(packed: bytes, place: Path) -> None:
-    """Written beside, then renamed: two workers of a node may do so at a time."""
+def _is_in(folder: Path, ticket: Ticket) -> bool:
+    try:
+        return _hash_of(folder, ticket.files) == ticket.code
+    except OSError:
+        return False
+
+
+def _unpacked(ticket: Ticket, packed: Callable[[], bytes], place: Path) -> Path:
+    """The folder with the source; what was changed there, or cleaned away in part, is unpacked again."""
     place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):  # a node's workers start at the same time
+        if not _is_in(place, ticket):
+            shutil.rmtree(place, ignore_errors=True)
+            _unpack(packed(), place)
+    found = _hash_of(place, ticket.files)
+    if found != ticket.code:
+        raise PluginError(f"plugins: {ticket.name}", f"source {found}", f"{ticket.code}, which the driver imported")
+    return place
+
+
+def _unpack(packed: bytes, place: Path) -> None:
+    """Written beside, then renamed: who is killed meanwhile leaves no part of it."""
     with tempfile.TemporaryDirectory(dir=place.parent) as aside:
         with zipfile.ZipFile(io.BytesIO(packed)) as archive:
             archive.extractall(Path(aside) / "source")
-        with contextlib.suppress(OSError):  # the other worker was first
-            (Path(aside) / "source").rename(place)
+            for entry in archive.infolist():
+                if entry.external_attr == EXECUTABLE:
+                    (Path(aside) / "source" / entry.filename).chmod(0o755)
+        (Path(aside) / "source").rename(place)

@@ -7,7 +7,7 @@ results change), ``Settings`` (its part of the YAML, every field described) and
 a first docstring line that people read in ``mathnas plugins`` and in forms. Nothing else in the code knows its name.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
@@ -23,7 +23,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from nas_core.base.errors import PluginError, UnknownNameError
-from nas_core.base.settings import Section, wrong_field
+from nas_core.base.identity import hash_of_files
+from nas_core.base.settings import Section, named_paths, wrong_field
 
 
 class Registered:
@@ -96,11 +97,28 @@ class Registry(Generic[T]):
     def origin(self, name: str) -> Origin:
         return self._entry(name)[1]
 
-    def identity(self, name: str) -> dict[str, Any]:
-        """What of the class's code its results depend on: version, and for a plug-in its distribution and source."""
+    def identity(self, name: str, settings: Section | None = None, apart: Collection[str] = ()) -> dict[str, Any]:
+        """What of the class's code its results depend on: version, and for a plug-in its distribution and source.
+
+        With ``settings``, also what the files hold that these name, but for those of the fields ``apart``.
+        """
         thing, origin = self._entry(name)
         known: dict[str, Any] = {"name": name, "version": thing.version}
-        return {**known, "distribution": origin.distribution, "code": origin.code} if origin.code else known
+        if not origin.code:
+            return known
+        files = self.files(name, settings, apart) if settings is not None else {}
+        given = {"files": files} if files else {}
+        return {**known, "distribution": origin.distribution, "code": origin.code, **given}
+
+    def files(self, name: str, settings: Section, apart: Collection[str] = ()) -> dict[str, str]:
+        """Hashes of the files that a plug-in's settings of type ``PathText`` name, by field, as they are now.
+
+        None of our own classes': what of a file their results depend on they say themselves.
+        """
+        if name not in self or not self.origin(name).code:
+            return {}
+        hashes = {field: hash_of_files(path) for field, path in named_paths(settings, apart).items()}
+        return {field: known for field, known in hashes.items() if known}
 
     def section(self, name: str) -> type[Section]:
         """The class's settings as a section of YAML holds them: with ``kind``, its name."""

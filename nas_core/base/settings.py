@@ -70,6 +70,7 @@ class Section(BaseModel):
         allow_inf_nan=False,
         field_title_generator=_title,
         json_schema_extra=_say_ranges,
+        validate_default=True,  # paths among defaults are resolved, too
     )
 
     @model_validator(mode="before")
@@ -168,6 +169,36 @@ def resolved_path(text: str, info: ValidationInfo) -> str:
 
 PathText = Annotated[str, AfterValidator(resolved_path)]  # a field that names a file or a folder
 
+
+def named_paths(section: Section, apart: Collection[str] = ()) -> dict[str, str]:
+    """What the section's fields of type ``PathText`` name, by dotted field; those of the fields ``apart`` are not."""
+    found: dict[str, str] = {}
+    for name, field in type(section).model_fields.items():
+        if name in apart:
+            continue
+        value = getattr(section, name)
+        if _holds_paths(field.annotation) or any(map(_holds_paths, field.metadata)):
+            texts = list(_texts(value))
+            found |= {name if len(texts) == 1 else f"{name}.{index}": text for index, text in enumerate(texts)}
+        found |= {f"{name}.{inner}": text for each in _sections(value) for inner, text in named_paths(each).items()}
+    return found
+
+
+def _holds_paths(hint: Any) -> bool:
+    """Whether an annotation, or a mark of one, makes texts paths."""
+    is_mark = isinstance(hint, AfterValidator) and hint.func is resolved_path
+    return is_mark or any(map(_holds_paths, (*get_args(hint), *getattr(hint, "__metadata__", ()))))
+
+
+def _sections(value: Any) -> Iterator[Section]:
+    """The sections in a value."""
+    if isinstance(value, Section):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _sections(each)
+
+
 Configuration = TypeVar("Configuration", bound=Section)
 
 
@@ -245,7 +276,7 @@ def _texts(value: Any) -> Iterator[str]:
     """Every text in a value."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, list | dict):
+    elif isinstance(value, list | tuple | dict):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _texts(each)
 

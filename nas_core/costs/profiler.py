@@ -137,5 +137,6 @@ class RowWriter:
 
 
 def id_of(profiler: Profiler, resource: str) -> str:
-    """``profiler_id`` of a profiler for one of its resources: settings and code (the device is a column of its own)."""
-    return content_id({"profiler": PROFILERS.identity(profiler.name), **profiler.identity, "resource": resource})
+    """``profiler_id`` of a profiler for one of its resources: settings, code, files (the device is its own column)."""
+    known = PROFILERS.identity(profiler.name, profiler.settings)
+    return content_id({"profiler": known, **profiler.identity, "resource": resource})

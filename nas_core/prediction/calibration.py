@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nas_core.base.errors import IncompleteTableError
+from nas_core.prediction.links import power_of_two
 from nas_core.prediction.predictor import Predictor
 from nas_core.records.evaluations import EvaluationTable
 from nas_core.space.genotypes import Genotype
@@ -111,6 +112,7 @@ def compare(
     if count < LEAST_HELD_OUT:
         raise IncompleteTableError("held-out networks", count, f"{LEAST_HELD_OUT} at least", "Raise design.held_out.")
     error_N = guess_N - truth_N
+    unit = power_of_two(error_N)  # squares of very large or small metrics are no floats
     mine = rank_statistics(guess_N, truth_N)
     counts = {name: rank_statistics(value_N, truth_N) for name, value_N in counted.items()}
     return Calibration(
@@ -118,8 +120,8 @@ def compare(
         kendall=mine.kendall,
         spearman=mine.spearman,
         kendall_top_half=mine.kendall_top_half,
-        rmse=float(np.sqrt(np.mean(error_N**2))),
-        rmse_refitted=float(np.std(error_N)),
+        rmse=unit * float(np.sqrt(np.mean((error_N / unit) ** 2))),
+        rmse_refitted=unit * float(np.std(error_N / unit)),
         coverage_90=float(np.mean((truth_N >= low_N) & (truth_N <= high_N))),
         regret=float(truth_N.max() - truth_N[np.argmax(guess_N)]),
         counts=counts,

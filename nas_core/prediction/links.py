@@ -40,6 +40,11 @@ def are_losses(metric_K: np.ndarray) -> bool:
     return bool(np.max(metric_K) < 0)
 
 
+def power_of_two(value_N: np.ndarray) -> float:
+    """A power of two of the largest value's size: divided by it, values keep their digits and are below 2."""
+    return 2.0 ** (int(np.frexp(np.max(np.abs(value_N)))[1]) - 1)
+
+
 def normal_scores(metric_K: np.ndarray) -> np.ndarray:
     """Standard normal quantile of each value's average rank (from 1); ties share a score.
 
@@ -56,7 +61,8 @@ class Link:
     """A strictly increasing map from metric to link value, and its inverse.
 
     ``top`` is the metric of a perfect network where that is known (1 or 100; 0
-    of what was turned), else infinity. ``knots`` are (metric, score) pairs of the rank link.
+    of what was turned), else infinity. ``knots`` are (metric, score) pairs of the rank link. ``unit`` is the power of
+    two that identity counts metrics in, so that their squares are floats, too.
     """
 
     name: LinkName
@@ -64,12 +70,13 @@ class Link:
     bottom: float
     knots_metric: np.ndarray
     knots_value: np.ndarray
+    unit: float = 1.0
 
     def forward(self, metric_N: np.ndarray) -> np.ndarray:
         metric_N = np.asarray(metric_N, dtype=float)
         match self.name:
             case "identity":
-                return metric_N
+                return metric_N / self.unit
             case "log-error":
                 return np.asarray(-np.log(1 - np.minimum(metric_N / self.top, 1) + FLOOR))
             case "reciprocal-error":
@@ -84,7 +91,7 @@ class Link:
         value_N = np.asarray(value_N, dtype=float)
         match self.name:
             case "identity":
-                metric_N = value_N
+                metric_N = value_N * self.unit
             case "log-error":
                 metric_N = self.top * (1 + FLOOR - np.exp(np.clip(-value_N, *LOG_RANGE)))
             case "reciprocal-error":
@@ -134,6 +141,7 @@ def make_link(name: LinkName, metric_K: np.ndarray) -> Link:
         bottom=-np.inf if scale is None else 0.0,
         knots_metric=knots,
         knots_value=normal_scores(metric_K)[index],
+        unit=power_of_two(metric_K),
     )
 
 

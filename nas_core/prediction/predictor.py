@@ -23,7 +23,7 @@ from nas_core.base.errors import ConfigError, IncompleteTableError
 from nas_core.prediction.gaussian_process import Fitted, Kernel, Regression, cross_validate, regress
 from nas_core.prediction.links import Link, LinkName, make_link, normal_scores, possible_links
 from nas_core.prediction.observations import Observations, observe
-from nas_core.prediction.settings import PredictConfig
+from nas_core.prediction.settings import LEAST_NETWORKS, PredictConfig
 from nas_core.program import Budget, Objective, SelectionProblem, Table
 from nas_core.program.problem import Pair, Ragged
 from nas_core.records.evaluations import CostTable, EvaluationTable
@@ -31,7 +31,6 @@ from nas_core.space.encoding import Encoding
 from nas_core.space.genotypes import Genotype, SearchSpace
 
 COVERAGE = 0.9  # of every interval
-LEAST_NETWORKS = 3  # fewer cannot be cross-validated
 LEAST_TELLING = 6  # fitted networks that count; where they are fewer, held-out ones do, too
 PAIR_WEIGHTS = (0.0, 0.6)  # rho in k = h + rho h^2
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # ridge, as a share of the signal variance
@@ -40,6 +39,7 @@ SMOOTH = (0.0, 0.5, 0.95)  # sigma: how much of a block's effect neighbours in a
 BOOTSTRAPS = 200
 FITTED_WORTH = 2  # held-out networks that the fitted ones count for when the intervals' scale is set
 EXPONENTS = (0.0, 0.3, 1.0)  # p in (Fbar / F)^p
+MOST_WRONG = 1e6  # normal score that a guess far beyond all metrics has at most: its square is a number
 NOTHING_EXPLAINED = 1e-3  # what pairs are worth that predict no better than the mean
 EXPONENT_WORTH = 0.8  # of the unexplained variance at most it may leave: it inflates small networks
 
@@ -447,7 +447,7 @@ class _Judges:
     def score(self, guess_T: np.ndarray) -> tuple[float, float, np.ndarray]:
         """R2 on normal scores, Spearman and squared errors of predicted metrics."""
         truth, guess = self.ranks.forward(self.metric_T), self.ranks.forward(guess_T)
-        error_T = (truth - guess) ** 2
+        error_T = (truth - np.clip(guess, -MOST_WRONG, MOST_WRONG)) ** 2
         spread = float(((truth - truth.mean()) ** 2).sum())
         if spread == 0:
             return 0.0, 0.0, error_T

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from nas_core.base.settings import Section
 
+LEAST_NETWORKS = 3  # fewer cannot be cross-validated
+
 
 class PredictConfig(Section):
     """How a network's metric is predicted from its blocks; `auto` lets cross-validation choose."""

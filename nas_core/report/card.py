@@ -83,11 +83,10 @@ def _module(put: Mapping[str, Any]) -> str:
             return {"Identity": PASSED_ON, "Nothing": "nothing, which adds zeros"}.get(name, f"one {name}{of_size}")
 
 
-def how_to_load(written: Written, given: Mapping[str, Any]) -> dict[str, str]:
+def how_to_load(written: Written) -> dict[str, str]:
     """File -> the line that loads it."""
-    is_made = "changes" in given
     lines = {}
-    if (WEIGHTS in written.files and is_made) or PROGRAM in written.files:
+    if LOADER in written.files:
         lines[LOADER] = f'from load import load; network = load("{written.folder}")'
     if PROGRAM in written.files:
         lines[PROGRAM] = f'network = torch.export.load("{written.folder / PROGRAM}").module()'
@@ -96,28 +95,40 @@ def how_to_load(written: Written, given: Mapping[str, Any]) -> dict[str, str]:
     return lines
 
 
+def _absent(written: Written) -> dict[str, str]:
+    """File that is not there -> why."""
+    found = {f"model.{kind}": why for kind, why in written.refused.items()}
+    if LOADER not in written.files and WEIGHTS in written.files:
+        found[LOADER] = f"it would read {PROGRAM}, as the weights are of a network that mathnas makes"
+    return found
+
+
 def _use(written: Written, given: Mapping[str, Any]) -> list[str]:
     files = [f"- `{name}`, {format_quantity('file_bytes', size)}" for name, size in sorted(written.files.items())]
-    absent = [f"- no `model.{kind}`: {why}" for kind, why in written.refused.items()]
+    absent = [f"- no `{name}`: {why}" for name, why in _absent(written).items()]
     code = [
         line.replace(f"{written.folder}/", "").replace(f'"{written.folder}"', '"."')
-        for line in how_to_load(written, given).values()
+        for line in how_to_load(written).values()
     ]
+    lines = [*files, *absent, *(["", "```python", *code, "```"] if code else [])]
+    if LOADER not in written.files:
+        return lines
     what = "the largest outputs of images" if given.get("gives_logits", True) else "what comes out for images"
     takes_images = len(given["input"]["shape"]) == 3
     shell = ["", "```sh", f"python {LOADER} . IMAGE...   # {what}", "```"] if takes_images else []
     needs = f"`{LOADER}` needs torch, timm and safetensors; what it reads is beside it."
-    return [*files, *absent, "", "```python", *code, "```", *shell, "", needs]
+    return [*lines, *shell, "", needs]
 
 
 def _input(row: Mapping[str, Any], given: Mapping[str, Any], written: Written) -> list[str]:
     known = given["input"]
-    plain = [f"`{ONNX}` (`inputs` -> `outputs`)"] if ONNX in written.files else []
+    named = {ONNX: f"`{ONNX}` (`inputs` -> `outputs`)", LOADER: f"`{LOADER}`"}
+    plain = [text for name, text in named.items() if name in written.files] or ["the network"]
     shape = " x ".join(map(str, known["shape"]))
     is_image = len(known["shape"]) == 3
     values = "fractions from 0 to 1" if is_image else "as they are stored"
     lines = [
-        f"- {' and '.join([*plain, f'`{LOADER}`'])}: {known.get('dtype', 'float32')}, B x {shape}, {values}; any B",
+        f"- {' and '.join(plain)}: {known.get('dtype', 'float32')}, B x {shape}, {values}; any B",
         f"- `{PROGRAM}`: B x {known['shape'][0]} x height x width, {known['values']}"
         if is_image and PROGRAM in written.files
         else "",
@@ -250,11 +261,9 @@ def _training(done: Finished, row: Mapping[str, Any]) -> list[str]:
 
 def in_words(done: Finished, written: Written, latency: Sequence[FileLatency] | str) -> list[str]:
     """What was written and how to load it, for a terminal."""
-    given = done.store.read_json(done.winner["architecture_path"])
     rows = [[str(written.folder / name), format_quantity("file_bytes", size)] for name, size in written.files.items()]
-    loading = how_to_load(written, given)
-    lines = [*aligned(rows), *(f"{name}: {line}" for name, line in loading.items())]
-    lines += [f"no model.{kind}: {why}" for kind, why in written.refused.items()]
+    lines = [*aligned(rows), *(f"{name}: {line}" for name, line in how_to_load(written).items())]
+    lines += [f"no {name}: {why}" for name, why in _absent(written).items()]
     if written.check is not None:
         check = written.check
         lines.append(

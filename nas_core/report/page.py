@@ -8,7 +8,7 @@ made here is none.
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -342,18 +342,37 @@ def _additivity(summary: StudySummary) -> str:
 
 
 def _additivity_of(result: ResourceAdditivity) -> str:
-    name = resource_name(result.resource)
-    parts = []
-    if result.r2 is not None and math.isfinite(result.r2):
-        parts.append(f"the sum over blocks explains {format_percent(max(result.r2, 0.0))} of the variance of {name}")
-    if result.worst_relative_error is not None:
-        parts.append(f"the worst error is {format_percent(result.worst_relative_error, 1)}")
     used = (
         f"The program goes by what was fitted to them: {result.correction}."
         if result.is_corrected
         else "No straight line through them does better, so sums are taken as they are."
     )
-    return f"On {len(result.pairs)} whole networks, {' and '.join(parts)}. {used}"
+    return f"On {len(result.pairs)} whole networks, {_agreement_of(result)}. {used}"
+
+
+def _agreement_of(result: ResourceAdditivity) -> str:
+    name = resource_name(result.resource)
+    if result.r2 is not None and result.r2 < 0:
+        return _all_off(name, [pair.summed / pair.measured for pair in result.pairs])
+    parts = []
+    if result.r2 is not None and math.isfinite(result.r2):
+        parts.append(f"the sum over blocks explains {format_percent(result.r2)} of the variance of {name}")
+    if result.worst_relative_error is not None:
+        parts.append(f"the worst error is {format_percent(result.worst_relative_error, 1)}")
+    return " and ".join(parts)
+
+
+def _all_off(name: str, ratios: Sequence[float]) -> str:
+    """Of sums that are further from what was measured than networks are from each other: how far, and by one factor."""
+    least, most = (format_percent(abs(ratio - 1), 1) for ratio in sorted((min(ratios), max(ratios))))
+    further = "which is further off than networks are from each other"
+    if min(ratios) < 1 < max(ratios):
+        return f"sums of {name} are between {least} less and {most} more than what was measured, {further}"
+    factor, way = sum(ratios) / len(ratios), "more" if max(ratios) > 1 else "less"
+    rest = format_percent(max(abs(ratio / factor - 1) for ratio in ratios), 1)
+    ends = f"{least} to {most}" if way == "more" else f"{most} to {least}"
+    said = f"sums of {name} are {ends} {way} than what was measured, {further}"
+    return f"{said}; divided by {factor:.3f}, they are within {rest}"
 
 
 def _drawn_strips(summary: StudySummary) -> list[dict[str, Any]]:

@@ -71,14 +71,15 @@ def _labels(row: Any, where: str, place: str) -> tuple[Label, ...] | str:
 
 
 def _label(value: Any, where: str, place: str) -> Label:
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return int(value)
     if value is None or value != value:
         expected = "a value: whole numbers in the columns of scorer.choices, or values of the positions' blocks"
         raise DataError(f"{where}: {place}", f"the choice {value!r}", expected)
-    text = str(value).strip()
+    return _plain(value)
+
+
+def _plain(value: Any) -> Label:
+    """A value as tables write it, whatever its type: 1, 1.0 and '01' are one."""
+    text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
     return int(text) if text.isdecimal() else text
 
 
@@ -106,9 +107,18 @@ def _digits(row: tuple[Label, ...] | str) -> tuple[Label, ...]:
 def _numbering(
     values: Sequence[set[Label]], positions: Sequence[Position], where: str, counted_from: int | None
 ) -> tuple[list[Mapping[Label, int]], tuple[str, ...]]:
-    """For each position what a label stands for: a number counts choices, anything else is a block's own value."""
+    """For each position what a label stands for: a block's own value, else a number that counts choices.
+
+    Labels that may be either and then name other choices are values, unless ``counted_from`` is given.
+    """
     counts = [len(position.blocks) for position in positions]
     starts = [start for start in (0, 1) if counted_from in (None, start) and _count_from(start, values, counts)]
+    matched = [_by_value(mine, position) for mine, position in zip(values, positions, strict=True)]
+    numbers: list[Mapping[Label, int]] = [each for each in matched if each is not None]
+    agrees = len(starts) == 1 and all(label == n + starts[0] for mine in numbers for label, n in mine.items())
+    if len(numbers) == len(positions) and not agrees and not (starts and counted_from is not None):
+        advice = "; where they are numbers of choices, set scorer.counted_from" if starts else ""
+        return numbers, (f"choices by their blocks' values: {_shown(numbers, positions)}{advice}",)
     if len(starts) == 2:
         found = "choices that may count from 0 or from 1: neither 0 nor the last number stands anywhere"
         raise DataError(where, found, "a table that says which", "Set scorer.counted_from to 0 or 1.")
@@ -116,10 +126,6 @@ def _numbering(
         [start] = starts
         note = f"choices count from 1: {', '.join(f'{n + 1} is choice {n}' for n in range(min(3, max(counts))))}"
         return [{n + start: n for n in range(count)} for count in counts], (note,) if start else ()
-    matched = [_by_value(mine, position) for mine, position in zip(values, positions, strict=True)]
-    if all(each is not None for each in matched):
-        numbers: list[Mapping[Label, int]] = [each for each in matched if each is not None]
-        return numbers, (f"choices by their blocks' values: {_shown(numbers, positions)}",)
     if counted_from != 1 and all(map(_are_numbers, values)) and any(0 in mine for mine in values):
         note = "the table is of a larger space: its networks with other choices are left out"
         return [{value: int(value) for value in mine} for mine in values], (note,)
@@ -157,11 +163,9 @@ def _by_value(labels: set[Label], position: Position) -> dict[Label, int] | None
     ways += [[dict(block.params).get(name) for block in blocks] for name in parameters]
     found: list[dict[Label, int]] = []
     for way in ways:
-        texts = list(map(str, way))
-        if len(set(texts)) == len(texts) and {str(label) for label in labels} <= set(texts):
-            numbers = {
-                label: texts.index(str(label)) for label in sorted(labels, key=lambda each: texts.index(str(each)))
-            }
+        named = list(map(_plain, way))
+        if len(set(named)) == len(named) and labels <= set(named):
+            numbers = {label: named.index(label) for label in sorted(labels, key=named.index)}
             found += [] if numbers in found else [numbers]
     return found[0] if len(found) == 1 else None
 

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nas_core.base.settings import Section
+from nas_core.prediction.settings import LEAST_NETWORKS
 
 
 class DesignConfig(Section):
@@ -22,7 +23,7 @@ class DesignConfig(Section):
         0,
         ge=0,
         le=100_000,
-        description="Networks of a balanced design; 0: half as many as blocks, "
+        description=f"Networks of a balanced design, {LEAST_NETWORKS} at least; 0: half as many as blocks, "
         "and no fewer than the position with most blocks has.",
     )
     contexts: int = Field(
@@ -40,6 +41,13 @@ class DesignConfig(Section):
         description="Random networks evaluated to say how far to trust predictions, never to fit them; "
         "without any, a one-swap design's intervals are too narrow.",
     )
+
+    @field_validator("networks")
+    @classmethod
+    def _are_enough(cls, networks: int) -> int:
+        if 0 < networks < LEAST_NETWORKS:
+            raise ValueError(f"{LEAST_NETWORKS} at least, as many as can be fitted to; 0: as many as serve the space")
+        return networks
 
     @model_validator(mode="after")
     def _is_of_its_kind(self) -> "DesignConfig":

@@ -103,7 +103,8 @@ class Elsewhere:
         """What the file wrote.
 
         Raises:
-            ConfigError: for something else, a part of it, or the measurements of another study.
+            ConfigError: for something else, a part of it, or the measurements of another study or of another device
+                than the blocks' latencies are of.
         """
         try:
             rows = list(csv.DictReader(io.StringIO(text), delimiter=_delimiter(text)))
@@ -124,6 +125,11 @@ class Elsewhere:
         purpose: Purpose | None = next((each for each in get_args(Purpose) if each == rows[0]["purpose"]), None)
         if purpose is None:
             raise ConfigError(source, f"purpose {rows[0]['purpose']}", f"one of {', '.join(get_args(Purpose))}")
+        device, of_blocks = rows[0]["device"], {row.device for row in self.study.costs(LATENCY)}
+        if purpose == "whole" and of_blocks and device not in of_blocks:
+            expected = f"device {', '.join(of_blocks)}, which the blocks were measured on"
+            advice = "Of the same machine by another name, `--device NAME` gives the file its name there."
+            raise ConfigError(source, f"device {device}", expected, advice)
         try:
             networks = {self.study.space.parse(row["genotype"]): _measured(row) for row in rows}
         except SpaceError as error:
@@ -140,7 +146,7 @@ class Elsewhere:
         if purpose == "blocks" and (missing := [each for each in self._of_blocks() if each not in networks]):
             found = f"no row of {len(missing)} networks, such as {missing[0]}"
             raise ConfigError(source, found, "the whole file that was written there")
-        return Brought(purpose=purpose, device=rows[0]["device"], networks=networks)
+        return Brought(purpose=purpose, device=device, networks=networks)
 
     def take(self, brought: Brought) -> str:
         """Store what was brought; returns what that means, a sentence."""

@@ -70,9 +70,11 @@ def _parsed(path: str, text: bytes) -> tuple[dict[str, Any], str]:
     return ({}, wrong) if wrong else (data, "")
 
 
-def _searcher(config: StudyConfig) -> dict[str, Any]:
+def _searcher(config: StudyConfig, sources: Sources) -> dict[str, Any]:
     """What of the searcher the networks that it names depend on."""
-    return {"code": SEARCHERS.identity(config.searcher.kind), "settings": config.searcher.model_dump(mode="json")}
+    known = {"code": SEARCHERS.identity(config.searcher.kind), "settings": config.searcher.model_dump(mode="json")}
+    files = {name: content for name, content in sources.files.items() if name.startswith("searcher.")}
+    return {**known, "files": files} if files else known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ class Outputs:
                 known = {"scorer": self.scorer_id, "design": config.design.model_dump(mode="json")}
                 of_space = SCORERS[config.scorer.kind].space_settings  # which networks the design lists once
                 given = {name: value for name in of_space if (value := getattr(config.scorer, name))}
-                return {**known, "searcher": _searcher(config), **given}
+                return {**known, "searcher": _searcher(config, self.sources), **given}
             case "select":
                 program = config.select.model_dump(mode="json", include={"limits", "time_limit_s"})
                 return {"predict": config.predict.model_dump(mode="json"), "program": program}

@@ -224,6 +224,8 @@ class Snapshot:
         return table
 
     def _evaluated(self, rows: Sequence[Evaluation]) -> EvaluationTable:
+        if not any(row.status == "ok" for row in self.evaluations):
+            rows = self.evaluations  # all that failed are counted, as they were when they did
         try:
             return EvaluationTable.from_rows(rows)
         except IncompleteTableError as error:

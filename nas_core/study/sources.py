@@ -9,22 +9,25 @@ study is driven again, ``notices`` where it is only read.
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nas_core.base.errors import DataError, NasError
 from nas_core.base.identity import content_id
 from nas_core.base.plugins import find, imported
-from nas_core.costs import is_measured, profiler_id, profiler_of
+from nas_core.base.registry import Registry
+from nas_core.base.settings import Section, named_paths
+from nas_core.costs import PROFILERS, is_measured, profiler_id, profiler_of
 from nas_core.families import FAMILIES
 from nas_core.records.store import Store, place_of
 from nas_core.scoring.scorer import SCORERS
+from nas_core.searchers import SEARCHERS
 from nas_core.space.genotypes import SearchSpace
 from nas_core.study.brought import family_of, scorer_of, space_of, workload_of
 from nas_core.study.config import StudyConfig
-from nas_core.workloads.workload import Sample, Workload
+from nas_core.workloads.workload import WORKLOADS, Sample, Workload
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,8 @@ class Sources:
     """What was read for one configuration, and the ids that follow from it.
 
     ``config_id`` is of the sections that it was read for, ``root`` where the
-    study was then, ``plugins`` the hash of each plug-in's source.
+    study was then, ``plugins`` the hash of each plug-in's source, ``files`` of
+    each file that their settings name.
     """
 
     config_id: str
@@ -83,6 +87,7 @@ class Sources:
     profiler_ids: Mapping[str, str]  # resource -> id of what measures it
     data: DataNotes | None
     plugins: Mapping[str, str]
+    files: Mapping[str, str] = field(default_factory=dict)  # by setting and path
 
     @classmethod
     def of(cls, config: StudyConfig, root: str) -> "Sources":
@@ -102,6 +107,7 @@ class Sources:
             profiler_ids=_profiler_ids(config),
             data=data,
             plugins=_code_of(config),
+            files=_files_of(config),
         )
 
     @classmethod
@@ -113,7 +119,8 @@ class Sources:
             alike = {tuple(map(int, key.split("-"))): name for key, name in data["same_function"].items()}
             known = {name: data[name] for name in ("config_id", "root", "scorer_id", "profiler_ids", "plugins")}
             notes = None if data["data"] is None else DataNotes.from_dict(data["data"])
-            return cls(**known, space=replace(space, same_function=alike), data=notes)
+            files = data.get("files", {})  # earlier versions had none
+            return cls(**known, space=replace(space, same_function=alike), data=notes, files=files)
         except FileNotFoundError:
             return None
         except (NasError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -135,7 +142,7 @@ class Sources:
         alike = {"-".join(map(str, choices)): name for choices, name in space.same_function.items()}
         known = {name: getattr(self, name) for name in ("config_id", "root", "scorer_id", "profiler_ids", "plugins")}
         notes = None if self.data is None else asdict(self.data)
-        data = {**known, "space": space.as_dict(), "same_function": alike, "data": notes}
+        data = {**known, "files": self.files, "space": space.as_dict(), "same_function": alike, "data": notes}
         store.write_if_changed(SOURCES, (json.dumps(data, indent=1) + "\n").encode())
 
     def changes(self, before: "Sources", store: Store) -> list[str]:
@@ -156,6 +163,8 @@ class Sources:
         ids = f"({before.scorer_id} -> {self.scorer_id})"
         if edited:
             return f"plug-in {edited[0]} was edited, the scorer is another one now {ids}"
+        if others := _edited(before.files, self.files):
+            return f"{others[0]} was edited, the scorer is another one now {ids}"
         mine, theirs = (each.data.identity if each.data else {} for each in (self, before))
         what = "the data are others" if mine != theirs else "the scorer is another one"
         return f"{what} now {ids}"
@@ -171,6 +180,8 @@ def notices(known: Sources, config: StudyConfig, store: Store) -> list[str]:
         with contextlib.suppress(NasError):
             if find(name).code != code:
                 found.append(f"plugins: {name} was edited since this study was run: {advice}")
+    edited_files = _edited(known.files, _files_of(config))
+    found += [f"{name} was edited since this study was run: {advice}" for name in edited_files]
     if known.data is not None and known.data.fingerprint:
         with contextlib.suppress(NasError, OSError):
             if workload_of(config).fingerprint() != known.data.fingerprint:
@@ -194,6 +205,28 @@ def _config_id(config: StudyConfig) -> str:
 def _code_of(config: StudyConfig) -> dict[str, str]:
     """Plug-in -> hash of its source, as this process has imported it."""
     return {name: imported[name].code for name in config.plugins}
+
+
+def _files_of(config: StudyConfig) -> dict[str, str]:
+    """Setting and path -> hash, of the files that settings of plug-ins name; what is not there is not among them."""
+    profilers = {each.name: each for each in (profiler_of(name, config.profile) for name in config.profile.resources)}
+    sections: list[tuple[str, Registry[Any], Section, Collection[str]]] = [
+        ("space", FAMILIES, config.space, ()),
+        ("data", WORKLOADS, config.data, WORKLOADS[config.data.kind].places),
+        ("scorer", SCORERS, config.scorer, SCORERS[config.scorer.kind].placement),
+        ("searcher", SEARCHERS, config.searcher, ()),
+        *((f"profile.profilers.{name}", PROFILERS, each.settings, ()) for name, each in profilers.items()),
+    ]
+    return {
+        f"{where}.{setting} {named_paths(given)[setting]}": content
+        for where, registry, given, apart in sections
+        for setting, content in registry.files(getattr(given, "kind", where.rpartition(".")[2]), given, apart).items()
+    }
+
+
+def _edited(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names of the files that hold something else than before."""
+    return [name for name, content in now.items() if before.get(name, content) != content]
 
 
 def _notes(config: StudyConfig) -> DataNotes | None:

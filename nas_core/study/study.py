@@ -70,7 +70,14 @@ class Study:
 
     @classmethod
     def open(cls, root: str) -> "Study":
-        """The study under ``root``.
+        """The study under ``root``; raises as ``store_of``."""
+        store = cls.store_of(root)
+        config = load_config(store.read_bytes(CONFIG), source=store.uri(CONFIG))
+        return cls(config, store, Sources.stored_for(config, store))
+
+    @staticmethod
+    def store_of(root: str) -> Store:
+        """The store of the study under ``root``, which is not read.
 
         Raises:
             StoreError: if there is none.
@@ -82,8 +89,7 @@ class Study:
             )
         if store.exists(f"{INSIDE}/{CONFIG}"):
             raise StoreError(root, f"the {CONFIG} of a study", f"the study's folder, {root.rstrip('/')}/{INSIDE}")
-        config = load_config(store.read_bytes(CONFIG), source=store.uri(CONFIG))
-        return cls(config, store, Sources.stored_for(config, store))
+        return store
 
     def write_config(self) -> None:
         """Write the configuration, where the store holds another; raises as ``create``."""

@@ -1,7 +1,9 @@
 """One contract per protocol, run on small examples: a family of few networks, digits, a temporary store.
 
 A class whose settings have no defaults carries ``example``, settings that it
-can be tested with. torch is imported by the contracts that need it.
+can be tested with. A function is called for the examples as far as it takes
+them, since it may be of other positions and blocks; ``own_functions`` calls it for
+a study's. torch is imported by the contracts that need it.
 """
 
 import json
@@ -73,9 +75,16 @@ def check_all(origin: Origin | None = None) -> dict[tuple[str, str], list[Failur
     return found
 
 
+def is_function(thing: type[Registered]) -> bool:
+    """Whether it was made of a function, which says nothing of the networks that it is for."""
+    return issubclass(thing, FunctionScorer | FunctionProfiler)
+
+
 def check(kind: str, name: str) -> list[Failure]:
     """What the registered class does not keep of its protocol's promises; nothing where it keeps all."""
     thing = registries()[kind][name]
+    if is_function(thing) and any(field.is_required() for field in thing.Settings.model_fields.values()):
+        return []  # only a study has them
     try:
         findings = list(_general(thing)) or list(CONTRACTS[kind](thing))
     except Exception as error:  # whatever a user's class raises is a finding
@@ -265,8 +274,7 @@ def _workload(thing: type[Workload]) -> Iterator[Finding]:
     prepared = splits.prepare(next(batches_of(inputs, BATCH)))
     if tuple(prepared.shape[1:]) != workload.sample.shape:
         yield "prepared inputs have the sample's shape", f"{tuple(prepared.shape[1:])}, not {workload.sample.shape}"
-    pixels = workload.sample.shape[1:] if workload.sample.dense else ()
-    outputs = torch.randn(BATCH, workload.sample.num_outputs, *pixels, requires_grad=True)
+    outputs = torch.randn(BATCH, *workload.sample.outputs_for(workload.sample.shape), requires_grad=True)
     targets = in_memory(targets[:BATCH])
     loss = workload.loss(outputs, targets)
     if loss.ndim or not math.isfinite(float(loss.detach())):
@@ -299,8 +307,8 @@ def _scorer(thing: Any) -> Iterator[Finding]:
         if [row.genotype for row in rows] != list(map(str, genotypes)):
             yield "one row per genotype, in order", str([row.genotype for row in rows])
         failed = [row for row in rows if row.status == "failed"]
-        if len(failed) == len(rows) and issubclass(thing, FunctionScorer):  # it may be of other positions
-            log.warning("scorer %s rates no network of %s: %s", thing.name, scorer.family.settings, failed[0].message)
+        if failed and is_function(thing):
+            log.info("scorer %s does not rate %s: %s", thing.name, scorer.family.settings, failed[0].message)
         else:
             yield from (("small networks can be rated", row.message) for row in failed)
             named = set(thing.directions) if issubclass(thing, FunctionScorer) else set()
@@ -326,9 +334,10 @@ def _profiler(thing: Any) -> Iterator[Finding]:
     json.dumps(profiler.identity)
     names = [resource.name for resource in profiler.resources]
     rows = profiler.measure(family, [Genotype((1,) * space.num_positions)], names, blocks=True)
-    if issubclass(thing, FunctionProfiler) and all(row.status == "failed" for row in rows if row.position >= 0):
-        log.warning("resource %s has no value for blocks of space tiny: %s", names[0], rows[-1].message)
-        return  # it may be of other blocks, or of plain choices
+    failed = [row for row in rows if row.status == "failed"]
+    if failed and is_function(thing):
+        log.info("resource %s has no value for blocks of space tiny: %s", names[0], failed[0].message)
+        return
     wanted = {(p, c) for p, count in enumerate(space.num_choices) for c in range(count)} | {(FIXED_PART, 0)}
     for name in names:
         mine = [row for row in rows if row.resource == name]

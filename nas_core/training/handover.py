@@ -93,6 +93,8 @@ def write(
 ) -> Written:
     """Write the trained network of a row of ``training.json``; a file that cannot be had is said, not raised.
 
+    The loader is written where what it reads is.
+
     Raises:
         ConfigError: if the folder cannot be written.
         DataError: if the test examples are not there.
@@ -102,11 +104,7 @@ def write(
     module, _ = load_deployed(store, row["name"])
     weights = store.read_bytes(row["weights_path"])
     description = {**store.read_json(row["architecture_path"]), HASH: hashlib.sha256(weights).hexdigest()}
-    contents = {
-        DESCRIPTION: f"{json.dumps(description, indent=1)}\n".encode(),
-        LOADER: inspect.getsource(rebuild).encode(),
-    }
-    contents |= _source(store, row["name"], description)
+    contents = {DESCRIPTION: f"{json.dumps(description, indent=1)}\n".encode()}
     check, refused = None, {}
     if "safetensors" in formats:
         contents[WEIGHTS] = weights
@@ -120,6 +118,8 @@ def write(
             contents[ONNX], check = checked_onnx(module, workload, row["metric_name"])
         except NasError as error:
             refused["onnx"] = str(error.found)
+    if _read_by_loader(description) in contents:
+        contents |= {LOADER: inspect.getsource(rebuild).encode(), **_source(store, row["name"], description)}
     others = [] if _hash_in(folder) in (None, description[HASH]) else _files_in(folder)
     _write_all(folder, contents)
     for path in others:
@@ -134,7 +134,7 @@ def remove(folder: Path) -> None:
     """Delete the files that ``write`` has left in the folder, and the folder where nothing else is in it."""
     if _hash_in(folder) is None:
         return
-    for path in (*_files_in(folder), folder / LOADER, folder / CARD, folder / DESCRIPTION):
+    for path in (*_files_in(folder), folder / CARD, folder / DESCRIPTION):
         path.unlink(missing_ok=True)
     shutil.rmtree(folder / SOURCE, ignore_errors=True)
     with suppress(OSError):  # something else is there
@@ -151,9 +151,15 @@ def _hash_in(folder: Path) -> str | None:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """The files there that are of one network and of no other."""
-    named = [folder / name for name in (WEIGHTS, ONNX, PROGRAM)]
+    """The files there that are of one network and of no other, and what loads them."""
+    named = [folder / name for name in (WEIGHTS, ONNX, PROGRAM, LOADER)]
     return [path for path in (*named, *(folder / SOURCE).rglob("*")) if path.is_file()]
+
+
+def _read_by_loader(description: Mapping[str, Any]) -> str:
+    """The file that ``rebuild.load`` reads: weights where it can make the network, else the program."""
+    is_made = "changes" in description and not description["model"]["name"].startswith("mlflow:")
+    return WEIGHTS if is_made else PROGRAM
 
 
 def _source(store: Store, name: str, description: Mapping[str, Any]) -> dict[str, bytes]:
@@ -254,7 +260,7 @@ def _compared(
 
 def num_compared(shape: Sequence[int], sample: Sample, available: int) -> int:
     """Test examples of this shape on which the ONNX file and torch are compared."""
-    outputs = sample.num_outputs * math.prod(shape[-2:]) if sample.dense else sample.num_outputs
+    outputs = math.prod(sample.outputs_for(shape))
     return min(available, CHECKED, max(CHECKED_BATCH, CHECKED_VALUES // max(math.prod(shape), outputs)))
 
 

@@ -1,9 +1,12 @@
 """One driver: the study is checked, opened and read once, whichever flow asks for it."""
 
 import pytest
+from prefect.exceptions import ParameterTypeError
 
+from flows.designing import design
 from flows.driving import drive
 from flows.stage import stage_run
+from flows.study import run_study
 from nas_core.base.errors import ConfigError, InfeasibleError
 from nas_core.records.lease import driver
 from nas_core.records.store import Store
@@ -82,3 +85,11 @@ def test_a_run_reads_every_part_once_and_fits_once_a_round(api, cluster, tabular
         run_study(tabular_config, root, until="verify")
     assert again.count("fit") == 0
     assert again.count("read") == len(reads)
+
+
+@pytest.mark.parametrize("flow", [run_study, design], ids=lambda flow: flow.name)
+def test_nobody_waits_for_less_than_no_time(flow):
+    """What the form asks."""
+    assert flow.parameters.properties["wait_s"]["minimum"] == 0
+    with pytest.raises(ParameterTypeError, match=r"wait_s:\s.*greater than or equal to 0"):
+        flow.validate_parameters({"config": {}, "root": "there", "wait_s": -5})

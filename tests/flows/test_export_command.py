@@ -1,5 +1,6 @@
 """`mathnas export`: the winner's files and their card, from a study or a design that is finished."""
 
+import itertools
 import re
 import shutil
 
@@ -8,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
+from flows.export_command import handed_over
 from flows.shrink_command import hand_over, not_handed_over
 from nas_core.base.errors import ConfigError, StoreError
 from nas_core.costs import ProfileConfig
@@ -153,6 +155,19 @@ def test_the_command_writes_the_formats_asked_for(study, tmp_path):
     (tmp_path / "file").write_text("")
     assert "a folder that can be written" in refused("export", study.store.root, "--to", tmp_path / "file")
     assert "found 'tflite'" in refused("export", study.store.root, "--to", tmp_path, "--format", "tflite")
+
+
+@pytest.mark.parametrize(
+    "formats", [each for number in (1, 2) for each in itertools.combinations(FORMATS, number)], ids=",".join
+)
+def test_only_what_is_there_is_spoken_of(study, tmp_path, formats):
+    lines = handed_over(finished(study.store.root), tmp_path, formats)
+    text = "\n".join([*lines, *(tmp_path / "README.md").read_text().splitlines()])
+    there = {path.name for path in tmp_path.iterdir()}
+    spoken_of = set(re.findall(r"model\.\w+|load\.py", text.replace("there is no model.onnx", "")))
+    assert spoken_of == there - {"architecture.json", "README.md"}
+    assert ("load.py" in there) == ("safetensors" in formats)  # it makes the network and reads its weights
+    assert "holds on model.onnx" not in text  # the limit is for what torch runs
 
 
 def test_what_is_not_trained_cannot_be_exported(tmp_path):

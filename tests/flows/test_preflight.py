@@ -81,11 +81,16 @@ def test_what_does_not_fit_is_one_line(folder, sections, words):
         ({"data": {"kind": "digits", "path": "mine"}}, "expected none for digits, which come with scikit-learn"),
         ({"select": {"limits": ["flops<=-5%"]}}, "'flops<=-5%': found -5%, expected an amount above 0"),
         ({"select": {"top": 2, "min_distance": 4}}, "select.min_distance: found 4, expected 3 at most"),
+        ({"design": {"networks": 2}}, "design.networks: found 2, expected 3 at least, as many as can be fitted to"),
+        ({"space": {"kind": "choices", "positions": {"a": [1, 2]}}, "scorer": {"kind": "tabular", "path": "t.csv",
+          "choices": ["a"], "metric": "acc"}, "profile": {"resources": []}},
+         "space choices: found 2 networks, expected 3 at least, as many as can be fitted to"),
         ({"train": {"recipe": {"warmup": "200 %"}}}, "train.recipe.warmup: found '200 %', expected an amount such as"),
     ],
-)
+)  # fmt: skip
 def test_what_no_network_could_keep_is_one_line(folder, sections, words):
-    assert words in refused("run", study(folder, space={"kind": "tiny"}, **sections), "--root", folder / "root")
+    (folder / "t.csv").write_text("a,acc\n1,0.5\n2,0.6\n")
+    assert words in refused("run", study(folder, **{"space": {"kind": "tiny"}, **sections}), "--root", folder / "root")
 
 
 @pytest.mark.parametrize("space", [{"kind": "model", "model": "own.py:build"}, {"kind": "yaml", "file": "dense.yaml"}])

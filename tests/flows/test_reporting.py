@@ -10,12 +10,14 @@ import pytest
 
 import nas_core
 from nas_core import Study, read_config
+from nas_core.base.errors import StoreError
 from nas_core.records.lease import hold
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.rounds import finalists
 from nas_core.study.stages import STAGES
 from tests.command import mathnas
+from tests.conftest import config_of
 from tests.own_study import ALL_IMAGES, EDITED, SPACE, written
 from tests.page_numbers import Page, numbers, only, stored
 
@@ -53,6 +55,16 @@ def study(own):
 @pytest.fixture(scope="module")
 def page(study):
     return Page(study.store.read_bytes("report.html").decode())
+
+
+def test_of_no_study_there_is_no_report(tmp_path):
+    """A form's root may be wrong."""
+    from flows.reporting import report
+
+    for root, found in ((tmp_path / "none", "no such folder"), (tmp_path, "no study.yaml")):
+        with pytest.raises(StoreError, match=f"{root}: found {found}"):
+            report.fn(config_of(), str(root))
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_file_that_is_edited_during_a_run_changes_nothing_of_it(study):

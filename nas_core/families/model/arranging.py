@@ -41,6 +41,11 @@ class Arranged:
         return round(share_of_blocks(self.network, self.split), 3)
 
     @property
+    def num_branches(self) -> int:
+        """Positions that are branches of blocks: each may be cheaper, or nothing, whatever the others are."""
+        return sum(place.is_branch for place in self.split.places)
+
+    @property
     def has_blocks(self) -> bool:
         return self.share_of_blocks > self.split.covered / 2
 
@@ -82,7 +87,7 @@ class _Search:
                 whole.append(form())
             except SpaceError as error:
                 flaws.append(error)
-        best = max(whole, key=lambda each: (each.is_good, each.share_of_blocks), default=None)
+        best = max(whole, key=lambda each: (each.is_good, each.share_of_blocks, each.num_branches), default=None)
         if best and best.is_good:
             return best
         if given.cut is None and not self.is_named:

@@ -62,14 +62,14 @@ class Call:
     def on(self, inputs: torch.Tensor) -> "Call":
         """The same call with other inputs; context that has a row per example is repeated for as many."""
         leaves, spec = tree_flatten((self.context, dict(self.named)))
-        fitted = [
-            each if index in self.constant else self._fitted(each, len(inputs)) for index, each in enumerate(leaves)
-        ]
+        fitted = [each if index in self.constant else self._fitted(each, inputs) for index, each in enumerate(leaves)]
         context, named = tree_unflatten(fitted, spec)
         return Call(inputs=inputs, context=context, named=named)
 
-    def _fitted(self, value: Any, count: int) -> Any:
-        here = len(self.inputs)
+    def _fitted(self, value: Any, inputs: torch.Tensor) -> Any:
+        if value is self.inputs:  # the keys and values of torch's attention, say
+            return inputs
+        here, count = len(self.inputs), len(inputs)
         if not isinstance(value, torch.Tensor) or not value.ndim or here in (1, count) or value.shape[0] % here:
             return value
         rows = value.reshape(here, -1, *value.shape[1:])  # several for each example, where it has a mask for each head

@@ -330,8 +330,9 @@ class _Walk:
 
 
 def _num_layers(call: Call) -> int:
-    """How many of the innermost calls cost something."""
-    return sum(inner.flops > 0 and not any(deeper.flops for deeper in inner.inner) for inner in call.everything())
+    """How many of the innermost calls cost something; torch's attention calls none of the layers that it is."""
+    innermost = [each for each in call.everything() if each.flops and not any(deeper.flops for deeper in each.inner)]
+    return len(innermost) + sum(issubclass(each.module_type, nn.MultiheadAttention) for each in innermost)
 
 
 def _looks_like_a_block(call: Call) -> bool:

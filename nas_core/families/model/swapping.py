@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from nas_core.base.errors import SpaceError
 from nas_core.families.model.tracing import Inputs, copied, evaluating
@@ -169,7 +169,9 @@ class Opaque(nn.Module):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """What the module makes of the tensor, with all further arguments as they are."""
         self.num_calls += 1
-        return self._inside[0](x.clone(), *args, **kwargs)
+        own = x.clone()  # wherever it stands: torch's attention asks whether its query is its key
+        args, kwargs = tree_map(lambda leaf: own if leaf is x else leaf, (args, kwargs))
+        return self._inside[0](own, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         inside = self.__dict__.get("_inside")

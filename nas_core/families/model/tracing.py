@@ -28,8 +28,17 @@ Inputs = torch.Tensor | Sequence[Any]
 
 
 def copied(inputs: Inputs) -> Any:
-    """The examples with copies of their tensors: a model may work in place."""
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, inputs)
+    """The examples with copies of their tensors: a model may work in place. One that stands twice is copied once."""
+    copies: dict[int, torch.Tensor] = {}
+
+    def copy_of(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if id(leaf) not in copies:
+            copies[id(leaf)] = leaf.clone()
+        return copies[id(leaf)]
+
+    return tree_map(copy_of, inputs)
 
 
 @dataclass(frozen=True)

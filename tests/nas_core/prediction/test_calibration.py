@@ -45,6 +45,14 @@ def test_figures_by_hand():
     assert "does not beat counting params" in result.verdict
 
 
+@pytest.mark.parametrize("unit", [2.0**1000, 2.0**-1000])
+def test_errors_of_any_size_have_their_mean(unit):
+    truth, guess = unit * np.array([1.0, 2.0, 3.0, 4.0]), unit * np.array([5.0, 4.0, 3.0, 2.0])
+    result = compare(guess_N=guess, low_N=guess, high_N=guess, truth_N=truth, counted={})
+    assert result.rmse == pytest.approx(unit * np.sqrt(np.mean([16, 4, 0, 4])), abs=0)
+    assert result.rmse_refitted == pytest.approx(unit * np.std([4, 2, 0, -2]), abs=0)
+
+
 def test_too_few_held_out_networks():
     metric = additive_metric(SPACE)
     predictor = fit(SPACE, table_of(metric, [BASE, *SPACE.neighbours(BASE)]), PredictConfig(), base=BASE)

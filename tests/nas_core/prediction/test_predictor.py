@@ -312,6 +312,24 @@ def test_a_constant_metric_is_predicted_as_it_is():
     assert predictor.predict([BASE])[0].metric == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("unit", [2.0**1000, 2.0**-1000])
+def test_metrics_of_any_size_are_predicted_alike(unit):
+    metric, networks = additive_metric(SPACE), some_networks()
+    plain, scaled = (
+        fit(
+            SPACE,
+            table_of(lambda g, by=by: by * (200 + metric(g)), networks),
+            PredictConfig(link="identity"),
+            base=BASE,
+        )
+        for by in (1.0, unit)
+    )
+    for one, other in zip(plain.predict(networks), scaled.predict(networks), strict=True):
+        assert (other.metric, other.low, other.high) == (unit * one.metric, unit * one.low, unit * one.high)
+    assert [unit * effect.low for effect in plain.effects()] == [effect.low for effect in scaled.effects()]
+    fit(SPACE, table_of(lambda g: unit * metric(g), networks), PredictConfig(), base=BASE)  # warns of nothing
+
+
 def test_codes_and_genotypes_agree():
     encoding = Encoding.of(SPACE)
     codes_NP = all_codes(encoding.sizes)

@@ -242,6 +242,30 @@ def test_choices_by_the_blocks_own_values(tmp_path):
 
 
 @pytest.mark.situations
+def test_values_that_could_be_numbers_of_choices_are_values(tmp_path):
+    for values in ([1, 0], [3, 2, 1], [2.0, 1.0, 0.0], ["02", "01"], [-1, 1]):
+        space = PlainChoices(PlainChoices.Settings(positions={"a": values, "b": values})).space
+        rows = [(a, b) for a in values for b in values]
+        loss = [float(row) for row in range(len(rows))]
+        path = parquet(tmp_path, a=[a for a, _ in rows], b=[b for _, b in rows], loss=loss)
+        choices = [(a, b) for a in range(len(values)) for b in range(len(values))]
+        found = known(path, space, choices=["a", "b"])
+        assert losses(found) == dict(zip(choices, loss, strict=True))
+        assert found.notes[0].startswith("choices by their blocks' values: a: ")
+    space = PlainChoices(PlainChoices.Settings(positions={"a": [1, 0], "b": [1, 0]})).space
+    path = written(tmp_path, "a,b,loss\n1,1,0.9\n1,0,0.8\n", "t.csv")
+    found = known(path, space, choices=["a", "b"])
+    assert losses(found) == {(0, 0): 0.9, (0, 1): 0.8}
+    assert found.notes == (
+        "choices by their blocks' values: a: 1 is choice 0; b: 1 is choice 0, 0 is choice 1; "
+        "where they are numbers of choices, set scorer.counted_from",
+    )
+    assert losses(known(path, space, choices=["a", "b"], counted_from=0)) == {(1, 1): 0.9, (1, 0): 0.8}
+    same = PlainChoices(PlainChoices.Settings(positions={"a": [0, 1], "b": [0, 1]})).space
+    assert known(path, same, choices=["a", "b"]).notes == ()
+
+
+@pytest.mark.situations
 def test_a_table_of_more_choices_is_one_of_a_larger_space(tmp_path):
     larger = {f"{a}{b}{c}": {"loss": LOSS.get((a, b, c), 9.0)} for a in range(5) for b in range(5) for c in range(5)}
     found = known(written(tmp_path, larger))

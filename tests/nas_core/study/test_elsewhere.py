@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -227,7 +228,7 @@ WRONG_CHANGES = {
     "all failed": lambda rows: [row.replace(",ok,", ",failed,") for row in rows],
     "the chosen one failed": lambda rows: [
         rows[0],
-        rows[1].replace(",ok,", ",failed,").replace("a phone,", "a phone,no memory"),
+        rows[1].replace(",ok,", ",failed,").replace('",\n', '",no memory\n'),
     ],
     "cut off": lambda rows: rows[:1],
     "without the base": lambda rows: rows[1:],
@@ -246,7 +247,7 @@ def test_the_chosen_network_over_its_limit_is_chosen_again(measured, tmp_path):
     assert (asked.purpose, asked.networks()) == ("whole", [study.base, Genotype.parse(winner)])
     head = "asked,purpose,batch_size,num_threads,genotype,status,ms,spread_ms,repeats,device,message\n"
     rows = (
-        f"{asked.asked},whole,1,1,{network},ok,{ms},0.1,5,a phone,\n"
+        f'{asked.asked},whole,1,1,{network},ok,{ms},0.1,5,"{device_of(study)}",\n'
         for network, ms in ((study.base, 10), (winner, 12))
     )
     rows = list(rows)
@@ -260,11 +261,31 @@ def test_the_chosen_network_over_its_limit_is_chosen_again(measured, tmp_path):
     summed = study.costs_of(Genotype.parse(winner))["latency_ms"] / study.costs_of(study.base)["latency_ms"]
     assert "the limit moves" in bring(study, tmp_path / "whole.csv")[0]
     assert dict(study.snapshot.held)["latency_ms"] == pytest.approx(AIMS_AT * min(summed, 0.9) / 1.2)
-    assert {row["device"] for row in study.output(VERIFICATION)["whole"]} == {"a phone"}
+    assert {row["device"] for row in study.output(VERIFICATION)["whole"]} == {device_of(study)}
     assert not study.store.exists(record_path("report"))  # the page does not show them yet
     (tmp_path / "whole.csv").write_text(head + rows[0] + rows[1].replace(",ok,12,", ",ok,8.6,"))  # it was a mistake
     assert bring(study, tmp_path / "whole.csv")[0].endswith(f"the chosen one, {winner}, is within the limits.")
     assert dict(study.snapshot.held) == {}
+
+
+def device_of(study):
+    """What the blocks were measured on."""
+    return study.costs("latency_ms")[0].device
+
+
+def test_whole_networks_of_another_device_than_the_blocks_are_refused(measured, tmp_path):
+    study = study_at(tmp_path)
+    bring(study, measured[1])
+    study.outputs.write(
+        VERIFICATION,
+        {"inputs": study.inputs_of("verify"), "rounds": [], "winner": "1-1-1", "winner_metric": 0.5, "stands": True},
+    )
+    text = measured[1].read_text().replace(",blocks,", ",whole,").replace(device_of(study), "a phone, onnxruntime")
+    (tmp_path / "whole.csv").write_text(text)
+    words = f"found device a phone, onnxruntime, expected device {re.escape(device_of(study))}, which the blocks"
+    with pytest.raises(ConfigError, match=words):
+        bring(study, tmp_path / "whole.csv")
+    assert "whole" not in study.output(VERIFICATION)
 
 
 def test_a_cut_file_of_the_best_networks_is_refused(measured, tmp_path):
@@ -278,13 +299,13 @@ def test_a_cut_file_of_the_best_networks_is_refused(measured, tmp_path):
     study.outputs.write(VERIFICATION, {"inputs": study.inputs_of("verify"), **record})
     head = "asked,purpose,batch_size,num_threads,genotype,status,ms,spread_ms,repeats,device,message\n"
     lines = [
-        f"{elsewhere(study).asked},whole,1,1,{network},ok,{ms},0.1,5,a phone,\n"
+        f'{elsewhere(study).asked},whole,1,1,{network},ok,{ms},0.1,5,"{device_of(study)}",\n'
         for network, ms in ((study.base, 10), *((each, 8.6) for each in best))
     ]
     for kept, said in ((2, f"no row of {len(best) - 1} of the best networks, such as {best[1]}"), (len(lines), "")):
         (tmp_path / "whole.csv").write_text(head + "".join(lines[:kept]))
         with pytest.raises(NasError, match=said) if said else nullcontext():
-            assert "measured whole on a phone" in bring(study, tmp_path / "whole.csv")[0]
+            assert f"measured whole on {device_of(study)}" in bring(study, tmp_path / "whole.csv")[0]
 
 
 def test_over_ssh_the_file_goes_there_and_the_numbers_come_back(measured, bare, tmp_path, monkeypatch):

@@ -38,6 +38,13 @@ def test_the_predictor_is_fitted_once_whoever_asks(known, fits):
     assert len(fits) == 1
 
 
+def test_all_that_failed_are_counted_where_none_succeeded(known):
+    rows = [replace(row, status="failed", metric=None, message="no compiler") for row in known.evaluations]
+    assert set(map(str, known.design.held_out)) & {row.genotype for row in rows}
+    with pytest.raises(IncompleteTableError, match=rf"found {len(rows)} rows, no success \(no compiler\)"):
+        _ = known.with_evaluations(rows).table
+
+
 def test_more_evaluations_keep_what_costs_say(known, fits):
     costs = (known.cost_tables, known.design, known.flops, known.limits)
     _ = known.fitted

@@ -15,6 +15,7 @@ from nas_core.records.store import Store
 from nas_core.report.collect import summarise
 from nas_core.report.page import report_files
 from nas_core.report.replacing import keep_aside, lost, make_way
+from nas_core.scoring import SCORERS
 from nas_core.study.analytic_config import AnalyticConfig
 from nas_core.study.analytic_project import DesignProject
 from nas_core.study.config import parse_config
@@ -263,6 +264,92 @@ def test_a_plugins_data_may_be_away(tmp_path):
     edited = Study.open(str(tmp_path / "study"))
     assert edited.scorer_id == study.scorer_id
     assert f"plugins: {tmp_path}/mine.py was edited since this study was run" in edited.notices()[0]
+
+
+OF_FILES = '''\
+"""What a study's settings name files for."""
+
+from typing import Annotated
+
+from nas_core import SEARCHERS, PathText, Searcher, Section, resource, scorer
+from pydantic import Field
+
+
+@scorer("file-size", metric="bytes", higher_is_better=False)
+def size(values, *, sources: Annotated[list[PathText], "What is compiled."]) -> float:
+    """Bytes."""
+    return 1.0
+
+
+@resource("file-price", unit="EUR")
+def price(choice, *, prices: Annotated[PathText | None, "Table of prices."]) -> float:
+    """Price."""
+    return 1.0
+
+
+@SEARCHERS.add
+class Listed(Searcher):
+    """Networks of a list."""
+
+    name = "file-list"
+
+    class Settings(Section):
+        names: PathText = Field(description="Networks, one a line.")
+
+    def next(self, known, number):
+        return []
+'''
+
+
+def test_files_that_settings_of_plug_ins_name_count_by_what_they_hold(tmp_path, caplog):
+    (tmp_path / "mine.py").write_text(OF_FILES)
+    (tmp_path / "lib").mkdir()
+    for name in ("main.c", "lib/a.c", "prices.csv", "names.txt"):
+        (tmp_path / name).write_text("first")
+    sections = {
+        "plugins": ["./mine.py"],
+        "space": {"kind": "choices", "positions": {"a": ["x", "y"], "b": ["x", "y"]}},
+        "scorer": {"kind": "file-size", "sources": ["main.c", "lib", "not there"]},
+        "searcher": {"kind": "file-list", "names": "names.txt"},
+        "profile": {"resources": ["file-price"], "prices": "prices.csv"},
+        "design": {"held_out": 0},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(sections))
+    config, root = read_config(tmp_path / "study.yaml"), str(tmp_path / "study")
+    first = Study.create(config, root)
+    first.store.add_evaluations(first.scorer.evaluate([first.space.parse("0-0")]))
+    (tmp_path / "lib" / ".hidden").write_text("no file of the study's")
+    assert Study.create(config, root).sources == first.sources
+    scored_by, measured_by = first.scorer_id, first.profiler_ids["file-price"]
+    wanted = first.outputs.inputs_of("score")
+    named = {"main.c": "scorer.sources.0", "lib/a.c": "scorer.sources.1", "names.txt": "searcher.names"}
+    for name, setting in {**named, "prices.csv": "profile.profilers.file-price.prices"}.items():
+        (tmp_path / name).write_text("other")
+        [notice] = Study.open(root).notices()
+        assert notice.startswith(f"{setting} {tmp_path}/{name.partition('/')[0]} was edited since this study was run")
+        seen = Sources.of(config, root)
+        assert (seen.scorer_id != scored_by) == setting.startswith("scorer")
+        assert (seen.profiler_ids["file-price"] != measured_by) == setting.startswith("profile")
+        assert Outputs(store=first.store, config=config, sources=seen).inputs_of("score") != wanted
+        (tmp_path / name).write_text("first")
+        assert Sources.of(config, root) == first.sources
+    (tmp_path / "main.c").write_text("other")
+    with caplog.at_level(logging.WARNING):
+        now = Study.create(config, root)
+    assert f"scorer.sources.0 {tmp_path}/main.c was edited, the scorer is another one now" in caplog.text
+    assert "the 1 evaluations made before are kept" in caplog.text
+    assert not now.evaluations()
+
+
+def test_settings_that_name_no_files_change_no_id(tmp_path):
+    (tmp_path / "mine.py").write_text(OF_FILES)
+    sections = {"plugins": ["./mine.py"], "scorer": {"kind": "file-size", "sources": []}, "metric": "bytes"}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(sections))
+    config = read_config(tmp_path / "study.yaml")
+    plain = SCORERS.identity("file-size")
+    assert set(plain) == {"name", "version", "distribution", "code"}
+    assert SCORERS.identity("file-size", config.scorer) == plain
+    assert not Sources.of(config, str(tmp_path)).files
 
 
 # a report is not replaced by one that knows less

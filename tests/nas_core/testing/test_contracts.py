@@ -148,7 +148,7 @@ def test_a_function_of_other_positions_than_the_examples_breaks_no_promise(monke
         assert check("scorer", "of-three") == []
     finally:
         SCORERS._entries.pop("of-three")
-    assert "of-three rates no network of" in caplog.text
+    assert caplog.text == ""
 
 
 def test_a_resource_of_plain_choices_breaks_no_promise(caplog):
@@ -161,7 +161,7 @@ def test_a_resource_of_plain_choices_breaks_no_promise(caplog):
         assert check("profiler", "seconds-of-choices") == []
     finally:
         PROFILERS._entries.pop("seconds-of-choices")
-    assert "seconds-of-choices has no value for blocks of space tiny" in caplog.text
+    assert caplog.text == ""
 
 
 def test_a_set_of_fewer_examples_than_are_held_back_is_tried_with_less():

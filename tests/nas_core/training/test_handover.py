@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import nas_core
 from nas_core.base.errors import ConfigError, NasError, StoreError
 from nas_core.families import FAMILIES
 from nas_core.families.member import Member
+from nas_core.families.model import rebuild
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.training.export import deployed, exported_bytes, load_exported
@@ -37,6 +39,7 @@ from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.settings import ImageSettings
 from nas_core.workloads.workload import Sample
 from tests.fresh import fresh_python
+from tests.nas_core.families import unusual
 from tests.spaces import tiny
 
 DATA = Digits(ImageSettings(validation_examples=300))
@@ -129,13 +132,18 @@ def of_a_chain():
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def stores(tmp_path_factory):
+    return {kind: Store(tmp_path_factory.mktemp(kind)) for kind in ("model", "file", "chain")}
+
+
+@pytest.fixture(scope="module")
+def written(stores, tmp_path_factory):
     """Folder, files and the trained network by the kind of network."""
     found = {}
     project = tmp_path_factory.mktemp("project")
     kinds = {"model": of_a_model("timm:test_resnet"), "file": of_a_file(project), "chain": of_a_chain()}
     for kind, described in kinds.items():
-        store = Store(tmp_path_factory.mktemp(kind))
+        store = stores[kind]
         trained = train_network(described, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner")
         folder = tmp_path_factory.mktemp("files") / kind
         found[kind] = write(store, trained.as_dict(), DATA, folder), load_deployed(store, "winner")[0], trained
@@ -192,12 +200,49 @@ def test_the_onnx_file_is_compared_on_real_images_in_other_batches(written, kind
     assert all((files.folder / name).stat().st_size == size for name, size in files.files.items())
 
 
+@pytest.mark.parametrize("kind", ["model", "chain"])
+@pytest.mark.parametrize("formats", [["safetensors"], ["onnx"], ["pt2"], ["safetensors", "pt2"]], ids=",".join)
+def test_a_loader_is_written_where_it_can_load(written, stores, tmp_path, kind, formats):
+    files = write(stores[kind], written[kind][2].as_dict(), DATA, tmp_path, formats).files
+    assert ("load.py" in files) == (("safetensors" if kind == "model" else "pt2") in formats)
+    if "load.py" in files:
+        rebuild.load(tmp_path)
+
+
 def test_the_file_that_makes_a_model_lies_apart_with_what_it_imports(written):
     files, _, _ = written["file"]
     assert "def load(" in (files.folder / "load.py").read_text()
     sources = {path.relative_to(files.folder / "source").as_posix() for path in files.folder.rglob("source/**/*.py")}
     assert sources == set(PROJECT) - {"other.py"}
     assert {f"source/{name}" for name in sources} <= set(files.files)
+
+
+@torch.no_grad()
+def test_a_maker_that_reads_its_weights_beside_itself_is_done_without(tmp_path, images):
+    text = """
+        from pathlib import Path
+        import torch
+        from tests.nas_core.families.unusual import in_place
+
+        def build(num_classes=10, in_chans=1):
+            model = in_place(num_classes, in_chans)
+            model.load_state_dict(torch.load(Path(__file__).parent / "weights.pth"))
+            return model
+        """
+    (tmp_path / "mine.py").write_text(dedent(text))
+    torch.save(unusual.in_place(10, 1).state_dict(), tmp_path / "weights.pth")
+    member, store = of_a_model(f"{tmp_path}/mine.py:build"), Store(tmp_path / "store")
+    with torch.enable_grad():
+        row = train_network(member, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner").as_dict()
+    module, _ = load_deployed(store, "winner")
+    write(store, row, DATA, tmp_path / "out")
+    write(store, row, DATA, tmp_path / "bare", ["safetensors"])
+    (tmp_path / "weights.pth").unlink()
+    assert torch.allclose(rebuild.load(tmp_path / "out")(images.float() / 255), module(images), atol=1e-5)
+    with pytest.raises(FileNotFoundError, match=r"weights\.pth"):
+        rebuild.load(tmp_path / "bare")
+    with pytest.raises(StoreError, match=r"source: found FileNotFoundError: .*weights\.pth"):
+        load_deployed(store, "winner")
 
 
 def test_a_folder_holds_files_of_one_network(written, tmp_path):

@@ -50,6 +50,21 @@ class Layer(nn.Module):
         return (x + self.down(torch.relu(self.up(self.after(x)))), *(each for each in more if each is not None))
 
 
+class WithTorchs(nn.Module):
+    """As in a CLIP: torch's attention, which asks whether its query is its key, and gives its weights or None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH, 4, batch_first=True)
+        self.before, self.after = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, 64), nn.GELU(), nn.Linear(64, WIDTH))
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor]:
+        normed = self.before(x)
+        x = x + self.attention(normed, normed, normed, need_weights=False)[0]
+        return (x + self.mlp(self.after(x)),)
+
+
 class Model(nn.Module):
     def __init__(self, layer: type[nn.Module] = Layer) -> None:
         super().__init__()
@@ -86,6 +101,10 @@ def seeded(model: type[nn.Module] = Model, *given: Any) -> nn.Module:
 
 def build() -> nn.Module:
     return seeded()
+
+
+def with_torchs() -> nn.Module:
+    return seeded(Model, WithTorchs)
 
 
 def images(count: int = 3) -> torch.Tensor:
@@ -134,6 +153,18 @@ def test_a_network_made_of_such_blocks_is_built_again_from_plain_data():
         again = rebuild.fill(again, load(save(network.state_dict()))).eval()
         assert torch.equal(again(images()), network(images()))
         assert sum(map(torch.numel, network.parameters())) < sum(map(torch.numel, family.teacher.parameters()))
+
+
+def test_torchs_attention_is_a_branch_with_fewer_heads():
+    family = TrainedModel(TrainedModel.Settings.model_validate({"model": f"{__file__}:with_torchs"}), SAMPLE)
+    blocks = {position.name: {block.kind for block in position.blocks} for position in family.space.positions}
+    assert list(blocks) == [
+        "patches",
+        *(f"layers.{i}.{branch}" for i in range(DEPTH) for branch in ("attention", "mlp")),
+    ]
+    assert blocks["layers.2.attention"] == {"own", "fewer-heads", "linear", "skip"}
+    assert blocks["layers.2.mlp"] == {"own", "narrower", "linear", "skip"}
+    torch.testing.assert_close(family.teacher(images()), with_torchs()(images()))
 
 
 def test_positions_named_by_hand_may_be_such_modules():
