@@ -118,8 +118,11 @@ def write(
             contents[ONNX], check = checked_onnx(module, workload, row["metric_name"])
         except NasError as error:
             refused["onnx"] = str(error.found)
-    if _read_by_loader(description) in contents:
-        contents |= {LOADER: inspect.getsource(rebuild).encode(), **_source(store, row["name"], description)}
+    is_made = WEIGHTS in contents and _is_made_by_loader(description)
+    if is_made or PROGRAM in contents:
+        contents[LOADER] = inspect.getsource(rebuild).encode()
+    if is_made:
+        contents |= _source(store, row["name"], description)
     others = [] if _hash_in(folder) in (None, description[HASH]) else _files_in(folder)
     _write_all(folder, contents)
     for path in others:
@@ -156,10 +159,9 @@ def _files_in(folder: Path) -> list[Path]:
     return [path for path in (*named, *(folder / SOURCE).rglob("*")) if path.is_file()]
 
 
-def _read_by_loader(description: Mapping[str, Any]) -> str:
-    """The file that ``rebuild.load`` reads: weights where it can make the network, else the program."""
-    is_made = "changes" in description and not description["model"]["name"].startswith("mlflow:")
-    return WEIGHTS if is_made else PROGRAM
+def _is_made_by_loader(description: Mapping[str, Any]) -> bool:
+    """Whether ``rebuild.load`` can make the network and give it its weights; else it takes the program."""
+    return "changes" in description and not description["model"]["name"].startswith("mlflow:")
 
 
 def _source(store: Store, name: str, description: Mapping[str, Any]) -> dict[str, bytes]:

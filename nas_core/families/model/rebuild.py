@@ -596,8 +596,9 @@ def _forget_namesakes(folder: Path) -> None:
         here = [path for path in (own.with_suffix(".py"), own / "__init__.py", own) if path.exists()]
         if here and not any(str(path) in places for path in here):
             others.append(name)
-    for name in others:  # afterwards: a package's path may be that of what it is in
-        del sys.modules[name]
+    for name in list(sys.modules):  # afterwards: a package's path may be that of what it is in
+        if any(f"{name}.".startswith(f"{other}.") for other in others):  # with what is in it
+            del sys.modules[name]
 
 
 def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
@@ -610,7 +611,7 @@ def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
     from safetensors.torch import load_file
 
     description = _description(folder)
-    network = remade(description, folder)
+    network = None if _is_program_alone(folder) else remade(description, folder)
     if network is None:
         program = torch.export.load(Path(folder, PROGRAM)).module()
         program.eval = lambda: program  # type: ignore[method-assign]  # it is, and torch's own refuses
@@ -621,6 +622,10 @@ def load(folder: str | Path, *, prepared: bool = True) -> nn.Module:
         scale = description.get("output", {"mean": (), "std": ()})
         network = Prepared(network, given["mean"], given["std"], 1 + len(given["shape"]), (scale["mean"], scale["std"]))
     return network.eval()
+
+
+def _is_program_alone(folder: str | Path) -> bool:
+    return Path(folder, PROGRAM).is_file() and not Path(folder, WEIGHTS).is_file()
 
 
 def _description(folder: str | Path) -> dict[str, Any]:

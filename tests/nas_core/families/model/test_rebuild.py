@@ -107,6 +107,21 @@ def test_files_of_several_folders_import_their_own_neighbours(tmp_path, monkeypa
     assert [factory_of(f"{tmp_path / name}/maker.py:build")() for name in order] == order
 
 
+def test_a_file_may_be_called_as_a_folder_of_modules_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    texts = {
+        "one": ("parts/deep/size.py", "parts.deep.size"),
+        "two": ("parts.py", "parts"),
+        "three": ("parts.py", "parts"),
+    }
+    for number, (folder, (file, module)) in enumerate(texts.items()):
+        place = tmp_path / folder / file
+        place.parent.mkdir(parents=True)
+        place.write_text(f"SIZE = {number}")
+        (tmp_path / folder / "mine.py").write_text(f"from {module} import SIZE\ndef build():\n    return SIZE\n")
+        assert factory_of(f"{tmp_path / folder}/mine.py:build")() == number
+
+
 @pytest.mark.parametrize("gives_logits", [True, False])
 def test_maps_of_classes_are_counted_and_others_are_not(tmp_path, capsys, monkeypatch, gives_logits):
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
