@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from nas_core.base.errors import NasError
-from nas_core.base.identity import content_id
 from nas_core.base.yaml_text import write_yaml
 from nas_core.families.family import Family
 from nas_core.families.trained_model import TrainedModel
-from nas_core.study.brought import family_of, trained_metric, workload_of
+from nas_core.study.brought import family_of, workload_of
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.normalisation import KNOWN, Known, Normalisation, known_normalisation
@@ -19,11 +18,9 @@ from nas_core.workloads.workload import metric_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas_core.study.study import Study
     from nas_core.workloads.settings import Preparation
     from nas_core.workloads.workload import Splits, Workload
 
-GIVEN = "given.json"  # in a study's store
 FEW = 512  # validation examples that tell
 OTHER_CHANNELS = {1: 3, 3: 1}  # gray images for a model of colour ones, and the other way round
 HARDLY_BETTER = 0.9  # of the errors of always giving the most frequent class: with more a model learned little
@@ -171,23 +168,3 @@ def known_to_timm(model: str) -> Any:
     import timm  # isort: skip
 
     return timm.get_pretrained_cfg(model.removeprefix("timm:"))
-
-
-def tested(study: "Study") -> float | None:
-    """The metric of the model on the test split as it was given, measured once; None where the model is gone."""
-    from nas_core.training.loop import measure
-
-    metric, workload = trained_metric(study.config), workload_of(study.config)
-    known = content_id({"space": study.space.space_id, "data": workload.identity, "metric": metric.name})
-    kept = study.store.read_json(GIVEN) if study.store.exists(GIVEN) else {}
-    if kept.get("of") == known:
-        return float(kept["value"])
-    try:
-        teacher = family_of(study.config, workload.sample).teacher
-    except NasError:
-        return None
-    assert teacher is not None, "the family of a trained model has one"
-    splits = workload.load(study.family.sample.shape)
-    value = measure(teacher, metric, splits.load_test(), splits.prepare, workload=workload)
-    study.store.write_json(GIVEN, {"of": known, "value": value})
-    return value

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flows.model_as_given import channels_taken, known_to_timm, parsed, tested, trained_with
+from flows.model_as_given import channels_taken, known_to_timm, parsed, trained_with
 from flows.plan import priced
 from flows.preflight import check_profilers
 from nas_core.base.errors import ConfigError, DataError, InfeasibleError, NasError
@@ -16,6 +16,7 @@ from nas_core.costs.profiler import PROFILERS
 from nas_core.families.trained_model import OWN, TrainedModel
 from nas_core.program.limits import is_called, parse_limit
 from nas_core.space.genotypes import Genotype
+from nas_core.study.as_given import measure_as_given
 from nas_core.study.brought import family_of, trained_metric, workload_of
 from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import CONFIG, INSIDE, TRAINING, VERIFICATION
@@ -359,7 +360,7 @@ def result_in_words(study: "Study") -> list[str]:
         label = short_genotype(row["genotype"])
         epochs = f"{recipe.epochs + row.get('more_epochs', 0):.3g}"
         rows.append([label, trained_name(name), format_seeds(metric, tests), *timed, *counts, epochs])
-        if row["role"] == "base" and (value := tested(study)) is not None:
+        if row["role"] == "base" and (value := measure_as_given(study)) is not None:
             rows.append([label, "as it was given", format_metric(metric, value), *timed, *counts, "0"])
     return [*aligned(rows), *_what_stands_where(study)]
 

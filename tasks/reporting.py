@@ -15,6 +15,7 @@ from nas_core.report.collect import summarise
 from nas_core.report.replacing import make_way
 from nas_core.space.genotypes import Genotype
 from nas_core.study.analytic_config import AnalyticConfig
+from nas_core.study.as_given import measure_as_given
 from nas_core.study.brought import trained_metric
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import FIGURES, REGISTERED, REPORT
@@ -108,6 +109,8 @@ def _tolerance(metric: Metric, trained: float, num_examples: int) -> float:
 @task(task_run_name="write-report", cache_policy=NO_CACHE)
 def write_report(study: Study) -> str:
     """Write report.html, report.json and the figures; returns where the page is. Raises as ``make_way``."""
+    if study.current("train") is not None:
+        measure_as_given(study)
     files = report_files(summarise(study))
     kept = make_way(study)
     if kept:

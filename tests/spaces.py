@@ -12,6 +12,8 @@ from nas_core.workloads.workload import Sample
 class GivenChain(Chain):
     """The family of a space that is there already."""
 
+    name = "given"
+
     def __init__(self, space: SearchSpace) -> None:
         shape = (space.in_channels, space.resolutions[0], space.resolutions[0])
         super().__init__(Section(), Sample(shape=shape, num_outputs=space.num_classes))

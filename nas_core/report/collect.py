@@ -51,6 +51,7 @@ from nas_core.report.summary import (
 from nas_core.report.text import trained_name
 from nas_core.space.equivalence import function_id
 from nas_core.space.genotypes import Genotype
+from nas_core.study.as_given import as_given
 from nas_core.study.brought import trained_metric
 from nas_core.study.choices import with_additive_limits
 from nas_core.study.contestants import REMADE
@@ -575,6 +576,7 @@ def _training(study: Study) -> TrainingSummary | None:
         device=winner["device"],
         diverged=tuple(f"{row['role']} {row['genotype']}: {row['message']}" for row in output.get("diverged", ())),
         remarks=tuple(f"{trained_name(row['role'])}: {row['text']}" for row in output.get("remarks", ())),
+        as_given=as_given(study),
     )
 
 

@@ -127,6 +127,8 @@ def comparison(summary: StudySummary) -> list[str]:
         sentences.append(
             f"The base network, trained alike, reaches {_beside(metric, base, winner)}{_base_outside(summary)}."
         )
+    if summary.training is not None and summary.training.as_given is not None:
+        sentences.append(f"The model as it was given reaches {_beside(metric, summary.training.as_given, winner)}.")
     random = [row.test for row in summary.trained("random") if row.test is not None]
     if random:
         sentences.append(_random_sentence(metric, random, winner))

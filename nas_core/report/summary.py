@@ -346,6 +346,7 @@ class TrainingSummary:
     device: str = ""
     diverged: tuple[str, ...] = ()  # networks that could not be compared, and why
     remarks: tuple[str, ...] = ()  # what has to be said of those that were to be compared with
+    as_given: float | None = None  # test metric of the trained model that networks are made of, as it was brought
 
     def names_of(self, num_outputs: int) -> tuple[str, ...]:
         """A name for each output: those of the data, which may have fewer classes than the networks; else numbers."""

@@ -84,7 +84,7 @@ class Deployed(nn.Module):
         if self.takes_images:
             values = _squared(values, self.input_shape[-1], self.fitting, self.beside * full)
             values = torch.where(are_bytes, values.round().clamp(0, FULL_BYTE), values)
-            torch._assert_async(are_bytes.logical_or(values.amax() <= LARGEST_FRACTION).all(), NO_FRACTIONS)
+            torch._assert_async(are_bytes.logical_or(values.flatten().amax(0) <= LARGEST_FRACTION).all(), NO_FRACTIONS)
         return self.scale.undone(self.network((values / full - self.mean) / self.std))
 
 

@@ -29,14 +29,14 @@ from nas_core.base.errors import DataError, PluginError
 from nas_core.workloads.metrics import Measure, Metric, Metrics, by_name
 from nas_core.workloads.normalisation import KNOWN, Normalisation, known_normalisation
 from nas_core.workloads.settings import SplitSettings
+from nas_core.workloads.targets import divergence_of_labels
 from nas_core.workloads.workload import WORKLOADS, Sample, Splits, Workload
 
 if TYPE_CHECKING:
     import torch
 
-LOSSES_OF_LOGITS = frozenset(  # torch's, as functions and as modules
-    {"cross_entropy", "CrossEntropyLoss", "binary_cross_entropy_with_logits", "BCEWithLogitsLoss"}
-)
+OF_CLASSES = frozenset({"cross_entropy", "CrossEntropyLoss"})  # torch's losses, as functions and as modules
+OF_LABELS = frozenset({"binary_cross_entropy_with_logits", "BCEWithLogitsLoss"})  # each true or not
 
 
 class SizedDataset(Protocol):
@@ -62,6 +62,7 @@ class DatasetWorkload(Workload):
     measured: ClassVar[Sequence[Any]] = ()
     normalise: ClassVar[bool] = True
     output_names: ClassVar[tuple[str, ...]] = ()
+    loss_name: ClassVar[str] = ""  # of torch's losses, where it is one
 
     @abstractmethod
     def datasets(self) -> tuple[SizedDataset, SizedDataset]:
@@ -92,6 +93,22 @@ class DatasetWorkload(Workload):
 
     def num_examples(self) -> tuple[int, int]:
         return self.settings.num_examples(len(self._sets[0]))
+
+    def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+        """As the loss is one of classes or of labels; of another loss, classes are targets that are whole numbers.
+
+        Of any other targets the mean squared difference; numbers have no temperature.
+        """
+        if self.loss_name in OF_LABELS:
+            return divergence_of_labels(outputs, taught, temperature)
+        if self.loss_name in OF_CLASSES or self._are_targets_whole:
+            return super().agreement(outputs, taught, temperature)
+        return (outputs - taught).square().mean()
+
+    @cached_property
+    def _are_targets_whole(self) -> bool:
+        first = _tensor(self._sets[0][0][1])
+        return not first.is_floating_point()
 
     def load(self, shape: tuple[int, ...] | None = None) -> Splits:
         """All examples as tensors; images (``sample`` of three axes) resized where another side is asked for.
@@ -191,6 +208,8 @@ def dataset_workload(
     with, where the defaults do not fit, such as a small set's ``validation_examples``.
     """
 
+    loss_name = getattr(loss, "__name__", type(loss).__name__)
+
     def register(function: Callable[[Any], tuple[SizedDataset, SizedDataset]]) -> type[DatasetWorkload]:
         def datasets(self: DatasetWorkload) -> tuple[SizedDataset, SizedDataset]:
             return function(self.settings)
@@ -209,7 +228,8 @@ def dataset_workload(
             "output_names": output_names,
             "datasets": datasets,
             "loss": _loss_method(loss),
-            "gives_logits": getattr(loss, "__name__", type(loss).__name__) in LOSSES_OF_LOGITS,
+            "loss_name": loss_name,
+            "gives_logits": loss_name in OF_CLASSES | OF_LABELS,
         }
         made = type(function.__name__, (DatasetWorkload,), body)
         WORKLOADS.add(made)

@@ -13,7 +13,7 @@ import numpy as np
 
 from nas_core.base.errors import DataError
 from nas_core.workloads.metrics import Metric, Metrics, by_name
-from nas_core.workloads.targets import Targets, from_to, table
+from nas_core.workloads.targets import Targets, divergence_of_labels, from_to, table
 
 if TYPE_CHECKING:
     import torch
@@ -44,11 +44,7 @@ class LabelTargets(Targets):
         return F.binary_cross_entropy_with_logits(outputs, smooth)
 
     def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
-        """Mean binary cross-entropy with the teacher's probabilities."""
-        import torch.nn.functional as F
-
-        wanted = (taught / temperature).sigmoid()
-        return temperature**2 * F.binary_cross_entropy_with_logits(outputs / temperature, wanted)
+        return divergence_of_labels(outputs, taught, temperature)
 
     def details(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> dict[str, Any]:
         right_L, examples_L, found_L = _counts(outputs, targets)

@@ -105,6 +105,14 @@ def divergence(outputs: "torch.Tensor", taught: "torch.Tensor", temperature: flo
     return temperature**2 * total / (outputs.numel() // outputs.shape[1])
 
 
+def divergence_of_labels(outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
+    """Mean binary cross-entropy with a teacher's probabilities, each of its own, times the temperature's square."""
+    import torch.nn.functional as F
+
+    wanted = (taught / temperature).sigmoid()
+    return temperature**2 * F.binary_cross_entropy_with_logits(outputs / temperature, wanted)
+
+
 def calibrated_loss(outputs: "torch.Tensor", loss_of: "Callable[[torch.Tensor], torch.Tensor]") -> float:
     """The loss of logits times the number above 0 that makes it lowest: temperature scaling (Guo et al., 2017).
 

@@ -15,6 +15,8 @@ from nas_core.base.errors import ConfigError, StoreError
 from nas_core.costs import ProfileConfig
 from nas_core.costs.profiler import Measurement
 from nas_core.families.model.rebuild import factory_of
+from nas_core.study.as_given import as_given, measure_as_given
+from nas_core.study.brought import workload_of
 from nas_core.study.contestants import contest, trainings
 from nas_core.study.finished import file_latency, finished, weights_latency
 from nas_core.study.study import Study
@@ -155,6 +157,19 @@ def test_the_command_writes_the_formats_asked_for(study, tmp_path):
     (tmp_path / "file").write_text("")
     assert "a folder that can be written" in refused("export", study.store.root, "--to", tmp_path / "file")
     assert "found 'tflite'" in refused("export", study.store.root, "--to", tmp_path, "--format", "tflite")
+
+
+def test_how_good_the_model_was_as_it_was_given_is_told(study, tmp_path):
+    handed_over(finished(study.store.root), tmp_path, ["safetensors"])
+    splits = workload_of(study.config).load(study.family.sample.shape)
+    inputs, targets = splits.load_test()
+    with torch.no_grad():
+        outputs = study.family.teacher(splits.prepare(inputs))
+    share = float((outputs.argmax(1) == targets).double().mean())
+    assert measure_as_given(study) == as_given(study) == pytest.approx(share, abs=1e-9)
+    assert f"| the model as it was given | {share:.4f} |" in (tmp_path / "README.md").read_text()
+    other = study.config.model_copy(update={"metric": "macro_f1"})
+    assert as_given(Study(other, study.store, study.sources)) is None
 
 
 @pytest.mark.parametrize(

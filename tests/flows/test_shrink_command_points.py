@@ -199,7 +199,7 @@ def test_a_limit_that_cannot_be_read_is_said_before_data_are():
 
 
 @pytest.mark.parametrize(
-    ("limit", "said"), [("latencyms<=60%", "a resource of the problem: flops, latency_ms, params"), ("flops<=1 Q", "Q")]
+    ("limit", "said"), [("latencyms<=60%", "one of: flops, params, activation_bytes, latency_ms"), ("flops<=1 Q", "Q")]
 )
 def test_a_resource_or_a_unit_that_there_is_not_is_said_before_data_are_read(trained, limit, said):
     with pytest.raises(ConfigError, match=said):

@@ -23,6 +23,23 @@ def with_layers(program: nn.Module) -> nn.Module:
     return program
 
 
+def without_checks(program: nn.Module) -> nn.Module:
+    """The program itself without what it asserts of its inputs, for which other runtimes have no operator."""
+    for part in program.modules():
+        graph = _graph_of(part)
+        checks = [node for node in graph.nodes if _is_check(node)] if graph is not None else []
+        for check in checks:
+            check.graph.erase_node(check)
+        if graph is not None and checks:
+            graph.eliminate_dead_code()
+            part.finalize()  # type: ignore[operator]
+    return program
+
+
+def _is_check(node: fx.Node) -> bool:
+    return getattr(node.target, "overloadpacket", None) is torch.ops.aten._assert_async
+
+
 def with_tensors_first(program: nn.Module) -> nn.Module:
     """The program itself, each part of it that is called once with a tensor before numbers, such as the batch's size.
 

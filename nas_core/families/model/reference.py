@@ -26,7 +26,7 @@ from nas_core.base.identity import content_id
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model import rebuild
 from nas_core.families.model.checkpoints import PROGRAM, load_weights, not_finite, what_it_is
-from nas_core.families.model.layers_again import with_layers, with_tensors_first
+from nas_core.families.model.layers_again import with_layers, with_tensors_first, without_checks
 from nas_core.families.model.source import hash_of_source, hash_of_weights
 
 from timm.models import is_model  # isort: skip
@@ -247,7 +247,7 @@ def _as_module(model: Any) -> nn.Module:
     """A module with the structure that it had before it was exported, if it was."""
     if isinstance(model, torch.export.ExportedProgram):
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # torch's own use of it, each time it is copied
-        unflattened = with_tensors_first(torch.export.unflatten(model))
+        unflattened = with_tensors_first(without_checks(torch.export.unflatten(model)))
         for part in unflattened.modules():  # examples of every value, which cannot be copied
             for node in getattr(getattr(part, "graph", None), "nodes", ()):
                 node.meta.clear()

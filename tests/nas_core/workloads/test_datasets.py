@@ -24,6 +24,7 @@ from nas_core.training.winner import load_deployed, train_network
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.datasets import DatasetWorkload, as_metric, dataset_workload
 from nas_core.workloads.settings import SplitSettings
+from nas_core.workloads.targets import divergence, divergence_of_labels
 from nas_core.workloads.workload import WORKLOADS, Sample, metric_of
 from tests.nas_core.workloads.regression_study import diabetes
 
@@ -153,6 +154,35 @@ def test_a_function_is_enough(registered):
     assert float(splits.prepare(splits.train[0]).mean()) == pytest.approx(0, abs=1e-5)
     with pytest.raises(DataError, match="found 2 channels, expected 3"):
         workload.load((2, 8, 8))
+
+
+def squared(outputs, targets):
+    return (outputs - targets).square().mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets", "wanted"),
+    [
+        (nn.MSELoss(), torch.randn(9, 2), squared),
+        (squared, torch.randn(9, 2), squared),
+        (nn.BCEWithLogitsLoss(), torch.ones(9, 2), lambda one, other: divergence_of_labels(one, other, 2.0)),
+        (nn.CrossEntropyLoss(), torch.rand(9, 2), lambda one, other: divergence(one, other, 2.0)),
+        (lambda outputs, targets: F.cross_entropy(outputs, targets), torch.arange(9) % 2, lambda one, other: divergence(
+            one, other, 2.0)),
+    ],
+    ids=["numbers", "own loss of numbers", "labels", "shares of classes", "own loss of classes"],
+)  # fmt: skip
+def test_a_teacher_is_agreed_with_as_targets_are(registered, loss, targets, wanted):
+    sets = TensorDataset(torch.randn(9, 2), targets)
+    made = dataset_workload("nine", sample=Sample(shape=(2,), num_outputs=2), loss=loss, metrics=[share_right])
+
+    def nine(settings):
+        """Nine rows."""
+        return sets, sets
+
+    workload = made(nine)(SplitSettings(validation_examples=2))
+    outputs, taught = torch.randn(2, 5, 2)
+    torch.testing.assert_close(workload.agreement(outputs, taught, 2.0), wanted(outputs, taught))
 
 
 def of_words(outputs, targets):

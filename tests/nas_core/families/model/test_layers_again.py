@@ -11,6 +11,10 @@ from torch import nn
 from nas_core.families.model.layers_again import with_layers
 from nas_core.families.trained_model import TrainedModel
 from nas_core.space.genotypes import Genotype
+from nas_core.testing.example_model import small_network
+from nas_core.training.export import deployed, exported_bytes
+from nas_core.training.handover import why_no_onnx
+from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own use of what it deprecates
@@ -125,3 +129,15 @@ def test_blocks_of_a_program_can_be_made_narrower(make: Callable[[], nn.Module],
     with torch.no_grad():
         assert torch.equal(family.reference.trained()(inputs[:2]), network(inputs[:2]))
     assert torch.export.export(smaller, (inputs,)) is not None
+
+
+@torch.no_grad()
+def test_a_network_that_was_handed_over_is_a_model_like_others(tmp_path: Path) -> None:
+    given = deployed(small_network(3, 5).eval(), Normalisation(mean=(0.4,) * 3, std=(0.3,) * 3), (3, 16, 16))
+    (tmp_path / "model.pt2").write_bytes(exported_bytes(given))
+    sample = Sample(shape=(3, 16, 16), num_outputs=5)
+    family = TrainedModel(TrainedModel.Settings(model=str(tmp_path / "model.pt2")), sample)
+    images = torch.rand(3, 3, 16, 16)
+    torch.testing.assert_close(family.teacher(images), given(images))
+    base = Genotype((0,) * family.space.num_positions)
+    assert why_no_onnx(family.module(base), sample) == ""  # what it asserted of its inputs ONNX has no operator for

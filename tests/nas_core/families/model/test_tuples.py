@@ -75,7 +75,8 @@ class Model(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = self.patches(x).flatten(2).transpose(1, 2)
         for layer in self.layers:
-            tokens = layer(tokens, None)[0]
+            given = layer(tokens, None)
+            tokens = given if isinstance(given, torch.Tensor) else given[0]
         outputs: torch.Tensor = self.head(tokens.mean(1))
         return outputs
 
@@ -92,6 +93,14 @@ class Read(Model):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         assert isinstance(self.layers[1].up, nn.Linear)
         return super().forward(x)
+
+
+class ByMode(Layer):
+    """In training it gives the tensor."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> Any:
+        given = super().forward(x, mask)
+        return given[0] if self.training else given
 
 
 def seeded(model: type[nn.Module] = Model, *given: Any) -> nn.Module:
@@ -134,6 +143,7 @@ def test_their_positions_pass_the_swap_and_are_called_what_they_are():
 
 def test_what_gives_several_tensors_or_is_read_stays_as_it_is():
     assert set(tuples_of(seeded(Model, Pair), images())) == {f"layers.{index}.attention" for index in range(DEPTH)}
+    assert set(tuples_of(seeded(Model, ByMode), images())) == {f"layers.{index}.attention" for index in range(DEPTH)}
     read = seeded(Read)
     assert "layers.1" not in tuples_of(read, images())
     assert torch.equal(read(images()), seeded()(images()))
