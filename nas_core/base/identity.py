@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
@@ -25,12 +24,14 @@ def content_id(data: Mapping[str, object]) -> str:
 
 
 WHOLE_BYTES = 2**28  # what is larger than this in all is known by names, sizes and times instead of contents
+CACHE = "__pycache__"
+LOCK = ".lease.lock"  # in a study's folder
 MOST_FILES = 100_000  # of a folder that are looked at
 State = tuple[str, int, int]  # of a file: name, bytes, time of change in ns
 
 
 def hash_of_files(path: str) -> str:
-    """Of what a file holds, or all files of a folder but hidden ones and Python's caches; "" where there is neither.
+    """Of what a file holds, or all ``files_below`` a folder; "" where there is neither.
 
     The same for a copy elsewhere, unless it is larger than ``WHOLE_BYTES``.
     """
@@ -40,19 +41,23 @@ def hash_of_files(path: str) -> str:
         return ""
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """The folder's files, in order; neither hidden ones nor caches, nor those of a study that was run in there."""
+    for each in sorted(folder.iterdir()):
+        if each.name.startswith(".") or each.name == CACHE:
+            continue
+        if each.is_file():
+            yield each
+        elif each.is_dir() and not each.is_symlink() and not (each / LOCK).exists():
+            yield from files_below(each)
+
+
 def _states(path: str) -> Iterator[State]:
     """Of the file, or of the folder's files, in order."""
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            yield from _state(Path(folder, name), str(Path(folder, name).relative_to(path)))
-    yield from _state(Path(path), "")
-
-
-def _state(file: Path, name: str) -> Iterator[State]:
-    if file.is_file():
+    place = Path(path)
+    for file in files_below(place) if place.is_dir() else [place] if place.is_file() else []:
         status = file.stat()
-        yield name, status.st_size, status.st_mtime_ns
+        yield ("" if file == place else str(file.relative_to(place))), status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=256)  # as long as nothing is changed, it is read once per process

@@ -27,14 +27,13 @@ from types import ModuleType
 from filelock import FileLock
 
 from nas_core.base.errors import PluginError
+from nas_core.base.identity import files_below
 from nas_core.base.registry import OURS, Origin, Registry
 
 ENTRY_POINTS = "mathnas.plugins"
 HASH_DIGITS = 12
 MOST_BYTES = 50_000_000  # of a folder's files, each of which is hashed and carried
 EXECUTABLE = 0o755 << 16  # as a zip archive says it
-CACHE = "__pycache__"
-STUDY = ".lease.lock"  # in a study's folder
 BESIDE = (
     "What a file needs beside it goes with it in a folder with an __init__.py (`from .helper import ...`), "
     "which the study then names."
@@ -146,7 +145,7 @@ def _at_path(name: str, path: Path) -> Plugin:
 def _described(name: str, module: str, path: Path, distribution: str = "") -> Plugin:
     folder = path.parent
     try:
-        paths = sorted(_files_below(path)) if path.is_dir() else [path]
+        paths = sorted(files_below(path)) if path.is_dir() else [path]
         size = sum(each.stat().st_size for each in paths)
         if size > MOST_BYTES:
             found, expected = f"{size / 1e6:,.0f} MB in {len(paths):,} files", f"at most {MOST_BYTES / 1e6:,.0f} MB"
@@ -159,17 +158,6 @@ def _described(name: str, module: str, path: Path, distribution: str = "") -> Pl
     # a file's or folder's module carries the hash in its name: no other module is shadowed, changed source is another
     module = f"mathnas_plugin_{module}_{code}" if is_path(name) else module
     return Plugin(name=name, module=module, folder=folder, files=files, code=code, distribution=distribution)
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """The folder's files; neither hidden ones nor caches, nor those of a study that was run in there."""
-    for each in folder.iterdir():
-        if each.name.startswith(".") or each.name == CACHE:
-            continue
-        if each.is_file():
-            yield each
-        elif each.is_dir() and not each.is_symlink() and not (each / STUDY).exists():
-            yield from _files_below(each)
 
 
 def _hash_of(folder: Path, files: Sequence[str]) -> str:

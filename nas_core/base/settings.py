@@ -178,9 +178,11 @@ def named_paths(section: Section, apart: Collection[str] = ()) -> dict[str, str]
             continue
         value = getattr(section, name)
         if _holds_paths(field.annotation) or any(map(_holds_paths, field.metadata)):
-            texts = list(_texts(value))
+            texts = list(_within(value, str))
             found |= {name if len(texts) == 1 else f"{name}.{index}": text for index, text in enumerate(texts)}
-        found |= {f"{name}.{inner}": text for each in _sections(value) for inner, text in named_paths(each).items()}
+        found |= {
+            f"{name}.{inner}": text for each in _within(value, Section) for inner, text in named_paths(each).items()
+        }
     return found
 
 
@@ -190,16 +192,8 @@ def _holds_paths(hint: Any) -> bool:
     return is_mark or any(map(_holds_paths, (*get_args(hint), *getattr(hint, "__metadata__", ()))))
 
 
-def _sections(value: Any) -> Iterator[Section]:
-    """The sections in a value."""
-    if isinstance(value, Section):
-        yield value
-    elif isinstance(value, list | tuple | dict):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _sections(each)
-
-
 Configuration = TypeVar("Configuration", bound=Section)
+Kind = TypeVar("Kind")
 
 
 def parse_as(
@@ -268,17 +262,17 @@ def load_as(
         raise ConfigError(source, type(data).__name__, "a mapping of sections such as `space:` and `data:`")
     given: set[str] = set()
     for dotted, value in (overrides or {}).items():
-        given |= set(_texts(_override(data, dotted, value)))
+        given |= set(_within(_override(data, dotted, value), str))
     return parse_as(kind, data, source, folder, given)
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value."""
-    if isinstance(value, str):
+def _within(value: Any, kind: type[Kind]) -> Iterator[Kind]:
+    """Everything of a kind, such as texts, in a value."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, list | tuple | dict):
         for each in value.values() if isinstance(value, dict) else value:
-            yield from _texts(each)
+            yield from _within(each, kind)
 
 
 def _override(data: dict[str, Any], dotted: str, text: str) -> Any:

@@ -24,12 +24,12 @@ from uuid import uuid4
 from filelock import FileLock
 
 from nas_core.base.errors import NasError, StoreError, StudyHeldError
+from nas_core.base.identity import LOCK
 from nas_core.records.store import Store, place_of
 
 log = logging.getLogger(__name__)
 
 LEASE = "lease.json"
-LOCK = ".lease.lock"
 LOCK_POLL_S = 0.02  # between two tries for the lock, which is held for as long as a file takes to read and write
 BEAT_S = 2.0  # between two beats of the counter
 SILENT_S = 30.0  # without a beat for this long, a holder elsewhere counts as dead
