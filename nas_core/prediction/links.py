@@ -42,7 +42,7 @@ def are_losses(metric_K: np.ndarray) -> bool:
 
 def power_of_two(value_N: np.ndarray) -> float:
     """A power of two of the largest value's size: divided by it, values keep their digits and are below 2."""
-    return 2.0 ** (int(np.frexp(np.max(np.abs(value_N)))[1]) - 1)
+    return 2.0 ** max(-1022, int(np.frexp(np.max(np.abs(value_N)))[1]) - 1)  # of the smallest, what divides them
 
 
 def normal_scores(metric_K: np.ndarray) -> np.ndarray:

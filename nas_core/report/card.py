@@ -15,7 +15,7 @@ from nas_core.report.text import (
     trained_name,
 )
 from nas_core.study.analytic_project import WINNER
-from nas_core.study.as_given import measure_as_given
+from nas_core.study.as_given import as_given
 from nas_core.study.finished import FileLatency, Finished
 from nas_core.training.handover import LOADER, ONNX, PROGRAM, WEIGHTS, Written
 
@@ -148,7 +148,7 @@ def _rated(done: Finished) -> list[str]:
         tested = (f"{row['metrics']['test'][name]:.4f}" for name in names)
         what = "this network" if row is done.winner else ROLES.get(row["role"]) or trained_name(row["role"])
         rows.append([f"`{short_genotype(row['genotype'])}`", what, *tested])
-    given = measure_as_given(done.study) if done.study is not None else None
+    given = as_given(done.study) if done.study is not None else None
     if given is not None:
         cells = (f"{given:.4f}" if name == done.winner["metric_name"] else "" for name in names)
         rows.append(["", "the model as it was given", *cells])
