@@ -17,15 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.program.checker import (
-    FORMAT,
-    MAX_STATES,
-    Checker,
-    Claim,
-    UnprovenError,
-    check_certificate,
-    rounded_by,
-)
+from nas_core.program.checker import FORMAT, check_certificate, rounded_by
+from nas_core.program.claim import MAX_STATES, Claim
+from nas_core.program.exact_table import ExactTable, UnprovenError
 from nas_core.program.linear import Floats, LinearProgram, float_program
 from nas_core.program.problem import SelectionProblem
 from nas_core.program.recording import OutOfTimeError, Recorder
@@ -56,8 +50,8 @@ def certify(
     deadline = time.monotonic() + time_limit_s
     names = [str(selection.genotype) for selection in result.selections]
     stored = write_problem(problem)
-    checkers = {table.resolution: Checker(stored, table.resolution) for table in problem.tables}
-    values = [checkers[s.genotype.resolution].value(s.genotype.choices) for s in result.selections]
+    tables = {table.resolution: ExactTable(stored, table.resolution) for table in problem.tables}
+    values = [tables[s.genotype.resolution].value(s.genotype.choices) for s in result.selections]
     data: dict[str, Any] = {
         "format": FORMAT,
         "status": result.status.name.lower(),
@@ -71,7 +65,7 @@ def certify(
     }
 
     def proof(beside: int, bound: Fraction | None, until: float) -> dict[str, Any]:
-        provers = {n: _Prover(Claim(c, bound, names[:beside], min_distance), until) for n, c in checkers.items()}
+        provers = {n: _Prover(Claim(table, bound, names[:beside], min_distance), until) for n, table in tables.items()}
         trees = [{"resolution": label, "tree": prover.tree()} for label, prover in provers.items()]
         return {"beside": beside, "bound": None if bound is None else str(bound), "tables": trees}
 

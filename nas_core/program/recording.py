@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.program.checker import MOST_LISTED, Claim, UnprovenError
+from nas_core.program.claim import MOST_LISTED, Claim
+from nas_core.program.exact_table import UnprovenError
 from nas_core.program.linear import Floats, Ints, float_program
 from nas_core.program.lookup import WIDEST, Direction, Endings, Listed
 from nas_core.program.multipliers import MOST_MATRIX, Multipliers

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from nas_core.program import Budget, Objective, SelectionProblem, Status, Table, certify, solve
-from nas_core.program.checker import UnprovenError, check_certificate, exactly, power
+from nas_core.program.checker import check_certificate
+from nas_core.program.exact_table import UnprovenError, exactly, power
 from nas_core.space.genotypes import Genotype, Rule
 from tests.benchmarks.conditions import conditions
 

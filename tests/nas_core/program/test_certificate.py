@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from nas_core.program import Budget, SelectionProblem, Status, certificate, certify, solve, top_k
-from nas_core.program.checker import FORMAT, Checker, Claim, UnprovenError, check_certificate
+from nas_core.program.checker import FORMAT, check_certificate
+from nas_core.program.claim import Claim
+from nas_core.program.exact_table import ExactTable, UnprovenError
 from tests.benchmarks.knapsacks import mckp, mmkp, problem_of
 from tests.nas_core.program.oracle import brute_force
 from tests.nas_core.program.random_problems import KINDS, random_problem
@@ -196,9 +198,9 @@ def test_the_checker_finds_the_values_that_the_oracle_finds() -> None:
     for kind in KINDS:
         problem = random_problem(3, kind)
         for selection in brute_force(problem, 3):
-            checker = Checker(write_problem(problem), selection.genotype.resolution)
-            assert float(checker.value(selection.genotype.choices)) == selection.value
-            assert not checker.broken(selection.genotype.choices)
+            table = ExactTable(write_problem(problem), selection.genotype.resolution)
+            assert float(table.value(selection.genotype.choices)) == selection.value
+            assert not table.broken(selection.genotype.choices)
 
 
 def test_a_written_certificate_is_verified_alone(written: dict[str, Any], tmp_path: Path) -> None:
@@ -249,11 +251,11 @@ def test_no_leaf_shows_a_bound_below_the_best_network(kind: str, exponent: float
             "objective": {"kind": kind, "resource": "a", "reference": 10, "exponent": exponent},
             "pairs": [{"blocks": [[0, 0], [1, 1]], "value": 2}] * int(rng.integers(2)),
         }
-        checker = Checker(stored, None)
-        networks = [choices for choices in itertools.product(*map(range, sizes)) if not checker.broken(choices)]
-        values = sorted({checker.value(choices) for choices in networks}, reverse=True)
+        table = ExactTable(stored, None)
+        networks = [choices for choices in itertools.product(*map(range, sizes)) if not table.broken(choices)]
+        values = sorted({table.value(choices) for choices in networks}, reverse=True)
         for bound in values[1:4]:
-            claim = Claim(checker, bound)
+            claim = Claim(table, bound)
             for value, price, multiple in itertools.product((0, 1), (0, 1, 3), (0, 1, 2)):
                 prices = dict.fromkeys(map(str, range(len(claim.rows))), price)
                 leaf = {"value": value, "unit": 1, "prices": prices, "multiples": {"0": multiple}}

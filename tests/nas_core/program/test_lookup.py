@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas_core.program import lookup, recording, replay, write_problem
-from nas_core.program.checker import Checker, Claim, UnprovenError, check_certificate
+from nas_core.program import checker, lookup, recording, write_problem
+from nas_core.program.checker import check_certificate
+from nas_core.program.claim import Claim
+from nas_core.program.exact_table import ExactTable, UnprovenError
 from nas_core.program.lookup import Direction, Endings, Listed
 from nas_core.program.replay import Parts, Search, read_vectors
 from tests.nas_core.program.oracle import brute_force
@@ -126,7 +128,7 @@ def test_where_endings_are_more_than_fit_fewer_groups_have_some(monkeypatch: pyt
             problem = several_limits(seed, "float")
             best = brute_force(problem, 1)
             if best:
-                stored = Checker(write_problem(problem), None)
+                stored = ExactTable(write_problem(problem), None)
                 claim = Claim(stored, stored.value(best[0].genotype.choices))
                 leaf = recorded(claim)
                 claim.check_lists(leaf, claim.everything())
@@ -236,7 +238,7 @@ def planted(leaf: dict[str, Any], rng: np.random.Generator) -> None:
 
 def test_what_is_changed_shows_the_same_or_is_refused(written: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "MOST_TRIED", 1 << 24)
-    monkeypatch.setattr("nas_core.program.checker.MOST_LISTED", 20_000)
+    monkeypatch.setattr("nas_core.program.claim.MOST_LISTED", 20_000)
     shown, rng = check_certificate(written), np.random.default_rng(0)
     seen = {"shown": 0, "refused": 0}
     for _ in range(150):
@@ -290,8 +292,13 @@ def test_too_many_pairs_are_refused(written: dict[str, Any], monkeypatch: pytest
 
 def test_the_checker_imports_nothing_of_the_solver() -> None:
     """What checks a proof is no part of what found it."""
-    known = {"checker", "lookup", "replay"}
-    for module in (lookup, replay):
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nas_core.program"):
-                assert (node.module or "").split(".")[-1] in known
+    names = {"checker", "claim", "exact_table", "listing", "lookup", "replay"}
+    for name in names:
+        assert imports_of(name) <= names
+
+
+def imports_of(name: str) -> set[str]:
+    """The modules of the package that a module of it imports."""
+    nodes = ast.parse((Path(checker.__file__).parent / f"{name}.py").read_text()).body
+    found = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {module.removeprefix("nas_core.program.") for module in found if module.startswith("nas_core.program")}

@@ -22,8 +22,9 @@ from nas_core.program import (
     top_k,
 )
 from nas_core.program.answers import Effort
-from nas_core.program.checker import UnprovenError, check_certificate
+from nas_core.program.checker import check_certificate
 from nas_core.program.exact import evaluate, violations
+from nas_core.program.exact_table import UnprovenError
 from nas_core.program.session import Session
 from nas_core.space.genotypes import Genotype, Rule
 from tests.nas_core.program.oracle import brute_force, networks

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas_core.program import Budget, SelectionProblem, certificate, certify, checker, recording, solve, write_problem
-from nas_core.program.checker import Checker, Claim, UnprovenError, check_certificate
+from nas_core.program import Budget, SelectionProblem, certificate, certify, recording, solve, write_problem
+from nas_core.program.checker import check_certificate, rounded_by
+from nas_core.program.claim import Claim
+from nas_core.program.exact_table import ExactTable, UnprovenError
 from nas_core.program.recording import OutOfTimeError, Recorder
 from nas_core.space.genotypes import Rule
 from tests.benchmarks.knapsacks import mmkp, problem_of
@@ -56,13 +58,13 @@ def several_limits(seed: int, style: str) -> SelectionProblem:
     )
 
 
-def with_two_best(seeds: int, style: str) -> Iterator[tuple[Checker, Fraction, list[Fraction]]]:
-    """(checker, the best network's value, bounds that it is above) of problems with two networks or more."""
+def with_two_best(seeds: int, style: str) -> Iterator[tuple[ExactTable, Fraction, list[Fraction]]]:
+    """(the table, the best network's value, bounds that it is above) of problems with two networks or more."""
     for seed in range(seeds):
         problem = several_limits(seed, style)
         best = brute_force(problem, 2)
         if len(best) == 2:
-            stored = Checker(write_problem(problem), None)
+            stored = ExactTable(write_problem(problem), None)
             first, second = (stored.value(selection.genotype.choices) for selection in best)
             yield stored, first, sorted({second, first - Fraction(1, 10**30)} - {first})
 
@@ -106,10 +108,10 @@ def test_lists_show_every_objective_beside_earlier_answers(kind: str) -> None:
         if len(best) < 3:
             continue
         names, stored = [str(selection.genotype) for selection in best], write_problem(problem)
-        values = [Checker(stored, s.genotype.resolution).value(s.genotype.choices) for s in best]
-        bound = values[2] + checker.rounded_by(stored, values[2], Fraction(1, 10**40))
+        values = [ExactTable(stored, s.genotype.resolution).value(s.genotype.choices) for s in best]
+        bound = values[2] + rounded_by(stored, values[2], Fraction(1, 10**40))
         for table in problem.tables:
-            claim = Claim(Checker(stored, table.resolution), bound, names[:2])
+            claim = Claim(ExactTable(stored, table.resolution), bound, names[:2])
             if Recorder(claim, claim.everything(), NEVER_ENDS).fits:
                 claim.check_lists(recorded(claim), claim.everything())
                 num_shown += 1
@@ -234,7 +236,7 @@ def test_other_multipliers_show_it_or_are_refused(written: dict[str, Any]) -> No
         leaf_of(data)["vectors"] = [[1, *[0] * len(v[1:])] for v in leaf_of(data)["vectors"]]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checker, "MOST_LISTED", 1_000)
+        patch.setattr("nas_core.program.claim.MOST_LISTED", 1_000)
         refused(written, none, "more than 1000 parts")
     data = copy.deepcopy(written)
     rng = np.random.default_rng(1)
@@ -245,7 +247,7 @@ def test_other_multipliers_show_it_or_are_refused(written: dict[str, Any]) -> No
 
 def test_where_no_value_is_claimed_lists_show_nothing() -> None:
     problem = problem_of(mmkp("I02"))
-    claim = Claim(Checker(write_problem(problem), None), None)
+    claim = Claim(ExactTable(write_problem(problem), None), None)
     assert not Recorder(claim, claim.everything(), NEVER_ENDS).fits
     with pytest.raises(UnprovenError, match="claim of a value"):
         claim.check_lists({"rows": [], "vectors": [], "list": {}}, claim.everything())
@@ -253,6 +255,6 @@ def test_where_no_value_is_claimed_lists_show_nothing() -> None:
 
 def test_the_deadline_ends_the_recording() -> None:
     problem = problem_of(mmkp("I03"))
-    claim = Claim(Checker(write_problem(problem), None), Fraction(3661))
+    claim = Claim(ExactTable(write_problem(problem), None), Fraction(3661))
     with pytest.raises(OutOfTimeError):
         Recorder(claim, claim.everything(), 0.0).leaf()

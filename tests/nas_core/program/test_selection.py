@@ -21,8 +21,8 @@ from nas_core.program import (
     top_k,
     verify,
 )
-from nas_core.program.checker import Checker
 from nas_core.program.exact import evaluate, selection_of
+from nas_core.program.exact_table import ExactTable
 from nas_core.program.stored import write_problem
 from nas_core.space.genotypes import Rule
 from tests.nas_core.program.oracle import brute_force, is_apart, networks
@@ -219,8 +219,8 @@ def test_a_bound_rounded_to_the_value_is_no_proof(monkeypatch: pytest.MonkeyPatc
         if answer.status is not Status.OPTIMAL:
             continue
         proven += 1
-        checker = Checker(write_problem(problem), None)
-        allowed = [network.choices for network in networks(problem) if not checker.broken(network.choices)]
-        best = max(map(checker.value, allowed))
-        assert best - checker.value(answer.best.genotype.choices) <= Fraction(1, 10**15)
+        table = ExactTable(write_problem(problem), None)
+        allowed = [network.choices for network in networks(problem) if not table.broken(network.choices)]
+        best = max(map(table.value, allowed))
+        assert best - table.value(answer.best.genotype.choices) <= Fraction(1, 10**15)
     assert proven
