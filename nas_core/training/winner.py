@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,12 @@ def train_network(
         run_id=run_id,
         every_s=train_config.checkpoint_every_s,
     )
+
+    def validate(trained: nn.Module) -> dict[str, float]:
+        measure = partial(measure_all, trained, workload.metrics, splits.validation, splits.prepare)
+        values = measure(device=place, workload=workload, group=group)
+        return {f"validation_{key}": value for key, value in values.items()}
+
     result = train(
         network,
         train_config.recipe,
@@ -167,18 +174,7 @@ def train_network(
         device=place,
         checkpoint=checkpoint,
         on_step=None if on_progress is None else lambda done, total: on_progress(done, total, f"training {name}"),
-        validate=lambda trained: {
-            f"validation_{key}": value
-            for key, value in measure_all(
-                trained,
-                workload.metrics,
-                splits.validation,
-                splits.prepare,
-                device=place,
-                workload=workload,
-                group=group,
-            ).items()
-        },
+        validate=validate,
         monitor=Monitor(name=f"validation_{own.name}", higher_is_better=own.higher_is_better),
         own_teacher=teacher_of(architecture),
         group=group,
@@ -187,15 +183,14 @@ def train_network(
     trained = _record(
         architecture, network, splits, workload, own, result, name=name, seed=seed, device=str(place), group=group
     )
-    if not group.leads:
-        return trained
-    store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
-    fitting, dtype = getattr(workload, "fitting", None), workload.sample.dtype
-    module = deployed(network, splits.prepare, shape, fitting, workload.output_scale, dtype)
-    trained = _write(store, trained, architecture, module, splits.prepare, gives_logits=workload.gives_logits)
-    store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
-    checkpoint.remove()
-    log.info("%s %s: test %s %.4f", name, architecture.label, own.label, trained.test_metric)
+    if group.leads:
+        fitting, dtype = getattr(workload, "fitting", None), workload.sample.dtype
+        module = deployed(network, splits.prepare, shape, fitting, workload.output_scale, dtype)
+        store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
+        trained = _write(store, trained, architecture, module, splits.prepare, gives_logits=workload.gives_logits)
+        store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
+        checkpoint.remove()
+        log.info("%s %s: test %s %.4f", name, architecture.label, own.label, trained.test_metric)
     return trained
 
 
