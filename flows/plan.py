@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +11,7 @@ from flows.estimate import Amounts, Estimate, TrialError, estimated, slowest, tr
 from nas_core.base.errors import StoreError
 from nas_core.base.machine import usable_cpus
 from nas_core.base.words import counted
-from nas_core.costs import is_measured, profile_blocks, profiler_of
+from nas_core.costs import is_measured, is_measured_whole, profile_blocks, profiler_of
 from nas_core.program.limits import is_called, parse_limit
 from nas_core.records.evaluations import CostTable
 from nas_core.records.resources import combine_of
@@ -22,7 +22,7 @@ from nas_core.space.extremes import extreme_genotypes
 from nas_core.space.genotypes import Genotype
 from nas_core.study.brought import workload_of
 from nas_core.study.config import StudyConfig
-from nas_core.study.rounds import most_finalists, most_measured_whole
+from nas_core.study.rounds import most_finalists, most_measured_whole, most_of_moves
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources
 from nas_core.study.stages import CONFIG, STAGES, Stage
@@ -75,6 +75,7 @@ def plan(config: StudyConfig, root: str, until: Stage = "report", *, measures: b
             "stored": len(design.genotypes) - len(missing),
             "missing": len(missing),
             "verification_at_most": verification,
+            "verification_of_moves": min(_of_moves(study), others - verification) if verifies else 0,
             "data": _data(study) if trains or study.scorer.needs_data else {},
             "notes": list(study.scorer.notes()),
             "resources": _attainable(known) if study.family.are_networks else {},
@@ -111,6 +112,14 @@ def _stored(root: str) -> Store | None:
         return None
 
 
+def _of_moves(study: Study) -> int:
+    """Networks that verification adds where limits on what is measured whole are moved as often as they may be."""
+    profile, limits = study.config.profile, study.config.select.limits
+    whole = [name for name in study.profiler_ids if is_measured_whole(name, profile)]
+    moves = any(_is_of(text, whole) and parse_limit(text).at_most is not None for text in limits)
+    return most_of_moves(study.config.verify) if moves else 0
+
+
 def _priced(study: Study) -> Snapshot:
     """What the study knows, with the counts of its blocks; without resources that only a run will measure."""
     counted = [resource for resource in study.profiler_ids if not is_measured(resource)]
@@ -129,7 +138,7 @@ def _priced(study: Study) -> Snapshot:
     )
 
 
-def _is_of(limit: str, resources: Mapping[str, str]) -> bool:
+def _is_of(limit: str, resources: Iterable[str]) -> bool:
     name = parse_limit(limit).resource
     return any(is_called(known, name) for known in resources)
 
@@ -301,7 +310,7 @@ def plan_in_words(found: dict[str, Any]) -> str:
     lines = [
         f"Study {found['study']} in {found['root']}: {found['networks_in_space']:,} networks, base {found['base']}.",
         f"Evaluations: {found['evaluations']} in the design, {found['stored']} stored already, "
-        f"{found['missing']} to make; verification adds {found['verification_at_most']} at most.",
+        f"{found['missing']} to make; verification adds {found['verification_at_most']} at most{_more(found)}.",
         *found["notes"],
         *_estimate_in_words(found),
         *_section("Data", found["data"]),
@@ -310,6 +319,11 @@ def plan_in_words(found: dict[str, Any]) -> str:
         *_section("Where", found["cluster"]),
     ]
     return "\n".join(lines)
+
+
+def _more(found: Mapping[str, Any]) -> str:
+    more = found["verification_of_moves"]
+    return f", and {more} more where limits on what is measured have to be moved" if more else ""
 
 
 def _estimate_in_words(found: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ from nas_core.study.sweep import optima
 
 Record = dict[str, Any]
 MOST_MOVES = 4  # times that limits are moved
+ROUNDS_OF_A_MOVE = 2
 MEASURED_WHOLE = 8  # best evaluated networks that are
 FINALISTS = 4  # of those that meet the limits then, the best that are rated once more
 OF_WHOLE_BLOCKS = 2  # more of them, of whole blocks
@@ -98,9 +99,18 @@ def leave_room(known: Snapshot, outputs: Outputs) -> bool:
 
 
 def _budget_of(config: VerifyConfig, record: Record) -> VerifyConfig:
-    """The settings, with another two rounds' evaluations for each time that limits were moved."""
-    more = 2 * config.per_round * len(record.get("moved", ()))
+    """The settings, with another few rounds' evaluations for each time that limits were moved."""
+    more = _of_moves(config, len(record.get("moved", ())))
     return config.model_copy(update={"evaluations": config.evaluations + more})
+
+
+def _of_moves(config: VerifyConfig, moves: int) -> int:
+    return ROUNDS_OF_A_MOVE * config.per_round * moves
+
+
+def most_of_moves(config: VerifyConfig) -> int:
+    """Networks that are evaluated at most beyond the budget, where limits are on what is measured whole."""
+    return _of_moves(config, MOST_MOVES)
 
 
 def last_answer(known: Snapshot) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from nas_core.base.errors import ConfigError, StoreError
 from nas_core.base.plugins import imported
 from nas_core.report.text import format_quantity
 from nas_core.scoring.scorer import SCORERS
-from nas_core.study.config import ClusterConfig, StudyConfig
+from nas_core.study.config import ClusterConfig, StudyConfig, parse_config
 from nas_core.study.study import Study
 from nas_core.training.settings import TrainConfig
 from tests.command import mathnas, mathnas_process, refused
@@ -74,6 +74,7 @@ def test_a_plan_says_what_there_is_what_is_attainable_and_where_it_runs(dry_run)
     }
     assert plan["cluster"]["RAY_ADDRESS"] == "a local Ray on this machine"
     assert plan["evaluations"] + plan["verification_at_most"] == 27  # not more than there are
+    assert plan["verification_of_moves"] == 0  # none is left
     stages = plan["stages_s"]
     assert plan["estimate_s"] == pytest.approx(sum(stages.values()) + plan["around_s"], abs=0.5)
     assert all(stages[stage] > 0 for stage in ("profile", "score", "verify", "train", "report"))
@@ -82,6 +83,17 @@ def test_a_plan_says_what_there_is_what_is_attainable_and_where_it_runs(dry_run)
     for expected in ("classes: 3: ant, bee, cat", "left out: ", "Attainable:", "Limits:", "Where:", "of memory for"):
         assert expected in words
     assert "Estimate, from a few steps that were run on this machine, within a factor of two: " in words
+
+
+def test_evaluations_that_moved_limits_cost_are_in_the_plan(tmp_path):
+    given = {"space": {"kind": "tiny"}, "data": {"kind": "digits"}, "verify": {"evaluations": 2, "per_round": 1}}
+    for limit, more in (
+        ("latency_ms<=12 ms", 8),
+        ("flops<=70%", 0),
+    ):  # four moves of two rounds; none of what is counted
+        found = plan(parse_config(given | {"select": {"limits": [limit]}}, "s"), str(tmp_path / "s"), measures=False)
+        assert (found["verification_at_most"], found["verification_of_moves"]) == (2, more)
+        assert (f"at most, and {more} more" in plan_in_words(found)) == bool(more)
 
 
 def test_what_is_no_network_costs_nothing_and_what_a_function_takes_is_not_guessed(dry_run, tmp_path):
