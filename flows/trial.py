@@ -195,11 +195,9 @@ def _run_s(network: "nn.Module", splits: "Splits") -> float:
 
 
 def _handed_over(network: "nn.Module", splits: "Splits", workload: "Workload") -> dict[str, Any]:
-    from nas_core.training.export import deployed
+    from nas_core.training.export import deployed_for
 
-    shape = tuple(splits.train[0].shape[1:])
-    fitting, dtype = getattr(workload, "fitting", None), workload.sample.dtype
-    module = deployed(network, splits.prepare, shape, fitting, workload.output_scale, dtype)
+    module = deployed_for(workload, network, splits, tuple(splits.train[0].shape[1:]))
     program, export_s = _timed(lambda: _program(module))
     weight_bytes = sum(tensor.nbytes for tensor in network.state_dict().values())
     return {"export_s": export_s, "program_bytes": len(program), "weight_bytes": weight_bytes}

@@ -4,6 +4,7 @@ B = examples of a batch, which is any number in a file that is written here.
 """
 
 import importlib
+import inspect
 import io
 import re
 from collections.abc import Sequence
@@ -45,7 +46,10 @@ def onnx_bytes(network: nn.Module, inputs: Sequence[torch.Tensor], way: Way, *, 
             stack.enter_context(torch.no_grad())
             stack.enter_context(without_fast_path())
             if way == "program":
-                sizes = tuple({0: torch.export.Dim("batch", min=1)} if any_batch else None for _ in inputs)
+                sizes: tuple[Any, ...] = tuple(
+                    {0: torch.export.Dim("batch", min=1)} if any_batch else None for _ in inputs
+                )
+                sizes = (sizes,) if _takes_any_number(network) else sizes
                 program = torch.onnx.export(network, tuple(inputs), dynamo=True, dynamic_shapes=sizes, **named)
                 assert program is not None
                 return bytes(program.model_proto.SerializeToString())
@@ -55,6 +59,12 @@ def onnx_bytes(network: nn.Module, inputs: Sequence[torch.Tensor], way: Way, *, 
     except Exception as error:  # torch, onnxscript and protobuf raise nearly anything
         raise NasError("ONNX", _in_words(error), "a network of operators that ONNX has") from None
     return buffer.getvalue()
+
+
+def _takes_any_number(network: nn.Module) -> bool:
+    """Whether ``forward`` has one name, ``*args``, for all of its inputs, as that of an exported program has."""
+    kinds = [each.kind for each in inspect.signature(network.forward).parameters.values()]
+    return inspect.Parameter.VAR_POSITIONAL in kinds
 
 
 def _in_words(error: Exception) -> str:

@@ -16,6 +16,7 @@ from nas_core.base.errors import NasError
 from nas_core.base.silence import silence
 from nas_core.workloads.images.decoding import Fitting
 from nas_core.workloads.normalisation import FULL_BYTE, Normalisation, broadcast
+from nas_core.workloads.workload import Splits, Workload
 
 # What tells bytes from floats inside a program, which has one graph for every type: the half of a whole number is
 # none, and twice 128 is 0 in eight bits.
@@ -35,7 +36,8 @@ class Deployed(nn.Module):
     Images are B C H W of any size, made square as ``fitting`` says, which is
     how the study made them; maps come out at the network's side. ``input_shape`` is that of one input of the network.
     ``scale`` is what the network's outputs are multiples of: here it is undone. Inputs that are no floats (``dtype``;
-    words by their numbers, say) reach the network as they are.
+    words by their numbers, say) reach the network as they are. Floats that are not ``in_fractions`` are in the data's
+    own units, and of any size.
     """
 
     mean: torch.Tensor
@@ -50,9 +52,11 @@ class Deployed(nn.Module):
         fitting: Fitting | None = None,
         scale: Normalisation | None = None,
         dtype: str = "float32",
+        *,
+        in_fractions: bool = True,
     ) -> None:
         super().__init__()
-        self.scale, self.dtype = scale or Normalisation(), dtype
+        self.scale, self.dtype, self.in_fractions = scale or Normalisation(), dtype, in_fractions
         self.network, self.input_shape, self.fitting = network, input_shape, fitting or AS_TENSORS
         num_axes = 1 + len(input_shape)
         self.register_buffer("mean", broadcast(torch.tensor(prepare.mean or (0.0,)), num_axes))
@@ -84,6 +88,7 @@ class Deployed(nn.Module):
         if self.takes_images:
             values = _squared(values, self.input_shape[-1], self.fitting, self.beside * full)
             values = torch.where(are_bytes, values.round().clamp(0, FULL_BYTE), values)
+        if self.takes_images and self.in_fractions:
             torch._assert_async(are_bytes.logical_or(values.flatten().amax(0) <= LARGEST_FRACTION).all(), NO_FRACTIONS)
         return self.scale.undone(self.network((values / full - self.mean) / self.std))
 
@@ -156,12 +161,21 @@ def deployed(
     fitting: Fitting | None = None,
     scale: Normalisation | None = None,
     dtype: str = "float32",
+    *,
+    in_fractions: bool = True,
 ) -> Deployed:
     """A copy of the network for use anywhere: on the CPU, in eval mode, with its preparation."""
     plain = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    module = Deployed(plain, prepare, input_shape, fitting, scale, dtype)
+    module = Deployed(plain, prepare, input_shape, fitting, scale, dtype, in_fractions=in_fractions)
     module.eval()
     return module
+
+
+def deployed_for(workload: Workload, network: nn.Module, splits: Splits, input_shape: tuple[int, ...]) -> Deployed:
+    """``deployed``, with inputs prepared as the workload's are."""
+    fitting, dtype = getattr(workload, "fitting", None), workload.sample.dtype
+    units = {"in_fractions": workload.in_fractions}
+    return deployed(network, splits.prepare, input_shape, fitting, workload.output_scale, dtype, **units)
 
 
 def exported_bytes(module: Deployed) -> bytes:

@@ -24,7 +24,7 @@ from nas_core.families.model import rebuild
 from nas_core.families.model.source import source_files
 from nas_core.records.store import Store, json_bytes
 from nas_core.training.checkpoint import Checkpoint, pack, unpack
-from nas_core.training.export import Deployed, deployed, exported_bytes
+from nas_core.training.export import Deployed, deployed, deployed_for, exported_bytes
 from nas_core.training.group import Group, current
 from nas_core.training.loop import (
     EVAL_BATCH,
@@ -184,8 +184,7 @@ def train_network(
         architecture, network, splits, workload, own, result, name=name, seed=seed, device=str(place), group=group
     )
     if group.leads:
-        fitting, dtype = getattr(workload, "fitting", None), workload.sample.dtype
-        module = deployed(network, splits.prepare, shape, fitting, workload.output_scale, dtype)
+        module = deployed_for(workload, network, splits, shape)
         store.delete(f"{folder}/result.json")  # of another training: cut off now, it would speak for the new weights
         trained = _write(store, trained, architecture, module, splits.prepare, gives_logits=workload.gives_logits)
         store.write_json(f"{folder}/result.json", {"run_id": run_id, **trained.as_dict()})
@@ -304,7 +303,8 @@ def load_deployed(store: Store, name: str) -> tuple[Deployed, Description]:
     fitting = Fitting(**given["fitting"]) if "fitting" in given else None  # not in what earlier versions wrote
     scale = Normalisation.from_dict(description["output"]) if "output" in description else None
     shape, dtype = tuple(given["shape"]), given.get("dtype", "float32")
-    return deployed(network, Normalisation.from_dict(given), shape, fitting, scale, dtype), architecture
+    units = {"in_fractions": not given.get("own_units", False)}
+    return deployed(network, Normalisation.from_dict(given), shape, fitting, scale, dtype, **units), architecture
 
 
 def _remade(store: Store, name: str, description: Mapping[str, Any]) -> nn.Module | None:
@@ -446,10 +446,12 @@ def _description(
     gives_logits: bool,
 ) -> dict[str, Any]:
     """What ``architecture.json`` says: the network, what it takes and what it gives."""
-    values = "images of any size as floats in [0, 1] or as uint8" if module.takes_images else "floats"
+    units = "in [0, 1]" if module.in_fractions else "in the data's own units"
+    values = f"images of any size as floats {units} or as uint8" if module.takes_images else "floats"
     values = values if module.takes_floats else f"whole numbers, {module.dtype}"
     fitting = {"fitting": asdict(module.fitting)} if module.takes_images else {}
-    known = {} if module.takes_floats else {"dtype": module.dtype}
+    known: dict[str, Any] = {} if module.takes_floats else {"dtype": module.dtype}
+    known |= {"own_units": True} if module.takes_images and not module.in_fractions else {}
     return {
         **architecture.as_dict(),
         "input": {"values": values, "shape": list(module.input_shape), **prepare.as_dict(), **fitting, **known},

@@ -38,6 +38,7 @@ class ImageWorkload(Workload):
     Settings = ImageSettings
     version = 2
     places = frozenset({"path", "download", *HELD})
+    in_fractions = True
     settings: ImageSettings
 
     # what a set says of itself

@@ -25,6 +25,22 @@ def test_a_file_gives_what_the_network_gives_for_any_batch(way, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+class AnyNumber(nn.Sequential):
+    """Takes its inputs by no name, as what is loaded from an exported program does."""
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(*inputs)
+
+
+@pytest.mark.parametrize("any_batch", [True, False])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_network_may_take_its_inputs_by_no_name(way, any_batch):
+    network, inputs = AnyNumber(nn.Linear(3, 2)).eval(), torch.randn(5, 3)
+    session = Session(onnx_bytes(network, [inputs], way, any_batch=any_batch))
+    with torch.no_grad():
+        np.testing.assert_allclose(session(inputs.numpy()), network(inputs).numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_an_operator_that_onnx_does_not_have_is_named(way):
     with pytest.raises(NasError, match=r"ONNX: found the operator aten.{1,2}linalg_eig\w*, expected") as caught:

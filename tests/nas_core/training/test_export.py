@@ -83,6 +83,15 @@ def test_floats_that_are_no_fractions_are_refused_and_not_answered_wrongly():
 
 
 @torch.no_grad()
+def test_floats_in_units_of_their_own_are_taken_as_they_are():
+    """Images of a torch dataset are often normalised by it, so that they are beyond any fraction."""
+    module = deployed(network(), Normalisation(), (3, SIDE, SIDE), in_fractions=False)
+    images = torch.linspace(-9, 9, 2 * 3 * SIDE * SIDE).reshape(2, 3, SIDE, SIDE)
+    for each in (module, load_exported(exported_bytes(module))):
+        assert torch.allclose(each(images), module.network(images), atol=1e-5)
+
+
+@torch.no_grad()
 def test_gray_images_and_inputs_that_are_no_images():
     gray = deployed(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 2)), Normalisation(), (1, 8, 8))
     images = PHOTOS.float().mean(1, keepdim=True).to(torch.uint8)

@@ -4,6 +4,8 @@ import hashlib
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils.data import TensorDataset
 
 from nas_core.base.errors import StoreError
 from nas_core.deepmad.structure import DEFAULT_HEAD, DesignedNetwork, Skeleton, Structure, SuperBlock
@@ -17,8 +19,9 @@ from nas_core.training.handover import why_no_program, write
 from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.training.winner import check_files, load_deployed, train_network
 from nas_core.workloads.classification import CLASSIFICATION
+from nas_core.workloads.datasets import DatasetWorkload
 from nas_core.workloads.images.digits import Digits
-from nas_core.workloads.settings import ImageSettings
+from nas_core.workloads.settings import ImageSettings, SplitSettings
 from tests.nas_core.families import unusual
 from tests.spaces import tiny
 
@@ -187,6 +190,37 @@ def test_a_network_without_a_program_keeps_its_training(tmp_path):
     written = write(store, row, DATA, tmp_path / "out")
     assert "pt2" in written.refused
     assert {"model.safetensors", "architecture.json", "load.py"} <= set(written.files)
+
+
+class Standardised(DatasetWorkload):
+    """Images that the dataset itself has brought to mean 0 and deviation 1, as torchvision's ``Normalize`` does."""
+
+    name = "standardised"
+    sample = DATA.sample
+    measured = (CLASSIFICATION["accuracy"],)
+
+    def loss(self, outputs, targets, label_smoothing=0.0):
+        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def datasets(self):
+        (train, classes), (test, others) = DATA.load().train, DATA.load().load_test()
+        return (
+            TensorDataset((train[:300] / 255 - 0.1) / 0.2, classes[:300]),
+            TensorDataset((test / 255 - 0.1) / 0.2, others),
+        )
+
+
+def test_images_in_units_of_their_own_are_what_its_files_take(tmp_path):
+    store, data = Store(tmp_path), Standardised(SplitSettings(validation_examples=50, normalise="none"))
+    space, recipe = tiny(), Recipe(epochs=1, batch_size=64, augment="none")
+    architecture = space.architecture(space.parse("1-0-1"))
+    trained = train_network(architecture, TrainConfig(recipe=recipe), data, seed=0, device="cpu", store=store, name="w")
+    images, targets = data.load().load_test()
+    assert images.max() > 2
+    with torch.no_grad():
+        for network in (load_exported(store.read_bytes(trained.program_path)), load_deployed(store, "w")[0]):
+            assert float((network(images).argmax(1) == targets).double().mean()) == trained.test_metric
+    assert "own units" in store.read_json("winner/w/architecture.json")["input"]["values"]
 
 
 def test_a_result_of_an_older_version_is_trained_again_and_not_misread(tmp_path, architecture, trained):
