@@ -87,10 +87,7 @@ def test_a_plan_says_what_there_is_what_is_attainable_and_where_it_runs(dry_run)
 
 def test_evaluations_that_moved_limits_cost_are_in_the_plan(tmp_path):
     given = {"space": {"kind": "tiny"}, "data": {"kind": "digits"}, "verify": {"evaluations": 2, "per_round": 1}}
-    for limit, more in (
-        ("latency_ms<=12 ms", 8),
-        ("flops<=70%", 0),
-    ):  # four moves of two rounds; none of what is counted
+    for limit, more in (("latency_ms<=12 ms", 8), ("flops<=70%", 0)):  # four moves of two rounds each, or none
         found = plan(parse_config(given | {"select": {"limits": [limit]}}, "s"), str(tmp_path / "s"), measures=False)
         assert (found["verification_at_most"], found["verification_of_moves"]) == (2, more)
         assert (f"at most, and {more} more" in plan_in_words(found)) == bool(more)
