@@ -4,7 +4,7 @@ Only then have they channels that can be left out, kernels that can be split,
 and statistics that can be recalibrated. What they compute stays the same, bit for bit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -13,6 +13,11 @@ from torch import fx, nn
 from torch.export.unflatten import InterpreterModule
 
 Given = Mapping[str, Any]  # an operator's arguments by their names
+RESIZES = (  # each gives what it takes where that has the size already
+    torch.ops.aten._upsample_bilinear2d_aa,
+    torch.ops.aten._upsample_bicubic2d_aa,
+    torch.ops.aten._upsample_nearest_exact2d,
+)
 
 
 def with_layers(program: nn.Module) -> nn.Module:
@@ -23,21 +28,39 @@ def with_layers(program: nn.Module) -> nn.Module:
     return program
 
 
-def without_checks(program: nn.Module) -> nn.Module:
-    """The program itself without what it asserts of its inputs, for which other runtimes have no operator."""
+def for_any_runtime(program: nn.Module) -> nn.Module:
+    """The program itself without what other runtimes have no operator for, and inputs of the model's own do not need.
+
+    That is what it asserts of its inputs, conversions that keep no trace, and resizing to the size that there is.
+    """
     for part in program.modules():
         graph = _graph_of(part)
-        checks = [node for node in graph.nodes if _is_check(node)] if graph is not None else []
-        for check in checks:
-            check.graph.erase_node(check)
-        if graph is not None and checks:
+        if graph is not None and sum(map(_is_replaced, list(graph.nodes))):
             graph.eliminate_dead_code()
             part.finalize()  # type: ignore[operator]
     return program
 
 
-def _is_check(node: fx.Node) -> bool:
-    return getattr(node.target, "overloadpacket", None) is torch.ops.aten._assert_async
+def _is_replaced(node: fx.Node) -> bool:
+    """Whether the node was such a one, and was taken out or does the same by another operator now."""
+    operator = getattr(node.target, "overloadpacket", None)
+    if operator is torch.ops.aten._assert_async:
+        node.graph.erase_node(node)
+    elif operator is torch.ops.aten._to_copy and set(node.kwargs) == {"dtype"}:
+        node.target, node.args, node.kwargs = torch.ops.aten.to.dtype, (*node.args, node.kwargs["dtype"]), {}
+    elif operator in RESIZES:
+        node.target, node.args = _resized, (node.target, *node.args)  # type: ignore[arg-type]
+    else:
+        return False
+    return True
+
+
+def _resized(
+    resize: Callable[..., torch.Tensor], images: torch.Tensor, size: Sequence[int], *given: Any
+) -> torch.Tensor:
+    if size is not None and tuple(images.shape[-2:]) == tuple(size):
+        return images
+    return resize(images, size, *given)
 
 
 def with_tensors_first(program: nn.Module) -> nn.Module:

@@ -26,7 +26,7 @@ from nas_core.base.identity import content_id
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model import rebuild
 from nas_core.families.model.checkpoints import PROGRAM, load_weights, not_finite, what_it_is
-from nas_core.families.model.layers_again import with_layers, with_tensors_first, without_checks
+from nas_core.families.model.layers_again import for_any_runtime, with_layers, with_tensors_first
 from nas_core.families.model.source import hash_of_source, hash_of_weights
 
 from timm.models import is_model  # isort: skip
@@ -129,12 +129,12 @@ class Reference:
             return _program(self.model)
         if not rest:
             expected = "timm:NAME, package.module:factory, FILE.py:factory, mlflow:NAME@alias or FILE.pt2"
-            raise NasError(WHERE, repr(self.model), expected)
+            raise NasError(WHERE, repr(self.model), expected, _beside(self.model))
         try:
             network = rebuild.whole(self.made_by)
         except Exception as error:  # a user's own code, or timm's for arguments it does not take
             found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            raise NasError(f"{WHERE} {self.model}", found, "a model that can be made") from None
+            raise NasError(f"{WHERE} {self.model}", found, "a model that can be made", _beside(self.model)) from None
         return network.eval()
 
     def check(self) -> None:
@@ -196,6 +196,16 @@ class Reference:
         return weights_hash(self.trained())
 
 
+def _beside(model: str) -> str:
+    """What of a folder that `mathnas export` wrote is a model, where the folder or another file of it is named."""
+    named = Path(model.rpartition(":")[0] or model)
+    folder = named if named.is_dir() else named.parent
+    program = folder / rebuild.PROGRAM
+    return (
+        f"Name {program}, which lies there." if program.is_file() and (folder / rebuild.DESCRIPTION).is_file() else ""
+    )
+
+
 def _program(path: str) -> nn.Module:
     """The modules that an exported program was made of."""
     where, expected = f"{WHERE} {path}", "a program that torch.export.save wrote"
@@ -247,7 +257,7 @@ def _as_module(model: Any) -> nn.Module:
     """A module with the structure that it had before it was exported, if it was."""
     if isinstance(model, torch.export.ExportedProgram):
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # torch's own use of it, each time it is copied
-        unflattened = with_tensors_first(without_checks(torch.export.unflatten(model)))
+        unflattened = with_tensors_first(for_any_runtime(torch.export.unflatten(model)))
         for part in unflattened.modules():  # examples of every value, which cannot be copied
             for node in getattr(getattr(part, "graph", None), "nodes", ()):
                 node.meta.clear()

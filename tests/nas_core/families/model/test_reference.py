@@ -236,6 +236,21 @@ def test_a_program_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's own use of what it deprecates
+def test_of_a_folder_that_was_handed_over_the_file_that_is_a_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "load.py").write_text("def load(folder): ...")
+    for name in ("model.pt2", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    for beside in ("", ".", "model.safetensors", "load.py:load"):
+        with pytest.raises(NasError) as found:
+            _reference(f"{tmp_path}/{beside}").fresh()
+        assert not found.value.advice  # these files may be anything's
+    (tmp_path / "architecture.json").write_text("{}")
+    for beside in ("", ".", "model.safetensors", "architecture.json", "load.py:load"):
+        with pytest.raises(NasError) as found:
+            _reference(f"{tmp_path}/{beside}").fresh()
+        assert found.value.advice == f"Name {tmp_path / 'model.pt2'}, which lies there."
+
+
 def test_a_program_has_finite_weights(tmp_path: Path) -> None:
     network = nn.Linear(2, 2)
     nn.init.constant_(network.bias, torch.nan)
