@@ -228,7 +228,8 @@ def shrink(
         within_reach,
         written,
     )
-    from nas_core.records.store import absolute
+    from nas_core.records.lease import hold
+    from nas_core.records.store import Store, absolute
 
     wish = Wish(
         model=model,
@@ -258,9 +259,10 @@ def shrink(
         return _planned(config, where, "report", measures=dry_run)
 
     def ran(config: "StudyConfig") -> "Study":
-        print(f"Wrote {written(config, wish)}.", file=sys.stderr)
-        with never_silent():
-            return _run_stages(config, where, None, "report", wait_s=0.0)
+        with hold(Store(where)):  # before it is written: another driver's file stays as it is
+            print(f"Wrote {written(config, wish)}.", file=sys.stderr)
+            with never_silent():
+                return _run_stages(config, where, None, "report", wait_s=0.0)
 
     config, found = within_reach(config, where, planned, say)
     if dry_run or not as_json:
@@ -450,13 +452,14 @@ def _print_plan(found: dict[str, Any], as_json: bool) -> None:
 
 
 def _print_outcome(study: "Study", as_json: bool, compared: list[str] | None = None) -> None:
+    from nas_core.report.story import limits_measured_whole
     from nas_core.report.text import summary_table
 
     summary = _summary(study)
     if as_json:
         print_json(summary.to_dict())
         return
-    print(summary_table(summary, compared))
+    print("\n".join(filter(None, (summary_table(summary, compared), limits_measured_whole(summary)))))
     if study.store.exists(REPORT):
         of_before = "" if study.status_of("report").is_over else "  (of before: stage report has not run since)"
         print(f"Report: {study.store.uri(REPORT)}{of_before}")

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,8 @@ if TYPE_CHECKING:
     from nas_core.study.elsewhere import Elsewhere
 
 LONGEST_S = 24 * 3600  # that another machine may take
-HOST = re.compile(r"[^\s/:-][^\s/:]*")  # scp takes other words for options, or for files of this machine
+HOST = re.compile(r"[^\s/:-][^\s/:]*")  # ssh takes what begins with a hyphen for an option, and no port so
+UNREACHED = 255  # what ssh ends with of its own; else with what the command there ended with
 
 
 def elsewhere(study: Study) -> "Elsewhere":
@@ -59,7 +59,7 @@ def bring(study: Study, path: Path) -> list[str]:
 
 
 def over_ssh(study: Study, host: str, python: str) -> list[str]:
-    """Carry the file with the user's own scp, run it with their ssh, take what it says, and remove it there.
+    """Carry the file there, run it, take what it says, and remove it there, all by the user's own ssh.
 
     Raises:
         ConfigError: for what is no name of a machine.
@@ -69,29 +69,31 @@ def over_ssh(study: Study, host: str, python: str) -> list[str]:
         raise ConfigError("--host", repr(host), "NAME or USER@NAME, as ssh knows it")
     asked = elsewhere(study)
     name = f"mathnas-measure-{asked.asked}.pyz"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, name)
-        path.write_bytes(_packed(asked))
-        _run(host, ["scp", "-q", str(path), f"{host}:{name}"])
+    _run(host, f"cat > {name}", _packed(asked))  # not by scp: it needs a server of its own there, which not all have
     try:
-        text = _run(host, ["ssh", host, f"{python} {name} --out -"])
+        text = _run(host, f"{python} {name} --out -")
     finally:
         with suppress(ClusterError):  # what was measured is worth more than a file that stays there
-            _run(host, ["ssh", host, f"rm -f {name}"])
+            _run(host, f"rm -f {name}")
     return _taken(asked, text, f"--host {host}")
 
 
-def _run(host: str, command: list[str]) -> str:
-    """Standard output of a command; what it says of its progress goes to ours."""
+def _run(host: str, command: str, given: bytes = b"") -> str:
+    """Standard output of a command there that is given this to read; what it says of its progress goes to ours."""
     try:
-        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=LONGEST_S).stdout
+        ended = subprocess.run(
+            ["ssh", host, command], input=given, stdout=subprocess.PIPE, check=True, timeout=LONGEST_S
+        )
     except FileNotFoundError:
-        raise ClusterError(f"--host {host}", f"no {command[0]} on this machine", "OpenSSH's client") from None
+        raise ClusterError(f"--host {host}", "no ssh on this machine", "OpenSSH's client") from None
     except subprocess.CalledProcessError as error:
-        found = f"{command[0]} ended with {error.returncode}"
-        raise ClusterError(f"--host {host}", found, "a machine that ssh reaches, and Python there with numpy") from None
+        if error.returncode == UNREACHED:
+            raise ClusterError(f"--host {host}", f"ssh ended with {UNREACHED}", "a machine that ssh reaches") from None
+        found, expected = f"`{command}` ended with {error.returncode} there", "room for a file, and Python with numpy"
+        raise ClusterError(f"--host {host}", found, expected, "--python names another Python there.") from None
     except subprocess.TimeoutExpired:
         raise ClusterError(f"--host {host}", f"nothing for {LONGEST_S} s", "measurements") from None
+    return ended.stdout.decode(errors="replace")
 
 
 def _packed(asked: "Elsewhere") -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import tempfile
 import warnings
+from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -46,7 +47,18 @@ def serve_flows(root: str, port: int, limit: int) -> None:
         warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
         print(f"Prefect's page: {without_passwords(url).removesuffix('/api')}/deployments  (Ctrl-C stops)", flush=True)
         with suppress(KeyboardInterrupt, TerminationSignal):
-            asyncio.run(runner.start())
+            asyncio.run(_quietly_cancelled(runner.start()))
+
+
+async def _quietly_cancelled(serving: Coroutine[Any, Any, None]) -> None:
+    """The runner's work, of which a connection that is open at its end is no error, as Pythons before 3.12 have it."""
+
+    def told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), asyncio.CancelledError):
+            loop.default_exception_handler(context)
+
+    asyncio.get_running_loop().set_exception_handler(told)
+    await serving
 
 
 def _deployments(base: str) -> list["RunnerDeployment"]:

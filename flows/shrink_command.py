@@ -22,6 +22,7 @@ from nas_core.study.config import StudyConfig, load_config
 from nas_core.study.stages import CONFIG, INSIDE, TRAINING, VERIFICATION
 from nas_core.study.sweep import beginning_at, first_met, limits_of
 from nas_core.workloads import WORKLOADS
+from nas_core.workloads.images.parquet_images import holds_no_images
 
 if TYPE_CHECKING:
     from nas_core.study.study import Study
@@ -41,7 +42,7 @@ FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, t
 LITTLE = 0.5  # of the FLOPs in positions: below it what stands in the way is told
 RATED_SHARE = 5  # all networks' is so many times shorter than that
 PAIRS = {"segmentation": "masks", "image-to-image": "targets"}  # kind of data -> the folder beside images/
-TABLES = (".csv", ".tsv")  # which say neither what they hold nor what is predicted
+TABLES = (".csv", ".tsv")  # which say neither what they hold nor what is predicted, as Parquet without images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,11 @@ def study_of(wish: Wish, overrides: Mapping[str, str], tell: Callable[[str], obj
     section["data"] |= found.settings
     tell(found.in_words)
     config = parsed(section, overrides)
-    num_train, _ = workload_of(config).num_examples()
+    workload = workload_of(config)
+    num_train, _ = workload.num_examples()
+    if not workload.augments:
+        for stage in ("scorer", "train"):
+            section[stage]["recipe"]["augment"] = "none"
     if wish.distil_epochs is None:
         section["scorer"]["recipe"]["epochs"] = min(DISTIL_EPOCHS, round(DISTILLED / num_train, 4))
     if config.scorer.train:  # without, no network is trained to be rated
@@ -176,7 +181,7 @@ def _data_of(wish: Wish) -> dict[str, Any]:
         names = {each.name for folder in (path, path / "train") for each in folder.glob("*/")}
         kind = next((kind for kind, beside in PAIRS.items() if {"images", beside} <= names), "folder")
         return {"kind": kind, "path": str(path.absolute())}
-    if path.suffix.lower() in TABLES:
+    if path.suffix.lower() in TABLES or holds_no_images(path):
         advice = f"--data image-table --set data.path={path}, or --data rows --set data.path={path}."
         raise DataError("--data", f"{path}, a table", "a folder of images, or what the table is", advice)
     if path.exists():
@@ -341,6 +346,7 @@ def result_in_words(study: "Study") -> list[str]:
         format_metric,
         format_percent,
         format_seeds,
+        metric_column,
         short_genotype,
         trained_name,
     )
@@ -349,7 +355,7 @@ def result_in_words(study: "Study") -> list[str]:
     title, latency = _latency_of(study, trained["networks"])
     recipe, metric = study.config.train.recipe, trained_metric(study.config)
     titles = [title, "of the model"] if latency else []
-    rows = [["network", "role", "test", *titles, "FLOPs", "params", "epochs"]]
+    rows = [["network", "role", metric_column(metric, "test"), *titles, "FLOPs", "params", "epochs"]]
     own = next((latency.get(row["name"]) for row in trained["networks"] if row["role"] == "base"), None)
     for row in trained["networks"]:
         mine = latency.get(row["name"])
@@ -360,7 +366,7 @@ def result_in_words(study: "Study") -> list[str]:
         label = short_genotype(row["genotype"])
         epochs = f"{recipe.epochs + row.get('more_epochs', 0):.3g}"
         rows.append([label, trained_name(name), format_seeds(metric, tests), *timed, *counts, epochs])
-        if row["role"] == "base" and (value := measure_as_given(study)) is not None:
+        if row["role"] == "base" and (value := measure_as_given(study).get(metric.name)) is not None:
             rows.append([label, "as it was given", format_metric(metric, value), *timed, *counts, "0"])
     return [*aligned(rows), *_what_stands_where(study)]
 

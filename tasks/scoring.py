@@ -25,10 +25,13 @@ def prepare_scorer(study: Study) -> None:
     config = study.config
     with Cluster(config.cluster) as cluster, Progress(stage="prepare", total=1, noun="steps") as progress:
         job, pieces = study_job(study), list(study.scorer.pieces)
-        shares = min(len(pieces), cluster.num_workers(cluster.evaluation_request)) or 1
+        workers = cluster.num_workers(cluster.evaluation_request)
+        shares = min(len(pieces), workers) or 1
+        at_first = min(study.scorer.num_pieces, workers) or 1
         jobs = [(job, pieces[share::shares]) for share in range(shares)]
         together = config.train.workers if study.scorer.prepares_together else 1
-        request = cluster.training_request(shares, together)
+        # the last piece has as many threads as it would have had among all: what comes out depends on it
+        request = cluster.training_request(at_first, together)
         run_jobs(
             cluster,
             prepare_job,

@@ -131,11 +131,11 @@ def log_study(study: Study) -> dict[str, Any]:
         runs.log_data(parent, build_workload(study.config.data).label, notes.identity)
     runs.log_tables(parent)
     training = study.current("train") or {"networks": []}
+    recipe = study.config.train.recipe.applied_to(study.scorer.workload).values
     for row in training["networks"]:
         known = {key: row[key] for key in ("genotype", "costs")}
         repeats = [{**each, **known, "role": f"{row['role']}, another seed"} for each in row.get("repeats", ())]
         for each in (row, *repeats):
-            recipe = study.config.train.recipe.values
             epochs = recipe["epochs"] + row.get("more_epochs", 0)
             runs.log_network(parent, each, study.inputs_of("train"), {**recipe, "epochs": epochs})
     runs.describe(parent, describe_study(study, runs.link(parent, REPORT)))
@@ -160,8 +160,10 @@ def log_design(project: DesignProject) -> dict[str, Any]:
     runs = _DesignRuns(project, answer)
     parent = runs.parent()
     runs.log_settings(parent)
-    runs.log_data(parent, build_workload(project.config.data).label, project.data.identity)
-    runs.log_network(parent, row, project.training_inputs, project.config.train.recipe.values)
+    workload = build_workload(project.config.data)
+    runs.log_data(parent, workload.label, project.data.identity)
+    recipe = project.config.train.recipe.applied_to(workload)
+    runs.log_network(parent, row, project.training_inputs, recipe.values)
     runs.log_files(parent, DESIGN_FILES)
     runs.describe(parent, describe_design(project))
     runs.finish(parent)

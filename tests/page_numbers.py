@@ -166,6 +166,7 @@ def _computed(study) -> list[float]:
     found += [(1 + calibration.kendall) / 2] if calibration else []
     for row in (study.current("verify") or {}).get("whole") or ():
         found.append(study.costs_of(Genotype.parse(row["genotype"]))[row["resource"]] / row["value"] - 1)
+        found.append(2 * row["spread"])  # the middle 80 % of runs, of which half is kept
     found += _of_swaps(study, winner)
     found += [len(trained), len(study.additivity), *range(1, 1 + max(space.num_choices, default=0))]
     return found

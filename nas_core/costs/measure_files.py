@@ -74,16 +74,14 @@ def measured(archive: zipfile.ZipFile, asked: dict[str, Any]) -> Iterator[dict[s
         calls = [_call(archive, each, inputs, asked) for each in groups[index]]
         return in_turns(calls, {**asked, "repeats": repeats})
 
-    reference: float | None = None
     found = in_sessions([partial(timed, index) for index in range(count)], asked["repeats"])
-    for networks, timings in zip(groups, found, strict=True):
-        own = timings[0]
-        if reference is None:
-            reference = undisturbed(own) if isinstance(own, np.ndarray) else None
-            yield _row(first, own)
+    owns = [timings[0] for timings in found]
+    reference = next((own for own in owns if isinstance(own, np.ndarray)), owns[0])
+    yield _row(first, reference)
+    for networks, timings, own in zip(groups, found, owns, strict=True):
         for network, timing in zip(networks[1:], timings[1:], strict=True):
-            if isinstance(timing, np.ndarray) and isinstance(own, np.ndarray) and reference is not None:
-                timing = timing * reference / undisturbed(own)  # a machine that drifts slows all alike
+            if isinstance(timing, np.ndarray) and isinstance(own, np.ndarray) and isinstance(reference, np.ndarray):
+                timing = timing * undisturbed(reference) / undisturbed(own)  # a machine that drifts slows all alike
             yield _row(network, timing)
 
 

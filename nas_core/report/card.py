@@ -10,6 +10,7 @@ from nas_core.report.text import (
     format_milliseconds,
     format_quantity,
     longer_in_words,
+    metric_column,
     outcome_lines,
     short_genotype,
     trained_name,
@@ -31,8 +32,8 @@ def card(done: Finished, written: Written, latency: Sequence[FileLatency] | str)
     row, given = done.winner, done.store.read_json(done.winner["architecture_path"])
     sections = {
         "What it is": _made_of(done, given),
-        "Use": _use(written, given),
-        "Input and output": _input(row, given, written),
+        "Use": _use(done, written, given),
+        "Input and output": _input(done, given, written),
         "Rated": _rated(done),
         "Cost": _costs(done, latency),
         "The ONNX file": _onnx(written),
@@ -104,7 +105,7 @@ def _absent(written: Written) -> dict[str, str]:
     return found
 
 
-def _use(written: Written, given: Mapping[str, Any]) -> list[str]:
+def _use(done: Finished, written: Written, given: Mapping[str, Any]) -> list[str]:
     files = [f"- `{name}`, {format_quantity('file_bytes', size)}" for name, size in sorted(written.files.items())]
     absent = [f"- no `{name}`: {why}" for name, why in _absent(written).items()]
     code = [
@@ -115,42 +116,46 @@ def _use(written: Written, given: Mapping[str, Any]) -> list[str]:
     if LOADER not in written.files:
         return lines
     what = "the largest outputs of images" if given.get("gives_logits", True) else "what comes out for images"
+    what += "" if done.workload.in_fractions else ", as fractions from 0 to 1"
     takes_images = len(given["input"]["shape"]) == 3
     shell = ["", "```sh", f"python {LOADER} . IMAGE...   # {what}", "```"] if takes_images else []
     needs = f"`{LOADER}` needs torch, timm and safetensors; what it reads is beside it."
     return [*lines, *shell, "", needs]
 
 
-def _input(row: Mapping[str, Any], given: Mapping[str, Any], written: Written) -> list[str]:
-    known = given["input"]
+def _input(done: Finished, given: Mapping[str, Any], written: Written) -> list[str]:
+    known, workload = given["input"], done.workload
     named = {ONNX: f"`{ONNX}` (`inputs` -> `outputs`)", LOADER: f"`{LOADER}`"}
     plain = [text for name, text in named.items() if name in written.files] or ["the network"]
     shape = " x ".join(map(str, known["shape"]))
     is_image = len(known["shape"]) == 3
-    values = "fractions from 0 to 1" if is_image else "as they are stored"
+    as_stored = "as the data have them (bytes: fractions from 0 to 1)" if is_image else "as they are stored"
+    values = "fractions from 0 to 1" if is_image and workload.in_fractions else as_stored
+    # Images of other sides than the network's, or of any, were made square; all others are taken as they are.
+    are_fitted = hasattr(workload, "fitting") or known["shape"][1:] != list(workload.sample.shape[1:])
     lines = [
         f"- {' and '.join(plain)}: {known.get('dtype', 'float32')}, B x {shape}, {values}; any B",
         f"- `{PROGRAM}`: B x {known['shape'][0]} x height x width, {known['values']}"
         if is_image and PROGRAM in written.files
         else "",
         f"- normalised inside: mean {known['mean'] or 'none'}, deviation {known['std'] or 'none'}",
-        f"- how images became squares: {known['fitting']}" if "fitting" in known else "",
-        f"- outputs, by number: {', '.join(row['output_names']) or 'without names'}",
+        f"- how images became squares: {known['fitting']}" if "fitting" in known and are_fitted else "",
+        f"- outputs, by number: {', '.join(done.winner['output_names']) or 'without names'}",
     ]
     return [line for line in lines if line]
 
 
 def _rated(done: Finished) -> list[str]:
     names = list(done.winner["metrics"]["test"])
-    head = ["network", "what it is", *(f"test {done.workload.metrics[name].label}" for name in names)]
+    head = ["network", "what it is", *(metric_column(done.workload.metrics[name], "test") for name in names)]
     rows = [head, ["---"] * len(head)]
     for row in done.networks:
         tested = (f"{row['metrics']['test'][name]:.4f}" for name in names)
         what = "this network" if row is done.winner else ROLES.get(row["role"]) or trained_name(row["role"])
         rows.append([f"`{short_genotype(row['genotype'])}`", what, *tested])
-    given = as_given(done.study) if done.study is not None else None
-    if given is not None:
-        cells = (f"{given:.4f}" if name == done.winner["metric_name"] else "" for name in names)
+    given = as_given(done.study) if done.study is not None else {}
+    if given:
+        cells = (f"{given[name]:.4f}" if name in given else "" for name in names)
         rows.append(["", "the model as it was given", *cells])
     return [
         *map(_row, rows),
@@ -204,11 +209,12 @@ def _measured_whole(done: Finished) -> list[Mapping[str, Any]]:
 
 
 def _whole(row: Mapping[str, Any]) -> str:
-    amount, spread = (format_quantity(row["resource"], row[name]) for name in ("value", "spread"))
+    amount, within = (format_quantity(row["resource"], value) for value in (row["value"], 2 * row["spread"]))
     conditions = (
         f"batch {row['batch_size']}, threads {row['num_threads']}, {row['num_repeats']} repeats, {row['device']}"
     )
-    return f"- `{short_genotype(row['genotype'])}` measured whole: {amount} +- {spread} ({conditions})"
+    said = f"{amount}, the middle 80 % of runs within {within}"
+    return f"- `{short_genotype(row['genotype'])}` measured whole: {said} ({conditions})"
 
 
 def latency_in_words(latency: Sequence[FileLatency] | str) -> list[str]:
@@ -254,7 +260,8 @@ def _onnx(written: Written) -> list[str]:
 
 
 def _training(done: Finished, row: Mapping[str, Any]) -> list[str]:
-    recipe = done.config.train.recipe.model_dump(mode="json", exclude_defaults=True)
+    applied = done.config.train.recipe.applied_to(done.workload)
+    recipe = applied.model_dump(mode="json", exclude_defaults=True)
     lines = [f"- {name}: {text}" for name, text in done.workload.describe()]
     return [
         *lines,

@@ -572,18 +572,18 @@ def _training(study: Study) -> TrainingSummary | None:
         metric=metric,
         num_test_examples=winner["num_test_examples"],
         output_names=tuple(winner["output_names"]),
-        recipe=study.config.train.recipe.in_words,
+        recipe=study.config.train.recipe.applied_to(study.scorer.workload).in_words,
         device=winner["device"],
         diverged=tuple(f"{row['role']} {row['genotype']}: {row['message']}" for row in output.get("diverged", ())),
         remarks=tuple(f"{trained_name(row['role'])}: {row['text']}" for row in output.get("remarks", ())),
-        as_given=as_given(study),
+        as_given=as_given(study).get(metric.name),
     )
 
 
 def _trained(row: Mapping[str, Any], metric: str, epochs: float) -> TrainedNetwork:
     """A row of the training's output; ``epochs`` are the recipe's, of which an early stop leaves some out."""
     repeats = row.get("repeats", [])
-    every = [row, *repeats]
+    every, epochs = [row, *repeats], epochs + row.get("more_epochs", 0.0)
     test, validation = ([each["metrics"][split][metric] for each in every] for split in ("test", "validation"))
     return TrainedNetwork(
         role=row["role"],
@@ -592,22 +592,23 @@ def _trained(row: Mapping[str, Any], metric: str, epochs: float) -> TrainedNetwo
         validation=statistics.fmean(validation),
         costs=row["costs"],
         measured=row.get("measured", {}),
-        curve=_curve(row, metric),
+        curve=_curve(row, metric, epochs),
         wall_s=sum(each["wall_s"] for each in every),
         seed=row["seed"],
         tests=tuple(SeedValue(seed=each["seed"], value=value) for each, value in zip(every, test, strict=True))
         if repeats
         else (),
-        curves=tuple(_curve(each, metric) for each in repeats),
-        num_epochs=min(len(row["history"]), epochs + row.get("more_epochs", 0.0)),
+        curves=tuple(_curve(each, metric, epochs) for each in repeats),
+        num_epochs=min(len(row["history"]), epochs),
         more_epochs=row.get("more_epochs", 0.0),
         examples_per_s=row.get("examples_per_s"),
         **_details(row.get("details", {}), is_shown=row["role"] == "winner"),
     )
 
 
-def _curve(row: Mapping[str, Any], metric: str) -> tuple[CurvePoint, ...]:
+def _curve(row: Mapping[str, Any], metric: str, epochs: float) -> tuple[CurvePoint, ...]:
+    """A point after each epoch, of ``epochs`` the last of which may be a part of one."""
     return tuple(
-        CurvePoint(epoch=at["epoch"], train_loss=at.get("loss"), validation=at.get(f"validation_{metric}"))
+        CurvePoint(epoch=min(at["epoch"], epochs), train_loss=at.get("loss"), validation=at.get(f"validation_{metric}"))
         for at in row["history"]
     )

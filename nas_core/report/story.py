@@ -281,6 +281,14 @@ def within_limits(summary: StudySummary, winner: str) -> str:
     return f"{verdict}: {_joined(parts)}."
 
 
+def limits_measured_whole(summary: StudySummary) -> str:
+    """``within_limits`` of the winner where it was measured whole, which its sum is not; "" elsewhere."""
+    winner = summary.winner
+    if winner is None or not any(whole_in_words(summary, winner, limit) for limit in summary.limits):
+        return ""
+    return within_limits(summary, winner)
+
+
 def whole_in_words(summary: StudySummary, genotype: str, limit: Limit) -> str:
     """What a network takes measured whole, of what the limit then is; "" where it was not measured."""
     whole = summary.measured_whole(genotype, limit.resource)

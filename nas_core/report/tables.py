@@ -136,7 +136,7 @@ def whole_table(summary: StudySummary) -> Table | None:
             short_genotype(row.genotype),
             resource_name(each.resource),
             format_amount(each.resource, row.measured),
-            format_amount(each.resource, row.spread),
+            format_amount(each.resource, 2 * row.spread),
             format_amount(each.resource, row.summed),
             format_percent(row.summed / row.measured - 1, 1, sign="+") if row.measured else "–",
         )
@@ -148,7 +148,7 @@ def whole_table(summary: StudySummary) -> Table | None:
         "genotype",
         "resource",
         "measured whole",
-        "± (10th to 90th percentile)",
+        "middle 80 % of runs within",
         "sum of blocks",
         "sum is off by",
     )

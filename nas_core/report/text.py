@@ -125,10 +125,19 @@ def metric_label(metric: Measure, split: str = "") -> str:
     return f"{words} {metric.label}" if words and words not in metric.label.split() else metric.label
 
 
+def metric_column(metric: Measure, split: str = "") -> str:
+    """The head of a column of values with their unit: what, and which way is better where it is not upwards."""
+    return _directed(metric, metric_label(metric, split))
+
+
 def metric_axis(metric: Measure, split: str = "") -> str:
     """The label of an axis: what, in which unit, and which way is better where it is not upwards."""
     unit = "%" if metric.is_fraction else metric.unit
-    label = f"{metric_label(metric, split)}, {unit}" if unit else metric_label(metric, split)
+    label = metric_label(metric, split)
+    return _directed(metric, f"{label}, {unit}" if unit else label)
+
+
+def _directed(metric: Measure, label: str) -> str:
     return label if metric.higher_is_better else f"{label} (lower is better)"
 
 
@@ -300,11 +309,11 @@ def sweep_rows(summary: StudySummary) -> list[list[str]]:
     """A sweep as a table: every point, the base network last; columns that nothing is known for are left out."""
     sweep, metric = summary.sweep, summary.scorer.metric
     assert sweep is not None, "there is a sweep to show"
-    name, label = resource_name(sweep.resource), metric_label(metric, summary.scorer.split)
+    name, label = resource_name(sweep.resource), metric_column(metric, summary.scorer.split)
     whole = sweep.base.measured
     head = ["limit", "network", name, "measured whole", "of the base", f"predicted {label}", "evaluated"]
     several = any(len(row.tests) > 1 for row in summary.training.networks) if summary.training is not None else False
-    rows = [[*head, metric_label(summary.metric, "test") + (", first training" if several else "")]]
+    rows = [[*head, metric_column(summary.metric, "test") + (", first training" if several else "")]]
     for point in (*sweep.points, sweep.base):
         share = format_percent(point.measured / whole, 1) if point.measured is not None and whole else ""
         rows.append(
@@ -393,8 +402,8 @@ def failure_warning(summary: StudySummary) -> str:
 def compared_by(summary: StudySummary) -> str:
     """What ``compared_networks`` are compared by: on the test split once they are trained, else as evaluated."""
     if summary.training is not None:
-        return metric_label(summary.training.metric, "test")
-    return f"evaluated {metric_label(summary.scorer.metric, summary.scorer.split)}"
+        return metric_column(summary.training.metric, "test")
+    return f"evaluated {metric_column(summary.scorer.metric, summary.scorer.split)}"
 
 
 def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | None]]:

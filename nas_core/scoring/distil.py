@@ -164,6 +164,10 @@ class DistilScorer(Scorer):
             if not self.store.exists(self.weights_path(position))
         ]
 
+    @property
+    def num_pieces(self) -> int:
+        return self.family.space.num_positions
+
     def check(self, stored: Sequence[Evaluation] = ()) -> None:
         self.workload.check()
         self.settings.recipe.check("scorer.recipe")

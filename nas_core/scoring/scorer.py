@@ -138,6 +138,11 @@ class Scorer(Registered, ABC):
         """What is left of ``prepare``, in pieces that workers may do side by side; none where it is one."""
         return ()
 
+    @property
+    def num_pieces(self) -> int:
+        """How many pieces there were before any was done; workers share a machine's threads by that."""
+        return len(self.pieces)
+
     def prepare_pieces(self, pieces: Sequence[str], on_progress: OnProgress) -> None:
         """Do these pieces, where there are some; resumes."""
 

@@ -201,13 +201,18 @@ class SupernetWeights:
         """The trained weights.
 
         Raises:
-            StoreError: if they are not in the store.
+            StoreError: if they are not in the store, or damaged.
         """
         path = self.scorer.weights_path
         if not self.scorer.prepared:
             raise StoreError(self.store.uri(path), "no file", "trained shared weights", "Call prepare.")
         network = self._fresh()
-        network.load_state_dict(unpack(self.store.read_bytes(path))[0])
+        try:
+            network.load_state_dict(unpack(self.store.read_bytes(path))[0])
+        except ValueError as error:
+            self.store.set_aside(path, str(error))
+            found, advice = f"a damaged file ({error})", "It is in quarantine/ now: the same command trains them again."
+            raise StoreError(self.store.uri(path), found, "trained shared weights", advice) from None
         network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.eval()
         return network

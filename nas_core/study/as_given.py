@@ -1,5 +1,6 @@
 """How good a trained model was as it was given, beside what became of it. No torch at import."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from nas_core.base.errors import NasError
@@ -11,31 +12,37 @@ from nas_core.study.study import Study
 GIVEN = "given.json"  # in a study's store
 
 
-def as_given(study: Study) -> float | None:
-    """The study's metric of the model on the test split; None where it was not measured, or of other networks."""
+def as_given(study: Study) -> Mapping[str, float]:
+    """The model's metrics on the test split, by name; none where they were not measured, or of other networks.
+
+    Earlier versions measured the study's own metric only.
+    """
     if study.config.space.kind != TrainedModel.name or not study.store.exists(GIVEN):
-        return None
+        return {}
     kept = study.store.read_json(GIVEN)
-    return float(kept["value"]) if kept.get("of") == _of(study) else None
+    if kept.get("of") != _of(study):
+        return {}
+    metrics: Mapping[str, float] = kept.get("metrics") or {trained_metric(study.config).name: kept["value"]}
+    return metrics
 
 
-def measure_as_given(study: Study) -> float | None:
+def measure_as_given(study: Study) -> Mapping[str, float]:
     """As ``as_given``; measured where it is not known. None of other networks, or where model or data are gone."""
     if study.config.space.kind != TrainedModel.name:
-        return None
-    if (known := as_given(study)) is not None:
+        return {}
+    if known := as_given(study):
         return known
-    from nas_core.training.loop import measure
+    from nas_core.training.loop import measure_all
 
-    metric, workload = trained_metric(study.config), workload_of(study.config)
+    workload = workload_of(study.config)
     try:
         teacher: Any = family_of(study.config, workload.sample).teacher
         splits = workload.load(study.family.sample.shape)
-        value = measure(teacher, metric, splits.load_test(), splits.prepare, workload=workload)
+        metrics = measure_all(teacher, workload.metrics, splits.load_test(), splits.prepare, workload=workload)
     except NasError:
-        return None
-    study.store.write_json(GIVEN, {"of": _of(study), "value": value})
-    return value
+        return {}
+    study.store.write_json(GIVEN, {"of": _of(study), "metrics": metrics})
+    return metrics
 
 
 def _of(study: Study) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -29,7 +30,9 @@ from nas_core.study.stages import record_path
 from nas_core.study.study import Study
 
 Purpose = Literal["blocks", "whole"]  # what blocks cost; what base, finalists and a sweep's points take whole
-NEEDED = ("asked", "purpose", "genotype", "status", "ms", "spread_ms", "repeats", "device", "message")
+HOW = ("batch_size", "num_threads")
+NEEDED = ("asked", "purpose", *HOW, "genotype", "status", "ms", "spread_ms", "repeats", "device", "message")
+MISSING = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +109,9 @@ class Elsewhere:
             ConfigError: for something else, a part of it, or the measurements of another study or of another device
                 than the blocks' latencies are of.
         """
+        delimiter = _delimiter(text)
         try:
-            rows = list(csv.DictReader(io.StringIO(text), delimiter=_delimiter(text)))
+            rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
         except csv.Error as error:
             raise ConfigError(source, error, "the file that was written there") from None
         if without := [name for name in NEEDED if not rows or name not in rows[0]]:
@@ -130,23 +134,38 @@ class Elsewhere:
             expected = f"device {', '.join(of_blocks)}, which the blocks were measured on"
             advice = "Of the same machine by another name, `--device NAME` gives the file its name there."
             raise ConfigError(source, f"device {device}", expected, advice)
+        self._check_how(rows, source)
+        point = "." if delimiter == "," else ","  # of decimals: where it is a comma, something else is between columns
         try:
-            networks = {self.study.space.parse(row["genotype"]): _measured(row) for row in rows}
+            networks = {self.study.space.parse(row["genotype"]): _measured(row, point) for row in rows}
         except SpaceError as error:
             raise ConfigError(source, error, "genotypes as the file writes them") from None
         except ValueError as error:
             raise ConfigError(source, error, "times above 0 in the columns ms, spread_ms and repeats") from None
+        own = networks.get(self.base if purpose == "blocks" else self.study.base)
+        if isinstance(own, Exception):
+            if missing := MISSING.match(str(own)):
+                advice = "Install it there, or use a Python there that has it: `--host` runs the one of `--python`."
+                raise ConfigError(source, f"{missing[1]} is missing there", "what runs the networks", advice)
+            found = f"the base network failed there: {own}"
+            raise ConfigError(source, found, "a machine that runs it, since percentages are of what it takes")
         if len(networks) < len(rows):
             found = f"{len(rows)} rows of {len(networks)} networks"
             raise ConfigError(source, found, "one row of each network, as the file writes them")
-        own = networks.get(self.base if purpose == "blocks" else self.study.base)
-        if isinstance(own, Exception):
-            found = f"the base network failed there: {own}"
-            raise ConfigError(source, found, "a machine that runs it, since percentages are of what it takes")
-        if purpose == "blocks" and (missing := [each for each in self._of_blocks() if each not in networks]):
-            found = f"no row of {len(missing)} networks, such as {missing[0]}"
+        if purpose == "blocks" and (absent := [each for each in self._of_blocks() if each not in networks]):
+            found = f"no row of {len(absent)} networks, such as {absent[0]}"
             raise ConfigError(source, found, "the whole file that was written there")
         return Brought(purpose=purpose, device=device, networks=networks)
+
+    def _check_how(self, rows: Sequence[dict[str, str]], source: str) -> None:
+        """Raises ConfigError for rows of another batch size or number of threads than the study's profile has."""
+        asked = [str(getattr(self.profiler.settings, name)) for name in HOW]
+
+        def in_words(values: Sequence[str]) -> str:
+            return ", ".join(f"{name} {value}" for name, value in zip(HOW, values, strict=True))
+
+        if other := next((found for row in rows if (found := [row[name] for name in HOW]) != asked), None):
+            raise ConfigError(source, in_words(other), f"{in_words(asked)}, as the study's profile has them")
 
     def take(self, brought: Brought) -> str:
         """Store what was brought; returns what that means, a sentence."""
@@ -225,10 +244,11 @@ def _delimiter(text: str) -> str:
     return max(",;\t", key=head.count)
 
 
-def _measured(row: dict[str, str]) -> Measured:
+def _measured(row: dict[str, str], point: str) -> Measured:
     if row["status"] != "ok":
         return RuntimeError(row["message"] or f"status {row['status']}")
-    ms, spread, repeats = float(row["ms"]), float(row["spread_ms"]), int(row["repeats"])
+    ms, spread = (float(row[name].replace(point, ".")) for name in ("ms", "spread_ms"))
+    repeats = int(row["repeats"])
     if not (0 < ms < math.inf and 0 <= spread < math.inf and repeats > 0):
         raise ValueError(f"{ms:g} ms, spread {spread:g} ms, {repeats} repeats of {row['genotype']}")
     return Measurement(value=ms, spread=spread, num_repeats=repeats)

@@ -4,6 +4,7 @@ One file, written whole through the store, so tensors and JSON can never
 belong to different steps.
 """
 
+import hashlib
 import json
 import logging
 import struct
@@ -19,6 +20,7 @@ from nas_core.records.store import Store
 
 log = logging.getLogger(__name__)
 JSON_KEY = "state"
+TEXTS, CHECKSUM = "__metadata__", "sha256"  # in a file's header: its texts, one of which is told by its tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Checkpoint:
         try:
             tensors, metadata = unpack(self.store.read_bytes(self.path))
             state = json.loads(metadata[JSON_KEY])
-        except (SafetensorError, ValueError, KeyError, struct.error) as error:
+        except (ValueError, KeyError) as error:
             log.warning("checkpoint %s is unreadable (%s): training starts afresh", self.path, error)
             return None
         if state.pop("run_id", None) != self.run_id:
@@ -66,13 +68,30 @@ def pack(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None
         memory = here.untyped_storage().data_ptr()
         plain[name] = here.clone() if memory in seen else here
         seen.add(memory)
-    # an empty mapping of texts without tensors is a file that safetensors does not read back
-    return bytes(st.save(plain, dict(metadata) if metadata else None))
+    header, values = _parts(bytes(st.save(plain)))
+    header[TEXTS] = {**(metadata or {}), CHECKSUM: _checksum(values)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return struct.pack("<Q", len(text)) + text + values
 
 
 def unpack(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors and texts of a safetensors file; SafetensorError or ValueError if it is damaged."""
-    tensors = st.load(data)
-    (header_bytes,) = struct.unpack_from("<Q", data)
-    header = json.loads(data[8 : 8 + header_bytes])
-    return tensors, header.get("__metadata__", {})
+    """Tensors and texts of a safetensors file; ValueError if it is damaged."""
+    try:
+        tensors, (header, values) = st.load(data), _parts(data)
+    except (SafetensorError, struct.error) as error:
+        raise ValueError(str(error)) from None
+    texts = dict(header.get(TEXTS, {}))
+    if texts.pop(CHECKSUM, None) not in (None, _checksum(values)):  # files of other programs have none
+        raise ValueError("its checksum is another")
+    return tensors, texts
+
+
+def _parts(data: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The header of a safetensors file, and the bytes of its tensors."""
+    (length,) = struct.unpack_from("<Q", data)
+    return json.loads(data[8 : 8 + length]), memoryview(data)[8 + length :]
+
+
+def _checksum(values: memoryview) -> str:
+    return hashlib.sha256(values).hexdigest()

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -21,6 +21,9 @@ from nas_core.base.errors import DataError
 from nas_core.base.settings import Distinct, PathText, Section, resolved_path, wrong_field
 from nas_core.base.words import counted
 from nas_core.training.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from nas_core.workloads.workload import Workload
 
 TRAINING_VERSION = 3  # raised when a full training is done differently: results of another version are not reused
 
@@ -154,8 +157,8 @@ class Recipe(Section):
 
     augment: Literal["none", "crop", "crop-flip", "crop-flip-cutout", "resized-crop", "resized-crop-flip"] = Field(
         "crop",
-        description="On-device augmentation; crop pads and shifts by an eighth of the side, resized-crop enlarges a "
-        "part of 8 to 100 % of the area.",
+        description="On-device augmentation of images; crop pads and shifts by an eighth of the side, resized-crop "
+        "enlarges a part of 8 to 100 % of the area.",
     )
     policy: str = Field(
         "none",
@@ -281,6 +284,10 @@ class Recipe(Section):
         if not {key for key, value in filled_in.items() if value is not None} <= given.keys():
             return given
         return {key: value for key, value in given.items() if key == "name" or value != filled_in.get(key, given)}
+
+    def applied_to(self, workload: "Workload") -> "Recipe":
+        """What of it has an effect on these data: of inputs that are never augmented, no augmentation."""
+        return self if workload.augments else self.model_copy(update={"augment": "none"})
 
     @property
     def in_words(self) -> str:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from nas_core.base.errors import NasError, StoreError
@@ -275,7 +274,7 @@ def _stored_weights(store: Store, name: str) -> dict[str, torch.Tensor]:
         return unpack(store.read_bytes(path))[0]
     except FileNotFoundError:
         raise _gone(store, path) from None
-    except (SafetensorError, ValueError) as error:
+    except ValueError as error:
         found = f"a damaged file ({error})"
         raise StoreError(store.uri(path), found, "the weights that training wrote", TRAIN_AGAIN) from None
 

@@ -209,6 +209,11 @@ class Workload(Registered, ABC):
         """A changed copy of prepared inputs, by ``Recipe.augment``; as they are where a workload has none."""
         return inputs
 
+    @property
+    def augments(self) -> bool:
+        """Whether ``Recipe.augment`` changes anything: where the class says how."""
+        return any(getattr(type(self), name) is not getattr(Workload, name) for name in ("augment", "augment_both"))
+
     def augment_both(
         self, inputs: "torch.Tensor", targets: "torch.Tensor", kind: str, generator: "torch.Generator"
     ) -> "tuple[torch.Tensor, torch.Tensor]":

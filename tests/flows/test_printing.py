@@ -89,6 +89,24 @@ def test_a_model_that_prints_to_a_reader_that_has_gone_is_no_error(tmp_path):
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+def test_a_second_driver_is_refused_before_the_files_of_the_first_are_replaced(tmp_path):
+    (tmp_path / "out/study").mkdir(parents=True)
+    (tmp_path / "out/study.yaml").write_text("of the first")
+    command = shrink(tmp_path)[:-1]
+    holding = "import sys; from nas_core.records.lease import hold; from nas_core.records.store import Store\n"
+    holding += f"with hold(Store({str(tmp_path / 'out/study')!r})): print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holding], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=process_environment()
+    ) as first:
+        first.stdout.readline()
+        done = mathnas(*command)
+        first.stdin.close()
+    assert "expected no other driver" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert "Wrote" not in done.stderr
+    assert (tmp_path / "out/study.yaml").read_text() == "of the first"
+
+
 def test_an_error_of_another_pipe_is_told(monkeypatch):
     error = NasError("here", "x", "y")
     error.__context__ = BrokenPipeError()

@@ -1,16 +1,18 @@
 """`mathnas serve`: everything is on the page, and the page ends when it is told."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
 from flows.prefect_server import _free_port
-from flows.serve_command import _own_home
+from flows.serve_command import _own_home, _quietly_cancelled
 from flows.study import FLOWS
 from tests.command import process_environment
 
@@ -29,6 +31,32 @@ def test_its_database_is_beside_the_studies_unless_told_otherwise(monkeypatch, t
     monkeypatch.delenv("PREFECT_HOME")
     _own_home("s3://bucket/studies")
     assert os.environ["PREFECT_HOME"].startswith(str(Path.home() / ".prefect/mathnas-"))
+
+
+@pytest.mark.situations
+def test_a_connection_that_is_open_at_the_end_is_no_error(caplog):
+    """As of a study that runs: Prefect's runner listens to it while it is told to end."""
+
+    listening = asyncio.Event()
+
+    async def listen(reader, writer):
+        listening.set()
+        with closing(writer):
+            await reader.read(1)
+
+    async def serving():
+        async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+            _, study = await asyncio.open_connection(*server.sockets[0].getsockname())
+            with closing(study):
+                await listening.wait()
+                asyncio.get_running_loop().call_soon(lambda: {}["another error"])
+                asyncio.get_running_loop().call_soon(sys.exit, 0)
+                await asyncio.sleep(60)
+
+    with pytest.raises(SystemExit):
+        asyncio.run(_quietly_cancelled(serving()))
+    (record,) = (each for each in caplog.records if each.name == "asyncio" and each.exc_info)
+    assert record.exc_info[0] is KeyError
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])

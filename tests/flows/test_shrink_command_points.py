@@ -5,6 +5,8 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -30,6 +32,7 @@ from nas_core.report.text import summary_table
 from nas_core.study.brought import family_of, workload_of
 from nas_core.study.finished import finished
 from nas_core.study.rounds import finalists
+from nas_core.study.study import Study
 from nas_core.training.loop import measure
 from nas_core.workloads import WORKLOADS
 from nas_core.workloads.classification import CLASSIFICATION
@@ -286,9 +289,11 @@ def test_data_of_a_plug_in_are_meant_by_their_name_and_left_as_they_are_for_a_mo
     (tmp_path / "turbine.py").write_text(TURBINE)
     wish = wish_of_sums(tmp_path, "turbine", 1.0, 0.0)
     said = []
-    data = study_of(wish, {"plugins": f"[{tmp_path / 'turbine.py'}]"}, said.append).data
+    config = study_of(wish, {"plugins": f"[{tmp_path / 'turbine.py'}]"}, said.append)
+    data = config.data
     assert data.normalise == "none"
     assert re.fullmatch(r"the model as it is: error [\d.e-]+ on 99 validation examples, data.normalise: none", said[0])
+    assert (config.scorer.recipe.augment, config.train.recipe.augment) == ("none", "none")  # it would do nothing
     workload = WORKLOADS["turbine"]
     assert workload(data).load().prepare.mean == (0.0, 0.0, 0.0)
     with pytest.raises(DataError, match="found 2 numbers, expected 3, one per channel"):
@@ -344,7 +349,9 @@ def test_trained_points_are_in_the_summary_and_in_its_table(study):
 
 def test_the_end_says_what_stands_where_and_compares_networks_in_one_table(study):
     lines = result_in_words(study)
-    assert lines[0].split() == ["network", "role", "test", "latency", "of", "the", "model", "FLOPs", "params", "epochs"]
+    assert re.split("  +", lines[0]) == [
+        *("network", "role", "test accuracy", "latency", "of the model", "FLOPs", "params", "epochs")
+    ]
     assert lines[1].split()[:2] == [study.winner, "shrunk"]
     given = [line.split() for line in lines if "as it was given" in line]
     teacher, splits = study.family.teacher, study.scorer.workload.load()
@@ -357,6 +364,15 @@ def test_the_end_says_what_stands_where_and_compares_networks_in_one_table(study
     text = summary_table(summarise(study), lines)
     assert text.startswith("\n".join(lines))
     assert "genotype" not in text
+
+
+def test_the_table_says_what_was_measured_and_that_less_of_it_is_better(study, monkeypatch):
+    config = study.config.model_copy(update={"metric": "cross_entropy"})
+    other = Study(config, study.store, study.sources)
+    known = study.output("training.json")
+    rows = [{**row, "metric_name": "cross_entropy"} for row in known["networks"]]
+    monkeypatch.setattr(other, "output", lambda path: {"networks": rows} if path == "training.json" else None)
+    assert re.split("  +", result_in_words(other)[0])[2] == "test cross-entropy (lower is better)"
 
 
 def test_of_several_seeds_the_table_has_mean_and_deviation(study, monkeypatch):
@@ -393,10 +409,24 @@ def test_a_table_is_asked_what_it_is(tmp_path):
         _data_of(wish)
 
 
+def test_a_parquet_file_without_images_is_a_table_too(tmp_path):
+    path = tmp_path / "x.parquet"
+    wish = Wish(model="m.py:f", checkpoint=None, data=str(path), limits=[], out=tmp_path / "out")
+    pq.write_table(pa.table({"a": [1.0, 2.0], "name": ["x.png", "y.png"]}), path)
+    with pytest.raises(DataError, match=r"--data: found .*, a table, .* --data rows --set data.path=.*x.parquet"):
+        _data_of(wish)
+    for images in ([b"x"], [{"bytes": b"x", "path": None}]):
+        pq.write_table(pa.table({"picture": images, "label": [0]}), path)
+        assert _data_of(wish) == {"kind": "parquet", "path": str(path)}
+    path.write_bytes(b"broken")
+    assert _data_of(wish)["kind"] == "parquet"
+
+
 def test_a_part_of_an_epoch_counts_as_a_part(study):
     rows = {row["role"]: row.get("more_epochs", 0.0) for row in study.output("training.json")["networks"]}
-    trained = {row.role: row.num_epochs for row in summarise(study).training.networks}
-    assert trained == {role: 0.5 + more for role, more in rows.items()}
+    trained = {row.role: row for row in summarise(study).training.networks}
+    assert {role: row.num_epochs for role, row in trained.items()} == {role: 0.5 + more for role, more in rows.items()}
+    assert all(row.curve[-1].epoch == row.num_epochs for row in trained.values())  # and is drawn as one
 
 
 def test_points_are_handed_over_with_their_own_limits(study, tmp_path):

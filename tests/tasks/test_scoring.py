@@ -2,6 +2,7 @@
 
 import pytest
 
+from nas_core.base.plugins import imported
 from nas_core.scoring import SCORERS
 from nas_core.scoring.function_scorer import scorer
 from nas_core.scoring.train import TrainScorer
@@ -17,8 +18,9 @@ from nas_core.study.rounds import (
 )
 from nas_core.study.study import Study
 from tasks import worker
-from tasks.scoring import rate_finalists
+from tasks.scoring import prepare_scorer, rate_finalists
 from tasks.worker import Evaluator, prepare_job, profile_job, study_job
+from tests.conftest import config_of
 from tests.flows.test_export_command import model_config
 from tests.nas_core.scoring.studies import RECIPE, SUPERNET
 from tests.nas_core.scoring.studies import study as digits_study
@@ -49,6 +51,57 @@ def test_what_is_rated_one_by_one_is_stored_as_it_comes(cut_off, tmp_path, monke
         Evaluator(study_job(study)).run(["0-0", "1-0", "2-0"])
     study.refresh()
     assert [row.genotype for row in study.evaluations()] == ["0-0", "1-0"]
+
+
+IN_PIECES = """
+import torch
+from nas_core.base.settings import Section
+from nas_core.scoring.scorer import SCORERS, Scorer
+
+class Settings(Section):
+    pass
+
+@SCORERS.add
+class Threads(Scorer):
+    "Keeps with how many threads each of its pieces was made."
+
+    name, Settings = "threads", Settings
+
+    @property
+    def pieces(self):
+        return [piece for piece in "ab" if not self.store.exists(piece)]
+
+    @property
+    def num_pieces(self):
+        return 2
+
+    @property
+    def prepared(self):
+        return not self.pieces
+
+    def prepare_pieces(self, pieces, on_progress):
+        for piece in pieces:
+            self.store.write_json(piece, torch.get_num_threads())
+
+    def evaluate(self, genotypes):
+        return []
+"""
+
+
+def test_a_piece_that_is_left_is_made_with_as_many_threads_as_among_all(cluster, tmp_path):
+    """Its numbers depend on them, and so would what is found on where a run was interrupted."""
+    plugin = tmp_path / "threads.py"
+    plugin.write_text(IN_PIECES)
+    try:
+        config = config_of(plugins=[str(plugin)], scorer={"kind": "threads"})
+        study = Study.create(config, str(tmp_path / "study"))
+        prepare_scorer.fn(study)
+        threads = study.store.read_json("a")
+        study.store.delete("a")
+        prepare_scorer.fn(study)
+    finally:
+        SCORERS.forget(imported.pop(str(plugin)).origin)
+    assert study.store.read_json("a") == threads
 
 
 def test_finalists_are_rated_once_and_a_second_run_chooses_the_same(cluster, tmp_path):

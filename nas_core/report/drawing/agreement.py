@@ -131,20 +131,8 @@ def figure_additivity(summary: StudySummary, theme: Theme) -> "Figure":
 
 def _draw_additivity(ax: "Axes", result: ResourceAdditivity, theme: Theme) -> None:
     x, y = [pair.summed for pair in result.pairs], [pair.measured for pair in result.pairs]
-    ax.errorbar(
-        x,
-        y,
-        yerr=[pair.spread for pair in result.pairs],
-        ls="",
-        marker="o",
-        mfc=theme.held_out,
-        mec=theme.paper,
-        ecolor=theme.held_out,
-        elinewidth=1,
-        label="network (bar: 10th to 90th percentile)",
-    )
-    ends = [(pair.summed, pair.measured + sign * pair.spread) for pair in result.pairs for sign in (-1, 1)]
-    draw_diagonal(ax, ends, theme)
+    ax.plot(x, y, ls="", marker="o", mfc=theme.held_out, mec=theme.paper, label="network")
+    draw_diagonal(ax, list(zip(x, y, strict=True)), theme)
     name = resource_name(result.resource)
     ax.set_xlabel(f"sum of blocks, {name}, {result.unit}")
     ax.set_ylabel(f"measured {name}, {result.unit}")

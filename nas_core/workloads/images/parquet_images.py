@@ -50,6 +50,24 @@ class ParquetSettings(EncodedSettings):
     )
 
 
+def holds_no_images(path: Path) -> bool:
+    """Whether it is a Parquet file without a column that encoded images could be in: numbers and texts only."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        kinds = pq.read_schema(path).types
+    except (OSError, pa.ArrowException):  # another file, or a broken one
+        return False
+    return not any(pa.types.is_struct(kind) or _is_bytes(kind) for kind in kinds)
+
+
+def _is_bytes(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
 @WORKLOADS.add
 class ParquetImages(FilesOfImages):
     """Encoded images in one Parquet file, or in a folder of them, such as a set of Hugging Face's."""
@@ -186,7 +204,7 @@ class ParquetImages(FilesOfImages):
             image = batch[settings.image]
             if pa.types.is_struct(image.type):
                 image = image.field("bytes") if image.type.get_field_index("bytes") >= 0 else image.field(0)
-            if not (pa.types.is_binary(image.type) or pa.types.is_large_binary(image.type)):
+            if not _is_bytes(image.type):
                 raise DataError(str(path), f"{settings.image} of type {image.type}", "bytes, or records with `bytes`")
             split = batch[settings.split] if settings.split in columns else pa.array([told] * len(image), pa.string())
             yield {

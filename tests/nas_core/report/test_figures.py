@@ -113,6 +113,15 @@ def test_epochs_are_counted_whole():
         assert [tick for tick in axes.get_xticks() if not float(tick).is_integer()] == []
 
 
+def test_what_no_run_took_is_not_drawn():
+    """From the value, a mean of the faster half, half the distance between percentiles leads to where no run was."""
+    far = tuple(replace(pair, spread=9 * pair.measured) for pair in STUDIES["small"].additivity[0].pairs)
+    study = replace(STUDIES["small"], additivity=(replace(STUDIES["small"].additivity[0], pairs=far),))
+    ax = drawn(study, "additivity").axes[0]
+    assert ax.get_ylim()[0] > 0
+    assert ax.get_ylim()[1] < 2 * max(pair.measured for pair in far)
+
+
 def test_a_dollar_in_a_name_is_no_formula():
     study = replace(STUDIES["small"], scorer=replace(STUDIES["small"].scorer, metric=Measure.called("a$b^$_{c")))
     assert render(study, "calibration").startswith(PNG)

@@ -325,6 +325,8 @@ def test_networks_measured_whole_are_called_what_they_are(study):
     assert rows[-1][0] == "finalist"
     assert rows[-1][-1] == "−10.0 %"
     assert {"base", "chosen"} <= {row[0] for row in rows}
+    within = whole_table(shown).head.index("middle 80 % of runs within")
+    assert rows[-1][within] == format_amount(measured.resource, 2 * more.spread)  # what is kept is half of it
 
 
 def test_limits_from_below_are_in_the_table(study):

@@ -67,6 +67,8 @@ def test_changes_are_signed():
 def test_an_axis_says_the_unit_and_which_way_is_better():
     assert text.metric_axis(ACCURACY, "validation") == "validation accuracy, %"
     assert text.metric_axis(LOSS, "test") == "test cross-entropy, nats (lower is better)"
+    assert text.metric_column(LOSS, "test") == "test cross-entropy (lower is better)"  # whose values have the unit
+    assert text.metric_column(ACCURACY, "test") == "test accuracy"
     assert text.metric_axis(Measure.called("mean_acc"), "table") == "table mean acc"
 
 

@@ -244,6 +244,18 @@ def test_pieces_give_what_one_preparation_gives(distilled: DistilScorer, tmp_pat
     assert _rated(scorer, genotype) == pytest.approx(_rated(distilled, genotype), rel=1e-4)
 
 
+def test_alternatives_whose_file_is_damaged_are_made_again(fitted: DistilScorer, tmp_path: Path) -> None:
+    scorer = _scorer(_config(train=False), tmp_path)
+    scorer.prepare(lambda *_: None)
+    path = scorer.weights_path(1)
+    made = scorer.store.read_bytes(path)
+    scorer.store.write_bytes(path, made[:-64] + bytes(64))
+    genotype = Genotype((1,) * scorer.family.space.num_positions)
+    assert _rated(scorer, genotype) == _rated(fitted, genotype)
+    assert scorer.store.read_bytes(path) == made
+    assert scorer.store.quarantined()
+
+
 def _rated(scorer: DistilScorer, genotype: Genotype) -> float:
     (row,) = scorer.evaluate([genotype])
     assert row.metric is not None

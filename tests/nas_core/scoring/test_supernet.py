@@ -136,6 +136,17 @@ def test_how_networks_are_rated_leaves_the_shared_weights_as_they_are(tmp_path):
     assert other.weights_path == before
 
 
+def test_damaged_weights_are_set_aside_and_trained_again(tmp_path):
+    store = Store(tmp_path)
+    scorer = build_scorer(study(SUPERNET), store)
+    scorer.prepare(lambda *_: None)
+    data = store.read_bytes(scorer.weights_path)
+    store.write_bytes(scorer.weights_path, data[:-64] + bytes(64))
+    with pytest.raises(StoreError, match="damaged file"):
+        scorer.evaluate([scorer.family.space.parse("0-0-0")])
+    assert not scorer.prepared
+
+
 def test_rating_before_training_says_so(tmp_path):
     config = study(SUPERNET)
     with pytest.raises(StoreError, match=r"supernet-s3\.safetensors"):

@@ -3,10 +3,12 @@
 import csv
 import importlib.util
 import io
+import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from flows.measure_command import bring, elsewhere, over_ssh, write
 from nas_core.base.errors import ClusterError, ConfigError, NasError
+from nas_core.costs import measure_files
 from nas_core.costs.carried import packed
 from nas_core.space.genotypes import Genotype
 from nas_core.study.rounds import AIMS_AT, finalists
@@ -160,6 +163,12 @@ def test_measurements_of_another_study_and_other_files_are_refused(measured, tmp
         (lambda text: text.replace(",0-0-0,ok,", ",0-0-0,failed,", 1), "the base network failed there: status failed"),
         (lambda text: text.replace("spread_ms", "spread", 1), "rows without spread_ms,"),
         (lambda text: text.replace(",0-0-0,ok,", ",1999-2-1,ok,", 1), "genotypes as the file writes them"),
+        (
+            lambda text: with_all(text, batch_size=8),
+            "batch_size 8, num_threads 1, expected batch_size 1, num_threads 1",
+        ),
+        (lambda text: with_all(text, num_threads=4), "num_threads 4, expected batch_size 1, num_threads 1"),
+        (lambda text: with_all(text, ms="0,04"), "could not convert"),  # which may be 40 milliseconds
     ],
 )
 def test_what_was_cut_off_or_changed_is_refused(measured, tmp_path, change, words):
@@ -178,13 +187,65 @@ def test_a_spreadsheet_may_save_it_with_other_delimiters(measured, tmp_path, del
     assert bring(study_at(tmp_path / "study"), tmp_path / "some.csv") == said
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_spreadsheet_may_save_decimal_commas_with_other_delimiters(measured, tmp_path, delimiter):
+    _, file, said = measured
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    with (tmp_path / "some.csv").open("w") as other:
+        table = csv.DictWriter(other, rows[0], delimiter=delimiter)
+        table.writeheader()
+        table.writerows({**row, **{each: row[each].replace(".", ",") for each in ("ms", "spread_ms")}} for row in rows)
+    study = study_at(tmp_path / "study")
+    assert bring(study, tmp_path / "some.csv") == said
+    brought = elsewhere(study).read((tmp_path / "some.csv").read_text(), "some.csv")
+    assert [each.value for each in brought.networks.values()] == [float(row["ms"]) for row in rows]
+
+
+def test_what_is_missing_there_is_said_and_the_base_has_one_row(tmp_path, bare):
+    """Of several groups, too, each of which times the base."""
+    study, site = study_at(tmp_path / "study", networks=27), tmp_path / "site"
+    write(study, tmp_path / "measure.pyz")
+    site.mkdir()
+    for each in bare.iterdir():
+        if each.name != "onnxruntime":
+            (site / each.name).symlink_to(each)
+    file = run_there(site, tmp_path / "measure.pyz", tmp_path)
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert len(rows) > measure_files.AT_ONCE + 1
+    assert [row["genotype"] for row in rows] == [str(each) for each in elsewhere(study).networks()]
+    with pytest.raises(ConfigError, match=r"found onnxruntime is missing there, .* `--python`"):
+        elsewhere(study).read(file.read_text(), "measured.csv")
+
+
+def test_where_the_base_failed_in_the_first_group_only_it_has_one_row(tmp_path, monkeypatch):
+    study = study_at(tmp_path / "study", networks=27)
+    write(study, tmp_path / "measure.pyz")
+    sessions = measure_files.in_sessions
+
+    def failing(groups, repeats):
+        first, second = sessions(groups, repeats)
+        return [[RuntimeError("no memory"), *first[1:]], second]
+
+    monkeypatch.setattr(measure_files, "in_sessions", failing)
+    with zipfile.ZipFile(tmp_path / "measure.pyz") as archive:
+        asked = json.loads(archive.read(measure_files.MANIFEST))
+        rows = list(measure_files.measured(archive, {**asked, "provider": measure_files.CPU}))
+    assert [row["genotype"] for row in rows] == [each["genotype"] for each in asked["networks"]]
+    assert {row["status"] for row in rows} == {"ok"}
+
+
 def with_ms(text, ms):
     """Where every network takes so long."""
+    return with_all(text, ms=ms)
+
+
+def with_all(text, **same):
+    """Where every row says the same."""
     rows = list(csv.DictReader(io.StringIO(text)))
     changed = io.StringIO()
     writer = csv.DictWriter(changed, rows[0])
     writer.writeheader()
-    writer.writerows({**row, "ms": ms} for row in rows)
+    writer.writerows({**row, **same} for row in rows)
     return changed.getvalue()
 
 
@@ -309,25 +370,31 @@ def test_a_cut_file_of_the_best_networks_is_refused(measured, tmp_path):
 
 
 def test_over_ssh_the_file_goes_there_and_the_numbers_come_back(measured, bare, tmp_path, monkeypatch):
-    """scp and ssh are the user's own; here they lead to a folder of this machine, and break off after the last word."""
+    """ssh is the user's own; here it leads to a folder of this machine, and breaks off after the last word."""
     there, programs = tmp_path / "there", tmp_path / "programs"
     there.mkdir()
     programs.mkdir()
-    scripts = {
-        "scp": f'#!/bin/sh\ncp "$2" "{there}/${{3#phone:}}"\n',
-        "ssh": f'#!/bin/sh\n[ "$1" = phone ] || exit 255\ncd "{there}" && PYTHONPATH="{bare}" sh -c "$2"\n'
-        'code=$?; case "$2" in rm*) exit 255;; esac; exit $code\n',
-    }
-    for name, text in scripts.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
+    for name in ("scp", "sftp"):  # which not every machine has a server for
+        (programs / name).write_text("#!/bin/sh\nexit 1\n")
+    (programs / "ssh").write_text(
+        f'#!/bin/sh\n[ "$1" = phone ] || exit 255\ncd "{there}" && PYTHONPATH="{bare}" sh -c "$2"\n'
+        'code=$?; case "$2" in rm*) exit 255;; esac; exit $code\n'
+    )
+    for program in programs.iterdir():
+        program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     study = study_at(tmp_path / "study")
     (said,) = over_ssh(study, "phone", f"{sys.executable} -S")
     assert "9 blocks have their price" in said
     assert list(there.iterdir()) == []
-    with pytest.raises(ClusterError, match="--host other: found"):
-        over_ssh(study_at(tmp_path / "again"), "other", "python3")
+    again = study_at(tmp_path / "again")
+    with pytest.raises(
+        ClusterError, match="--host other: found ssh ended with 255, expected a machine that ssh reaches"
+    ):
+        over_ssh(again, "other", "python3")
+    with pytest.raises(ClusterError, match=r"--host phone: found `python2 .* ended with 127 there, .* --python"):
+        over_ssh(again, "phone", "python2")
+    assert list(there.iterdir()) == []
 
 
 def test_programs_are_run_by_torch(tmp_path):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.cli import _print_outcome
 from nas_core.base.errors import ConfigError, UnknownNameError
 from nas_core.program import solve
 from nas_core.records.evaluations import EvaluationTable
@@ -302,18 +303,21 @@ def test_a_percentage_is_of_the_base_as_it_was_measured_whole(study, text, share
     assert words in story.within_limits(summary, study.winner)
 
 
-def test_what_was_measured_whole_stands_beside_the_sum(study):
+def test_what_was_measured_whole_stands_beside_the_sum(study, capsys):
     """Also where it breaks the limit that the sum keeps."""
     summed = study.costs_of(Genotype.parse(study.winner))["params"]
     conditions = {"num_repeats": 9, "batch_size": 1, "num_threads": 1, "device": "a board", "message": ""}
     row = {"genotype": study.winner, "resource": "params", "resolution": 32, "status": "ok", **conditions}
     row |= {"value": 2.4e6, "spread": 1e4}
+    assert story.limits_measured_whole(summarise(study)) == ""
     record_whole(study.outputs, [row])
     assert verification(study.outputs)["whole"][0]["value"] == 2.4e6
     summary = summarise(study)
     assert summary.whole[0].networks[0].summed == summed
     words = story.within_limits(summary, study.winner)
     assert "(2.40 M measured whole, which is outside)" in words
+    _print_outcome(study, as_json=False)
+    assert words in capsys.readouterr().out.splitlines()
     page = render_page(summary, NO_FIGURES)
     assert "Networks measured whole" in page
     assert "2.40 M" in page

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from safetensors import torch as st
 
 from nas_core.records.store import Store
 from nas_core.training.checkpoint import pack, unpack
@@ -49,6 +50,20 @@ def test_what_is_packed_is_unpacked_also_where_nothing_is(tensors, metadata):
     found, texts = unpack(pack(tensors, metadata))
     assert found.keys() == tensors.keys()
     assert texts == (metadata or {})
+
+
+@pytest.mark.parametrize("place", [-1, 0, 9, 30])
+def test_a_file_that_was_changed_is_told(place):
+    """Anywhere: a number that is another would be computed with, and nobody would know."""
+    data = bytearray(pack({"x": torch.ones(200)}, {"a": "b"}))
+    data[place] ^= 1
+    for damaged in (data, data[: len(data) // 2]):
+        with pytest.raises(ValueError, match=r"checksum|header|JSON|Key|metadata|deserializ"):
+            unpack(bytes(damaged))
+
+
+def test_a_file_of_another_program_has_no_checksum():
+    assert torch.equal(unpack(st.save({"x": torch.ones(2)}))[0]["x"], torch.ones(2))
 
 
 @pytest.mark.faults

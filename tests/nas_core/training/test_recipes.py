@@ -7,6 +7,8 @@ from nas_core.base.errors import ConfigError
 from nas_core.study.config import StudyConfig, parse_config, read_config
 from nas_core.training.recipes import RECIPES
 from nas_core.training.settings import Recipe
+from nas_core.workloads import WORKLOADS
+from tests.nas_core.workloads.regression_study import diabetes
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -102,3 +104,23 @@ def test_a_named_recipe_is_written_by_its_name_and_known_by_its_values():
     assert written.model_dump()["recipe"] == {"name": "rsb-a3", "epochs": 20}
     assert written.inputs["recipe"]["optimizer"] == "lamb"
     assert written.recipe.identity == Recipe.model_validate({**written.recipe.values}).identity
+
+
+@pytest.mark.parametrize(
+    ("kind", "augments"),
+    [("folder", True), ("digits", True), ("segmentation", True), ("image-to-image", True), ("rows", False)],
+)
+def test_an_augmentation_is_said_of_data_that_are_augmented_only(kind, augments):
+    given = {"path": "x"} if "path" in WORKLOADS[kind].Settings.model_fields else {}
+    recipe = Recipe(augment="crop-flip").applied_to(WORKLOADS[kind](WORKLOADS[kind].Settings(**given)))
+    assert ("crop-flip" in recipe.in_words) == augments
+
+
+def test_data_of_ones_own_are_augmented_where_their_class_says_how():
+    class Turned(type(diabetes())):
+        def augment(self, inputs, kind, generator):
+            return -inputs
+
+    recipe = Recipe(augment="crop")
+    assert recipe.applied_to(diabetes()) == Recipe(augment="none")
+    assert recipe.applied_to(Turned(diabetes().settings)) == recipe
