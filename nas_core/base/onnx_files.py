@@ -61,6 +61,17 @@ def onnx_bytes(network: nn.Module, inputs: Sequence[torch.Tensor], way: Way, *, 
     return buffer.getvalue()
 
 
+def with_output_shape(data: bytes, shape: Sequence[int]) -> bytes:
+    """The file, which says of which shape the output of an example is: a trace does not know it of all operators."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    axes = model.graph.output[0].type.tensor_type.shape.dim[1:]
+    for axis, size in zip(axes, shape, strict=len(axes) > 0):
+        axis.dim_value = size
+    return bytes(model.SerializeToString())
+
+
 def _takes_any_number(network: nn.Module) -> bool:
     """Whether ``forward`` has one name, ``*args``, for all of its inputs, as that of an exported program has."""
     kinds = [each.kind for each in inspect.signature(network.forward).parameters.values()]

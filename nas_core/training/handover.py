@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import ConfigError, NasError
-from nas_core.base.onnx_files import WAYS, Session, Way, onnx_bytes
+from nas_core.base.onnx_files import WAYS, Session, Way, onnx_bytes, with_output_shape
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.families.model import rebuild
 from nas_core.families.model.source import source_files
@@ -213,7 +213,10 @@ def checked_onnx(module: Deployed, workload: Workload, metric: str) -> tuple[byt
 
 def onnx_file(module: Deployed, way: Way) -> bytes:
     """The network's ONNX file, made in this way; raises NasError where it leads to none. It is not checked."""
-    return onnx_bytes(prepared(module), [module.example(EXAMPLE_BATCH)], way)
+    network, example = prepared(module), module.example(EXAMPLE_BATCH)
+    data = onnx_bytes(network, [example], way)
+    with torch.no_grad():
+        return with_output_shape(data, network(example).shape[1:])
 
 
 def why_no_onnx(network: nn.Module, sample: Sample) -> str:

@@ -1,12 +1,13 @@
 """Networks as ONNX files: the same outputs for any batch, and one line for what ONNX does not have."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from nas_core.base.errors import NasError
-from nas_core.base.onnx_files import WAYS, Session, onnx_bytes
+from nas_core.base.onnx_files import WAYS, Session, onnx_bytes, with_output_shape
 
 
 class Eigenvalues(nn.Module):
@@ -23,6 +24,22 @@ def test_a_file_gives_what_the_network_gives_for_any_batch(way, capfd):
         with torch.no_grad():
             np.testing.assert_allclose(session(inputs.numpy()), network(inputs).numpy(), atol=1e-5)
     assert capfd.readouterr() == ("", "")
+
+
+class Cells(nn.Conv2d):
+    """Outputs of two axes, as a detector has them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_batch_is_the_one_axis_of_the_output_that_a_file_leaves_open(way):
+    data = onnx_bytes(Cells(3, 5, 1).eval(), [torch.randn(2, 3, 4, 4)], way)
+    named = with_output_shape(data, (16, 5))
+    batch, *axes = onnx.load_from_string(named).graph.output[0].type.tensor_type.shape.dim
+    assert (batch.dim_param, [axis.dim_value for axis in axes]) == ("batch", [16, 5])
+    assert Session(named)(np.zeros((3, 3, 4, 4), np.float32)).shape == (3, 16, 5)
 
 
 class AnyNumber(nn.Sequential):
