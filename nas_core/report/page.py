@@ -286,11 +286,16 @@ def figure_blocks(summary: StudySummary, drawn: Drawn) -> list[FigureBlock]:
     return [_figure_block(summary, name, drawn) for name in FIGURES]
 
 
+def _trust(summary: StudySummary) -> str:
+    verdict = story.calibration_verdict(summary.calibration) if summary.calibration is not None else ""
+    return " ".join(filter(None, (verdict, story.wild_predictions(summary))))
+
+
 def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock:
     title, reading, command, narrow = WORDS[name]
     reading = _reading(summary, name, reading)
     verdicts = {
-        "calibration": story.calibration_verdict(summary.calibration) if summary.calibration is not None else "",
+        "calibration": _trust(summary),
         "block_effects": summary.block_effects.sentence if summary.block_effects is not None else "",
         "additivity": _additivity(summary),
     }
@@ -432,7 +437,8 @@ WORDS: dict[str, tuple[str, str, str, bool]] = {
         "Can the predictions be trusted?",
         "Each point is a network that was really evaluated. On the dashed line, prediction and evaluation agree. "
         "Only the held-out networks (squares) test the predictor: it is not fitted to them. Horizontal bars are the "
-        "predictor's own intervals. τ and ρ are 1 when the order is right throughout, 0 when it is chance.",
+        "predictor's own intervals; the share inside counts each of them by the interval that the others alone make. "
+        "τ and ρ are 1 when the order is right throughout, 0 when it is chance.",
         "mathnas score",
         True,
     ),

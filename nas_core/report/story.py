@@ -15,6 +15,7 @@ from nas_core.report.summary import (
     ResourceAdditivity,
     StudySummary,
     TrainedNetwork,
+    plausible,
 )
 from nas_core.report.text import (
     best_predicted,
@@ -347,6 +348,22 @@ def calibration_verdict(result: CalibrationSummary) -> str:
     better = result.kendall > result.baseline_kendall
     verdict = "does better than" if better else "does no better than"
     return f"{text}; it {verdict} counting {result.baseline_name} (τ {result.baseline_kendall:.2f})."
+
+
+def wild_predictions(summary: StudySummary) -> str:
+    """How many predictions are far beyond all that was evaluated, and what such a number is worth."""
+    rows = [row for row in summary.networks if row.predicted is not None]
+    low, high = plausible(rows) if rows else (0.0, 0.0)
+    wild = [row.predicted for row in rows if row.predicted is not None and not low <= row.predicted <= high]
+    if not wild:
+        return ""
+    furthest = max(wild, key=lambda value: max(low - value, value - high))
+    beyond = "lies" if len(wild) == 1 else "lie"
+    return (
+        f"Of {counted(len(rows), 'prediction')} {len(wild)} {beyond} beyond all evaluations by more than these differ "
+        f"among themselves (to {format_metric(summary.scorer.metric, furthest)}): such a number only says on which "
+        "side a network is."
+    )
 
 
 def proof(summary: StudySummary) -> str:

@@ -7,7 +7,7 @@ Genotypes are strings. Intervals are ``low``/``high``, both None when unknown.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -153,6 +153,13 @@ class SelectionSummary:
     gap: float | None = None
     solve_s: float | None = None
     route: str = ""  # which program and solver, such as "CP-SAT, linear objective"
+
+
+def plausible(networks: Sequence[EvaluatedNetwork]) -> tuple[float, float]:
+    """Between which values a prediction is one: what was evaluated, and as far again on both sides."""
+    low, high = min(row.metric for row in networks), max(row.metric for row in networks)
+    reach = high - low or float("inf")
+    return low - reach, high + reach
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

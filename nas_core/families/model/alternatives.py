@@ -44,7 +44,12 @@ class _Share(Section):
 
 
 class _ShareOfWidths(_Share):
-    multiple: int = Field(8, ge=1, le=1024, description="Widths are multiples of it, as devices like them.")
+    multiple: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="Widths are rounded down to a multiple of it, as devices like them, where that leaves nearly all.",
+    )
 
 
 @ALTERNATIVES.add

@@ -13,7 +13,7 @@ from nas_core.report.drawing.canvas import (
     rated_axis,
 )
 from nas_core.report.style import Theme
-from nas_core.report.summary import EvaluatedNetwork, ResourceAdditivity, StudySummary
+from nas_core.report.summary import EvaluatedNetwork, ResourceAdditivity, StudySummary, plausible
 from nas_core.report.text import format_percent, resource_name
 from nas_core.study.frames import Role
 
@@ -57,9 +57,8 @@ def figure_calibration(summary: StudySummary, theme: Theme) -> "Figure":
 
 def _on_the_scale(rows: Sequence[EvaluatedNetwork]) -> list[EvaluatedNetwork]:
     """The networks, wild predictions drawn in: one of them would squeeze all the others into a corner."""
-    low, high = min(row.metric for row in rows), max(row.metric for row in rows)
-    reach = high - low or float("inf")
-    return [replace(row, predicted=min(max(row.predicted or 0.0, low - reach), high + reach)) for row in rows]
+    low, high = plausible(rows)
+    return [replace(row, predicted=min(max(row.predicted or 0.0, low), high)) for row in rows]
 
 
 def _scatter_with_intervals(

@@ -8,6 +8,7 @@ from nas_core.report.drawing.canvas import NotYetRunError
 from nas_core.report.drawing.effect_cells import effect_text
 from nas_core.report.drawing.learned import figure_training
 from nas_core.report.figures import FIGURES, drawn, render, save_figures
+from nas_core.report.story import wild_predictions
 from nas_core.report.strip import strips
 from nas_core.report.style import LIGHT
 from nas_core.report.summary import BlockEffect, BlockEffects
@@ -40,7 +41,10 @@ def test_figures_of_a_lower_is_better_metric():
 def test_a_wild_prediction_does_not_squeeze_the_others_into_a_corner():
     study = STUDIES["small"]
     wild = replace(study.networks[0], predicted=-30.0)
-    figure = figure_calibration(replace(study, networks=(wild, *study.networks[1:])), LIGHT)
+    shown = replace(study, networks=(wild, *study.networks[1:]))
+    assert wild_predictions(study) == ""
+    assert "1 lies beyond all evaluations by more than these differ" in wild_predictions(shown)
+    figure = figure_calibration(shown, LIGHT)
     metrics = [100 * row.metric for row in study.networks]
     left, right = figure.axes[0].get_xlim()
     assert right - left < 4 * (max(metrics) - min(metrics))

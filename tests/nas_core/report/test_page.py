@@ -56,6 +56,13 @@ def test_why_verification_ended_is_said_once(study):
     assert story.certainty(told).count(reason) == 1
 
 
+def test_predictions_that_are_no_more_than_a_side_are_said_so(study, drawn):
+    wild = replace(study.networks[0], predicted=-30.0)
+    words = story.wild_predictions(replace(study, networks=(wild, *study.networks[1:])))
+    assert "(to -3000.00 %)" in words
+    assert words in render_page(replace(study, networks=(wild, *study.networks[1:])), drawn)
+
+
 @pytest.mark.situations
 def test_a_path_of_blocks_that_do_worse_one_by_one_is_explained(study, drawn):
     words = "effects of single blocks do not add up"
