@@ -32,7 +32,7 @@ def card(done: Finished, written: Written, latency: Sequence[FileLatency] | str)
     row, given = done.winner, done.store.read_json(done.winner["architecture_path"])
     sections = {
         "What it is": _made_of(done, given),
-        "Use": _use(done, written, given),
+        "Use": _use(written, given),
         "Input and output": _input(done, given, written),
         "Rated": _rated(done),
         "Cost": _costs(done, latency),
@@ -105,7 +105,7 @@ def _absent(written: Written) -> dict[str, str]:
     return found
 
 
-def _use(done: Finished, written: Written, given: Mapping[str, Any]) -> list[str]:
+def _use(written: Written, given: Mapping[str, Any]) -> list[str]:
     files = [f"- `{name}`, {format_quantity('file_bytes', size)}" for name, size in sorted(written.files.items())]
     absent = [f"- no `{name}`: {why}" for name, why in _absent(written).items()]
     code = [
@@ -116,11 +116,15 @@ def _use(done: Finished, written: Written, given: Mapping[str, Any]) -> list[str
     if LOADER not in written.files:
         return lines
     what = "the largest outputs of images" if given.get("gives_logits", True) else "what comes out for images"
-    what += "" if done.workload.in_fractions else ", as fractions from 0 to 1"
+    what += ", as fractions from 0 to 1" if _has_own_units(given) else ""
     takes_images = len(given["input"]["shape"]) == 3
     shell = ["", "```sh", f"python {LOADER} . IMAGE...   # {what}", "```"] if takes_images else []
     needs = f"`{LOADER}` needs torch, timm and safetensors; what it reads is beside it."
     return [*lines, *shell, "", needs]
+
+
+def _has_own_units(given: Mapping[str, Any]) -> bool:
+    return bool(given["input"].get("own_units", False))
 
 
 def _input(done: Finished, given: Mapping[str, Any], written: Written) -> list[str]:
@@ -130,7 +134,7 @@ def _input(done: Finished, given: Mapping[str, Any], written: Written) -> list[s
     shape = " x ".join(map(str, known["shape"]))
     is_image = len(known["shape"]) == 3
     as_stored = "as the data have them (bytes: fractions from 0 to 1)" if is_image else "as they are stored"
-    values = "fractions from 0 to 1" if is_image and workload.in_fractions else as_stored
+    values = "fractions from 0 to 1" if is_image and not _has_own_units(given) else as_stored
     # Images of other sides than the network's, or of any, were made square; all others are taken as they are.
     are_fitted = hasattr(workload, "fitting") or known["shape"][1:] != list(workload.sample.shape[1:])
     lines = [

@@ -174,7 +174,9 @@ def deployed(
 def deployed_for(workload: Workload, network: nn.Module, splits: Splits, input_shape: tuple[int, ...]) -> Deployed:
     """``deployed``, with inputs prepared as the workload's are."""
     fitting, dtype = getattr(workload, "fitting", None), workload.sample.dtype
-    units = {"in_fractions": workload.in_fractions}
+    inputs = splits.train[0]
+    is_bytes = isinstance(inputs, torch.Tensor) and inputs.dtype == torch.uint8  # of them, floats are fractions, too
+    units = {"in_fractions": workload.in_fractions or is_bytes}
     return deployed(network, splits.prepare, input_shape, fitting, workload.output_scale, dtype, **units)
 
 

@@ -99,7 +99,7 @@ class Workload(Registered, ABC):
     """Data, a loss, metrics and an example of an input."""
 
     places: ClassVar[frozenset[str]] = frozenset()  # settings that only say where the data lie
-    in_fractions: ClassVar[bool] = False  # inputs of floating point are fractions of full brightness
+    in_fractions: ClassVar[bool] = False  # whether inputs of floating point are fractions of full brightness
 
     def __init__(self, settings: Section) -> None:
         self.settings: Any = settings

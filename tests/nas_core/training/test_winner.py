@@ -5,6 +5,7 @@ import hashlib
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from nas_core.base.errors import StoreError
@@ -14,7 +15,7 @@ from nas_core.families.trained_model import TrainedModel
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.stages import trained_files
-from nas_core.training.export import load_exported
+from nas_core.training.export import deployed_for, load_exported
 from nas_core.training.handover import why_no_program, write
 from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.training.winner import check_files, load_deployed, train_network
@@ -204,10 +205,26 @@ class Standardised(DatasetWorkload):
 
     def datasets(self):
         (train, classes), (test, others) = DATA.load().train, DATA.load().load_test()
-        return (
-            TensorDataset((train[:300] / 255 - 0.1) / 0.2, classes[:300]),
-            TensorDataset((test / 255 - 0.1) / 0.2, others),
-        )
+        return TensorDataset(self.given(train[:300]), classes[:300]), TensorDataset(self.given(test), others)
+
+    def given(self, images):
+        return (images / 255 - 0.1) / 0.2
+
+
+class Bytes(Standardised):
+    name = "bytes"
+
+    def given(self, images):
+        return images
+
+
+def test_floats_in_the_place_of_bytes_are_fractions():
+    data = Bytes(SplitSettings(validation_examples=50))
+    module = deployed_for(data, nn.Flatten(), data.load(), data.sample.shape)
+    images, _ = data.load().load_test()
+    module(images / 255)
+    with pytest.raises(RuntimeError, match="fractions from 0 to 1"):
+        module(images.float())
 
 
 def test_images_in_units_of_their_own_are_what_its_files_take(tmp_path):
