@@ -18,6 +18,8 @@ one number of floating point becomes N 1, as outputs are.
 
 import inspect
 import re
+import sys
+import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from nas_core.base.errors import DataError, PluginError
+from nas_core.base.errors import DataError, NasError, PluginError
 from nas_core.workloads.metrics import Measure, Metric, Metrics, by_name
 from nas_core.workloads.normalisation import KNOWN, Normalisation, known_normalisation
 from nas_core.workloads.settings import SplitSettings
@@ -78,7 +80,19 @@ class DatasetWorkload(Workload):
 
     @cached_property
     def _sets(self) -> tuple[SizedDataset, SizedDataset]:
-        return self.datasets()
+        try:
+            return self.datasets()
+        except NasError:
+            raise
+        except Exception as error:  # of a user's own code
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{self._line_of(error)}"
+            raise DataError(f"data: {self.name}", words, "a training set and a test set") from error
+
+    def _line_of(self, error: Exception) -> str:
+        """Where in the class's own file it came from."""
+        own = getattr(sys.modules.get(type(self).__module__), "__file__", None)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
+        return f" (line {lines[-1]} of {own})" if lines else ""
 
     def check(self, train_examples: int | None = None) -> None:
         train, test = self._sets

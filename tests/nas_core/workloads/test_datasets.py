@@ -279,6 +279,16 @@ def test_metrics_of_torchmetrics():
     assert explained.of(outputs, targets) == pytest.approx(0.5)
 
 
+def test_an_error_in_ones_own_code_is_one_line_that_says_where(registered):
+    @dataset_workload("away", sample=Sample(shape=(2,), num_outputs=2), loss=F.cross_entropy, metrics=[share_right])
+    def away(settings):
+        """Photographs."""
+        return {}["photos"]
+
+    with pytest.raises(DataError, match=r"data: away: found KeyError: 'photos' \(line \d+ of .*test_datasets.py\)"):
+        away(SplitSettings()).check()
+
+
 def test_a_set_that_is_none_and_examples_of_another_shape_than_is_said_are_told():
     images, labels = torch.zeros(20, 3, 9, 9), torch.zeros(20, dtype=torch.long)
     sample = Sample(shape=(1, 8, 8), num_outputs=2)
