@@ -170,7 +170,13 @@ class _Arithmetic:
         return STAGE_STARTS * self.trial.start_s
 
     def _profile(self) -> float:
-        return self.trial.start_s + self._start_s + self.amounts.timed * self.trial.latency_s
+        return self.trial.start_s + self._start_s + self._measured(self.amounts.timed)
+
+    def _measured(self, count: int) -> float:
+        """Seconds until the latency of so many networks is known."""
+        from nas_core.costs.timing import FILES_AT_ONCE
+
+        return count * self.trial.latency_s + math.ceil(count / FILES_AT_ONCE) * self.trial.turns_s
 
     def _score(self) -> float:
         amounts = self.amounts
@@ -185,7 +191,7 @@ class _Arithmetic:
         rated_s = self.amounts.rounds * self._start_s + self._rated(self.amounts.verified)
         if self.final is not None and self.amounts.finalists:
             rated_s += self._rounds(self.amounts.finalists) * (self._each_s(self.final) + self._load_s)
-        return rated_s + self.amounts.timed_whole * self.trial.latency_s
+        return rated_s + self._measured(self.amounts.timed_whole)
 
     def _rated(self, count: int) -> float:
         """Seconds until so many networks are rated, all workers busy."""

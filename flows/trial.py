@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -40,6 +40,7 @@ FEWEST_EXAMPLES = 16  # read first, with which what is done once is told from wh
 ENOUGH_S, MOST_STEPS = 2.0, 12  # of a training
 RUN_EXAMPLES = 256
 SAMPLED_S = 0.05
+MORE_TIMED = 2  # networks, by which what one takes is told from what all take together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,8 @@ class Trial:
 
     ``start_s`` is from the start of the process until its modules are imported.
     The other seconds are of one example, but for ``made_s`` and ``open_s`` of
-    a job, ``export_s`` of the program that is handed over, and ``latency_s`` of
-    measuring one whole network.
+    a job, ``export_s`` of the program that is handed over, ``latency_s`` of
+    measuring one whole network, and ``turns_s`` of what some take turns in.
     """
 
     start_s: float = 0.0
@@ -73,6 +74,7 @@ class Trial:
     run_s: float = 0.0  # forward
     export_s: float = 0.0
     latency_s: float = 0.0
+    turns_s: float = 0.0
     program_bytes: int = 0
     weight_bytes: int = 0
     own_bytes: int = 0  # largest memory that this process had of its own
@@ -120,7 +122,7 @@ def tried(asked: Asked) -> Trial:
         known |= _handed_over(family.module(genotype), splits, workload)
     known["run_s"] = _run_s(family.module(genotype), splits)
     if asked.times:
-        known["latency_s"] = _latency_s(config, family, genotype)
+        known["latency_s"], known["turns_s"] = _measuring_s(config, family, genotype)
     return Trial(**known)
 
 
@@ -212,15 +214,23 @@ def _program(module: "Deployed") -> bytes:
         return b""
 
 
-def _latency_s(config: "StudyConfig", family: "Family", genotype: "Genotype") -> float:
+def _measuring_s(config: "StudyConfig", family: "Family", genotype: "Genotype") -> tuple[float, float]:
+    """Seconds of one more network, and those that pass however few there are."""
+    import numpy as np
+
     from nas_core.costs.timing import time_family
 
-    settings = config.profile.profilers["latency"]
+    settings, rng = config.profile.profilers["latency"], np.random.default_rng(0)
+    drawn = [replace(family.space.sample(rng), resolution=genotype.resolution) for _ in range(MORE_TIMED)]
+    others = [each for each in dict.fromkeys(drawn) if each != genotype]
 
-    def measure() -> Any:
-        return time_family(family, genotype, [genotype], settings, blocks=False)
+    def seconds(genotypes: "list[Genotype]") -> float:
+        return _timed(lambda: time_family(family, genotype, genotypes, settings, blocks=False))[1]
 
-    return [_timed(measure)[1] for _ in range(2)][-1]  # exporters are imported once
+    seconds([genotype])  # exporters are imported once
+    one_s, all_s = seconds([genotype]), seconds([genotype, *others])
+    each_s = max(0.0, all_s - one_s) / len(others) if others else one_s
+    return each_s, max(0.0, one_s - each_s)
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:

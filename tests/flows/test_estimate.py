@@ -72,6 +72,14 @@ def test_seconds_follow_from_what_examples_take(study):
     assert found.disk_mb > 3 * 2 * (2 + 1)
 
 
+def test_what_networks_take_turns_in_counts_once_for_some_of_them(study):
+    """Mostly pauses, where networks are small."""
+    known = replace(TRIAL, latency_s=0.02, turns_s=1.7)
+    found = estimated(study(), known, replace(AMOUNTS, stages=("profile", "verify"), timed=33, timed_whole=16)).stages_s
+    assert found["profile"] == pytest.approx(33 * 0.02 + 3 * 1.7 + 3.0)
+    assert found["verify"] == pytest.approx(16 * 0.02 + 1.7, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("change", "stage", "factor"),
     [
