@@ -8,7 +8,6 @@ import logging
 import math
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,7 +29,7 @@ from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.rated_split import PreparedBatches, map_step, thinned
 from nas_core.scoring.scorer import OnProgress
 from nas_core.space.genotypes import Genotype
-from nas_core.training.checkpoint import Checkpoint, pack, unpack
+from nas_core.training.checkpoint import Checkpoint, pack, stored_weights
 from nas_core.training.features import spread
 from nas_core.training.loop import TrainingDiverged, autocast, evaluated_batch, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
@@ -217,19 +216,6 @@ class DistilledBlocks:
             log.warning("alternative %s learned no finite numbers: it stays as it was cut and fitted", path)
         checkpoint.remove()
 
-    def _stored(self, position: int) -> dict[str, torch.Tensor]:
-        """Weights of the position's alternatives; those of a damaged file are made again."""
-        path = self.scorer.weights_path(position)
-        try:
-            return unpack(self.store.read_bytes(path))[0]
-        except ValueError as error:
-            with suppress(FileNotFoundError):  # another worker was first
-                self.store.set_aside(path, str(error))
-        except FileNotFoundError:
-            pass
-        self.make([position], lambda *_: None)
-        return unpack(self.store.read_bytes(path))[0]
-
     # rating
 
     @cached_property
@@ -237,7 +223,7 @@ class DistilledBlocks:
         """The model with every stored alternative in it."""
         rows = []
         for position, candidates in enumerate(self.family.structure.candidates):
-            weights = self._stored(position)
+            weights = stored_weights(self.store, self.scorer.weights_path(position))
             blocks = nn.ModuleList(with_fresh_weights(candidate.structure) for candidate in candidates)
             rows.append(fill(blocks, weights))
         network = copy.deepcopy(self.family.teacher)

@@ -26,7 +26,7 @@ from nas_core.records.evaluations import Evaluation
 from nas_core.scoring.scorer import OnProgress
 from nas_core.scoring.supernet_pass import Activations, recalibrated_outputs, shared_prefix_logits
 from nas_core.space.genotypes import Genotype
-from nas_core.training.checkpoint import Checkpoint, pack, unpack
+from nas_core.training.checkpoint import Checkpoint, pack, stored_weights
 from nas_core.training.group import current
 from nas_core.training.loop import TrainingDiverged, laid_out, loss_and_backward, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
@@ -207,12 +207,7 @@ class SupernetWeights:
         if not self.scorer.prepared:
             raise StoreError(self.store.uri(path), "no file", "trained shared weights", "Call prepare.")
         network = self._fresh()
-        try:
-            network.load_state_dict(unpack(self.store.read_bytes(path))[0])
-        except ValueError as error:
-            self.store.set_aside(path, str(error))
-            found, advice = f"a damaged file ({error})", "It is in quarantine/ now: the same command trains them again."
-            raise StoreError(self.store.uri(path), found, "trained shared weights", advice) from None
+        network.load_state_dict(stored_weights(self.store, path))
         network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network.eval()
         return network

@@ -9,6 +9,7 @@ import json
 import logging
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors import torch as st
 
+from nas_core.base.errors import StoreError
 from nas_core.records.store import Store
 
 log = logging.getLogger(__name__)
@@ -85,6 +87,25 @@ def unpack(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if texts.pop(CHECKSUM, None) not in (None, _checksum(values)):  # files of other programs have none
         raise ValueError("its checksum is another")
     return tensors, texts
+
+
+def stored_weights(store: Store, path: str) -> dict[str, torch.Tensor]:
+    """Weights that a scorer keeps in the study's store; a damaged file is set aside, so that they are made again.
+
+    Not here: they were made with other threads, and by one worker for all.
+
+    Raises:
+        StoreError: if they are damaged, or not there.
+    """
+    try:
+        return unpack(store.read_bytes(path))[0]
+    except FileNotFoundError:  # or another worker has set it aside
+        found = "no file"
+    except ValueError as error:
+        found = f"a damaged file ({error})"
+        with suppress(FileNotFoundError):
+            store.set_aside(path, found)
+    raise StoreError(store.uri(path), found, "trained weights", "The same command makes them again.")
 
 
 def _parts(data: bytes) -> tuple[dict[str, Any], memoryview]:

@@ -10,7 +10,6 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +159,8 @@ def train_network(
     )
 
     def validate(trained: nn.Module) -> dict[str, float]:
-        measure = partial(measure_all, trained, workload.metrics, splits.validation, splits.prepare)
-        values = measure(device=place, workload=workload, group=group)
+        given = workload.metrics, splits.validation, splits.prepare
+        values = measure_all(trained, *given, device=place, workload=workload, group=group)
         return {f"validation_{key}": value for key, value in values.items()}
 
     result = train(

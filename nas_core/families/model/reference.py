@@ -201,9 +201,8 @@ def _beside(model: str) -> str:
     named = Path(model.rpartition(":")[0] or model)
     folder = named if named.is_dir() else named.parent
     program = folder / rebuild.PROGRAM
-    return (
-        f"Name {program}, which lies there." if program.is_file() and (folder / rebuild.DESCRIPTION).is_file() else ""
-    )
+    is_ours = program.is_file() and (folder / rebuild.DESCRIPTION).is_file()
+    return f"Name {program}, which lies there." if is_ours else ""
 
 
 def _program(path: str) -> nn.Module:

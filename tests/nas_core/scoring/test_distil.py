@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.base.errors import ConfigError, DataError, SpaceError
+from nas_core.base.errors import ConfigError, DataError, SpaceError, StoreError
 from nas_core.families.model.reference import weights_hash
 from nas_core.records.store import Store
 from nas_core.scoring import SCORERS
@@ -251,8 +251,13 @@ def test_alternatives_whose_file_is_damaged_are_made_again(fitted: DistilScorer,
     made = scorer.store.read_bytes(path)
     scorer.store.write_bytes(path, made[:-64] + bytes(64))
     genotype = Genotype((1,) * scorer.family.space.num_positions)
-    assert _rated(scorer, genotype) == _rated(fitted, genotype)
+    for found in ("a damaged file", "no file"):  # by one worker, and by another after it
+        with pytest.raises(StoreError, match=f"{found}.*The same command makes them again"):
+            scorer.blocks.assembled  # noqa: B018
+    assert scorer.pieces == ["1"]
+    scorer.prepare(lambda *_: None)
     assert scorer.store.read_bytes(path) == made
+    assert _rated(scorer, genotype) == _rated(fitted, genotype)
     assert scorer.store.quarantined()
 
 
