@@ -171,6 +171,7 @@ def run(
         return
     need("run", "run")
     from nas_core.records.store import Store, no_empty_folder
+    from nas_core.study.beside import of_another
     from nas_core.study.sources import Sources
     from nas_core.study.study import Study
 
@@ -185,6 +186,7 @@ def run(
         else:
             study = _run_stages(study_config, where, rerun_from, last, wait_s=float("inf") if wait else 0.0)
     _print_outcome(study, as_json)
+    _say(of_another(study))
 
 
 @app.command()
@@ -429,10 +431,16 @@ def _open(root: str) -> "Study":
 
 def _say_notices(study: "Study") -> list[str]:
     """What is no longer as the study knew it, on standard error."""
-    found = study.notices()
-    for notice in found:
-        print(f"mathnas: {notice}", file=sys.stderr)
+    from nas_core.study.beside import of_another
+
+    found = [*study.notices(), *filter(None, [of_another(study)])]
+    _say(*found)
     return found
+
+
+def _say(*sentences: str) -> None:
+    for each in filter(None, sentences):
+        print(f"mathnas: {each}", file=sys.stderr)
 
 
 def _planned(config: "StudyConfig", root: str, until: Stage, measures: bool = True) -> dict[str, Any]:

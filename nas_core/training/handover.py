@@ -26,6 +26,7 @@ from nas_core.families.model import rebuild
 from nas_core.families.model.source import source_files
 from nas_core.records.store import Store
 from nas_core.training.export import Deployed, deployed, exported_bytes
+from nas_core.training.handed_over import DESCRIPTION, HASH, hash_in
 from nas_core.training.loop import value_of
 from nas_core.training.winner import check_files, load_deployed
 from nas_core.workloads.examples import batches_of, in_memory
@@ -35,9 +36,8 @@ from nas_core.workloads.workload import Sample, Workload
 
 Format = Literal["safetensors", "onnx", "pt2"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-WEIGHTS, DESCRIPTION, PROGRAM = rebuild.WEIGHTS, rebuild.DESCRIPTION, rebuild.PROGRAM
+WEIGHTS, PROGRAM = rebuild.WEIGHTS, rebuild.PROGRAM
 ONNX, LOADER, CARD, SOURCE = "model.onnx", "load.py", "README.md", rebuild.SOURCE
-HASH = "weights_sha256"  # in the description
 EXAMPLE_BATCH = 2  # a batch of 1 would be taken for a constant
 CHECKED_BATCH, CHECKED = 25, 400  # test examples that the ONNX file is compared on
 CHECKED_VALUES = 100_000_000  # of their inputs or outputs at most: of large maps fewer are compared, a batch at least
@@ -123,7 +123,7 @@ def write(
         contents[LOADER] = inspect.getsource(rebuild).encode()
     if is_made:
         contents |= _source(store, row["name"], description)
-    others = [] if _hash_in(folder) in (None, description[HASH]) else _files_in(folder)
+    others = [] if hash_in(folder) in (None, description[HASH]) else _files_in(folder)
     _write_all(folder, contents)
     for path in others:
         if str(path.relative_to(folder)) not in contents:
@@ -135,22 +135,13 @@ def write(
 
 def remove(folder: Path) -> None:
     """Delete the files that ``write`` has left in the folder, and the folder where nothing else is in it."""
-    if _hash_in(folder) is None:
+    if hash_in(folder) is None:
         return
     for path in (*_files_in(folder), folder / CARD, folder / DESCRIPTION):
         path.unlink(missing_ok=True)
     shutil.rmtree(folder / SOURCE, ignore_errors=True)
     with suppress(OSError):  # something else is there
         folder.rmdir()
-
-
-def _hash_in(folder: Path) -> str | None:
-    """Of the weights of the network whose files are there; None where there are none, or of earlier versions."""
-    try:
-        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found.get(HASH) if isinstance(found, dict) else None
 
 
 def _files_in(folder: Path) -> list[Path]:
