@@ -359,8 +359,9 @@ def _check_number(given: TrainedModel.Settings, found: "Split") -> None:
         return
     words, expected = counted(len(found.places), "position") + _why_left_out(given, found), f"{FEWEST} at least"
     if given.only:
-        where, advice = f"space.only {', '.join(given.only)}", "Name more modules, or those around them: --only."
-        raise SpaceError(where, words, expected, advice)
+        beside = f" beside space.keep {', '.join(given.keep)}" if given.keep else ""
+        advice = "Name more modules, or those around them: --only."
+        raise SpaceError(f"space.only {', '.join(given.only)}{beside}", words, expected, advice)
     raise SpaceError(f"space.model {given.model}", words, expected)
 
 

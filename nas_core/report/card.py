@@ -284,6 +284,6 @@ def in_words(done: Finished, written: Written, latency: Sequence[FileLatency] | 
         check = written.check
         lines.append(
             f"{ONNX} agrees with torch on {check.num_examples} test examples: outputs to {check.worst:.1e}, the same "
-            f"{', '.join(name.replace('_', ' ') for name in check.metrics)}."
+            f"{', '.join(done.workload.metrics[name].label for name in check.metrics)}."
         )
     return [*lines, *(latency_in_words(latency) if ONNX in written.files or not isinstance(latency, str) else ())]

@@ -111,7 +111,8 @@ def split(
         walk = _Walk(root, selection, walk.refused | reasons)
     if not found:
         where, allowed = f"model {type(model).__name__}", "a module called once, with one tensor in and one out"
-        raise SpaceError(where, "no position", allowed, _listed(walk.left_out(found)))
+        words = f"no position beside what is kept ({', '.join(keep)})" if keep else "no position"
+        raise SpaceError(where, words, allowed, _listed(walk.left_out(found)))
     return _split_of(walk, found)
 
 

@@ -189,6 +189,8 @@ def test_too_few_positions_among_those_asked_for_name_what_was_asked(tmp_path):
     assert str(error.value) == (
         "space.only blocks.0.0: found 1 position, expected 2 at least. Name more modules, or those around them: --only."
     )
+    with pytest.raises(SpaceError, match=r"space.only blocks.\* beside space.keep .*: found"):
+        _ = dense_of(tmp_path, DENOISER, "build", only=["blocks.*"], keep=["blocks.[1-9]*", "blocks.0.2"]).structure
     paths = [place.path for place in dense_of(tmp_path, DENOISER, "build", only=["blocks.*"]).structure.split.places]
     assert all(path.startswith("blocks.") for path in paths)
 

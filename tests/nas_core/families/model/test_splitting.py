@@ -520,7 +520,9 @@ def test_what_is_no_network_is_a_named_error():
     quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 2)), {nn.Linear})
     with pytest.raises(SpaceError, match="before it was quantised"):
         split(quantised, TOKENS)
-    with pytest.raises(SpaceError, match="no position"):
+    with pytest.raises(SpaceError, match="found no position, expected"):
         split(nn.Linear(8, 2), TOKENS)
+    with pytest.raises(SpaceError, match=r"found no position beside what is kept \(\*\), expected"):
+        split(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)), TOKENS, keep=["*"])
     with pytest.raises(SpaceError, match=r"runs on a float32 tensor of shape \(2, 3, 8\)"):
         split(nn.Linear(7, 2), TOKENS)
