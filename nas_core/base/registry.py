@@ -57,6 +57,7 @@ class Origin:
 
 
 OURS = Origin()
+OF_A_PLUGIN = "A plug-in's is known once `plugins:` of the study names the plug-in."
 
 
 class Registry(Generic[T]):
@@ -136,8 +137,7 @@ class Registry(Generic[T]):
         try:
             return self._entries[name]
         except KeyError:
-            advice = "A plug-in's is known once `plugins:` of the study names the plug-in."
-            raise UnknownNameError(self.kind, repr(name), f"one of: {', '.join(self)}", advice) from None
+            raise UnknownNameError(self.kind, repr(name), f"one of: {', '.join(self)}", OF_A_PLUGIN) from None
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._entries  # what a file gives may be no name at all
@@ -235,9 +235,13 @@ class OneOf:
         given = self.upgrade(value)
         kind = given.get("kind", self.default)
         if kind not in self.registry:
-            raise wrong_field(self.registry.kind, "kind", kind, f"one of: {', '.join(self.registry)}")
+            raise _not_registered(self.registry, "kind", kind)
         section = self.registry.section(kind)
         return section.model_validate(_without_own_defaults(section, given), context=info.context)
+
+
+def _not_registered(registry: Registry[Any], field: str, given: object) -> ValidationError:
+    return wrong_field(registry.kind, field, given, f"one of: {', '.join(registry)}. {OF_A_PLUGIN}")
 
 
 def _one_form(sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -325,7 +329,7 @@ class ManyOf:
         sections = self.defaults()
         for name, given in value.items():
             if name not in self.registry:
-                raise wrong_field(self.registry.kind, str(name), given, f"one of: {', '.join(self.registry)}")
+                raise _not_registered(self.registry, str(name), given)
             data = given.model_dump(mode="json") if isinstance(given, Section) else given
             try:
                 sections[name] = self.registry[name].Settings.model_validate(data, context=info.context)
