@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from uuid import UUID
 
@@ -99,6 +100,27 @@ def test_runs_wait_for_their_turn_and_no_schedule_is_active(deployments):
         assert "mathnas" in row["tags"]
         assert all(schedule["active"] is False for schedule in row["schedules"])
     assert deployments["study"]["schedules"]
+
+
+def test_the_weekly_schedule_makes_runs_once_it_is_switched_on(deployments, api):
+    """Prefect's scheduler is a part of its server that fails without a word where it does not fit what is installed."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+
+    (weekly,) = deployments["study"]["schedules"]
+    schedule = {"cron": weekly["cron"], "timezone": weekly["timezone"]}
+    switched_on = DeploymentScheduleCreate.model_validate({"schedule": schedule, "active": True})
+    with get_client(sync_client=True) as server:
+        flow_id = server.create_flow_from_name("scheduled")
+        made = server.create_deployment(flow_id, "weekly", schedules=[switched_on])
+        of_it = DeploymentFilter(id=DeploymentFilterId(any_=[made]))
+        runs, deadline = [], time.monotonic() + 60
+        while not runs and time.monotonic() < deadline:
+            time.sleep(0.5)
+            runs = server.read_flow_runs(deployment_filter=of_it)
+        server.delete_flow(flow_id)
+    assert {run.state.type for run in runs} == {"SCHEDULED"}
 
 
 @pytest.mark.parametrize("page", ["infra/README.md", "infra/prefect.yaml", "docker/compose.yaml"])
