@@ -98,6 +98,11 @@ class Registry(Generic[T]):
     def origin(self, name: str) -> Origin:
         return self._entry(name)[1]
 
+    def code(self, name: str) -> str:
+        """By which results of the class's code are known: a plug-in's source, of ours a version that was raised."""
+        thing, origin = self._entry(name)
+        return origin.code or (f"version {thing.version}" if thing.version > 1 else "")
+
     def identity(self, name: str, settings: Section | None = None, apart: Collection[str] = ()) -> dict[str, Any]:
         """What of the class's code its results depend on: version, and for a plug-in its distribution and source.
 

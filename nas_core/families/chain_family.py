@@ -129,11 +129,11 @@ def check_space(space: SearchSpace, source: str = "") -> SearchSpace:
 
 
 def _brought_code(space: SearchSpace) -> set[tuple[str, str]]:
-    """(kind, hash of its source) of every kind of the space that a plug-in brought: other code, other space."""
+    """(kind, its code) of every kind of the space that a plug-in brought, or of a later version: other space."""
     stem, head = space.ends
     used: list[tuple[Registry, str]] = [(STEMS, stem.kind), (HEADS, head.kind)]  # type: ignore[type-arg]
     used += [(BLOCKS, block.kind) for position in space.positions for block in position.blocks]
-    return {(f"{kinds.kind} {name}", code) for kinds, name in used if (code := kinds.origin(name).code)}
+    return {(f"{kinds.kind} {name}", code) for kinds, name in used if (code := kinds.code(name))}
 
 
 def chain_parts(space: SearchSpace, genotype: Genotype) -> list[Part]:

@@ -42,7 +42,7 @@ class DistilScorer(Scorer):
     """
 
     name = "distil"
-    version = 10
+    version = 11
     runs_networks = True
     for_family = TrainedModel.name
     placement = frozenset({"batch", "eval_batch_size", "memory_gb", "final_steps"})
@@ -106,7 +106,9 @@ class DistilScorer(Scorer):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {**super().identity, "recipe": self.settings.recipe.identity if self.settings.train else None}
+        settings = self.settings
+        learns = settings.train or settings.recovery_steps
+        return {**super().identity, "recipe": settings.recipe.identity if learns else None}
 
     @classmethod
     def rates_again(cls, settings: Any) -> bool:
@@ -119,7 +121,8 @@ class DistilScorer(Scorer):
             return None
         steps = self.settings.final_steps
         settings = self.settings.model_copy(update={"recovery_steps": steps})
-        identity = content_id({"scorer": self.scorer_id, "recovery_steps": steps})
+        recipe = self.settings.recipe.identity
+        identity = content_id({"scorer": self.scorer_id, "recovery_steps": steps, "recipe": recipe})
         return DistilScorer(settings, replace(self.setting, known_as=identity))
 
     @property
@@ -148,7 +151,9 @@ class DistilScorer(Scorer):
     @cached_property
     def weights_id(self) -> str:
         """Id of what the alternatives depend on: how networks are rated does not matter to them."""
-        known = {name: self.identity[name] for name in ("recipe", "train", "samples", "patience")}
+        settings = self.settings
+        known = {name: self.identity[name] for name in ("train", "samples", "patience")}
+        known["recipe"] = settings.recipe.identity if settings.train else None
         return content_id({"scorer": SCORERS.identity(self.name), "settings": known, "data": self.workload.identity})
 
     def weights_path(self, position: int) -> str:
@@ -204,6 +209,7 @@ class DistilScorer(Scorer):
     @property
     def starts_from(self) -> str:
         known = {"weights": self.weights_id, "space": self.family.space.space_id, "seed": self.setting.seed}
+        known["reconstructs"] = self.reconstructs
         return content_id({**known, "calibration_examples": self.settings.calibration_examples})
 
     def start(self, genotype: Genotype) -> "Mapping[str, torch.Tensor]":

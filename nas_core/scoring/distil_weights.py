@@ -31,6 +31,7 @@ from nas_core.scoring.scorer import OnProgress
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, stored_weights
 from nas_core.training.features import spread
+from nas_core.training.layout import layout_of
 from nas_core.training.loop import TrainingDiverged, autocast, evaluated_batch, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
 from nas_core.training.optimizers import Schedule, clip_gradients
@@ -81,9 +82,9 @@ def _is_finite(values: torch.Tensor) -> bool:
     return bool(values.isfinite().all())
 
 
-def _forget_gradients(block: nn.Module, condition: torch.Tensor) -> None:
-    """Set the block's gradients to 0 where the condition, a truth value on the device, holds; nothing waits for it."""
-    for parameter in block.parameters():
+def _forget_gradients(parameters: Iterable[nn.Parameter], condition: torch.Tensor) -> None:
+    """Set gradients to 0 where the condition, a truth value on the device, holds; nothing waits for it."""
+    for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.masked_fill_(condition, 0.0)
 
@@ -144,7 +145,7 @@ class DistilledBlocks:
             for candidate in self.family.structure.candidates[position]
             for parameter in candidate.structure.parameters()
         )
-        values = torch.Size(place.in_shape).numel() + torch.Size(place.out_shape).numel()
+        values = place.rows * (math.prod(place.in_shape) + math.prod(place.out_shape))
         inner = 4  # tensors of the block's size that one alternative keeps for its backward pass
         trained = BYTES_TRAINED * weights + 4 * batch * values * (1 + inner)
         samples = _fewer(self.settings.samples, self.data.train[0])
@@ -354,7 +355,7 @@ class DistilledBlocks:
     @cached_property
     def _reconstruction(self) -> Reconstruction:
         blocks = self.family.teacher_places
-        held = 4.0 * sum(math.prod(place.out_shape) for place in self.places)  # bytes of what the blocks give
+        held = 4.0 * sum(place.rows * math.prod(place.out_shape) for place in self.places)  # bytes of what blocks give
         most = max(FEWEST, int(PREPARED_SHARE * self.settings.memory_gb * 1e9 / held))
         inputs = self._prepared(min(most, self.settings.samples)).to(self.device)
         return Reconstruction(self.teacher, blocks, inputs)
@@ -409,11 +410,18 @@ class Distiller:
     """
 
     def __init__(self, teacher: nn.Module, students: Students, paths: dict[int, str], settings: Any) -> None:
-        self.teacher, self.students, self.paths = teacher, students, paths
+        self.students, self.paths = students, paths
         self.recipe, self.patience = settings.recipe, settings.patience
+        layout = layout_of(students, self.recipe, next(teacher.parameters()).device)
+        # of its own: networks are rated beside the other in whatever order the model's weights came
+        self.teacher = copy.deepcopy(teacher).to(memory_format=layout)  # type: ignore[call-overload]
         self.noted = -1  # the step of which losses were noted last
         self.learning = {
-            position: [(column, block) for column, block in enumerate(students.of(position)) if _learns(block)]
+            position: [
+                (column, block, list(block.parameters()))
+                for column, block in enumerate(students.of(position))
+                if _learns(block)
+            ]
             for position in paths
         }
 
@@ -427,14 +435,14 @@ class Distiller:
             call, target = seen.pop(path)
             target = target.float()
             unit = spread(target)  # once for all alternatives of a position
-            for column, block in self.learning[position]:
+            for column, block, parameters in self.learning[position]:
                 if not is_done[row][column]:
                     with precision():
                         output = call.run(block)
                     loss = F.mse_loss(output.float(), target) / unit
                     torch.autograd.backward(loss * weight)
                     losses[row, column] = loss.detach()
-                    _forget_gradients(block, ~losses[row, column].isfinite())
+                    _forget_gradients(parameters, ~losses[row, column].isfinite())
         if not losses:
             return inputs.new_zeros(())
         values = torch.stack(list(losses.values()))
@@ -444,8 +452,8 @@ class Distiller:
     def clip(self, _step: int) -> None:
         """Clip the gradients of each alternative alone."""
         for row in self.learning.values():
-            for _, block in row:
-                clip_gradients(list(block.parameters()), self.recipe)
+            for _, _, parameters in row:
+                clip_gradients(parameters, self.recipe)
 
     def _done(self) -> list[list[bool]]:
         """Of each position, which alternatives learn no more; told once a step, as it waits for the device."""
@@ -461,8 +469,10 @@ class Distiller:
         self.noted = step
         smooth, lowest, waited = self.students.smooth, self.students.lowest, self.students.waited
         rows, columns = torch.tensor(places, device=smooth.device).T
-        smooth_P = losses_P if step == 0 else SMOOTHING * smooth[rows, columns] + (1 - SMOOTHING) * losses_P
-        is_better_P = smooth_P < BETTER * lowest[rows, columns]
+        before_P, is_first_P = smooth[rows, columns], lowest[rows, columns].isinf()
+        smooth_P = torch.where(is_first_P, losses_P, SMOOTHING * before_P + (1 - SMOOTHING) * losses_P)
+        smooth_P = torch.where(losses_P.isfinite(), smooth_P, before_P)  # of what is no number nothing is learned
+        is_better_P = losses_P.isfinite() & (smooth_P < BETTER * lowest[rows, columns])
         smooth[rows, columns] = smooth_P
         waited[rows, columns] = torch.where(is_better_P, 0, waited[rows, columns] + 1)
         lowest[rows, columns] = torch.where(is_better_P, smooth_P, lowest[rows, columns])

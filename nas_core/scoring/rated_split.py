@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from nas_core.training.loop import laid_out
+from nas_core.training.layout import laid_out
 from nas_core.workloads.examples import Examples, batches_of
 from nas_core.workloads.normalisation import Normalisation
 from nas_core.workloads.workload import Sample

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from nas_core.base.identity import content_id
 from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
-from nas_core.families.family import FAMILIES, Family
+from nas_core.families.family import Family
 from nas_core.records.evaluations import CostTable, Evaluation
 from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype, SearchSpace
@@ -98,14 +98,12 @@ class Scorer(Registered, ABC):
     @cached_property
     def scorer_id(self) -> str:
         """Id of settings, data, metric, code and files: rows of another id are of another scorer."""
-        of_family = FAMILIES.files(self.family.name, self.family.settings)
         return self.setting.known_as or content_id(
             {
                 "scorer": SCORERS.identity(self.name, self.settings, self.placement),
                 "settings": self.identity,
                 "data": self.workload.identity if self.needs_data else {},
                 "metric": self.metric_name,
-                **({"family": of_family} if of_family else {}),
             }
         )
 

@@ -77,7 +77,8 @@ class SupernetScorer(Scorer):
         recipe = self.settings.final_recipe
         if recipe is None:
             return None
-        identity = content_id({"scorer": self.scorer_id, "final_recipe": recipe.identity})
+        trained_by = SCORERS.identity(TrainScorer.name)
+        identity = content_id({"scorer": self.scorer_id, "final_recipe": recipe.identity, "trained_by": trained_by})
         settings = TrainScorer.Settings(recipe=recipe, validate_epochs=0)
         return TrainScorer(settings, replace(self.setting, known_as=identity))
 

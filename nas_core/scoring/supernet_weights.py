@@ -28,7 +28,8 @@ from nas_core.scoring.supernet_pass import Activations, recalibrated_outputs, sh
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, stored_weights
 from nas_core.training.group import current
-from nas_core.training.loop import TrainingDiverged, laid_out, loss_and_backward, resolve_device, train, value_of
+from nas_core.training.layout import laid_out
+from nas_core.training.loop import TrainingDiverged, loss_and_backward, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
 from nas_core.workloads.examples import Examples, batches_of, in_memory
 from nas_core.workloads.images.tensors import resized

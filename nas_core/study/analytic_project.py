@@ -174,8 +174,7 @@ class DesignProject:
     def training_inputs(self) -> str:
         """Content id of all that the training depends on; raises as ``network``."""
         config = self.config
-        settings = {key: value for key, value in config.train.inputs.items() if key != "checkpoint_every_s"}
-        known = {"network": self.network.as_dict(), "train": settings, "data": dict(self.data.identity)}
+        known = {"network": self.network.as_dict(), "train": config.train.inputs, "data": dict(self.data.identity)}
         metric = trained_metric(config).name
         return content_id({**known, "metric": metric, "seed": config.seed, "version": TRAINING_VERSION})
 

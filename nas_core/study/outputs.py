@@ -29,7 +29,7 @@ from nas_core.study.stages import (
     stage_of,
     wrong_with,
 )
-from nas_core.training.settings import TRAINING_VERSION
+from nas_core.training.settings import TRAINING_VERSION, Recipe
 
 
 def read_output(store: Store, path: str) -> dict[str, Any] | None:
@@ -77,6 +77,13 @@ def _searcher(config: StudyConfig, sources: Sources) -> dict[str, Any]:
     return {**known, "files": files} if files else known
 
 
+def _of_finalists(scorer: Any) -> dict[str, Any]:
+    """The settings by which finalists are rated once more; a recipe by all that a training depends on."""
+    names = SCORERS[scorer.kind].final_settings
+    given = {name: value for name in names if (value := getattr(scorer, name)) is not None}
+    return {name: value.identity if isinstance(value, Recipe) else value for name, value in given.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
     """The outputs of one configuration's stages in a store; ``sources`` has the ids of space, scorer and profilers."""
@@ -100,7 +107,7 @@ class Outputs:
         known: dict[str, Any] = {}
         for each in STAGES[: STAGES.index(stage) + 1]:
             known |= self._inputs_read_by(each)
-        if stage == "select":  # how many are listed: the first, which is all that later stages see, is the same
+        if stage in ("select", "report"):  # how many are listed: the first, which is all that others see, is the same
             known["listed"] = (self.config.select.top, self.config.select.min_distance)
         return content_id(known)
 
@@ -121,9 +128,7 @@ class Outputs:
             case "verify":
                 points = config.select.model_dump(mode="json", include={"sweep", "points"})
                 swept = {"sweep": points} if config.select.sweep else {}
-                of_finalists = SCORERS[config.scorer.kind].final_settings
-                final = config.scorer.model_dump(mode="json", include=set(of_finalists), exclude_none=True)
-                return {"verify": config.verify.model_dump(mode="json"), **swept, **final}
+                return {"verify": config.verify.model_dump(mode="json"), **swept, **_of_finalists(config.scorer)}
             case "train":
                 how = {"train": config.train.inputs, "version": TRAINING_VERSION}
                 data = self.sources.data

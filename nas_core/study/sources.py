@@ -157,17 +157,17 @@ class Sources:
         return [f"{self._difference(before)}: {again}; the {kept} evaluations made before are kept"]
 
     def _difference(self, before: "Sources") -> str:
-        if self.space.space_id != before.space.space_id:
-            return f"space {self.space.name} is another one now ({before.space.space_id} -> {self.space.space_id})"
+        what, ids = "the scorer is another one now", f"({before.scorer_id} -> {self.scorer_id})"
+        if is_other_space := self.space.space_id != before.space.space_id:
+            what = f"space {self.space.name} is another one now"
+            ids = f"({before.space.space_id} -> {self.space.space_id})"
         edited = [name for name, code in self.plugins.items() if before.plugins.get(name, code) != code]
-        ids = f"({before.scorer_id} -> {self.scorer_id})"
         if edited:
-            return f"plug-in {edited[0]} was edited, the scorer is another one now {ids}"
+            return f"plug-in {edited[0]} was edited, {what} {ids}"
         if others := _edited(before.files, self.files):
-            return f"{others[0]} was edited, the scorer is another one now {ids}"
+            return f"{others[0]} was edited, {what} {ids}"
         mine, theirs = (each.data.identity if each.data else {} for each in (self, before))
-        what = "the data are others" if mine != theirs else "the scorer is another one"
-        return f"{what} now {ids}"
+        return f"the data are others now {ids}" if mine != theirs and not is_other_space else f"{what} {ids}"
 
 
 def notices(known: Sources, config: StudyConfig, store: Store) -> list[str]:

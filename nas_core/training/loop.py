@@ -33,6 +33,7 @@ from nas_core.families.batch_norm import norms_of
 from nas_core.training.checkpoint import Checkpoint
 from nas_core.training.features import Features
 from nas_core.training.group import ALONE, Group
+from nas_core.training.layout import laid_out, layout_of
 from nas_core.training.objective import LossOf, Objective
 from nas_core.training.optimizers import Monitor, Rates, Row, Schedule, clip_gradients, make_optimizer, rate_factor
 from nas_core.training.settings import Recipe
@@ -54,7 +55,6 @@ Pair = tuple[torch.Tensor | Examples, torch.Tensor | Examples]  # inputs as they
 Validate = Callable[[nn.Module], Mapping[str, float]]
 EVAL_BATCH = 256  # on two CPU cores larger batches leave the cache, smaller ones pay per call
 EVALUATED_VALUES = EVAL_BATCH * 3 * 64 * 64  # most of a batch on a CPU: of large images fewer fill its memory
-FEWEST_CHANNELS = 16  # with which torch's strided 1x1 convolutions can be trained channels last on a CPU
 PARTS_IF_TOO_LARGE = 2  # a batch that does not fit is split once more
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -82,7 +82,7 @@ class TrainingResult:
 
     ``parts`` is the number of parts that batches were run in; ``was_split``
     says that the recipe's did not fit into memory. ``examples_per_s`` is of the
-    steps alone, without validation.
+    steps and the checkpoints between them, without validation.
     """
 
     history: tuple[Row, ...]
@@ -196,8 +196,7 @@ class _Training:
         self.inputs, self.targets = placed(inputs, device), placed(targets, device)
         if recipe.drop_path:
             drop_paths(network, recipe.drop_path)
-        is_last = recipe.channels_last and not crashes_channels_last(network, device)
-        self.layout = torch.channels_last if is_last else torch.contiguous_format
+        self.layout = layout_of(network, recipe, device)
         self.network: nn.Module = network.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         self.average = average_of(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -399,11 +398,26 @@ class _Training:
     def _accumulate(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
+        counted = self._counted(targets)
         for some_inputs, some_targets in zip(inputs.chunk(self.parts), targets.chunk(self.parts), strict=True):
             share = len(some_targets) / self.schedule.batch_size
-            loss_of = self.objective.of(some_inputs, some_targets)
+            loss_of = self.objective.of(some_inputs, some_targets, self._weight(some_targets, share, counted))
             total += share * self.backward(some_inputs, loss_of, self.step, self._scaled(share))
         return total
+
+    def _counted(self, targets: torch.Tensor) -> torch.Tensor | None:
+        """How many values the whole batch's mean loss is over, where that tells its parts apart."""
+        counted = self.workload.counted(targets) if self.parts > 1 or self.group.size > 1 else None
+        if counted is None:
+            return None
+        whole = counted.double()
+        self.group.add_up([whole])
+        return whole.clamp_min(1)
+
+    def _weight(self, targets: torch.Tensor, share: float, whole: torch.Tensor | None) -> float | torch.Tensor:
+        """By how much more of these targets count than of as many examples of the batch; ``whole`` of it do."""
+        counted = self.workload.counted(targets)
+        return 1.0 if whole is None or counted is None else (counted / (share * whole)).float()
 
     def _scaled(self, share: float) -> float | torch.Tensor:
         """The share times the scaler's factor, which stays on the device."""
@@ -496,24 +510,6 @@ def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
     if chosen == "auto":
         chosen = "bfloat16" if device.type == "cuda" else "float32"
     return torch.autocast(device.type, dtype=PRECISIONS[chosen], enabled=chosen != "float32")
-
-
-def crashes_channels_last(network: nn.Module, device: torch.device) -> bool:
-    """Whether the network's backward pass would write where it must not, channels last on a CPU.
-
-    Seen with torch 2.13: strided 1x1 convolutions of fewer than 16 channels
-    (``Conv2d(8, 16, 1, 2)`` alone, on 16 images of 64 x 64) end the process.
-    """
-    convolutions = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    return device.type == "cpu" and any(
-        layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels // layer.groups < FEWEST_CHANNELS
-        for layer in convolutions
-    )
-
-
-def laid_out(inputs: torch.Tensor, layout: torch.memory_format = torch.channels_last) -> torch.Tensor:
-    """Images (four axes) in this layout, anything else contiguous."""
-    return inputs.contiguous(memory_format=layout if inputs.ndim == 4 else torch.contiguous_format)
 
 
 def loss_and_backward(

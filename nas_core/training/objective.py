@@ -26,12 +26,15 @@ class Objective:
     teacher: Teacher | None = None
     features: Features | None = None
 
-    def of(self, inputs: torch.Tensor, targets: torch.Tensor) -> LossOf:
-        """The loss of what a network makes of these inputs; the teacher is asked here, once."""
+    def of(self, inputs: torch.Tensor, targets: torch.Tensor, weight: float | torch.Tensor = 1.0) -> LossOf:
+        """The loss of what a network makes of these inputs; the teacher is asked here, once.
+
+        ``weight`` is by how much more of the targets count than of as many examples of the batch that they are part of.
+        """
         taught = None if self.teacher is None else self.teacher(inputs)
 
         def loss_of(outputs: torch.Tensor) -> torch.Tensor:
-            loss = self._of_labels(outputs, targets)
+            loss = weight * self._of_labels(outputs, targets)
             return loss if taught is None else self._taught(loss, outputs, taught)
 
         return loss_of

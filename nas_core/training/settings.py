@@ -246,8 +246,9 @@ class Recipe(Section):
         known: dict[str, Any] = plain(self)
         if self.name is None or "name" not in known:
             return known
-        named = plain(Recipe.model_validate(self.name))
-        return {key: value for key, value in known.items() if key == "name" or value != named[key]}
+        named = Recipe.model_validate(self.name)
+        changed = {key for key in known if getattr(self, key) != getattr(named, key)} | {"name"}
+        return {key: value for key, value in known.items() if key in changed}
 
     @property
     def values(self) -> dict[str, Any]:
@@ -357,10 +358,10 @@ class FullTrainingConfig(Section):
     @property
     def inputs(self) -> dict[str, Any]:
         """All settings that a result depends on, a named recipe with its values: what is trained is known by these."""
-        known = self.model_dump(mode="json", exclude={"workers"})
+        known = self.model_dump(mode="json", exclude={"workers", "checkpoint_every_s"})
         if not self.sync_norm:  # as it was before there were several workers
             del known["sync_norm"]
-        return {**known, "recipe": {"name": self.recipe.name, **self.recipe.values}}
+        return {**known, "recipe": {"name": self.recipe.name, **self.recipe.identity}}
 
 
 Baseline = Literal["depth", "greedy", "largest", "uniform", "torch_pruning", "sibling"]

@@ -109,13 +109,13 @@ class DatasetWorkload(Workload):
         return self.settings.num_examples(len(self._sets[0]))
 
     def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
-        """As the loss is one of classes or of labels; of another loss, classes are targets that are whole numbers.
+        """As the loss is one of classes or of labels; of another loss, classes are whole numbers for several outputs.
 
         Of any other targets the mean squared difference; numbers have no temperature.
         """
         if self.loss_name in OF_LABELS:
             return divergence_of_labels(outputs, taught, temperature)
-        if self.loss_name in OF_CLASSES or self._are_targets_whole:
+        if self.loss_name in OF_CLASSES or (self._are_targets_whole and self.sample.num_outputs > 1):
             return super().agreement(outputs, taught, temperature)
         return (outputs - taught).square().mean()
 

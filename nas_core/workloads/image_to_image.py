@@ -42,6 +42,9 @@ class PictureTargets(Targets):
         counts = ~wanted.isnan()
         return ((outputs - wanted.nan_to_num()) * counts).square().sum() / counts.sum().clamp_min(1)
 
+    def counted(self, targets: "torch.Tensor") -> "torch.Tensor":
+        return (~fractions(targets).isnan()).sum()
+
     def reduced(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
         return counted(outputs, targets)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas_core.base.errors import PluginError
+
 if TYPE_CHECKING:
     import torch
 
@@ -50,4 +52,11 @@ Metrics = Mapping[str, Metric]  # the first is the workload's own
 
 
 def by_name(*metrics: Metric) -> Metrics:
-    return {metric.name: metric for metric in metrics}
+    """The metrics in their order; raises PluginError where two have one name: results are known by it."""
+    found: dict[str, Metric] = {}
+    for metric in metrics:
+        if metric.name in found:
+            advice = "`Metric(name=..., of=...)` gives one a name of its own."
+            raise PluginError(f"metric {metric.name}", "the name twice", "one name for one metric", advice)
+        found[metric.name] = metric
+    return found

@@ -2,7 +2,8 @@
 
 N = examples, L = labels. Outputs are logits, N L; targets are 0 or 1, N L. A
 label counts as found where its logit is above 0. The values are those of
-scikit-learn's functions of the same names.
+scikit-learn's functions of the same names, but that means over labels leave out
+those that do not occur (of F1, nor are found), which count as 0 there.
 """
 
 from collections.abc import Mapping

@@ -54,7 +54,10 @@ class MaskTargets(Targets):
         total = F.cross_entropy(
             outputs, targets.long(), ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum"
         )
-        return total / (targets != IGNORED).sum().clamp_min(1)
+        return total / self.counted(targets).clamp_min(1)
+
+    def counted(self, targets: "torch.Tensor") -> "torch.Tensor":
+        return (targets != IGNORED).sum()
 
     def reduced(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
         return counted(outputs, targets)

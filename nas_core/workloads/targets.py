@@ -42,6 +42,10 @@ class Targets(ABC):
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
         """The mean loss of a batch, a scalar with gradients."""
 
+    def counted(self, targets: "torch.Tensor") -> "torch.Tensor | None":
+        """As `Workload.counted`."""
+        return None
+
     def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
         """As `Workload.agreement`."""
         return divergence(outputs, taught, temperature)

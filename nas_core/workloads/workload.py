@@ -167,6 +167,10 @@ class Workload(Registered, ABC):
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
         """The mean loss of a batch, a scalar with gradients."""
 
+    def counted(self, targets: "torch.Tensor") -> "torch.Tensor | None":
+        """How many values of these targets the mean ``loss`` is over, a scalar; None: as many of each example."""
+        return None
+
     def agreement(self, outputs: "torch.Tensor", taught: "torch.Tensor", temperature: float) -> "torch.Tensor":
         """How far outputs are from a teacher's, with gradients: the divergence of classes, axis 1 (Hinton et al. 2015).
 

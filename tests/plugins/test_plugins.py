@@ -23,6 +23,7 @@ from nas_core.base.registry import Registry
 from nas_core.costs import ProfileConfig, profile_blocks
 from nas_core.families import FAMILIES
 from nas_core.scoring.scorer import SCORERS
+from nas_core.space.genotypes import Genotype
 from nas_core.study.config import parse_config, read_config
 from nas_core.study.study import Study
 from tests.command import mathnas, mathnas_process, refused
@@ -450,3 +451,76 @@ def test_settings_called_file_and_params_are_the_familys_own(tmp_path):
     space = {"kind": "own-file", "positions": {"a": [1, 2]}, "file": "x.csv", "params": {"n": 1}}
     config = parse_config({"plugins": [str(path)], "space": space}, "test")
     assert (config.space.kind, config.space.file, config.space.params) == ("own-file", "x.csv", {"n": 1})
+
+
+FAMILY = """
+from pydantic import Field
+from torch import nn
+from nas_core import FAMILIES, BlockSpec, Family, PathText, Position, SearchSpace, Section
+
+@FAMILIES.add
+class Own(Family):
+    "Two positions."
+    name = "own-family"
+    class Settings(Section):
+        width: int = Field(8, description="Of its layers.")
+        table: PathText = Field("none.csv", description="What it looks up.")
+    @property
+    def space(self):
+        blocks = (BlockSpec.of("one"), BlockSpec.of("two"))
+        return SearchSpace(name=self.name, positions=(Position(name="a", blocks=blocks),))
+    def module(self, genotype, generator=None):
+        return nn.{layer}()
+    def parts(self, genotype):
+        return []
+"""
+
+
+def test_a_familys_code_settings_and_files_tell_its_space_from_others(tmp_path):
+    """What the space does not say decides its networks, too: what was measured of others is not theirs."""
+    path, table = tmp_path / "own.py", tmp_path / "table.csv"
+    table.write_text("a,b\n")
+
+    def space_id(layer="Identity", **settings):
+        path.write_text(FAMILY.format(layer=layer))
+        import_plugin(str(path))
+        return FAMILIES["own-family"](FAMILIES.section("own-family")(**settings)).space.space_id
+
+    first = space_id(table=str(table))
+    assert space_id(table=str(table)) == first
+    assert space_id(table=str(shutil.copy(table, tmp_path / "moved.csv"))) == first
+    others = {space_id("Tanh", table=str(table)), space_id(table=str(table), width=64)}
+    table.write_text("a,c\n")
+    assert len({first, space_id(table=str(table)), *others}) == 4
+
+
+ALTERNATIVE = """
+from nas_core import ALTERNATIVES, Alternative
+from torch import nn
+
+@ALTERNATIVES.add
+class Own(Alternative):
+    "A mean in place of a block."
+    name = "own-alternative"
+    def change(self, draft):
+        draft.put("", nn.{layer})
+        return ""
+"""
+
+
+def test_an_alternatives_code_tells_a_trained_models_space_from_others(tmp_path):
+    path = tmp_path / "own.py"
+
+    def family(layer):
+        path.write_text(ALTERNATIVE.format(layer=layer))
+        import_plugin(str(path))
+        section = FAMILIES.section("model")
+        library = [{"kind": "own-alternative"}]
+        made = FAMILIES["model"](section(model="nas_core.testing.example_model:small_network", library=library))
+        return made, made.space.space_id
+
+    (_, first_id), (second, second_id) = family("AvgPool2d(3, 1, 1)"), family("AvgPool2d(5, 1, 2)")
+    choice = Genotype((1,) * second.space.num_positions)
+    assert first_id != second_id
+    assert "kernel_size=5" in str(second.module(choice))
+    assert family("AvgPool2d(3, 1, 1)")[1] == first_id

@@ -183,6 +183,9 @@ class ImageWorkload(Workload):
     def loss(self, outputs: "torch.Tensor", targets: "torch.Tensor", label_smoothing: float = 0.0) -> "torch.Tensor":
         return self.targets.loss(outputs, targets, label_smoothing)
 
+    def counted(self, targets: "torch.Tensor") -> "torch.Tensor | None":
+        return self.targets.counted(targets)
+
     def reduced(self, outputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
         return self.targets.reduced(outputs, targets)
 

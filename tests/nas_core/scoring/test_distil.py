@@ -297,6 +297,26 @@ def test_what_trainings_start_from_is_named_by_all_that_it_depends_on(tmp_path: 
     assert _scorer(_config(rated_by="divergence"), tmp_path).starts_from == known[0]
 
 
+def test_weights_fitted_again_in_each_network_are_no_others_start(tmp_path: Path) -> None:
+    """Networks of tokens are fitted where they do not recover: what is trained on begins with other weights."""
+    known = [_scorer(_of_tokens(tmp_path, recovery_steps=steps), tmp_path) for steps in (0, 200)]
+    assert [each.reconstructs for each in known] == [True, False]
+    assert known[0].starts_from != known[1].starts_from
+
+
+@pytest.mark.parametrize(
+    ("steps", "final_steps", "alike"), [(200, 0, [False]), (0, 200, [True, False]), (0, 0, [True])]
+)
+def test_recovery_knows_the_recipe_also_where_alternatives_are_not_trained(steps, final_steps, alike, tmp_path) -> None:
+    scorers = [
+        _scorer(_config(train=False, recovery_steps=steps, final_steps=final_steps, recipe={"lr": lr}), tmp_path)
+        for lr in (1e-3, 5e-2)
+    ]
+    ids = [[each.scorer_id, *([each.final.scorer_id] if each.final else [])] for each in scorers]
+    assert [one == other for one, other in zip(*ids, strict=True)] == alike
+    assert scorers[0].weights_id == scorers[1].weights_id
+
+
 def test_an_alternative_that_learns_no_more_is_done(tmp_path: Path) -> None:
     scorer = _scorer(_config(patience=1), tmp_path)
     scorer.prepare(lambda *_: None)
@@ -474,6 +494,17 @@ class Overflowing(nn.Linear):
     def forward(self, x):
         self.calls += 1
         return super().forward(x) * (float("inf") if self.calls > 1 else 1.0)
+
+
+@pytest.mark.parametrize("bad_step", [0, 2])
+def test_one_loss_that_is_no_number_ends_no_learning(bad_step):
+    students = Students({0: nn.ModuleList([nn.Linear(2, 2)])})
+    teacher = nn.Linear(2, 2).requires_grad_(False)
+    distiller = Distiller(teacher, students, {0: ""}, DistilScorer.Settings(patience=3))
+    for step in range(40):
+        distiller._note([(0, 0)], torch.tensor([float("inf") if step == bad_step else 0.5**step]), step)
+    assert not distiller._done()[0][0]
+    assert float(students.lowest) < 0.5
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

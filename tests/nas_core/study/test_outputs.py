@@ -8,6 +8,8 @@ from nas_core.base.errors import StoreError
 from nas_core.records.store import Store
 from nas_core.study.outputs import damaged_from, read_output
 from nas_core.study.stages import OUTPUTS, STAGES, json_outputs, record_path, stage_of
+from nas_core.study.study import Study
+from tests.conftest import config_of
 
 SELECTED = {"inputs": "0", "status": "optimal", "limits": [], "selections": [], "solve_s": 0.1}
 
@@ -67,3 +69,11 @@ def test_what_is_damaged_is_found_in_the_stages_to_repeat_and_kept_aside(store, 
     store.write_json("selection.json", SELECTED)
     assert damaged_from(store, "profile") == []
     assert read_output(store, "selection.json") == SELECTED
+
+
+@pytest.mark.parametrize("changed", [{"top": 6}, {"min_distance": 2}])
+def test_how_many_networks_are_listed_matters_where_they_are_listed_and_shown(tmp_path, changed):
+    given, other = ({"limits": ["flops<=70%"], **more} for more in ({}, changed))
+    studies = [Study(config_of(select=select), Store(tmp_path)) for select in (given, other)]
+    known = [{stage: study.inputs_of(stage) for stage in STAGES} for study in studies]
+    assert {stage for stage in STAGES if known[0][stage] != known[1][stage]} == {"select", "report"}

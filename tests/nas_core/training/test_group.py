@@ -4,10 +4,12 @@ import multiprocessing
 import os
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from nas_core.base.errors import NasError
 from nas_core.records.store import Store
@@ -16,8 +18,10 @@ from nas_core.training.checkpoint import Checkpoint, unpack
 from nas_core.training.group import Group, current
 from nas_core.training.loop import measure_all, train
 from nas_core.training.network import build_network
-from nas_core.training.settings import Recipe
+from nas_core.training.settings import OWN, Recipe
+from nas_core.training.teacher import OwnModel
 from nas_core.workloads.images.digits import Digits
+from nas_core.workloads.segmentation import IGNORED, MaskTargets
 from nas_core.workloads.settings import ImageSettings
 from tests.nas_core.scoring.studies import SUPERNET, build_scorer, study
 from tests.spaces import tiny
@@ -75,6 +79,37 @@ def shared(folder, killed_at=None):
     return history, unpack(scorer.store.read_bytes(scorer.weights_path))[0]
 
 
+class Maps(Digits):
+    """Digits with a class for every pixel: of the first images nearly none count, as where a crop laid borders bare."""
+
+    masks = MaskTargets(names=("dark", "bright"), values=(0, 1))
+
+    def load(self, shape=None):
+        splits = super().load(shape)
+        images = splits.train[0][:8]
+        masks = (images[:, 0] > images.float().mean()).byte()
+        masks[:4, 1:] = IGNORED
+        return replace(splits, train=(images, masks))
+
+    def loss(self, outputs, targets, label_smoothing=0.0):
+        return self.masks.loss(outputs, targets, label_smoothing)
+
+    def counted(self, targets):
+        return self.masks.counted(targets)
+
+
+def mapped(accumulate):
+    """The losses and weights of a network of maps that learns by parts of a batch, also from a teacher's maps."""
+    data = Maps(ImageSettings(validation_examples=101))
+    torch.manual_seed(0)
+    teacher, network = (nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 2, 1)) for _ in range(2))
+    taught = {"model": OWN, "weight": 0.5}
+    recipe = Recipe(epochs=6, batch_size=8, lr=0.5, augment="none", accumulate=accumulate, teacher=taught)
+    own = OwnModel(network=lambda: teacher.eval())
+    result = train(network, recipe, data.load(), data, seed=0, device="cpu", own_teacher=own, group=current())
+    return [row["loss"] for row in result.history], network.state_dict()
+
+
 def member(rank, folder, calls):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -105,7 +140,7 @@ def values(history):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     calls = [(trained, PLAIN), (trained, CHANGED), (trained, PLAIN, None, None, False), (shared, folder / "shared")]
-    found, codes = together(folder / "whole", *calls)
+    found, codes = together(folder / "whole", *calls, (mapped, 1))
     assert codes == [0, 0]
     return found
 
@@ -124,6 +159,13 @@ def test_two_processes_train_as_one_does(runs):
     assert not torch.allclose(own_statistics, one, atol=1e-3, rtol=0)  # what sync_norm is for
     assert torch.allclose(own_statistics[-1], one[-1], atol=0.2, rtol=0)
     assert torch.allclose(changed, values(trained(CHANGED)[0]), atol=1e-4, rtol=0)
+
+
+def test_pixels_count_alike_in_whatever_part_of_a_batch_they_are(runs):
+    losses, weights = mapped(1)
+    for found, others in (mapped(2), runs[0][4], runs[1][4]):
+        assert found == pytest.approx(losses, rel=1e-4)
+        assert all(torch.allclose(tensor, others[name], atol=1e-5) for name, tensor in weights.items())
 
 
 def test_one_is_killed_and_two_or_one_go_on(runs, tmp_path):

@@ -6,7 +6,7 @@ import yaml
 from nas_core.base.errors import ConfigError
 from nas_core.study.config import StudyConfig, parse_config, read_config
 from nas_core.training.recipes import RECIPES
-from nas_core.training.settings import Recipe
+from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.workloads import WORKLOADS
 from tests.nas_core.workloads.regression_study import diabetes
 
@@ -104,6 +104,24 @@ def test_a_named_recipe_is_written_by_its_name_and_known_by_its_values():
     assert written.model_dump()["recipe"] == {"name": "rsb-a3", "epochs": 20}
     assert written.inputs["recipe"]["optimizer"] == "lamb"
     assert written.recipe.identity == Recipe.model_validate({**written.recipe.values}).identity
+
+
+def test_what_was_changed_of_a_named_recipe_is_written_whatever_is_left_out():
+    """A change to what is any recipe's default is a change of this one."""
+    recipe = Recipe.model_validate({"name": "rsb-a3", "optimizer": "sgd", "ema_decay": 0.99, "label_smoothing": 0.1})
+    given = {"name": "rsb-a3", "optimizer": "sgd", "ema_decay": 0.99, "label_smoothing": 0.1}
+    assert recipe.model_dump(exclude_none=True) == given
+    assert recipe.model_dump(exclude_defaults=True).items() <= given.items()
+
+
+def test_the_full_training_is_known_by_what_its_teachers_file_holds_and_not_by_how_often_it_is_stored(tmp_path):
+    path = tmp_path / "teacher.pt2"
+    known = []
+    for held, every_s in ((b"one", 30), (b"one", 5), (b"other", 30)):
+        path.write_bytes(held)
+        given = {"recipe": {"teacher": {"model": str(path)}}, "checkpoint_every_s": every_s}
+        known.append(TrainConfig.model_validate(given).inputs)
+    assert known[0] == known[1] != known[2]
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,35 @@ def test_a_teacher_is_agreed_with_as_targets_are(registered, loss, targets, want
     torch.testing.assert_close(workload.agreement(outputs, taught, 2.0), wanted(outputs, taught))
 
 
+def test_whole_numbers_that_one_output_gives_are_no_classes(registered):
+    """Of one class every divergence is 0: a teacher would teach nothing."""
+    sets = TensorDataset(torch.randn(9, 2), torch.arange(9))
+    made = dataset_workload(
+        "ages", sample=Sample(shape=(2,), num_outputs=1), loss=lambda out, true: (out[:, 0] - true).abs().mean(),
+        metrics=[share_right],
+    )  # fmt: skip
+
+    def ages(settings):
+        """Nine rows."""
+        return sets, sets
+
+    outputs, taught = torch.randn(2, 5, 1)
+    agreement = made(ages)(SplitSettings(validation_examples=2)).agreement(outputs, taught, 2.0)
+    torch.testing.assert_close(agreement, (outputs - taught).square().mean())
+
+
+def test_two_metrics_of_one_name_are_refused(registered):
+    sample = Sample(shape=(2,), num_outputs=2)
+    twice = dataset_workload("twice", sample=sample, loss=F.cross_entropy, metrics=[share_right, share_right])
+
+    def rows(settings):
+        """Nine rows."""
+        return [], []
+
+    with pytest.raises(PluginError, match="metric share_right: found the name twice"):
+        _ = twice(rows)(SplitSettings()).metrics
+
+
 def of_words(outputs, targets):
     return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
 
