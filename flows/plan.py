@@ -46,7 +46,7 @@ def plan(config: StudyConfig, root: str, until: Stage = "report", *, measures: b
     Raises:
         NasError: what the run would end with before any compute is spent, or an impossible limit.
     """
-    from flows.preflight import preflight
+    from flows.preflight import notes_on_networks, preflight
     from tasks.addresses import check_addresses
 
     check_addresses()
@@ -77,7 +77,7 @@ def plan(config: StudyConfig, root: str, until: Stage = "report", *, measures: b
             "verification_at_most": verification,
             "verification_of_moves": min(_of_moves(study), others - verification) if verifies else 0,
             "data": _data(study) if trains or study.scorer.needs_data else {},
-            "notes": list(study.scorer.notes()),
+            "notes": notes_on_networks(study),
             "resources": _attainable(known) if study.family.are_networks else {},
             "limits": _limits(config, known),
             "cluster": _cluster(),

@@ -104,7 +104,12 @@ def _check_limits(study: Study, until: Stage) -> None:
 def notes(study: Study, until: Stage = "report") -> list[str]:
     """What a person should know before a run: how networks are rated, which of the data are not used."""
     reads_data = study.scorer.needs_data or _trains(study, until)
-    return [*study.scorer.notes(), *(workload_of(study.config).notes() if reads_data else ())]
+    return [*notes_on_networks(study), *(workload_of(study.config).notes() if reads_data else ())]
+
+
+def notes_on_networks(study: Study) -> list[str]:
+    """How networks are rated, and what of the family is not as one might expect."""
+    return [*study.scorer.notes(), *study.family.notes()]
 
 
 def _trains(study: Study, until: Stage) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 from nas_core.base.errors import ConfigError
 from nas_core.base.identity import evaluation_seed
 from nas_core.costs import is_measured_whole, profiler_of
+from nas_core.costs.parts import base_genotypes
 from nas_core.records.evaluations import WHOLE_NETWORK
 from nas_core.space.genotypes import Genotype
 from nas_core.study.rounds import finalists, lowered_for, record_whole
@@ -116,9 +117,13 @@ def is_profiled(study: Study, resource: str) -> bool:
 
 
 def additivity_sample(study: Study) -> list[Genotype]:
-    """Networks measured whole, to say how additive a measured cost is; at the first resolution."""
+    """Networks measured whole, to say how additive a measured cost is; at the first resolution.
+
+    The first of the space, of a trained model itself, is one of them: those drawn may all cost about the same.
+    """
     rng = np.random.default_rng(evaluation_seed(study.config.seed, "additivity"))
+    first = [each for each in base_genotypes(study.space)[:1] if study.space.allows(each)]
     resolution = study.space.resolutions[0] if len(study.space.resolutions) > 1 else None
     drawn = (study.space.sample(rng) for _ in range(4 * study.config.profile.networks))
-    distinct = dict.fromkeys(Genotype(genotype.choices, resolution) for genotype in drawn)
+    distinct = dict.fromkeys(Genotype(genotype.choices, resolution) for genotype in (*first, *drawn))
     return list(distinct)[: study.config.profile.networks]

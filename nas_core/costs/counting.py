@@ -68,19 +68,21 @@ def combined(parts: Sequence[Counts]) -> Counts:
 @lru_cache(maxsize=100_000)
 def count_part(part: Part) -> Counts:
     """One part on one input; equal parts are counted once. Raises what building or running it raises."""
-    counts = count_module(part.build, *part.shapes, dtype=part.dtype)
+    counts = count_module(part.build, *part.shapes, dtype=part.dtype, rows=part.rows)
     return replace(counts, activation_bytes=counts.activation_bytes + part.beside_bytes)
 
 
-def count_module(build: Callable[[], nn.Module], *shapes: tuple[int, ...], dtype: str = "float32") -> Counts:
-    """The counts of the module that ``build`` makes, on one input of each of the ``shapes`` (without batch axis)."""
-    return without_values(partial(_count_on, build, shapes, dtype))
+def count_module(
+    build: Callable[[], nn.Module], *shapes: tuple[int, ...], dtype: str = "float32", rows: int = 1
+) -> Counts:
+    """The counts of the module that ``build`` makes, on one example: so many rows of each of the ``shapes``."""
+    return without_values(partial(_count_on, build, [(rows, *shape) for shape in shapes], dtype))
 
 
 def _count_on(build: Callable[[], nn.Module], shapes: Sequence[tuple[int, ...]], dtype: str, device: str) -> Counts:
     with torch.device(device), torch.no_grad():
         module = build().eval().to(device).requires_grad_(False)
-        inputs = [torch.zeros(1, *shape, dtype=getattr(torch, dtype)) for shape in shapes]
+        inputs = [torch.zeros(*shape, dtype=getattr(torch, dtype)) for shape in shapes]
     operations = FlopCounterMode(display=False, custom_mapping=LEFT_OUT)
     with torch.no_grad(), operations, LiveBytes(module, inputs) as memory:
         output = module(*inputs)

@@ -76,7 +76,7 @@ class FunctionProfiler(Profiler):
         import torch
 
         kind = getattr(torch, part.dtype)
-        return [torch.zeros(1, *shape, dtype=kind) for shape in part.shapes]
+        return [torch.zeros(part.rows, *shape, dtype=kind) for shape in part.shapes]
 
     def _called(self, given: dict[str, Any]) -> float:
         own = {name: getattr(self.settings, name) for name in type(self).Settings.model_fields}

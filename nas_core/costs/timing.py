@@ -185,11 +185,7 @@ def time_networks(networks: Sequence[Part], config: Any) -> list[Measured]:
         ConfigError: if the device is not there.
     """
     device = torch_device(config)
-    examples = _examples(networks, config)
-
-    def inputs_of(part: Part) -> list[torch.Tensor]:
-        return [examples[shape, part.dtype] for shape in part.shapes]
-
+    inputs_of = _examples(networks, config)
     if is_of_files(config.runtime):  # which are made once, however often they are opened
         with _quiet(config.num_threads), torch.no_grad():
             files = [(_file_of(part, inputs_of(part)), inputs_of(part)) for part in networks]
@@ -276,25 +272,23 @@ def time_parts(parts: Sequence[Part], config: Any) -> list[Timing]:
 
 
 def _built_runs(parts: Sequence[Part], config: Any, is_whole: Callable[[Part], bool]) -> list[Run | Exception]:
-    examples = _examples(parts, config)
+    inputs_of = _examples(parts, config)
     with _quiet(config.num_threads), torch.no_grad():
-        return [
-            _built_run(part, [examples[shape, part.dtype] for shape in part.shapes], config, whole=is_whole(part))
-            for part in parts
-        ]
+        return [_built_run(part, inputs_of(part), config, whole=is_whole(part)) for part in parts]
 
 
-def _examples(parts: Sequence[Part], config: Any) -> dict[tuple[tuple[int, ...], str], torch.Tensor]:
-    """What the parts are called with, on the device, by shape and type."""
+def _examples(parts: Sequence[Part], config: Any) -> Callable[[Part], list[torch.Tensor]]:
+    """What each of the parts is called with, on the device: one tensor for all of one shape and type."""
     device = torch_device(config)
     with _quiet(config.num_threads), torch.no_grad():
-        return {
-            (shape, part.dtype): _placed_on(
-                device, _example(config.batch_size, shape, part.dtype), config.channels_last
+        examples = {
+            (part.rows, shape, part.dtype): _placed_on(
+                device, _example(config.batch_size * part.rows, shape, part.dtype), config.channels_last
             )
             for part in parts
             for shape in part.shapes
         }
+    return lambda part: [examples[part.rows, shape, part.dtype] for shape in part.shapes]
 
 
 def _built_run(part: Part, inputs: list[torch.Tensor], config: Any, *, whole: bool) -> Run | Exception:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ LIBRARY: tuple[dict[str, Any], ...] = (
 )
 FEWEST = 2  # positions of a model that can be searched
 LEAST_COVERED = 0.02  # of the model's cost, by those of them that have alternatives
+MOST_NAMED = 6  # modules that are no positions, in a line
 
 
 @FAMILIES.add
@@ -157,10 +159,15 @@ class TrainedModel(Family):
     @cached_property
     def structure(self) -> "Structure":
         """Where the model can be changed and into what; found once per process."""
-        key = self.settings.model_dump_json(exclude={"kind", "checkpoint"})
-        return _structure(
-            key, self.reference.computation, self.sample.shape, self.sample.num_outputs, self.sample.dtype
-        )
+        key, code = self.settings.model_dump_json(exclude={"kind", "checkpoint"}), self._code_of_alternatives
+        computation = (self.reference.computation, *code)
+        return _structure(key, computation, self.sample.shape, self.sample.num_outputs, self.sample.dtype)
+
+    @property
+    def _code_of_alternatives(self) -> tuple[tuple[str, str], ...]:
+        """(alternative, its code) of those that a plug-in brought, or of a later version."""
+        kinds = sorted({row["kind"] for row in self.settings.library})
+        return tuple((f"alternative {kind}", code) for kind in kinds if (code := ALTERNATIVES.code(kind)))
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -175,8 +182,22 @@ class TrainedModel(Family):
             resolutions=(self.sample.shape[-1] if self.sample.is_image else 1,),
             num_classes=self.sample.num_outputs,
             positions=positions,
-            code=self.reference.identity,
+            code=(*self.reference.identity, *self._code_of_alternatives),
         )
+
+    def notes(self) -> list[str]:
+        """As of any family: alternatives that were asked for and stand nowhere, and weights that are shared no more."""
+        structure, tried = self.structure, {_spec_of(alternative_of(row)) for row in LIBRARY}
+        standing = {each.spec for row in structure.candidates for each in row}
+        asked = dict.fromkeys(_spec_of(alternative_of(row)) for row in self.settings.library)
+        found = []
+        for spec in (spec for spec in asked if spec not in tried | standing):
+            reasons = Counter(shorten(row[str(spec)], 200, placeholder=" ...") for row in structure.refused.values())
+            found.append(f"{spec} stands at no position: {'; '.join(why for why, _ in reasons.most_common(3))}")
+        if shared := self.reference.shared:
+            names, more = ", ".join(list(shared)[:3]), f"{sum(shared.values()):,} parameters more than as it was given"
+            found.append(f"Weights that layers share become each layer's own ({names}): {more}")
+        return found
 
     def changes(self, genotype: Genotype) -> "dict[str, Change]":
         """What distinguishes the genotype's network from the model, as ``architecture.json`` has it."""
@@ -224,7 +245,7 @@ class TrainedModel(Family):
         parts = [self._rest]
         for position, choice in enumerate(genotype.choices):
             place = structure.split.places[position]
-            parts.append(self._part(position, choice, place.in_shape))
+            parts.append(self._part(position, choice, place))
         return parts
 
     @property
@@ -241,11 +262,11 @@ class TrainedModel(Family):
         key = ("rest", self.structure.key)
         return Part(position=None, key=key, shapes=(self.sample.shape,), build=build, dtype=self.sample.dtype)
 
-    def _part(self, position: int, choice: int, shape: tuple[int, ...]) -> Part:
+    def _part(self, position: int, choice: int, place: "Place") -> Part:
         from nas_core.families.model.assembling import InContext, with_fresh_weights
 
         structure = self.structure
-        path = structure.split.places[position].path
+        path = place.path
 
         def build() -> "nn.Module":
             if choice == 0:
@@ -257,7 +278,15 @@ class TrainedModel(Family):
         beside = self._beside[path]
         is_no_op = choice > 0 and structure.candidates[position][choice - 1].spec.kind == "skip"
         key = ("place", structure.key, position, choice)
-        return Part(position=position, key=key, shapes=(shape,), build=build, is_no_op=is_no_op, beside_bytes=beside)
+        return Part(
+            position=position,
+            key=key,
+            shapes=(place.in_shape,),
+            build=build,
+            is_no_op=is_no_op,
+            beside_bytes=beside,
+            rows=place.rows,
+        )
 
     @cached_property
     def _beside(self) -> Mapping[str, int]:
@@ -308,7 +337,9 @@ class Structure:
 
 
 @functools.lru_cache(maxsize=4)
-def _structure(settings_json: str, computation: str, shape: tuple[int, ...], num_outputs: int, dtype: str) -> Structure:
+def _structure(
+    settings_json: str, computation: tuple[Any, ...], shape: tuple[int, ...], num_outputs: int, dtype: str
+) -> Structure:
     from nas_core.families.model.arranging import arranged
     from nas_core.families.model.assembling import calls_of
     from nas_core.families.model.reference import Reference
@@ -357,12 +388,13 @@ def _check_number(given: TrainedModel.Settings, found: "Split") -> None:
     """Raises SpaceError where there is next to nothing to choose, with why what was asked for is no position."""
     if len(found.places) >= FEWEST:
         return
-    words, expected = counted(len(found.places), "position") + _why_left_out(given, found), f"{FEWEST} at least"
+    why, advice = _why_left_out(given, found)
+    words, expected = counted(len(found.places), "position") + why, f"{FEWEST} at least"
     if given.only:
         beside = f" beside space.keep {', '.join(given.keep)}" if given.keep else ""
-        advice = "Name more modules, or those around them: --only."
+        advice = advice or "Name more modules, or those around them: --only."
         raise SpaceError(f"space.only {', '.join(given.only)}{beside}", words, expected, advice)
-    raise SpaceError(f"space.model {given.model}", words, expected)
+    raise SpaceError(f"space.model {given.model}", words, expected, advice)
 
 
 def _check_share(given: TrainedModel.Settings, found: "Split") -> None:
@@ -373,21 +405,25 @@ def _check_share(given: TrainedModel.Settings, found: "Split") -> None:
     if found.covered >= LEAST_COVERED or given.only or given.positions:
         return
     holding = f"{counted(len(found.places), 'position')} with {100 * found.covered:.1f} % of the model's cost"
-    expected = f"{100 * LEAST_COVERED:.0f} % at least"
-    raise SpaceError(f"space.model {given.model}", holding + _why_left_out(given, found), expected)
+    why, advice = _why_left_out(given, found)
+    raise SpaceError(f"space.model {given.model}", holding + why, f"{100 * LEAST_COVERED:.0f} % at least", advice)
 
 
-def _why_left_out(given: TrainedModel.Settings, found: "Split") -> str:
+def _why_left_out(given: TrainedModel.Settings, found: "Split") -> tuple[str, str]:
+    """Which modules are no positions, with why; and what could be done: both in words, or ""."""
+    from nas_core.families.model.splitting import advice_on, outermost
+
     asked = {path: reason for path, reason in found.left_out.items() if _is_among(path, given.only)}
-    why = "; ".join(f"{path}: {shorten(reason, 150, placeholder=' ...')}" for path, reason in asked.items())
-    return f" ({why[:600]})" if why else ""
+    listed = [f"{path}: {shorten(why, 150, placeholder=' ...')}" for path, why in outermost(asked).items()]
+    more = [f"and {len(listed) - MOST_NAMED} more"] if len(listed) > MOST_NAMED else []
+    return f" ({'; '.join([*listed[:MOST_NAMED], *more])})" if listed else "", advice_on(asked)
 
 
 def _is_among(path: str, patterns: Sequence[str]) -> bool:
     """Whether the module matches one of the patterns, or is inside one that does; without any, all do."""
-    names = path.split(".")
-    around = [".".join(names[:count]) for count in range(1, len(names) + 1)]
-    return not patterns or any(fnmatchcase(each, pattern) for each in around for pattern in patterns)
+    from nas_core.families.model.splitting import around
+
+    return not patterns or any(fnmatchcase(each, pattern) for each in around(path) for pattern in patterns)
 
 
 def _original(network: "nn.Module", place: "Place", calls: "Mapping[str, Call]") -> "Original":
@@ -407,7 +443,7 @@ def _candidates(
     refused: dict[str, str] = {}
     for row in library:
         alternative = alternative_of(row)
-        spec = BlockSpec.of(alternative.name, **alternative.settings.model_dump(mode="json"))
+        spec = _spec_of(alternative)
         try:
             draft = drafted(known, alternative)
         except SpaceError as error:
@@ -420,11 +456,20 @@ def _candidates(
         if flops and is_identity(draft):
             refused[str(spec)] = "it gives what it takes, as `skip` does without computing"
             continue
-        if any(draft.changes == each.changes for each in found):
+        if any(draft.changes == each.changes and _are_alike(alternative, each.alternative) for each in found):
             refused[str(spec)] = "the same block as another alternative's"
             continue
         found.append(Candidate(spec=spec, changes=draft.changes, structure=without_weights(draft.block)))
     return tuple(found), refused
+
+
+def _spec_of(alternative: Alternative) -> BlockSpec:
+    return BlockSpec.of(alternative.name, **alternative.settings.model_dump(mode="json"))
+
+
+def _are_alike(one: Alternative, other: Alternative) -> bool:
+    """Whether two alternatives of blocks of one structure give them the same weights; a plug-in's choose their own."""
+    return (one.is_ours and other.is_ours) or _spec_of(one) == _spec_of(other)
 
 
 def alternative_of(row: Mapping[str, Any]) -> Alternative:

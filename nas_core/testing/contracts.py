@@ -140,7 +140,8 @@ def _builds_a_network(family: Family, twin: Family, genotype: Genotype) -> Itera
     if not _equal_weights(network, same):
         yield "weights are a function of the generator", "others, twice from the same seed"
     for part in family.parts(genotype):
-        part.build().eval()(*(torch.zeros(BATCH, *each, dtype=getattr(torch, part.dtype)) for each in part.shapes))
+        rows, kind = BATCH * part.rows, getattr(torch, part.dtype)
+        part.build().eval()(*(torch.zeros(rows, *each, dtype=kind) for each in part.shapes))
     shared = family.shared(0)
     if shared is not None:
         path = shared.eval()(inputs, genotype=space.check(genotype))
@@ -225,17 +226,21 @@ def _alternative(thing: Any) -> Iterator[Finding]:
 
     import torch
 
-    from nas_core.families.model.assembling import drafted
+    from nas_core.families.model.assembling import WRITTEN, drafted
     from nas_core.families.model.draft import Original
     from nas_core.families.model.rebuild import changed, fill
     from nas_core.testing.example_model import example_blocks
 
-    stands = 0
+    stands, refused = 0, dict[str, list[str]]()
     for name, block, call in example_blocks():
         before = copy.deepcopy(block.state_dict())
         try:
             draft = drafted(Original(block=block, call=call, samples=call), thing(example_settings(thing)))
-        except SpaceError:
+        except SpaceError as error:
+            refused.setdefault(str(error.found), []).append(name)
+            if error.expected == WRITTEN:
+                stands += 1  # it would, but for that
+                yield WRITTEN, f"{error.found} ({name})"
             continue
         stands += 1
         if any(not torch.equal(value, before[key]) for key, value in block.state_dict().items()):
@@ -245,7 +250,8 @@ def _alternative(thing: Any) -> Iterator[Finding]:
             if not torch.equal(call.run(again), call.run(draft.block)):
                 yield "its changes, as JSON, and its weights build the block again", f"other outputs ({name})"
     if not stands:
-        yield "an alternative stands somewhere", "refused for a convolutional block and for a transformer's"
+        why = "; ".join(f"{found} ({', '.join(names)})" for found, names in refused.items())
+        yield "an alternative stands somewhere", f"refused for all blocks tried: {why}"
 
 
 def _small_workload(thing: type[Workload]) -> Workload:

@@ -111,6 +111,15 @@ def test_what_is_no_network_costs_nothing_and_what_a_function_takes_is_not_guess
     assert "Attainable" not in words
 
 
+def test_a_plan_says_which_alternatives_stand_nowhere(dry_run):
+    library = [{"kind": "grouped", "groups": 7}, {"kind": "narrower"}, {"kind": "skip"}]
+    space = {"kind": "model", "model": "nas_core.testing.example_model:small_network", "library": library}
+    scorer = {"kind": "distil", "train": False}
+    sections = {"space": space, "scorer": scorer, "select": {"limits": ["flops<=70%"]}}
+    words = dry_run(**sections, profile={"resources": ["flops"]}).stdout
+    assert "grouped groups=7 stands at no position: nothing of it to change\n" in words
+
+
 @pytest.mark.parametrize(
     ("sections", "arguments", "expected"),
     [

@@ -3,7 +3,9 @@
 An alternative changes a copy of the block and keeps of its weights what it can:
 channels by their contribution, singular vectors, central taps. Where samples
 are at hand, what is left is fitted to them (``fitting``). To add one, write a
-class below, or in a plug-in.
+class below, or in a plug-in: what it changes by ``draft.put`` and ``draft.set`` is
+written down, so that ``load.py`` builds the block again. What it puts is of
+``rebuild.LAYERS``, torch's ``Conv2d``, ``Linear`` and a few more, or a sequence of them.
 """
 
 import copy
@@ -31,6 +33,11 @@ class Alternative(Registered, ABC):
     @abstractmethod
     def change(self, draft: "Draft") -> str:
         """Change the draft's block; returns why it cannot stand there, or ""."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is one of those below, whose promises are tested."""
+        return type(self).__module__ == __name__
 
 
 ALTERNATIVES = Registry[Alternative]("alternative", Alternative)

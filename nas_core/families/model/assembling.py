@@ -4,6 +4,7 @@ B = examples, on axis 0.
 """
 
 import copy
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -17,10 +18,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas_core.base.errors import SpaceError
 from nas_core.base.fast_path import without_fast_path
 from nas_core.families.model.alternatives import Alternative
-from nas_core.families.model.draft import Call, Draft, Original, in_full
+from nas_core.families.model.draft import Call, Draft, Original, are_alike, in_full
 from nas_core.families.model.fitting import fit
-from nas_core.families.model.rebuild import Change
+from nas_core.families.model.rebuild import Change, changed, reshape
 from nas_core.families.model.tracing import LEFT_OUT, Inputs, copied
+
+WRITTEN = "changes by which the block is built again"
 
 
 class Stub(nn.Module):
@@ -114,6 +117,8 @@ def drafted(original: Original, alternative: Alternative) -> Draft:
         raise SpaceError(where, f"outputs of {tuple(output.shape[1:])}", f"the block's own, {wanted}")
     if why := _of_one_size(draft):
         raise SpaceError(where, why, "a block that runs on any number of examples, as its original does")
+    if not alternative.is_ours and (why := _not_written(original, draft)):
+        raise SpaceError(where, why, WRITTEN)
     return draft
 
 
@@ -128,6 +133,27 @@ def _of_one_size(draft: Draft) -> str:
     except Exception as error:
         return f"{type(error).__name__} of one example: {str(error)[:200]}"
     return "" if shape == (1, *draft.shapes[1]) else f"outputs of {shape} of one example"
+
+
+def _not_written(original: Original, draft: Draft) -> str:
+    """Why the draft's changes and weights do not build its block again, as `load.py` does; "" where they do."""
+    weights = draft.block.state_dict()
+    try:
+        again = changed(copy.deepcopy(original.block), json.loads(json.dumps(draft.changes)))
+        reshape(again, {name: tuple(weight.shape) for name, weight in weights.items()})  # a cut table is a weight
+        names = sorted(again.state_dict().keys() ^ weights.keys())
+        found = f"weights {', '.join(names[:3])}" if names else ""
+        if not names:
+            again.load_state_dict(weights)
+            again = again.to(draft.call.inputs.device).eval()
+            with torch.no_grad():
+                is_same = are_alike(draft.call.run(again), draft.call.run(draft.block))
+            found = "" if is_same else "other outputs"
+    except RuntimeError:  # torch's, of sizes
+        found = "other shapes"
+    except Exception as error:
+        found = f"{type(error).__name__}: {str(error)[:200]}"
+    return f"a change that is not written down ({found}): change the block by draft.put and draft.set" if found else ""
 
 
 def is_identity(draft: Draft) -> bool:

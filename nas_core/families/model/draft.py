@@ -123,7 +123,7 @@ class Original:
                 output, wanted = self.call.run(block), self.call.run(self.block)
             except Exception:  # masks of its own, or weights of attention that are used
                 return None
-        return replace(self, block=block) if _are_alike(output, wanted) else None
+        return replace(self, block=block) if are_alike(output, wanted) else None
 
     def _can_be_cut(self, width: Width) -> bool:
         each = width.units // width.parts
@@ -137,7 +137,7 @@ class Original:
         wanted = self._silenced(width, kept)
         if not _leaves_apart(self.block, width):  # a norm over channels sees which are left out
             return output.shape == wanted.shape
-        return _are_alike(output, wanted)
+        return are_alike(output, wanted)
 
     def _silenced(self, width: Width, kept: Sequence[int]) -> torch.Tensor:
         """What the block gives where only these units reach what takes the width."""
@@ -262,6 +262,8 @@ class Draft:
             self.block.set_submodule(path, module)
         else:
             self.block = module
+        gone = [each for each in self.changes if not path or f"{each}.".startswith(f"{path}.")]
+        self.changes = {each: change for each, change in self.changes.items() if each not in gone}
         self.changes[path] = {"put": described(module)}
 
     def set(self, path: str, **values: Any) -> None:
@@ -269,9 +271,10 @@ class Draft:
         module = self.block.get_submodule(path)
         for name, value in values.items():
             setattr(module, name, value)
-        before = self.changes.get(path, {}).get("set", {})
+        before = self.changes.get(path, {})
         kept = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        self.changes[path] = {"set": {**before, **kept}}
+        is_put = "put" in before  # by this draft: it is described as it is now
+        self.changes[path] = {"put": described(module)} if is_put else {"set": {**before.get("set", {}), **kept}}
 
     # widths
 
@@ -361,7 +364,7 @@ def rounded(units: int, ratio: float, multiple: int) -> int:
     return down if down >= ROUNDED_DOWN_AT_MOST * wanted else wanted
 
 
-def _are_alike(output: torch.Tensor, wanted: torch.Tensor) -> bool:
+def are_alike(output: torch.Tensor, wanted: torch.Tensor) -> bool:
     """Equal but for rounding."""
     return output.shape == wanted.shape and float((output - wanted).abs().max()) <= SAME * float(wanted.abs().max())
 

@@ -227,7 +227,7 @@ def described(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, Only):
         return {"class": name, "inner": described(module.inner)}
     if LAYERS.get(name) is not type(module):
-        raise TypeError(f"{name}: only {', '.join(LAYERS)} and sequences of them are described")
+        raise TypeError(f"{name}: only {', '.join(LAYERS)} and sequences of them can be written to {DESCRIPTION}")
     return {"class": name, **_arguments(module)}
 
 

@@ -112,6 +112,14 @@ class Reference:
         parts = rebuild.cut(network, self.cut) if self.cut else network
         return rebuild.in_rows(parts, self.rows).eval()
 
+    @cached_property
+    def shared(self) -> dict[str, int]:
+        """How many numbers each weight has that another layer has, too, as the model is made; by its name."""
+        network = self._whole()
+        own = {name for name, _ in network.named_parameters()}
+        named = network.named_parameters(remove_duplicate=False)
+        return {name: weight.numel() for name, weight in named if name not in own}
+
     def _whole(self) -> nn.Module:
         network = self._made()
         if layers := _quantised(network):

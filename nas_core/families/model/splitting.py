@@ -14,14 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
 from torch import nn
 
 from nas_core.base.errors import SpaceError
 from nas_core.families.model.swapping import reasons_against
-from nas_core.families.model.tracing import Call, Inputs, trace
+from nas_core.families.model.tracing import CALLED, ONE_CALL, Call, Inputs, trace
 from nas_core.families.model.tuples import without_frames
 
 LARGEST = 0.5  # share of the model's cost that one position may hold
@@ -44,6 +43,7 @@ class Place:
     share: float  # of the model's
     kind: str  # name of the module's class
     block: str  # path of the block that it is a branch of: what it gives is added to what goes past it; else its own
+    rows: int = 1  # of axis 0 for each example: the frames of a film, say
 
     @property
     def name(self) -> str:
@@ -113,7 +113,7 @@ def split(
         where, allowed = f"model {type(model).__name__}", "a module called once, with one tensor in and one out"
         words = f"no position beside what is kept ({', '.join(keep)})" if keep else "no position"
         raise SpaceError(where, words, allowed, _listed(walk.left_out(found)))
-    return _split_of(walk, found)
+    return _split_of(walk, found, len(inputs))
 
 
 def self_swap(model: nn.Module, inputs: Inputs, split: Split) -> dict[str, str]:
@@ -369,16 +369,16 @@ def _named(model: nn.Module, inputs: Inputs, walk: _Walk, names: Sequence[str], 
     found = [call for call in walk.root.everything() if call.path in names]
     for path, reason in reasons_against(model, inputs, [call.path for call in found]).items():
         raise _not_exchangeable(path, reason)
-    return replace(_split_of(walk, found), left_out={})
+    return replace(_split_of(walk, found, len(inputs)), left_out={})
 
 
-def _split_of(walk: _Walk, found: Sequence[Call]) -> Split:
+def _split_of(walk: _Walk, found: Sequence[Call], batch: int) -> Split:
     blocks = {branch.path: call.path for call in walk.root.everything() for branch in call.branches}
-    places = tuple(_place_of(call, walk.root.flops, blocks.get(call.path, call.path)) for call in found)
+    places = tuple(_place_of(call, walk.root.flops, blocks.get(call.path, call.path), batch) for call in found)
     return Split(places=places, flops=walk.root.flops, left_out=walk.left_out(found))
 
 
-def _place_of(call: Call, flops: float, block: str) -> Place:
+def _place_of(call: Call, flops: float, block: str, batch: int) -> Place:
     assert call.taken is not None
     assert call.given is not None
     return Place(
@@ -389,6 +389,7 @@ def _place_of(call: Call, flops: float, block: str) -> Place:
         share=call.flops / flops,
         kind=call.module_type.__name__,
         block=block,
+        rows=max(1, call.taken.shape[0] // batch),
     )
 
 
@@ -407,5 +408,23 @@ def _not_exchangeable(path: str, reason: str) -> SpaceError:
     return SpaceError(f"space.positions: {path}", reason, "a module called once, with one tensor in and one out")
 
 
-def _listed(left_out: Mapping[str, Any]) -> str:
-    return "; ".join(f"{path}: {reason}" for path, reason in list(left_out.items())[:3])
+def outermost(left_out: Mapping[str, str]) -> dict[str, str]:
+    """Of modules inside one another that are left out for the same reason the outermost, with the reason."""
+    return {path: why for path, why in left_out.items() if all(left_out.get(each) != why for each in around(path)[:-1])}
+
+
+def around(path: str) -> list[str]:
+    """The paths of the modules around one, the outermost first, and its own."""
+    names = path.split(".")
+    return [".".join(names[:count]) for count in range(1, len(names) + 1)]
+
+
+def advice_on(left_out: Mapping[str, str]) -> str:
+    """What the model's maker could change so that there are more positions, or ""."""
+    return ONE_CALL if any(why.startswith(CALLED) for why in left_out.values()) else ""
+
+
+def _listed(left_out: Mapping[str, str]) -> str:
+    listed = "; ".join(f"{path}: {reason}" for path, reason in list(outermost(left_out).items())[:3])
+    advice = advice_on(left_out)
+    return f"{listed}. {advice}" if advice else listed

@@ -18,6 +18,7 @@ from nas_core.base.errors import SpaceError
 from nas_core.families.model.tracing import Inputs, copied, evaluating
 
 HEARD = "a hook hears what it is given, or gives"
+SHOWN = 3  # of a model's buffers, in a line
 
 
 @contextmanager
@@ -109,8 +110,13 @@ def _blamed(model: nn.Module, inputs: Inputs, paths: list[str], expected: Any) -
     if not failed.reason or failed.blamed:
         return failed.blamed
     if _Trial(model, inputs, [], expected).reason:
-        found = "two outputs for one input"
-        raise SpaceError(f"model {type(model).__name__}", found, "the same output each time, in evaluation mode")
+        found, advice = "two outputs for one input", ""
+        if written := _written_buffers(model, inputs):
+            more = f" and {len(written) - SHOWN} more" if len(written) > SHOWN else ""
+            found += f", as it changes buffers when it is called: {', '.join(written[:SHOWN])}{more}"
+            advice = "Change them where `self.training` is true only."
+        expected = "the same output each time, in evaluation mode"
+        raise SpaceError(f"model {type(model).__name__}", found, expected, advice)
     # the shortest head of the list that cannot be exchanged: its last is to blame, without it the others pass
     passing, failing = 0, len(paths)
     while failing - passing > 1:
@@ -122,6 +128,13 @@ def _blamed(model: nn.Module, inputs: Inputs, paths: list[str], expected: Any) -
             passing = middle
     guilty = paths[failing - 1]
     return {guilty: failed.reason_of(guilty)}
+
+
+def _written_buffers(model: nn.Module, inputs: Inputs) -> list[str]:
+    """Names of the buffers that have other values after the model was called."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model(copied(inputs))
+    return [name for name, buffer in model.named_buffers() if name not in before or not _equal(buffer, before[name])]
 
 
 class _Trial:

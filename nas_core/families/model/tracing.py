@@ -169,7 +169,7 @@ def _run(model: nn.Module, inputs: Inputs) -> Call:
         with without_fast_path(), recorder:
             model(copied(inputs))
     except Exception as error:
-        found, advice = f"{type(error).__name__}: {error}", IN_FULL if any(map(str(error).count, HALVES)) else ""
+        found, advice = f"{type(error).__name__}: {error}", IN_FULL if any(map(str(error).count, OTHERS)) else ""
         raise SpaceError(
             f"model {type(model).__name__}", found, f"a model that runs on {_text(inputs)}", advice
         ) from error
@@ -198,7 +198,7 @@ def _mark(root: Call, batch: int, other: Call | None) -> None:
     others: Mapping[str, Call] = {call.path: call for call in other.everything()} if other else {}
     for call in calls:
         if times[call.path] > 1:
-            call.flaw = f"it is called {times[call.path]} times"
+            call.flaw = f"{CALLED} {times[call.path]} times"
         elif not call.flaw and call is not root and call.path in others:
             call.flaw = _batch_flaw(call, others[call.path], batch, 1 if batch > 1 else 2)
 
@@ -338,7 +338,12 @@ _SUMS = (torch.ops.aten.add, torch.ops.aten.add_)
 _PRODUCTS = (torch.ops.aten.mul, torch.ops.aten.mul_)
 
 _CPU_KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-HALVES = ("BFloat16", "Half")  # as torch's errors name them
+OTHERS = ("BFloat16", "Half", "Double", "(double)")  # types than float32, as torch's errors name them
+CALLED = "it is called"  # so many times
+ONE_CALL = (
+    "What is called for several inputs, none of which waits for another's output, can be called once: put them in one "
+    "batch (torch.cat), split what comes out."
+)
 WITHOUT_CACHE = "a cache: make the model without, such as by `use_cache=False`"
 STORED_DEPTH = 4  # of objects in objects: a cache has a list of layers, each with its tensors
 IN_FULL = (

@@ -23,7 +23,8 @@ Run = Callable[[nn.Module], torch.Tensor]  # calls a block as its model calls it
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 HEADS = ("num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads")  # what classes call their number
 # and that of the channels of all of them
-WIDTHS_OF_HEADS = ("attn_dim", "all_head_size", "inner_dim", "dim", "embed_dim", "hidden_size")
+WIDTHS_OF_HEADS = ("attn_dim", "all_head_size", "inner_dim", "dim", "embed_dim", "split_size", "hidden_size")
+PROJECTIONS = (("qkv", "proj"), ("c_attn", "c_proj"))  # attention's, to queries, keys and values, and from all heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +150,16 @@ def _fed_from_outside(block: nn.Module, run: Run) -> set[str]:
 
 def _heads(block: nn.Module) -> Iterator[Width]:
     for path, module in block.named_modules():
-        qkv, proj, heads = (getattr(module, name, None) for name in ("qkv", "proj", "num_heads"))
+        names = next((names for names in PROJECTIONS if hasattr(module, names[0])), PROJECTIONS[0])
+        qkv, proj, heads = (getattr(module, name, None) for name in (*names, "num_heads"))
         if not (isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear) and isinstance(heads, int)):
             continue
         width, own = proj.in_features, list(module.parameters(recurse=False))
         if own or qkv.out_features != 3 * width or width % heads or heads < 2:
             continue  # tables of positions, or another layout: what belongs to a head is not known
         inside = f"{path}." if path else ""
-        cuts = (Cut(path=f"{inside}qkv", side="rows", fold=3), Cut(path=f"{inside}proj", side="columns"))
+        rows, columns = (f"{inside}{name}" for name in names)
+        cuts = (Cut(path=rows, side="rows", fold=3), Cut(path=columns, side="columns"))
         yield Width(channels=width, group=width // heads, cuts=cuts, heads_of=path)
 
 

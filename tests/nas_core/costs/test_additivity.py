@@ -76,6 +76,16 @@ def test_a_correction_that_does_not_help_is_not_made():
         assert result.corrected(TABLE) is TABLE
 
 
+def test_a_line_through_networks_that_are_nearly_alike_is_told_by_one_that_is_not():
+    """Sums of 2.5 to 4 that took 3.1 all: by themselves they make 3.3 of a sum of 10.5, which took 10."""
+    alike, large = [network("1-0-0", 3.10), network("0-1-0", 3.11), network("1-1-0", 3.13)], Genotype((2, 2, 2))
+    misled = additivity(TABLE, alike)
+    assert misled.usable
+    assert misled.corrected(TABLE).total(large) < 4
+    known = additivity(TABLE, [network(large, 10.0), *alike])
+    assert known.corrected(TABLE).total(large) == pytest.approx(10, rel=0.1)
+
+
 def test_networks_that_are_all_alike_have_no_ranking():
     result = additivity(TABLE, [network(GENOTYPES[1], 2 * TABLE.total(GENOTYPES[1]))] * 3)
     assert math.isnan(result.kendall)

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from nas_core.base.errors import DataError, SpaceError
+from nas_core.base.plugins import import_plugin
 from nas_core.costs.counting import count_module, count_parts
 from nas_core.families.model import rebuild
+from nas_core.families.model.alternatives import ALTERNATIVES
 from nas_core.families.model.pruning import narrowed
 from nas_core.families.trained_model import TrainedModel
 from nas_core.space.genotypes import Genotype
@@ -182,6 +184,40 @@ def test_a_model_of_which_next_to_nothing_is_left_is_refused_with_what_was_dropp
         _ = dense_of(tmp_path, RECURRENT, "Recurrent", library=[{"kind": "linear"}]).structure
 
 
+FILM = """
+import torch
+from torch import nn
+from nas_core.testing.example_model import Residual
+
+class Film(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.frame = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), *(Residual(8) for _ in range(4)))
+        self.head = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, outputs))
+
+    def forward(self, x):
+        frames = self.frame(x.reshape(-1, 1, *x.shape[2:])).mean((2, 3))
+        return self.head(frames.reshape(len(x), -1, 8).mean(1))
+
+def build(in_channels, num_outputs):
+    torch.manual_seed(0)
+    return Film(num_outputs)
+"""
+
+
+def test_blocks_that_see_many_rows_of_an_example_cost_as_many(tmp_path):
+    """Frames of a film, put on the batch's axis: a block's costs are those of all of them, as the whole network's."""
+    (tmp_path / "film.py").write_text(FILM)
+    settings = TrainedModel.Settings(model=f"{tmp_path}/film.py:build")
+    family = TrainedModel(settings, Sample(shape=(5, 16, 16), num_outputs=3))
+    assert {place.rows for place in family.structure.split.places} == {1, 5}
+    for genotype in (Genotype((choice,) * family.space.num_positions) for choice in (0, 1)):
+        parts = count_parts(family.parts(genotype))
+        whole = count_module(partial(family.module, genotype), family.sample.shape)
+        for resource in ("flops", "params", "activation_bytes"):
+            assert parts[resource] == whole[resource]
+
+
 def test_too_few_positions_among_those_asked_for_name_what_was_asked(tmp_path):
     family = dense_of(tmp_path, DENOISER, "build", only=["blocks.0.0"])
     with pytest.raises(SpaceError) as error:
@@ -219,3 +255,103 @@ def test_a_model_whose_output_is_added_to_its_input_can_be_made_narrower(tmp_pat
     made = narrowed(model, family.teacher_places, 0.5, images)
     assert made.network(images).shape == images.shape
     assert {path for path in made.changes if path.startswith("blocks")}
+
+
+OWN = """
+from torch import nn
+from nas_core import ALTERNATIVES, Alternative
+
+class Mine(nn.Conv2d):
+    pass
+
+@ALTERNATIVES.add
+class OfMine(Alternative):
+    "A layer of a class that no other file knows."
+    name = "of-mine"
+    def change(self, draft):
+        draft.put("", Mine(draft.shapes[0][0], draft.shapes[1][0], 1))
+        return ""
+
+class Smaller(Alternative):
+    def change(self, draft):
+        kept = range(self.begin, self.begin + 8)
+        for width in draft.widths:
+            draft.keep(width, kept)
+        return "" if draft.changes else "nothing to cut"
+
+@ALTERNATIVES.add
+class First(Smaller):
+    "The first eight channels."
+    name, begin = "first-eight", 0
+
+@ALTERNATIVES.add
+class Second(Smaller):
+    "The next eight channels."
+    name, begin = "next-eight", 8
+"""
+
+
+def test_what_a_plug_in_brings_stands_beside_others_or_is_said_with_the_reason(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    plugin = import_plugin(str(tmp_path / "own.py"))
+    library = [{"kind": kind} for kind in ("of-mine", "narrower", "first-eight", "next-eight", "next-eight", "linear")]
+    library.append({"kind": "shallower"})  # one of those that are always tried, and stands nowhere
+    try:
+        settings = TrainedModel.Settings(model="nas_core.testing.example_model:small_network", library=library)
+        family = TrainedModel(settings, Sample(shape=(3, 8, 8), num_outputs=5))
+        row = family.structure.candidates[1]
+        assert [each.spec.kind for each in row] == ["narrower", "first-eight", "next-eight", "linear"]
+        (note,) = family.notes()
+    finally:
+        ALTERNATIVES.forget(plugin.origin)
+    assert note.startswith("of-mine stands at no position: TypeError: Mine: only Conv2d, Linear")
+
+
+TIED = """
+from torch import nn
+from nas_core.testing.example_model import Residual
+
+def build():
+    model = nn.Sequential(*(Residual(8) for _ in range(4)))
+    model[3].body[0].weight = model[2].body[0].weight
+    return model
+"""
+
+
+def test_weights_that_are_shared_no_longer_are_said(tmp_path):
+    (tmp_path / "model.py").write_text(TIED)
+    family = TrainedModel(
+        TrainedModel.Settings(model=f"{tmp_path / 'model.py'}:build"),
+        Sample(shape=(8, 6, 6), num_outputs=8, dense=True),
+    )
+    (note,) = family.notes()
+    assert note.endswith("each layer's own (3.body.0.weight): 576 parameters more than as it was given")
+
+
+SIAMESE = """
+import torch
+from torch import nn
+from nas_core.testing.example_model import Residual
+
+class Siamese(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(*(Residual(4) for _ in range(4)))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, pairs):
+        both = [self.encoder(each).mean((2, 3)) for each in pairs.chunk(2, 1)]
+        return self.head(torch.cat(both, 1))
+"""
+
+
+@pytest.mark.parametrize("last", ["nn.Linear(8, 2)", "nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))"])
+def test_a_model_that_calls_its_blocks_twice_is_told_how_they_are_called_once(tmp_path, last):
+    (tmp_path / "model.py").write_text(SIAMESE.replace("nn.Linear(8, 2)", last))
+    settings = TrainedModel.Settings(model=f"{tmp_path / 'model.py'}:Siamese", library=[{"kind": "linear"}])
+    family = TrainedModel(settings, Sample(shape=(8, 6, 6), num_outputs=2))
+    with pytest.raises(SpaceError) as error:
+        _ = family.structure
+    said = str(error.value)
+    assert said.count("it is called 2 times") == said.count("encoder: ") == 1
+    assert "(torch.cat)" in said

@@ -11,6 +11,7 @@ from nas_core.base.registry import Registered, Registry
 from nas_core.base.settings import Section
 from nas_core.costs import PROFILERS
 from nas_core.families.blocks import BLOCKS
+from nas_core.families.model.alternatives import ALTERNATIVES, Alternative
 from nas_core.scoring import SCORERS, Scorer
 from nas_core.testing import check, registries
 from nas_core.testing.contracts import CONTRACTS
@@ -201,3 +202,40 @@ def test_every_kind_of_thing_is_registered():
             thing = registry[name]
             assert issubclass(thing, Registered)
             assert issubclass(thing.Settings, Section)
+
+
+def test_why_an_alternative_stands_nowhere_or_cannot_be_built_again_is_said():
+    class Own(torch.nn.Identity):
+        pass
+
+    class Brought(Alternative):
+        """Puts a layer of its own, or changes the block itself."""
+
+        name = "brought"
+
+        def change(self, draft):
+            draft.put("", Own())
+            return ""
+
+    class Direct(Brought):
+        """Changes the block itself."""
+
+        name = "direct"
+
+        def change(self, draft):
+            if not hasattr(draft.block, "body"):
+                return "no body"
+            draft.block.body = torch.nn.Identity()
+            return ""
+
+    for thing in (Brought, Direct):
+        ALTERNATIVES.add(thing)
+    try:
+        (nowhere,), (not_written,) = check("alternative", "brought"), check("alternative", "direct")
+    finally:
+        for thing in (Brought, Direct):
+            ALTERNATIVES._entries.pop(thing.name)
+    assert nowhere.found.startswith("refused for all blocks tried: TypeError: Own: only Conv2d")
+    assert nowhere.found.endswith("(convolutional, row, transformer)")
+    assert not_written.promise == "changes by which the block is built again"
+    assert "draft.put and draft.set (convolutional)" in not_written.found

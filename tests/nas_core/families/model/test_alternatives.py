@@ -420,3 +420,56 @@ class _Silent(Alternative):
             layer.weight.zero_()  # type: ignore[union-attr, operator]
         draft.set("1", groups=1)
         return ""
+
+
+def test_what_is_set_of_a_layer_that_was_put_is_written_down_with_it(residual: nn.Module) -> None:
+    draft = Draft(Original(block=residual, call=Call(inputs=torch.randn(2, 8, 6, 6))))
+    draft.set("conv2", padding_mode="reflect")  # of a layer that is gone
+    draft.put("conv2", nn.Sequential(nn.Conv2d(8, 8, 3)))
+    draft.set("conv2.0", padding=(2, 2), dilation=(2, 2))
+    draft.put("conv1", nn.Conv2d(8, 8, 1))
+    draft.set("conv1", padding=(2, 2), stride=(1, 1))
+    draft.put("conv1", nn.Conv2d(8, 8, 1))
+    draft.set("conv1", padding=(1, 1))
+    draft.set("conv1", dilation=(2, 2))
+    draft.block.conv1.weight = nn.Parameter(torch.randn(8, 8, 2, 2))
+    again = fill(changed(copy.deepcopy(residual), json.loads(json.dumps(draft.changes))), draft.block.state_dict())
+    with torch.no_grad():
+        assert torch.equal(draft.call.run(again), draft.call.run(draft.block))
+
+
+class Direct(Alternative):
+    """Changes the block itself."""
+
+    name, Settings = "direct", Section
+
+    def __init__(self, what: str) -> None:
+        super().__init__(Section())
+        self.what = what
+
+    def change(self, draft: Draft) -> str:
+        layer: Any = draft.block.get_submodule("conv2")
+        if self.what == "bias":
+            layer.bias = nn.Parameter(torch.zeros(8))
+        elif self.what == "padding":
+            layer.padding, layer.padding_mode = (0, 0), "zeros"
+            layer.weight = nn.Parameter(layer.weight[:, :, 1:2, 1:2].clone())
+        elif self.what == "stride":
+            layer.stride, layer.padding = (2, 2), (4, 4)
+        else:
+            draft.set("conv2", anything={1, 2})
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("bias", r"\(weights conv2\.bias\): change the block by draft\.put and draft\.set"),
+        ("padding", r"\(other shapes\)"),
+        ("stride", r"\(other outputs\)"),
+        ("json", r"\(TypeError: Object of type set is not JSON serializable\)"),
+    ],
+)
+def test_what_a_plug_in_changes_and_does_not_write_down_is_refused(what: str, said: str, residual: nn.Module) -> None:
+    with pytest.raises(SpaceError, match="a change that is not written down " + said):
+        _drafted(residual, Call(inputs=torch.randn(2, 8, 6, 6)), Direct(what))

@@ -10,6 +10,7 @@ from torch import nn
 
 from nas_core.costs.counting import count_module, count_part
 from nas_core.families.model import rebuild
+from nas_core.families.model.alternatives import Narrower
 from nas_core.families.model.assembled import Fixed
 from nas_core.families.model.assembling import drafted, flops_of, observed, with_fresh_weights, without_weights
 from nas_core.families.model.draft import Call, Original
@@ -117,12 +118,18 @@ def test_recurrent_layers_are_counted_alike_wherever_they_are_counted(kind: type
     assert trace(Recurrent(), inputs).flops == wanted
 
 
+class Own(Narrower):
+    """As one that a plug-in brings."""
+
+
 def test_a_table_that_was_cut_is_saved_and_loaded() -> None:
     family = _family("with_gains")
     (choice,) = (index for index, each in enumerate(family.structure.candidates[-1], 1) if _keeps_half(each))
     genotype, place = _last(family, choice), family.structure.split.places[-1]
     original = Original(block=family.teacher.get_submodule(place.path), call=family.structure.calls[place.path])
     made = drafted(original, family.structure.candidates[-1][choice - 1].alternative)
+    brought = drafted(original, Own(Own.Settings(ratio=0.5)))  # is built again, too
+    assert brought.changes == made.changes
     network = family.module(genotype).eval()
     network.load_state_dict(
         family.teacher.state_dict() | {f"{place.path}.{name}": value for name, value in made.block.state_dict().items()}

@@ -323,8 +323,17 @@ def casting() -> nn.Module:
     return Casting().eval()
 
 
+class Doubled(Model):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.double()).float()
+
+
 def halved() -> nn.Module:
     return Halved().bfloat16()
+
+
+def doubled() -> nn.Module:
+    return Doubled().double()
 
 
 def test_blocks_of_a_model_that_casts_by_itself_are_run_in_full_precision():
@@ -336,6 +345,7 @@ def test_blocks_of_a_model_that_casts_by_itself_are_run_in_full_precision():
     assert kinds >= {"narrower", "depthwise-separable", "linear", "skip"}
 
 
-def test_a_model_that_casts_what_it_is_given_is_told_of_full_precision():
+@pytest.mark.parametrize("maker", ["halved", "doubled"])
+def test_a_model_that_casts_what_it_is_given_is_told_of_full_precision(maker):
     with pytest.raises(SpaceError, match="weights are brought to float32"):
-        _ = TrainedModel(TrainedModel.Settings(model=f"{__file__}:halved"), SAMPLE).structure
+        _ = TrainedModel(TrainedModel.Settings(model=f"{__file__}:{maker}"), SAMPLE).structure

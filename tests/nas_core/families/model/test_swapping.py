@@ -74,3 +74,22 @@ def test_what_a_copy_does_by_itself_is_right_and_what_cannot_be_copied_is_said()
     model.kept = model(torch.randn(2, 3, 8, 8))
     with pytest.raises(SpaceError, match=r"one that cannot be copied .*Does it keep a tensor of a forward pass"):
         check_copies(model, torch.randn(2, 3, 8, 8))
+
+
+class Following(nn.Module):
+    """Takes away the mean of what it was given so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.mean.mul_(0.9).add_(0.1 * x.mean())
+        return self.scale * (x - self.mean)
+
+
+def test_buffers_that_a_forward_pass_changes_are_named():
+    torch.manual_seed(0)
+    with pytest.raises(SpaceError, match=r"two outputs for one input, as .*: between\.0\.mean, .*2\.mean and 1 more,"):
+        reasons_against(Images(3, 5, Following), torch.randn(2, 3, 8, 8), ["stem"])

@@ -232,6 +232,30 @@ def test_what_queries_keys_and_values_apart_give_is_cut_by_heads(attribute: str,
     torch.testing.assert_close(*_cut_and_silenced(original, width, width.units // 2))
 
 
+class Fused(nn.Module):
+    """As in a GPT-2, one layer gives queries, keys and values, which the class takes apart by their width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c_attn, self.c_proj = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.num_heads, self.head_dim, self.split_size = 4, 4, 16
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shape = (*x.shape[:2], self.num_heads, self.head_dim)
+        q, k, v = (each.reshape(shape).transpose(1, 2) for each in self.c_attn(x).split(self.split_size, 2))
+        out = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        given: torch.Tensor = self.c_proj(out.transpose(1, 2).flatten(2))
+        return given
+
+
+def test_heads_are_fewer_where_one_layer_gives_all_three_as_in_a_gpt2() -> None:
+    torch.manual_seed(0)
+    original = Original(block=Fused().eval(), call=Call(inputs=torch.randn(2, 5, 16)))
+    (width,) = original.widths
+    assert (width.units, width.heads_of) == (4, "")
+    torch.testing.assert_close(*_cut_and_silenced(original, width, 2))
+
+
 class Beside(nn.Module):
     """As in a BERT, the projection stands beside the module that has the heads, which has no such layer."""
 
