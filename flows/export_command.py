@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas_core.base.errors import ConfigError, NasError
+from nas_core.base.errors import NasError
 from nas_core.study.finished import (
     FileLatency,
     Finished,
@@ -27,15 +27,12 @@ def handed_over(done: Finished, folder: Path, formats: "Collection[Format]") -> 
             as they were trained.
     """
     from nas_core.report.card import card, in_words
-    from nas_core.training.handover import CARD, write
+    from nas_core.training.handover import files_of, write
 
-    written = write(done.store, done.winner, done.workload, folder, formats)
-    latency = _latency(done, written)
-    try:
-        (folder / CARD).write_text(card(done, written, latency), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(str(folder / CARD), error.strerror or str(error), "a file that can be written") from None
-    return in_words(done, written, latency)
+    files = files_of(done.store, done.winner, done.workload, folder, formats)
+    latency = _latency(done, files)
+    write(files, card(done, files, latency))
+    return in_words(done, files, latency)
 
 
 def _latency(done: Finished, written: "Written") -> list[FileLatency] | str:
@@ -50,7 +47,7 @@ def _latency(done: Finished, written: "Written") -> list[FileLatency] | str:
         if written.check is None:
             return found or f"there is no {ONNX}"
         if not found or not is_timed_on_gpu(done):
-            file = file_latency(done, (written.folder / ONNX).read_bytes(), written.check.way)
+            file = file_latency(done, written.contents[ONNX], written.check.way)
             found.append(replace(file, kept={}) if by_torch else file)
     except NasError as error:
         return found or f"{error.where}: {error.found}"

@@ -61,7 +61,7 @@ def _profiled(study: Study) -> Iterator[str]:
     for resource in study.profiler_ids:
         rows = [row for row in study.costs(resource) if row.position >= 0]
         values = [float(row.value) for row in rows if row.status == "ok" and row.value is not None]
-        if values:
+        if any(values):
             least, most = (format_amount(resource, value) for value in (min(values), max(values)))
             where = "" if rows[0].device == ANY_DEVICE else f", on {rows[0].device}"
             yield f"{resource_name(resource)} of {len(values)} blocks: {least} to {most}{where}"

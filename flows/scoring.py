@@ -20,11 +20,8 @@ def score(config: StudyConfig, root: str) -> None:
         genotypes = {str(genotype): None for genotype in design.genotypes}  # in order, and quick to look up
         if run.study.missing(design.genotypes):
             prepare_scorer(run.study)
-        run.num_new = evaluate(run.study, list(genotypes), "score")
-        run.num_reused = len(genotypes) - run.num_new
-        rows = [row for row in run.study.evaluations() if row.genotype in genotypes]
-        run.num_failed = sum(row.status == "failed" for row in rows)
-        run.device = rows[-1].device
+        run.count(genotypes, evaluate(run.study, list(genotypes), "score"))
+        run.device = [row for row in run.study.evaluations() if row.genotype in genotypes][-1].device
 
 
 def design_table(design: Design) -> dict[str, object]:

@@ -24,10 +24,10 @@ def verify(config: StudyConfig, root: str) -> None:
         while has_moved:
             while proposed := work.plan_round(run.study, index):
                 prepare_scorer(run.study)
-                new = evaluate(run.study, proposed, "verify")
-                run.num_new, run.num_reused = run.num_new + new, run.num_reused + len(proposed) - new
+                run.count(proposed, evaluate(run.study, proposed, "verify"))
                 work.close_round(run.study, index)
                 index += 1
             time_whole(run.study)
             has_moved = work.hold_limits(run.study)
-        run.num_new += rate_finalists(run.study)
+        new, failed = rate_finalists(run.study)
+        run.num_new, run.num_failed = run.num_new + new, run.num_failed + failed

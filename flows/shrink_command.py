@@ -115,7 +115,8 @@ def study_of(wish: Wish, overrides: Mapping[str, str], tell: Callable[[str], obj
         section["scorer"]["recipe"]["epochs"] = min(DISTIL_EPOCHS, round(DISTILLED / num_train, 4))
     if config.scorer.train:  # without, no network is trained to be rated
         recipe = config.train.recipe
-        final_steps = min(FINAL_STEPS, math.ceil(recipe.epochs * num_train / recipe.batch_size))
+        of_winner, _ = workload.with_train_examples(config.train.train_examples).num_examples()
+        final_steps = min(FINAL_STEPS, math.ceil(recipe.epochs * of_winner / recipe.batch_size))
         section["scorer"] |= {"final_steps": final_steps, "recovery_steps": final_steps // RATED_SHARE}
     return parsed(section, overrides)
 
@@ -152,6 +153,7 @@ def written(config: StudyConfig, wish: Wish) -> Path:
 def positions_in_words(config: StudyConfig) -> list[str]:
     """A table of the positions: what stands there, its share of the FLOPs, what may stand there instead."""
     from nas_core.base.words import aligned, counted
+    from nas_core.families.model.splitting import outermost
 
     family = family_of(config)
     assert isinstance(family, TrainedModel), "the study of `mathnas shrink` has a trained model"
@@ -164,7 +166,7 @@ def positions_in_words(config: StudyConfig) -> list[str]:
     num_positions = counted(len(structure.split.places), "position")
     lines = [*aligned(rows), f"{num_positions} with {100 * covered:.0f} % of the FLOPs."]
     if covered < LITTLE:
-        reasons = list(structure.split.left_out.items())[:5]
+        reasons = list(outermost(structure.split.left_out).items())[:5]
         lines += ["Not among them:", *(f"  {path}: {reason}" for path, reason in reasons)] if reasons else []
     return lines
 

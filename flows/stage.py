@@ -1,7 +1,7 @@
 """What every stage does around its work: one writer at a time, a record of what it took, artifacts."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,13 +21,20 @@ MOST_PARTS = 1000  # in a folder of the store, before they are merged into one
 
 @dataclass
 class StageRun:
-    """A stage under way; the flow fills in the counts."""
+    """A stage under way; the flow fills in the counts. What failed is among the new or the reused."""
 
     study: Study
     num_new: int = 0
     num_reused: int = 0
     num_failed: int = 0
     device: str = ""
+
+    def count(self, genotypes: Collection[str], num_new: int) -> None:
+        """Take note of networks that the stage had rated, so many of them new."""
+        measured = self.study.snapshot.measured
+        self.num_new += num_new
+        self.num_reused += len(genotypes) - num_new
+        self.num_failed += sum(genotype not in measured for genotype in genotypes)
 
 
 @contextmanager

@@ -16,6 +16,6 @@ def train(config: StudyConfig, root: str) -> None:
         raise ConfigError(f"space.kind {config.space.kind}", "choices", "a family of networks, to train one")
     with stage_run(config, root, "train") as run:
         output = work.train(run.study)
-        rows = output["networks"]
-        run.num_new, run.num_reused = output["num_new"], len(rows) - output["num_new"]
-        run.device = rows[0].get("device", "")
+        run.num_new, run.num_reused = output["num_new"], output["num_reused"]
+        run.num_failed = len(output["diverged"])
+        run.device = output["networks"][0].get("device", "")

@@ -168,12 +168,7 @@ def _step_s(
             raise Enough
 
     count = min(recipe.batch_size, len(splits.train[1]))
-    few = type(splits)(
-        train=(splits.train[0][:count], splits.train[1][:count]),
-        validation=splits.validation,
-        load_test=splits.load_test,
-        prepare=splits.prepare,
-    )
+    few = replace(splits, train=(splits.train[0][:count], splits.train[1][:count]))
     with suppress(Enough):
         train(
             family.module(genotype),

@@ -1,11 +1,11 @@
 """What MLflow's pages say of a run and of a model, in Markdown: the figures people look for, and where the rest is."""
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas_core.base.errors import without_passwords
+from nas_core.records.resources import resource_of, units
 from nas_core.report.text import (
     format_amount,
     format_metric,
@@ -16,7 +16,7 @@ from nas_core.report.text import (
 )
 from nas_core.study.analytic_project import DesignProject
 from nas_core.study.brought import trained_metric
-from nas_core.study.stages import CONFIG, REPORT
+from nas_core.study.stages import REPORT, run_again
 from nas_core.study.study import Study
 
 MOST_NAMES = 100  # of classes in a text; all of them are in the tag, as far as it takes them
@@ -34,20 +34,36 @@ def describe_study(study: Study, report_link: str) -> str:
     lines = [
         (f"**Winner** `{study.winner}`" if study.winner else "No winner yet") + f", [{REPORT}]({report_link})",
         _table(study, training),
+        *_sums(study, training),
         *(f"- {line}" for line in found),
         f"- limits: {limits}",
         f"- evaluated: {len(rows)} of {study.space.num_networks:,} networks, {failed} failed",
         f"- scorer `{study.config.scorer.kind}`, data `{study.config.data.kind}`, space `{study.space.name}`",
         f"- report: {without_passwords(study.store.uri(REPORT))}",
-        f"- the same study again: `{_command(without_passwords(study.store.root))}`",
+        f"- the same study again: `{run_again(without_passwords(study.store.root))}`",
     ]
     return "\n".join(line for line in lines if line)
 
 
-def _command(root: str) -> str:
-    """What runs the study again: its own configuration lies in its root."""
-    file = CONFIG if "://" in root else shlex.quote(f"{root}/{CONFIG}")
-    return f"mathnas run {file} --root {shlex.quote(root)}"
+def measured_whole(study: Study, genotype: str) -> dict[str, float]:
+    """What the network takes as it was measured whole, by resource; nothing of one that was not."""
+    rows = (study.current("verify") or {}).get("whole") or ()
+    return {row["resource"]: row["value"] for row in rows if row["genotype"] == genotype and row["status"] == "ok"}
+
+
+def _is_sum(resource: str) -> bool:
+    """Whether a network's total of it is less than a measurement of the whole: the sum of its blocks' measurements."""
+    return resource in units() and resource_of(resource).measured
+
+
+def _sums(study: Study, training: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which columns of the table are sums, and what the winner takes whole."""
+    whole = measured_whole(study, study.winner or "")
+    lines = []
+    for name in filter(_is_sum, training[0]["costs"] if training else ()):
+        winners = f"; measured whole, the winner takes {format_quantity(name, whole[name])}" if name in whole else ""
+        lines.append(f"- {resource_name(name)}: sums over blocks{winners}")
+    return lines
 
 
 def describe_design(project: DesignProject) -> str:
@@ -70,12 +86,17 @@ def describe_model(name: str, row: Mapping[str, Any], given: Mapping[str, Any]) 
     """
     names = list(row["output_names"])
     shown = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
-    costs = ", ".join(format_quantity(key, value) for key, value in row["costs"].items())
+    costs = ", ".join(
+        format_quantity(key, value) + (" (sum over blocks)" if _is_sum(key) else "")
+        for key, value in row["costs"].items()
+    )
+    whole = ", ".join(format_quantity(key, value) for key, value in row.get("measured", {}).items())
     return "\n".join(
         [
             f"Network `{row['genotype']}`: {', '.join(_metrics(row))} "
             f"({row['num_test_examples']:,} test examples, seed {row['seed']}).",
             f"- costs: {costs}" if costs else "- costs: not counted",
+            *([f"- measured whole: {whole}"] if whole else []),
             f"- input: N x {' x '.join(map(str, given['shape']))}, {given['values']}",
             f"- preprocessing: inside the model; {_preprocessing(given)}",
             f"- outputs, by number: {shown or 'without names'}",
@@ -84,6 +105,14 @@ def describe_model(name: str, row: Mapping[str, Any], given: Mapping[str, Any]) 
             f'```python\nmodel = mlflow.pytorch.load_model("models:/{name}@ALIAS")\n```',
         ]
     )
+
+
+def input_of_model(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The input that a trained network's architecture states, as MLflow's own export takes it: images of one size."""
+    if len(given["shape"]) != 3:
+        return dict(given)
+    units = "in the data's own units" if given.get("own_units") else "in [0, 1]"
+    return {**given, "values": f"images of this size as floats {units}"}
 
 
 def tags_of_model(row: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:

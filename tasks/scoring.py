@@ -55,18 +55,22 @@ def evaluate(study: Study, genotypes: Sequence[str], purpose: str) -> int:
 
 
 @cluster_task("rate-finalists")
-def rate_finalists(study: Study) -> int:
-    """Rate the finalists once more where the scorer has a longer rating, and choose; returns how many were new."""
+def rate_finalists(study: Study) -> tuple[int, int]:
+    """Rate the finalists once more where the scorer has a longer rating, and choose.
+
+    Returns how many were new, and how many of all could not be rated.
+    """
     final = study.scorer.final
     wanted = list(map(str, to_rate_again(study.snapshot, study.outputs))) if final else []
     if final is None or not wanted:
-        return 0
+        return 0, 0
     new = missing(wanted, study.final_evaluations())
     if new:
         _evaluate(study, new, "finalists", len(wanted), final)
-    rows = {row.genotype: row for row in study.final_evaluations()}
-    record_finals(study.snapshot, study.outputs, [rows[genotype] for genotype in wanted if genotype in rows])
-    return len(new)
+    known = {row.genotype: row for row in study.final_evaluations()}
+    rows = [known[genotype] for genotype in wanted if genotype in known]
+    record_finals(study.snapshot, study.outputs, rows)
+    return len(new), sum(row.status == "failed" for row in rows)
 
 
 def _evaluate(study: Study, genotypes: Sequence[str], purpose: str, total: int, final: Scorer | None = None) -> None:

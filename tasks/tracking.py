@@ -20,6 +20,7 @@ from nas_core.base.errors import ClusterError, ConfigError, DataError, without_p
 from nas_core.base.identity import content_id
 from nas_core.base.silence import silence
 from nas_core.records.store import Store
+from nas_core.space.genotypes import Genotype
 from nas_core.study.analytic_project import DesignProject, what_is_proved
 from nas_core.study.config import TrackingConfig
 from nas_core.study.stages import (
@@ -39,7 +40,14 @@ from nas_core.workloads import build_workload
 from nas_core.workloads.metrics import Metric
 from nas_core.workloads.workload import Workload
 from tasks.addresses import check_address
-from tasks.descriptions import describe_design, describe_model, describe_study, tags_of_model
+from tasks.descriptions import (
+    describe_design,
+    describe_model,
+    describe_study,
+    input_of_model,
+    measured_whole,
+    tags_of_model,
+)
 from tasks.embedded_tracking import EMBEDDED, address, artifacts_uri, is_embedded, settle
 
 log = logging.getLogger(__name__)
@@ -367,9 +375,7 @@ class _Runs:
 
     def _describe_model(self, name: str, version: str, row: Mapping[str, Any]) -> None:
         """The registry's page of the model says what it is, takes and gives; a program reads the same of the tags."""
-        given = self.store.read_json(row["architecture_path"])["input"]
-        if len(given["shape"]) == 3:  # MLflow exports the model anew, for images of one size
-            given = {**given, "values": "images of this size as floats in [0, 1]"}
+        given = input_of_model(self.store.read_json(row["architecture_path"])["input"])
         text = describe_model(name, row, given).replace("@ALIAS", f"@{self.config.alias}")
         self.client.update_registered_model(name, description=text)
         self.client.update_model_version(name, version, description=text)
@@ -424,7 +430,7 @@ class _StudyRuns(_Runs):
         return float(sum(record["wall_s"] for stage, record in self.study.records().items() if stage != "report"))
 
     def log_settings(self, run_id: str) -> None:
-        """Settings as parameters, selection and counts as metrics."""
+        """Settings as parameters, selection, choice and counts as metrics."""
         self._log_params(run_id, self.settings)
         rows = self.study.evaluations()
         numbers = {
@@ -437,6 +443,12 @@ class _StudyRuns(_Runs):
             best = selected["selections"][0]
             numbers |= {"selected_predicted": best["predicted"], "solve_s": selected["solve_s"]}
             numbers |= {f"selected_{name}": value for name, value in best["costs"].items()}
+        if (outcome := self.study.outcome()) is not None:  # what was selected is predicted, what was chosen is rated
+            numbers |= {"chosen_evaluated": outcome.chosen_evaluated} if outcome.chosen_evaluated is not None else {}
+            costs = self.study.costs_of(Genotype.parse(outcome.chosen))
+            numbers |= {f"chosen_{name}": value for name, value in costs.items()}
+            whole = measured_whole(self.study, outcome.chosen)
+            numbers |= {f"chosen_whole_{name}": value for name, value in whole.items()}
         self._log_batches(run_id, [(name, float(value), 0) for name, value in numbers.items()])
 
     @property

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 def train(study: Study) -> dict[str, Any]:
     """Train the winner and its comparisons; a training that was cut off resumes from its checkpoint.
 
-    Returns the stored output, and in ``num_new`` how many networks were not trained already.
+    Returns the stored output, and of all trainings how many are new (``num_new``) and how many were there already
+    (``num_reused``).
     """
     config = study.config
     job = study_job(study)
@@ -52,7 +53,7 @@ def train(study: Study) -> dict[str, Any]:
     if compared["remarks"]:
         output["remarks"] = [asdict(remark) for remark in compared["remarks"]]
     study.outputs.write(TRAINING, output)
-    return {**output, "num_new": num_new}
+    return {**output, "num_new": num_new, "num_reused": len(results) - num_new}
 
 
 def check_room(study: Study) -> None:

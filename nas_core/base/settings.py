@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.units import COUNT, parse_amount, unit_of
-from nas_core.base.words import first_error, plain
+from nas_core.base.words import counted, first_error, plain
 from nas_core.base.yaml_text import read_yaml, write_yaml
 
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
@@ -221,7 +221,7 @@ def wrong_configuration(error: ValidationError, source: str) -> ConfigError:
     loc, found, first = first_error(error)
     missing = first["type"] == "missing"
     more = error.error_count() - 1
-    advice = [f"{more} more wrong fields."] if more else []
+    advice = [f"{counted(more, 'more wrong field')}."] if more else []
     if first["type"] == "string_type" and isinstance(found, int | float):
         advice.insert(0, "A number or true and false as a text stands in quotes.")
     return ConfigError(

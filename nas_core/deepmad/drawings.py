@@ -1,6 +1,6 @@
-"""Figures of a design: entropy per stage, the structure to scale, the frontier, best score against CPU time."""
+"""Figures of a design: entropy per stage, the structure to scale, the frontier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -106,29 +106,6 @@ def draw_frontier(designs: Sequence[Design], name: str, path: Path) -> None:
     axis.set_xlabel(f"{name} at most")
     axis.set_ylabel("score")
     axis.legend(frameon=False)
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
-
-
-def draw_race(curves: Mapping[str, Sequence[tuple[float, float]]], bound: float | None, title: str, path: Path) -> None:
-    """Best score so far against CPU seconds, one step curve per method, and the bound where there is one."""
-    figure, axis = plt.subplots(figsize=(7, 4.2))
-    end = max(point[0] for curve in curves.values() for point in curve)
-    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
-        seconds, scores = zip(*curve, strict=True)
-        axis.step([*seconds, end], [*scores, scores[-1]], where="post", label=name, color=colour)
-    if bound is not None:
-        axis.axhline(bound, color=COLOURS[-1], linestyle="--", label="bound")
-    axis.set_xscale("log")
-    axis.set_xlim(0.3, 1.3 * end)
-    axis.set_xlabel("CPU seconds")
-    axis.set_ylabel("best score so far")
-    finals = [curve[-1][1] for curve in curves.values()]
-    best = bound if bound is not None else max(finals)
-    axis.set_ylim(min(finals) - 0.15 * (best - min(finals)) - 1, best + 0.05 * (best - min(finals)) + 1)
-    axis.set_title(title)
-    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     _save(figure, path)

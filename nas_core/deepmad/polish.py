@@ -7,7 +7,6 @@ import numpy as np
 from nas_core.deepmad.concave import Layout
 from nas_core.deepmad.domain import Domain, Limits, limit_values, usages, within
 from nas_core.deepmad.formulas import Batch, Floats, Ints, Objective
-from nas_core.deepmad.structure import Structure
 
 VIOLATION_PRICE = 1.0e6  # score per unit of relative violation while no feasible structure is at hand
 CHANNEL_MOVES = (-3, -2, -1, 1, 2, 3)  # steps
@@ -16,13 +15,6 @@ SINGLE_ROUNDS = 60
 SHAKE_MOVES = 6  # at most, per change
 
 # A structure as one row of integers: stem, outs, bottlenecks, kernels, depths (V' = 1 + 4 S).
-
-
-def to_row(structure: Structure) -> Ints:
-    """The structure as integers: stem, outs, bottlenecks, kernels, depths."""
-    blocks = structure.blocks
-    fields = ("out", "bottleneck", "kernel", "depth")
-    return np.array([structure.stem, *(getattr(b, f) for f in fields for b in blocks)], dtype=np.int64)
 
 
 def to_batch(domain: Domain, rows: Ints) -> Batch:

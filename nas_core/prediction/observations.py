@@ -40,19 +40,6 @@ class Observations:
         )
 
 
-def observe_rows(encoding: Encoding, codes_KP: np.ndarray, metric_K: np.ndarray) -> Observations:
-    """Observations of networks none of which have equivalents."""
-    count = len(codes_KP)
-    return Observations(
-        encoding=encoding,
-        codes_KP=codes_KP,
-        metric_K=np.asarray(metric_K, dtype=float),
-        copies_K=np.ones(count),
-        group_K=np.arange(count),
-        first_K=np.ones(count, dtype=bool),
-    )
-
-
 def observe(space: SearchSpace, table: EvaluationTable, groups: Sequence[str] | None = None) -> Observations:
     """The observations of a table; ``groups`` labels its networks (default: by what they compute).
 

@@ -1,7 +1,9 @@
 """The model card that travels with a network's files: what it is, what it rates at, costs, and how to load it."""
 
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nas_core.base.machine import installed_versions
@@ -18,6 +20,7 @@ from nas_core.report.text import (
 from nas_core.study.analytic_project import WINNER
 from nas_core.study.as_given import as_given
 from nas_core.study.finished import FileLatency, Finished
+from nas_core.study.stages import run_again
 from nas_core.training.handover import LOADER, ONNX, PROGRAM, WEIGHTS, Written
 
 PACKAGES = ("mathnas", "torch", "timm", "onnx", "onnxruntime", "onnxscript", "safetensors")
@@ -35,7 +38,7 @@ def card(done: Finished, written: Written, latency: Sequence[FileLatency] | str)
         "Use": _use(written, given),
         "Input and output": _input(done, given, written),
         "Rated": _rated(done),
-        "Cost": _costs(done, latency),
+        "Cost": _costs(done, written, latency),
         "The ONNX file": _onnx(written),
         "Training": _training(done, row),
         "Made with": [f"- {name} {version}" for name, version in installed_versions(PACKAGES).items()],
@@ -166,7 +169,7 @@ def _rated(done: Finished) -> list[str]:
         "",
         *_in_detail(done),
         f"{done.winner['num_test_examples']:,} test examples, looked at once, seed {done.winner['seed']}.",
-        *filter(None, [longer_in_words({row["role"]: row.get("more_epochs", 0.0) for row in done.networks})]),
+        *filter(None, [longer_in_words((row["role"], row.get("more_epochs", 0.0)) for row in done.networks)]),
         *_repeated(done),
     ]
 
@@ -195,7 +198,7 @@ def _repeated(done: Finished) -> list[str]:
     ]
 
 
-def _costs(done: Finished, latency: Sequence[FileLatency] | str) -> list[str]:
+def _costs(done: Finished, written: Written, latency: Sequence[FileLatency] | str) -> list[str]:
     names = list(done.winner["costs"])
     rows = [["network", *(name.replace("_", " ") for name in names)], ["---"] * (1 + len(names))]
     for row in done.networks:
@@ -204,7 +207,7 @@ def _costs(done: Finished, latency: Sequence[FileLatency] | str) -> list[str]:
         )
     lines = [*(f"| {' | '.join(row)} |" for row in rows), "", "Sums over blocks, by which the network was chosen."]
     lines += [_whole(row) for row in _measured_whole(done)]
-    return [*lines, "", *(latency_in_words(latency))]
+    return [*lines, "", *latency_in_words(latency, _chosen_anew(done, written.folder))]
 
 
 def _measured_whole(done: Finished) -> list[Mapping[str, Any]]:
@@ -221,14 +224,25 @@ def _whole(row: Mapping[str, Any]) -> str:
     return f"- `{short_genotype(row['genotype'])}` measured whole: {said} ({conditions})"
 
 
-def latency_in_words(latency: Sequence[FileLatency] | str) -> list[str]:
-    """Files' latency beside the base's, and whether the limits hold on the one that they are for."""
+def latency_in_words(latency: Sequence[FileLatency] | str, anew: str) -> list[str]:
+    """Files' latency beside the base's, and whether the limits hold on the one that they are for.
+
+    ``anew`` is what chooses anew.
+    """
     if isinstance(latency, str):
         return [f"The file's latency was not measured: {latency}."]
-    return [line for each in latency for line in _file_in_words(each)]
+    return [line for each in latency for line in _file_in_words(each, anew)]
 
 
-def _file_in_words(latency: FileLatency) -> list[str]:
+def _chosen_anew(done: Finished, folder: Path) -> str:
+    """The commands that choose a network by new measurements and write its files."""
+    root = done.store.root
+    export = shlex.join(["mathnas", "export", root, "--to", str(folder)])
+    writes = f"`{export}`" if done.name == WINNER else "the same `mathnas shrink`"  # which writes a sweep's points
+    return f"`{run_again(root)} --from verify` chooses anew, and {writes} writes the files."
+
+
+def _file_in_words(latency: FileLatency, anew: str) -> list[str]:
     mine, base = latency.medians
     times = len(latency.winner_ms)
     conditions = f"batch {latency.batch_size}, {counted(latency.num_threads, 'thread')}, {latency.device}"
@@ -243,7 +257,7 @@ def _file_in_words(latency: FileLatency) -> list[str]:
     for text, kept in latency.kept.items():
         lines.append(f"The limit {text} holds on {latency.file} in {kept} of {times} times.")
         if 2 * kept < times:
-            lines.append("It was chosen by other measurements: where little else runs, `--from verify` chooses anew.")
+            lines.append(f"It was chosen by other measurements. Where little else runs, {anew}")
     return lines
 
 
@@ -265,7 +279,7 @@ def _onnx(written: Written) -> list[str]:
 
 def _training(done: Finished, row: Mapping[str, Any]) -> list[str]:
     applied = done.config.train.recipe.applied_to(done.workload)
-    recipe = applied.model_dump(mode="json", exclude_defaults=True)
+    recipe = applied.model_dump(mode="json", exclude_defaults=applied.name is None)
     lines = [f"- {name}: {text}" for name, text in done.workload.describe()]
     return [
         *lines,
@@ -286,4 +300,6 @@ def in_words(done: Finished, written: Written, latency: Sequence[FileLatency] | 
             f"{ONNX} agrees with torch on {check.num_examples} test examples: outputs to {check.worst:.1e}, the same "
             f"{', '.join(done.workload.metrics[name].label for name in check.metrics)}."
         )
-    return [*lines, *(latency_in_words(latency) if ONNX in written.files or not isinstance(latency, str) else ())]
+    if ONNX not in written.files and isinstance(latency, str):
+        return lines
+    return [*lines, *latency_in_words(latency, _chosen_anew(done, written.folder))]

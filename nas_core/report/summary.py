@@ -55,7 +55,7 @@ class ScorerSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageCost:
-    """What one stage took. ``num_reused`` results came from the store and cost nothing now."""
+    """What one stage took. ``num_reused`` results came from the store and cost nothing now; of all, some failed."""
 
     stage: str  # score, profile, select, verify, train
     wall_s: float  # by the clock

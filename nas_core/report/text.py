@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 from nas_core.base.units import unit_of
@@ -424,9 +424,12 @@ def trained_name(role: str) -> str:
     return TRAINED_NAMES.get(role, role)
 
 
-def longer_in_words(more_epochs: Mapping[str, float]) -> str:
-    """Which networks were trained beyond the recipe's epochs, by their role, and why; "" where none was."""
-    told = [f"{trained_name(role)} {epochs:.3g}" for role, epochs in more_epochs.items() if epochs]
+def longer_in_words(more_epochs: Iterable[tuple[str, float]]) -> str:
+    """Which networks were trained beyond the recipe's epochs, and why; "" where none was.
+
+    ``more_epochs`` has role and epochs of each network: of a role there may be several.
+    """
+    told = dict.fromkeys(f"{trained_name(role)} {epochs:.3g}" for role, epochs in more_epochs if epochs)
     if not told:
         return ""
     return (
@@ -438,7 +441,7 @@ def longer_in_words(more_epochs: Mapping[str, float]) -> str:
 def trained_longer(summary: StudySummary) -> str:
     """As ``longer_in_words``, of the networks that a study trained."""
     networks = summary.training.networks if summary.training is not None else ()
-    return longer_in_words({row.role: row.more_epochs for row in networks})
+    return longer_in_words((row.role, row.more_epochs) for row in networks)
 
 
 def measured_of(summary: StudySummary, role: str, genotype: str) -> Mapping[str, float]:

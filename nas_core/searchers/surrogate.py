@@ -186,9 +186,3 @@ def balanced_rows(encoding: Encoding, codes_NP: np.ndarray, first: Sequence[int]
         count_D += x_ND[best]
         nearest_N = np.maximum(nearest_N, x_ND @ x_ND[best])
     return chosen
-
-
-def one_swap_rows(codes_NP: np.ndarray, base: int) -> list[int]:
-    """The base and every row that differs from it in one place."""
-    distance_N = (codes_NP != codes_NP[base]).sum(axis=1)
-    return [base, *(int(row) for row in np.flatnonzero(distance_N == 1))]

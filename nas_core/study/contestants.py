@@ -210,7 +210,7 @@ def greedy(known: Snapshot) -> Genotype | str:
     """From the base, swap by swap, each the one that loses least for what it saves, until the limits are kept."""
     network, sign = known.base, known.predictor.table.sign
     while (over := _excess(known, network)) > 0:
-        swaps = [swap for swap in _swaps(known, network) if _excess(known, swap) < over]
+        swaps = [swap for swap in known.space.neighbours(network) if _excess(known, swap) < over]
         if not swaps:
             return "No single swap brings it nearer to the limits."
         now, *then = known.predictor.predict([network, *swaps])
@@ -218,16 +218,6 @@ def greedy(known: Snapshot) -> Genotype | str:
         loss = [sign * (now.metric - each.metric) for each in then]
         network = swaps[min(range(len(swaps)), key=lambda index: loss[index] / saved[index])]
     return network if known.within(network, known.limits) else "It ends outside the limits."
-
-
-def _swaps(known: Snapshot, network: Genotype) -> list[Genotype]:
-    swaps = (
-        network.swap(position, choice)
-        for position, count in enumerate(known.space.num_choices)
-        for choice in range(count)
-        if choice != network.choices[position]
-    )
-    return [swap for swap in swaps if known.space.allows(swap)]
 
 
 def _excess(known: Snapshot, network: Genotype) -> float:

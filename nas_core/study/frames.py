@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
+from nas_core.base.errors import IncompleteTableError
 from nas_core.space.genotypes import Genotype
 from nas_core.study.snapshot import Snapshot
 
@@ -14,15 +15,22 @@ Role = Literal["base", "design", "held-out", "verification", "other"]  # what a 
 
 
 def evaluations(known: Snapshot) -> "pd.DataFrame":
-    """One row per evaluation, with the network's role in the design, and its costs where they are known."""
+    """One row per evaluation, with the network's role in the design, and its costs where all are known."""
     import pandas as pd
 
-    rows = []
+    rows, are_priced = [], _are_priced(known)
     for row in known.evaluations:
         genotype = Genotype.parse(row.genotype)
-        costs = known.costs_of(genotype) if known.costs else {}
+        costs = known.costs_of(genotype) if are_priced else {}
         rows.append({**asdict(row), "role": role_of(genotype, known), **costs})
     return pd.DataFrame(rows)
+
+
+def _are_priced(known: Snapshot) -> bool:
+    try:
+        return bool(known.cost_tables)
+    except IncompleteTableError:
+        return False
 
 
 def role_of(genotype: Genotype, known: Snapshot) -> Role:

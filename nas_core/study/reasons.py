@@ -97,7 +97,7 @@ def _swaps(known: Snapshot, chosen: Genotype, predicted: float, resources: Seque
     for index, (place, network, metric) in enumerate(zip(places, networks, metrics, strict=True), start=1):
         costs = {name: float(totals[index]) for name, totals in total_N.items()}
         broken = [text for text, budget in zip(known.config.select.limits, known.limits, strict=True)
-                  if not _keeps(budget, costs[budget.resource])]  # fmt: skip
+                  if not budget.is_kept_by(costs[budget.resource])]  # fmt: skip
         found.append(
             Swap(
                 position=place[0],
@@ -108,11 +108,6 @@ def _swaps(known: Snapshot, chosen: Genotype, predicted: float, resources: Seque
             )
         )
     return tuple(found)
-
-
-def _keeps(budget: Budget, cost: float) -> bool:
-    over = budget.at_most is not None and cost > budget.at_most * (1 + 1e-12)
-    return not over and (budget.at_least is None or cost >= budget.at_least * (1 - 1e-12))
 
 
 def _prices(known: Snapshot) -> tuple[Price, ...]:

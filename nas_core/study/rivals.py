@@ -92,6 +92,7 @@ class Rivals:
             "version": VERSION,
             "space": self.study.space.space_id,
             "limits": list(self.config.select.limits),
+            "base": str(self.study.base),  # of which percentages are
             "profilers": dict(self.study.profiler_ids),
             "data": self.study.scorer.workload.identity,
         }

@@ -408,8 +408,8 @@ class Snapshot:
 
 def _rounded_up(percent: float) -> str:
     """A percentage as a limit that can be met states it."""
-    digits = 1 if percent >= 1 else 3
-    return f"{math.ceil(percent * 10**digits - ROUNDING) / 10**digits:.{digits}f}"
+    digits = 2 - math.floor(math.log10(percent)) if percent > 0 else 0  # three significant ones
+    return f"{math.ceil(percent * 10**digits - ROUNDING) / 10**digits:.{max(0, digits)}f}"
 
 
 def _held_in_words(resource: str, share: float) -> str:

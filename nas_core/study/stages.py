@@ -1,5 +1,6 @@
 """The stages of a study: their order, the files they write, and how far one is."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -86,6 +87,12 @@ def wrong_with(data: Any, shape: Shape, rows_of: Mapping[str, Shape]) -> str:
             if wrong:
                 return f"{name}[{index}]: {wrong}"
     return ""
+
+
+def run_again(root: str) -> str:
+    """The command that runs the study in a root again: its own configuration lies there."""
+    file = CONFIG if "://" in root else shlex.quote(f"{root}/{CONFIG}")
+    return f"mathnas run {file} --root {shlex.quote(root)}"
 
 
 def trained_files(row: Mapping[str, Any]) -> list[str]:

@@ -349,12 +349,16 @@ class Study:
         return self.outputs.winner
 
     def forget_failures(self) -> int:
-        """Drop this study's failed evaluations and what was selected without them; returns how many there were."""
-        dropped = self.store.drop_failed(self.space.space_id, self.scorer_id, self.config.seed)
-        if dropped:
-            self.outputs.forget("select")
+        """Drop this study's failed evaluations and what was chosen without them; returns how many there were."""
+        dropped, final = self._drop_failed(self.scorer_id), self.scorer.final
+        of_finalists = self._drop_failed(final.scorer_id) if final else 0
+        if dropped or of_finalists:
+            self.outputs.forget("select" if dropped else "verify")
             self.refresh()
-        return dropped
+        return dropped + of_finalists
+
+    def _drop_failed(self, scorer_id: str) -> int:
+        return self.store.drop_failed(self.space.space_id, scorer_id, self.config.seed)
 
     # how far it is
 

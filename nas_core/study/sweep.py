@@ -102,8 +102,10 @@ def points(known: Snapshot, *, verified: bool, winner: str | None = None) -> tup
     """
     select = known.config.select
     limits = sweep_limits(known)
-    own = known.config.select.limits
-    found = [_point(known, limit, verified, winner if limit in own else None) for limit in limits]
+    own = [budget in known.limits for budget in known.budgets(limits)]  # however it is spelled
+    found = [
+        _point(known, limit, verified, winner if is_own else None) for limit, is_own in zip(limits, own, strict=True)
+    ]
     there = [index for index, point in enumerate(found) if point.genotype is not None]
     recovered = {there[each] for each in spread(len(there), select.recover)}
     return tuple(replace(point, recovered=index in recovered) for index, point in enumerate(found))

@@ -38,6 +38,7 @@ Format = Literal["safetensors", "onnx", "pt2"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 WEIGHTS, PROGRAM = rebuild.WEIGHTS, rebuild.PROGRAM
 ONNX, LOADER, CARD, SOURCE = "model.onnx", "load.py", "README.md", rebuild.SOURCE
+ASIDE = ".mathnas-new"  # folder in which files are written before they are put in place
 EXAMPLE_BATCH = 2  # a batch of 1 would be taken for a constant
 CHECKED_BATCH, CHECKED = 25, 400  # test examples that the ONNX file is compared on
 CHECKED_VALUES = 100_000_000  # of their inputs or outputs at most: of large maps fewer are compared, a batch at least
@@ -71,12 +72,17 @@ class OnnxCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """The files of a folder by name, in bytes; how the ONNX file was checked; formats that there are not, and why."""
+    """A folder's files by name; how the ONNX file was checked; formats that there are not, and why."""
 
     folder: Path
-    files: Mapping[str, int]
+    contents: Mapping[str, bytes]
     check: OnnxCheck | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Their sizes in bytes."""
+        return {name: len(data) for name, data in self.contents.items()}
 
 
 def formats_of(text: str) -> tuple[Format, ...]:
@@ -88,17 +94,16 @@ def formats_of(text: str) -> tuple[Format, ...]:
     return tuple(name for name in FORMATS if name in names) or FORMATS
 
 
-def write(
+def files_of(
     store: Store, row: Mapping[str, Any], workload: Workload, folder: Path, formats: Collection[Format] = FORMATS
 ) -> Written:
-    """Write the trained network of a row of ``training.json``; a file that cannot be had is said, not raised.
+    """The trained network of a row of ``training.json`` as files for the folder, which ``write`` puts there.
 
-    The loader is written where what it reads is.
+    A file that cannot be had is said, not raised. The loader is among them where what it reads is.
 
     Raises:
-        ConfigError: if the folder cannot be written.
         DataError: if the test examples are not there.
-        StoreError: if one of the network's files is gone, or not as it was trained; nothing is written then.
+        StoreError: if one of the network's files is gone, or not as it was trained.
     """
     check_files(store, row)
     module, _ = load_deployed(store, row["name"])
@@ -123,14 +128,24 @@ def write(
         contents[LOADER] = inspect.getsource(rebuild).encode()
     if is_made:
         contents |= _source(store, row["name"], description)
-    others = [] if hash_in(folder) in (None, description[HASH]) else _files_in(folder)
-    _write_all(folder, contents)
+    return Written(folder=folder, contents=contents, check=check, refused=refused)
+
+
+def write(files: Written, card: str) -> None:
+    """Put the files and their card into the folder, all or none; what is there of another network is deleted then.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
+    folder, contents = files.folder, {**files.contents, CARD: card.encode()}
+    others = [] if hash_in(folder) in (None, json.loads(contents[DESCRIPTION])[HASH]) else _files_in(folder)
+    try:
+        _write_all(folder, contents)
+    except OSError as error:
+        raise ConfigError(f"folder {folder}", error.strerror or str(error), "a folder that can be written") from None
     for path in others:
         if str(path.relative_to(folder)) not in contents:
             path.unlink()
-    return Written(
-        folder=folder, files={name: len(data) for name, data in contents.items()}, check=check, refused=refused
-    )
 
 
 def remove(folder: Path) -> None:
@@ -163,15 +178,18 @@ def _source(store: Store, name: str, description: Mapping[str, Any]) -> dict[str
 
 
 def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write all aside, then put all in place: what is there stays whole where the disk is full."""
+    aside = folder / ASIDE
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            aside = folder / f"{name}.new"  # what is there stays whole until this is
-            aside.write_bytes(data)
-            aside.replace(folder / name)
-    except OSError as error:
-        raise ConfigError(f"folder {folder}", error.strerror or str(error), "a folder that can be written") from None
+            for path in (aside / name, folder / name):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            (aside / name).write_bytes(data)
+        for name in contents:
+            (aside / name).replace(folder / name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def prepared(module: Deployed) -> nn.Module:

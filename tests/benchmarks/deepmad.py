@@ -14,13 +14,15 @@ one core.
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from nas_core.deepmad.domain import Domain, Limits, default_domain
-from nas_core.deepmad.drawings import draw_race
+from nas_core.deepmad.drawings import COLOURS
 from nas_core.deepmad.formulas import objective_named, rate
 from nas_core.deepmad.polish import to_batch
 from nas_core.deepmad.solver import Design, design
@@ -100,6 +102,32 @@ def run(
         print(f"{name} {label}: {row[label]}", file=sys.stderr)
     draw_race(curves, answer.bound, f"{name}, objective {objective_name}", out / f"deepmad_{name}.png")
     return row
+
+
+def draw_race(curves: Mapping[str, Sequence[tuple[float, float]]], bound: float | None, title: str, path: Path) -> None:
+    """Best score so far against CPU seconds, one step curve per method, and the bound where there is one."""
+    figure, axis = plt.subplots(figsize=(7, 4.2))
+    end = max(point[0] for curve in curves.values() for point in curve)
+    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+        seconds, scores = zip(*curve, strict=True)
+        axis.step([*seconds, end], [*scores, scores[-1]], where="post", label=name, color=colour)
+    if bound is not None:
+        axis.axhline(bound, color=COLOURS[-1], linestyle="--", label="bound")
+    axis.set_xscale("log")
+    axis.set_xlim(0.3, 1.3 * end)
+    axis.set_xlabel("CPU seconds")
+    axis.set_ylabel("best score so far")
+    finals = [curve[-1][1] for curve in curves.values()]
+    best = bound if bound is not None else max(finals)
+    axis.set_ylim(min(finals) - 0.15 * (best - min(finals)) - 1, best + 0.05 * (best - min(finals)) + 1)
+    axis.set_title(title)
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ from nas_core.searchers.surrogate import (
     balanced_size,
     choose_batch,
     is_among,
-    one_swap_rows,
     surrogate,
 )
 from nas_core.space.equivalence import equivalents
@@ -60,6 +59,12 @@ def design_rows(table: NetworkTable, rng: np.random.Generator, kind: str = DESIG
     rest = np.array([*fitted, *drawn[~np.isin(drawn, fitted)]])
     left = rest[first_of_each_function(table, rest)][len(fitted) :]
     return Rows(fitted=tuple(fitted), held_out=tuple(left[: DESIGN.held_out].tolist()))
+
+
+def one_swap_rows(codes_NP: np.ndarray, base: int) -> list[int]:
+    """The base and every row that differs from it in one place."""
+    distance_N = (codes_NP != codes_NP[base]).sum(axis=1)
+    return [base, *(int(row) for row in np.flatnonzero(distance_N == 1))]
 
 
 def first_of_each_function(table: NetworkTable, rows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,10 @@ import os
 import httpx
 import pytest
 
+from flows.run_log import _profiled
+from nas_core.study.config import parse_config
 from nas_core.study.study import Study
+from tasks.worker import profile_job, study_job
 from tests.nas_core.study.test_rounds import with_select
 
 pytestmark = pytest.mark.situations
@@ -62,3 +65,13 @@ def test_failures_are_warnings_of_the_log(api, cluster, tabular_config, tmp_path
     APILogHandler().flush()
     warnings = [message for level, message in messages("study-failing") if level == 30]
     assert any("networks failed: " in message for message in warnings), warnings
+
+
+def test_nothing_is_said_of_a_resource_that_no_choice_costs(tmp_path):
+    """As multiply-adds of plain choices."""
+    space = {"kind": "choices", "positions": {"a": [1, 2, 3], "b": [1, 2]}}
+    study = Study.create(parse_config({"name": "plain", "space": space}, "test"), str(tmp_path))
+    profile_job(study_job(study), list(study.profiler_ids), [], lambda *_: None)
+    study.refresh()
+    assert study.costs("flops")
+    assert [line for line in _profiled(study) if "multiply-adds" in line] == []

@@ -122,6 +122,8 @@ def test_networks_are_rated_after_a_share_of_the_training_that_the_winner_has(
         ({"train.recipe.batch_size": "32"}, 36, 180),
         ({"scorer.train": "false"}, 0, 0),
         ({"scorer.recovery_steps": "0"}, 0, 90),
+        ({"data.train_examples": "100"}, 18, 90),  # from which alternatives learn; the winner learns from all
+        ({"train.train_examples": "100"}, 1, 8),
     ],
 )
 def test_what_is_set_by_hand_counts(trained, overrides, rated, finally_):

@@ -15,6 +15,7 @@ from nas_core.records.evaluations import Evaluation
 from nas_core.records.lease import hold
 from nas_core.records.store import Store
 from nas_core.study.config import parse_config
+from nas_core.study.rounds import next_round
 from nas_core.study.stages import STAGES
 from nas_core.study.study import Study
 from nas_core.workloads.metrics import Metric
@@ -343,6 +344,7 @@ def test_failures_that_are_retried_change_the_answer(api, cluster, tabular_confi
     study.store.add_evaluations([*failed, replace(failed[0], seed=7)])
     run_study(tabular_config, root, until="verify")
     assert Study.open(root).status()["score"].failed == 1
+    assert study.records()["score"]["num_failed"] == 1
     done = mathnas("score", root, "--retry-failed", "--json")
     assert done.returncode == 0, done.stderr
     stages = json.loads(done.stdout)["stages"]
@@ -353,6 +355,20 @@ def test_failures_that_are_retried_change_the_answer(api, cluster, tabular_confi
     )
     everything = study.store.evaluations(study.space.space_id, study.scorer_id)
     assert [row.status for row in everything if row.seed == 7] == ["failed"]
+
+
+def test_what_verification_could_not_rate_is_counted(api, cluster, tabular_config, tmp_path):
+    from flows.study import run_study
+
+    root = str(tmp_path / "study")
+    run_study(tabular_config, root, until="select")
+    study = Study.open(root)
+    proposed = next_round(study.snapshot, study.outputs, 0)
+    study.store.add_evaluations(failed_rows(study, proposed[:1]))
+    run_study(tabular_config, root, until="verify")
+    record = study.records()["verify"]
+    assert (record["num_failed"], record["num_reused"]) == (1, 1)
+    assert record["num_new"] >= len(proposed) - 1
 
 
 def test_a_block_that_could_not_be_measured_is_measured_again_when_asked(api, cluster, tabular_config, tmp_path):

@@ -134,4 +134,8 @@ def test_mlflow_holds_the_losses(by_loss):
     ids = tracking.log_study(by_loss)
     run = mlflow.MlflowClient(tracking_uri=address(by_loss.store, ids)).get_run(ids["runs"]["study"])
     assert run.data.metrics["selected_predicted"] < 2
+    measured = {row.genotype: row.metric for row in by_loss.evaluations()}
+    assert run.data.metrics["chosen_evaluated"] == pytest.approx(measured[by_loss.winner])
+    for name, value in by_loss.costs_of(Genotype.parse(by_loss.winner)).items():
+        assert run.data.metrics[f"chosen_{name}"] == pytest.approx(value)
     assert not any("accura" in name for name in run.data.metrics)

@@ -4,8 +4,17 @@ import json
 
 import pytest
 
-from tasks.descriptions import MOST_TAG_LETTERS, describe_model, describe_study, tags_of_model
-from tests.nas_core.study.test_rounds import scored, verified
+from nas_core.study.rounds import record_whole
+from tasks.descriptions import (
+    MOST_TAG_LETTERS,
+    _sums,
+    describe_model,
+    describe_study,
+    input_of_model,
+    measured_whole,
+    tags_of_model,
+)
+from tests.nas_core.study.test_rounds import _whole, scored, verified
 
 pytestmark = pytest.mark.situations
 GIVEN = {"values": "images as floats in [0, 1] or as uint8", "shape": [3, 32, 32], "mean": [0.5], "std": [0.25]}
@@ -32,6 +41,25 @@ def test_a_model_says_what_it_takes_gives_and_is_worth():
     assert "2.50 M multiply-adds, 12.0 k parameters" in text
 
 
+@pytest.mark.parametrize(
+    ("more", "values"),
+    [
+        ({}, "images of this size as floats in [0, 1]"),
+        ({"own_units": True}, "images of this size as floats in the data's own units"),
+        ({"shape": [16], "values": "floats"}, "floats"),
+    ],
+)
+def test_a_model_takes_images_of_one_size_in_the_units_of_the_data(more, values):
+    assert input_of_model({**GIVEN, **more}) == {**GIVEN, **more, "values": values}
+
+
+def test_what_is_a_sum_over_blocks_and_what_was_measured_whole_is_told_apart():
+    row = {**ROW, "costs": {**ROW["costs"], "latency_ms": 0.0211}, "measured": {"latency_ms": 0.0262}}
+    text = describe_model("flowers", row, GIVEN)
+    assert "- costs: 2.50 M multiply-adds, 12.0 k parameters, 21.1 µs (sum over blocks)\n" in text
+    assert "- measured whole: 26.2 µs\n" in text
+
+
 def test_a_program_reads_the_same_of_the_tags():
     tags = tags_of_model(ROW, GIVEN)
     assert json.loads(tags["mathnas.class_names"]) == ["daisy", "größe"]
@@ -43,6 +71,20 @@ def test_a_thousand_classes_fit_into_the_page():
     row = {**ROW, "output_names": [f"a class with quite a long name, {number}" for number in range(1000)]}
     assert "and 900 more" in describe_model("many", row, GIVEN)
     assert all(len(value) <= MOST_TAG_LETTERS for value in tags_of_model(row, GIVEN).values())
+
+
+def test_what_the_chosen_network_takes_whole_is_of_those_that_were_measured(tabular_config, tmp_path):
+    study, scorer = scored(tabular_config, tmp_path)
+    verified(study, scorer)
+    assert measured_whole(study, study.winner) == {}
+    trained = [{"costs": {"flops": 1e6, "latency_ms": 0.0211}}]
+    assert _sums(study, trained) == ["- latency: sums over blocks"]
+    chosen, base = _whole(study, study.winner, over=2.0)
+    chosen |= {"resource": "latency_ms", "value": 0.0262}
+    record_whole(study.outputs, [chosen, {**base, "status": "failed", "value": None}])
+    assert measured_whole(study, study.winner) == {"latency_ms": 0.0262}
+    assert measured_whole(study, base["genotype"]) == {}
+    assert _sums(study, trained) == ["- latency: sums over blocks; measured whole, the winner takes 26.2 µs"]
 
 
 def test_a_study_that_trains_nothing_is_described_by_its_evaluations(tabular_config, tmp_path):

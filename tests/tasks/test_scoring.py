@@ -122,14 +122,14 @@ def test_finalists_are_rated_once_and_a_second_run_chooses_the_same(cluster, tmp
     first = without_answer(verification(study.outputs))
     last, *others = map(str, to_rate_again(study.snapshot, study.outputs))
     Evaluator(job, final=True).run(others)  # killed before the last
-    assert rate_finalists.fn(study) == 1
+    assert rate_finalists.fn(study) == (1, 0)
     record = without_answer(verification(study.outputs))
     assert {row["genotype"] for row in record["finals"]} == {last, *others}
     assert record["winner"] == min(record["finals"], key=lambda row: row["metric"])["genotype"]
     assert len(study.evaluations()) == len(study.design.genotypes) + len(proposed)  # the longer ratings stay apart
     assert next_round(study.snapshot, study.outputs, 1) == []  # run again
     assert without_answer(verification(study.outputs)) == first
-    assert rate_finalists.fn(study) == 0
+    assert rate_finalists.fn(study) == (0, 0)
     assert without_answer(verification(study.outputs)) == record
 
 
@@ -149,11 +149,11 @@ def test_finalists_of_shared_weights_are_trained_by_themselves_and_the_best_of_t
     assert next_round(study.snapshot, study.outputs, 0) == []
     wanted = list(map(str, to_rate_again(study.snapshot, study.outputs)))
     assert len(wanted) == most_finalists(config) == 4
-    assert rate_finalists.fn(study) == 4
+    assert rate_finalists.fn(study) == (4, 0)
     record = verification(study.outputs)
     alone = TrainScorer(TrainScorer.Settings(recipe=config.scorer.recipe), study.scorer.setting)
     trained = {row.genotype: row.metric for row in alone.evaluate(to_rate_again(study.snapshot, study.outputs))}
     assert {row["genotype"]: row["metric"] for row in record["finals"]} == trained  # not what shared weights say
     assert record["winner"] == max(trained, key=lambda genotype: trained[genotype])
     assert all(row.scorer_id == study.scorer_id for row in study.evaluations())
-    assert rate_finalists.fn(study) == 0
+    assert rate_finalists.fn(study) == (0, 0)

@@ -3,9 +3,11 @@
 import pytest
 
 from nas_core.base.errors import IncompleteTableError
+from nas_core.costs import profile_blocks
 from nas_core.study.contestants import Candidate, Training
+from nas_core.study.stages import SELECTION
 from nas_core.study.study import Study
-from tasks.training import parted
+from tasks.training import parted, train
 from tasks.worker import study_job, train_job
 from tests.conftest import config_of
 
@@ -41,6 +43,20 @@ def test_a_winner_that_diverges_from_another_seed_is_named():
     trained, diverged = parted([WINNER, AGAIN], [{"metrics": {}}, {"diverged": "epoch 2: found loss nan"}])
     assert [item for item, _ in trained] == [WINNER]
     assert diverged[0]["message"] == "from seed 7: epoch 2: found loss nan"
+
+
+def test_trainings_that_are_there_already_are_counted_as_reused(cluster, tmp_path):
+    """Each seed's is one, though all of a network's are one row."""
+    recipe = {"epochs": 1, "batch_size": 64, "augment": "none"}
+    alone = {"recipe": recipe, "train_examples": 64, "seeds": 3, "compare_base": False, "compare_random": 0}
+    study = Study.create(config_of(train=alone), str(tmp_path))
+    study.store.add_costs(profile_blocks(study.family, study.config.profile, ["flops", "params"]))
+    chosen = {"genotype": WINNER.candidate.genotype, "predicted": 0.5, "costs": {}}
+    answer = {"status": "optimal", "limits": [], "selections": [chosen], "solve_s": 0.0}
+    study.outputs.write(SELECTION, {**answer, "inputs": study.inputs_of("select")})
+    first, again = train.fn(study), train.fn(study)
+    assert (first["num_new"], first["num_reused"]) == (3, 0)
+    assert (again["num_new"], again["num_reused"]) == (0, 3)
 
 
 def test_a_worker_says_that_a_training_diverged(tmp_path):

@@ -43,16 +43,18 @@ def figure_study_cost(summary: StudySummary, theme: Theme) -> "Figure":
 
 
 def _draw_counts(ax: "Axes", stages: Sequence[StageCost], y: np.ndarray, theme: Theme) -> None:
+    """Bars of as many networks as the stages had; the failed ones are taken from the new first, then the reused."""
     start = np.zeros(len(stages))
+    new, reused, failed = np.array([(s.num_evaluations, s.num_reused, s.num_failed) for s in stages]).T
     parts = (
-        ("new", theme.frontier, [s.num_evaluations for s in stages]),
-        ("from the store", theme.no_op, [s.num_reused for s in stages]),
-        ("failed", theme.worse, [s.num_failed for s in stages]),
+        ("new", theme.frontier, np.maximum(new - failed, 0)),
+        ("from the store", theme.no_op, np.maximum(reused - np.maximum(failed - new, 0), 0)),
+        ("failed", theme.worse, failed),
     )
     for label, colour, values in parts:
         if any(values):
             ax.barh(y, values, left=start, height=0.62, color=colour, label=label)
-            start = start + np.array(values)
+            start = start + values
     for index, total in enumerate(start):
         ax.text(total, index, f"  {total:.0f}" if total else "–", va="center", fontsize=9)
     ax.set_xlim(0, max(float(start.max()), 1) * 1.25)

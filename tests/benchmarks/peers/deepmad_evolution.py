@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nas_core.deepmad.domain import Domain, Limits, within
 from nas_core.deepmad.formulas import Floats, Ints, Objective
-from nas_core.deepmad.polish import to_batch, to_row
+from nas_core.deepmad.polish import to_batch
 from nas_core.deepmad.structure import Structure
 
 POPULATION = 256
@@ -44,6 +44,13 @@ class Evolved:
 def smart_round(value: Floats) -> Ints:
     """To the nearest multiple of 8, at least 8, halves to even."""
     return np.maximum(ROUND_TO, np.rint(value / ROUND_TO).astype(np.int64) * ROUND_TO)
+
+
+def to_row(structure: Structure) -> Ints:
+    """The structure as integers: stem, outs, bottlenecks, kernels, depths."""
+    blocks = structure.blocks
+    fields = ("out", "bottleneck", "kernel", "depth")
+    return np.array([structure.stem, *(getattr(b, f) for f in fields for b in blocks)], dtype=np.int64)
 
 
 class Evolution:

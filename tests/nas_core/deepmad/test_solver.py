@@ -17,7 +17,7 @@ from nas_core.deepmad.concave import Nodes, Program, nonempty, root, stack, tigh
 from nas_core.deepmad.domain import BlockDomain, Domain, Limits, default_domain, read_changes, usages, verify, within
 from nas_core.deepmad.formulas import PAPER, TINYNAS, Batch, Objective, rate
 from nas_core.deepmad.latency_table import LatencyTable
-from nas_core.deepmad.polish import least_row, to_batch, to_row
+from nas_core.deepmad.polish import least_row, to_batch
 from nas_core.deepmad.solver import design
 from nas_core.deepmad.structure import Skeleton, published
 from nas_core.deepmad.tree import Tree
@@ -228,6 +228,8 @@ def test_the_authors_limits(name: str, least: float) -> None:
 
 
 def test_rows_round_trip() -> None:
+    from tests.benchmarks.peers.deepmad_evolution import to_row
+
     structure = published()["R18"].structure
     domain = default_domain(structure.skeleton)
     assert to_batch(domain, to_row(structure)[None]).structure(0) == structure
@@ -261,8 +263,9 @@ def test_design_command(tmp_path) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_a_frontier_rises_with_its_limit(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from nas_core.deepmad.drawings import draw_frontier, draw_race
+    from nas_core.deepmad.drawings import draw_frontier
     from nas_core.deepmad.solver import sweep
+    from tests.benchmarks.deepmad import draw_race
 
     limits = Limits(flops=3_000_000, params=60_000)
     answers = sweep(tiny("resnet"), limits, TINYNAS, "flops", 3, gap=0.0, cpu_s=20.0)

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.prediction.gaussian_process import LENGTH, Fitted, Kernel, cross_validate, log_evidence, regress
-from nas_core.prediction.observations import observe_rows
 from nas_core.space.encoding import Encoding, all_codes
 
 ENCODING = Encoding((3, 2, 4), labels=(0, 1, 2, 0, 1, 0, 1, 2, 3), ordered=frozenset({0, 2}))
@@ -16,11 +15,23 @@ KERNELS = [Kernel(pairs, noise, shared) for pairs in (0.0, 0.7) for noise in (0.
 KERNELS += [Kernel(pairs, 0.1, shared, smooth=0.6) for pairs in (0.0, 0.7) for shared in (0.0, 0.5)]
 
 
+def rows(encoding: Encoding, codes_KP: np.ndarray) -> Fitted:
+    """Networks none of which have equivalents."""
+    count = len(codes_KP)
+    return Fitted(
+        encoding=encoding,
+        x_KD=encoding.one_hot(codes_KP),
+        scale_K=np.ones(count),
+        origin_D=np.zeros(encoding.num_columns),
+        copies_K=np.ones(count),
+        group_K=np.arange(count),
+    )
+
+
 def example(count: int = 12, seed: int = 0) -> tuple[Fitted, np.ndarray]:
     rng = np.random.default_rng(seed)
     codes_KP = all_codes(ENCODING.sizes)[rng.choice(24, count, replace=False)]
-    data = observe_rows(ENCODING, codes_KP, np.zeros(count)).prepared()
-    return replace(data, group_K=np.arange(count) // 2), rng.normal(size=count)
+    return replace(rows(ENCODING, codes_KP), group_K=np.arange(count) // 2), rng.normal(size=count)
 
 
 def slow_gram(data: Fitted, kernel: Kernel) -> np.ndarray:
@@ -92,7 +103,7 @@ def test_evidence_prefers_the_kernel_that_made_the_data():
     rng = np.random.default_rng(1)
     encoding = Encoding((3,) * 6)
     codes_KP = all_codes(encoding.sizes)[rng.choice(729, 80, replace=False)]
-    data = observe_rows(encoding, codes_KP, np.zeros(80)).prepared()
+    data = rows(encoding, codes_KP)
     y_K = data.x_KD @ rng.normal(size=18) + 0.01 * rng.normal(size=80)
     quiet, loud = (log_evidence(regress(data, y_K, Kernel(0.0, noise))) for noise in (0.001, 1.0))
     assert quiet > loud

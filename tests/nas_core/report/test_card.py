@@ -1,13 +1,18 @@
 """What is said of a file's latency, of what stands where in a network, and of data of one's own."""
 
+import re
+import shlex
+from dataclasses import replace
+
 import pytest
 
 from flows.export_command import handed_over
-from nas_core.report.card import _change, _whole, latency_in_words
+from nas_core.report.card import _change, _chosen_anew, _whole, latency_in_words
 from nas_core.report.collect import summarise
 from nas_core.study.as_given import GIVEN, measure_as_given
 from nas_core.study.finished import FileLatency, finished
 from nas_core.workloads import WORKLOADS
+from tests.command import mathnas
 from tests.flows.test_export_command import RECIPE, model_config, run_here
 
 
@@ -22,9 +27,9 @@ def test_a_limit_that_does_not_hold_says_what_to_do(kept, is_told):
         base_ms=(2.0, 2.0),
         kept={"latency_ms<=50%": kept},
     )
-    *lines, last = latency_in_words([latency])
+    *lines, last = latency_in_words([latency], "this chooses anew.")
     assert f"The limit latency_ms<=50% holds on model.onnx in {kept} of 2 times." in (*lines, last)
-    assert last.startswith("It was chosen by other measurements") == is_told
+    assert (last == "It was chosen by other measurements. Where little else runs, this chooses anew.") == is_told
 
 
 def test_how_far_repeats_lie_apart_is_said_without_a_time_that_none_took():
@@ -97,6 +102,16 @@ def test_of_own_data_is_said_what_was_done_with_them_and_no_more(study_of_own_da
     assert "became squares" not in text
     assert "'augment': 'none'" in text
     assert "crop" not in text + summarise(study_of_own_data).training.recipe
+
+
+def test_the_commands_that_choose_anew_are_whole(study_of_own_data, tmp_path):
+    done, folder = finished(study_of_own_data.store.root), tmp_path / "a folder"
+    run, export = re.findall("`mathnas (.*?)`", _chosen_anew(done, folder))
+    planned = mathnas(*shlex.split(run), "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert mathnas(*shlex.split(export), "--format", "safetensors").returncode == 0
+    assert (folder / "model.safetensors").exists()
+    assert "mathnas export" not in _chosen_anew(replace(done, name="point-1"), folder)  # which writes the winner only
 
 
 def test_every_metric_of_the_model_as_it_was_given_is_told(study_of_own_data, tmp_path):

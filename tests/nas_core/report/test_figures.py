@@ -6,12 +6,13 @@ import pytest
 from nas_core.report.drawing.agreement import figure_calibration
 from nas_core.report.drawing.canvas import NotYetRunError
 from nas_core.report.drawing.effect_cells import effect_text
+from nas_core.report.drawing.effort import figure_study_cost
 from nas_core.report.drawing.learned import figure_training
 from nas_core.report.figures import FIGURES, drawn, render, save_figures
 from nas_core.report.story import wild_predictions
 from nas_core.report.strip import strips
 from nas_core.report.style import LIGHT
-from nas_core.report.summary import BlockEffect, BlockEffects
+from nas_core.report.summary import BlockEffect, BlockEffects, StageCost
 from nas_core.space.genotypes import BlockSpec
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
@@ -49,6 +50,16 @@ def test_a_wild_prediction_does_not_squeeze_the_others_into_a_corner():
     left, right = figure.axes[0].get_xlim()
     assert right - left < 4 * (max(metrics) - min(metrics))
     assert "drawn in (1)" in str([text.get_text() for text in figure.legends[0].get_texts()])
+
+
+def test_failed_networks_are_among_those_that_a_stage_had():
+    counts = (
+        {"num_evaluations": 20, "num_failed": 2},
+        {"num_evaluations": 1, "num_reused": 9, "num_failed": 3},
+    )
+    stages = tuple(StageCost(stage="score", wall_s=1, **each) for each in counts)
+    left = figure_study_cost(replace(STUDIES["small"], stages=stages), LIGHT).axes[0]
+    assert [text.get_text().strip() for text in left.texts] == ["20", "10"]
 
 
 def test_stages_that_have_not_run_have_no_figure():

@@ -45,6 +45,13 @@ def test_an_amount_leaves_out_the_name_that_a_heading_has():
     assert text.format_amount("latency_ms", 12.3) == "12.3 ms"
 
 
+def test_of_several_networks_of_a_role_those_that_were_trained_longer_are_told():
+    assert "took: random 3, uniform width 2.5 epochs more" in text.longer_in_words(
+        [("winner", 0.0), ("random", 3.0), ("random", 0.0), ("random", 3.0), ("uniform", 2.5)]
+    )
+    assert text.longer_in_words([("winner", 0.0)]) == ""
+
+
 @pytest.mark.parametrize(
     ("metric", "value", "expected"),
     [

@@ -64,6 +64,16 @@ def test_a_rival_that_is_stored_is_not_made_again(tmp_path):
     assert {path: study.store.read_bytes(path) for path in study.store.paths("rivals")} == before
 
 
+def test_a_percentage_of_another_base_makes_another_rival(tmp_path):
+    study, first = made(model_config(), tmp_path, "uniform", limits=["flops<=70%"])
+    smaller = min(study.space.neighbours(study.base), key=study.flops.total)
+    design = study.config.design.model_copy(update={"base": str(smaller)})
+    other = study.config.model_copy(update={"design": design})
+    _, second = made(other, tmp_path, "uniform", limits=study.config.select.limits)
+    assert second["costs"]["uniform"]["flops"] <= 0.7 * study.flops.total(smaller)
+    assert second["candidates"][0].remade != first["candidates"][0].remade
+
+
 def test_latency_is_held_in_turns_with_the_base(tmp_path):
     """A limit far above what the base takes is kept, one far below is not: no matter of luck."""
     config = model_config()

@@ -7,7 +7,7 @@ import pytest
 from nas_core.base.errors import IncompleteTableError
 from nas_core.scoring import SCORERS
 from nas_core.study import snapshot as module
-from nas_core.study.snapshot import FROM_COSTS, FROM_FLOPS_AND_EVALUATIONS, Snapshot
+from nas_core.study.snapshot import FROM_COSTS, FROM_FLOPS_AND_EVALUATIONS, Snapshot, _rounded_up
 from tests.nas_core.study.test_rounds import scored
 
 
@@ -113,3 +113,18 @@ def test_a_table_that_lacks_networks_is_not_asked_again(known):
         IncompleteTableError, match=r"Mend the cause, then run `mathnas score 'my study' --retry-failed`"
     ):
         _ = replace(known.with_evaluations(failed), config=config, root="my study").table
+
+
+@pytest.mark.parametrize(
+    ("percent", "said"),
+    [
+        (100 * 1738 / 115_546, "1.51"),
+        (0.0123456, "0.0124"),
+        (60.0, "60.0"),
+        (33.31, "33.4"),
+        (1234.5, "1240"),
+        (0, "0"),
+    ],
+)
+def test_the_least_share_is_said_in_three_digits_as_a_limit_that_can_be_met(percent, said):
+    assert _rounded_up(percent) == said

@@ -8,7 +8,10 @@ import pytest
 from nas_core.base.errors import SpaceError, StoreError
 from nas_core.records.lease import hold
 from nas_core.records.store import Store
+from nas_core.study.stages import record_path
 from nas_core.study.study import Study
+from tests.nas_core.scoring.studies import RECIPE, SUPERNET
+from tests.nas_core.scoring.studies import study as digits_study
 from tests.nas_core.study.test_rounds import scored, with_select
 
 
@@ -47,6 +50,19 @@ def test_a_network_is_written_in_several_ways(study):
     assert one == other == third
     with pytest.raises(SpaceError, match="7 choices"):
         study.predict([(2,) * 7])
+
+
+def test_finalists_that_failed_are_rated_again_when_asked(tmp_path):
+    """What was selected from stays; what was chosen without them does not."""
+    study = Study.create(digits_study({**SUPERNET, "final_recipe": RECIPE}), str(tmp_path))
+    for stage in ("select", "verify"):
+        study.outputs.write(record_path(stage), {})
+    study.store.add_evaluations([study.scorer.final.rows.failed("1-2-1", "its worker died", 0.0)])
+    assert [row.status for row in study.final_evaluations()] == ["failed"]
+    assert study.forget_failures() == 1
+    assert study.final_evaluations() == []
+    assert [study.store.exists(record_path(stage)) for stage in ("select", "verify")] == [True, False]
+    assert study.forget_failures() == 0
 
 
 def test_a_study_travels_by_its_configuration_and_root(study):

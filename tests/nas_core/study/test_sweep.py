@@ -121,6 +121,14 @@ def test_verification_evaluates_the_points_and_chooses_among_what_was_evaluated(
     assert study.points()[0].genotype == other
 
 
+@pytest.mark.parametrize("own", ["params <= 0.8 M", "params<=800 K", "params≤800000"])
+def test_the_studys_own_limit_is_known_however_it_is_spelled(tabular_config, tmp_path, own):
+    study, scorer = scored(with_select(tabular_config, **{**SWEEP, "limits": [own, OTHER]}), tmp_path / "study")
+    record, other = verified(study, scorer), str(finalists(study.snapshot)[1])
+    study.outputs.write("verification.json", {**record, "winner": other})
+    assert study.points()[0].genotype == other
+
+
 def test_points_are_trained_beside_the_winner_once_each(swept):
     study, scorer = swept
     verified(study, scorer)

@@ -1,8 +1,10 @@
 """What is handed over: files that load where only torch and timm are, with the outputs that were measured."""
 
 import json
+import resource
 import shutil
 import subprocess
+from contextlib import contextmanager
 from textwrap import dedent
 
 import numpy as np
@@ -22,6 +24,7 @@ from nas_core.training.export import deployed, exported_bytes, load_exported
 from nas_core.training.handover import (
     FORMATS,
     checked_onnx,
+    files_of,
     formats_of,
     num_compared,
     onnx_file,
@@ -126,6 +129,13 @@ def of_a_file(folder):
     return of_a_model(f"{folder}/load.py:build")
 
 
+def put(*given):
+    """The files, written."""
+    files = files_of(*given)
+    write(files, "# a card")
+    return files
+
+
 def of_a_chain():
     space = tiny()
     return space.architecture(space.parse("1-0-1"))
@@ -146,7 +156,7 @@ def written(stores, tmp_path_factory):
         store = stores[kind]
         trained = train_network(described, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner")
         folder = tmp_path_factory.mktemp("files") / kind
-        found[kind] = write(store, trained.as_dict(), DATA, folder), load_deployed(store, "winner")[0], trained
+        found[kind] = put(store, trained.as_dict(), DATA, folder), load_deployed(store, "winner")[0], trained
     shutil.rmtree(project)
     return found
 
@@ -161,7 +171,7 @@ def test_a_file_that_is_not_as_it_was_trained_is_refused_before_anything_is_writ
     for path in row["sha256"]:
         store.write_bytes(path, b"something else")
     with pytest.raises(StoreError, match=r"weights\.safetensors: found other bytes than were trained"):
-        write(store, row, DATA, tmp_path / "out")
+        put(store, row, DATA, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -203,7 +213,7 @@ def test_the_onnx_file_is_compared_on_real_images_in_other_batches(written, kind
 @pytest.mark.parametrize("kind", ["model", "chain"])
 @pytest.mark.parametrize("formats", [["safetensors"], ["onnx"], ["pt2"], ["safetensors", "pt2"]], ids=",".join)
 def test_a_loader_is_written_where_it_can_load(written, stores, tmp_path, kind, formats):
-    files = write(stores[kind], written[kind][2].as_dict(), DATA, tmp_path, formats).files
+    files = put(stores[kind], written[kind][2].as_dict(), DATA, tmp_path, formats).files
     assert ("load.py" in files) == ("pt2" in formats or (kind == "model" and "safetensors" in formats))
     if "load.py" in files:
         rebuild.load(tmp_path)
@@ -235,8 +245,8 @@ def test_a_maker_that_reads_its_weights_beside_itself_is_done_without(tmp_path, 
     with torch.enable_grad():
         row = train_network(member, TRAIN, DATA, seed=1, device="cpu", store=store, name="winner").as_dict()
     module, _ = load_deployed(store, "winner")
-    write(store, row, DATA, tmp_path / "out")
-    write(store, row, DATA, tmp_path / "bare", ["safetensors"])
+    put(store, row, DATA, tmp_path / "out")
+    put(store, row, DATA, tmp_path / "bare", ["safetensors"])
     (tmp_path / "weights.pth").unlink()
     assert torch.allclose(rebuild.load(tmp_path / "out")(images.float() / 255), module(images), atol=1e-5)
     with pytest.raises(FileNotFoundError, match=r"weights\.pth"):
@@ -255,12 +265,42 @@ def test_a_folder_holds_files_of_one_network(written, tmp_path):
     assert {"model.onnx", "model.pt2", "source/load.py"} <= set(kept)
     store = Store(tmp_path / "store")
     trained = train_network(of_a_chain(), TRAIN, DATA, seed=1, device="cpu", store=store, name="winner").as_dict()
-    write(store, trained, DATA, folder, ["safetensors"])
+    put(store, trained, DATA, folder, ["safetensors"])
     assert not any((folder / name).exists() for name in kept)  # of the network that was there before
-    write(store, trained, DATA, folder, ["onnx"])
+    put(store, trained, DATA, folder, ["onnx"])
     assert all((folder / name).exists() for name in ("model.safetensors", "model.onnx", "notes.txt"))
     remove(folder)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+@contextmanager
+def no_file_larger_than(size):
+    """As on a full disk: the system refuses to write more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def contents_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.situations
+def test_a_full_disk_leaves_the_earlier_network_whole(written, stores, tmp_path):
+    row = {kind: written[kind][2].as_dict() for kind in ("model", "chain")}
+    put(stores["model"], row["model"], DATA, tmp_path, ["safetensors"])
+    before = contents_of(tmp_path)
+    files = files_of(stores["chain"], row["chain"], DATA, tmp_path, ["safetensors", "pt2"])
+    refused = pytest.raises(ConfigError, match=r"File too large, expected a folder that can be written")
+    with no_file_larger_than(files.files["model.safetensors"] - 1), refused:
+        write(files, "# another card")
+    assert contents_of(tmp_path) == before
+    rebuild.load(tmp_path)
+    write(files, "# another card")
+    assert set(contents_of(tmp_path)) == {*files.files, "README.md"}
 
 
 def test_what_a_network_is_made_of_is_said(written):

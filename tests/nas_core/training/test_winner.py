@@ -16,7 +16,7 @@ from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.stages import trained_files
 from nas_core.training.export import deployed_for, load_exported
-from nas_core.training.handover import why_no_program, write
+from nas_core.training.handover import files_of, why_no_program
 from nas_core.training.settings import Recipe, TrainConfig
 from nas_core.training.winner import check_files, load_deployed, train_network
 from nas_core.workloads.classification import CLASSIFICATION
@@ -188,7 +188,7 @@ def test_a_network_without_a_program_keeps_its_training(tmp_path):
     assert trained.program_path == ""
     row = trained.as_dict() | {"run_id": ""}
     assert all(map(store.exists, trained_files(row)))
-    written = write(store, row, DATA, tmp_path / "out")
+    written = files_of(store, row, DATA, tmp_path / "out")
     assert "pt2" in written.refused
     assert {"model.safetensors", "architecture.json", "load.py"} <= set(written.files)
 
