@@ -374,7 +374,7 @@ def _structure(
     found = replace(found, places=tuple(places), left_out={**found.left_out, **unchanged})
     _check_share(given, found)
     return Structure(
-        key=f"{settings_json} {computation}",
+        key=f"{settings_json} {computation} {shape} {num_outputs} {dtype}",
         own=best.own,
         network=network,
         split=found,

@@ -345,7 +345,7 @@ def _keeps_shapes(draft: "Draft") -> bool:
     """Whether each of a row's modules but the first gives the shape that it takes."""
     import torch
 
-    x = draft.call.inputs
+    x = draft.call.inputs.clone()  # a module may work in place
     with torch.no_grad():
         for place, module in enumerate(draft.block.eval().children()):
             given = module(x)

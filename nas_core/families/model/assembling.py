@@ -200,8 +200,8 @@ def with_fresh_weights(block: nn.Module, generator: torch.Generator | None = Non
     if device.type == "meta":
         return made
     with torch.no_grad():
-        for parameter in filter(can_learn, made.parameters()):
-            parameter.normal_(0.0, 0.02, generator=generator)
+        for parameter in made.parameters():  # indices and masks, which some are, would be whatever the memory held
+            parameter.normal_(0.0, 0.02, generator=generator) if can_learn(parameter) else parameter.zero_()
         for name, buffer in made.named_buffers():
             buffer.fill_(1) if name.endswith("running_var") else buffer.zero_()
     return _with_buffers(made, fixed)

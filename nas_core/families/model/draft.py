@@ -253,8 +253,11 @@ class Draft:
         return self.known.shapes
 
     def layers(self, *kinds: type[nn.Module]) -> Iterator[tuple[str, Any]]:
-        """Layers of these classes with their paths, the original's order."""
-        yield from ((path, layer) for path, layer in self.block.named_modules() if isinstance(layer, kinds))
+        """Layers of these classes with their paths, in order; but for those whose weights torch's attention reads."""
+        read = {each.out_proj for each in self.block.modules() if isinstance(each, nn.MultiheadAttention)}
+        for path, layer in self.block.named_modules():
+            if isinstance(layer, kinds) and layer not in read:
+                yield path, layer
 
     def put(self, path: str, module: nn.Module) -> None:
         """Let the module stand at the path; "" is the whole block."""
@@ -416,8 +419,3 @@ def _square(weight: torch.Tensor, axis: int) -> torch.Tensor:
     """Square norm of each slice along the axis."""
     norms: torch.Tensor = weight.detach().pow(2).sum([each for each in range(weight.ndim) if each != axis])
     return norms
-
-
-def same(one: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether these changes are among the others."""
-    return any(one == other for other in others)

@@ -92,7 +92,7 @@ def _is_rectified(module: nn.Module) -> bool:
 def step_to(layer: Any, features_RI: torch.Tensor, targets_RO: torch.Tensor) -> bool:
     """Move the layer to the least-squares map from features to targets; False where none is found."""
     weight_OI = layer.weight.flatten(1)
-    bias_O = layer.bias if layer.bias is not None else None
+    bias_O = layer.bias
     left = targets_RO - features_RI @ weight_OI.T
     if bias_O is not None:
         left = left - bias_O
@@ -131,8 +131,10 @@ def rows_of(layer: Any, given: torch.Tensor, wanted: torch.Tensor) -> tuple[torc
             given, kernel, dilation, stride = given.unsqueeze(2), (1, *kernel), (1, *dilation), (1, *stride)
         columns = F.unfold(given, kernel, dilation, 0, stride)
         features, targets = columns.transpose(1, 2).flatten(0, 1), wanted.flatten(2).transpose(1, 2).flatten(0, 1)
-    step = -(-len(features) // MOST_ROWS)
-    return features[::step].float(), targets[::step].float()
+    if len(features) > MOST_ROWS:  # drawn, always alike: every so many would be the same columns of each image
+        drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:MOST_ROWS]
+        features, targets = (rows[drawn.to(rows.device)] for rows in (features, targets))
+    return features.float(), targets.float()
 
 
 def follows(layer: Any, given: torch.Tensor, output: torch.Tensor) -> bool:

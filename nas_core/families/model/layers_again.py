@@ -13,6 +13,8 @@ from torch import fx, nn
 from torch.export.unflatten import InterpreterModule
 
 Given = Mapping[str, Any]  # an operator's arguments by their names
+AXES = "axes"  # among them: how many the layer's input has, None where the program does not say
+NORMS = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}  # by these
 RESIZES = (  # each gives what it takes where that has the size already
     torch.ops.aten._upsample_bilinear2d_aa,
     torch.ops.aten._upsample_bicubic2d_aa,
@@ -107,9 +109,11 @@ def _layer_of(part: nn.Module) -> nn.Module | None:
     layer = make(given) if make is not None and given is not None else None
     if layer is None or given is None:
         return None
-    for name in [
-        name for name, _ in (*layer.named_parameters(), *layer.named_buffers()) if given.get(name) is not None
-    ]:
+    own_of = dict((*layer.named_parameters(), *layer.named_buffers()))
+    wanted = {name: own for name, own in own_of.items() if given.get(name) is not None}
+    if any(isinstance(own, nn.Parameter) != isinstance(given[name], nn.Parameter) for name, own in wanted.items()):
+        return None  # a fixed filter, say, which is no weight of a layer
+    for name in wanted:
         setattr(layer, name, given[name])
     return layer.eval()
 
@@ -121,6 +125,8 @@ def _given(part: nn.Module, node: fx.Node, taken: fx.Node) -> Given | None:
     given = {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
     if given.pop("input", given.pop("self", None)) is not taken:
         return None
+    example = taken.meta.get("val")
+    given[AXES] = None if example is None else example.ndim
     for name, value in given.items():
         if isinstance(value, fx.Node):
             if value.op != "get_attr":
@@ -172,10 +178,10 @@ def _group_norm(given: Given) -> nn.Module | None:
 
 
 def _batch_norm(given: Given) -> nn.Module | None:
-    mean, weight = given["running_mean"], given["weight"]
-    if given["training"] or mean is None:
+    mean, weight, make = given["running_mean"], given["weight"], NORMS.get(given[AXES])
+    if given["training"] or mean is None or make is None:
         return None
-    norm = nn.BatchNorm2d(len(mean), given["eps"], given["momentum"], affine=weight is not None, device="meta")
+    norm = make(len(mean), given["eps"], given["momentum"], affine=weight is not None, device="meta")
     norm.num_batches_tracked = torch.tensor(0)
     return norm
 

@@ -265,10 +265,11 @@ def _as_module(model: Any) -> nn.Module:
     if isinstance(model, torch.export.ExportedProgram):
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # torch's own use of it, each time it is copied
         unflattened = with_tensors_first(for_any_runtime(torch.export.unflatten(model)))
-        for part in unflattened.modules():  # examples of every value, which cannot be copied
+        program = with_layers(unflattened)
+        for part in program.modules():  # examples of every value, which cannot be copied
             for node in getattr(getattr(part, "graph", None), "nodes", ()):
                 node.meta.clear()
-        return with_layers(unflattened)
+        return program
     module: nn.Module = model
     return module if isinstance(module, torch.fx.GraphModule) else module.eval()
 

@@ -98,7 +98,7 @@ def split(
         quantised = any("quantized" in type(each).__module__ for each in model.modules())
         expected = "the network as it was before it was quantised" if quantised else "a network"
         raise SpaceError(f"model {type(model).__name__}", "nothing that costs multiply-adds", expected)
-    selection = _Selection(paths, only or _backbone(root, inputs), keep)
+    selection = _Selection(paths, only or (("*",) if names else _backbone(root, inputs)), keep)
     walk = _Walk(root, selection, {})
     if names:
         called = {without_frames(call.path): call.path for call in root.everything()}

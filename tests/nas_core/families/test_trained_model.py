@@ -355,3 +355,16 @@ def test_a_model_that_calls_its_blocks_twice_is_told_how_they_are_called_once(tm
     said = str(error.value)
     assert said.count("it is called 2 times") == said.count("encoder: ") == 1
     assert "(torch.cat)" in said
+
+
+def test_networks_of_other_outputs_are_counted_apart(tmp_path):
+    """Equal parts are counted once per process: those of another head are others."""
+    known = []
+    for outputs in (10, 100):
+        settings = TrainedModel.Settings(model="timm:test_resnet")
+        family = TrainedModel(settings, Sample(shape=(3, 32, 32), num_outputs=outputs))
+        base = Genotype((0,) * family.space.num_positions)
+        whole = count_module(partial(family.module, base), family.sample.shape)
+        assert count_parts(family.parts(base)).params == whole.params
+        known.append(whole.params)
+    assert known[0] < known[1]

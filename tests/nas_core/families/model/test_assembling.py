@@ -233,3 +233,23 @@ def test_parameters_that_cannot_learn_are_left_as_they_are() -> None:
     network = family.module(_last(family, 1))
     learn = {name for name, each in network.named_parameters() if each.requires_grad}
     assert {name for name, _ in network.named_parameters()} - learn == {"order"}
+
+
+class Indexed(nn.Module):
+    """Puts channels into another order, which it holds as a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.order = nn.Parameter(torch.tensor([3, 2, 1, 0]), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)[..., self.order]
+
+
+def test_indices_among_the_parameters_are_some_that_there_are() -> None:
+    for _ in range(8):  # memory that was used before holds anything
+        used = torch.full((4,), 123_456_789_012)
+        del used
+        block = with_fresh_weights(without_weights(Indexed()))
+        assert block(torch.randn(2, 4)).shape == (2, 4)

@@ -30,6 +30,9 @@ LAYERS: list[tuple[Callable[[], nn.Module], tuple[int, ...]]] = [
     (lambda: nn.GroupNorm(2, 4), (4, 5, 5)),
     (lambda: nn.BatchNorm2d(4, eps=1e-3), (4, 5, 5)),
     (lambda: nn.BatchNorm2d(4, affine=False), (4, 5, 5)),
+    (lambda: nn.BatchNorm1d(4), (4,)),
+    (lambda: nn.BatchNorm1d(4), (4, 5)),
+    (lambda: nn.BatchNorm3d(4), (4, 2, 5, 5)),
     (lambda: nn.ReLU(inplace=True), (4, 5)),
 ]
 
@@ -47,6 +50,23 @@ def test_a_layer_is_what_it_was(make: Callable[[], nn.Module], shape: tuple[int,
     assert type(again) is type(layer)
     assert repr(again).replace(", inplace=True", "") == repr(layer).replace("inplace=True", "")
     assert all(torch.equal(again.state_dict()[name], value) for name, value in layer.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(program(inputs), network(inputs))
+
+
+class FixedFilter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(4, 4, 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, self.weight)
+
+
+def test_a_filter_that_is_no_parameter_stays_as_it_was() -> None:
+    network, inputs = nn.Sequential(FixedFilter(), nn.Conv2d(4, 2, 1)).eval(), torch.randn(2, 4, 6, 6)
+    program = with_layers(torch.export.unflatten(torch.export.export(network, (inputs,))))
+    assert [type(each) for each in program.children()][1] is nn.Conv2d
     with torch.no_grad():
         assert torch.equal(program(inputs), network(inputs))
 

@@ -1,6 +1,7 @@
 """Positions are found in models of all kinds, can be exchanged, and the model is left as it was."""
 
 import hashlib
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -526,3 +527,12 @@ def test_what_is_no_network_is_a_named_error():
         split(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)), TOKENS, keep=["*"])
     with pytest.raises(SpaceError, match=r"runs on a float32 tensor of shape \(2, 3, 8\)"):
         split(nn.Linear(7, 2), TOKENS)
+
+
+def test_positions_named_by_hand_may_stand_outside_of_the_backbone():
+    def blocks():
+        return nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3)))
+
+    model = nn.Sequential(OrderedDict(backbone=blocks(), head=blocks()))
+    places = split(model, torch.randn(2, 8, 8, 8), names=["backbone.1", "head.0"]).places
+    assert [place.path for place in places] == ["backbone.1", "head.0"]
