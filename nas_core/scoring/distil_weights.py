@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from nas_core.base.errors import SpaceError
@@ -30,7 +29,7 @@ from nas_core.scoring.rated_split import PreparedBatches, map_step, thinned
 from nas_core.scoring.scorer import OnProgress
 from nas_core.space.genotypes import Genotype
 from nas_core.training.checkpoint import Checkpoint, pack, stored_weights
-from nas_core.training.features import spread
+from nas_core.training.features import spread, squared_error
 from nas_core.training.layout import layout_of
 from nas_core.training.loop import TrainingDiverged, autocast, evaluated_batch, resolve_device, train, value_of
 from nas_core.training.objective import LossOf
@@ -439,7 +438,7 @@ class Distiller:
                 if not is_done[row][column]:
                     with precision():
                         output = call.run(block)
-                    loss = F.mse_loss(output.float(), target) / unit
+                    loss = squared_error(output.float(), target) / unit
                     torch.autograd.backward(loss * weight)
                     losses[row, column] = loss.detach()
                     _forget_gradients(parameters, ~losses[row, column].isfinite())
