@@ -8,7 +8,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from nas_core.base.errors import NasError
@@ -83,5 +83,19 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in packages:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
+            found[name] = version_of(name)
     return found
+
+
+def version_of(package: str) -> str:
+    """Version of a package, or of what brings a module of this name: ``onnxruntime`` is in ``onnxruntime-gpu``, too.
+
+    Raises:
+        PackageNotFoundError: where neither is installed.
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        if not (others := packages_distributions().get(package)):
+            raise
+        return version(others[0])

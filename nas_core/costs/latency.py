@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from nas_core.base.errors import ConfigError
+from nas_core.base.machine import version_of
 from nas_core.base.settings import Section
 from nas_core.costs.conditions import check_here, check_installed, is_of_files, needs_cuda
 from nas_core.costs.measure_files import SESSIONS
@@ -65,7 +66,7 @@ class LatencyProfiler(Profiler):
             return known
         check_installed(runtime)
         if is_of_files(runtime):
-            return {**known, "sessions": SESSIONS, runtime: version(runtime)}
+            return {**known, "sessions": SESSIONS, runtime: version_of(runtime)}
         return {**known, runtime: version("torch")}
 
     @property

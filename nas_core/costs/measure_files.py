@@ -1,4 +1,4 @@
-"""Time networks on this machine, in turns. Needs numpy, and what runs them: onnxruntime, or torch for programs.
+"""Time networks on this machine, in turns. Needs Python 3.9, numpy, and onnxruntime (torch for programs).
 
     python3 measure.pyz                     # writes measured.csv beside it
     python3 measure.pyz --out - > some.csv  # or to standard output
@@ -37,7 +37,7 @@ Call = Callable[[], object]
 Timings = list[Union[np.ndarray, Exception]]  # noqa: UP007 (as Pythons before 3.10 have it)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: "Sequence[str] | None" = None) -> None:
     """Time the networks in this file and write a row of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="measured.csv", help="file to write; -: standard output")
@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with zipfile.ZipFile(sys.argv[0]) as archive:
         asked = json.loads(archive.read(MANIFEST))
+        if given.provider != CPU and asked["runtime"] != "onnxruntime":
+            parser.error(f"--provider is of ONNX Runtime, these networks are programs of torch ({asked['runtime']})")
         device = f"{given.device or processor()}, {asked['runtime']}"
         if given.provider != CPU:
             device += f", {given.provider}"
@@ -78,8 +80,9 @@ def measured(archive: zipfile.ZipFile, asked: dict[str, Any]) -> Iterator[dict[s
     owns = [timings[0] for timings in found]
     reference = next((own for own in owns if isinstance(own, np.ndarray)), owns[0])
     yield _row(first, reference)
-    for networks, timings, own in zip(groups, found, owns, strict=True):
-        for network, timing in zip(networks[1:], timings[1:], strict=True):
+    # all of one length; Pythons before 3.10 have no `strict`
+    for networks, timings, own in zip(groups, found, owns):  # noqa: B905
+        for network, timing in zip(networks[1:], timings[1:]):  # noqa: B905
             if isinstance(timing, np.ndarray) and isinstance(own, np.ndarray) and isinstance(reference, np.ndarray):
                 timing = timing * undisturbed(reference) / undisturbed(own)  # a machine that drifts slows all alike
             yield _row(network, timing)
@@ -131,6 +134,8 @@ def runner(data: bytes, inputs: np.ndarray, runtime: str, num_threads: int, prov
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(data, options, providers=[provider])
+        if provider not in (there := session.get_providers()):  # it takes another one, with a warning at most
+            raise RuntimeError(f"ONNX Runtime has no {provider} here, only {', '.join(there)}")
         feed = {session.get_inputs()[0].name: inputs}
         return lambda: session.run(None, feed)
     import torch
@@ -159,7 +164,7 @@ def in_sessions(groups: "Sequence[Callable[[int], Timings]]", repeats: int) -> "
         time.sleep(max(0.0, began + longest * apart_s - time.perf_counter()))  # those of small files are over at once
         for index in wanted:
             sessions[index].append(groups[index](-(-repeats // count)))
-    return [[fastest(column) for column in zip(*mine, strict=True)] for mine in sessions]
+    return [[fastest(column) for column in zip(*mine)] for mine in sessions]  # noqa: B905
 
 
 def disturbed(groups: "Sequence[Sequence[Timings]]", began: float) -> list[int]:

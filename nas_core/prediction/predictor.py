@@ -506,7 +506,7 @@ def _quantile(trials: Sequence[_Trial], rng: np.random.Generator) -> float:
     (Tsamardinos et al., 2018). With fewer networks than the quantile needs,
     the normal one where it is larger.
     """
-    error_AT = np.stack([trial.error_T for trial in trials])
+    error_AT = _unexplained(trials)  # as `fit` chooses
     z_AT = np.abs(np.stack([trial.z_T for trial in trials]))
     count = z_AT.shape[1]
     outside = []

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Literal, get_args
 
 from nas_core.base.units import unit_of
@@ -181,13 +182,11 @@ def format_metric_change(metric: Measure, change: float | None) -> str:
 
 
 def format_count(value: int) -> str:
-    """A whole number, ``6,561``; beyond a million millions, as a power of ten."""
+    """A whole number, ``6,561``; of 10^15 and more three digits, rounded, and a power of ten."""
     if abs(value) < 10**15:
         return f"{value:,}"
-    exponent = len(str(abs(value))) - 1
-    # Integers beyond 10^308 do not fit a float, so the digits are cut from the text.
-    digits = str(value)[:3]
-    return f"{digits[0]}.{digits[1:]} × 10{str(exponent).translate(_SUPERSCRIPTS)}"
+    digits, exponent = f"{Decimal(value):.2e}".split("e+")  # integers beyond 10^308 do not fit a float
+    return f"{digits} × 10{exponent.translate(_SUPERSCRIPTS)}"
 
 
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

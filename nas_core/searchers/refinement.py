@@ -187,6 +187,8 @@ def _program_codes(
 
 def climb(model: Surrogate, start_NP: np.ndarray, allowed_ones: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The start networks and every one-swap neighbour met while climbing the predicted value from the best of them."""
+    if not len(start_NP):
+        return start_NP
     encoding = model.encoding
     known_NP = np.unique(start_NP, axis=0)
     for _ in range(CLIMB_STEPS):

@@ -132,7 +132,9 @@ def files_of(
 
 
 def write(files: Written, card: str) -> None:
-    """Put the files and their card into the folder, all or none; what is there of another network is deleted then.
+    """Put the files and their card into the folder; what is there of another network is deleted then.
+
+    No file there changes where they cannot be written. The description, which says whose files they are, comes last.
 
     Raises:
         ConfigError: if the folder cannot be written.
@@ -186,7 +188,9 @@ def _write_all(folder: Path, contents: Mapping[str, bytes]) -> None:
             for path in (aside / name, folder / name):
                 path.parent.mkdir(parents=True, exist_ok=True)
             (aside / name).write_bytes(data)
-        for name in contents:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(f"{name} is a folder there")
+        for name in sorted(contents, key=lambda name: name == DESCRIPTION):
             (aside / name).replace(folder / name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 from nas_core.base.errors import NasError
-from nas_core.base.machine import own_folder, usable_cpus
+from nas_core.base.machine import installed_versions, own_folder, usable_cpus
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -49,3 +49,13 @@ def test_a_users_folder_is_a_users_own(tmp_path, monkeypatch):
     folder.parent.symlink_to(tmp_path / "elsewhere")  # as another user would lead us
     with pytest.raises(NasError, match="found another user's"):
         own_folder("plugins")
+
+
+def test_the_version_of_a_module_is_that_of_what_brings_it(tmp_path, monkeypatch):
+    """As ONNX Runtime's, of which there is one package for CPUs and another for GPUs."""
+    (tmp_path / "some_runtime.py").write_text("")
+    (tmp_path / "some_runtime_gpu-1.2.dist-info").mkdir()
+    (tmp_path / "some_runtime_gpu-1.2.dist-info" / "METADATA").write_text("Name: some-runtime-gpu\nVersion: 1.2\n")
+    (tmp_path / "some_runtime_gpu-1.2.dist-info" / "top_level.txt").write_text("some_runtime\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed_versions(["some_runtime", "some_other"]) == {"some_runtime": "1.2"}

@@ -188,6 +188,19 @@ def test_intervals_cover_what_they_say():
     assert 0.8 <= np.mean(covered) <= 0.98
 
 
+def test_intervals_are_as_wide_as_the_choice_that_is_made():
+    """An exponent that explains a little more is not chosen, so its residuals do not count."""
+    flops, gain, rng = costs_of(SPACE), additive_metric(SPACE, seed=9), np.random.default_rng(9)
+    noise = {genotype: 0.03 * rng.normal() for genotype in SPACE.genotypes()}
+    table = table_of(lambda g: (gain(g) + 0.3) * flops.total(g) ** -0.1 + noise[g], some_networks(seed=9))
+    config = PredictConfig(link="identity", pairs=False)
+    any_exponent = fit(SPACE, table, config, base=BASE, flops=flops)
+    none = fit(SPACE, table, config.model_copy(update={"flops_exponent": 0}), base=BASE, flops=flops)
+    assert any_exponent.exponent == 0
+    assert max(any_exponent.selection, key=lambda alternative: alternative.score).exponent > 0
+    assert any_exponent.quantile == none.quantile
+
+
 def test_held_out_networks_widen_intervals_where_they_must():
     """One-swap evaluations say nothing about interactions; networks far from the base do."""
     metric = pairwise_metric(SPACE, strength=0.3)

@@ -115,6 +115,8 @@ def test_the_size_of_a_family(num_choices, resolutions, expected):
 
 def test_a_count_beyond_floats_is_a_power_of_ten():
     assert text.format_count(50**1000) == "9.33 × 10¹⁶⁹⁸"
+    assert text.format_count(1_996 * 10**16) == "2.00 × 10¹⁹"
+    assert [text.format_count(10**15 + more) for more in (-1, 0)] == ["999,999,999,999,999", "1.00 × 10¹⁵"]
 
 
 def test_a_long_genotype_keeps_its_ends():

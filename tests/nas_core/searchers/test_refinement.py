@@ -67,6 +67,13 @@ def test_nothing_left_is_nothing_proposed():
     assert propose(space, table, k=4) == []
 
 
+def test_nothing_within_the_limits_of_a_large_space_is_nothing_proposed():
+    space = plain_space((4,) * 10)
+    _base, evaluated = start(space)
+    table = table_of(pairwise_metric(space), evaluated)
+    assert propose(space, table, k=4, budgets=[Budget(resource="flops", at_most=1)], costs=[costs_of(space)]) == []
+
+
 def test_large_spaces_are_searched_by_program_and_climb():
     space = plain_space((4,) * 12)
     _base, evaluated = start(space)

@@ -303,6 +303,19 @@ def test_a_full_disk_leaves_the_earlier_network_whole(written, stores, tmp_path)
     assert set(contents_of(tmp_path)) == {*files.files, "README.md"}
 
 
+@pytest.mark.situations
+def test_a_folder_in_a_files_place_leaves_the_earlier_network_whole(written, stores, tmp_path):
+    row = {kind: written[kind][2].as_dict() for kind in ("model", "chain")}
+    put(stores["model"], row["model"], DATA, tmp_path, ["safetensors"])
+    (tmp_path / "model.pt2").mkdir()
+    before = contents_of(tmp_path)
+    files = files_of(stores["chain"], row["chain"], DATA, tmp_path, ["safetensors", "pt2"])
+    with pytest.raises(ConfigError, match=r"found model\.pt2 is a folder there, expected a folder that can be written"):
+        write(files, "# another card")
+    assert contents_of(tmp_path) == before
+    rebuild.load(tmp_path)
+
+
 def test_what_a_network_is_made_of_is_said(written):
     description = json.loads((written["model"][0].folder / "architecture.json").read_text())
     assert description["model"] == {"name": "timm:test_resnet", "arguments": {"num_classes": 10, "in_chans": 1}}
