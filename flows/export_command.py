@@ -27,8 +27,9 @@ def handed_over(done: Finished, folder: Path, formats: "Collection[Format]") -> 
             as they were trained.
     """
     from nas_core.report.card import card, in_words
-    from nas_core.training.handover import files_of, write
+    from nas_core.training.handover import check_folder, files_of, write
 
+    check_folder(folder)
     files = files_of(done.store, done.winner, done.workload, folder, formats)
     latency = _latency(done, files)
     write(files, card(done, files, latency))

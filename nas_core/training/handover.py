@@ -94,6 +94,18 @@ def formats_of(text: str) -> tuple[Format, ...]:
     return tuple(name for name in FORMATS if name in names) or FORMATS
 
 
+def check_folder(folder: Path) -> None:
+    """Raises ConfigError where nothing can be written to the folder: it is said before files are made for it."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        (folder / ASIDE).mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / ASIDE)
+        for each in missing:  # it may yet turn out that there is nothing to put there
+            each.rmdir()
+    except OSError as error:
+        raise _not_written(folder, error) from None
+
+
 def files_of(
     store: Store, row: Mapping[str, Any], workload: Workload, folder: Path, formats: Collection[Format] = FORMATS
 ) -> Written:
@@ -144,10 +156,14 @@ def write(files: Written, card: str) -> None:
     try:
         _write_all(folder, contents)
     except OSError as error:
-        raise ConfigError(f"folder {folder}", error.strerror or str(error), "a folder that can be written") from None
+        raise _not_written(folder, error) from None
     for path in others:
         if str(path.relative_to(folder)) not in contents:
             path.unlink()
+
+
+def _not_written(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"folder {folder}", error.strerror or str(error), "a folder that can be written")
 
 
 def remove(folder: Path) -> None:

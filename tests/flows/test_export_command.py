@@ -160,6 +160,20 @@ def test_the_command_writes_the_formats_asked_for(study, tmp_path):
     assert "found 'tflite'" in refused("export", study.store.root, "--to", tmp_path, "--format", "tflite")
 
 
+def test_a_folder_that_cannot_be_written_is_said_before_files_are_made(study, tmp_path, monkeypatch):
+    def made(*_):
+        raise AssertionError("files were made")
+
+    monkeypatch.setattr("nas_core.training.handover.files_of", made)
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(ConfigError, match="expected a folder that can be written"):
+            handed_over(finished(study.store.root), folder, FORMATS)
+    with pytest.raises(AssertionError, match="files were made"):
+        handed_over(finished(study.store.root), tmp_path / "new" / "inside", FORMATS)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # looking left nothing behind
+
+
 def test_how_good_the_model_was_as_it_was_given_is_told(study, tmp_path):
     measured = measure_as_given(study)  # as the report's stage does
     handed_over(finished(study.store.root), tmp_path, ["safetensors"])
