@@ -98,6 +98,11 @@ class Registry(Generic[T]):
     def origin(self, name: str) -> Origin:
         return self._entry(name)[1]
 
+    @property
+    def in_words(self) -> str:
+        """The names that there are, and when there are more: what an error says is allowed."""
+        return f"one of: {', '.join(self)}. {OF_A_PLUGIN}"
+
     def code(self, name: str) -> str:
         """By which results of the class's code are known: a plug-in's source, of ours a version that was raised."""
         thing, origin = self._entry(name)
@@ -236,17 +241,13 @@ class OneOf:
         if isinstance(value, Section):
             value = value.model_dump(mode="json")
         if not isinstance(value, Mapping):
-            raise ValueError(f"a section with `kind`, one of: {', '.join(self.registry)}")
+            raise ValueError(f"a section with `kind`, {self.registry.in_words}")
         given = self.upgrade(value)
         kind = given.get("kind", self.default)
         if kind not in self.registry:
-            raise _not_registered(self.registry, "kind", kind)
+            raise wrong_field(self.registry.kind, "kind", kind, self.registry.in_words)
         section = self.registry.section(kind)
         return section.model_validate(_without_own_defaults(section, given), context=info.context)
-
-
-def _not_registered(registry: Registry[Any], field: str, given: object) -> ValidationError:
-    return wrong_field(registry.kind, field, given, f"one of: {', '.join(registry)}. {OF_A_PLUGIN}")
 
 
 def _one_form(sections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -334,7 +335,7 @@ class ManyOf:
         sections = self.defaults()
         for name, given in value.items():
             if name not in self.registry:
-                raise _not_registered(self.registry, str(name), given)
+                raise wrong_field(self.registry.kind, str(name), given, self.registry.in_words)
             data = given.model_dump(mode="json") if isinstance(given, Section) else given
             try:
                 sections[name] = self.registry[name].Settings.model_validate(data, context=info.context)

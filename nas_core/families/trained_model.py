@@ -477,7 +477,7 @@ def alternative_of(row: Mapping[str, Any]) -> Alternative:
     given = {name: value for name, value in row.items() if name != "kind"}
     kind = row.get("kind")
     if not isinstance(kind, str) or kind not in ALTERNATIVES:
-        raise ValueError(f"a kind with its settings, one of: {', '.join(ALTERNATIVES)}")
+        raise ValueError(f"a kind with its settings, {ALTERNATIVES.in_words}")
     found = ALTERNATIVES[kind]
     return found(found.Settings.model_validate(given))
 

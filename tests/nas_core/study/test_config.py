@@ -36,6 +36,14 @@ def test_every_field_is_described_for_the_dashboard(section):
         ({"scorer": {"recipe": 3}}, "scorer.recipe: found 3, expected a mapping of keys to values"),
         ({"seed": -1}, "seed: found -1, expected greater than or equal to 0"),
         ({"scorer": {"kind": "magic"}}, "distil, supernet, tabular, train. A plug-in's is known once"),
+        (
+            {"space": {"kind": "model", "model": "timm:test_resnet", "library": [{"kind": "magic"}]}},
+            "space.library: found [{'kind': 'magic'}], expected a kind with its settings, one of: convolution",
+        ),
+        (
+            {"space": {"kind": "model", "model": "m", "library": [{"kind": "magic"}]}},
+            "without. A plug-in's is known once",
+        ),
         ({"scorer": {"kind": "tabular"}}, "path: found nothing"),
         ({"name": "a/b"}, "name: found 'a/b'"),
         ({"name": "a..b"}, "'..'"),
