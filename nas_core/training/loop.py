@@ -416,8 +416,11 @@ class _Training:
 
     def _weight(self, targets: torch.Tensor, share: float, whole: torch.Tensor | None) -> float | torch.Tensor:
         """By how much more of these targets count than of as many examples of the batch; ``whole`` of it do."""
+        if whole is None:
+            return 1.0
         counted = self.workload.counted(targets)
-        return 1.0 if whole is None or counted is None else (counted / (share * whole)).float()
+        assert counted is not None, "of the whole batch there was a number"
+        return (counted / (share * whole)).float()
 
     def _scaled(self, share: float) -> float | torch.Tensor:
         """The share times the scaler's factor, which stays on the device."""

@@ -15,6 +15,7 @@ from nas_core.base.errors import DataError, NasError
 from nas_core.base.fetching import FETCHERS
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
 from nas_core.training.export import load_exported
+from nas_core.training.layout import IMAGE_AXES
 from nas_core.training.settings import OWN, TeacherConfig
 from nas_core.workloads.images.tensors import resized
 from nas_core.workloads.normalisation import Normalisation, broadcast
@@ -22,7 +23,6 @@ from nas_core.workloads.normalisation import Normalisation, broadcast
 from timm.models import create_model, is_model, load_checkpoint  # isort: skip
 
 WHERE = "recipe.teacher"
-IMAGE_AXES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
