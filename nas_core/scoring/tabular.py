@@ -116,16 +116,7 @@ class TabularScorer(Scorer):
 
     @cached_property
     def _table(self) -> dict[tuple[int, ...], float]:
-        return _metrics(self._known)
-
-
-def read_metrics(config: Any, space: SearchSpace) -> dict[tuple[int, ...], float]:
-    """The metric of every network in the table, by its choices; NaN where it has none. Raises as ``read_known``."""
-    return _metrics(read_known(config, space, {METRIC: config.metric}))
-
-
-def _metrics(known: Known) -> dict[tuple[int, ...], float]:
-    return {choices: value for choices, (value,) in known.columns.items()}
+        return {choices: value for choices, (value,) in self._known.columns.items()}
 
 
 def same_function(config: Any, space: SearchSpace) -> dict[tuple[int, ...], str]:

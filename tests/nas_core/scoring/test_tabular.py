@@ -11,8 +11,8 @@ import pytest
 from nas_core.base.errors import DataError
 from nas_core.families.plain_choices import PlainChoices
 from nas_core.records.store import Store
-from nas_core.scoring.known_results import read_known
-from nas_core.scoring.tabular import TabularScorer, read_metrics, same_function
+from nas_core.scoring.known_results import METRIC, read_known
+from nas_core.scoring.tabular import TabularScorer, same_function
 from nas_core.space.genotypes import Genotype
 from tests.nas_core.scoring.studies import build_scorer, id_of, space_of, study, table_file
 from tests.reference_data import reference_data
@@ -21,6 +21,11 @@ from tests.spaces import nasbench_macro, tiny
 
 def config(path, **settings):
     return TabularScorer.Settings(path=str(path), **settings)
+
+
+def read_metrics(settings, space):
+    columns = read_known(settings, space, {METRIC: settings.metric}).columns
+    return {choices: value for choices, (value,) in columns.items()}
 
 
 def test_json_of_nas_bench_macro(tmp_path):
