@@ -25,7 +25,7 @@ from fractions import Fraction
 
 from nas_core.base.errors import ConfigError
 from nas_core.base.units import COUNT, MULTIPLES, UNITS, Amount, bracketed, is_count, parse_amount, unit_of
-from nas_core.program.problem import Budget, format_number
+from nas_core.program.problem import Budget, format_measured, format_number
 
 _NAME = r"""(?:"(?P<double>[^"]+)"|'(?P<single>[^']+)'|(?P<resource>[A-Za-z_][\w.]*))"""
 _LIMIT = re.compile(rf"\s*{_NAME}\s*(?P<sign><=|>=|==|=|≤|≥)\s*(?P<amounts>.+?)\s*")
@@ -108,10 +108,10 @@ def format_amount(resource: str, value: float, *, sign: bool = False) -> str:
     ending = unit_of(resource)
     plus = "+" if sign and value > 0 else ""
     if ending is not None and ending[1] is not COUNT:
-        return f"{plus}{_digits(value)} {ending[0]}"
+        return f"{plus}{format_measured(value, up=value > 0)} {ending[0]}"
     worth = Fraction(str(float(value))) * (COUNT[ending[0]] if ending else 1)
     if ending is None and not is_count(resource):
-        return f"{plus}{_digits(value)} {resource}"
+        return f"{plus}{format_measured(value, up=value > 0)} {resource}"
     for symbol in ("T", "G", "M", "K"):
         if abs(worth) >= COUNT[symbol] / 10:  # 0.4 M rather than 400 K
             return f"{plus}{_digits(float(worth / COUNT[symbol]))} {symbol} {_noun(resource)}"

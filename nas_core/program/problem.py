@@ -7,9 +7,10 @@ network with the highest objective value. Nothing here knows a solver.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from functools import cached_property, partial
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -29,6 +30,14 @@ def format_number(number: float) -> str:
     if float(number).is_integer() and abs(number) < 1e15:
         return str(int(number))
     return repr(float(number))
+
+
+def format_measured(number: float, *, up: bool) -> str:
+    """A whole number as it is; of all others six digits, rounded up or down: what is said of a limit stays true."""
+    if float(number).is_integer() or not math.isfinite(number):
+        return format_number(number)
+    six = Context(prec=6, rounding=ROUND_CEILING if up else ROUND_FLOOR)
+    return format_number(float(six.create_decimal(repr(float(number)))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +71,15 @@ class Budget:
         return upper + lower
 
     def __str__(self) -> str:
-        parts = [] if self.at_most is None else [f"{self.resource} <= {format_number(self.at_most)}"]
-        lower = [] if self.at_least is None else [f"{self.resource} >= {format_number(self.at_least)}"]
+        return self._in_words(format_number, format_number)
+
+    def briefly(self) -> str:
+        """In six digits; what these allow is allowed, and may be a little less."""
+        return self._in_words(partial(format_measured, up=False), partial(format_measured, up=True))
+
+    def _in_words(self, most: Callable[[float], str], least: Callable[[float], str]) -> str:
+        parts = [] if self.at_most is None else [f"{self.resource} <= {most(self.at_most)}"]
+        lower = [] if self.at_least is None else [f"{self.resource} >= {least(self.at_least)}"]
         return " and ".join(parts + lower)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from nas_core.program.problem import Budget, format_number
+from nas_core.program.problem import Budget, format_measured
 from nas_core.space.genotypes import Genotype
 
 PARTLY_PROVEN = "The first ranks are proven, the others are not: networks may be missing there; allow more time."
@@ -74,12 +74,12 @@ class Explanation:
     def __str__(self) -> str:
         if not self.conflict:
             return "The rules and the excluded networks alone leave no network."
-        collide = " and ".join(map(str, self.conflict))
+        collide = " and ".join(budget.briefly() for budget in self.conflict)
         above = {budget.resource for budget in self.conflict if budget.at_least is not None}
         below = {budget.resource for budget in self.conflict if budget.at_most is not None}
         ends = [("least", self.least, above - below), ("most", self.most, self.most.keys() - above)]
         reach = ", ".join(
-            f"{end} {name} {format_number(value)}"
+            f"{end} {name} {format_measured(value, up=end == 'least')}"
             for end, values, left_out in ends
             for name, value in values.items()
             if value is not None and name not in left_out

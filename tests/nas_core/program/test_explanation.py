@@ -99,6 +99,19 @@ def test_the_digits_tell_the_limit_from_what_is_attainable() -> None:
     )
 
 
+def test_of_what_was_measured_six_digits_are_said_and_a_limit_at_what_is_said_to_be_attainable_can_be_met() -> None:
+    problem = SelectionProblem(
+        score=((0.0, 1.0), (0.0, 1.0)),
+        costs={"latency_ms": ((0.02311234567891, 0.03), (0.02586488539216, 0.03))},
+        budgets=(Budget(resource="latency_ms", at_most=0.04486733536292977),),
+    )
+    assert str(solve(problem).explanation) == (
+        "latency_ms <= 0.0448673 cannot be met; attainable: least latency_ms 0.0489773; "
+        "cheapest relaxation: +0.0041099 ms."
+    )
+    assert solve(problem.with_budgets([Budget(resource="latency_ms", at_most=0.0489773)])).status is Status.OPTIMAL
+
+
 def test_of_a_limit_from_below_the_most_is_said() -> None:
     problem = SelectionProblem(
         score=((0.0, 1.0),), costs={"a": ((1, 2),), "b": ((3, 4),)}, budgets=(Budget(resource="a", at_least=5),)
