@@ -16,7 +16,6 @@ from torch import nn
 
 from nas_core.base.errors import SpaceError
 from nas_core.base.identity import content_id, evaluation_seed
-from nas_core.base.words import counted
 from nas_core.families.batch_norm import norms_of
 from nas_core.families.model.assembled import Assembled, Fixed
 from nas_core.families.model.assembling import calls_of, drafted, learning, observed, with_fresh_weights
@@ -113,9 +112,7 @@ class DistilledBlocks:
         """Make and store the alternatives of the positions, as many at a time as fit into the memory stated."""
         groups = self._groups(positions)
         for number, group in enumerate(groups):
-            note = f"alternatives at {counted(len(group), 'position')}" + (
-                f", group {number + 1}" if len(groups) > 1 else ""
-            )
+            note = f"group {number + 1} of {len(groups)}" if len(groups) > 1 else ""
             samples = self._samples(group)
             students = Students({position: self._initial(position, samples) for position in group})
             del samples  # before the training takes its memory

@@ -109,7 +109,8 @@ class _Search:
         network = copy.deepcopy(self.network)
         tuples = tuples_of(network, self.inputs)
         if not tuples:
-            raise SpaceError(f"model {self.given.model}", "no module that gives a tuple of one tensor", "one at least")
+            found = "no module that gives a tuple of one tensor, or takes one by name"
+            raise SpaceError(f"model {self.given.model}", found, "one at least")
         return self._split(replace(self.reference, tuples=tuples), network, self.given.wanted)
 
     def in_parts(self) -> Arranged:

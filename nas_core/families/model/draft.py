@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from nas_core.families.model.rebuild import Attention, Change, described
+from nas_core.families.model.rebuild import Attention, Change, SelfAttention, described
 from nas_core.families.model.tracing import copied
 from nas_core.families.model.widths import (
     CONVOLUTIONS,
@@ -28,6 +28,7 @@ from nas_core.families.model.widths import (
     widths,
 )
 
+NUM_PROJECTIONS = 4  # of attention: to queries, keys and values, and from all heads
 SAME = 1e-3  # of the largest value: what rounding may make of a sum of as many channels in another order
 ROUNDED_DOWN_AT_MOST = 0.9  # of the width asked for: rounding to the device's liking takes no more
 
@@ -105,11 +106,35 @@ class Original:
     def widths(self) -> list[Width]:
         """The widths that can be cut: with half of one the block gives what it gives with the other half silenced."""
         with torch.no_grad():
-            return [width for width in widths(self.block, self.call.run) if self._can_be_cut(width)]
+            return [width for width in self._inside if self._can_be_cut(width)]
+
+    @cached_property
+    def _inside(self) -> list[Width]:
+        with torch.no_grad():
+            return widths(self.block, self.call.run)
 
     @cached_property
     def opened(self) -> "Original | None":
-        """The same block with attention of torch's as layers whose heads can be cut; None where it has none."""
+        """The same block with attention as layers whose heads can be cut; None where it has none that has to be."""
+        return self._with_torchs_opened() or self._as_attention()
+
+    def _as_attention(self) -> "Original | None":
+        """A block that is attention of its input to itself, and whose class knows how wide all heads are together."""
+        if any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves((self.call.context, dict(self.call.named)))):
+            return None  # a mask, perhaps
+        for width in self._inside:
+            if width.heads_of is None or len(width.cuts) != NUM_PROJECTIONS or width in self.widths:
+                continue
+            drops = getattr(self.block.get_submodule(width.heads_of), "dropout", 0.0)
+            one, other, *rest = (cast(nn.Linear, self.block.get_submodule(cut.path)) for cut in width.cuts)
+            for layers in ((one, other, *rest), (other, one, *rest)):  # which are queries, which keys
+                with torch.no_grad(), suppress(Exception):  # layers or inputs of other kinds
+                    made = SelfAttention.of_layers(layers, width.units, drops if isinstance(drops, float) else 0.0)
+                    if are_alike(self.call.run(made), self.call.run(self.block)):
+                        return replace(self, block=made)
+        return None
+
+    def _with_torchs_opened(self) -> "Original | None":
         block = copy.deepcopy(self.block)
         found = [path for path, module in block.named_modules() if path and _can_be_opened(module)]
         if not found:
@@ -228,8 +253,8 @@ class Draft:
     def settle(self) -> None:
         """Write down what was opened and changed as it is now, in one piece."""
         for path, module in self.block.named_modules():
-            inner = [each for each in self.changes if f"{each}.".startswith(f"{path}.")]
-            if isinstance(module, Attention) and path and inner:
+            inner = [each for each in self.changes if not path or f"{each}.".startswith(f"{path}.")]
+            if isinstance(module, Attention) and inner:
                 first = min(list(self.changes).index(each) for each in inner)
                 rows = [(each, change) for each, change in self.changes.items() if each not in inner]
                 rows.insert(min(first, len(rows)), (path, {"put": described(module)}))

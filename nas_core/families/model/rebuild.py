@@ -152,26 +152,33 @@ class Encoder(nn.Module):
 
 
 class OutOfTuple(nn.Module):
-    """What a module gives at one place of a tuple, where that is all it gives."""
+    """What a module gives; at one place of a tuple, where that is all it gives."""
 
-    def __init__(self, full: nn.Module, place: int) -> None:
+    def __init__(self, full: nn.Module, place: int | None) -> None:
         super().__init__()
         self.full, self.place = full, place
 
     def forward(self, x: torch.Tensor, *context: Any, **named: Any) -> torch.Tensor:
-        output: torch.Tensor = self.full(x, *context, **named)[self.place]
-        return output
+        output = self.full(x, *context, **named)
+        given: torch.Tensor = output if self.place is None else output[self.place]
+        return given
 
 
 class InTuple(nn.Module):
-    """What a module gives, at one place of a tuple of so many, None elsewhere."""
+    """What a module gives, at one place of a tuple of so many, None elsewhere; as it is where ``length`` is 0.
 
-    def __init__(self, bare: nn.Module, length: int, place: int) -> None:
+    ``name`` is what the module calls its first argument, where that is how it is given.
+    """
+
+    def __init__(self, bare: nn.Module, length: int, place: int, name: str = "") -> None:
         super().__init__()
-        self.bare, self.before, self.after = bare, (None,) * place, (None,) * (length - place - 1)
+        self.bare, self.length, self.name = bare, length, name
+        self.before, self.after = (None,) * place, (None,) * (length - place - 1)
 
-    def forward(self, x: torch.Tensor, *context: Any, **named: Any) -> tuple[torch.Tensor | None, ...]:
-        return (*self.before, self.bare(x, *context, **named), *self.after)
+    def forward(self, *given: Any, **named: Any) -> Any:
+        first = given if given or self.name not in named else (named.pop(self.name),)
+        output = self.bare(*first, **named)
+        return (*self.before, output, *self.after) if self.length else output
 
 
 class Prepared(nn.Module):
@@ -209,9 +216,31 @@ class Prepared(nn.Module):
         return outputs * self.scale_std + self.scale_mean if self.is_scaled else outputs
 
 
+class SelfAttention(Attention):
+    """Attention of a block's first input to itself, whatever else the block is called with."""
+
+    @classmethod
+    def of_layers(cls, layers: Sequence[nn.Linear], num_heads: int, dropout: float) -> "SelfAttention":
+        """One with the weights of these layers: to queries, keys and values, and from all heads."""
+        width, embed_dim = layers[0].weight.shape
+        bias = any(layer.bias is not None for layer in layers)
+        made = cls(embed_dim, num_heads, width // num_heads, bias, batch_first=True, dropout=dropout)
+        made = made.to(layers[0].weight).train(layers[0].training)
+        for own, layer in zip((made.q, made.k, made.v, made.out), layers, strict=True):
+            biases = {"bias": torch.zeros(len(layer.weight))} if bias else {}
+            own.load_state_dict(biases | layer.state_dict())
+        return made
+
+    def forward(self, x: torch.Tensor, *context: Any, **named: Any) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(x, x, x)[0]
+
+
 LAYERS: dict[str, type[nn.Module]] = {
     layer.__name__: layer
-    for layer in (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.ReLU, nn.Identity, Attention, Only, Nothing)
+    for layer in (
+        *(nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.ReLU, nn.Identity),
+        *(Attention, SelfAttention, Only, Nothing),
+    )
 }
 
 
@@ -385,15 +414,17 @@ def plain(network: nn.Module) -> nn.Module:
     return network
 
 
-def untupled(network: nn.Module, tuples: Mapping[str, Sequence[int]]) -> nn.Module:
-    """The network itself, in which another module makes the tuples of one tensor that modules at these paths gave.
+def untupled(network: nn.Module, tuples: Mapping[str, Sequence[Any]]) -> nn.Module:
+    """The network itself, in which another module takes arguments and makes tuples as modules at these paths did.
 
-    Path -> the tuple's length and the tensor's place in it. What is at ``PATH.bare`` then gives a tensor, and the
+    Path -> the tuple's length (0: the module gave a tensor), the tensor's place in it, and the name of the first
+    argument where it is given by name. What is at ``PATH.bare`` then takes a tensor first and gives one, and the
     module itself is at ``PATH.bare.full``.
     """
     for path in sorted(tuples, key=lambda path: -path.count(".")):  # before it what is in it
-        length, place = tuples[path]
-        network.set_submodule(path, InTuple(OutOfTuple(network.get_submodule(path), place), length, place))
+        length, place, *name = tuples[path]
+        bare = OutOfTuple(network.get_submodule(path), place if length else None)
+        network.set_submodule(path, InTuple(bare, length, place, *name))
     return network
 
 

@@ -44,7 +44,7 @@ class Reference:
     num_outputs: int
     in_channels: int
     side: int | None = None  # of the images, pixels; None where inputs are no images
-    tuples: Mapping[str, Sequence[int]] = field(default_factory=dict)  # that modules give (``rebuild.untupled``)
+    tuples: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # how modules are called (``rebuild.untupled``)
     cut: Sequence[str] = ()  # where the model is cut into parts (``rebuild.cut``); empty: it is as its maker made it
     rows: Mapping[str, Sequence[int]] = field(default_factory=dict)  # how many modules of a sequence stand together
 

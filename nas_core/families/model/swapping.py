@@ -5,6 +5,7 @@ opaque copy, which only calls the original, must change no bit of the output.
 """
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -166,6 +167,18 @@ class _Trial:
         return f"its .{reads[-1]} is read" if reads else self.reason
 
 
+def first_name(module: nn.Module) -> str:
+    """What the module calls its first argument, or "" where it has no name for one."""
+    known = iter(inspect.signature(module.forward).parameters.values())
+    first = next(known, None)
+    return first.name if first is not None and first.kind is first.POSITIONAL_OR_KEYWORD else ""
+
+
+def first_argument(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """A call's first argument, also where it is given by its name; None without one."""
+    return args[0] if args else kwargs.get(first_name(module))
+
+
 class Opaque(nn.Module):
     """Calls a module, and has nothing of it that another could read.
 
@@ -179,12 +192,14 @@ class Opaque(nn.Module):
         self.num_calls = 0
         self.reads: list[str] = []  # what was asked for and the module would have had
 
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module makes of the tensor, with all further arguments as they are."""
         self.num_calls += 1
-        own = x.clone()  # wherever it stands: torch's attention asks whether its query is its key
-        args, kwargs = tree_map(lambda leaf: own if leaf is x else leaf, (args, kwargs))
-        return self._inside[0](own, *args, **kwargs)
+        first = first_argument(self._inside[0], args, kwargs)
+        if isinstance(first, torch.Tensor):
+            own = first.clone()  # wherever it stands: torch's attention asks whether its query is its key
+            args, kwargs = tree_map(lambda leaf: own if leaf is first else leaf, (args, kwargs))
+        return self._inside[0](*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         inside = self.__dict__.get("_inside")

@@ -1,6 +1,7 @@
 """Blocks that give a tuple with one tensor in it are positions, as if they gave the tensor."""
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -65,6 +66,19 @@ class WithTorchs(nn.Module):
         return (x + self.mlp(self.after(x)),)
 
 
+class ByName(Layer):
+    """As HuggingFace's newer libraries call layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, 64), nn.ReLU(), nn.Linear(64, WIDTH))
+        del self.up, self.down
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        x = x + self.attention(mask=mask, x=self.before(x))[0]
+        return (x + self.mlp(input=self.after(x)),)
+
+
 class Model(nn.Module):
     def __init__(self, layer: type[nn.Module] = Layer) -> None:
         super().__init__()
@@ -116,6 +130,10 @@ def with_torchs() -> nn.Module:
     return seeded(Model, WithTorchs)
 
 
+def by_name() -> nn.Module:
+    return seeded(Model, ByName)
+
+
 def images(count: int = 3) -> torch.Tensor:
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
@@ -138,6 +156,22 @@ def test_their_positions_pass_the_swap_and_are_called_what_they_are():
     tuples_of(model, images())
     found = split(model, images())
     assert {place.kind for place in found.places[1:-1]} <= {"Layer", "Attention"}
+    assert not self_swap(model, images(), found)
+
+
+@torch.no_grad()
+def test_what_takes_its_tensor_by_name_is_a_position_too():
+    model, plain = seeded(Model, ByName), seeded(Model, ByName)
+    forms = tuples_of(model, images())
+    assert forms["layers.1.attention"] == (2, 0, "x")
+    assert forms["layers.1.mlp"] == (0, 0, "input")
+    assert torch.equal(model(images()), plain(images()))
+    again = rebuild.untupled(seeded(Model, ByName), json.loads(json.dumps(forms)))  # as a file has them
+    assert torch.equal(again(images(7)), plain(images(7)))
+    found = split(model, images())
+    assert [place.name for place in found.places if place.is_branch] == [
+        f"layers.{index}.{branch}" for index in range(DEPTH) for branch in ("attention", "mlp")
+    ]
     assert not self_swap(model, images(), found)
 
 
@@ -175,6 +209,18 @@ def test_torchs_attention_is_a_branch_with_fewer_heads():
     assert blocks["layers.2.attention"] == {"own", "fewer-heads", "linear", "skip"}
     assert blocks["layers.2.mlp"] == {"own", "narrower", "linear", "skip"}
     torch.testing.assert_close(family.teacher(images()), with_torchs()(images()))
+
+
+def test_networks_of_what_takes_its_tensor_by_name_are_built_again_from_plain_data():
+    family = TrainedModel(TrainedModel.Settings.model_validate({"model": f"{__file__}:by_name"}), SAMPLE)
+    blocks = {position.name: {block.kind for block in position.blocks} for position in family.space.positions}
+    assert blocks["layers.2.attention"] == {"own", "fewer-heads", "linear", "skip"}
+    assert blocks["layers.2.mlp"] == {"own", "narrower", "linear", "skip"}
+    genotype = family.space.parse("0-1-2-2-3-3-1-2-1")
+    network, origin = family.module(genotype), json.loads(json.dumps(family.origin(genotype)))
+    again = rebuild.changed(rebuild.made(origin["model"]), origin["changes"])
+    again = rebuild.fill(again, load(save(network.state_dict()))).eval()
+    assert torch.equal(again(images()), network.eval()(images()))
 
 
 def test_positions_named_by_hand_may_be_such_modules():

@@ -1,6 +1,7 @@
 """A block cut to some of its channels computes what the whole one does with the others silenced."""
 
 import copy
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -8,11 +9,12 @@ import torch
 from torch import nn
 
 from nas_core.families import timm_compat  # noqa: F401 (before timm: makes torchvision importable)
-from nas_core.families.model.assembling import calls_of
+from nas_core.families.model.assembling import calls_of, drafted
 from nas_core.families.model.draft import Call, Draft, Original, rounded
 from nas_core.families.model.rebuild import OutOfTuple, changed, fill
 from nas_core.families.model.splitting import split
 from nas_core.families.model.widths import Width, indices
+from nas_core.families.trained_model import alternative_of
 
 import timm  # isort: skip
 from timm.layers.mlp import SwiGLU  # isort: skip
@@ -217,6 +219,37 @@ def test_heads_are_fewer_where_the_class_names_their_width_otherwise() -> None:
     (width,) = original.widths
     assert (width.units, width.heads_of) == (4, "")
     torch.testing.assert_close(*_cut_and_silenced(original, width, 2))
+
+
+class Clip(Separate):
+    """As in a CLIP, all heads together are taken to be as wide as the tokens that come in; a mask may be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v.bias = None
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        q, k, v = (layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        out = nn.functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
+        given: torch.Tensor = self.o(out.reshape(x.shape))
+        return given
+
+
+def test_attention_that_counts_on_all_heads_is_written_anew_with_fewer() -> None:
+    torch.manual_seed(0)
+    block, inputs = Clip().eval(), torch.randn(2, 5, 16)
+    original = Original(block=block, call=Call(inputs=inputs, context=(None,)))
+    assert not original.widths
+    assert original.opened is not None
+    torch.testing.assert_close(original.opened.block(inputs), block(inputs))
+    (width,) = original.opened.widths
+    assert width.units == 4
+    torch.testing.assert_close(*_cut_and_silenced(original.opened, width, 2))
+    draft = drafted(original, alternative_of({"kind": "fewer-heads", "ratio": 0.5}))
+    again = fill(changed(copy.deepcopy(block), json.loads(json.dumps(draft.changes))), draft.block.state_dict())
+    assert torch.equal(again.eval()(inputs, None), draft.block(inputs, None))
+    masked = Original(block=block, call=Call(inputs=inputs, context=(torch.zeros(5, 5),)))
+    assert masked.opened is None  # of other inputs it may leave tokens out
 
 
 @pytest.mark.parametrize("attribute", ["num_heads", "n_heads", "count"])
