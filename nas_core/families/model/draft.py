@@ -28,7 +28,7 @@ from nas_core.families.model.widths import (
     widths,
 )
 
-NUM_PROJECTIONS = 4  # of attention: to queries, keys and values, and from all heads
+NUM_ROWS = 3  # layers of attention's that have a row for each channel of all heads: to queries, keys and values
 SAME = 1e-3  # of the largest value: what rounding may make of a sum of as many channels in another order
 ROUNDED_DOWN_AT_MOST = 0.9  # of the width asked for: rounding to the device's liking takes no more
 
@@ -123,13 +123,15 @@ class Original:
         if any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves((self.call.context, dict(self.call.named)))):
             return None  # a mask, perhaps
         for width in self._inside:
-            if width.heads_of is None or len(width.cuts) != NUM_PROJECTIONS or width in self.widths:
+            if width.heads_of is None or width in self.widths:
                 continue
             drops = getattr(self.block.get_submodule(width.heads_of), "dropout", 0.0)
-            one, other, *rest = (cast(nn.Linear, self.block.get_submodule(cut.path)) for cut in width.cuts)
-            for layers in ((one, other, *rest), (other, one, *rest)):  # which are queries, which keys
+            *rows, out = (cast(nn.Linear, self.block.get_submodule(cut.path)) for cut in width.cuts)
+            one, other, values = rows if len(rows) == NUM_ROWS else _thirds(rows[0])
+            for queries, keys in ((one, other), (other, one)):  # rows do not say which is which
                 with torch.no_grad(), suppress(Exception):  # layers or inputs of other kinds
-                    made = SelfAttention.of_layers(layers, width.units, drops if isinstance(drops, float) else 0.0)
+                    dropout = drops if isinstance(drops, float) else 0.0
+                    made = SelfAttention.of_layers((queries, keys, values, out), width.units, dropout)
                     if are_alike(self.call.run(made), self.call.run(self.block)):
                         return replace(self, block=made)
         return None
@@ -395,6 +397,16 @@ def rounded(units: int, ratio: float, multiple: int) -> int:
 def are_alike(output: torch.Tensor, wanted: torch.Tensor) -> bool:
     """Equal but for rounding."""
     return output.shape == wanted.shape and float((output - wanted).abs().max()) <= SAME * float(wanted.abs().max())
+
+
+def _thirds(layer: nn.Linear) -> list[nn.Linear]:
+    """A layer to queries, keys and values as three."""
+    rows = len(layer.weight) // NUM_ROWS
+    parts = [nn.Linear(layer.in_features, rows, bias=layer.bias is not None) for _ in range(NUM_ROWS)]
+    for index, part in enumerate(parts):
+        own = {name: tensor[index * rows : (index + 1) * rows] for name, tensor in layer.state_dict().items()}
+        part.to(layer.weight).load_state_dict(own)
+    return parts
 
 
 def _can_be_opened(module: nn.Module) -> bool:

@@ -21,10 +21,9 @@ from torch.utils._pytree import tree_map
 
 Run = Callable[[nn.Module], torch.Tensor]  # calls a block as its model calls it
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-HEADS = ("num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads")  # what classes call their number
-# and that of the channels of all of them
+# what classes call their number of heads (of queries, keys and values), and that of the channels of all of them
+HEADS = ("num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads", "num_key_value_heads", "n_kv_heads")
 WIDTHS_OF_HEADS = ("attn_dim", "all_head_size", "inner_dim", "dim", "embed_dim", "split_size", "hidden_size")
-PROJECTIONS = (("qkv", "proj"), ("c_attn", "c_proj"))  # attention's, to queries, keys and values, and from all heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +70,8 @@ def first_input(inputs: Sequence[Any], named: Mapping[str, Any]) -> torch.Tensor
 def widths(block: nn.Module, run: Run) -> list[Width]:
     """The widths inside the block, in the order of its layers; ``run`` calls it on an example. Eval mode, no gradients.
 
-    Attention's inner width is there as heads (``heads_of``) where its class says how many it has: with ``qkv`` and
-    ``proj`` whose rows stand as queries, keys and values of all heads, or with layers of their own for the three.
+    Attention's inner width is there as heads (``heads_of``) where its class says how many it has: with one layer whose
+    rows stand as queries, keys and values of all heads, or with layers of their own for the three.
     """
     with sdpa_kernel(SDPBackend.MATH):  # fused kernels may drop a NaN
         return list(_widths(block, run))
@@ -149,18 +148,22 @@ def _fed_from_outside(block: nn.Module, run: Run) -> set[str]:
 
 
 def _heads(block: nn.Module) -> Iterator[Width]:
+    """Attention's inner widths, if rows stand as is usual, of one layer to queries, keys and values, and one back."""
     for path, module in block.named_modules():
-        names = next((names for names in PROJECTIONS if hasattr(module, names[0])), PROJECTIONS[0])
-        qkv, proj, heads = (getattr(module, name, None) for name in (*names, "num_heads"))
-        if not (isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear) and isinstance(heads, int)):
-            continue
-        width, own = proj.in_features, list(module.parameters(recurse=False))
-        if own or qkv.out_features != 3 * width or width % heads or heads < 2:
-            continue  # tables of positions, or another layout: what belongs to a head is not known
+        if [*module.parameters(recurse=False)] or not any(hasattr(module, name) for name in HEADS):
+            continue  # tables of positions, say: what belongs to a head is not known
+        layers = [(name, layer) for name, layer in module.named_children() if isinstance(layer, nn.Linear)]
         inside = f"{path}." if path else ""
-        rows, columns = (f"{inside}{name}" for name in names)
-        cuts = (Cut(path=rows, side="rows", fold=3), Cut(path=columns, side="columns"))
-        yield Width(channels=width, group=width // heads, cuts=cuts, heads_of=path)
+        for (name, qkv), (other, proj) in itertools.permutations(layers, 2):
+            width = proj.in_features
+            heads = next((count for each in HEADS if _divides(count := getattr(module, each, None), width)), 0)
+            if heads and qkv.out_features == 3 * width:
+                cuts = (Cut(path=f"{inside}{name}", side="rows", fold=3), Cut(path=f"{inside}{other}", side="columns"))
+                yield Width(channels=width, group=width // heads, cuts=cuts, heads_of=path)
+
+
+def _divides(heads: object, width: int) -> bool:
+    return isinstance(heads, int) and heads > 1 and width % heads == 0
 
 
 def _are_apart(block: nn.Module, run: Run, width: Width) -> bool:

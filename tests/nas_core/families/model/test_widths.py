@@ -235,9 +235,26 @@ class Clip(Separate):
         return given
 
 
-def test_attention_that_counts_on_all_heads_is_written_anew_with_fewer() -> None:
+class Blip(nn.Module):
+    """The same with one layer to queries, keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.qkv, self.projection = nn.Linear(16, 48, bias=False), nn.Linear(16, 16)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        shape = (*x.shape[:2], 3, self.num_heads, x.shape[2] // self.num_heads)
+        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4)
+        out = nn.functional.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
+        given: torch.Tensor = self.projection(out.flatten(2))
+        return given
+
+
+@pytest.mark.parametrize("kind", [Clip, Blip])
+def test_attention_that_counts_on_all_heads_is_written_anew_with_fewer(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
-    block, inputs = Clip().eval(), torch.randn(2, 5, 16)
+    block, inputs = kind().eval(), torch.randn(2, 5, 16)
     original = Original(block=block, call=Call(inputs=inputs, context=(None,)))
     assert not original.widths
     assert original.opened is not None
