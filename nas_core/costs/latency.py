@@ -67,7 +67,8 @@ class LatencyProfiler(Profiler):
         check_installed(runtime)
         if is_of_files(runtime):
             return {**known, "sessions": SESSIONS, runtime: version_of(runtime)}
-        return {**known, runtime: version("torch")}
+        own = {"unused": "left out"} if runtime == "compile" else {}  # weights of blocks that are not chosen
+        return {**known, **own, runtime: version("torch")}
 
     @property
     def measures_here(self) -> bool:

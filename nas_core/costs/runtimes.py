@@ -67,11 +67,21 @@ def _compiled(network: nn.Module, inputs: Sequence[torch.Tensor]) -> Callable[..
     """The network compiled, as a graph of its own: torch looks through all networks of one class at every call."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own use of what it will drop
-        program = torch.export.export(network, tuple(inputs)).module()
-        compiled: Callable[..., Any] = torch.compile(program, dynamic=False)
+        compiled: Callable[..., Any] = torch.compile(program_of(network, inputs), dynamic=False)
         with torch.inference_mode():
             compiled(*inputs)  # it is compiled when it is called first
     return compiled
+
+
+def program_of(network: nn.Module, inputs: Sequence[torch.Tensor]) -> torch.fx.GraphModule:
+    """What the network does with such inputs, without the weights of blocks that it has and has not chosen.
+
+    What torch compiles looks at every weight that it reads at every call.
+    """
+    program = torch.export.export(network, tuple(inputs)).module()
+    program.graph.eliminate_dead_code()
+    program.recompile()
+    return program
 
 
 def _captured(network: nn.Module, inputs: Sequence[torch.Tensor]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from nas_core.base.onnx_files import WAYS
 from nas_core.costs import PROFILERS, ProfileConfig, measure_files, profile, profiler_id, runtimes
 from nas_core.costs import timing as timing_module
 from nas_core.costs.measure_files import MOST_SESSIONS, SESSIONS, undisturbed
-from nas_core.costs.runtimes import run_of
+from nas_core.costs.runtimes import program_of, run_of
 from nas_core.costs.timing import network_part, time_files
 from nas_core.families import FAMILIES
 from nas_core.space.genotypes import Genotype
@@ -56,6 +56,19 @@ def test_every_runtime_runs_the_network_itself(runtime):
     run = run_of(network, [inputs], TIMED.model_copy(update={"runtime": runtime}))
     with torch.inference_mode():
         np.testing.assert_allclose(run.call(*run.inputs), network(inputs), atol=1e-5)
+
+
+def test_what_is_compiled_reads_no_weights_of_blocks_that_are_not_chosen():
+    family = model_family()
+    network, last = family.switched(), Genotype(tuple(count - 1 for count in family.space.num_choices))
+    inputs = torch.randn(1, 1, 8, 8)
+    reads = []
+    for genotype in (Genotype((0,) * family.space.num_positions), last):
+        network.choose(genotype)
+        program = program_of(network, [inputs])
+        torch.testing.assert_close(program(inputs), network(inputs))
+        reads.append({node.target for node in program.graph.nodes if node.op == "get_attr"})
+    assert reads[1] < reads[0]
 
 
 @pytest.mark.gpu
