@@ -11,6 +11,7 @@ from flows.plan import priced
 from flows.preflight import check_profilers
 from nas_core.base.errors import ConfigError, DataError, InfeasibleError, NasError
 from nas_core.base.units import Amount
+from nas_core.base.words import counted
 from nas_core.costs.latency import RESOURCE as LATENCY
 from nas_core.costs.profiler import PROFILERS
 from nas_core.families.trained_model import OWN, TrainedModel
@@ -39,6 +40,7 @@ MOST_VALIDATION = 2000  # images that networks are rated on
 COMPARED = ("depth", "uniform")  # beside the model itself and a random network
 DISTILLED, DISTIL_EPOCHS = 20_000, 2.0  # images from which alternatives learn, in so many epochs at most
 FINAL_STEPS = 1000  # of the best few networks' recovery before one is chosen, the winner's own where that is shorter
+FEWEST_STEPS = 50  # with fewer at the full learning rate a model's own weights were seen to become worse
 LITTLE = 0.5  # of the FLOPs in positions: below it what stands in the way is told
 RATED_SHARE = 5  # all networks' is so many times shorter than that
 PAIRS = {"segmentation": "masks", "image-to-image": "targets"}  # kind of data -> the folder beside images/
@@ -118,6 +120,10 @@ def study_of(wish: Wish, overrides: Mapping[str, str], tell: Callable[[str], obj
         of_winner, _ = workload.with_train_examples(config.train.train_examples).num_examples()
         final_steps = min(FINAL_STEPS, math.ceil(recipe.epochs * of_winner / recipe.batch_size))
         section["scorer"] |= {"final_steps": final_steps, "recovery_steps": final_steps // RATED_SHARE}
+        if final_steps < FEWEST_STEPS:
+            enough = math.ceil(10 * FEWEST_STEPS * recipe.batch_size / of_winner) / 10
+            few = counted(final_steps, "step")
+            tell(f"{few} of training at the end can do a good network harm: try --epochs {enough:g}")
     return parsed(section, overrides)
 
 
@@ -152,7 +158,7 @@ def written(config: StudyConfig, wish: Wish) -> Path:
 
 def positions_in_words(config: StudyConfig) -> list[str]:
     """A table of the positions: what stands there, its share of the FLOPs, what may stand there instead."""
-    from nas_core.base.words import aligned, counted
+    from nas_core.base.words import aligned
     from nas_core.families.model.splitting import outermost
 
     family = family_of(config)

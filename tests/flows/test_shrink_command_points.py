@@ -111,8 +111,10 @@ def test_networks_are_rated_after_a_share_of_the_training_that_the_winner_has(
     trained, epochs, distil_epochs, rated, finally_
 ):
     """1,150 images in steps of 64; without distillation not at all."""
-    scorer = study_of(replace(trained, epochs=epochs, distil_epochs=distil_epochs), {}).scorer
+    said: list[object] = []
+    scorer = study_of(replace(trained, epochs=epochs, distil_epochs=distil_epochs), {}, said.append).scorer
     assert (scorer.recovery_steps, scorer.final_steps) == (rated, finally_)
+    assert ("18 steps of training at the end can do a good network harm: try --epochs 2.8" in said) == (finally_ == 18)
 
 
 @pytest.mark.parametrize(
