@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.estimate import Amounts, Estimate, TrialError, estimated, slowest, tried
-from nas_core.base.errors import StoreError
+from nas_core.base.errors import StoreError, without_passwords
 from nas_core.base.machine import usable_cpus
 from nas_core.base.words import counted
 from nas_core.costs import is_measured, is_measured_whole, profile_blocks, profiler_of
@@ -198,7 +198,7 @@ def _limit(known: Snapshot, text: str) -> str:
 
 def _cluster() -> dict[str, str]:
     """Where the work is done: addresses that the environment names, else what is embedded."""
-    return {name: os.environ.get(name) or embedded for name, embedded in EMBEDDED.items()}
+    return {name: without_passwords(os.environ.get(name, "")) or embedded for name, embedded in EMBEDDED.items()}
 
 
 def _estimate(study: Study, known: Snapshot, until: Stage, scored: int, verified: int, trains: bool) -> Estimate | None:

@@ -13,6 +13,8 @@ DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # one whose GCS is gone does not end this process: we look for ourselves
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1000000",
+    # a job that Ray ends for memory is tried as often as one whose worker dies, not for ever
+    "RAY_task_oom_retries": "2",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "HF_HUB_OFFLINE": "1",
     # matrices here are small: threads that spin for them cost more than they save (torch has its own)

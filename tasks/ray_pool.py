@@ -542,10 +542,10 @@ def run_batches(
                 lanes.drop(work.actor)
                 yield from _again_or_give_up(work, outcome, config.max_attempts, todo)
             _cancel_hung(under_way, lanes, config.batch_timeout_s)
-    finally:
-        if under_way:  # cut short: what runs is of no use any more
-            _cancel(under_way, force=long)
-            release_workers()
+    except BaseException:  # cut short: what runs is of no use any more, and a worker that raised holds its CPUs
+        _cancel(under_way, force=long)
+        release_workers()
+        raise
 
 
 class NodeDied(str):

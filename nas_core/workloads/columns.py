@@ -1,5 +1,6 @@
 """Columns of a CSV or a Parquet file: numbers, texts, splits, targets. N = rows, O = targets of a row."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ VALIDATION_NAMES = ("val", "valid", "validation")
 USUAL_SPLIT = "split"  # column that tells splits, where it is there
 FORMATS = "a CSV or Parquet file"
 PARQUET = b"PAR1"
+ROW_NUMBERS = "__index_level_"  # what pandas calls them in a file
 DELIMITERS = ",;\t"
 LARGEST = float(np.finfo(np.float32).max)  # what networks compute with
 LONGEST_SAID = 60  # letters of a value that a message shows
@@ -175,7 +177,8 @@ def _parquet(path: Path) -> "pa.Table":
     import pyarrow.parquet as pq
 
     table: pa.Table = pq.read_table(path)
-    return table
+    rows = (table.schema.pandas_metadata or {}).get("index_columns", [])  # pandas' numbers of rows are no feature
+    return table.drop_columns([name for name in table.column_names if name in rows and name.startswith(ROW_NUMBERS)])
 
 
 def _csv(path: Path, texts: Sequence[str]) -> "pa.Table":
@@ -222,6 +225,12 @@ def told_splits(words: Sequence[str | None], place: str) -> Told | None:
         raise DataError(place, f"the splits {found}", "train, and one of test, validation")
     counts = {word or "none": int((told == word).sum()) for word in sorted(set(told))}
     return is_train, held, [f"rows by split: {', '.join(f'{word} {count:,}' for word, count in counts.items())}"]
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """What tells the files of a set apart: their names, where they lie in several folders with these."""
+    around = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(around).as_posix() for path in paths]
 
 
 def split_of_file(path: Path, root: Path) -> str | None:

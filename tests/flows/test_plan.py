@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from flows.plan import plan, plan_in_words
+from flows.plan import _cluster, plan, plan_in_words
 from flows.preflight import check_workers
 from nas_core.base.errors import ConfigError, StoreError
 from nas_core.base.plugins import imported
@@ -204,3 +204,9 @@ def test_a_root_that_cannot_be_made_stops_the_plan(tmp_path, images):
     (tmp_path / "file").write_text("")
     (tmp_path / "study.yaml").write_text("space: {kind: tiny}\n")
     assert "no folder" in refused("run", tmp_path / "study.yaml", "--root", tmp_path / "file" / "root", "--dry-run")
+
+
+def test_a_plan_shows_no_passwords(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracking:5000")
+    assert "secret" not in (shown := _cluster()["MLFLOW_TRACKING_URI"])
+    assert "tracking:5000" in shown

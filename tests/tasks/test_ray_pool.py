@@ -19,6 +19,7 @@ from tasks.ray_pool import (
     Request,
     Session,
     _again_or_give_up,
+    _Lanes,
     _Work,
     run_batches,
     run_jobs,
@@ -114,6 +115,7 @@ def test_what_a_signal_raises_ends_the_work(cluster, long):
 def test_a_users_mistake_crosses_the_process_as_it_is(cluster):
     with pytest.raises(DataError, match="found nothing, expected images"):
         finished(cluster, [["raise"]])
+    assert not _Lanes.kept  # a worker that raised as the last one under way would keep the CPUs of the next
     with pytest.raises(DataError, match="found 3"):
         run_jobs(cluster, fail, [(3,)], cluster.evaluation_request, lambda *_: None)
 

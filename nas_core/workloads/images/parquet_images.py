@@ -22,7 +22,7 @@ from pydantic import Field
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
 from nas_core.workloads.classification import ClassTargets, class_numbers
-from nas_core.workloads.columns import USUAL_SPLIT, split_of_file, told_splits
+from nas_core.workloads.columns import USUAL_SPLIT, names_of, split_of_file, told_splits
 from nas_core.workloads.images.cache import alone, cache_folder, make_room, used_now
 from nas_core.workloads.images.decoding import Encoded
 from nas_core.workloads.images.files_of_images import FilesOfImages
@@ -105,7 +105,7 @@ class ParquetImages(FilesOfImages):
 
     def _names(self, table: "pa.Table") -> np.ndarray:
         """Each row of the node's copy as messages name it: its file, and the row there."""
-        files = [path.name for path, _ in self._stamps()]
+        files = names_of([path for path, _ in self._stamps()])
         return np.array(
             [f"{files[file]} row {row}" for file, row in zip(*_positions(table), strict=True)], dtype=object
         )

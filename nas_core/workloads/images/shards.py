@@ -22,7 +22,7 @@ from pydantic import Field
 from nas_core.base.errors import DataError
 from nas_core.base.identity import content_id
 from nas_core.workloads.classification import ClassTargets, class_numbers
-from nas_core.workloads.columns import split_of_file, told_splits
+from nas_core.workloads.columns import names_of, split_of_file, told_splits
 from nas_core.workloads.images.cache import alone, cache_folder, keep
 from nas_core.workloads.images.decoding import Encoded, suffixes
 from nas_core.workloads.images.files_of_images import FilesOfImages
@@ -34,7 +34,7 @@ from nas_core.workloads.workload import WORKLOADS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = 1  # raised when the same shards are understood differently
+VERSION = 2  # raised when the same shards are understood differently
 NO_SPLIT = f"no split is told: one sample in {TEST_SHARE} of each class is a test image"
 SAMPLE = {"shard": "int64", "split": "string", "name": "string", "start": "int64", "nbytes": "int64", "label": "string"}
 BESIDE = "other members of shards"
@@ -108,9 +108,10 @@ class Shards(FilesOfImages):
 
         beside = Counter[str]()
         columns: dict[str, list[Any]] = {name: [] for name in SAMPLE}
-        for number, (path, _) in enumerate(self._stamps()):
+        paths = [path for path, _ in self._stamps()]
+        for number, (path, name) in enumerate(zip(paths, names_of(paths), strict=True)):
             split = split_of_file(path, self._path())
-            for sample in _samples_of(path, self.settings.label, beside):
+            for sample in _samples_of(path, name, self.settings.label, beside):
                 for column, value in zip(columns.values(), (number, split, *sample), strict=True):
                     column.append(value)
         table = pa.table({name: pa.array(values, SAMPLE[name]) for name, values in columns.items()})
@@ -131,8 +132,10 @@ class ShardItems(Items):
             return file.read(nbytes)
 
 
-def _samples_of(path: Path, label: str, beside: Counter[str]) -> Iterator[tuple[str, int, int, str | None]]:
-    """Name, first byte, number of bytes and label of each image of a shard; members that are neither are counted.
+def _samples_of(path: Path, shard: str, label: str, beside: Counter[str]) -> Iterator[tuple[str, int, int, str | None]]:
+    """Name, first byte, number of bytes and label of each image of a shard; what is neither is counted.
+
+    ``shard`` is what the images' names begin with.
 
     Raises:
         DataError: for what is no tar without compression, which cannot be read at any place.
@@ -149,7 +152,7 @@ def _samples_of(path: Path, label: str, beside: Counter[str]) -> Iterator[tuple[
                 if not member.isreg() or member.issparse() or is_system(name):
                     beside["other"] += not member.isdir()
                 elif f".{ending}" in suffixes() and key not in images:
-                    images[key] = f"{path.name}/{member.name}", member.offset_data, member.size
+                    images[key] = f"{shard}/{member.name}", member.offset_data, member.size
                 elif ending == ending_of_label and (file := tar.extractfile(member)) is not None:
                     labels[key] = _label(file.read(), field)
                 else:

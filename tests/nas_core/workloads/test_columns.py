@@ -1,12 +1,15 @@
 """Tables as people have them, and what is wrong with them in one line."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from nas_core.base.errors import DataError
-from nas_core.workloads.columns import Wanted, read_columns
+from nas_core.workloads.columns import Wanted, names_of, read_columns
 
 
 def table(tmp_path, text: str, **options):
@@ -103,3 +106,16 @@ def test_numbers_are_those_that_networks_compute_with(tmp_path):
     with pytest.raises(DataError, match=r"column x: found 1e\+39 in row 3, expected 3.4e\+38 at most"):
         table(tmp_path, "x\n1\n1e39\n").numbers("x")
     assert table(tmp_path, "x\n1\n-3e38\n").numbers("x")[1] == -3e38
+
+
+def test_files_are_told_apart_by_their_folders_where_there_are_several():
+    assert names_of([Path("/a/train/0.parquet"), Path("/a/test/0.parquet")]) == ["train/0.parquet", "test/0.parquet"]
+    assert names_of([Path("/a/0.parquet"), Path("/a/1.parquet")]) == ["0.parquet", "1.parquet"]
+    assert names_of([Path("/a/0.parquet")]) == ["0.parquet"]
+
+
+def test_numbers_of_rows_that_pandas_writes_are_no_column(tmp_path):
+    frame = pd.DataFrame({"a": range(8), "b": range(8)})
+    frame[frame.a % 3 > 0].to_parquet(tmp_path / "t.parquet")
+    assert "__index_level_0__" in pq.read_schema(tmp_path / "t.parquet").names
+    assert read_columns(tmp_path / "t.parquet").names == ("a", "b")
