@@ -327,19 +327,21 @@ class _Runs:
         }
         trained_as = content_id({"study": inputs, "name": row["name"]})
         run_id = self._run(trained_as, f"{row['name']} {row['genotype']}", tags, row["wall_s"])
-        if self.client.get_run(run_id).info.status == "FINISHED":
+        is_model = row["role"] == "winner" and bool(row["program_path"])
+        is_registered = not is_model or run_id in self.ids.get("models", {})
+        if self.client.get_run(run_id).info.status == "FINISHED" and is_registered:
             self.client.set_tag(run_id, "mlflow.parentRunId", parent)  # other settings may lead to the same training
             if row["role"] == "winner":
-                self._crown(run_id)
+                self._crown(run_id, row)
             return
         self._log_batches(run_id, _curves(row))
         self._log_params(run_id, {"genotype": row["genotype"], **_flat(recipe)})
         self._log_network_files(run_id, row)
         if row["role"] == "winner":
             if row["program_path"]:
-                self.ids.setdefault("models", {})[run_id] = self._register(run_id, row)
-            self._crown(run_id)
-            self.save()  # before the run is finished: it is not registered again
+                self._register(run_id, row)
+            self._crown(run_id, row)
+            self.save()
         self._end(run_id, row["wall_s"])
 
     def _log_network_files(self, run_id: str, row: Mapping[str, Any]) -> None:
@@ -348,7 +350,7 @@ class _Runs:
         wanted = {f"network/{PurePosixPath(path).relative_to(folder)}": path for path in paths}
         self._log_artifacts(run_id, wanted)
 
-    def _register(self, run_id: str, row: Mapping[str, Any]) -> dict[str, str]:
+    def _register(self, run_id: str, row: Mapping[str, Any]) -> None:
         """Register the winner as an exported program (no pickle)."""
         import mlflow
         import numpy as np
@@ -369,9 +371,9 @@ class _Runs:
                 pip_requirements=[f"torch=={torch.__version__.split('+')[0]}", "numpy"],
                 metadata={"genotype": row["genotype"], **self.tags},
             )
-        version = str(info.registered_model_version)
-        self._describe_model(name, version, row)
-        return {"name": name, "version": version}
+            known = {"name": name, "version": str(info.registered_model_version)}
+            self.ids.setdefault("models", {})[run_id] = known
+            self.save()  # before MLflow calls the run finished, at the end of this block: it is not registered again
 
     def _describe_model(self, name: str, version: str, row: Mapping[str, Any]) -> None:
         """The registry's page of the model says what it is, takes and gives; a program reads the same of the tags."""
@@ -382,7 +384,7 @@ class _Runs:
         for key, value in tags_of_model(row, given).items():
             self.client.set_model_version_tag(name, version, key, value)
 
-    def _crown(self, run_id: str) -> None:
+    def _crown(self, run_id: str, row: Mapping[str, Any]) -> None:
         """Give the alias to the winner's model, if it has one; an earlier winner gets it back where it wins again."""
         model = self.ids.get("models", {}).get(run_id)
         self.ids.pop("model", None)  # an earlier winner's: this one may be no program, and so no model
@@ -392,6 +394,8 @@ class _Runs:
         page = self.client.get_model_version(model["name"], model["version"]).description  # of the one that wins now
         if page:
             self.client.update_registered_model(model["name"], description=page)
+        else:
+            self._describe_model(model["name"], model["version"], row)
         self.ids["model"] = {**model, "uri": f"models:/{model['name']}@{self.config.alias}"}
 
     def _log_params(self, run_id: str, values: Mapping[str, Any]) -> None:

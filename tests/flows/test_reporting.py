@@ -205,6 +205,20 @@ def test_a_copy_reports_into_itself(own, tmp_path, monkeypatch):
     assert "copy of" not in mathnas("status", copy).stderr, "it is a study of its own by now"
 
 
+def test_a_model_whose_registration_was_cut_off_is_registered_by_the_next_report(own, tmp_path):
+    """MLflow calls the winner's run finished, and nothing is known of its model."""
+    copy = shutil.copytree(own / "study", tmp_path / "copy")
+    ids = json.loads((copy / "tracking.json").read_text())
+    known = ids.pop("model")
+    del ids["models"]
+    (copy / "tracking.json").write_text(json.dumps(ids))
+    done = mathnas("report", copy)
+    assert done.returncode == 0, done.stderr
+    again = json.loads((copy / "tracking.json").read_text())
+    assert again["runs"] == ids["runs"]
+    assert (again["model"]["name"], again["model"]["version"]) == (known["name"], str(int(known["version"]) + 1))
+
+
 def test_a_moved_study_goes_on_where_it_is(own, tmp_path):
     """Plain MLflow finds its model once `status` was asked; nothing comes back at the old place."""
     import mlflow
