@@ -21,7 +21,7 @@ from nas_core.deepmad.structure import LAYERS_PER_BLOCK
 
 LOG_SCALE = 100_000
 RATIO_SCALE = 100_000
-LATENCY_SCALE = 1_000  # nanoseconds
+LATENCY_SCALE = 1_000_000  # picoseconds, rounded down: what keeps the limit is not shut out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,13 +160,13 @@ class ChannelModel:
                     continue
                 rest = table.block_us.get((o, o, b, k, 1, skeleton.out_resolutions[i])) if L > 1 else 0.0
                 if rest is not None:
-                    cost = math.ceil(LATENCY_SCALE * (us + (L - 1) * rest) - 1e-6)
+                    cost = math.floor(LATENCY_SCALE * (us + (L - 1) * rest))
                     rows.append((c // self.step, o // self.step, b // self.step, cost))
-            cost_var = self.model.new_int_var(0, max((row[3] for row in rows), default=0), f"ns{i}")
+            cost_var = self.model.new_int_var(0, max((row[3] for row in rows), default=0), f"latency{i}")
             columns = [self.out[i], self.out[i + 1], self.bottleneck[i], cost_var]
             self.model.add_allowed_assignments(columns, rows)
             total.append(cost_var)
-        self.model.add(sum(total) + math.ceil(LATENCY_SCALE * table.fixed_us) <= LATENCY_SCALE * limit)
+        self.model.add(sum(total) + math.floor(LATENCY_SCALE * table.fixed_us) <= LATENCY_SCALE * limit)
 
     def _add_score(self) -> None:
         """The score at LOG_SCALE^2 over 2 (from 2 E_t), and the effectiveness of every stage."""

@@ -1,6 +1,7 @@
 """Local search over whole structures with the exact evaluator: turns a relaxed point into a good feasible structure."""
 
 import itertools
+import time
 
 import numpy as np
 
@@ -151,10 +152,12 @@ class Polisher:
                 break
         return row, best, self.feasible(row)
 
-    def shake(self, row: Ints, rounds: int, rng: np.random.Generator) -> Ints:
-        """The best feasible row of ``rounds`` climbs from random changes of the best so far."""
+    def shake(self, row: Ints, rounds: int, rng: np.random.Generator, until_cpu_s: float = np.inf) -> Ints:
+        """The best feasible row of ``rounds`` climbs from random changes of the best so far; fewer if time is up."""
         best, value = row, float(self.values(row[None])[0])
         for _ in range(rounds):
+            if time.process_time() > until_cpu_s:
+                break
             moves = self.singles[rng.integers(len(self.singles), size=int(rng.integers(2, SHAKE_MOVES + 1)))]
             found, score, feasible = self.climb(best + moves.sum(axis=0))
             if feasible and score > value:

@@ -20,6 +20,7 @@ from nas_core.deepmad.structure import Structure
 from nas_core.deepmad.tree import Progress, Tree
 
 BOUND_KIND = "rigorous up to double-precision round-off"
+ANY_US = 10**12  # microseconds, a limit that everything keeps
 LEAST_SHARE = 0.4  # a sweep goes from this share of the limit up to the limit
 
 
@@ -182,6 +183,10 @@ def explain(domain: Domain, limits: Limits, objective: Objective, *, proved: boo
     bound = limit_values(limits)
     free = replace(limits, flops=None, params=None, rho=None, latency_us=None, latency_table=None)
     alone = {name: least.of(name, free) for name in bound if name != "latency_us"}
+    if "latency_us" in bound:
+        alone["latency_us"] = least.of(
+            "latency_us", replace(free, latency_us=ANY_US, latency_table=limits.latency_table)
+        )
     given = [f"{name} {_written(name, bound[name])} (at least {_written(name, v)} alone)" for name, v in alone.items()]
     if beyond := _out_of_reach(domain, limits):
         advice = f"Not even the smallest structure keeps {' and '.join(beyond)}."

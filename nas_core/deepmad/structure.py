@@ -187,7 +187,7 @@ class Structure:
                 image_channels=int(data.get("image_channels", IMAGE_CHANNELS)),
             )
             return cls(skeleton=skeleton, stem=int(stem["out"]), blocks=blocks)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 "structure", _missing(error), "rows with kind, out, bottleneck, kernel, depth, stride"
             ) from None
@@ -201,7 +201,7 @@ class Structure:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # of Unicode and of JSON are ValueErrors
             raise DataError(str(path), str(error), "a JSON file with a structure") from None
         return cls.from_dict(data if isinstance(data, dict) else {"structure": data})
 

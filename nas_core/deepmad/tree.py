@@ -163,7 +163,7 @@ class Tree:
         """Splits nodes until none is open above the threshold or ``process_time`` passes ``until_cpu_s``."""
         begin, batches = time.process_time(), 0
         if self.row is None:
-            self._first()
+            self._first(until_cpu_s)
         while len(self.open) and time.process_time() < until_cpu_s:
             order = np.argsort(-self.open.bound_B, kind="stable")
             chosen = self.open.take(order[:BATCH])
@@ -192,8 +192,11 @@ class Tree:
             if report is not None:
                 report(progress)
 
-    def _first(self) -> None:
-        """A first structure: from the root's relaxed point and from the smallest structure of the domain."""
+    def _first(self, until_cpu_s: float) -> None:
+        """A first structure, made better while there is time.
+
+        Searches begin at the root's relaxed point and at the smallest structure of the domain.
+        """
         nodes = self.open.nodes
         for j in range(min(1, len(nodes))):
             self.polish(self.open.x_BV[j], nodes.low_BV[j], nodes.high_BV[j])
@@ -201,13 +204,13 @@ class Tree:
         if feasible:
             self.offer(row)
         if self.row is not None and len(self.polisher.singles):
-            self.offer(self.polisher.shake(self.row, SHAKES, np.random.default_rng(self.seed)))
+            self.offer(self.polisher.shake(self.row, SHAKES, np.random.default_rng(self.seed), until_cpu_s))
             before = -np.inf
-            while self.score > before:
+            while self.score > before and time.process_time() < until_cpu_s:
                 before = self.score
-                self._neighbours()
+                self._neighbours(until_cpu_s)
 
-    def _neighbours(self) -> None:
+    def _neighbours(self, until_cpu_s: float) -> None:
         """Relaxes every choice of depths within one of the best structure's; rounds and climbs from the highest."""
         assert self.row is not None
         program, S = self.program, self.program.layout.num_blocks
@@ -226,6 +229,8 @@ class Tree:
         found = relax(program, nodes, precision=0.002 * abs(self.score), prune=self.score)
         self.solved_nodes += len(nodes)
         for j in np.argsort(-found.bound_B, kind="stable")[:POLISHED_NEIGHBOURS]:
+            if time.process_time() > until_cpu_s:
+                return
             self.polish(found.x_BV[j], nodes.low_BV[j], nodes.high_BV[j])
 
     def _keep(self, nodes: _Open) -> _Open:

@@ -49,10 +49,11 @@ class DataNotes:
     def of(cls, workload: Workload, *, counted: bool = True) -> "DataNotes":
         """The notes of data that are there; raises DataError where they are not."""
         try:
+            fingerprint = workload.fingerprint()  # looks at the files as they are now, and the others at what it found
             return cls(
                 sample=workload.sample,
                 identity=workload.identity,
-                fingerprint=workload.fingerprint(),
+                fingerprint=fingerprint,
                 num_examples=workload.num_examples() if counted else None,
                 facts=tuple(workload.describe()) if counted else (),
             )

@@ -1,8 +1,9 @@
 """Columns of a CSV or a Parquet file: numbers, texts, splits, targets. N = rows, O = targets of a row."""
 
+import csv
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,9 +13,11 @@ from pydantic import Field
 
 from nas_core.base.errors import DataError
 from nas_core.base.settings import Distinct, Section
-from nas_core.workloads.classification import ClassTargets
-from nas_core.workloads.multi_label import LabelTargets
-from nas_core.workloads.regression import NumberTargets
+from nas_core.workloads.classification import CLASSIFICATION, ClassTargets
+from nas_core.workloads.metrics import Metrics
+from nas_core.workloads.multi_label import MULTI_LABEL, LabelTargets
+from nas_core.workloads.normalisation import Normalisation
+from nas_core.workloads.regression import NumberTargets, number_metrics
 from nas_core.workloads.targets import Targets
 
 if TYPE_CHECKING:
@@ -174,23 +177,36 @@ def read_columns(path: Path, *, texts: Sequence[str] = ()) -> Columns:
 
 
 def _parquet(path: Path) -> "pa.Table":
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     table: pa.Table = pq.read_table(path)
+    kept = pa.schema([field.with_type(_as_text(field.type)) for field in table.schema], table.schema.metadata)
+    table = table.cast(kept)
     rows = (table.schema.pandas_metadata or {}).get("index_columns", [])  # pandas' numbers of rows are no feature
     return table.drop_columns([name for name in table.column_names if name in rows and name.startswith(ROW_NUMBERS)])
 
 
+def _as_text(kind: "pa.DataType") -> "pa.DataType":
+    """The type that texts have whatever they are stored as: categories, or views, of which few functions know."""
+    import pyarrow as pa
+
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_string_view(inner)
+    return pa.string() if is_text else kind
+
+
 def _csv(path: Path, texts: Sequence[str]) -> "pa.Table":
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv as pa_csv
 
     with path.open(encoding="utf-8-sig") as file:
         head = file.readline()
     delimiter = max(DELIMITERS, key=head.count)
-    parsing = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    kept = csv.ConvertOptions(column_types=dict.fromkeys(texts, pa.string()), strings_can_be_null=True)
-    table: pa.Table = csv.read_csv(path, parse_options=parsing, convert_options=kept)
+    parsing = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    written = [*texts, *(name for name in next(csv.reader([head], delimiter=delimiter), []) if name.strip() in texts)]
+    kept = pa_csv.ConvertOptions(column_types=dict.fromkeys(written, pa.string()), strings_can_be_null=True)
+    table: pa.Table = pa_csv.read_csv(path, parse_options=parsing, convert_options=kept)
     return table.rename_columns([name.strip() for name in table.column_names])
 
 
@@ -224,7 +240,10 @@ def told_splits(words: Sequence[str | None], place: str) -> Told | None:
         found = ", ".join(sorted({word or "none" for word in told}))
         raise DataError(place, f"the splits {found}", "train, and one of test, validation")
     counts = {word or "none": int((told == word).sum()) for word in sorted(set(told))}
-    return is_train, held, [f"rows by split: {', '.join(f'{word} {count:,}' for word, count in counts.items())}"]
+    said = f"rows by split: {', '.join(f'{word} {count:,}' for word, count in counts.items())}"
+    unused = [word or "none" for word in sorted(set(told[~(is_train | held)]))]
+    why = ", and validation rows are drawn from the training rows" if is_test.any() and is_validation.any() else ""
+    return is_train, held, [said, *([f"not used: {', '.join(unused)}{why}"] if unused else [])]
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -273,6 +292,12 @@ class Wanted:
     def texts(self) -> tuple[str, ...]:
         """Columns of names, which are no numbers even where they look like them."""
         return self.columns if self.task == "classification" or self.are_separated else ()
+
+    def metrics(self, scale: Callable[[], Normalisation]) -> Metrics:
+        """Those of such targets, without a look at the data: a report is written where they are gone."""
+        if self.task == "regression":
+            return number_metrics(self.columns, scale)
+        return MULTI_LABEL if self.task == "multi-label" else CLASSIFICATION
 
     def of(self, columns: Columns, is_train_N: np.ndarray) -> tuple[Targets, np.ndarray]:
         """What the targets are, and one row of them per row of the table.

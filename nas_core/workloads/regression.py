@@ -54,6 +54,25 @@ REGRESSION: Metrics = by_name(
 )
 
 
+def number_metrics(names: Sequence[str], scale: Callable[[], Normalisation]) -> Metrics:
+    """Of one number the error in its unit first; of several R², which has no unit, and means over all units.
+
+    ``scale``, what outputs are in units of, is asked for when outputs are measured: metrics are named without the data.
+    """
+    known = [replace(each, of=_in_units(each.of, scale)) for each in REGRESSION.values()]
+    if len(names) == 1:
+        return by_name(*known)
+    several = f" (mean over {len(names)} numbers)"
+    errors = (replace(each, label=each.label + several) for each in known if each.name != "r2")
+    return by_name(*(each for each in known if each.name == "r2"), *errors)
+
+
+def _in_units(
+    of: "Callable[[torch.Tensor, torch.Tensor], float]", scale: Callable[[], Normalisation]
+) -> "Callable[[torch.Tensor, torch.Tensor], float]":
+    return lambda outputs, targets: of(scale().undone(outputs.double()), targets)
+
+
 NO_CLASSES = "targets are numbers, not classes"
 
 
@@ -88,16 +107,7 @@ class NumberTargets(Targets):
 
     @property
     def metrics(self) -> Metrics:
-        """Of one number the error in its unit first; of several R², which has no unit, and means over all units."""
-        known = [replace(each, of=self._in_units(each.of)) for each in REGRESSION.values()]
-        if len(self.names) == 1:
-            return by_name(*known)
-        several = f" (mean over {len(self.names)} numbers)"
-        errors = (replace(each, label=each.label + several) for each in known if each.name != "r2")
-        return by_name(*(each for each in known if each.name == "r2"), *errors)
-
-    def _in_units(self, of: "Callable[[torch.Tensor, torch.Tensor], float]") -> "Callable[..., float]":
-        return lambda outputs, targets: of(self.scale.undone(outputs.double()), targets)
+        return number_metrics(self.names, lambda: self.scale)
 
     @property
     def standard(self) -> Normalisation:

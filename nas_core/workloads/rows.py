@@ -101,7 +101,7 @@ class Rows(Workload):
 
     @property
     def metrics(self) -> Metrics:
-        return self.table.targets.metrics
+        return self.settings.wanted.metrics(lambda: self.table.targets.scale)
 
     @property
     def refused(self) -> Mapping[str, str]:

@@ -34,6 +34,7 @@ MOST_CHANNELS = 1024
 NOTES = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # what of an image may tell how it is held
 ORIENTATION, LYING = 0x0112, 5  # of EXIF; from this value on an image lies on its side
 MOST_MASK_VALUE = 65_535
+WITH_ALPHA = (2, 4)  # channels of an image whose last one says how much of a pixel is seen
 MOST_ENLARGED = 64  # images are scaled whole to so many times what is kept of them
 GRAY_MODES = {"1", "L", "LA", "La"}
 
@@ -137,6 +138,8 @@ def mask_of(encoded: Encoded) -> np.ndarray:
     if found.dtype == bool:
         found = found.astype(np.uint8)
     if found.ndim == 3:
+        if found.shape[2] in WITH_ALPHA:
+            found = found[..., :-1]
         if (found[..., :3] != found[..., :1]).any():
             raise ValueError("a mask in colour; masks of one channel are read, one value per class")
         found = found[..., 0]

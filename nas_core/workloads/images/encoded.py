@@ -144,12 +144,16 @@ class EncodedImages(ImageWorkload):
             DataError: if the set is not there or not understood, or naming the
                 images that cannot be read, unless they are to be skipped.
         """
-        key = type(self), self.settings.model_dump_json(), self.state()
+        key = self._key
         if key not in self._held:
             while len(self._held) >= HELD_CONTENTS:
                 del self._held[next(iter(self._held))]
             self._held[key] = self._counted()
         return self._held[key]
+
+    @property
+    def _key(self) -> Hashable:
+        return type(self), self.settings.model_dump_json(), self.state()
 
     def _counted(self) -> Contents:
         listing = self.listing()
@@ -176,6 +180,7 @@ class EncodedImages(ImageWorkload):
         return {**super().identity, "content": self.contents().content_id}
 
     def fingerprint(self) -> str:
+        self._held.pop(self._key, None)  # an image that is overwritten changes no folder
         return self.contents().content_id
 
     @property

@@ -20,7 +20,7 @@ from pydantic import Field
 from nas_core.base.errors import DataError
 from nas_core.workloads.columns import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES
 from nas_core.workloads.examples import Examples
-from nas_core.workloads.image_to_image import PictureTargets, counted, fractions, psnr
+from nas_core.workloads.image_to_image import IMAGE_TO_IMAGE, PictureTargets, counted, fractions, psnr
 from nas_core.workloads.images.census import Census
 from nas_core.workloads.images.decoding import (
     MOST_MASK_VALUE,
@@ -45,7 +45,7 @@ from nas_core.workloads.images.layouts import (
 )
 from nas_core.workloads.images.pixels import EncodedPixels, Pixels
 from nas_core.workloads.metrics import Metrics
-from nas_core.workloads.segmentation import IGNORED, MOST_CLASSES, MaskTargets
+from nas_core.workloads.segmentation import IGNORED, MOST_CLASSES, SEGMENTATION, MaskTargets
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.targets import Targets
 from nas_core.workloads.workload import WORKLOADS, Sample
@@ -146,10 +146,6 @@ class ImagePairs(FilesBelow):
     settings: Any
 
     @property
-    def metrics(self) -> Metrics:
-        return self.targets.metrics
-
-    @property
     @abstractmethod
     def maps_folder(self) -> str:
         """What the folder of the maps is called."""
@@ -171,7 +167,7 @@ class ImagePairs(FilesBelow):
             is_test_N = np.array(are_test(whole.names_N.tolist()), dtype=bool)
             parts, notes = (whole.only(~is_test_N), whole.only(is_test_N)), [NO_SPLIT]
         else:
-            parts, notes = (found["train"], found["test"]), []
+            parts, notes = (found["train"], found["test"]), self._said_of_splits(root)
         return Listing(targets=self.no_targets(), train=parts[0], test=parts[1], ignored=ignored, notes=notes)
 
     @property
@@ -189,11 +185,7 @@ class ImagePairs(FilesBelow):
     def _folders(self, root: Path) -> dict[str, tuple[Path, Path]]:
         """Folders of images and of maps, of each split; of all under "" where there are no splits."""
         names = self.settings.images, self.maps_folder
-        below = {entry.name.lower(): Path(entry.path) for entry in entries_of(root) if is_folder(entry)}
-        splits = {
-            split: next((below[name] for name in known if name in below), None)
-            for split, known in (("train", TRAIN_NAMES), ("test", (*TEST_NAMES, *VALIDATION_NAMES)))
-        }
+        splits = {"train": _first(root, TRAIN_NAMES), "test": _first(root, (*TEST_NAMES, *VALIDATION_NAMES))}
         folders = {split: folder for split, folder in splits.items() if folder} or {"": root}
         if len(folders) == 1 and "" not in folders:
             raise DataError("data.path", f"{next(iter(folders))}/ alone in {root}", "train/ and test/, or neither")
@@ -202,6 +194,14 @@ class ImagePairs(FilesBelow):
                 if not os.path.isdir(folder / name):
                     raise DataError("data.path", f"no {name}/ in {folder}", f"{names[0]}/ and {names[1]}/")
         return {split: (folder / names[0], folder / names[1]) for split, folder in folders.items()}
+
+    def _said_of_splits(self, root: Path) -> list[str]:
+        test, validation = _first(root, TEST_NAMES), _first(root, VALIDATION_NAMES)
+        if validation is None:
+            return []
+        if test is None:
+            return [f"{validation.name}/ serves as the test split"]
+        return [f"{validation.name}/ is not used: validation pairs are drawn from the training pairs"]
 
     def _pairs(self, root: Path, images: Path, maps: Path, ignored: Counter[str]) -> PairItems:
         one, other = _files(images, ignored), _files(maps, ignored)
@@ -263,6 +263,7 @@ class Segmentation(ImagePairs):
 
     name = "segmentation"
     are_masks = True
+    metrics: ClassVar[Metrics] = SEGMENTATION
 
     class Settings(PairSettings):
         masks: str = Field("masks", min_length=1, description="Folder of the masks, below each split's.")
@@ -325,6 +326,7 @@ class ImageToImage(ImagePairs):
 
     name = "image-to-image"
     are_masks = False
+    metrics: ClassVar[Metrics] = IMAGE_TO_IMAGE
 
     class Settings(PairSettings):
         wanted: str = Field("targets", min_length=1, description="Folder of the images to be made, below each split's.")
@@ -365,6 +367,12 @@ class ImageToImage(ImagePairs):
         number = len(self.targets.names)
         shape = (number, *images.shape[1:])
         return replace(images, labels_N=items.labels_N, shape=shape, items=items, channels=number)
+
+
+def _first(root: Path, names: Sequence[str]) -> Path | None:
+    """The folder below ``root`` that has the first of these names, in letters of either case."""
+    below = {entry.name.lower(): Path(entry.path) for entry in entries_of(root) if is_folder(entry)}
+    return next((below[name] for name in names if name in below), None)
 
 
 def _files(folder: Path, ignored: Counter[str]) -> dict[str, Path]:

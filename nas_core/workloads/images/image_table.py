@@ -6,8 +6,8 @@ in five, by its name, is a test image.
 """
 
 import os
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,10 +17,12 @@ from pydantic import Field
 from nas_core.base.errors import DataError
 from nas_core.base.settings import PathText
 from nas_core.workloads.columns import FORMATS, USUAL_SPLIT, Columns, TargetSettings, read_columns
+from nas_core.workloads.images.census import Census
 from nas_core.workloads.images.encoded import EncodedImages
 from nas_core.workloads.images.items import FileItems, Listing
 from nas_core.workloads.images.layouts import TEST_SHARE, are_test, stamp_of
 from nas_core.workloads.metrics import Metrics
+from nas_core.workloads.regression import NumberTargets
 from nas_core.workloads.settings import EncodedSettings
 from nas_core.workloads.workload import WORKLOADS
 
@@ -51,7 +53,7 @@ class ImageTable(EncodedImages):
 
     @property
     def metrics(self) -> Metrics:
-        return self.targets.metrics
+        return self.settings.wanted.metrics(lambda: self.targets.scale)
 
     @property
     def label(self) -> str:
@@ -88,6 +90,14 @@ class ImageTable(EncodedImages):
             stamps_N2=np.array([stamp_of(root / name) for name in names], dtype=np.int64).reshape(-1, 2),
         )
         return Listing(targets=targets, train=items.only(is_train_N), test=items.only(is_test_N), notes=tuple(notes))
+
+    def understood(self, listing: Listing, found: Sequence[Census]) -> Listing:
+        """With numbers in units of those images that are trained on: not of those that cannot be read."""
+        targets = listing.targets
+        if not isinstance(targets, NumberTargets):
+            return listing
+        read_NO = listing.train.labels_N[found[0].is_sound].astype(np.float64)
+        return replace(listing, targets=NumberTargets.of(targets.names, read_NO, in_units=targets.in_units))
 
     def _path(self) -> Path:
         path = self.settings.path

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROWS = 256  # copied at once
-VERSION = 2  # raised when the node's copy of the same files is another
+VERSION = 3  # raised when the node's copy of the same files is another
 NO_SPLIT = f"no split is told: one row in {TEST_SHARE} of each class is a test image"
 
 
@@ -46,7 +46,8 @@ class ParquetSettings(EncodedSettings):
     image: str = Field("image", description="Column of the encoded images: bytes, or a record with the field `bytes`.")
     label: str = Field("label", description="Column of the classes: numbers from 0 on, or names.")
     split: str = Field(
-        USUAL_SPLIT, description="Column that says train or test, where files' names do not; empty: none."
+        USUAL_SPLIT,
+        description="Column that says train or test; `split` counts where files' names do not tell; empty: none.",
     )
 
 
@@ -171,6 +172,14 @@ class ParquetImages(FilesOfImages):
         """With the copy of the encoded images, which takes a part of the cache, too."""
         return replace(super().holding, taken_bytes=sum(size for _, (size, _) in self._stamps()))
 
+    @property
+    def _names_tell_splits(self) -> bool:
+        """Whether the files' names tell training and test rows, so that what is called ``split`` may be anything."""
+        try:
+            return told_splits([split_of_file(path, self._path()) for path, _ in self._stamps()], "") is not None
+        except DataError:
+            return False
+
     def _copy(self, target: Path) -> None:
         import pyarrow as pa
 
@@ -198,15 +207,16 @@ class ParquetImages(FilesOfImages):
             expected = f"also {', '.join(missing)}"
             advice = "Name yours in data.image, data.label and data.split."
             raise DataError(str(path), f"columns {', '.join(columns)}", expected, advice)
-        wanted = [settings.image, settings.label, *([settings.split] if settings.split in columns else [])]
         told = split_of_file(path, self._path())
+        has_split = settings.split in columns and not (settings.split == USUAL_SPLIT and self._names_tell_splits)
+        wanted = [settings.image, settings.label, *([settings.split] if has_split else [])]
         for batch in file.iter_batches(ROWS, columns=wanted):
             image = batch[settings.image]
             if pa.types.is_struct(image.type):
                 image = image.field("bytes") if image.type.get_field_index("bytes") >= 0 else image.field(0)
             if not _is_bytes(image.type):
                 raise DataError(str(path), f"{settings.image} of type {image.type}", "bytes, or records with `bytes`")
-            split = batch[settings.split] if settings.split in columns else pa.array([told] * len(image), pa.string())
+            split = batch[settings.split] if has_split else pa.array([told] * len(image), pa.string())
             yield {
                 "image": image.cast(pa.large_binary()),
                 "label": batch[settings.label].cast(pa.string()),

@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -129,6 +130,26 @@ def test_latency_is_a_limit_over_measured_shapes() -> None:
     answer = design(domain, limits, TINYNAS, gap=0.0, cpu_s=40.0)
     assert answer.rating.score == pytest.approx(best, rel=1e-12)
     assert answer.check.usage["latency_us"] <= 150
+    with pytest.raises(InfeasibleError, match=r"latency_us 5 \(at least \d+\.?\d* alone\)"):
+        design(domain, replace(limits, latency_us=5), TINYNAS, gap=0.0, cpu_s=5.0)
+
+
+def test_a_latency_that_takes_the_limit_to_the_last_digit_keeps_it() -> None:
+    """Times are no whole nanoseconds: none of them is counted as more than it is."""
+    shapes = itertools.product((16, 32, 64), (16, 32, 64), (8, 16, 32), (3, 5), ((2, 16), (2, 8), (1, 8), (1, 4)))
+    block_us = {(c, o, b, k, *at): 1.0000004 if o == 16 else 9.0 for c, o, b, k, at in shapes}
+    table = LatencyTable(device="made up", block_us=block_us, fixed_us=7.9999991)
+    program = Program(tiny("resnet"), Limits(latency_us=10, latency_table=table), TINYNAS)
+    found = best_channels(program, (3, 3), (1, 1), above=-np.inf, hint=None, seconds=20)
+    assert found.row is not None
+    assert within(to_batch(program.domain, found.row[None]), program.limits).all()
+
+
+def test_a_search_of_no_time_ends_at_once() -> None:
+    begin = time.process_time()
+    answer = design(tiny("resnet"), Limits(flops=3_000_000), TINYNAS, gap=0.0, cpu_s=1e-3)
+    assert (answer.status, answer.solved_nodes) == ("time", 1)
+    assert time.process_time() - begin < 30
 
 
 def test_fixed_parts_and_other_steps_are_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nas_core.base.errors import DataError
-from nas_core.workloads.columns import Wanted, names_of, read_columns
+from nas_core.workloads.columns import Wanted, names_of, read_columns, told_splits
 
 
 def table(tmp_path, text: str, **options):
@@ -119,3 +119,24 @@ def test_numbers_of_rows_that_pandas_writes_are_no_column(tmp_path):
     frame[frame.a % 3 > 0].to_parquet(tmp_path / "t.parquet")
     assert "__index_level_0__" in pq.read_schema(tmp_path / "t.parquet").names
     assert read_columns(tmp_path / "t.parquet").names == ("a", "b")
+
+
+def test_texts_are_texts_whatever_they_are_stored_as(tmp_path):
+    """Views and categories, too: their empty cells are left out as those of any text."""
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+        words = pa.array(["a", " ", None, "007"]).cast(kind)
+        pq.write_table(pa.table({"x": words, "y": [1, 2, 3, 4]}), tmp_path / "x.parquet")
+        kept, said = read_columns(tmp_path / "x.parquet").whole(["x"])
+        assert (kept.texts("x"), kept.rows_N.tolist()) == (["a", "007"], [1, 4])
+        assert said == ["left out: 2 of 4 rows, which have an empty cell"]
+
+
+def test_names_in_the_head_of_a_csv_may_have_spaces_around_them(tmp_path):
+    assert table(tmp_path, 'x, "id" , id2\n1,007,008\n', texts=["id", "id2"]).texts("id2") == ["008"]
+
+
+def test_splits_that_nothing_is_done_with_are_said():
+    _, is_test, said = told_splits(["train", "val", "test", "spare"], "x.csv")
+    assert is_test.tolist() == [False, False, True, False]
+    assert said[1] == "not used: spare, val, and validation rows are drawn from the training rows"
+    assert told_splits(["train", "val"], "x.csv")[2] == ["rows by split: train 1, val 1"]

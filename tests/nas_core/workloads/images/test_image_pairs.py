@@ -216,6 +216,16 @@ def test_splits_in_folders(few):
     assert (workload.num_images(), workload.num_test_images()) == (18, 6)
 
 
+def test_masks_of_gray_with_alpha(few):
+    """What alpha says is nothing of classes."""
+    before = masks(few).load().train[1]
+    for path in (few / "masks").iterdir():
+        image = Image.open(path).convert("L")
+        image.putalpha(200)
+        image.save(path)
+    assert torch.equal(masks(few).load().train[1], before)
+
+
 def test_a_value_that_does_not_count(few):
     path = few / "masks" / "00003.png"
     values = np.array(Image.open(path))
@@ -317,3 +327,17 @@ def test_images_and_maps_that_are_streamed_share_the_loader_processes(few, loade
         assert stream._loader.num_workers == each
         assert len([stream.batch(index) for index in batches]) == len(batches)
         stream.expect([])
+
+
+def test_a_third_split_is_said(few):
+    for split in ("train", "test", "val"):
+        shutil.copytree(few / "images", few / split / "images")
+        shutil.copytree(few / "masks", few / split / "masks")
+    assert "val/ is not used: validation pairs are drawn from the training pairs" in masks(few).notes()[0]
+    shutil.rmtree(few / "test")
+    assert "val/ serves as the test split" in masks(few).notes()[0]
+
+
+def test_metrics_of_pairs_are_named_without_them():
+    assert next(iter(masks("/gone").metrics)) == "mean_iou"
+    assert next(iter(pictures("/gone").metrics)) == "psnr"

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.csv
@@ -31,7 +33,7 @@ def csv_file(tmp_path_factory):
 
 
 def images(table, **settings) -> ImageTable:
-    known = {"path": str(table), "images": str(table.parent / "images"), "validation_examples": 20}
+    known = {"path": str(table), "images": str(Path(table).parent / "images"), "validation_examples": 20}
     return ImageTable(ImageTable.Settings(**{**known, **settings}))
 
 
@@ -183,3 +185,35 @@ def test_examples_are_shown_with_their_picture(trained):
     assert len(shown) == 12
     assert shown[0]["words"].startswith("bright_pct ")
     assert [name for name, _ in shown[0]["pictures"]] == ["input"]
+
+
+def test_the_unit_of_numbers_is_of_images_that_are_trained_on(csv_file, tmp_path):
+    """Not of one that cannot be read, whatever the table says of it."""
+    head, *rows = list(csv.reader(csv_file.read_text().splitlines()))
+    rows[3][head.index("image")], rows[3][head.index("bright_pct")] = "gone.png", "1e9"
+    path = tmp_path / "images.csv"
+    path.write_text("\n".join(map(",".join, [head, *rows])))
+    known = {"images": str(csv_file.parent / "images"), "task": "regression", "targets": ["bright_pct"]}
+    scale = images(path, on_error="skip", **known).targets.scale
+    assert 0 < scale.mean[0] < 100
+    path.write_text("\n".join(map(",".join, [head, *rows[:3], *rows[4:]])))
+    assert images(path, **known).targets.scale == scale
+
+
+@pytest.mark.parametrize("task", ["regression", "multi-label", "classification"])
+def test_metrics_are_named_without_the_data(csv_file, task):
+    known = {"classification": ["kind"], "multi-label": list(TAGS), "regression": ["bright_pct", "middle_px"]}
+    there = images(csv_file, task=task, targets=known[task])
+    away = images("/gone/table.csv", images=None, task=task, targets=known[task])
+    assert [each.measure for each in away.metrics.values()] == [each.measure for each in there.targets.metrics.values()]
+
+
+def test_an_image_that_is_overwritten_is_noticed_by_the_process_that_has_looked_at_it(csv_file, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(csv_file.parent / "images", folder)
+    shutil.copy(csv_file, tmp_path / "table.csv")
+    workload = images(tmp_path / "table.csv", targets=["kind"])
+    before = workload.fingerprint()
+    shutil.copy(folder / "00001.png", folder / "00000.png")
+    assert images(tmp_path / "table.csv", targets=["kind"]).fingerprint() != before
+    assert workload.identity["content"] == workload.fingerprint() != before

@@ -182,3 +182,11 @@ def test_what_is_no_parquet(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no \.parquet file in"):
         images(tmp_path / "empty").check()
+
+
+def test_a_column_called_split_may_be_anything_where_files_tell(tmp_path):
+    """One that is named counts: the settings' word is the last."""
+    write(tmp_path / "train-0.parquet", rows(8, split="a", fold="train"))
+    write(tmp_path / "test-0.parquet", [{**row, "fold": "test" if n else "train"} for n, row in enumerate(rows(4))])
+    assert [len(images(tmp_path).contents().train), len(images(tmp_path).contents().test)] == [8, 4]
+    assert len(images(tmp_path, split="fold").contents().train) == 9
