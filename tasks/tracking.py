@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,6 +58,7 @@ LONGEST_PARAM = 500  # letters
 DESIGN_FILES = (DESIGN_CONFIG, DESIGN, TRAINING)
 FILES = (CONFIG, SELECTION, VERIFICATION, TRAINING, BLOCK_SCORES, REPORT)
 SECONDS_TO_ANSWER = "10"
+DELETED = "deleted"  # what MLflow says of a run or an experiment that its page shows no more
 # what MLflow takes an experiment for, and with which of its pages it opens one: else with traces of language models
 KIND, KIND_WITH_RUNS = "mlflow.experimentKind", "custom_model_development"
 AS_TRAINING = "workflowType=machine_learning"
@@ -200,10 +201,7 @@ class _Runs:
     ) -> None:
         self.store, self.config, self.name, self.tags = store, config, name, tags
         self.client = client(self.store)
-        uri = logged_to(self.store)
-        known = dict(ids or {})
-        same = known.get("uri") == uri or (uri == EMBEDDED and is_embedded(known))
-        self.ids: dict[str, Any] = {**known, "uri": uri} if same else {"uri": uri, "runs": {}}
+        self.ids = _ids_at(logged_to(self.store), ids or {})
 
     def finish(self, run_id: str) -> None:
         self._end(run_id, self.wall_s)
@@ -235,6 +233,9 @@ class _Runs:
     def _experiment(self) -> str:
         known = self.client.get_experiment_by_name(self.config.experiment)
         if known is not None:
+            if known.lifecycle_stage == DELETED:  # no other can have its name
+                log.warning("the experiment %s was deleted: it is restored", known.name)
+                self.client.restore_experiment(known.experiment_id)
             if KIND not in known.tags:
                 self.client.set_experiment_tag(known.experiment_id, KIND, KIND_WITH_RUNS)
             return str(known.experiment_id)
@@ -248,18 +249,13 @@ class _Runs:
 
     def _run(self, key: str, name: str, tags: Mapping[str, str], wall_s: float = 0.0) -> str:
         """The run known by ``key``, made where there is none; its work ended just now, after so many seconds."""
-        import mlflow
-
-        known = self.ids["runs"].get(key)
+        experiment, known = self._experiment(), self.ids["runs"].get(key)
         if known is not None:
-            try:
-                return str(self.client.get_run(known).info.run_id)
-            except mlflow.exceptions.MlflowException as error:
-                if not _is_gone(error):
-                    raise
-                log.warning("run %s is gone from %s: logging to a new one", known, self.ids["uri"])
+            if self._found(known) is not None:
+                return str(known)
+            log.warning("run %s is gone from %s: logging to a new one", known, self.ids["uri"])
         began_ms = int(1000 * (time.time() - wall_s))
-        run = self.client.create_run(self._experiment(), began_ms, run_name=name, tags=dict(tags))
+        run = self.client.create_run(experiment, began_ms, run_name=name, tags=dict(tags))
         self.ids["runs"][key] = run.info.run_id
         self.save()
         return str(run.info.run_id)
@@ -279,16 +275,15 @@ class _Runs:
             runs[key] = run
 
     def _is_of(self, run_id: str, wanted: Mapping[str, str]) -> bool:
-        """Whether the run's parameters are these, as far as it has them."""
-        import mlflow
-
-        try:
-            known = self.client.get_run(run_id).data.params
-        except mlflow.exceptions.MlflowException as error:
-            if not _is_gone(error):
-                raise
-            return True  # a new one is made
+        """Whether the run's parameters are these, as far as it has them; one that is gone gives way to a new one."""
+        run = self._found(run_id)
+        known = run.data.params if run is not None else {}
         return all(known.get(name, value) == value for name, value in wanted.items())
+
+    def _found(self, run_id: str) -> Any:
+        """The run; None where the server has it no more, or on the way to its end."""
+        run = _there(lambda: self.client.get_run(run_id))
+        return run if run is not None and run.info.lifecycle_stage != DELETED else None
 
     def log_data(self, run_id: str, name: str, known: Mapping[str, Any]) -> None:
         """What the networks were fed, in MLflow's own terms; ``known`` is what identifies it."""
@@ -317,7 +312,7 @@ class _Runs:
     def log_network(self, parent: str, row: Mapping[str, Any], inputs: str, recipe: Mapping[str, Any]) -> None:
         """A child run of a trained network: curves, system metrics, metrics of the data, costs, model files.
 
-        ``inputs`` is the id of what was trained how: it is logged once.
+        ``inputs`` is the id of what was trained how: it is logged once, but for costs that are measured anew.
         """
         tags = {
             **self.tags,
@@ -325,12 +320,16 @@ class _Runs:
             "mathnas.kind": row["role"],
             "mathnas.genotype": row["genotype"],
         }
-        trained_as = content_id({"study": inputs, "name": row["name"]})
+        network = {name: row[name] for name in ("name", "genotype")}
+        places = self.config.model_dump(include={"experiment", "registered_model"})
+        trained_as = content_id({"study": inputs, **network, **places})
         run_id = self._run(trained_as, f"{row['name']} {row['genotype']}", tags, row["wall_s"])
         is_model = row["role"] == "winner" and bool(row["program_path"])
-        is_registered = not is_model or run_id in self.ids.get("models", {})
+        is_registered = not is_model or self._is_registered(run_id)
         if self.client.get_run(run_id).info.status == "FINISHED" and is_registered:
             self.client.set_tag(run_id, "mlflow.parentRunId", parent)  # other settings may lead to the same training
+            known = self.client.get_run(run_id).data.metrics
+            self._log_batches(run_id, [(name, value, 0) for name, value in _costs(row) if known.get(name) != value])
             if row["role"] == "winner":
                 self._crown(run_id, row)
             return
@@ -349,6 +348,15 @@ class _Runs:
         paths = [path for path in self.store.paths(folder) if not path.startswith(f"{folder}/checkpoint")]
         wanted = {f"network/{PurePosixPath(path).relative_to(folder)}": path for path in paths}
         self._log_artifacts(run_id, wanted)
+
+    def _is_registered(self, run_id: str) -> bool:
+        """Whether the run's model is there; what was deleted from the registry is forgotten, and registered anew."""
+        models = self.ids.get("models", {})
+        model = models.get(run_id)
+        if model and _there(lambda: self.client.get_model_version(model["name"], model["version"])) is None:
+            log.warning("version %s of %s is gone: it is registered again", model["version"], model["name"])
+            del models[run_id]
+        return run_id in models
 
     def _register(self, run_id: str, row: Mapping[str, Any]) -> None:
         """Register the winner as an exported program (no pickle)."""
@@ -391,11 +399,7 @@ class _Runs:
         if model is None:
             return
         self.client.set_registered_model_alias(model["name"], self.config.alias, model["version"])
-        page = self.client.get_model_version(model["name"], model["version"]).description  # of the one that wins now
-        if page:
-            self.client.update_registered_model(model["name"], description=page)
-        else:
-            self._describe_model(model["name"], model["version"], row)
+        self._describe_model(model["name"], model["version"], row)
         self.ids["model"] = {**model, "uri": f"models:/{model['name']}@{self.config.alias}"}
 
     def _log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
@@ -506,16 +510,41 @@ def _curves(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
         points += [(name, float(value), step) for name, value in epoch.items() if name not in ("epoch", "step")]
     for step, sample in enumerate(row["system"]):
         points += [(f"system/{name}", float(value), step) for name, value in sample.items()]
-    points += [(name, float(value), 0) for name, value in {**row["costs"], **row.get("design", {})}.items()]
-    points += [(f"whole_{name}", float(value), 0) for name, value in row.get("measured", {}).items()]
+    points += [(name, value, 0) for name, value in _costs(row)]
     points += [(f"test_{name}", float(value), 0) for name, value in row["metrics"]["test"].items()]
     points += [("training_seconds", row["wall_s"], 0), ("training_examples_per_s", row["examples_per_s"], 0)]
     return points
 
 
-def _is_gone(error: Exception) -> bool:
-    """Whether the server has no such run; else it did not answer as it should, and a new one would be a double."""
-    return getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+def _costs(row: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """What the network costs, by the sums of its blocks and whole, and what is proved of a design."""
+    found = {**row["costs"], **row.get("design", {})}
+    whole = {f"whole_{name}": value for name, value in row.get("measured", {}).items()}
+    return [(name, float(value)) for name, value in {**found, **whole}.items()]
+
+
+def _ids_at(uri: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Ids of the runs at ``uri``; those that are elsewhere are kept beside them, for who goes back there."""
+    if known.get("uri") == uri or (uri == EMBEDDED and is_embedded(known)):
+        return {**known, "uri": uri}
+    elsewhere = dict(known.get("elsewhere", {}))
+    mine = elsewhere.pop(uri, {"runs": {}})
+    if known:
+        left = EMBEDDED if is_embedded(known) else str(known.get("uri", ""))
+        elsewhere[left] = {name: value for name, value in known.items() if name not in ("uri", "elsewhere")}
+    return {**mine, "uri": uri, **({"elsewhere": elsewhere} if elsewhere else {})}
+
+
+def _there(ask: Callable[[], Any]) -> Any:
+    """What the server answers; None where it has no such thing. Any other error is no sign of that, and is raised."""
+    import mlflow
+
+    try:
+        return ask()
+    except mlflow.exceptions.MlflowException as error:
+        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def registered_model(store: Store) -> Any:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 import nas_core
 from nas_core import Study, read_config
@@ -16,6 +17,7 @@ from nas_core.records.store import Store
 from nas_core.space.genotypes import Genotype
 from nas_core.study.rounds import finalists
 from nas_core.study.stages import STAGES
+from tasks.tracking import client as client_of
 from tests.command import mathnas
 from tests.conftest import config_of
 from tests.own_study import ALL_IMAGES, EDITED, SPACE, written
@@ -217,6 +219,59 @@ def test_a_model_whose_registration_was_cut_off_is_registered_by_the_next_report
     again = json.loads((copy / "tracking.json").read_text())
     assert again["runs"] == ids["runs"]
     assert (again["model"]["name"], again["model"]["version"]) == (known["name"], str(int(known["version"]) + 1))
+
+
+def test_what_was_deleted_on_mlflows_page_is_made_again(own, tmp_path, caplog):
+    """Runs, the model, the whole experiment: MLflow only hides them, and takes nothing more for them."""
+    copy = shutil.copytree(own / "study", tmp_path / "copy")
+    before = json.loads((copy / "tracking.json").read_text())
+    client = client_of(Store(copy))
+    for run_id in before["runs"].values():
+        client.delete_run(run_id)
+    client.delete_registered_model(before["model"]["name"])
+    assert (done := mathnas("report", copy)).returncode == 0, done.stderr
+    after = json.loads((copy / "tracking.json").read_text())
+    assert after["runs"].keys() == before["runs"].keys()
+    assert not set(after["runs"].values()) & set(before["runs"].values())
+    version = client.get_model_version_by_alias(after["model"]["name"], "champion")
+    assert version.run_id in after["runs"].values()
+    client.delete_experiment(client.get_experiment_by_name("mathnas").experiment_id)
+    assert (done := mathnas("report", copy)).returncode == 0, done.stderr
+    assert "the experiment mathnas was deleted: it is restored" in caplog.text
+    assert json.loads((copy / "tracking.json").read_text())["runs"] == after["runs"]
+
+
+def test_a_report_to_a_server_and_back_again_makes_no_run_twice(own, tmp_path):
+    copy = shutil.copytree(own / "study", tmp_path / "copy")
+    seen, server = [], {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/server.db"}
+    for environment in ({}, server, {}, server):
+        assert (done := mathnas("report", copy, **environment)).returncode == 0, done.stderr
+        seen.append(json.loads((copy / "tracking.json").read_text()))
+    assert [each["runs"] for each in seen[2:]] == [each["runs"] for each in seen[:2]]
+    assert [each["model"] for each in seen[2:]] == [each["model"] for each in seen[:2]]
+    assert not set(seen[0]["runs"].values()) & set(seen[1]["runs"].values())
+
+
+def test_settings_of_tracking_and_costs_that_are_measured_anew_reach_what_was_logged(own, tmp_path):
+    copy = shutil.copytree(own / "study", tmp_path / "copy")
+    before = json.loads((copy / "tracking.json").read_text())
+    training = json.loads((copy / "training.json").read_text())
+    training["networks"][0]["costs"]["latency_ms"] = 1234.5
+    (copy / "training.json").write_text(json.dumps(training))
+    assert (done := mathnas("report", copy)).returncode == 0, done.stderr
+    again = json.loads((copy / "tracking.json").read_text())
+    assert (again["runs"], again["model"]) == (before["runs"], before["model"])
+    client = client_of(Store(copy))
+    run = client.get_model_version_by_alias(before["model"]["name"], "champion").run_id
+    assert client.get_run(run).data.metrics["latency_ms"] == 1234.5
+    tracking = {"experiment": "elsewhere", "registered_model": "other", "alias": "best"}
+    config = yaml.safe_load((copy / "study.yaml").read_text())
+    (copy / "study.yaml").write_text(yaml.safe_dump({**config, "tracking": tracking}))
+    assert (done := mathnas("report", copy)).returncode == 0, done.stderr
+    version = client.get_model_version_by_alias("other", "best")
+    experiment = client.get_experiment_by_name("elsewhere").experiment_id
+    assert client.get_run(version.run_id).info.experiment_id == experiment
+    assert "models:/other@best" in version.description
 
 
 def test_a_moved_study_goes_on_where_it_is(own, tmp_path):
