@@ -105,7 +105,7 @@ def tried(
 def _one(asked: Asked) -> Trial:
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "flows.trial"],
+            [sys.executable, "-P", "-m", "flows.trial"],
             input=json.dumps(asdict(asked)),
             capture_output=True,
             text=True,

@@ -1,6 +1,7 @@
 """`mathnas measure`: a study's networks timed on another machine, by a file that is carried there, or over ssh."""
 
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import suppress
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 from nas_core.base.errors import ClusterError, ConfigError
 from nas_core.records.lease import hold
 from nas_core.space.genotypes import Genotype
+from nas_core.study.profiled import additivity_sample
 from nas_core.study.study import Study
-from tasks.profiling import additivity_sample, to_measure_whole
+from tasks.profiling import to_measure_whole
 
 if TYPE_CHECKING:
     from nas_core.study.elsewhere import Elsewhere
@@ -26,7 +28,7 @@ def elsewhere(study: Study) -> "Elsewhere":
     from nas_core.study.elsewhere import Elsewhere
 
     chosen = [Genotype.parse(text) for text in to_measure_whole(study)]
-    return Elsewhere(study, additivity_sample(study), chosen)
+    return Elsewhere(study, additivity_sample(study.snapshot), chosen)
 
 
 def write(study: Study, path: Path) -> list[str]:
@@ -40,10 +42,10 @@ def write(study: Study, path: Path) -> list[str]:
         path.write_bytes(data)
     except OSError as error:
         raise ConfigError(f"--to {path}", error.strerror or str(error), "a file that can be written") from None
-    root = study.store.root
+    root = shlex.quote(study.store.root)
     return [
         f"Wrote {path} ({len(data) / 2**20:.1f} MiB).",
-        f"There: python3 {path.name}   # needs numpy and what runs the networks; writes measured.csv",
+        f"There: python3 {shlex.quote(path.name)}   # needs numpy and what runs the networks; writes measured.csv",
         f"Here:  mathnas measure {root} --from measured.csv",
     ]
 

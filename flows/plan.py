@@ -27,6 +27,7 @@ from nas_core.study.snapshot import Snapshot
 from nas_core.study.sources import Sources
 from nas_core.study.stages import CONFIG, STAGES, Stage
 from nas_core.study.study import Study
+from tasks.requests import Request, room
 
 EMBEDDED = {
     "RAY_ADDRESS": "a local Ray on this machine",
@@ -221,12 +222,11 @@ def _amounts(study: Study, until: Stage, scored: int, verified: int, trains: boo
     """What is to be done; a cluster is taken for this machine alone."""
     config, cpus = study.config, usable_cpus()
     stages = [stage for stage in study.stages(until) if not study.status_of(stage).is_over]
-    workers = max(1, int(_room(config.cluster.num_cpus, config.cluster.num_gpus, cpus)))
+    cluster = config.cluster
+    workers = _here(Request(num_cpus=cluster.num_cpus, num_gpus=cluster.num_gpus))
     trainings, share, processes = _num_trainings(config), 0.0, config.train.workers
-    share = config.cluster.training_cpus or max(
-        config.cluster.num_cpus, cpus // (processes if processes > 1 else trainings), 1
-    )
-    at_a_time = max(1, int(_room(share, config.cluster.num_gpus, cpus)) // processes)
+    share = cluster.training_cpus or max(cluster.num_cpus, cpus // (processes if processes > 1 else trainings), 1)
+    at_a_time = max(1, _here(Request(num_cpus=share, num_gpus=cluster.num_gpus)) // processes)
     verify, is_slow = config.verify, study.scorer.duration == "minutes"
     expected = min(verified, verify.per_round * (verify.patience + 1)) if "verify" in stages else 0
     return Amounts(
@@ -247,13 +247,14 @@ def _amounts(study: Study, until: Stage, scored: int, verified: int, trains: boo
     )
 
 
-def _room(num_cpus: float, num_gpus: float, cpus: int) -> float:
-    """How many workers of such a share this machine holds."""
-    if not num_gpus:
-        return cpus / max(num_cpus, 1e-3)
-    import torch
+def _here(request: Request) -> int:
+    """How many such workers this machine holds at a time, one at least; without a GPU it is taken to have one."""
+    gpus = 1
+    if request.num_gpus:
+        import torch
 
-    return max(1, torch.cuda.device_count()) / num_gpus
+        gpus = max(1, torch.cuda.device_count())
+    return max(1, room({"CPU": usable_cpus(), "GPU": gpus}, request.as_demand()))
 
 
 def _num_trainings(config: StudyConfig) -> int:

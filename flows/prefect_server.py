@@ -198,7 +198,7 @@ class Server(subprocess.Popen[bytes]):
 
 def _start(port: int, page: bool) -> Server:
     app = "prefect.server.api.server:create_app"
-    command = [sys.executable, "-m", "uvicorn", "--factory", app, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-P", "-m", "uvicorn", "--factory", app, "--host", "127.0.0.1", "--port", str(port)]
     environment = {
         **os.environ,
         "PREFECT_UI_ENABLED": "1" if page else "0",

@@ -357,11 +357,11 @@ def _join(address: str) -> Connection:
             "RAY_ADDRESS", f"{address}, {error}", "a Ray cluster that answers", f"{advice} {GO_ON}"
         ) from None
     except Exception as error:  # ray raises bare ConnectionError, RuntimeError and its own kinds here
-        words = _in_words(error)
+        words, expected = _in_words(error), "a Ray cluster that lets this process join"
         if "Version mismatch" in words:
+            expected = "a Ray cluster of the same version"
             advice = f"Start the cluster with Ray {ray.__version__} and this Python, or install its versions here."
-        expected = f"a Ray cluster of the same version ({words})"
-        raise ClusterError("RAY_ADDRESS", address, expected, advice) from None
+        raise ClusterError("RAY_ADDRESS", address, f"{expected} ({words})", advice) from None
     logging.getLogger("ray").setLevel(LOGGED)
     if "://" in address:
         _keep_client_quiet()

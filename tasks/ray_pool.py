@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import ray
@@ -28,6 +28,7 @@ from nas_core.base.errors import ClusterError
 from nas_core.study.config import ClusterConfig
 from tasks import ray_connection
 from tasks.ray_connection import ask, first_line
+from tasks.requests import Request, room
 
 log = logging.getLogger(__name__)
 
@@ -44,26 +45,6 @@ STALLED_S = 10.0
 MOST_NODE_DEATHS = 5  # under the same networks, which nodes do not die of: then they are asked one by one
 ANSWER_S = 5.0  # of the actor that passes reports on
 RESULT_S = 60.0  # for a result to come from another node
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What one worker asks of a node: CPUs, GPUs (fractions share one), custom resources.
-
-    ``processes`` are so many workers that do one job together, on any nodes.
-    """
-
-    num_cpus: float = 1
-    num_gpus: float = 0
-    resources: Mapping[str, float] = field(default_factory=dict)
-    processes: int = 1
-
-    def as_options(self) -> dict[str, Any]:
-        return {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus, "resources": dict(self.resources)}
-
-    def as_demand(self) -> dict[str, float]:
-        demand = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.resources}
-        return {name: amount for name, amount in demand.items() if amount > 0}
 
 
 class Session:
@@ -127,11 +108,18 @@ class Cluster:
         config = self.config
         return Request(num_cpus=config.num_cpus, num_gpus=config.num_gpus, resources=config.resources)
 
-    @property
-    def profile_request(self) -> Request:
-        """What measuring costs asks for: one worker, on the target device where one is named."""
+    def profile_request(self, *, on_gpu: bool) -> Request:
+        """What measuring costs asks for: one worker, as an evaluation's; of a target device a CPU, and its GPU if any.
+
+        ``on_gpu`` says that only a GPU will do.
+        """
         config = self.config
-        return Request(num_cpus=max(config.num_cpus, 1), num_gpus=config.num_gpus, resources=config.profile_resources)
+        if not config.profile_resources:
+            return Request(num_cpus=max(config.num_cpus, 1), num_gpus=config.num_gpus)
+        gpus = config.num_gpus or float(on_gpu)
+        device = {**config.profile_resources, "GPU": gpus}
+        has_gpu = gpus > 0 and any(room(node, device) for node in _alive_nodes())
+        return Request(num_gpus=gpus if on_gpu or has_gpu else 0, resources=config.profile_resources)
 
     def training_request(self, num_jobs: int = 1, processes: int = 1) -> Request:
         """What one of ``num_jobs`` long trainings asks for: its share of a node's CPUs, or of those beside a GPU.
@@ -141,7 +129,7 @@ class Cluster:
         config = self.config
         nodes = _alive_nodes()
         needed = {"GPU": config.num_gpus} if config.num_gpus > 0 else {}
-        able = [node for node in nodes if _room(node, {**needed, **config.resources})]
+        able = [node for node in nodes if room(node, {**needed, **config.resources})]
         node = max(able, key=lambda resources: resources.get("CPU", 0.0), default={})
         side_by_side = float(num_jobs)
         if config.num_gpus > 0:
@@ -165,14 +153,14 @@ class Cluster:
         nodes = _alive_nodes()
         if not nodes:
             ray_connection.give_up("its node gone")
-        room = sum(_room(node, demand) for node in nodes)
-        if room >= request.processes:
+        holds = sum(room(node, demand) for node in nodes)
+        if holds >= request.processes:
             return
         have = "; ".join(_in_words(node) for node in nodes) or "no node"
         advice = "Change `cluster:` in the study, or add such a node; `cluster.max_workers` lets a cluster grow."
         if request.processes > 1:
             expected = f"room for `train.workers: {request.processes}`, each with {_in_words(demand)}"
-            raise ClusterError("Ray cluster", f"{have}: room for {room}", expected, advice)
+            raise ClusterError("Ray cluster", f"{have}: room for {holds}", expected, advice)
         raise ClusterError("Ray cluster", have, f"a node with {_in_words(demand)}", advice)
 
     def at_a_time(self, request: Request) -> int:
@@ -182,16 +170,11 @@ class Cluster:
     def num_workers(self, request: Request) -> int:
         """How many such requests the cluster can hold at a time, fully grown; one at least."""
         demand = request.as_demand()
-        return max(1, sum(_room(node, demand) for node in _alive_nodes()), self.config.max_workers)
+        return max(1, sum(room(node, demand) for node in _alive_nodes()), self.config.max_workers)
 
 
 def _alive_nodes() -> list[dict[str, float]]:
     return [dict(node["Resources"]) for node in ask(ray.nodes) if node["Alive"]]
-
-
-def _room(node: Mapping[str, float], demand: Mapping[str, float]) -> int:
-    """How many workers of this demand a node can hold; one that asks for nothing fits once."""
-    return min((int(node.get(name, 0.0) / amount + 1e-9) for name, amount in demand.items()), default=1)
 
 
 def _largest_share(nodes: Sequence[Mapping[str, float]], processes: int) -> float:
@@ -395,14 +378,16 @@ class BatchDone:
 
 
 class _Actor:
-    """The process that holds a BatchWorker."""
+    """The process that holds a BatchWorker, built for its first batch: Ray would hide what is raised earlier."""
 
     def __init__(self, build: Callable[..., BatchWorker], arguments: Sequence[Any]) -> None:
         _take_own_threads()  # the process may have done a job before
-        self.worker = build(*arguments)
+        self._build, self._arguments = build, arguments
+        self._worker: BatchWorker | None = None
 
     def run(self, batch: list[str]) -> tuple[int, float]:
-        return _timed(lambda: self.worker.run(batch))
+        worker = self._worker = self._worker or self._build(*self._arguments)
+        return _timed(lambda: worker.run(batch))
 
 
 def _run_once(build: Callable[..., BatchWorker], arguments: Sequence[Any], batch: list[str]) -> tuple[int, float]:

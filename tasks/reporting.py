@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # a few examples may flip between a GPU's arithmetic and the CPU's; other numbers are a little off
 SAME_SHARE, SAME_EXAMPLES, SAME_RELATIVE = 0.002, 2, 0.01
-SAME_NUMBER, NEARLY_0 = 0.05, 1e-3
+SAME_NUMBER, NEARLY_0 = 0.05, 1e-6
 SERVERS_CLIENTS = ("mlflow", "requests", "urllib3", "sqlalchemy")
 
 
@@ -94,7 +94,7 @@ def checked_registered(
         shape = workload.sample.shape_at(resolution, in_channels)
         loaded = tracking.registered_metric(store, workload, own, shape)
     if abs(loaded - trained) > _tolerance(own, trained, row["num_test_examples"]):
-        raise StoreError("registered model", f"test {own.label} {loaded:.4f}", f"{trained:.4f}, as trained")
+        raise StoreError("registered model", f"test {own.label} {loaded:.6g}", f"{trained:.6g}, as trained")
     return {f"test_{own.name}": loaded, f"trained_test_{own.name}": trained}
 
 

@@ -16,6 +16,7 @@ from nas_core.study.rivals import Rivals
 from nas_core.study.stages import TRAINING
 from nas_core.study.study import Study
 from tasks.addresses import names_cluster
+from tasks.profiling import needs_gpu
 from tasks.progress import Progress
 from tasks.ray_pool import Cluster, run_jobs
 from tasks.retries import cluster_task
@@ -83,7 +84,7 @@ def _compared(study: Study, job: StudyJob, cluster: Cluster) -> dict[str, Any]:
             cluster,
             rivals_job,
             [(job, list(found.candidates))],
-            cluster.profile_request,
+            cluster.profile_request(on_gpu=needs_gpu(study)),
             progress.of_job,
             progress.show,
         )

@@ -9,7 +9,7 @@ from pydantic import Field
 from nas_core.base.errors import ConfigError
 from nas_core.base.machine import version_of
 from nas_core.base.settings import Section
-from nas_core.costs.conditions import check_here, check_installed, is_of_files, needs_cuda
+from nas_core.costs.conditions import CUDA_GRAPH, check_here, check_installed, is_of_files, needs_cuda
 from nas_core.costs.measure_files import SESSIONS
 from nas_core.costs.parts import base_genotypes
 from nas_core.costs.profiler import PROFILERS, Profiler, RowWriter
@@ -84,6 +84,10 @@ class LatencyProfiler(Profiler):
         elif self.settings.runtime not in CARRIED:
             expected = f"one of {', '.join(CARRIED)}, where it is measured elsewhere"
             raise ConfigError("profile.profilers.latency.runtime", self.settings.runtime, expected)
+
+    @property
+    def needs_gpu(self) -> bool:
+        return bool(self.settings.device == "cuda" or self.settings.runtime == CUDA_GRAPH)
 
     @property
     def device(self) -> str:

@@ -42,6 +42,11 @@ class Profiler(Registered, ABC):
         return dict(self.settings.model_dump(mode="json", exclude={"kind"}))
 
     @property
+    def needs_gpu(self) -> bool:
+        """Whether only a GPU will do: a node with one is asked for."""
+        return False
+
+    @property
     def device(self) -> str:
         """Name of the device measured, or ANY_DEVICE; raises ConfigError if it is not there."""
         return ANY_DEVICE

@@ -1,7 +1,6 @@
 """The model card that travels with a network's files: what it is, what it rates at, costs, and how to load it."""
 
 import shlex
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,13 @@ from typing import Any
 from nas_core.base.machine import installed_versions
 from nas_core.base.words import aligned, counted
 from nas_core.report.text import (
+    format_metric,
     format_milliseconds,
     format_quantity,
+    format_seeds,
     longer_in_words,
     metric_column,
+    metric_label,
     outcome_lines,
     short_genotype,
     trained_name,
@@ -153,16 +155,16 @@ def _input(done: Finished, given: Mapping[str, Any], written: Written) -> list[s
 
 
 def _rated(done: Finished) -> list[str]:
-    names = list(done.winner["metrics"]["test"])
-    head = ["network", "what it is", *(metric_column(done.workload.metrics[name], "test") for name in names)]
+    metrics = {name: done.workload.metrics[name] for name in done.winner["metrics"]["test"]}
+    head = ["network", "what it is", *(metric_column(metric, "test") for metric in metrics.values())]
     rows = [head, ["---"] * len(head)]
     for row in done.networks:
-        tested = (f"{row['metrics']['test'][name]:.4f}" for name in names)
+        tested = (format_metric(metric, row["metrics"]["test"][name]) for name, metric in metrics.items())
         what = "this network" if row is done.winner else ROLES.get(row["role"]) or trained_name(row["role"])
         rows.append([f"`{short_genotype(row['genotype'])}`", what, *tested])
     given = as_given(done.study) if done.study is not None else {}
     if given:
-        cells = (f"{given[name]:.4f}" if name in given else "" for name in names)
+        cells = (format_metric(metric, given[name]) if name in given else "" for name, metric in metrics.items())
         rows.append(["", "the model as it was given", *cells])
     return [
         *map(_row, rows),
@@ -190,9 +192,10 @@ def _row(cells: Sequence[str]) -> str:
 def _repeated(done: Finished) -> list[str]:
     """What other seeds made of the same networks: their weights are not these."""
     name = done.winner["metric_name"]
+    metric = done.workload.metrics[name]
     return [
-        f"`{short_genotype(row['genotype'])}` from {len(values)} seeds: test {name.replace('_', ' ')} "
-        f"{statistics.fmean(values):.4f} +- {statistics.stdev(values):.4f}."
+        f"`{short_genotype(row['genotype'])}` from {len(values)} seeds: "
+        f"{metric_label(metric, 'test')} {format_seeds(metric, values)}."
         for row in done.networks
         if len(values := [each["metrics"]["test"][name] for each in (row, *row.get("repeats", ()))]) > 1
     ]

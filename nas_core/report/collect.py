@@ -542,7 +542,7 @@ def _details(details: Mapping[str, Any], is_shown: bool) -> dict[str, Any]:
     """What a workload kept of a network's outputs on the test split; single examples of the one that is shown."""
     table = details.get("table")
     return {
-        "confusion": tuple(map(tuple, details.get("confusion", ()))),
+        "confusion": tuple(map(tuple, details.get("confusion", ()) if is_shown else ())),
         "outputs": OutputsTable(head=tuple(table["head"]), rows=tuple(map(tuple, table["rows"]))) if table else None,
         "scatter": tuple(
             Scatter(name=each["name"], true=tuple(each["true"]), predicted=tuple(each["predicted"]))

@@ -50,7 +50,9 @@ from nas_core.report.text import (
 from nas_core.study.stages import REPORT, SUMMARY
 
 HERE = Path(__file__).parent
-MAX_PAGE_BYTES = 5_000_000
+MAX_FIGURE_BYTES = 3_500_000  # of all figures of a page, as PNG files: in it they take a third more
+LARGE_FIGURE_BYTES = 200_000  # what is smaller always finds its place
+INLINE = ("network",)  # figures that the page draws as SVG
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +75,13 @@ class FigureBlock:
     paragraphs: tuple[str, ...]
     source: str
     images: Mapping[str, str]  # theme -> data URI; empty if the stage has not run
+    beside: str = ""  # the figure's file, where it is too large for the page
     command: str
     narrow: bool = False
+
+    @property
+    def is_drawn(self) -> bool:
+        return bool(self.images or self.beside)
 
 
 Drawn = Mapping[ThemeName, Mapping[str, bytes]]  # theme -> figure -> PNG
@@ -105,7 +112,7 @@ def draw(summary: StudySummary) -> Drawn:
 
 
 def render_page(summary: StudySummary, drawn: Drawn | None = None) -> str:
-    """The page as text, under ``MAX_PAGE_BYTES``; ``drawn`` saves drawing the figures again."""
+    """The page as text; ``drawn`` saves drawing the figures again."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -115,11 +122,8 @@ def render_page(summary: StudySummary, drawn: Drawn | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html").render(
-        page_context(summary, draw(summary) if drawn is None else drawn)
-    )
-    assert len(page.encode()) < MAX_PAGE_BYTES, "a figure is too large for the page"
-    return page
+    context = page_context(summary, draw(summary) if drawn is None else drawn)
+    return environment.get_template("page.html").render(context)
 
 
 def page_context(summary: StudySummary, drawn: Drawn) -> dict[str, Any]:
@@ -283,7 +287,19 @@ def _effort_tile(summary: StudySummary) -> list[Tile]:
 
 def figure_blocks(summary: StudySummary, drawn: Drawn) -> list[FigureBlock]:
     """Every figure with its words; those whose stage has not run name the command instead."""
-    return [_figure_block(summary, name, drawn) for name in FIGURES]
+    fitting = _fitting(drawn)
+    return [_figure_block(summary, name, fitting, is_drawn=name in drawn.get("light", {})) for name in FIGURES]
+
+
+def _fitting(drawn: Drawn) -> Drawn:
+    """The figures that a page holds: where all are too many, large ones have one theme only, then none."""
+    kept = {theme: {name: png for name, png in images.items() if name not in INLINE} for theme, images in drawn.items()}
+    for theme in sorted(kept, key="light".__eq__):  # which is shown in the dark, too, comes last
+        for name in sorted(kept[theme], key=lambda name: -len(drawn[theme][name])):
+            too_many = sum(len(png) for images in kept.values() for png in images.values()) > MAX_FIGURE_BYTES
+            if too_many and len(kept[theme][name]) > LARGE_FIGURE_BYTES:
+                del kept[theme][name]
+    return kept
 
 
 def _trust(summary: StudySummary) -> str:
@@ -291,7 +307,7 @@ def _trust(summary: StudySummary) -> str:
     return " ".join(filter(None, (verdict, story.wild_predictions(summary))))
 
 
-def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock:
+def _figure_block(summary: StudySummary, name: str, drawn: Drawn, *, is_drawn: bool) -> FigureBlock:
     title, reading, command, narrow = WORDS[name]
     reading = _reading(summary, name, reading)
     verdicts = {
@@ -309,13 +325,14 @@ def _figure_block(summary: StudySummary, name: str, drawn: Drawn) -> FigureBlock
         "study_cost": "; ".join(filter(None, ("wall-clock times of this study's stages", summary.device))),
         "network": story.metric_source(summary),
     }
-    on_page = name != "network"  # which the page draws as inline SVG
+    images: dict[str, str] = {theme: _data_uri(pngs[name]) for theme, pngs in drawn.items() if name in pngs}
     return FigureBlock(
         name=name,
         title=title,
         paragraphs=tuple(text for text in (verdicts.get(name, ""), reading) if text),
         source=sources.get(name) or story.metric_source(summary),
-        images={theme: _data_uri(images[name]) for theme, images in drawn.items() if name in images and on_page},
+        images=images,
+        beside=f"figures/{name}.png" if is_drawn and not images and name not in INLINE else "",
         command=command,
         narrow=narrow,
     )

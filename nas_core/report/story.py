@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from nas_core.base.words import counted
 from nas_core.report.summary import (
+    LEAST_SHARE,
     CalibrationSummary,
     Limit,
     MeasuredWhole,
@@ -44,7 +45,6 @@ from nas_core.workloads.metrics import Measure
 
 SIGNIFICANT = 0.05
 OTHER_PACE = 0.2  # by which all sums are off alike where it is the machine that was another
-LEAST_CHANGE = 1e-9  # in the metric's unit: what is smaller is arithmetic
 
 
 def headline(summary: StudySummary) -> str:
@@ -223,7 +223,8 @@ def paired_tests(summary: StudySummary) -> list[str]:
         if len(seeds) > 1:
             differences = [winner[seed] - statistics.fmean(other[seed] for other in others) for seed in seeds]
             name = who.replace("networks", "network") if len(others) == 1 else who
-            sentences.append(_paired(summary.metric, name, differences))
+            least = LEAST_SHARE * max(map(abs, winner.values()))
+            sentences.append(_paired(summary.metric, name, differences, least))
     if sentences:
         sentences.append("The test is about other seeds of the same trainings, on these test examples.")
     return sentences
@@ -233,11 +234,11 @@ def _by_seed(row: TrainedNetwork) -> dict[int, float]:
     return {each.seed: each.value for each in row.tests}
 
 
-def _paired(metric: Measure, who: str, differences: list[float]) -> str:
+def _paired(metric: Measure, who: str, differences: list[float], least: float) -> str:
     mean, spread = statistics.fmean(differences), statistics.stdev(differences)
     change = format_metric_change(metric, mean)
     text = f"The chosen network's {metric_label(metric)} less that of {who} is {change} over {len(differences)} seeds"
-    if spread <= LEAST_CHANGE:
+    if spread <= least:
         return f"{text}, the same from each."
     from scipy.stats import ttest_1samp  # half a second, which only several seeds are worth
 
@@ -400,7 +401,7 @@ def _scale_of_gap(summary: StudySummary) -> str:
 def better_swaps(summary: StudySummary) -> str:
     """What to make of other blocks that are predicted to do better within the limits; "" where none are."""
     swaps = summary.reasons.swaps if summary.reasons is not None else ()
-    better = sum(swap.change > LEAST_CHANGE and not swap.breaks for swap in swaps)
+    better = sum(swap.change > summary.least_change and not swap.breaks for swap in swaps)
     if not better:
         return ""
     others = f"{counted(better, 'other block')} {'are' if better > 1 else 'is'}"

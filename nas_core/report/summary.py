@@ -29,6 +29,9 @@ SUMMARY_VERSION = 5
 Costs = Mapping[str, float]  # resource -> value of a whole network
 
 
+LEAST_SHARE = 1e-9  # of a metric: what differs by less is alike
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSummary:
     """The data: how many examples in each split, and what else the workload says of them."""
@@ -421,6 +424,11 @@ class StudySummary:
     def metric(self) -> Measure:
         """What the chosen network is looked at by: the trained networks' metric, else the scorer's."""
         return self.training.metric if self.training is not None else self.scorer.metric
+
+    @property
+    def least_change(self) -> float:
+        """What a difference of the scorer's metric has to exceed: less than a billionth of its values is arithmetic."""
+        return LEAST_SHARE * max((abs(row.metric) for row in self.networks if row.metric is not None), default=1.0)
 
     def evaluated(self, genotype: str) -> EvaluatedNetwork | None:
         """The measured row of a network, if it is among ``networks``."""

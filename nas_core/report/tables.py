@@ -120,7 +120,8 @@ def _took(row: TrainedNetwork | None) -> str:
     if row is None:
         return "–"
     rate = f", {row.examples_per_s:,.0f} examples/s" if row.examples_per_s else ""
-    return f"{format_duration(row.wall_s)}{rate}"
+    many = f" for {len(row.tests)} trainings" if row.tests else ""
+    return f"{format_duration(row.wall_s)}{many}{rate}"
 
 
 def whole_table(summary: StudySummary) -> Table | None:
@@ -305,7 +306,8 @@ def instead_table(summary: StudySummary) -> Table | None:
         rows.append((_position(summary, index), describe_block(blocks[choice]), best, saver))
     saving = f"saves {resource_name(first)} and loses least" if first else "saves and loses least"
     head = ("position", "chosen block", "best other block", saving)
-    return Table(head=head, rows=tuple(rows))
+    note = "" if summary.scorer.metric.higher_is_better else "Of the metric, positive is better."
+    return Table(head=head, rows=tuple(rows), note=note)
 
 
 def _swap_cell(summary: StudySummary, reasons: Reasons, swap: Swap) -> str:

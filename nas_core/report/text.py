@@ -412,7 +412,8 @@ def compared_networks(summary: StudySummary) -> list[tuple[str, str, float | Non
     if summary.winner is not None and not summary.trained("winner"):
         rows.append(("winner", summary.winner, _evaluated(summary, summary.winner)))
     if not summary.trained("base"):
-        rows.append(("base", summary.base, _evaluated(summary, summary.base)))
+        same = summary.trained("winner") if summary.base == summary.winner else ()
+        rows.append(("base", summary.base, same[0].test if same else _evaluated(summary, summary.base)))
     rows += [(row.role, row.genotype, row.test) for row in trained if row.role != "point"]
     order = get_args(TrainedAs)
     return sorted(rows, key=lambda row: order.index(row[0]))

@@ -1,5 +1,6 @@
 """A study or a design whose winner is trained, as something to hand over. No torch at import."""
 
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -201,7 +202,7 @@ def weights_latency(done: Finished, times: int = TIMES) -> FileLatency:
 def _latency_settings(done: Finished) -> Any:
     profiler = profiler_of(LATENCY, done.profile)
     if not profiler.measures_here:
-        root = done.store.root
+        root = shlex.quote(done.store.root)
         found = (
             f"latency is measured elsewhere, `mathnas measure {root} --to measure.pyz` writes what measures it there"
         )

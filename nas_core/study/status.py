@@ -3,6 +3,7 @@
 from nas_core.records.evaluations import WHOLE_NETWORK
 from nas_core.records.store import missing
 from nas_core.study.outputs import Outputs, read_output
+from nas_core.study.profiled import has_sample
 from nas_core.study.snapshot import Snapshot
 from nas_core.study.stages import (
     OUTPUTS,
@@ -35,7 +36,10 @@ def _profile_status(known: Snapshot) -> StageStatus:
     total = blocks * len(known.profiler_ids) * len(known.space.resolutions)
     rows = [row for row in known.costs if row.position != WHOLE_NETWORK]
     failed = sum(row.status == "failed" for row in rows)
-    return StageStatus(state=state_of(len(rows), total, failed), done=len(rows), total=total, failed=failed)
+    state = state_of(len(rows), total, failed)
+    if state == "done" and not all(has_sample(known, name) for name in known.profiler_ids):
+        state = "partial"  # `profile.networks` was raised
+    return StageStatus(state=state, done=len(rows), total=total, failed=failed)
 
 
 def _score_status(known: Snapshot) -> StageStatus:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flows.estimate import Amounts, Trial, TrialError, estimated, slowest, tried
+from nas_core.space.genotypes import Genotype
 from nas_core.study.config import StudyConfig
 from nas_core.study.stages import STAGES
 from nas_core.study.study import Study
@@ -40,6 +41,15 @@ AMOUNTS = Amounts(
     size=1.0,
     stages=STAGES,
 )
+
+
+def test_a_trial_is_of_our_own_flows(study, tmp_path, monkeypatch):
+    """Not of a folder `flows` of the user's, in which the command is given."""
+    (tmp_path / "mine/flows").mkdir(parents=True)
+    (tmp_path / "mine/flows/__init__.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path / "mine")
+    (trial,) = tried(study().config, Genotype((0, 0, 0)), 1, runs=False, trains=False, times=False)
+    assert trial.start_s > 0
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from nas_core.base.errors import ConfigError, StoreError
 from nas_core.costs import ProfileConfig
 from nas_core.costs.profiler import Measurement
 from nas_core.families.model.rebuild import factory_of
+from nas_core.report.text import format_metric
 from nas_core.study.as_given import as_given, measure_as_given
 from nas_core.study.brought import workload_of
 from nas_core.study.contestants import contest, trainings
@@ -134,8 +135,8 @@ def test_what_torch_runs_is_measured_as_it_is_loaded_from_its_weights(study):
 def test_the_card_has_every_number(study, written):
     text = (written[0] / "README.md").read_text()
     row = finished(study.store.root).winner
-    for value in row["metrics"]["test"].values():
-        assert f"{value:.4f}" in text
+    for name, value in row["metrics"]["test"].items():
+        assert format_metric(study.scorer.workload.metrics[name], value) in text
     for expected in (row["genotype"], "latency_ms<=500%", "fractions from 0 to 1", MODEL, "torch 2.", "Use", "seed 0"):
         assert expected in text, expected
 
@@ -184,7 +185,7 @@ def test_how_good_the_model_was_as_it_was_given_is_told(study, tmp_path):
     share = float((outputs.argmax(1) == targets).double().mean())
     assert measured == as_given(study)
     assert measured["accuracy"] == pytest.approx(share, abs=1e-9)
-    assert f"| the model as it was given | {share:.4f} |" in (tmp_path / "README.md").read_text()
+    assert f"| the model as it was given | {100 * share:.2f} % |" in (tmp_path / "README.md").read_text()
     other = study.config.model_copy(update={"metric": "macro_f1"})
     assert as_given(Study(other, study.store, study.sources)) == {}
 

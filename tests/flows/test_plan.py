@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from flows.plan import _cluster, plan, plan_in_words
+from flows.plan import _cluster, _here, plan, plan_in_words
 from flows.preflight import check_workers
 from nas_core.base.errors import ConfigError, StoreError
 from nas_core.base.plugins import imported
@@ -17,6 +17,7 @@ from nas_core.scoring.scorer import SCORERS
 from nas_core.study.config import ClusterConfig, StudyConfig, parse_config
 from nas_core.study.study import Study
 from nas_core.training.settings import TrainConfig
+from tasks.requests import Request
 from tests.command import mathnas, mathnas_process, refused
 
 pytestmark = pytest.mark.situations
@@ -155,6 +156,14 @@ def test_what_would_stop_the_run_stops_the_plan(dry_run, sections, arguments, ex
 def test_what_this_machine_does_not_have_stops_the_plan(dry_run, cluster, expected):
     """In a process of its own: this one may be connected to a Ray that has it."""
     assert expected in dry_run(call=lambda *words: refused(*words, call=mathnas_process), cluster=cluster)
+
+
+def test_workers_are_counted_as_the_cluster_counts_them(monkeypatch):
+    """One that asks for nothing fits once; with a GPU, its CPUs count, too."""
+    monkeypatch.setattr("flows.plan.usable_cpus", lambda: 16)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    asked = {(0, 0): 1, (1, 0): 16, (4, 0): 4, (1, 1): 2, (10, 0.25): 1, (2, 0.25): 8, (64, 0): 1}
+    assert {each: _here(Request(num_cpus=each[0], num_gpus=each[1])) for each in asked} == asked
 
 
 @pytest.mark.parametrize(

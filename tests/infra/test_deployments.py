@@ -352,6 +352,15 @@ def test_the_job_and_the_cluster_are_alike():
     assert cluster["autoscalerOptions"] == job["autoscalerOptions"]
 
 
+def test_rays_nodes_know_the_tracking_server_that_a_teacher_may_be_of():
+    wanted = {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
+    cluster = documents(INFRA / "kuberay/raycluster.yaml")[0]["spec"]
+    for group in cluster["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        assert wanted <= {each["name"] for each in container["env"]}
+    assert wanted <= documents(ROOT / "docker/compose.yaml")[0]["x-ray"]["environment"].keys()
+
+
 def test_every_pod_of_ray_may_reach_its_head():
     """The job's submitter too: KubeRay's own carries no label that a network policy lets through."""
     assert "submitterPodTemplate" in documents(INFRA / "kuberay/rayjob.yaml")[0]["spec"]

@@ -120,6 +120,18 @@ def test_a_users_mistake_crosses_the_process_as_it_is(cluster):
         run_jobs(cluster, fail, [(3,)], cluster.evaluation_request, lambda *_: None)
 
 
+class Unbuilt(Echo):
+    def __init__(self):
+        raise DataError("data.path", "nothing", "images")
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_mistake_while_a_worker_is_built_is_said_as_it_is(cluster, long):
+    """Of an actor that dies before its first call Ray says no more than that."""
+    with pytest.raises(DataError, match="found nothing, expected images"):
+        list(run_batches(cluster, Unbuilt, [], [["a"]], cluster.evaluation_request, long=long))
+
+
 def test_jobs_report_and_return_in_order(cluster):
     seen = []
     results = run_jobs(
@@ -203,6 +215,20 @@ def test_a_training_asks_for_its_share_of_a_node_that_has_what_it_needs(monkeypa
     cluster.check(request)
     assert cluster.num_workers(request) == 8
     assert Cluster(ClusterConfig()).training_request(num_jobs=2).num_cpus == 32
+
+
+def test_measuring_asks_a_target_device_for_what_it_has(monkeypatch):
+    """Not for the CPUs and the GPUs of evaluations, which it may have none of."""
+    monkeypatch.setattr("tasks.ray_pool._alive_nodes", lambda: [GPU_NODE, {"CPU": 1.0, "phone": 1.0}])
+    phone = Cluster(ClusterConfig(num_cpus=4, num_gpus=1, profile_resources={"phone": 1}))
+    assert phone.profile_request(on_gpu=False) == Request(resources={"phone": 1})
+    assert phone.profile_request(on_gpu=True).num_gpus == 1
+    assert Cluster(ClusterConfig(num_cpus=4, num_gpus=1)).profile_request(on_gpu=False) == Request(
+        num_cpus=4, num_gpus=1
+    )
+    monkeypatch.setattr("tasks.ray_pool._alive_nodes", lambda: [{"CPU": 2.0, "GPU": 1.0, "phone": 1.0}])
+    assert phone.profile_request(on_gpu=False) == Request(num_gpus=1, resources={"phone": 1})
+    assert Cluster(ClusterConfig(profile_resources={"phone": 1})).profile_request(on_gpu=False).num_gpus == 0
 
 
 def test_workers_are_counted_node_by_node(monkeypatch):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_CELLS_WITH_NUMBERS = 400
-LEAST_EFFECT = 1e-9  # in the metric's unit: what is smaller is arithmetic, and gets no colour
 
 
 def figure_block_effects(summary: StudySummary, theme: Theme) -> "Figure":
@@ -30,7 +29,7 @@ def figure_block_effects(summary: StudySummary, theme: Theme) -> "Figure":
     numbered = effect_NM.size <= MAX_CELLS_WITH_NUMBERS
     figure = new_figure(height=min(max(0.42 * max(counts) + 1.5, 2.6), 6.5))
     ax = figure.subplots()
-    most = colour_range(effect_NM)
+    most = colour_range(effect_NM, summary.least_change)
     image = ax.imshow(effect_NM, cmap=diverging(theme), aspect="auto", vmin=-most, vmax=most)
     base = Genotype.parse(effects.base)
     if numbered:
@@ -63,10 +62,13 @@ def diverging(theme: Theme) -> Any:
     return LinearSegmentedColormap.from_list("effect", [theme.worse, theme.neutral, theme.better])
 
 
-def colour_range(effect_NM: np.ndarray) -> float:
-    """Effect at full colour: the 97th percentile, so that one ruinous block does not bleach the rest."""
+def colour_range(effect_NM: np.ndarray, least: float) -> float:
+    """Effect at full colour: the 97th percentile, so that one ruinous block does not bleach the rest.
+
+    What is ``least`` or smaller is arithmetic, and gets no colour.
+    """
     sizes = np.abs(effect_NM[np.isfinite(effect_NM)])
-    told = sizes[sizes > LEAST_EFFECT]
+    told = sizes[sizes > least]
     return float(np.percentile(told, 97)) if told.size else 0.01
 
 

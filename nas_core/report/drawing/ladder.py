@@ -35,7 +35,7 @@ def figure_ladder(summary: StudySummary, theme: Theme) -> "Figure":
     priced = (t for name in reasons.resources for t in summary.cost_tables if _is_table(t, name, chosen))
     table = required(next(priced, None), "costs")
     changes = {(swap.position, swap.choice): swap for swap in reasons.swaps}
-    most = colour_range(np.array([swap.change for swap in reasons.swaps]))
+    most = colour_range(np.array([swap.change for swap in reasons.swaps]), summary.least_change)
     metric = summary.scorer.metric
     longest = max((len(effect_text(metric, swap.change)) for swap in reasons.swaps), default=0)
     numbered = longest * len(table.block) <= MOST_DIGITS

@@ -9,6 +9,7 @@ import pytest
 from flows.export_command import handed_over
 from nas_core.report.card import _change, _chosen_anew, _whole, latency_in_words
 from nas_core.report.collect import summarise
+from nas_core.report.text import format_metric
 from nas_core.study.as_given import GIVEN, measure_as_given
 from nas_core.study.finished import FileLatency, finished
 from nas_core.workloads import WORKLOADS
@@ -118,7 +119,8 @@ def test_every_metric_of_the_model_as_it_was_given_is_told(study_of_own_data, tm
     measured = measure_as_given(study_of_own_data)
     head, row = "| test accuracy | test cross-entropy (lower is better) |", "| the model as it was given | {} | {} |"
     assert head in card_of(study_of_own_data, tmp_path)
-    cells = [f"{measured[name]:.4f}" for name in ("accuracy", "cross_entropy")]
+    metrics = study_of_own_data.scorer.workload.metrics
+    cells = [format_metric(metrics[name], measured[name]) for name in ("accuracy", "cross_entropy")]
     assert row.format(*cells) in card_of(study_of_own_data, tmp_path)
     assert summarise(study_of_own_data).training.as_given == measured["cross_entropy"]
     known = study_of_own_data.store.read_json(GIVEN)

@@ -1,16 +1,19 @@
+import base64
 import json
 import re
 import statistics
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import scipy.stats
 
 from nas_core.report import story
+from nas_core.report.drawing.effect_cells import colour_range
 from nas_core.report.drawing.learned import figure_training
 from nas_core.report.figures import render, save_figures
-from nas_core.report.page import MAX_PAGE_BYTES, draw, render_page, write_report
+from nas_core.report.page import MAX_FIGURE_BYTES, draw, render_page, write_report
 from nas_core.report.style import THEMES
 from nas_core.report.summary import Limit, SeedValue, StudySummary
 from nas_core.report.tables import (
@@ -23,7 +26,14 @@ from nas_core.report.tables import (
     swaps_table,
     whole_table,
 )
-from nas_core.report.text import best_predicted, format_amount, format_metric, format_metric_change, summary_table
+from nas_core.report.text import (
+    best_predicted,
+    compared_networks,
+    format_amount,
+    format_metric,
+    format_metric_change,
+    summary_table,
+)
 from nas_core.space.genotypes import BlockSpec, Genotype, Position
 from nas_core.workloads.classification import CLASSIFICATION
 from nas_core.workloads.metrics import Measure
@@ -110,9 +120,24 @@ def test_the_page_is_small_whole_and_asks_for_nothing(num_choices):
     study = make_study(num_choices)
     light = save_figures(study)  # twice, as the dark ones are as large
     page = render_page(study, {"light": light, "dark": light})
-    assert len(page.encode()) < MAX_PAGE_BYTES
+    assert len(page.encode()) < 5_000_000
     assert all(address.startswith("data:image/png;base64,") for address in structure(page).addresses)
     assert not re.search(r"https?://|@import|url\(", page)
+
+
+@pytest.mark.parametrize(
+    ("share", "in_dark", "is_beside"), [(0.1, True, False), (0.6, False, False), (1.1, False, True)]
+)
+def test_a_figure_that_is_too_large_for_the_page_lies_beside_it(study, share, in_dark, is_beside):
+    """Photographs and noise are: first they are not there twice, then not at all. The others are as they were."""
+    drawn = draw(study)
+    large = drawn["light"]["training"] + bytes(int(share * MAX_FIGURE_BYTES))
+    page = render_page(study, {theme: {**images, "training": large} for theme, images in drawn.items()})
+    assert len(page) < 5_500_000
+    assert ('<a href="figures/training.png">' in page) == is_beside
+    shown = page.count(base64.b64encode(large).decode())
+    assert shown == (0 if is_beside else 2 if in_dark else 1)
+    assert base64.b64encode(drawn["dark"]["calibration"]).decode() in page
 
 
 def test_the_page_holds_the_numbers(study, page):
@@ -463,3 +488,23 @@ def test_curves_of_several_seeds_have_a_band(study):
     left, right = figure.axes
     assert len(left.collections) == len(right.collections) == 1
     assert not any(ax.collections for ax in figure_training(study, THEMES["light"]).axes)
+
+
+def test_a_base_that_won_is_compared_by_its_own_training(study):
+    won = replace(study, base=study.winner, training=replace(study.training, networks=study.trained("winner")))
+    assert [value for role, _, value in compared_networks(won) if role == "base"] == [study.trained("winner")[0].test]
+
+
+def test_of_a_metric_of_which_less_is_better_the_signs_of_a_table_are_explained(study):
+    losing = replace(study.scorer, metric=replace(study.scorer.metric, higher_is_better=False))
+    assert instead_table(study).note == ""
+    assert instead_table(replace(study, scorer=losing)).note == "Of the metric, positive is better."
+
+
+def test_what_is_arithmetic_depends_on_how_large_the_metric_is(study):
+    """A loss of 1e-12 has effects, too."""
+    small = [replace(row, metric=row.metric * 1e-12) for row in study.networks if row.metric is not None]
+    least = replace(study, networks=tuple(small)).least_change
+    assert 0 < least < 1e-20
+    assert colour_range(np.array([[1e-14, -3e-14], [0.0, np.nan]]), least) < 1e-13
+    assert colour_range(np.array([[1e-22, 0.0]]), least) == 0.01

@@ -19,10 +19,11 @@ from nas_core.base.errors import ClusterError, ConfigError, NasError
 from nas_core.costs import measure_files
 from nas_core.costs.carried import packed
 from nas_core.space.genotypes import Genotype
+from nas_core.study.profiled import is_profiled
 from nas_core.study.rounds import AIMS_AT, finalists
 from nas_core.study.stages import VERIFICATION, record_path
 from nas_core.study.study import Study
-from tasks.profiling import is_profiled, profile, to_time_whole
+from tasks.profiling import profile, to_time_whole
 from tasks.worker import profile_job, study_job
 from tests.conftest import config_of
 
@@ -85,7 +86,7 @@ def test_the_file_measures_whole_networks_and_blocks_get_their_price(measured):
     assert f"{len(rows)} networks measured on {rows[0]['device']}: 9 blocks have their price." == said[0]
     assert rows[0]["device"].endswith(", onnxruntime")
     assert {cost.device for cost in study.costs("latency_ms")} == {rows[0]["device"]}
-    assert is_profiled(study, "latency_ms")
+    assert is_profiled(study.snapshot, "latency_ms")
     (at_most,) = study.budgets(["latency_ms<=90%"])
     assert at_most.at_most == pytest.approx(0.9 * study.costs_of(study.base)["latency_ms"])
     total = study.cost_tables[None]["latency_ms"].total(Genotype.parse(rows[0]["genotype"]))
