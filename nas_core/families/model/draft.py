@@ -19,6 +19,7 @@ from nas_core.families.model.tracing import copied
 from nas_core.families.model.widths import (
     CONVOLUTIONS,
     WIDTHS_OF_HEADS,
+    Table,
     Width,
     channel_axis,
     first_input,
@@ -106,7 +107,7 @@ class Original:
     def widths(self) -> list[Width]:
         """The widths that can be cut: with half of one the block gives what it gives with the other half silenced."""
         with torch.no_grad():
-            return [width for width in self._inside if self._can_be_cut(width)]
+            return [found for width in self._inside if (found := self._as_it_can_be_cut(width)) is not None]
 
     @cached_property
     def _inside(self) -> list[Width]:
@@ -125,7 +126,10 @@ class Original:
         for width in self._inside:
             if width.heads_of is None or width in self.widths:
                 continue
-            drops = getattr(self.block.get_submodule(width.heads_of), "dropout", 0.0)
+            module = self.block.get_submodule(width.heads_of)
+            if width.tables or [*module.parameters(recurse=False)]:
+                continue  # it does more than look, however little that is here
+            drops = getattr(module, "dropout", 0.0)
             *rows, out = (cast(nn.Linear, self.block.get_submodule(cut.path)) for cut in width.cuts)
             one, other, values = rows if len(rows) == NUM_ROWS else _thirds(rows[0])
             for queries, keys in ((one, other), (other, one)):  # rows do not say which is which
@@ -151,6 +155,13 @@ class Original:
             except Exception:  # masks of its own, or weights of attention that are used
                 return None
         return replace(self, block=block) if are_alike(output, wanted) else None
+
+    def _as_it_can_be_cut(self, width: Width) -> Width | None:
+        """The width with those of its tables that go with it: an axis may be as long as there are heads by chance."""
+        weights = dict(self.block.named_parameters())
+        learnt = tuple(each for each in width.tables if ".".join(filter(None, (each.path, each.name))) in weights)
+        variants = (replace(width, tables=tables) for tables in dict.fromkeys((width.tables, learnt, ())))
+        return next((variant for variant in variants if self._can_be_cut(variant)), None)
 
     def _can_be_cut(self, width: Width) -> bool:
         each = width.units // width.parts
@@ -316,11 +327,26 @@ class Draft:
         """Keep these units of the width."""
         for cut in width.cuts:
             self._cut(cut.path, cut.side, indices(cut, width, kept))
+        for table in width.tables:
+            self._slice(table, indices(table, width, kept))
+            if table.path != width.heads_of:
+                self.set(table.path, **_shapes_of(self.block.get_submodule(table.path), width.units, len(kept)))
         if width.heads_of is not None:
             module = self.block.get_submodule(width.heads_of)
-            known = dict.fromkeys(heads_in(module, width.units), len(kept))
-            wide = (name for name in WIDTHS_OF_HEADS if getattr(module, name, None) == width.channels)
-            self.set(width.heads_of, **known, **dict.fromkeys(wide, len(kept) * width.group))
+            size = width.size(next(cut for cut in width.cuts if cut.side == "columns"))
+            known = {name: getattr(module, name) for name in WIDTHS_OF_HEADS if hasattr(module, name)}
+            values = {name: len(kept) * size for name, value in known.items() if value == width.units * size}
+            for count in (1, size // width.group):  # that many heads share one of keys
+                values |= dict.fromkeys(heads_in(module, width.units * count), len(kept) * count)
+            self.set(width.heads_of, **values)
+
+    def _slice(self, table: Table, kept: torch.Tensor) -> None:
+        """Keep these slices of a tensor that has some for each head."""
+        module: Any = self.block.get_submodule(table.path)
+        tensor = getattr(module, table.name)
+        fresh = tensor.detach().index_select(table.axis, kept.to(tensor.device)).clone()
+        setattr(module, table.name, nn.Parameter(fresh) if isinstance(tensor, nn.Parameter) else fresh)
+        module._non_persistent_buffers_set.discard(table.name)  # saved, as other weights are
 
     def importance(self, width: Width) -> torch.Tensor:
         """How much each unit contributes to what takes the width: mean square of the channel times its columns'."""
@@ -329,10 +355,13 @@ class Draft:
             if cut.side != "columns":
                 continue
             layer = self.original.get_submodule(cut.path)
-            columns = _square(layer.weight, 1)  # type: ignore[arg-type]
-            reached = columns * (self._rows(width) if self.known.samples is None else self.known.power[cut.path])
-            for fold in reached.reshape(cut.fold, width.units, width.group).sum(-1):
-                total += fold.cpu()
+            reached = _square(layer.weight, 1)  # type: ignore[arg-type]
+            if self.known.samples is not None:
+                reached = reached * self.known.power[cut.path]
+            by_unit = reached.reshape(cut.fold, width.units, -1, width.group).cpu()
+            if self.known.samples is None:
+                by_unit = by_unit * self._rows(width).reshape(width.units, 1, width.group)
+            total += by_unit.sum((0, 2, 3))
         return total
 
     def _rows(self, width: Width) -> torch.Tensor:
@@ -341,7 +370,7 @@ class Draft:
         for cut in width.cuts:
             if cut.side == "rows":
                 rows = _square(self.original.get_submodule(cut.path).weight, 0)  # type: ignore[arg-type]
-                total += rows.reshape(cut.fold, width.channels).sum(0).cpu()
+                total += rows.reshape(cut.fold, width.units, -1, width.group).sum((0, 2)).flatten().cpu()
         return total
 
     def _cut(self, path: str, side: str, kept: torch.Tensor) -> None:
@@ -413,6 +442,16 @@ def _can_be_opened(module: nn.Module) -> bool:
     if type(module) is not nn.MultiheadAttention or module.num_heads < 2:
         return False
     return module._qkv_same_embed_dim and module.bias_k is None and not module.add_zero_attn
+
+
+def _shapes_of(module: nn.Module, units: int, kept: int) -> dict[str, Any]:
+    """What a module that has a tensor with a slice for each head says of its sizes, with so many of the heads."""
+    sides = {"in_features", "out_features"} & vars(module).keys()
+    return {name: kept for name in sides if getattr(module, name) == units} | {
+        name: tuple(kept if each == units else each for each in value)
+        for name, value in vars(module).items()
+        if isinstance(value, tuple) and value.count(units) == 1 and not name.startswith("_")
+    }
 
 
 def _axis_of(tensor: torch.Tensor, size: int) -> int | None:

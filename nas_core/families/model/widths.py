@@ -22,8 +22,12 @@ from torch.utils._pytree import tree_map
 Run = Callable[[nn.Module], torch.Tensor]  # calls a block as its model calls it
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # what classes call their number of heads (of queries, keys and values), and that of the channels of all of them
+THREE = 3  # queries, keys and values
 HEADS = ("num_heads", "n_heads", "heads", "n_head", "nhead", "num_attention_heads", "num_key_value_heads", "n_kv_heads")
-WIDTHS_OF_HEADS = ("attn_dim", "all_head_size", "inner_dim", "dim", "embed_dim", "split_size", "hidden_size")
+WIDTHS_OF_HEADS = (
+    *("attn_dim", "all_head_size", "all_head_dim", "inner_dim", "dim", "embed_dim", "split_size", "hidden_size"),
+    "in_features",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +35,26 @@ class Cut:
     """A layer's side that has the channels: ``rows`` of what it gives, ``columns`` of what it takes, or ``each``.
 
     Of a layer with ``fold`` times the width, channel u stands at u, u + width, ...
+    ``size`` channels of it belong to a unit of the width, where these are not as many as the width's ``group``.
     """
 
     path: str
     side: str
+    fold: int = 1
+    size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A tensor with a slice for each head, or ``size`` of them, along an axis: positions, scales, biases of queries.
+
+    ``fold`` as of a ``Cut``.
+    """
+
+    path: str
+    name: str
+    axis: int
+    size: int = 1
     fold: int = 1
 
 
@@ -43,6 +63,7 @@ class Width:
     """Channels inside a block, ``group`` of which go together: those of a head, or of a convolution's group.
 
     They stand in so many equal ``parts``, of each of which as many stay: heads that are as many as before.
+    ``tables`` go with heads.
     """
 
     channels: int
@@ -50,10 +71,15 @@ class Width:
     cuts: tuple[Cut, ...]
     heads_of: str | None = None  # the attention module whose heads the groups are
     parts: int = 1
+    tables: tuple[Table, ...] = ()
 
     @property
     def units(self) -> int:
         return self.channels // self.group
+
+    def size(self, cut: Cut) -> int:
+        """Channels of the cut layer that belong to a unit, of each fold."""
+        return cut.size or self.group
 
 
 def mixes(layer: nn.Module) -> bool:
@@ -78,7 +104,8 @@ def widths(block: nn.Module, run: Run) -> list[Width]:
 
 
 def _widths(block: nn.Module, run: Run) -> Iterator[Width]:
-    heads = [width for width in _heads(block) if _are_apart(block, run, width)]
+    candidates = itertools.chain(_heads(block), _shared_heads(block))
+    heads = [width for width in candidates if _are_apart(block, run, width)]
     yield from heads
     of_heads = {cut.path for width in heads for cut in width.cuts if cut.side == "rows"}
     producers = [path for path, layer in block.named_modules() if mixes(layer) and path and path not in of_heads]
@@ -123,7 +150,8 @@ def _whole_heads(
         return None
     rows = [*others, *(cut.path for cut in width.cuts if cut.side == "rows")]
     cuts = (*(Cut(path=path, side="rows") for path in rows), Cut(path=columns[0], side="columns"))
-    return Width(channels=width.channels, group=width.channels // parts, cuts=cuts, heads_of=owner)
+    whole = Width(channels=width.channels, group=width.channels // parts, cuts=cuts, heads_of=owner)
+    return replace(whole, tables=_tables(block, whole))
 
 
 def heads_in(module: nn.Module, count: int) -> list[str]:
@@ -148,18 +176,76 @@ def _fed_from_outside(block: nn.Module, run: Run) -> set[str]:
 
 
 def _heads(block: nn.Module) -> Iterator[Width]:
-    """Attention's inner widths, if rows stand as is usual, of one layer to queries, keys and values, and one back."""
+    """Attention's inner widths where one layer gives queries, keys and values, and one takes what all heads give.
+
+    Rows may stand by what they are for, heads in each, or by heads.
+    """
     for path, module in block.named_modules():
-        if [*module.parameters(recurse=False)] or not any(hasattr(module, name) for name in HEADS):
-            continue  # tables of positions, say: what belongs to a head is not known
         layers = [(name, layer) for name, layer in module.named_children() if isinstance(layer, nn.Linear)]
         inside = f"{path}." if path else ""
         for (name, qkv), (other, proj) in itertools.permutations(layers, 2):
             width = proj.in_features
             heads = next((count for each in HEADS if _divides(count := getattr(module, each, None), width)), 0)
-            if heads and qkv.out_features == 3 * width:
-                cuts = (Cut(path=f"{inside}{name}", side="rows", fold=3), Cut(path=f"{inside}{other}", side="columns"))
-                yield Width(channels=width, group=width // heads, cuts=cuts, heads_of=path)
+            if not heads or qkv.out_features != THREE * width:
+                continue
+            size, columns = width // heads, Cut(path=f"{inside}{other}", side="columns")
+            for rows in (
+                Cut(path=f"{inside}{name}", side="rows", fold=THREE),
+                Cut(path=f"{inside}{name}", side="rows", size=THREE * size),
+            ):
+                known = Width(channels=width, group=size, cuts=(rows, columns), heads_of=path)
+                yield replace(known, tables=_tables(block, known))
+
+
+def _shared_heads(block: nn.Module) -> Iterator[Width]:
+    """Inner widths of attention in which several heads of queries share one of keys and values (Ainslie et al., 2023).
+
+    A unit is a head of keys with the heads that look at it.
+    """
+    for path, module in block.named_modules():
+        given = (getattr(module, name, None) for name in HEADS)
+        counts = sorted({count for count in given if isinstance(count, int) and count > 1})
+        linear = [(name, layer) for name, layer in module.named_children() if isinstance(layer, nn.Linear)]
+        if len(counts) < len(("queries", "keys")):
+            continue
+        inside, fewest, most = f"{path}." if path else "", counts[0], counts[-1]
+        for (keys, k), (values, v) in itertools.combinations(linear, 2):
+            size, others = k.out_features // fewest, [each for each in linear if each[0] not in (keys, values)]
+            if k.out_features != v.out_features or k.out_features % fewest or most % fewest:
+                continue
+            for (queries, q), (other, proj) in itertools.permutations(others, 2):
+                if q.out_features == proj.in_features == most * size:
+                    wide = size * (most // fewest)
+                    rows = (
+                        Cut(path=f"{inside}{queries}", side="rows", size=wide),
+                        *(Cut(path=f"{inside}{each}", side="rows") for each in (keys, values)),
+                    )
+                    cuts = (*rows, Cut(path=f"{inside}{other}", side="columns", size=wide))
+                    yield Width(channels=k.out_features, group=size, cuts=cuts, heads_of=path)
+
+
+def _tables(block: nn.Module, width: Width) -> tuple[Table, ...]:
+    """Tensors of the module that has the heads, and of modules in it, that have as long an axis as there are heads.
+
+    The module's own, as biases that it adds by itself, may be as long as all heads' channels, too.
+    """
+    assert width.heads_of is not None
+    layers, found = {cut.path for cut in width.cuts}, list[Table]()
+    inside = f"{width.heads_of}." if width.heads_of else ""
+    for below, module in block.get_submodule(width.heads_of).named_modules():
+        path = f"{inside}{below}" if below else width.heads_of
+        if path in layers or isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)):
+            continue
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            sizes = {width.units: (1, 1)}
+            if not below:
+                sizes |= {fold * width.channels: (width.group, fold) for fold in (1, THREE)}
+            taken = isinstance(module, nn.Linear) and name == "weight"  # what a layer takes is not by heads
+            axes = [axis for axis, length in enumerate(tensor.shape[: 1 if taken else None]) if length in sizes]
+            if len(axes) == 1 and tensor.is_floating_point():
+                size, fold = sizes[tensor.shape[axes[0]]]
+                found.append(Table(path=path, name=name, axis=axes[0], size=size, fold=fold))
+    return tuple(found)
 
 
 def _divides(heads: object, width: int) -> bool:
@@ -172,27 +258,32 @@ def _are_apart(block: nn.Module, run: Run, width: Width) -> bool:
     for unit, rows in itertools.product(sorted({0, width.units // 2, width.units - 1}), every):
         seen: list[torch.Tensor] = []
 
-        def mark(_: nn.Module, __: Any, output: torch.Tensor, unit: int = unit, rows: Cut = rows) -> torch.Tensor:
-            marked = output.clone()
-            marked[..., indices(rows, width, [unit]).to(output.device)] = torch.nan
-            return marked
-
         def look(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], seen: Any = seen) -> None:
             seen.append(first_input(inputs, named))
 
-        handles = (
-            block.get_submodule(rows.path).register_forward_hook(mark),
-            block.get_submodule(columns.path).register_forward_pre_hook(look, with_kwargs=True),
-        )
+        handle = block.get_submodule(columns.path).register_forward_pre_hook(look, with_kwargs=True)
         try:
-            run(block)
+            with _marked(block.get_submodule(rows.path), indices(rows, width, [unit])):
+                run(block)
         finally:
-            for handle in handles:
-                handle.remove()
+            handle.remove()
         reached = {index for each in seen for index in each.isnan().flatten(0, -2).any(0).nonzero().flatten().tolist()}
         if reached != set(indices(columns, width, [unit]).tolist()):
             return False
     return True
+
+
+@contextmanager
+def _marked(layer: nn.Module, rows: torch.Tensor) -> Iterator[None]:
+    """The layer with marks for these rows of its weights: not all modules call it, some use its weights."""
+    weight: Any = layer.weight
+    before = weight.detach().clone()
+    with torch.no_grad():
+        try:
+            weight[rows.to(weight.device)] = torch.nan
+            yield
+        finally:
+            weight.copy_(before)
 
 
 def _reached(block: nn.Module, run: Run, producer: str, several: dict[str, dict[str, set[int]]]) -> tuple[Cut, ...]:
@@ -251,6 +342,8 @@ class _Marks:
 
     def _before(self, path: str) -> Callable[..., Any]:
         def look(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+            if not any(isinstance(each, torch.Tensor) for each in (*inputs, *named.values())):
+                return inputs, named  # a table that is only asked for
             first = first_input(inputs, named)
             if not first.isnan().any():
                 return inputs, named
@@ -342,8 +435,8 @@ def channel_axis(layer: nn.Module, tensor: torch.Tensor) -> int:
     return 1 if tensor.ndim == 4 and tensor.shape[1] in (in_width(layer), out_width(layer)) else -1
 
 
-def indices(cut: Cut, width: Width, units: Iterable[int]) -> torch.Tensor:
-    """Channels of the layer that belong to these units, in order."""
-    within = [unit * width.group + offset for unit in sorted(units) for offset in range(width.group)]
-    folds = [torch.tensor(within) + fold * width.channels for fold in range(cut.fold)]
-    return torch.cat(folds)
+def indices(cut: "Cut | Table", width: Width, units: Iterable[int]) -> torch.Tensor:
+    """Channels of the layer, or slices of the tensor, that belong to these units, in order."""
+    size = cut.size or width.group
+    within = torch.tensor([unit * size + offset for unit in sorted(units) for offset in range(size)])
+    return torch.cat([within + fold * size * width.units for fold in range(cut.fold)])

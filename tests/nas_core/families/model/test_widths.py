@@ -125,19 +125,21 @@ def test_a_gate_on_what_comes_in_is_no_inner_width() -> None:
 
 
 class Attention(nn.Module):
-    """Rows of ``qkv`` as queries, keys and values of all heads, or head by head; queries may be normalised."""
+    """Rows of ``qkv`` as queries, keys and values of all heads, head by head, or channel by channel."""
 
-    def __init__(self, head_by_head: bool = False, normalised: bool = False) -> None:
+    def __init__(self, order: str = "three", normalised: bool = False) -> None:
         super().__init__()
-        self.num_heads, self.head_by_head = 4, head_by_head
+        self.num_heads, self.order = 4, order
         self.qkv, self.proj = nn.Linear(16, 48), nn.Linear(16, 16)
         self.norm = nn.LayerNorm(4) if normalised else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         batch, tokens, _ = x.shape
         qkv = self.qkv(x)
-        if self.head_by_head:
+        if self.order == "heads":
             q, k, v = qkv.reshape(batch, tokens, self.num_heads, 3, -1).permute(3, 0, 2, 1, 4)
+        elif self.order == "channels":
+            q, k, v = qkv.reshape(batch, tokens, -1, 3, self.num_heads).permute(3, 0, 4, 1, 2)
         else:
             q, k, v = qkv.reshape(batch, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         out = nn.functional.scaled_dot_product_attention(self.norm(q), k, v)
@@ -148,12 +150,13 @@ class Attention(nn.Module):
 @pytest.mark.parametrize("normalised", [False, True])
 def test_heads_are_cut_only_where_their_rows_stand_as_is_thought(normalised: bool) -> None:
     call = Call(inputs=torch.randn(2, 5, 16))
-    blocks = (Attention(head_by_head, normalised).eval() for head_by_head in (False, True))
-    plain, other = (
-        [width for width in Original(block=block, call=call).widths if width.heads_of is not None] for block in blocks
-    )
-    assert [width.units for width in plain] == [4]
-    assert not other
+    originals = [Original(block=Attention(order, normalised).eval(), call=call) for order in ("three", "heads")]
+    for original in originals:
+        (width,) = (each for each in original.widths if each.heads_of is not None)
+        assert width.units == 4
+        torch.testing.assert_close(*_cut_and_silenced(original, width, 2))
+    other = Original(block=Attention("channels", normalised).eval(), call=call)
+    assert not [width for width in other.widths if width.heads_of is not None]
 
 
 class Separate(nn.Module):
@@ -280,6 +283,92 @@ def test_what_queries_keys_and_values_apart_give_is_cut_by_heads(attribute: str,
     else:
         assert (width.units, width.heads_of, [cut.path for cut in width.cuts]) == (4, "", ["q", "k", "v", "o"])
     torch.testing.assert_close(*_cut_and_silenced(original, width, width.units // 2))
+
+
+# model, side in pixels: tables of positions of the module itself, of one in it, and with rows head by head
+WINDOWED = [("swin_tiny_patch4_window7_224", 224), ("maxvit_tiny_tf_224", 224), ("maxvit_pico_rw_256", 256)]
+
+
+@pytest.mark.parametrize(("name", "side"), WINDOWED)
+def test_heads_take_their_tables_with_them(name: str, side: int) -> None:
+    num_tables = 0
+    for block, call in _blocks(name, side):
+        original = Original(block=block, call=call)
+        for width in (each for each in original.widths if each.heads_of is not None):
+            cut, wanted = _cut_and_silenced(original, width, width.units // 2)
+            assert float((cut - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
+            draft = drafted(original, alternative_of({"kind": "fewer-heads", "ratio": 0.5}))
+            again = fill(changed(copy.deepcopy(block), json.loads(json.dumps(draft.changes))), draft.block.state_dict())
+            with torch.no_grad():
+                torch.testing.assert_close(call.run(again.eval()), call.run(draft.block), rtol=1e-6, atol=1e-6)
+            num_tables += len(width.tables)
+    assert num_tables
+
+
+class Grouped(nn.Module):
+    """As in a LLaMA, several heads of queries share one of keys and values."""
+
+    def __init__(self, interleaved: bool) -> None:
+        super().__init__()
+        self.q_proj, self.o_proj = nn.Linear(24, 32), nn.Linear(32, 24)
+        self.k_proj, self.v_proj = nn.Linear(24, 16), nn.Linear(24, 16)
+        self.num_heads, self.num_key_value_heads, self.interleaved = 8, 4, interleaved
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (layer(x).unflatten(-1, (-1, 4)).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        times = self.num_heads // self.num_key_value_heads
+        again = (
+            each.repeat(1, times, 1, 1) if self.interleaved else each.repeat_interleave(times, 1) for each in (k, v)
+        )
+        given: torch.Tensor = self.o_proj(
+            nn.functional.scaled_dot_product_attention(q, *again).transpose(1, 2).flatten(2)
+        )
+        return given
+
+
+def test_heads_that_share_keys_stay_together() -> None:
+    torch.manual_seed(0)
+    original = Original(block=Grouped(interleaved=False).eval(), call=Call(inputs=torch.randn(2, 5, 24)))
+    (width,) = original.widths
+    assert (width.units, width.heads_of) == (4, "")
+    torch.testing.assert_close(*_cut_and_silenced(original, width, 3))
+    draft = drafted(original, alternative_of({"kind": "fewer-heads", "ratio": 0.5}))
+    assert (draft.block.num_heads, draft.block.num_key_value_heads, draft.block.q_proj.out_features) == (4, 2, 16)
+    sampled = Original(block=original.block, call=original.call, samples=original.call)
+    assert Draft(sampled).importance(width).shape == (4,)
+    apart = Original(block=Grouped(interleaved=True).eval(), call=original.call)
+    assert not [each for each in apart.widths if each.heads_of is not None]  # rows do not stand as is thought
+
+
+class Table(nn.Module):
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.randn(25, heads))
+
+    def forward(self, size: int) -> torch.Tensor:
+        return self.values.view(size, size, -1).permute(2, 0, 1)
+
+
+class Asking(Separate):
+    """As in a BEiT of transformers, a table is asked for by a number."""
+
+    def __init__(self) -> None:
+        super().__init__("num_heads", False)
+        self.table = Table(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        out = nn.functional.scaled_dot_product_attention(q, k, v, self.table(x.shape[1]))
+        given: torch.Tensor = self.o(out.transpose(1, 2).flatten(2))
+        return given
+
+
+def test_a_module_that_is_called_without_a_tensor_hides_no_width() -> None:
+    torch.manual_seed(0)
+    original = Original(block=Asking().eval(), call=Call(inputs=torch.randn(2, 5, 16)))
+    (width,) = original.widths
+    assert [table.path for table in width.tables] == ["table"]
+    torch.testing.assert_close(*_cut_and_silenced(original, width, 2))
 
 
 class Fused(nn.Module):
