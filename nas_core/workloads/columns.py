@@ -191,9 +191,9 @@ def _as_text(kind: "pa.DataType") -> "pa.DataType":
     """The type that texts have whatever they are stored as: categories, or views, of which few functions know."""
     import pyarrow as pa
 
-    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    is_text = pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_string_view(inner)
-    return pa.string() if is_text else kind
+    inner = kind.value_type if pa.types.is_dictionary(kind) else None
+    is_category = inner is not None and (pa.types.is_string(inner) or pa.types.is_large_string(inner))
+    return pa.large_string() if is_category or pa.types.is_string_view(kind) else kind
 
 
 def _csv(path: Path, texts: Sequence[str]) -> "pa.Table":
