@@ -74,7 +74,8 @@ def test_the_designed_network_is_handed_over_as_any_winner_is(finished, project,
         "architecture.json", "model.onnx", "model.pt2", "load.py", "README.md"
     }  # fmt: skip
     assert "agrees with torch on 360 test examples" in done.stdout
-    assert f"{project.training['metrics']['test']['accuracy']:.4f}" in (tmp_path / "README.md").read_text()
+    accuracy = project.training["metrics"]["test"]["accuracy"]
+    assert f"| {100 * accuracy:.2f} % |" in (tmp_path / "README.md").read_text()
 
 
 def test_the_registered_model_has_the_measured_accuracy(project):
